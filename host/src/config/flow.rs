@@ -1,0 +1,247 @@
+//! `[store]`, `[sql]`, `[policy]`, `[batch]`, `[journal]` and `[flush]`: the way of a write.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ConfigError, at_least, value};
+use crate::model::Partition;
+
+/// Where the hot state and the journal live.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreConfig {
+    /// `embedded` or `redis`.
+    #[serde(rename = "type")]
+    pub store_type: StoreType,
+    /// Directory of the embedded store.
+    pub path: PathBuf,
+    /// URL of the Redis, `redis://[user:password@]host:port[/db]`.
+    pub url: String,
+    /// Time for one answer of Redis, in milliseconds; beyond: 503, outcome unknown.
+    pub response_timeout_ms: u64,
+    /// Partitions per kind. Part of the data format: fixed at the first start.
+    pub partitions: Partition,
+    /// How long the state of a target is kept after its last change was committed to SQL, in seconds. Then it is
+    /// read from SQL again: what others changed there becomes visible.
+    pub state_ttl_s: u64,
+    /// How long "this target does not exist" is believed, in seconds.
+    pub absent_ttl_s: u64,
+    /// How long an idempotency key is remembered, in seconds.
+    pub idempotency_ttl_s: u64,
+    /// Known pairs of one huge target, beyond which they are dropped once they are committed.
+    pub huge_pairs_max: u64,
+}
+
+/// The implementations of the store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreType {
+    /// In process, on disk, one fdatasync per batch.
+    #[default]
+    Embedded,
+    /// A Redis 7 or later, shared by several hosts.
+    Redis,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            store_type: StoreType::Embedded,
+            path: PathBuf::from("weir-data/store"),
+            url: "redis://127.0.0.1:6379".into(),
+            response_timeout_ms: 1_000,
+            partitions: 8,
+            state_ttl_s: 3_600,
+            absent_ttl_s: 10,
+            idempotency_ttl_s: 600,
+            huge_pairs_max: 100_000,
+        }
+    }
+}
+
+impl StoreConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        at_least("store.partitions", self.partitions, 1)?;
+        if self.partitions > 1024 {
+            return Err(value("store.partitions", "must be at most 1024"));
+        }
+        at_least("store.response_timeout_ms", self.response_timeout_ms, 1)?;
+        at_least("store.state_ttl_s", self.state_ttl_s, 1)?;
+        at_least("store.absent_ttl_s", self.absent_ttl_s, 1)?;
+        at_least("store.idempotency_ttl_s", self.idempotency_ttl_s, 1)
+    }
+}
+
+/// Where the truth lives.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SqlConfig {
+    /// `sqlite://path`, `postgres://user:password@host/database`, `mysql://user:password@host/database`.
+    pub url: String,
+    /// Connections of the pool.
+    pub connections_max: u32,
+    /// Time to get a connection, in milliseconds.
+    pub acquire_timeout_ms: u64,
+    /// Time for one statement, kept by the server, in milliseconds.
+    pub statement_timeout_ms: u64,
+    /// Time a transaction may be idle, kept by the server, in milliseconds: what a stopped flusher can block.
+    pub idle_transaction_timeout_ms: u64,
+}
+
+impl Default for SqlConfig {
+    fn default() -> Self {
+        Self {
+            url: "sqlite://weir-data/weir.db".into(),
+            connections_max: 8,
+            acquire_timeout_ms: 5_000,
+            statement_timeout_ms: 30_000,
+            idle_transaction_timeout_ms: 10_000,
+        }
+    }
+}
+
+impl SqlConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        // One connection flushes, another hydrates.
+        at_least("sql.connections_max", self.connections_max, 2)?;
+        at_least("sql.acquire_timeout_ms", self.acquire_timeout_ms, 1)?;
+        at_least("sql.statement_timeout_ms", self.statement_timeout_ms, 100)?;
+        at_least("sql.idle_transaction_timeout_ms", self.idle_transaction_timeout_ms, 1_000)
+    }
+}
+
+/// The WebAssembly component with the rules, and its limits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicyConfig {
+    /// File of the component; the built-in rules when absent. Interfaces that it does not export stay built in.
+    pub component: Option<PathBuf>,
+    /// Time for one call, in milliseconds; beyond, the instance is dropped and the batch falls back.
+    pub call_deadline_ms: u64,
+    /// Linear memory of an instance, in bytes.
+    pub memory_bytes_max: usize,
+    /// Size of a component, in bytes.
+    pub module_bytes_max: usize,
+    /// Functions in a component.
+    pub functions_max: u32,
+    /// Time to compile a component, in milliseconds.
+    pub compile_deadline_ms: u64,
+    /// Bytes that one call may hand back to the host.
+    pub transfer_bytes_max: usize,
+    /// Instances kept ready.
+    pub instances: usize,
+}
+
+impl Default for PolicyConfig {
+    fn default() -> Self {
+        Self {
+            component: None,
+            call_deadline_ms: 50,
+            memory_bytes_max: 16 << 20,
+            module_bytes_max: 4 << 20,
+            functions_max: 10_000,
+            compile_deadline_ms: 10_000,
+            transfer_bytes_max: 1 << 20,
+            instances: 4,
+        }
+    }
+}
+
+impl PolicyConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        at_least("policy.call_deadline_ms", self.call_deadline_ms, 1)?;
+        at_least("policy.memory_bytes_max", self.memory_bytes_max, 1 << 16)?;
+        at_least("policy.instances", self.instances, 1)
+    }
+}
+
+/// Gathering of concurrent requests: whatever waits while the previous batch is in flight goes together.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BatchConfig {
+    /// Operations in one batch.
+    pub items_max: usize,
+    /// Operations that wait for a batch; a further one is answered 503 with Retry-After.
+    pub queue_max: usize,
+    /// Batches in flight per kind.
+    pub in_flight_max: usize,
+}
+
+impl Default for BatchConfig {
+    fn default() -> Self {
+        Self { items_max: 512, queue_max: 8_192, in_flight_max: 2 }
+    }
+}
+
+impl BatchConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        at_least("batch.items_max", self.items_max, 1)?;
+        at_least("batch.queue_max", self.queue_max, 1)?;
+        at_least("batch.in_flight_max", self.in_flight_max, 1)
+    }
+}
+
+/// Bounds of the journal of one kind; beyond, writes are answered 503 with Retry-After until a flush has made room.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JournalConfig {
+    /// Changes not yet committed to SQL.
+    pub backlog_entries_max: u64,
+    /// Their size, in bytes.
+    pub backlog_bytes_max: u64,
+}
+
+impl Default for JournalConfig {
+    fn default() -> Self {
+        Self { backlog_entries_max: 10_000_000, backlog_bytes_max: 1 << 30 }
+    }
+}
+
+/// Writing behind. *When* to flush is the policy's plan; these are the host's bounds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FlushConfig {
+    /// Smallest size that the adaptive batch shrinks to, in changes.
+    pub batch_changes_min: usize,
+    /// Largest size that the adaptive batch grows to, in changes.
+    pub batch_changes_max: usize,
+    /// Flush time that the adaptive batch aims at, in milliseconds.
+    pub latency_target_ms: u64,
+    /// Longest time between two looks at the backlog, whatever the policy plans, in milliseconds.
+    pub look_again_ms_max: u64,
+    /// How long the flusher of a kind keeps its lease without renewing it, in milliseconds.
+    pub lease_ms: u64,
+    /// First pause after a transient failure of SQL, in milliseconds; doubled each time, with jitter.
+    pub retry_ms_min: u64,
+    /// Longest such pause, in milliseconds.
+    pub retry_ms_max: u64,
+    /// Time for the last flushes when the host is told to stop, in milliseconds. What is left stays in the journal.
+    pub drain_grace_ms: u64,
+}
+
+impl Default for FlushConfig {
+    fn default() -> Self {
+        Self {
+            batch_changes_min: 100,
+            batch_changes_max: 10_000,
+            latency_target_ms: 200,
+            look_again_ms_max: 5_000,
+            lease_ms: 5_000,
+            retry_ms_min: 100,
+            retry_ms_max: 5_000,
+            drain_grace_ms: 10_000,
+        }
+    }
+}
+
+impl FlushConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        at_least("flush.batch_changes_min", self.batch_changes_min, 1)?;
+        at_least("flush.batch_changes_max", self.batch_changes_max, self.batch_changes_min)?;
+        at_least("flush.look_again_ms_max", self.look_again_ms_max, 1)?;
+        at_least("flush.lease_ms", self.lease_ms, 100)?;
+        at_least("flush.retry_ms_min", self.retry_ms_min, 1)?;
+        at_least("flush.retry_ms_max", self.retry_ms_max, self.retry_ms_min)
+    }
+}

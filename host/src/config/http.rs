@@ -1,0 +1,206 @@
+//! `[http]`, `[admin]` and `[auth]`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ConfigError, at_least, value};
+
+/// The public listener and its limits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpConfig {
+    /// Address to listen on. Port 0 picks a free one, which is printed.
+    pub listen: SocketAddr,
+    /// Open connections; a further one waits in the system's accept queue.
+    pub connections_max: usize,
+    /// Requests under way; a further one is answered 503 with Retry-After.
+    pub requests_max: usize,
+    /// Size of request line and headers, in bytes; beyond: 431.
+    pub header_bytes_max: usize,
+    /// Number of headers; beyond: 431.
+    pub headers_max: usize,
+    /// Length of the request target, in bytes; beyond: 414.
+    pub uri_bytes_max: usize,
+    /// Time for the whole head of a request, and idle time between requests, in milliseconds; then the connection
+    /// is closed.
+    pub header_timeout_ms: u64,
+    /// Size of a request body, in bytes; beyond: 413.
+    pub body_bytes_max: usize,
+    /// Time for the whole body, in milliseconds; beyond: 408 and the connection is closed.
+    pub body_timeout_ms: u64,
+    /// Time for an answer, in milliseconds; beyond: 503 with Retry-After.
+    pub request_deadline_ms: u64,
+    /// Targets in one `?targets=` list; beyond: 400.
+    pub targets_max: usize,
+    /// Largest `limit` of a list of actors.
+    pub actors_limit_max: usize,
+    /// Time for what is in flight when the host is told to stop, in milliseconds.
+    pub drain_grace_ms: u64,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            connections_max: 10_000,
+            requests_max: 4_096,
+            header_bytes_max: 16 * 1024,
+            headers_max: 64,
+            uri_bytes_max: 8 * 1024,
+            header_timeout_ms: 10_000,
+            body_bytes_max: 64 * 1024,
+            body_timeout_ms: 10_000,
+            request_deadline_ms: 5_000,
+            targets_max: 200,
+            actors_limit_max: 200,
+            drain_grace_ms: 10_000,
+        }
+    }
+}
+
+impl HttpConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        at_least("http.connections_max", self.connections_max, 1)?;
+        at_least("http.requests_max", self.requests_max, 1)?;
+        // hyper's smallest buffer.
+        at_least("http.header_bytes_max", self.header_bytes_max, 8192)?;
+        at_least("http.headers_max", self.headers_max, 8)?;
+        at_least("http.header_timeout_ms", self.header_timeout_ms, 1)?;
+        at_least("http.request_deadline_ms", self.request_deadline_ms, 1)?;
+        at_least("http.targets_max", self.targets_max, 1)?;
+        at_least("http.actors_limit_max", self.actors_limit_max, 1)
+    }
+}
+
+/// The operators' listener.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminConfig {
+    /// Address to listen on. Without a token it must be a loopback address.
+    pub listen: SocketAddr,
+    /// Bearer token that `/admin/` and `/metrics` ask for (compared in constant time). Prefer `token_file`.
+    pub token: Option<String>,
+    /// File whose trimmed content is the token.
+    pub token_file: Option<PathBuf>,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8081)), token: None, token_file: None }
+    }
+}
+
+impl AdminConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        if self.token.is_some() && self.token_file.is_some() {
+            return Err(value("admin.token", "give either token or token_file, not both"));
+        }
+        if self.token.as_deref().is_some_and(|token| token.len() < 16) {
+            return Err(value("admin.token", "must have at least 16 characters"));
+        }
+        if self.token.is_none() && self.token_file.is_none() && !self.listen.ip().is_loopback() {
+            return Err(value(
+                "admin.listen",
+                "must be a loopback address unless admin.token or admin.token_file is set",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The token, read from its file where that is configured.
+    pub fn read_token(&self) -> Result<Option<String>, ConfigError> {
+        let Some(path) = &self.token_file else { return Ok(self.token.clone()) };
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Unreadable { path: path.clone(), reason: error.to_string() })?;
+        let token = text.trim().to_owned();
+        if token.len() < 16 {
+            return Err(value("admin.token_file", "must hold at least 16 characters"));
+        }
+        Ok(Some(token))
+    }
+}
+
+/// Who the actor of a request is. Without any of both, every request that needs an actor is answered 401.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuthConfig {
+    /// Accept `Authorization: Bearer` JSON Web Tokens; `sub` is the actor.
+    pub jwt: Option<JwtConfig>,
+    /// Name of a header that carries the actor, set by a proxy that you trust. Ignored when absent here.
+    pub trusted_header: Option<String>,
+    /// From whom the trusted header is accepted.
+    pub trusted_header_from: TrustedHeaderFrom,
+}
+
+/// From whom the trusted header is accepted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TrustedHeaderFrom {
+    /// Only from peers on a loopback address.
+    #[default]
+    Loopback,
+    /// From every peer: only where nothing but your proxy can reach the listener.
+    Any,
+}
+
+/// One pinned algorithm and its key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JwtConfig {
+    /// `HS256`, `HS384`, `HS512`, `RS256`, `ES256` or `EdDSA`. A token with another one is refused.
+    pub algorithm: String,
+    /// The secret (HS*), or the public key as PEM (the others). Prefer `key_file`.
+    #[serde(default)]
+    pub key: Option<String>,
+    /// File with the key.
+    #[serde(default)]
+    pub key_file: Option<PathBuf>,
+    /// Required `aud`, when set.
+    #[serde(default)]
+    pub audience: Option<String>,
+    /// Required `iss`, when set.
+    #[serde(default)]
+    pub issuer: Option<String>,
+    /// Allowed difference of clocks for `exp` and `nbf`, in seconds.
+    #[serde(default = "default_leeway_s")]
+    pub leeway_s: u64,
+}
+
+fn default_leeway_s() -> u64 {
+    30
+}
+
+impl AuthConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        if let Some(jwt) = &self.jwt {
+            if !["HS256", "HS384", "HS512", "RS256", "ES256", "EdDSA"].contains(&jwt.algorithm.as_str()) {
+                return Err(value("auth.jwt.algorithm", "must be HS256, HS384, HS512, RS256, ES256 or EdDSA"));
+            }
+            if jwt.key.is_some() == jwt.key_file.is_some() {
+                return Err(value("auth.jwt.key", "give either key or key_file"));
+            }
+        }
+        if self.trusted_header.as_deref().is_some_and(|name| name.eq_ignore_ascii_case("authorization")) {
+            return Err(value("auth.trusted_header", "cannot be Authorization"));
+        }
+        Ok(())
+    }
+}
+
+impl JwtConfig {
+    /// The key's bytes, read from its file where that is configured.
+    pub fn read_key(&self) -> Result<Vec<u8>, ConfigError> {
+        let bytes = match (&self.key, &self.key_file) {
+            (Some(key), _) => key.clone().into_bytes(),
+            (None, Some(path)) => std::fs::read(path)
+                .map_err(|error| ConfigError::Unreadable { path: path.clone(), reason: error.to_string() })?,
+            (None, None) => return Err(value("auth.jwt.key", "is missing")),
+        };
+        if self.algorithm.starts_with("HS") && bytes.len() < 32 {
+            return Err(value("auth.jwt.key", "a shared secret must have at least 32 bytes"));
+        }
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,54 @@
+//! The few typed causes for which a request is refused. `http::problem` maps each to its one status.
+//!
+//! Tier 0. A cause that only an operator can mend is logged where it is met; a client sees what to do next.
+
+use crate::model::RateState;
+
+/// Why a request was not done. Unless said otherwise nothing was changed, and it is safe to send it again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The target does not exist in SQL.
+    #[error("the target does not exist")]
+    TargetMissing,
+    /// The policy's rule denies it.
+    #[error("the rules of this kind do not allow it")]
+    Denied,
+    /// Over the rule's rate limit.
+    #[error("too many operations on this target by this actor")]
+    RateLimited {
+        /// Milliseconds until one operation is allowed again.
+        retry_after_ms: u64,
+        /// What is left.
+        rate: RateState,
+    },
+    /// The `Idempotency-Key` was used with another request.
+    #[error("the Idempotency-Key was used with another request")]
+    IdempotencyConflict,
+    /// A queue of this host is full.
+    #[error("the host is overloaded: {queue} is full")]
+    Overloaded {
+        /// Which queue.
+        queue: &'static str,
+    },
+    /// The journal has reached its bound because SQL does not take its changes.
+    #[error("the journal is full: SQL is not taking writes")]
+    JournalFull,
+    /// The store cannot be reached or refuses writes.
+    #[error("the store is not available")]
+    StoreUnavailable,
+    /// The store did not answer: the operation may have been applied. Repeat it only with an `Idempotency-Key`.
+    #[error("the store did not answer in time; the operation may have been applied")]
+    OutcomeUnknown,
+    /// The state of the target must be read from SQL first, and SQL is not available.
+    #[error("the target is not in the store and SQL is not available")]
+    SqlUnavailable,
+    /// The policy module failed, and the kind's configuration says to refuse then.
+    #[error("the policy module failed")]
+    PolicyFailed,
+    /// Not done within the request's deadline. The operation may have been applied.
+    #[error("no answer within the deadline; the operation may have been applied")]
+    DeadlineExceeded,
+    /// The host is stopping.
+    #[error("the host is stopping")]
+    Draining,
+}

@@ -1,0 +1,36 @@
+//! weir: an HTTP host for an application's hot paths. Answers from a store, writes behind to SQL, rules in WebAssembly.
+//!
+//! # Layout: the rooms, in the order of the way of a write
+//!
+//! | room | duty | tier |
+//! |---|---|---|
+//! | [`http`] | parse, bound, authenticate, route; map every cause to its one status | 4 |
+//! | [`toggle`] | the toggle capability: operation → batch → rule → store step → reply; hydrates cold targets | 3 |
+//! | [`batcher`] | gather what is concurrent, bounded | 1 |
+//! | [`policy`] | one wasm call per batch; trusts nothing that comes back | 2 |
+//! | [`store`] | one atomic step per partition: rule × state → state + journal | 2 |
+//! | [`journal`] | the entry format, the only thing that both halves share | 1 |
+//! | [`flush`] | journal → coalesce → one SQL transaction → trim | 3 |
+//! | [`sql`] | fence, checkpoint, bulk writes and loads, dead letters | 2 |
+//! | [`admin`] | the operators' listener | 4 |
+//! | [`app`], [`cli`] | composition, drain order; the command line | 5 |
+//! | [`model`], [`error`], [`clock`], [`telemetry`], [`config`] | the floor | 0 |
+//!
+//! A room imports only from lower tiers, and tier 2 rooms never from each other; `tests/` checks it.
+
+pub mod admin;
+pub mod app;
+pub mod batcher;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod error;
+pub mod flush;
+pub mod http;
+pub mod journal;
+pub mod model;
+pub mod policy;
+pub mod sql;
+pub mod store;
+pub mod telemetry;
+pub mod toggle;

@@ -1,0 +1,253 @@
+//! SQL: the truth. Checkpoints, bulk writes, bulk loads, dead letters, self-checks; the user's own tables.
+//!
+//! Tier 2: imports tiers 0 and 1. Never imports policy or store. Every statement of an engine lives in that engine's
+//! one file. Identifiers come from the configuration, are checked against the catalogue and quoted; values are bound.
+//!
+//! # Rules
+//! - The fence is the first statement of a flush transaction, and a compare-and-set of (incarnation, epoch, position):
+//!   fewer rows than partitions changed means another flusher owns one of them; nothing is committed.
+//! - Count deltas come from rows really inserted and deleted.
+//! - A flush runs on a task of its own that is never cancelled (a dropped `begin()` of sqlx 0.9.0 leaves the pooled
+//!   connection inside a transaction); time limits are the server's (`statement_timeout`, `lock_timeout`, …), and a
+//!   connection that met one is closed, not returned to the pool.
+//! - Idle-in-transaction time is limited by the server, so that a flusher that was stopped in mid-flush loses its
+//!   locks to the one that took over.
+
+pub mod mysql;
+pub mod postgres;
+pub mod sqlite;
+
+use async_trait::async_trait;
+use serde::Serialize;
+
+use crate::config::ToggleTable;
+use crate::model::{Action, Checkpoint, Digest, Id, Incarnation, Member, Partition, Position};
+
+/// Compare-and-set of one partition's checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fence {
+    /// What the row must hold now.
+    pub from: Checkpoint,
+    /// Where it moves.
+    pub to: Position,
+}
+
+/// One row to write: the last action of a (target, actor) pair. A pair occurs at most once in a flush.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowChange {
+    /// The partition of the target.
+    pub partition: Partition,
+    /// What is liked.
+    pub target: Id,
+    /// Who likes it.
+    pub actor: Id,
+    /// Insert or delete.
+    pub action: Action,
+    /// When it was accepted, in Unix milliseconds: the value of the created-at column.
+    pub at_ms: u64,
+    /// The journal entry that it comes from, for the dead letter.
+    pub position: Position,
+    /// The module that accepted it, for the dead letter.
+    pub digest: Digest,
+}
+
+/// What a committed flush did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Rows really inserted.
+    pub inserted: u64,
+    /// Rows really deleted.
+    pub deleted: u64,
+    /// Rows moved to the dead letters in the same transaction: index into the rows, and the reason.
+    pub dead: Vec<(usize, String)>,
+    /// Statements sent, for the figures.
+    pub statements: u64,
+}
+
+/// Why SQL did not do it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SqlError {
+    /// Another owner moved the checkpoint; nothing was committed. Read it again.
+    #[error("another flusher owns the partition; nothing was committed")]
+    Fenced,
+    /// Worth repeating with patience: away, overloaded, deadlock, lock or statement timeout, read-only, disk full.
+    #[error("SQL is not available now: {0}")]
+    Transient(String),
+    /// The connection was lost while committing: re-read the checkpoint to learn the outcome.
+    #[error("SQL did not confirm the commit, the outcome is unknown: {0}")]
+    OutcomeUnknown(String),
+    /// Will fail again in the same way until somebody changes schema, grants or configuration.
+    #[error("SQL refuses: {0}")]
+    Permanent(String),
+}
+
+/// What SQL says of one target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetRow {
+    /// The target.
+    pub target: Id,
+    /// Its state.
+    pub state: TargetState,
+}
+
+/// State of a target in SQL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetState {
+    /// No such target.
+    Missing,
+    /// All members and when they were added (Unix milliseconds; 0 where there is no created-at column).
+    Whole(Vec<(Id, u64)>),
+    /// More members than the kind's `huge_rows_min`: only the count.
+    Huge(u64),
+}
+
+/// A row that could never be stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DeadLetter {
+    /// Its number.
+    pub id: i64,
+    /// The kind.
+    pub kind: String,
+    /// The target's partition.
+    pub partition: Partition,
+    /// Canonical text of the target.
+    pub target: String,
+    /// Canonical text of the actor.
+    pub actor: String,
+    /// `add` or `remove`.
+    pub action: String,
+    /// When it was accepted, in Unix milliseconds.
+    pub at_ms: u64,
+    /// The journal's life.
+    pub incarnation: String,
+    /// The journal entry.
+    pub position: u64,
+    /// Hexadecimal digest of the module that accepted it.
+    pub digest: String,
+    /// What the database said.
+    pub reason: String,
+    /// When it was moved here, in Unix milliseconds.
+    pub dead_at_ms: u64,
+}
+
+/// One finding of the self-check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// `false`: weir must not start with it. `true`: worth knowing.
+    pub warning: bool,
+    /// What is wrong, naming table and column.
+    pub problem: String,
+    /// The statement to run, or the setting to change.
+    pub remedy: String,
+}
+
+/// One database. All methods take `&self` and may be called concurrently.
+#[async_trait]
+pub trait Sql: Send + Sync {
+    /// `sqlite`, `postgres` or `mysql`.
+    fn engine(&self) -> &'static str;
+
+    /// Creates or updates weir's own tables (`weir_meta`, `weir_checkpoint`, `weir_dead_letter`). Repeatable, and
+    /// safe when two hosts do it at once.
+    async fn migrate(&self) -> Result<(), SqlError>;
+
+    /// Runs statements of the demo schema or of a test, separated by `;` at line ends. Never used with outside input.
+    async fn execute_script(&self, script: &str) -> Result<(), SqlError>;
+
+    /// Compares the recorded number of partitions with `partitions`, recording it when there is none. `Ok(Some(p))`
+    /// is the recorded other number.
+    async fn check_partitions(&self, partitions: Partition) -> Result<Option<Partition>, SqlError>;
+
+    /// Server settings that endanger a promise (SQLite `synchronous`, `synchronous_commit=off`,
+    /// `innodb_flush_log_at_trx_commit`, isolation, time limits that cannot be set).
+    async fn check_server(&self) -> Result<Vec<Finding>, SqlError>;
+
+    /// Tables, columns and their types, unique key on (target, actor), plan of the bulk delete, text collations,
+    /// count column. See [`Finding`].
+    async fn check_toggle(&self, table: &ToggleTable) -> Result<Vec<Finding>, SqlError>;
+
+    /// The checkpoint rows of the given partitions, in order; `None` where there is none yet.
+    async fn checkpoints(&self, kind: &str, partitions: &[Partition]) -> Result<Vec<Option<Checkpoint>>, SqlError>;
+
+    /// Makes the row of each (partition, incarnation) hold at least that incarnation: creates it at position 0, or,
+    /// when it holds a lesser one, sets the new incarnation, position 0 and epoch + 1 (which fences whoever flushes
+    /// from the old one). With `take_over`, raises the epoch of a row that holds the same incarnation too. A row that
+    /// holds a greater incarnation is left alone. Returns the rows afterwards, in order.
+    async fn claim(
+        &self,
+        kind: &str,
+        partitions: &[(Partition, Incarnation)],
+        take_over: bool,
+    ) -> Result<Vec<Checkpoint>, SqlError>;
+
+    /// One transaction: fences (in partition order), bulk delete, bulk insert, count deltas derived from the rows
+    /// really changed. A row that can never be stored (constraint, type, length) is found by bisection under
+    /// savepoints and moved alone to the dead letters within the same transaction.
+    async fn apply_toggles(
+        &self,
+        kind: &str,
+        table: &ToggleTable,
+        fences: &[Fence],
+        rows: &[RowChange],
+        now_ms: u64,
+    ) -> Result<Applied, SqlError>;
+
+    /// State of each target, in order, in bounded queries: at most `huge_rows_min` members of one target are loaded.
+    /// MUST be called after [`Sql::checkpoints`] returned (law of hydration).
+    async fn load_targets(
+        &self,
+        table: &ToggleTable,
+        targets: &[Id],
+        huge_rows_min: u64,
+    ) -> Result<Vec<TargetRow>, SqlError>;
+
+    /// When each pair was added (Unix milliseconds, 0 when unknown), `None` where it is absent; in order.
+    async fn load_pairs(&self, table: &ToggleTable, pairs: &[(Id, Id)]) -> Result<Vec<Option<u64>>, SqlError>;
+
+    /// Members of a target, newest first (ties by actor text descending), strictly older than `before`.
+    async fn load_members(
+        &self,
+        table: &ToggleTable,
+        target: &Id,
+        before: Option<&Member>,
+        limit: usize,
+    ) -> Result<Vec<Member>, SqlError>;
+
+    /// The row and the count as they are in SQL, in words, for `weir explain`: an object with `row` (null when
+    /// absent), `count` and `rows` (the number of rows of the target, null when huge).
+    async fn explain(&self, table: &ToggleTable, target: &Id, actor: &Id) -> Result<serde_json::Value, SqlError>;
+
+    /// Dead letters of a kind (or of all), oldest first, with an id above `after`.
+    async fn dead_letters(&self, kind: Option<&str>, after: i64, limit: usize) -> Result<Vec<DeadLetter>, SqlError>;
+
+    /// How many dead letters there are, per kind.
+    async fn dead_letter_counts(&self) -> Result<Vec<(String, u64)>, SqlError>;
+
+    /// Tries to store a dead letter again in one transaction that holds its partition's checkpoint row: on success
+    /// the row and the count are written and the letter is gone. `Permanent` with the reason when it still fails.
+    async fn replay_dead_letter(&self, table: &ToggleTable, letter: &DeadLetter) -> Result<(), SqlError>;
+
+    /// Drops dead letters by id; how many there were.
+    async fn drop_dead_letters(&self, ids: &[i64]) -> Result<u64, SqlError>;
+
+    /// Whether the database answers now.
+    async fn ping(&self) -> Result<(), SqlError>;
+
+    /// Closes the pool after what is in flight.
+    async fn close(&self);
+}
+
+// ENABLE when the three engines exist:
+// /// Opens the database that `url` names: `sqlite://path` (created when missing), `postgres://…`, `mysql://…`
+// /// (MariaDB too). Does not fail when the server is away; the first use does.
+// pub async fn open(settings: &crate::config::SqlConfig) -> Result<std::sync::Arc<dyn Sql>, SqlError> {
+//     match settings.url.split(':').next() {
+//         Some("sqlite") => Ok(std::sync::Arc::new(sqlite::SqliteSql::open(settings).await?)),
+//         Some("postgres" | "postgresql") => Ok(std::sync::Arc::new(postgres::PostgresSql::open(settings).await?)),
+//         Some("mysql" | "mariadb") => Ok(std::sync::Arc::new(mysql::MysqlSql::open(settings).await?)),
+//         _ => Err(SqlError::Permanent(format!(
+//             "sql.url must begin with sqlite:, postgres: or mysql:, not {:?}",
+//             settings.url.split(':').next().unwrap_or_default()
+//         ))),
+//     }
+// }

@@ -1,0 +1,1 @@
+//! sql/postgres: being built.

@@ -1,0 +1,1 @@
+//! sql/sqlite: being built.

@@ -1,0 +1,342 @@
+//! The store: state of the hot path, and the journal that is appended atomically with each change of it.
+//!
+//! Tier 2: imports tiers 0 and 1. Never imports policy or sql, never decides a business rule (it evaluates the
+//! decision tables it is given), never talks to SQL (it says what it does not know; the capability fetches it).
+//!
+//! # What an implementation holds, per (kind, partition)
+//! - a **head**: incarnation, `last` (position of the newest entry), `flushed` (position known to be committed in
+//!   SQL, the trim point), `floor` (below it the state cannot speak for itself);
+//! - the **journal**: packed entries above `flushed`;
+//! - per target a **state**: unknown (cold) · missing (not in SQL, short TTL) · whole (all members) · huge (count
+//!   and known pairs only).
+//!
+//! # The law of hydration
+//! A target with entries above `flushed` is *dirty* and its state is never dropped or expired. So a target without
+//! state has no entries above `flushed`, and SQL as of a checkpoint `c` speaks for it if and only if `c` belongs to
+//! the head's incarnation and `c >= max(flushed, floor)`. [`Store::hydrate`] checks exactly that, atomically;
+//! a load that came too late or too early is refused as stale and read again. The loader MUST read the checkpoint
+//! row *before* it reads the data.
+
+pub mod embedded;
+pub mod redis;
+
+use async_trait::async_trait;
+
+use crate::journal::Entry;
+use crate::model::{Backlog, Digest, Id, Incarnation, Member, PairState, Partition, Position, RateState, ToggleRule};
+
+/// One operation with its decided rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToggleOp {
+    /// What is liked.
+    pub target: Id,
+    /// Who likes it.
+    pub actor: Id,
+    /// The decision table to evaluate against the state.
+    pub rule: ToggleRule,
+    /// Present when the caller sent an `Idempotency-Key`.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// Makes an operation safe to repeat: the same key and fingerprint answer the first outcome again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Idempotency {
+    /// Hash of (kind, actor, `Idempotency-Key`).
+    pub key: [u8; 16],
+    /// Hash of what was asked (verb and target).
+    pub fingerprint: [u8; 16],
+}
+
+/// Operations of one kind, decided by one module, to be applied in order.
+#[derive(Debug, Clone)]
+pub struct ToggleBatch {
+    /// The module that decided them; goes into the journal.
+    pub digest: Digest,
+    /// When, in Unix milliseconds: the time of the entries and of the rate limits.
+    pub now_ms: u64,
+    /// The operations. Several may concern the same pair; each sees the effect of those before it.
+    pub ops: Vec<ToggleOp>,
+}
+
+/// Result of one operation, index-aligned with the batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToggleResult {
+    /// Evaluated. The state and, if it changed, the journal are durable as [`Store::durability`] says.
+    Done(ToggleOutcome),
+    /// The rule's effect is `deny`; the state is untouched.
+    Denied(PairState),
+    /// Over the rule's rate limit; the state is untouched.
+    Limited {
+        /// Milliseconds until one operation is allowed again.
+        retry_after_ms: u64,
+        /// What is left: `remaining` is 0.
+        rate: RateState,
+    },
+    /// The target does not exist in SQL (cached absence).
+    TargetMissing,
+    /// The target's state is unknown: hydrate it, then apply the operation again. Nothing was done.
+    ColdTarget,
+    /// The target is huge and this pair unknown: hydrate the pair, then again. Nothing was done.
+    ColdPair,
+    /// The idempotency key was used with another request. Nothing was done.
+    IdempotencyConflict,
+}
+
+/// The outcome of an evaluated operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ToggleOutcome {
+    /// The pair and its count afterwards.
+    pub state: PairState,
+    /// Whether the operation changed the pair.
+    pub changed: bool,
+    /// Position in the partition's journal at or below which the answered state lies: the entry of this change, or
+    /// the newest entry of the target when nothing changed; 0 when SQL already holds it all.
+    pub position: Position,
+    /// The limit's state, when the rule had a limit.
+    pub rate: Option<RateState>,
+    /// The answer is that of an earlier request with the same idempotency key.
+    pub replayed: bool,
+}
+
+/// The head of one (kind, partition). See the room's text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// The partition.
+    pub partition: Partition,
+    /// The life of its journal.
+    pub incarnation: Incarnation,
+    /// The newest entry; 0 when none was ever appended.
+    pub last: Position,
+    /// The trim point: everything up to here is known to be committed.
+    pub flushed: Position,
+    /// Below this position the state cannot speak for itself.
+    pub floor: Position,
+    /// What waits above `flushed`.
+    pub backlog: Backlog,
+}
+
+/// What a batch left behind: its results, and the heads of the partitions it touched.
+#[derive(Debug, Clone)]
+pub struct ToggleCommit {
+    /// Index-aligned with the operations.
+    pub results: Vec<ToggleResult>,
+    /// Heads after the batch, of each partition that an operation of the batch belongs to.
+    pub heads: Vec<Head>,
+}
+
+/// Answer to a read of one target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadResult {
+    /// Known. As recent as the last acknowledged operation.
+    Known(PairState),
+    /// The target does not exist in SQL (cached absence).
+    TargetMissing,
+    /// Hydrate the target, then read again.
+    ColdTarget,
+    /// Hydrate the pair, then read again.
+    ColdPair,
+}
+
+/// What SQL said of one cold target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetLoad {
+    /// The target.
+    pub target: Id,
+    /// Its state in SQL.
+    pub state: LoadedState,
+}
+
+/// State of a target in SQL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LoadedState {
+    /// No such target.
+    Missing,
+    /// All members with the time they were added (Unix milliseconds; 0 when unknown).
+    Whole(Vec<(Id, u64)>),
+    /// Too many to load: only the count. Pairs are hydrated one by one, in bulk.
+    Huge(u64),
+}
+
+/// What SQL said of one pair of a huge target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PairLoad {
+    /// The target.
+    pub target: Id,
+    /// The actor.
+    pub actor: Id,
+    /// When the pair was added (Unix milliseconds; 0 when unknown), or `None` when it is absent.
+    pub present_since_ms: Option<u64>,
+}
+
+/// Loads of one partition, all read after the checkpoint row that they name.
+#[derive(Debug, Clone)]
+pub struct Hydration {
+    /// The partition that all targets belong to.
+    pub partition: Partition,
+    /// Incarnation of the checkpoint row.
+    pub incarnation: Incarnation,
+    /// Position of the checkpoint row.
+    pub position: Position,
+    /// Cold targets. One that is known meanwhile is left as it is.
+    pub targets: Vec<TargetLoad>,
+    /// Cold pairs of huge targets. One that is known meanwhile is left as it is; one whose target is no longer
+    /// huge or known is ignored.
+    pub pairs: Vec<PairLoad>,
+    /// The time, in Unix milliseconds, from which TTLs count.
+    pub now_ms: u64,
+}
+
+/// Whether a hydration was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hydrated {
+    /// Taken.
+    Accepted,
+    /// The checkpoint does not speak for the state now (see the law of hydration): read again.
+    Stale(Head),
+}
+
+/// What a read of the journal found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JournalRead {
+    /// Entries after the asked position, in order; empty when there are none.
+    Entries(Vec<Entry>),
+    /// The journal is in another life than asked for: adopt that one.
+    OtherIncarnation(Head),
+    /// The journal has lost entries that SQL already holds (a failover or an old backup): [`Store::reset`] it.
+    Rewound(Head),
+}
+
+/// What the store knows of a target's members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Members {
+    /// A page of the whole list: newest first, ties by actor text descending.
+    Whole(Vec<Member>),
+    /// The target is huge: the pairs that are known and have entries which SQL may not hold yet. Lay them over SQL.
+    Overlay {
+        /// Known present.
+        present: Vec<Member>,
+        /// Known absent.
+        absent: Vec<Id>,
+    },
+    /// The target does not exist in SQL.
+    TargetMissing,
+    /// Hydrate the target first.
+    ColdTarget,
+}
+
+/// What survives which loss, as the store is configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Durability {
+    /// One word or two for a reply's detail, such as `fdatasync` or `aof-everysec`.
+    pub mode: String,
+    /// A sentence for operators.
+    pub description: String,
+    /// Whether an acknowledged write survives the loss of power.
+    pub survives_power_loss: bool,
+}
+
+/// Why the store did not answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Not reached, or refused before anything was done: safe to repeat.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// The answer did not arrive: it may have been applied or not. Never repeated blindly.
+    #[error("the store did not answer in time, the outcome is unknown: {0}")]
+    OutcomeUnknown(String),
+    /// The store refuses writes (out of memory, disk full, read-only).
+    #[error("the store refuses writes: {0}")]
+    Refused(String),
+    /// What lies in the store is not what weir wrote. Never repaired silently.
+    #[error("the store's data is damaged: {0}")]
+    Damaged(String),
+    /// The configuration or the server's settings forbid starting. Says what to do.
+    #[error("{0}")]
+    Misconfigured(String),
+}
+
+/// State plus journal of the hot path. All methods take `&self` and may be called concurrently.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Applies a batch: per partition one atomic step evaluates each rule, changes the state and appends one packed
+    /// entry with the changes (none when nothing changed). Returns when the journal is durable.
+    ///
+    /// # Errors
+    /// The whole call fails; after [`StoreError::OutcomeUnknown`] some partitions may have been applied.
+    async fn toggle(&self, kind: &str, batch: ToggleBatch) -> Result<ToggleCommit, StoreError>;
+
+    /// Reads count and, where an actor is given, the pair. Index-aligned.
+    async fn read(&self, kind: &str, now_ms: u64, pairs: &[(Id, Option<Id>)]) -> Result<Vec<ReadResult>, StoreError>;
+
+    /// Members of `target`, newest first: at most `limit`, only those strictly older than `before` in the order
+    /// (since_ms, actor text). For a huge target, the overlay instead (all of it, `limit` does not apply).
+    async fn members(
+        &self,
+        kind: &str,
+        now_ms: u64,
+        target: &Id,
+        before: Option<&Member>,
+        limit: usize,
+    ) -> Result<Members, StoreError>;
+
+    /// Takes what SQL said, if it still holds. See the law of hydration. Index-aligned with `hydrations`.
+    async fn hydrate(&self, kind: &str, hydrations: Vec<Hydration>) -> Result<Vec<Hydrated>, StoreError>;
+
+    /// The heads of the given partitions (created with a fresh incarnation where there is none), in order.
+    async fn heads(&self, kind: &str, partitions: &[Partition]) -> Result<Vec<Head>, StoreError>;
+
+    /// Reads entries after `position` of the given incarnation until `changes_max` changes are read or the journal
+    /// ends (at least one entry if there is any). Detects a journal that was recreated or rewound: `position` above
+    /// `flushed` MUST be the position of an entry that is still there.
+    async fn read_journal(
+        &self,
+        kind: &str,
+        partition: Partition,
+        incarnation: Incarnation,
+        position: Position,
+        changes_max: usize,
+    ) -> Result<JournalRead, StoreError>;
+
+    /// Drops entries up to `position`, which SQL has committed, and moves `flushed` there; without effect when
+    /// `flushed` is further already or the incarnation is another. `touched` are the targets of the dropped entries:
+    /// those without newer entries become clean (expire after the TTL). `invalid` are targets whose state is no
+    /// longer what SQL holds (a row was dead-lettered): those without newer entries become cold at once.
+    async fn trim(
+        &self,
+        kind: &str,
+        partition: Partition,
+        incarnation: Incarnation,
+        position: Position,
+        touched: &[Id],
+        invalid: &[Id],
+    ) -> Result<(), StoreError>;
+
+    /// Starts a new life of a partition whose journal was rewound, or whose incarnation is older than SQL's: a new
+    /// incarnation greater than `than`, `flushed` = 0, `floor` = `last`; all state becomes cold; entries stay.
+    /// Returns the new head. When the incarnation is greater than `than` already, only returns the head.
+    async fn reset(&self, kind: &str, partition: Partition, than: Incarnation) -> Result<Head, StoreError>;
+
+    /// Makes all state of the kind cold, as if the cache had been lost, but keeps the journal: `floor` = `last`.
+    /// For operators and tests.
+    async fn wipe_state(&self, kind: &str) -> Result<(), StoreError>;
+
+    /// Takes or renews the lease to flush `kind` for `owner`. `true` when `owner` holds it now, until `ttl_ms` from
+    /// now. The lease saves work; it is the checkpoint's compare-and-set that keeps two flushers apart.
+    async fn lease(&self, kind: &str, owner: &str, ttl_ms: u64) -> Result<bool, StoreError>;
+
+    /// Gives the lease back if `owner` holds it.
+    async fn release(&self, kind: &str, owner: &str) -> Result<(), StoreError>;
+
+    /// Everything known of one pair, in words, for `weir explain`: an object with at least `state`, `head` and
+    /// `journal` (the entries of this pair above `flushed`, newest last, at most 100).
+    async fn explain(&self, kind: &str, now_ms: u64, target: &Id, actor: &Id) -> Result<serde_json::Value, StoreError>;
+
+    /// Whether the store answers now.
+    async fn ping(&self) -> Result<(), StoreError>;
+
+    /// What an acknowledged write survives.
+    fn durability(&self) -> Durability;
+
+    /// Number of partitions per kind, as recorded with the data.
+    fn partitions(&self) -> Partition;
+}

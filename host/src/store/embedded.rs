@@ -1,0 +1,1 @@
+//! store/embedded: being built.

@@ -1,0 +1,1 @@
+//! store/redis: being built.

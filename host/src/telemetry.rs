@@ -1,0 +1,85 @@
+//! Metric names, with units, in one table; tracing set-up.
+//!
+//! Tier 0. A metric's name occurs nowhere else in the host: rooms use these constants.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+/// Requests answered, by `method`, `route`, `status`.
+pub const HTTP_REQUESTS_TOTAL: &str = "weir_http_requests_total";
+/// Time from the request's head to the answer, by `route`.
+pub const HTTP_REQUEST_SECONDS: &str = "weir_http_request_seconds";
+/// Open connections of the public listener.
+pub const HTTP_CONNECTIONS: &str = "weir_http_connections";
+/// Requests refused because a bound was reached, by `limit`.
+pub const SHED_TOTAL: &str = "weir_shed_total";
+/// Operations in one batch, by `kind`.
+pub const BATCH_ITEMS: &str = "weir_batch_items";
+/// Time of one policy call, by `interface`.
+pub const POLICY_CALL_SECONDS: &str = "weir_policy_call_seconds";
+/// Failed policy calls, by `interface`, `cause` (`trap`, `deadline`, `contract`, `instantiate`).
+pub const POLICY_FAILURES_TOTAL: &str = "weir_policy_failures_total";
+/// Log lines of policy modules, by `level`; `dropped` counts those over the rate.
+pub const POLICY_LOG_LINES_TOTAL: &str = "weir_policy_log_lines_total";
+/// Time of one store call, by `operation`.
+pub const STORE_CALL_SECONDS: &str = "weir_store_call_seconds";
+/// Failed store calls, by `operation`, `cause`.
+pub const STORE_FAILURES_TOTAL: &str = "weir_store_failures_total";
+/// Outcomes of toggles, by `kind`, `outcome`.
+pub const TOGGLES_TOTAL: &str = "weir_toggles_total";
+/// Targets and pairs read from SQL because the store did not know them, by `kind`, `what`.
+pub const HYDRATED_TOTAL: &str = "weir_hydrated_total";
+/// Changes in the journal, not yet in SQL, by `kind`.
+pub const BACKLOG_ENTRIES: &str = "weir_backlog_entries";
+/// Their size, by `kind`.
+pub const BACKLOG_BYTES: &str = "weir_backlog_bytes";
+/// Age of the oldest, by `kind`.
+pub const BACKLOG_OLDEST_SECONDS: &str = "weir_backlog_oldest_seconds";
+/// Time of one flush, by `kind`.
+pub const FLUSH_SECONDS: &str = "weir_flush_seconds";
+/// Changes taken from the journal by committed flushes, by `kind`.
+pub const FLUSH_CHANGES_TOTAL: &str = "weir_flush_changes_total";
+/// Rows changed in SQL by committed flushes, by `kind`, `action`.
+pub const FLUSH_ROWS_TOTAL: &str = "weir_flush_rows_total";
+/// Flushes that did not commit, by `kind`, `cause` (`fenced`, `transient`, `unknown`, `permanent`).
+pub const FLUSH_FAILURES_TOTAL: &str = "weir_flush_failures_total";
+/// Rows moved to the dead letters, by `kind`.
+pub const DEAD_LETTERS_TOTAL: &str = "weir_dead_letters_total";
+/// Current size of the adaptive flush batch, by `kind`.
+pub const FLUSH_BATCH_CHANGES: &str = "weir_flush_batch_changes";
+/// 1 while this host holds the lease to flush the kind, by `kind`.
+pub const FLUSH_LEASE: &str = "weir_flush_lease";
+
+/// Registers help texts and units. Call once, after the recorder is installed.
+pub fn describe() {
+    describe_counter!(HTTP_REQUESTS_TOTAL, "Requests answered");
+    describe_histogram!(HTTP_REQUEST_SECONDS, Unit::Seconds, "Time to the answer");
+    describe_gauge!(HTTP_CONNECTIONS, "Open connections of the public listener");
+    describe_counter!(SHED_TOTAL, "Requests refused because a bound was reached");
+    describe_histogram!(BATCH_ITEMS, "Operations in one batch");
+    describe_histogram!(POLICY_CALL_SECONDS, Unit::Seconds, "Time of one policy call");
+    describe_counter!(POLICY_FAILURES_TOTAL, "Failed policy calls");
+    describe_counter!(POLICY_LOG_LINES_TOTAL, "Log lines of policy modules");
+    describe_histogram!(STORE_CALL_SECONDS, Unit::Seconds, "Time of one store call");
+    describe_counter!(STORE_FAILURES_TOTAL, "Failed store calls");
+    describe_counter!(TOGGLES_TOTAL, "Outcomes of toggles");
+    describe_counter!(HYDRATED_TOTAL, "Targets and pairs read from SQL");
+    describe_gauge!(BACKLOG_ENTRIES, "Changes in the journal, not yet in SQL");
+    describe_gauge!(BACKLOG_BYTES, Unit::Bytes, "Size of the changes not yet in SQL");
+    describe_gauge!(BACKLOG_OLDEST_SECONDS, Unit::Seconds, "Age of the oldest change not yet in SQL");
+    describe_histogram!(FLUSH_SECONDS, Unit::Seconds, "Time of one flush");
+    describe_counter!(FLUSH_CHANGES_TOTAL, "Changes committed to SQL");
+    describe_counter!(FLUSH_ROWS_TOTAL, "Rows changed in SQL");
+    describe_counter!(FLUSH_FAILURES_TOTAL, "Flushes that did not commit");
+    describe_counter!(DEAD_LETTERS_TOTAL, "Rows moved to the dead letters");
+    describe_gauge!(FLUSH_BATCH_CHANGES, "Size of the adaptive flush batch");
+    describe_gauge!(FLUSH_LEASE, "1 while this host flushes the kind");
+}
+
+/// Sends log lines to standard error: `WEIR_LOG` filters them (default `info`); `json` for machines.
+/// Returns quietly when a subscriber is installed already, as in tests.
+pub fn init_tracing(json: bool) {
+    use tracing_subscriber::{EnvFilter, fmt};
+    let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr);
+    let _ = if json { builder.json().try_init() } else { builder.try_init() };
+}
