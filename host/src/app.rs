@@ -1,1 +1,192 @@
-//! app: being built.
+//! Composition: opens what the configuration names, checks it, starts the rooms, and stops them in order.
+//!
+//! Tier 5: imports everything. Holds no logic of a room. Drain order: listeners first, then the flushers (so that what
+//! was acknowledged last is flushed too), then the pools.
+//!
+//! - [`schema`]: weir's own tables and the self-checks, at once or as soon as SQL answers.
+//! - [`operations`]: what operators may ask and do, with a running host or without.
+//! - [`serve`](mod@serve): the host as a process: listeners, metrics, signals.
+
+pub mod demo;
+pub mod operations;
+pub mod schema;
+pub mod serve;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::config::{Config, ConfigError};
+use crate::flush::{FlushError, FlushParts, FlushStatus, Flusher};
+use crate::journal::JournalWatch;
+use crate::policy::{KindPolicy, LoadError, Policies};
+use crate::sql::{Sql, SqlError};
+use crate::store::{Store, StoreError};
+use crate::toggle::{ToggleKind, ToggleParts, Toggles};
+use schema::{KindFinding, Schema};
+
+/// Why the host does not start. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// See [`ConfigError`].
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The policy component is refused.
+    #[error(transparent)]
+    Policy(#[from] LoadError),
+    /// The store is misconfigured or damaged.
+    #[error("store: {0}")]
+    Store(#[from] StoreError),
+    /// SQL refuses, for a reason that waiting does not mend.
+    #[error("sql: {0}")]
+    Sql(#[from] SqlError),
+    /// The number of partitions is part of the data.
+    #[error(
+        "store.partitions is {configured}, but this database was written with {recorded}: set store.partitions = \
+         {recorded}. (To change it: drain, stop every host, empty the store, delete the rows of weir_checkpoint and \
+         the row \"partitions\" of weir_meta.)"
+    )]
+    Partitions {
+        /// What the configuration says.
+        configured: u16,
+        /// What the database says.
+        recorded: u16,
+    },
+    /// The schema self-check found what weir must not start with.
+    #[error("{}", schema::describe(.0))]
+    Schema(Vec<KindFinding>),
+    /// A listener or the runtime.
+    #[error("{what}: {reason}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// What the system said.
+        reason: String,
+    },
+}
+
+/// A running host, without its listeners.
+pub struct App {
+    config: Config,
+    clock: Clock,
+    store: Arc<dyn Store>,
+    sql: Arc<dyn Sql>,
+    policies: Arc<Policies>,
+    toggles: Toggles,
+    flushers: BTreeMap<String, Flusher>,
+    schema: Schema,
+}
+
+impl App {
+    /// Opens, checks and starts everything. With SQL or Redis away it starts all the same and is not ready.
+    ///
+    /// # Errors
+    /// Whatever waiting does not mend: see [`AppError`].
+    pub async fn start(config: Config, clock: Clock) -> Result<Self, AppError> {
+        config.validate()?;
+        let policies = Arc::new(Policies::load(&config.policy, &kind_policies(&config))?);
+        let store = crate::store::open(&config.store).await?;
+        let sql = crate::sql::open(&config.sql).await?;
+        let schema = Schema::start(&config, Arc::clone(&sql), store.partitions()).await?;
+
+        let owner = format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
+        let (mut toggles, mut flushers) = (Toggles::default(), BTreeMap::new());
+        for toggle in &config.toggles {
+            let watch = Arc::new(JournalWatch::new(store.partitions()));
+            let flusher = Flusher::start(FlushParts {
+                kind: toggle.kind.clone(),
+                table: toggle.table.clone(),
+                config: config.flush.clone(),
+                owner: owner.clone(),
+                policies: Arc::clone(&policies),
+                store: Arc::clone(&store),
+                sql: Arc::clone(&sql),
+                watch: Arc::clone(&watch),
+                clock: clock.clone(),
+                schema_ready: schema.ready(),
+            });
+            flushers.insert(toggle.kind.clone(), flusher);
+            let kind = ToggleKind::start(ToggleParts {
+                config: toggle.clone(),
+                batch: config.batch.clone(),
+                journal: config.journal.clone(),
+                deadline_ms: config.http.request_deadline_ms,
+                policies: Arc::clone(&policies),
+                store: Arc::clone(&store),
+                sql: Arc::clone(&sql),
+                watch,
+                clock: clock.clone(),
+            });
+            toggles.kinds.insert(toggle.kind.clone(), Arc::new(kind));
+        }
+        Ok(Self { config, clock, store, sql, policies, toggles, flushers, schema })
+    }
+
+    /// The configuration it was started with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The toggle kinds.
+    pub fn toggles(&self) -> &Toggles {
+        &self.toggles
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// SQL.
+    pub fn sql(&self) -> &Arc<dyn Sql> {
+        &self.sql
+    }
+
+    /// Flushes everything of `kind` that waits now.
+    ///
+    /// # Errors
+    /// See [`FlushError`]; an unknown kind has no flusher that could answer.
+    pub async fn flush_now(&self, kind: &str) -> Result<(), FlushError> {
+        match self.flushers.get(kind) {
+            Some(flusher) => flusher.flush_now().await,
+            None => Err(FlushError::Stopped),
+        }
+    }
+
+    /// The state of each flusher.
+    pub fn flush_statuses(&self) -> Vec<FlushStatus> {
+        self.flushers.values().map(Flusher::status).collect()
+    }
+
+    /// Becomes `true` when the schema was checked and fits.
+    pub fn schema_ready(&self) -> watch::Receiver<bool> {
+        self.schema.ready()
+    }
+
+    /// Flushes what waits within the configured grace, gives back the leases, closes the pools.
+    pub async fn stop(mut self) {
+        let grace = Duration::from_millis(self.config.flush.drain_grace_ms);
+        self.schema.stop();
+        futures_util::future::join_all(self.flushers.values_mut().map(|flusher| flusher.stop(grace))).await;
+        self.sql.close().await;
+    }
+
+    /// Ends as a crash would: nothing is flushed, no lease is given back.
+    pub fn abort(self) {
+        self.schema.stop();
+        self.flushers.values().for_each(Flusher::abort);
+    }
+}
+
+/// What the policy room needs to know of each kind.
+pub(crate) fn kind_policies(config: &Config) -> Vec<KindPolicy> {
+    let of = |toggle: &crate::config::ToggleConfig| KindPolicy {
+        kind: toggle.kind.clone(),
+        settings: toggle.settings.clone(),
+        on_failure: toggle.on_policy_failure,
+    };
+    config.toggles.iter().map(of).collect()
+}

@@ -1,1 +1,224 @@
-//! cli: being built.
+//! The command line: parses, calls, prints. Tier 5: imports everything; holds no logic of a room.
+//!
+//! Exit codes: 0 done · 1 the answer is no (a check found something, a module is refused, nothing was found) · 2 wrong
+//! usage or configuration · 3 something needed was not there (a server, a port, a tool).
+
+pub mod check;
+pub mod client;
+pub mod dead_letters;
+pub mod explain;
+pub mod init;
+pub mod policy;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::app::{AppError, serve};
+use crate::config::{Config, ConfigError};
+use crate::sql::SqlError;
+use crate::store::StoreError;
+
+/// The answer is no.
+pub const EXIT_NO: u8 = 1;
+/// Wrong usage or configuration.
+pub const EXIT_USAGE: u8 = 2;
+/// Something needed was not there.
+pub const EXIT_UNAVAILABLE: u8 = 3;
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 the answer is no (a check found something, a module is refused, nothing \
+                          was found); 2 wrong usage or configuration; 3 something needed was not there.";
+
+/// An HTTP host for hot paths: answers from Redis or an embedded store, writes behind to SQL, rules in WebAssembly.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, about, after_help = EXIT_CODES, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Which configuration.
+#[derive(Debug, Clone, Args)]
+pub struct Where {
+    /// Configuration file. Without it: `weir.toml` if it is there, else the embedded demo.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Directory of the embedded demo.
+    #[arg(long, value_name = "DIR", default_value = "weir-data")]
+    pub data: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the host.
+    Serve {
+        #[command(flatten)]
+        place: Where,
+        /// Public listener; port 0 picks a free one.
+        #[arg(long, value_name = "ADDR")]
+        listen: Option<SocketAddr>,
+        /// Operators' listener; port 0 picks a free one.
+        #[arg(long, value_name = "ADDR")]
+        admin_listen: Option<SocketAddr>,
+        /// Log lines as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a commented weir.toml.
+    Init {
+        /// File to write.
+        #[arg(value_name = "FILE", default_value = "weir.toml")]
+        file: PathBuf,
+        /// Overwrite it.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Check configuration, policy module, store and SQL schema, and say what to change.
+    Check {
+        #[command(flatten)]
+        place: Where,
+        /// Findings as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print everything known of one (target, actor): store state, journal entries, SQL row, checkpoint.
+    Explain {
+        /// The kind, such as feed-like.
+        kind: String,
+        /// The target's id.
+        target: String,
+        /// The actor's id.
+        actor: String,
+        #[command(flatten)]
+        place: Where,
+        #[command(flatten)]
+        admin: client::AdminAddress,
+        /// The whole as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Policy modules.
+    Policy {
+        #[command(subcommand)]
+        command: policy::PolicyCommand,
+    },
+    /// Rows that could never be stored.
+    DeadLetters {
+        #[command(subcommand)]
+        command: dead_letters::DeadLettersCommand,
+    },
+}
+
+/// Why a command ended without its result, and the exit code for it.
+#[derive(Debug)]
+pub struct Failure {
+    /// Exit code.
+    pub code: u8,
+    /// What happened and what to do next.
+    pub message: String,
+}
+
+impl Failure {
+    /// The answer is no.
+    pub fn no(message: impl Into<String>) -> Self {
+        Self { code: EXIT_NO, message: message.into() }
+    }
+
+    /// Something needed was not there.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self { code: EXIT_UNAVAILABLE, message: message.into() }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self { code: EXIT_USAGE, message: error.to_string() }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        AppError::from(error).into()
+    }
+}
+
+impl From<SqlError> for Failure {
+    fn from(error: SqlError) -> Self {
+        AppError::from(error).into()
+    }
+}
+
+impl From<AppError> for Failure {
+    fn from(error: AppError) -> Self {
+        let code = match &error {
+            AppError::Config(_) | AppError::Partitions { .. } | AppError::Store(StoreError::Misconfigured(_)) => EXIT_USAGE,
+            AppError::Policy(_) | AppError::Schema(_) => EXIT_NO,
+            AppError::Store(_) | AppError::Sql(_) | AppError::System { .. } => EXIT_UNAVAILABLE,
+        };
+        Self { code, message: error.to_string() }
+    }
+}
+
+impl Where {
+    /// The configuration, and whether it is the demo's. Nothing is created.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn load(&self) -> Result<(Config, bool), ConfigError> {
+        let beside = PathBuf::from("weir.toml");
+        match &self.config {
+            Some(file) => Ok((Config::load(file)?, false)),
+            None if beside.exists() => Ok((Config::load(&beside)?, false)),
+            None => Ok((Config::demo(&self.data), true)),
+        }
+    }
+}
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
+        }
+    };
+    let result = match command {
+        Command::Policy { command } => return policy::run(command),
+        Command::Init { file, force } => init::run(&file, force),
+        Command::Serve { place, listen, admin_listen, json } => {
+            crate::telemetry::init_tracing(json);
+            block_on(serve::run(place, listen, admin_listen))
+        }
+        Command::Check { place, json } => block_on(check::run(place, json)),
+        Command::Explain { kind, target, actor, place, admin, json } => {
+            block_on(explain::run(explain::Pair { kind, target, actor }, place, admin, json))
+        }
+        Command::DeadLetters { command } => block_on(dead_letters::run(command)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("weir: {}", failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn block_on(task: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|error| Failure::unavailable(format!("start the runtime: {error}")))?.block_on(task)
+}
+
+impl From<crate::app::operations::OperatorError> for Failure {
+    fn from(error: crate::app::operations::OperatorError) -> Self {
+        use crate::app::operations::OperatorError::{Invalid, NotFound, Refused, Unavailable};
+        match error {
+            NotFound(message) | Refused(message) => Self::no(message),
+            Invalid(message) => Self { code: EXIT_USAGE, message },
+            Unavailable(message) => Self::unavailable(message),
+        }
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! Tier 0. A cause that only an operator can mend is logged where it is met; a client sees what to do next.
 
-use crate::model::RateState;
+use crate::model::{RateLimit, RateState};
 
 /// Why a request was not done. Unless said otherwise nothing was changed, and it is safe to send it again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,6 +20,8 @@ pub enum Refusal {
         retry_after_ms: u64,
         /// What is left.
         rate: RateState,
+        /// The limit.
+        limit: Option<RateLimit>,
     },
     /// The `Idempotency-Key` was used with another request.
     #[error("the Idempotency-Key was used with another request")]

@@ -1,1 +1,422 @@
-//! flush: being built.
+//! Flush: from the journal to SQL, exactly once.
+//!
+//! Tier 3: imports tiers 0 to 2 (journal, policy, store, sql). Never imports a capability, never answers a request.
+//! When to flush and which entries survive is the policy's; what is safe is decided here and in SQL.
+//!
+//! One [`Flusher`] per kind and host. Of several hosts the one with the lease works, which only saves work: what keeps
+//! two flushers apart is the compare-and-set of the checkpoint, first in each transaction.
+//!
+//! - [`round`]: read after the checkpoint → coalesce → one transaction → trim.
+//! - [`adopt`]: make SQL's checkpoint and the journal's life agree before anything is flushed.
+//! - [`pace`]: adaptive batch size, patient retry.
+
+mod adopt;
+mod pace;
+mod round;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use metrics::{counter, gauge};
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+use crate::config::{FlushConfig, ToggleTable};
+use crate::journal::JournalWatch;
+use crate::model::{Backlog, Checkpoint, Partition};
+use crate::policy::Policies;
+use crate::sql::{Sql, SqlError};
+use crate::store::{Store, StoreError};
+use crate::telemetry;
+use pace::{BatchSize, Patience};
+
+/// What a flusher is made of.
+pub struct FlushParts {
+    /// The kind.
+    pub kind: String,
+    /// The user's tables.
+    pub table: ToggleTable,
+    /// The host's bounds.
+    pub config: FlushConfig,
+    /// Name of this host in leases.
+    pub owner: String,
+    /// When to flush, and which entries survive.
+    pub policies: Arc<Policies>,
+    /// The journal.
+    pub store: Arc<dyn Store>,
+    /// The truth.
+    pub sql: Arc<dyn Sql>,
+    /// Shared with the capability.
+    pub watch: Arc<JournalWatch>,
+    /// The time.
+    pub clock: Clock,
+    /// Becomes `true` when SQL's schema is known to fit; until then nothing is flushed.
+    pub schema_ready: watch::Receiver<bool>,
+}
+
+/// What an operator sees of a flusher.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct FlushStatus {
+    /// The kind.
+    pub kind: String,
+    /// Changes in the journal that SQL has not committed.
+    pub entries: u64,
+    /// Their size, in bytes.
+    pub bytes: u64,
+    /// Age of the oldest, in milliseconds.
+    pub oldest_age_ms: u64,
+    /// Whether this host holds the lease.
+    pub lease: bool,
+    /// The adaptive batch, in changes.
+    pub batch_changes: usize,
+    /// Checkpoints that this host works from.
+    pub checkpoints: Vec<CheckpointStatus>,
+    /// Why the last attempt failed; `None` after a success.
+    pub last_error: Option<String>,
+    /// Whether that needs an operator: schema, grants, damaged data.
+    pub stuck: bool,
+    /// When the last flush was committed, in Unix milliseconds.
+    pub flushed_at_ms: Option<u64>,
+}
+
+/// One row of `weir_checkpoint`.
+#[derive(Debug, Clone, Serialize)]
+pub struct CheckpointStatus {
+    /// The partition.
+    pub partition: Partition,
+    /// The journal's life.
+    pub incarnation: String,
+    /// The owner's number.
+    pub epoch: i64,
+    /// The last committed entry.
+    pub position: u64,
+}
+
+/// Why a flush did not happen.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FlushError {
+    /// See [`StoreError`].
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// See [`SqlError`].
+    #[error(transparent)]
+    Sql(#[from] SqlError),
+    /// Another host holds the lease.
+    #[error("another host flushes this kind")]
+    NotOwner,
+    /// The schema has not been checked yet, because SQL does not answer.
+    #[error("SQL has not answered yet: the schema is not checked")]
+    SchemaUnchecked,
+    /// The flusher has stopped.
+    #[error("the flusher has stopped")]
+    Stopped,
+}
+
+impl FlushError {
+    /// The word of the metric's `cause`.
+    fn cause(&self) -> &'static str {
+        match self {
+            Self::Store(_) => "store",
+            Self::Sql(SqlError::Fenced) | Self::NotOwner => "fenced",
+            Self::Sql(SqlError::Transient(_)) | Self::SchemaUnchecked | Self::Stopped => "transient",
+            Self::Sql(SqlError::OutcomeUnknown(_)) => "unknown",
+            Self::Sql(SqlError::Permanent(_)) => "permanent",
+        }
+    }
+
+    /// Whether it lasts until an operator does something.
+    fn needs_operator(&self) -> bool {
+        matches!(
+            self,
+            Self::Sql(SqlError::Permanent(_)) | Self::Store(StoreError::Damaged(_) | StoreError::Misconfigured(_))
+        )
+    }
+}
+
+/// What a flusher is told from outside.
+enum Command {
+    /// Flush all that waits now, whatever the policy plans.
+    FlushNow(oneshot::Sender<Result<(), FlushError>>),
+    /// Flush all that waits, until the deadline at most, then stop.
+    Drain(Instant),
+}
+
+/// A running flusher. Dropping it does not stop it; [`Flusher::stop`] and [`Flusher::abort`] do.
+pub struct Flusher {
+    commands: mpsc::Sender<Command>,
+    status: Arc<Mutex<FlushStatus>>,
+    task: JoinHandle<()>,
+    watch: Arc<JournalWatch>,
+    clock: Clock,
+}
+
+impl Flusher {
+    /// Starts on the current runtime.
+    pub fn start(parts: FlushParts) -> Self {
+        let (commands, inbox) = mpsc::channel(16);
+        let status = Arc::new(Mutex::new(FlushStatus { kind: parts.kind.clone(), ..FlushStatus::default() }));
+        let (watch, clock) = (Arc::clone(&parts.watch), parts.clock.clone());
+        let task = tokio::spawn(Worker::new(parts, Arc::clone(&status)).run(inbox));
+        Self { commands, status, task, watch, clock }
+    }
+
+    /// Flushes everything that waits now, whatever the policy plans, and returns when it is committed.
+    ///
+    /// # Errors
+    /// Why one round failed; what was committed before stays.
+    pub async fn flush_now(&self) -> Result<(), FlushError> {
+        let (answer, result) = oneshot::channel();
+        self.commands.send(Command::FlushNow(answer)).await.map_err(|_| FlushError::Stopped)?;
+        result.await.map_err(|_| FlushError::Stopped)?
+    }
+
+    /// Flushes what waits, within `grace`, gives the lease back and stops. What is left stays in the journal.
+    pub async fn stop(&mut self, grace: Duration) {
+        let _ = self.commands.send(Command::Drain(Instant::now() + grace)).await;
+        // A transaction under way is awaited even beyond the grace: its outcome is SQL's to decide.
+        let _ = (&mut self.task).await;
+    }
+
+    /// Ends at once, as a crash would; a transaction under way still comes to its end.
+    pub fn abort(&self) {
+        self.task.abort();
+    }
+
+    /// What an operator sees.
+    pub fn status(&self) -> FlushStatus {
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let backlog = self.watch.backlog();
+        status.entries = backlog.entries;
+        status.bytes = backlog.bytes;
+        status.oldest_age_ms = backlog.oldest_age_ms(self.clock.now_ms());
+        status
+    }
+}
+
+/// What a flusher does after a turn.
+struct Next {
+    /// When to look again.
+    pause: Duration,
+    /// Whether new changes wake it before.
+    wake: bool,
+}
+
+/// The task of one flusher.
+struct Worker {
+    parts: FlushParts,
+    partitions: Vec<Partition>,
+    status: Arc<Mutex<FlushStatus>>,
+    /// Checkpoints of the partitions, while this host owns them; empty when it does not.
+    owned: BTreeMap<Partition, Checkpoint>,
+    lease_until: Option<Instant>,
+    batch: BatchSize,
+    patience: Patience,
+    /// The partition that the next round begins with, so that none waits for ever.
+    turn: usize,
+}
+
+impl Worker {
+    fn new(parts: FlushParts, status: Arc<Mutex<FlushStatus>>) -> Self {
+        Self {
+            partitions: (0..parts.store.partitions()).collect(),
+            batch: BatchSize::new(&parts.config),
+            patience: Patience::new(&parts.config),
+            parts,
+            status,
+            owned: BTreeMap::new(),
+            lease_until: None,
+            turn: 0,
+        }
+    }
+
+    async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
+        let mut look_at = Instant::now();
+        let mut wakeful = false;
+        loop {
+            let mut poll = false;
+            tokio::select! {
+                command = inbox.recv() => match command {
+                    Some(Command::FlushNow(answer)) => {
+                        let result = self.flush_all(None).await;
+                        let _ = answer.send(result);
+                    }
+                    Some(Command::Drain(deadline)) => return self.drain(deadline).await,
+                    None => return self.release().await,
+                },
+                () = self.parts.watch.appended(), if wakeful => {}
+                () = tokio::time::sleep_until(look_at) => poll = true,
+            }
+            match self.turn(poll).await {
+                Ok(Next { pause, wake }) => {
+                    let next = Instant::now() + pause;
+                    look_at = if poll { next } else { look_at.min(next) };
+                    wakeful = wake;
+                }
+                // After a failure new changes do not wake it: patience is the point.
+                Err(error) => (look_at, wakeful) = (Instant::now() + self.failed(&error), false),
+            }
+        }
+    }
+
+    /// One look at the backlog, and as many rounds as the policy wants now. What this host appends it knows without
+    /// asking the store; `poll` asks, for what other hosts appended.
+    async fn turn(&mut self, mut poll: bool) -> Result<Next, FlushError> {
+        if !self.hold_lease().await? {
+            self.parts.watch.observe(&self.heads().await?);
+            self.report();
+            return Ok(Next { pause: Duration::from_millis(self.parts.config.lease_ms / 3), wake: false });
+        }
+        loop {
+            if poll {
+                self.parts.watch.observe(&self.heads().await?);
+            }
+            self.report();
+            let backlog = self.parts.watch.backlog();
+            let plan = self.parts.policies.plan_flush(&self.parts.kind, self.parts.clock.now_ms(), &backlog);
+            let look_again_ms = u64::from(plan.look_again_ms).clamp(1, self.parts.config.look_again_ms_max);
+            // The lease is renewed at a third of its time.
+            let pause = Duration::from_millis(look_again_ms.min(self.parts.config.lease_ms / 3).max(1));
+            if !plan.flush_now || backlog.entries == 0 {
+                return Ok(Next { pause, wake: true });
+            }
+            let taken = self.round(plan.changes_max as usize).await?;
+            self.succeeded();
+            poll = true;
+            if taken == 0 || !self.hold_lease().await? {
+                return Ok(Next { pause, wake: true });
+            }
+        }
+    }
+
+    /// Rounds until nothing waits, or until `deadline`.
+    async fn flush_all(&mut self, deadline: Option<Instant>) -> Result<(), FlushError> {
+        if !self.hold_lease().await? {
+            return Err(FlushError::NotOwner);
+        }
+        loop {
+            self.parts.watch.observe(&self.heads().await?);
+            if self.parts.watch.backlog().entries == 0 || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Ok(());
+            }
+            self.round(usize::MAX).await?;
+            self.succeeded();
+            if !self.hold_lease().await? {
+                return Err(FlushError::NotOwner);
+            }
+        }
+    }
+
+    async fn drain(mut self, deadline: Instant) {
+        loop {
+            match self.flush_all(Some(deadline)).await {
+                Ok(()) | Err(FlushError::NotOwner) => break,
+                Err(error) => {
+                    let pause = self.failed(&error);
+                    if Instant::now() + pause >= deadline {
+                        break;
+                    }
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
+        let left = self.parts.watch.backlog().entries;
+        if left > 0 {
+            tracing::warn!(kind = self.parts.kind, left, "stopping with changes in the journal; the next start flushes them");
+        }
+        self.release().await;
+    }
+
+    /// Takes or keeps the lease, and owns all partitions afterwards. `false` when another host has it.
+    async fn hold_lease(&mut self) -> Result<bool, FlushError> {
+        if !*self.parts.schema_ready.borrow() {
+            return Err(FlushError::SchemaUnchecked);
+        }
+        let lease_ms = self.parts.config.lease_ms;
+        let now = Instant::now();
+        let fresh_enough = Duration::from_millis(lease_ms - lease_ms / 3);
+        if self.lease_until.is_none_or(|until| until < now + fresh_enough) {
+            let held = self.parts.store.lease(&self.parts.kind, &self.parts.owner, lease_ms).await?;
+            self.lease_until = held.then(|| now + Duration::from_millis(lease_ms));
+            gauge!(telemetry::FLUSH_LEASE, "kind" => self.parts.kind.clone()).set(if held { 1.0 } else { 0.0 });
+            if !held {
+                self.owned.clear();
+                return Ok(false);
+            }
+        }
+        if self.owned.is_empty() {
+            self.take_over().await?;
+        }
+        Ok(true)
+    }
+
+    async fn heads(&self) -> Result<Vec<crate::store::Head>, FlushError> {
+        Ok(self.parts.store.heads(&self.parts.kind, &self.partitions).await?)
+    }
+
+    async fn release(self) {
+        if self.lease_until.is_some() {
+            let _ = self.parts.store.release(&self.parts.kind, &self.parts.owner).await;
+        }
+    }
+
+    fn succeeded(&mut self) {
+        self.patience.reset();
+        let now_ms = self.parts.clock.now_ms();
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        if status.last_error.take().is_some() {
+            tracing::info!(kind = self.parts.kind, "flushing again");
+        }
+        status.stuck = false;
+        status.flushed_at_ms = Some(now_ms);
+    }
+
+    /// Notes a failure; returns how long to wait before the next attempt.
+    fn failed(&mut self, error: &FlushError) -> Duration {
+        counter!(telemetry::FLUSH_FAILURES_TOTAL, "kind" => self.parts.kind.clone(), "cause" => error.cause()).increment(1);
+        // What is owned is learned anew: somebody else may have moved it meanwhile.
+        self.owned.clear();
+        if matches!(error, FlushError::Sql(SqlError::Fenced)) {
+            self.lease_until = None;
+        }
+        {
+            let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+            let text = error.to_string();
+            if status.last_error.as_ref() != Some(&text) {
+                tracing::error!(kind = self.parts.kind, %error, "flush failed; the changes stay in the journal");
+            }
+            status.last_error = Some(text);
+            status.stuck = error.needs_operator();
+        }
+        self.report();
+        self.patience.next()
+    }
+
+    fn report(&self) {
+        let kind = &self.parts.kind;
+        let backlog: Backlog = self.parts.watch.backlog();
+        gauge!(telemetry::BACKLOG_ENTRIES, "kind" => kind.clone()).set(backlog.entries as f64);
+        gauge!(telemetry::BACKLOG_BYTES, "kind" => kind.clone()).set(backlog.bytes as f64);
+        let age_ms = backlog.oldest_age_ms(self.parts.clock.now_ms());
+        gauge!(telemetry::BACKLOG_OLDEST_SECONDS, "kind" => kind.clone()).set(age_ms as f64 / 1_000.0);
+        gauge!(telemetry::FLUSH_BATCH_CHANGES, "kind" => kind.clone()).set(self.batch.changes() as f64);
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.lease = self.lease_until.is_some();
+        status.batch_changes = self.batch.changes();
+        status.checkpoints = self.owned.values().map(CheckpointStatus::from).collect();
+    }
+}
+
+impl From<&Checkpoint> for CheckpointStatus {
+    fn from(row: &Checkpoint) -> Self {
+        Self {
+            partition: row.partition,
+            incarnation: row.incarnation.to_string(),
+            epoch: row.epoch,
+            position: row.position,
+        }
+    }
+}

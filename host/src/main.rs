@@ -1,3 +1,5 @@
-//! The `weir` binary: see [`weir::cli`].
+//! The weir binary. Everything is in the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    weir::cli::run()
+}

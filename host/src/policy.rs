@@ -59,3 +59,15 @@ pub struct PolicyError {
 //     pub fn modules(&self) -> Vec<ModuleInfo>;
 // }
 // pub struct KindPolicy { pub kind: String, pub settings: BTreeMap<String,String>, pub on_failure: PolicyFailure }
+
+pub struct Policies; 
+pub struct KindPolicy { pub kind: String, pub settings: std::collections::BTreeMap<String,String>, pub on_failure: crate::config::PolicyFailure }
+#[derive(Debug, thiserror::Error)] #[error("x")] pub struct LoadError;
+pub struct ModuleInfo { pub digest: Digest, pub source: String, pub interfaces: Vec<String> }
+impl Policies {
+  pub fn load(_: &crate::config::PolicyConfig, _: &[KindPolicy]) -> Result<Self, LoadError> { Err(LoadError) }
+  pub fn decide_toggles(&self, _: &str, _: u64, _: &[Intent]) -> Result<DecidedToggles, PolicyError> { panic!() }
+  pub fn plan_flush(&self, _: &str, _: u64, _: &Backlog) -> FlushPlan { panic!() }
+  pub fn coalesce(&self, _: &str, _: &[ToggleChange]) -> Coalesced { panic!() }
+  pub fn modules(&self) -> Vec<ModuleInfo> { vec![] }
+}

@@ -251,3 +251,4 @@ pub trait Sql: Send + Sync {
 //         ))),
 //     }
 // }
+pub async fn open(_: &crate::config::SqlConfig) -> Result<std::sync::Arc<dyn Sql>, SqlError> { Err(SqlError::Permanent(String::new())) }

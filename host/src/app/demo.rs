@@ -1,0 +1,33 @@
+//! The embedded demo: what `weir serve` does without a configuration file.
+
+use std::path::Path;
+
+use super::AppError;
+use crate::config::Config;
+
+/// The demo's configuration; its SQLite file and tables are created under `data` when they are not there.
+///
+/// # Errors
+/// When the directory or the database cannot be made.
+pub async fn prepare(data: &Path) -> Result<Config, AppError> {
+    std::fs::create_dir_all(data)
+        .map_err(|error| AppError::System { what: format!("create {}", data.display()), reason: error.to_string() })?;
+    let config = Config::demo(data);
+    let sql = crate::sql::open(&config.sql).await?;
+    sql.execute_script(include_str!("demo.sql")).await?;
+    sql.close().await;
+    Ok(config)
+}
+
+/// Lines to try, for the terminal.
+pub fn curl_lines(address: &str, data: &Path) -> String {
+    format!(
+        "try:\n  \
+         curl -X POST -H 'X-Actor-Id: 7' http://{address}/v1/toggles/feed-like/3\n  \
+         curl -H 'X-Actor-Id: 7' http://{address}/v1/toggles/feed-like/3\n  \
+         curl http://{address}/v1/toggles/feed-like/3/actors\n\
+         and two seconds later, in SQL:\n  \
+         sqlite3 {database} 'SELECT * FROM feed_like; SELECT id, like_count FROM feed WHERE id = 3'",
+        database = data.join("demo.db").display()
+    )
+}

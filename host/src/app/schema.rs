@@ -1,0 +1,134 @@
+//! weir's own tables and the self-checks: at start if SQL answers, else as soon as it does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::AppError;
+use crate::config::Config;
+use crate::model::Partition;
+use crate::sql::{Finding, Sql, SqlError};
+
+/// Pause between attempts while SQL does not answer, in milliseconds.
+const RETRY_MS: u64 = 1_000;
+
+/// A finding and the kind that it concerns; `None` for the server as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KindFinding {
+    /// The kind.
+    pub kind: Option<String>,
+    /// What was found.
+    #[serde(flatten)]
+    pub finding: Finding,
+}
+
+/// The findings as lines for a person, each with its remedy.
+pub fn describe(findings: &[KindFinding]) -> String {
+    let line = |found: &KindFinding| {
+        let (what, finding) = (found.kind.as_deref().unwrap_or("server"), &found.finding);
+        let level = if finding.warning { "warning" } else { "refused" };
+        format!("{level}: {what}: {}\n  remedy: {}", finding.problem, finding.remedy)
+    };
+    findings.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Whether the schema is known to fit, and the task that finds out.
+pub struct Schema {
+    ready: watch::Receiver<bool>,
+    problem: watch::Receiver<Option<String>>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Schema {
+    /// Prepares and checks; leaves a task behind that goes on trying when SQL does not answer.
+    ///
+    /// # Errors
+    /// What waiting does not mend.
+    pub async fn start(config: &Config, sql: Arc<dyn Sql>, partitions: Partition) -> Result<Self, AppError> {
+        let (ready_sender, ready) = watch::channel(false);
+        let (problem_sender, problem) = watch::channel(None);
+        match prepare(config, &*sql, partitions).await {
+            Ok(()) => {
+                let _ = ready_sender.send(true);
+                return Ok(Self { ready, problem, task: None });
+            }
+            Err(AppError::Sql(SqlError::Transient(reason) | SqlError::OutcomeUnknown(reason))) => {
+                tracing::warn!(reason, "SQL does not answer: starting without it, known targets are served");
+                let _ = problem_sender.send(Some(reason));
+            }
+            Err(error) => return Err(error),
+        }
+        let config = config.clone();
+        let task = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(RETRY_MS)).await;
+                match prepare(&config, &*sql, partitions).await {
+                    Ok(()) => {
+                        tracing::info!("SQL answers and its schema fits");
+                        let _ = problem_sender.send(None);
+                        let _ = ready_sender.send(true);
+                        return;
+                    }
+                    Err(error) => {
+                        let text = error.to_string();
+                        if !matches!(error, AppError::Sql(SqlError::Transient(_) | SqlError::OutcomeUnknown(_)))
+                            && problem_sender.borrow().as_ref() != Some(&text)
+                        {
+                            tracing::error!(%error, "SQL answers, but weir cannot write to it; still trying");
+                        }
+                        let _ = problem_sender.send(Some(text));
+                    }
+                }
+            }
+        });
+        Ok(Self { ready, problem, task: Some(task) })
+    }
+
+    /// Becomes `true` when the schema is known to fit.
+    pub fn ready(&self) -> watch::Receiver<bool> {
+        self.ready.clone()
+    }
+
+    /// Why the schema is not ready.
+    pub fn problem(&self) -> Option<String> {
+        self.problem.borrow().clone()
+    }
+
+    /// Stops trying.
+    pub fn stop(&self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+async fn prepare(config: &Config, sql: &dyn Sql, partitions: Partition) -> Result<(), AppError> {
+    sql.migrate().await?;
+    if let Some(recorded) = sql.check_partitions(partitions).await? {
+        return Err(AppError::Partitions { configured: partitions, recorded });
+    }
+    let (refusals, warnings): (Vec<_>, Vec<_>) =
+        findings(config, sql).await?.into_iter().partition(|found| !found.finding.warning);
+    for found in warnings {
+        tracing::warn!(kind = found.kind.as_deref().unwrap_or("server"), problem = found.finding.problem,
+            remedy = found.finding.remedy, "self-check");
+    }
+    if refusals.is_empty() { Ok(()) } else { Err(AppError::Schema(refusals)) }
+}
+
+/// All findings of the self-checks of the server and of each kind.
+///
+/// # Errors
+/// When SQL does not answer.
+pub async fn findings(config: &Config, sql: &dyn Sql) -> Result<Vec<KindFinding>, SqlError> {
+    let mut found: Vec<KindFinding> =
+        sql.check_server().await?.into_iter().map(|finding| KindFinding { kind: None, finding }).collect();
+    for toggle in &config.toggles {
+        let of_kind = sql.check_toggle(&toggle.table).await?;
+        found.extend(of_kind.into_iter().map(|finding| KindFinding { kind: Some(toggle.kind.clone()), finding }));
+    }
+    Ok(found)
+}

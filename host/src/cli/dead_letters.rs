@@ -1,0 +1,176 @@
+//! `weir dead-letters list|replay|drop`: through the running host, or directly when none runs.
+
+use clap::{Args, Subcommand};
+use hyper::Method;
+use serde_json::Value;
+
+use super::client::{AdminAddress, AdminClient, segment};
+use super::{Failure, Where};
+use crate::app::operations::Operator;
+
+/// Letters asked for at once.
+const PAGE: usize = 500;
+
+/// What to do with dead letters.
+#[derive(Debug, Subcommand)]
+pub enum DeadLettersCommand {
+    /// Print them, oldest first.
+    List {
+        /// Only those of this kind.
+        #[arg(long)]
+        kind: Option<String>,
+        #[command(flatten)]
+        place: Where,
+        #[command(flatten)]
+        admin: AdminAddress,
+        /// One JSON array.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Try to store them again, after the cause was mended.
+    Replay(Chosen),
+    /// Forget them: SQL stays as it is.
+    Drop(Chosen),
+}
+
+/// Which letters.
+#[derive(Debug, Args)]
+pub struct Chosen {
+    /// Their numbers.
+    #[arg(required_unless_present = "all")]
+    ids: Vec<i64>,
+    /// All of them.
+    #[arg(long, conflicts_with = "ids")]
+    all: bool,
+    #[command(flatten)]
+    place: Where,
+    #[command(flatten)]
+    admin: AdminAddress,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When neither host nor SQL is reachable, or when a letter still cannot be stored.
+pub async fn run(command: DeadLettersCommand) -> Result<(), Failure> {
+    match command {
+        DeadLettersCommand::List { kind, place, admin, json } => {
+            let letters = Desk::open(&place, &admin).await?.all(kind.as_deref()).await?;
+            if json {
+                println!("{}", Value::Array(letters));
+            } else {
+                print(&letters);
+            }
+            Ok(())
+        }
+        DeadLettersCommand::Replay(chosen) => each(&chosen, "stored", "POST").await,
+        DeadLettersCommand::Drop(chosen) => each(&chosen, "dropped", "DELETE").await,
+    }
+}
+
+async fn each(chosen: &Chosen, done: &str, method: &str) -> Result<(), Failure> {
+    let desk = Desk::open(&chosen.place, &chosen.admin).await?;
+    let ids = if chosen.all {
+        desk.all(None).await?.iter().filter_map(|letter| letter.get("id").and_then(Value::as_i64)).collect()
+    } else {
+        chosen.ids.clone()
+    };
+    let mut failed = 0;
+    for id in &ids {
+        let result = if method == "POST" { desk.replay(*id).await } else { desk.drop(*id).await };
+        match result {
+            Ok(()) => println!("{id}: {done}"),
+            Err(failure) => {
+                failed += 1;
+                println!("{id}: {}", failure.message);
+            }
+        }
+    }
+    match (ids.len(), failed) {
+        (0, _) => {
+            println!("no dead letters");
+            Ok(())
+        }
+        (_, 0) => Ok(()),
+        (all, failed) => Err(Failure::no(format!("{failed} of {all} are still dead letters"))),
+    }
+}
+
+/// A running host, or its data.
+enum Desk {
+    Host(AdminClient),
+    Data(Box<Operator>),
+}
+
+impl Desk {
+    async fn open(place: &Where, admin: &AdminAddress) -> Result<Self, Failure> {
+        let (config, _) = place.load()?;
+        let client = AdminClient::new(admin, &config.admin)?;
+        match client.call(Method::GET, "/admin/v1/dead-letters?limit=1").await? {
+            Some(_) => Ok(Self::Host(client)),
+            None => Ok(Self::Data(Box::new(Operator::open(config).await?))),
+        }
+    }
+
+    async fn all(&self, kind: Option<&str>) -> Result<Vec<Value>, Failure> {
+        let (mut letters, mut after) = (Vec::new(), 0);
+        loop {
+            let page = self.page(kind, after).await?;
+            let Some(last) = page.last().and_then(|letter| letter.get("id")).and_then(Value::as_i64) else {
+                return Ok(letters);
+            };
+            after = last;
+            letters.extend(page);
+        }
+    }
+
+    async fn page(&self, kind: Option<&str>, after: i64) -> Result<Vec<Value>, Failure> {
+        let page = match self {
+            Self::Host(client) => {
+                let of_kind = kind.map(|kind| format!("&kind={}", segment(kind))).unwrap_or_default();
+                let path = format!("/admin/v1/dead-letters?limit={PAGE}&after={after}{of_kind}");
+                client.call(Method::GET, &path).await?.unwrap_or(Value::Null)
+            }
+            Self::Data(operator) => operator.dead_letters(kind, after, PAGE).await?,
+        };
+        Ok(page.get("dead_letters").and_then(Value::as_array).cloned().unwrap_or_default())
+    }
+
+    async fn replay(&self, id: i64) -> Result<(), Failure> {
+        match self {
+            Self::Host(client) => {
+                client.call(Method::POST, &format!("/admin/v1/dead-letters/{id}/replay")).await.map(|_| ())
+            }
+            Self::Data(operator) => Ok(operator.replay_dead_letter(id).await?),
+        }
+    }
+
+    async fn drop(&self, id: i64) -> Result<(), Failure> {
+        match self {
+            Self::Host(client) => client.call(Method::DELETE, &format!("/admin/v1/dead-letters/{id}")).await.map(|_| ()),
+            Self::Data(operator) => Ok(operator.drop_dead_letter(id).await?),
+        }
+    }
+}
+
+fn print(letters: &[Value]) {
+    if letters.is_empty() {
+        println!("no dead letters");
+    }
+    for letter in letters {
+        let text = |name: &str| match letter.get(name) {
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+            None => String::new(),
+        };
+        println!(
+            "{}  {} {} target {} actor {}: {}",
+            text("id"),
+            text("kind"),
+            text("action"),
+            text("target"),
+            text("actor"),
+            text("reason")
+        );
+    }
+}

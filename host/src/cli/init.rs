@@ -1,0 +1,53 @@
+//! `weir init`: a commented configuration to start from.
+
+use std::path::Path;
+
+use super::Failure;
+
+/// The commented configuration.
+pub const TEMPLATE: &str = include_str!("weir.toml");
+
+/// Writes [`TEMPLATE`] to `file`; refuses to overwrite without `force`.
+///
+/// # Errors
+/// When the file is there already or cannot be written.
+pub fn run(file: &Path, force: bool) -> Result<(), Failure> {
+    if file.exists() && !force {
+        return Err(Failure::no(format!("{} exists; --force overwrites it", file.display())));
+    }
+    std::fs::write(file, TEMPLATE)
+        .map_err(|error| Failure::unavailable(format!("cannot write {}: {error}", file.display())))?;
+    println!("wrote {0}: name your tables in it, then `weir check --config {0}`", file.display());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn the_template_is_a_valid_configuration_with_the_documented_defaults() {
+        let config: Config = toml::from_str(TEMPLATE).unwrap();
+        config.validate().unwrap();
+        assert_eq!(config.http, Config::default().http);
+        assert_eq!(config.flush, Config::default().flush);
+        assert_eq!(config.journal, Config::default().journal);
+    }
+
+    #[test]
+    fn every_commented_setting_is_one_that_exists() {
+        let settings = TEMPLATE.lines().map(|line| {
+            let setting = line.strip_prefix("# ").filter(|rest| {
+                rest.split_once(" = ").is_some_and(|(name, _)| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+            });
+            setting.unwrap_or(line).to_owned() + "\n"
+        });
+        // The alternatives for URL and identity exclude each other; the rest must parse and be what is in force.
+        let all: String = settings.filter(|line| !line.starts_with("token")).collect();
+        let config: Config = toml::from_str(&all).unwrap_or_else(|error| panic!("{error}\n{all}"));
+        assert_eq!(config.batch, Config::default().batch);
+        assert_eq!(config.http, Config::default().http);
+        assert_eq!(config.flush, Config::default().flush);
+    }
+}

@@ -1,0 +1,116 @@
+//! Before anything is flushed: the journal's life and SQL's checkpoint are made to agree, and an earlier owner is
+//! fenced.
+
+use std::collections::BTreeSet;
+
+use super::{FlushError, Worker};
+use crate::model::{Checkpoint, Id, Partition, Position};
+use crate::store::{Head, JournalRead};
+
+/// Dead letters read at once when the trim of an earlier owner is made good.
+const LETTERS_PAGE: usize = 1_000;
+/// Changes read at once when the trim of an earlier owner is made good.
+const CATCH_UP_CHANGES: usize = 10_000;
+
+impl Worker {
+    /// Becomes the owner of all partitions: raises each epoch, which fences the owner before. Then drops what the
+    /// journals still hold although SQL has it (an owner that died between commit and trim).
+    pub(super) async fn take_over(&mut self) -> Result<(), FlushError> {
+        let mut claims = Vec::with_capacity(self.partitions.len());
+        for head in self.heads().await? {
+            claims.push((head.partition, head.incarnation));
+        }
+        let rows = self.parts.sql.claim(&self.parts.kind, &claims, true).await?;
+        for ((partition, incarnation), row) in claims.into_iter().zip(rows) {
+            if row.incarnation > incarnation {
+                let head = self.parts.store.reset(&self.parts.kind, partition, row.incarnation).await?;
+                self.adopt_life(head).await?;
+            } else {
+                self.owned.insert(partition, row);
+            }
+        }
+        let heads = self.heads().await?;
+        for head in &heads {
+            if let Some(row) = self.owned.get(&head.partition).copied()
+                && row.incarnation == head.incarnation
+                && row.position > head.flushed
+            {
+                self.catch_up(*head, row).await?;
+            }
+        }
+        self.parts.watch.observe(&self.heads().await?);
+        Ok(())
+    }
+
+    /// The journal is in another life than this flusher knew: SQL takes note of it, at position 0.
+    pub(super) async fn adopt_life(&mut self, head: Head) -> Result<(), FlushError> {
+        tracing::warn!(kind = self.parts.kind, partition = head.partition, incarnation = %head.incarnation,
+            "the journal has begun a new life");
+        let kind = &self.parts.kind;
+        let rows = self.parts.sql.claim(kind, &[(head.partition, head.incarnation)], true).await?;
+        match rows.first() {
+            Some(row) if row.incarnation == head.incarnation => {
+                self.owned.insert(head.partition, *row);
+            }
+            // SQL has seen a later life meanwhile: learn everything anew in the next turn.
+            _ => self.owned.clear(),
+        }
+        Ok(())
+    }
+
+    /// The journal has lost entries that SQL holds (a failover, an old backup). What is left of it below the
+    /// checkpoint is committed, so it is dropped and never applied over what came later; all state becomes cold.
+    pub(super) async fn restart_life(&mut self, head: Head, checkpoint: Checkpoint) -> Result<(), FlushError> {
+        tracing::error!(kind = self.parts.kind, partition = head.partition, last = head.last,
+            checkpoint = checkpoint.position,
+            "the journal has lost entries that SQL has committed; its state is read from SQL again");
+        let (kind, store) = (&self.parts.kind, &self.parts.store);
+        store.trim(kind, head.partition, head.incarnation, checkpoint.position, &[], &[]).await?;
+        let head = store.reset(kind, head.partition, head.incarnation).await?;
+        self.adopt_life(head).await
+    }
+
+    /// Trims what was committed and not trimmed. The targets are learned from the entries, the rows that SQL did not
+    /// take from the dead letters.
+    async fn catch_up(&mut self, head: Head, row: Checkpoint) -> Result<(), FlushError> {
+        let invalid = self.dead_targets(head.partition, &row, head.flushed).await?;
+        let mut after = head.flushed;
+        loop {
+            let (kind, store) = (&self.parts.kind, &self.parts.store);
+            let read = store.read_journal(kind, head.partition, row.incarnation, after, CATCH_UP_CHANGES).await?;
+            let JournalRead::Entries(entries) = read else {
+                // A rewound or new life shows itself again in the next round, which treats it.
+                return Ok(());
+            };
+            let committed: Vec<_> = entries.into_iter().take_while(|entry| entry.position <= row.position).collect();
+            let Some(newest) = committed.last().map(|entry| entry.position) else { return Ok(()) };
+            let touched: BTreeSet<&Id> = committed.iter().flat_map(|e| &e.changes).map(|change| &change.target).collect();
+            let touched: Vec<Id> = touched.into_iter().cloned().collect();
+            let unsound: Vec<Id> = touched.iter().filter(|id| invalid.contains(&id.to_string())).cloned().collect();
+            store.trim(kind, head.partition, row.incarnation, newest, &touched, &unsound).await?;
+            after = newest;
+        }
+    }
+
+    /// Canonical texts of targets with a dead letter from an entry above `after` of this life.
+    async fn dead_targets(
+        &self,
+        partition: Partition,
+        row: &Checkpoint,
+        after: Position,
+    ) -> Result<BTreeSet<String>, FlushError> {
+        let incarnation = row.incarnation.to_string();
+        let mut targets = BTreeSet::new();
+        let mut last_id = 0;
+        loop {
+            let page = self.parts.sql.dead_letters(Some(&self.parts.kind), last_id, LETTERS_PAGE).await?;
+            let Some(last) = page.last() else { return Ok(targets) };
+            last_id = last.id;
+            targets.extend(
+                page.into_iter()
+                    .filter(|l| l.partition == partition && l.incarnation == incarnation && l.position > after)
+                    .map(|letter| letter.target),
+            );
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Who is on a target.
+
+use std::cmp::Reverse;
+use std::collections::HashSet;
+
+use super::Shared;
+use crate::error::Refusal;
+use crate::model::{Id, Member};
+use crate::store::Members;
+
+/// A page of members, newest first; `None` when the target must be hydrated first.
+pub(super) async fn page(
+    shared: &Shared,
+    target: &Id,
+    before: Option<&Member>,
+    limit: usize,
+) -> Result<Option<Vec<Member>>, Refusal> {
+    let parts = &shared.parts;
+    let known = parts.store.members(&parts.config.kind, parts.clock.now_ms(), target, before, limit).await;
+    match known.map_err(|error| shared.store_refusal(&error))? {
+        Members::Whole(page) => Ok(Some(page)),
+        Members::TargetMissing => Err(Refusal::TargetMissing),
+        Members::ColdTarget => Ok(None),
+        Members::Overlay { present, absent } => overlay(shared, target, before, limit, present, absent).await.map(Some),
+    }
+}
+
+/// SQL's page with the store's newer knowledge laid over it. SQL is asked for as many rows more as could be hidden.
+async fn overlay(
+    shared: &Shared,
+    target: &Id,
+    before: Option<&Member>,
+    limit: usize,
+    present: Vec<Member>,
+    absent: Vec<Id>,
+) -> Result<Vec<Member>, Refusal> {
+    let parts = &shared.parts;
+    let rows_max = limit.saturating_add(present.len()).saturating_add(absent.len());
+    let rows = parts.sql.load_members(&parts.config.table, target, before, rows_max).await;
+    let rows = rows.map_err(|error| shared.sql_refusal(&error))?;
+    let hidden: HashSet<Id> = absent.into_iter().chain(present.iter().map(|member| member.actor.clone())).collect();
+    let mut page: Vec<Member> = rows.into_iter().filter(|row| !hidden.contains(&row.actor)).collect();
+    page.extend(present.into_iter().filter(|member| before.is_none_or(|before| newness(member) < newness(before))));
+    page.sort_by_cached_key(|member| Reverse(newness(member)));
+    page.truncate(limit);
+    Ok(page)
+}
+
+/// The order of a list of members: newest first, ties by actor text descending.
+fn newness(member: &Member) -> (u64, String) {
+    (member.since_ms, member.actor.to_string())
+}

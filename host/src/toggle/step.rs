@@ -1,0 +1,164 @@
+//! One batch of toggles: one policy call decides, one store step evaluates, changes and journals.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use metrics::{Counter, Histogram, counter, histogram};
+use sha2::{Digest as _, Sha256};
+
+use super::{Shared, ToggleRequest};
+use crate::error::Refusal;
+use crate::model::{Intent, RateLimit, Verb};
+use crate::store::{Idempotency, StoreError, ToggleBatch, ToggleOp, ToggleOutcome, ToggleResult};
+use crate::telemetry;
+
+/// What became of one request in its batch.
+#[derive(Debug, Clone)]
+pub(super) struct Evaluated {
+    pub(super) result: ToggleResult,
+    /// The limit of the rule that was decided.
+    pub(super) limit: Option<RateLimit>,
+    /// Time of the batch, in Unix milliseconds.
+    pub(super) at_ms: u64,
+}
+
+/// Runs batches of one kind.
+#[derive(Clone)]
+pub(super) struct Step {
+    shared: Arc<Shared>,
+    store_seconds: Histogram,
+    outcomes: Arc<Outcomes>,
+}
+
+impl Step {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let outcomes = Arc::new(Outcomes::new(&shared.parts.config.kind));
+        Self { shared, store_seconds: histogram!(telemetry::STORE_CALL_SECONDS, "operation" => "toggle"), outcomes }
+    }
+
+    pub(super) async fn run(self, batch: Vec<ToggleRequest>) -> Vec<Result<Evaluated, Refusal>> {
+        let length = batch.len();
+        match self.evaluate(batch).await {
+            Ok(evaluated) => evaluated.into_iter().map(Ok).collect(),
+            Err(refusal) => vec![Err(refusal); length],
+        }
+    }
+
+    async fn evaluate(&self, batch: Vec<ToggleRequest>) -> Result<Vec<Evaluated>, Refusal> {
+        let parts = &self.shared.parts;
+        let kind = parts.config.kind.as_str();
+        let now_ms = parts.clock.now_ms();
+        let (intents, keys): (Vec<Intent>, Vec<Option<Idempotency>>) = batch
+            .into_iter()
+            .map(|request| {
+                let key = request.idempotency_key.as_deref().map(|key| idempotency(kind, &request, key));
+                (Intent { target: request.target, actor: request.actor, verb: request.verb }, key)
+            })
+            .unzip();
+        // A failed module is logged, counted and reported by the policy room itself.
+        let decided = parts.policies.decide_toggles(kind, now_ms, &intents).map_err(|_| Refusal::PolicyFailed)?;
+        let limits: Vec<Option<RateLimit>> = decided.rules.iter().map(|rule| rule.limit).collect();
+        let ops = intents
+            .into_iter()
+            .zip(keys)
+            .zip(decided.rules)
+            .map(|((intent, idempotency), rule)| ToggleOp {
+                target: intent.target,
+                actor: intent.actor,
+                rule,
+                idempotency,
+            })
+            .collect();
+
+        let started = Instant::now();
+        let commit = parts.store.toggle(kind, ToggleBatch { digest: decided.digest, now_ms, ops }).await;
+        self.store_seconds.record(started.elapsed().as_secs_f64());
+        let commit = commit.map_err(|error| {
+            counter!(telemetry::STORE_FAILURES_TOTAL, "operation" => "toggle", "cause" => error.cause()).increment(1);
+            let refusal = self.shared.store_refusal(&error);
+            if matches!(error, StoreError::OutcomeUnknown(_)) { Refusal::OutcomeUnknown } else { refusal }
+        })?;
+        self.shared.store_served();
+        parts.watch.observe(&commit.heads);
+        let changed = |result: &ToggleResult| matches!(result, ToggleResult::Done(ToggleOutcome { changed: true, .. }));
+        if commit.results.iter().any(changed) {
+            parts.watch.wake();
+        }
+        self.outcomes.count(&commit.results);
+        Ok(commit
+            .results
+            .into_iter()
+            .zip(limits)
+            .map(|(result, limit)| Evaluated { result, limit, at_ms: now_ms })
+            .collect())
+    }
+}
+
+/// The key is the actor's own: two actors may use the same `Idempotency-Key`.
+fn idempotency(kind: &str, request: &ToggleRequest, key: &str) -> Idempotency {
+    let verb = match request.verb {
+        Verb::Toggle => "toggle",
+        Verb::Set => "set",
+        Verb::Clear => "clear",
+    };
+    Idempotency {
+        key: hash(&[kind, &request.actor.to_string(), key]),
+        fingerprint: hash(&[verb, &request.target.to_string()]),
+    }
+}
+
+/// First half of SHA-256 over the length-prefixed parts.
+fn hash(parts: &[&str]) -> [u8; 16] {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    let mut half = [0; 16];
+    half.copy_from_slice(&hasher.finalize()[..16]);
+    half
+}
+
+/// Counters of outcomes, looked up once.
+struct Outcomes {
+    changed: Counter,
+    unchanged: Counter,
+    replayed: Counter,
+    denied: Counter,
+    limited: Counter,
+    missing: Counter,
+    cold: Counter,
+    conflict: Counter,
+}
+
+impl Outcomes {
+    fn new(kind: &str) -> Self {
+        let of = |outcome: &'static str| counter!(telemetry::TOGGLES_TOTAL, "kind" => kind.to_owned(), "outcome" => outcome);
+        Self {
+            changed: of("changed"),
+            unchanged: of("unchanged"),
+            replayed: of("replayed"),
+            denied: of("denied"),
+            limited: of("limited"),
+            missing: of("missing"),
+            cold: of("cold"),
+            conflict: of("conflict"),
+        }
+    }
+
+    fn count(&self, results: &[ToggleResult]) {
+        for result in results {
+            let counter = match result {
+                ToggleResult::Done(ToggleOutcome { replayed: true, .. }) => &self.replayed,
+                ToggleResult::Done(ToggleOutcome { changed: true, .. }) => &self.changed,
+                ToggleResult::Done(_) => &self.unchanged,
+                ToggleResult::Denied(_) => &self.denied,
+                ToggleResult::Limited { .. } => &self.limited,
+                ToggleResult::TargetMissing => &self.missing,
+                ToggleResult::ColdTarget | ToggleResult::ColdPair => &self.cold,
+                ToggleResult::IdempotencyConflict => &self.conflict,
+            };
+            counter.increment(1);
+        }
+    }
+}
