@@ -1,5 +1,6 @@
 //! The embedded demo: what `weir serve` does without a configuration file.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use super::AppError;
@@ -20,14 +21,11 @@ pub async fn prepare(data: &Path) -> Result<Config, AppError> {
 }
 
 /// Lines to try, for the terminal.
-pub fn curl_lines(address: &str, data: &Path) -> String {
+pub fn lines_to_try(public: SocketAddr, operators: SocketAddr) -> String {
     format!(
-        "try:\n  \
-         curl -X POST -H 'X-Actor-Id: 7' http://{address}/v1/toggles/feed-like/3\n  \
-         curl -H 'X-Actor-Id: 7' http://{address}/v1/toggles/feed-like/3\n  \
-         curl http://{address}/v1/toggles/feed-like/3/actors\n\
-         and two seconds later, in SQL:\n  \
-         sqlite3 {database} 'SELECT * FROM feed_like; SELECT id, like_count FROM feed WHERE id = 3'",
-        database = data.join("demo.db").display()
+        "try, in another terminal:\n  \
+         curl -X POST -H 'X-Actor-Id: 7' http://{public}/v1/toggles/feed-like/3\n  \
+         curl -H 'X-Actor-Id: 7' http://{public}/v1/toggles/feed-like/3\n  \
+         curl http://{operators}/admin/v1/explain/feed-like/3/7"
     )
 }

@@ -1,2 +1,134 @@
-//! x
-pub async fn run(_: crate::cli::Where, _: Option<std::net::SocketAddr>, _: Option<std::net::SocketAddr>) -> Result<(), crate::cli::Failure> { Ok(()) }
+//! The host as a process: listeners, metrics, signals, drain.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use super::operations::Desk;
+use super::{App, AppError, demo};
+use crate::admin::{self, AdminState};
+use crate::cli::{Failure, Where};
+use crate::clock::Clock;
+use crate::http::{self, HttpState};
+use crate::telemetry;
+
+/// Bounds of the buckets for times, in seconds.
+const SECONDS: [f64; 14] =
+    [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
+/// Bounds of the buckets for sizes of batches.
+const ITEMS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+/// How often the recorder folds its histograms, in seconds.
+const UPKEEP_S: u64 = 5;
+
+/// Runs the host until it is told to stop by SIGTERM or SIGINT; a second signal ends it at once.
+///
+/// # Errors
+/// See [`AppError`].
+pub async fn run(place: Where, listen: Option<SocketAddr>, admin_listen: Option<SocketAddr>) -> Result<(), Failure> {
+    let (mut config, is_demo) = place.load()?;
+    config.http.listen = listen.unwrap_or(config.http.listen);
+    config.admin.listen = admin_listen.unwrap_or(config.admin.listen);
+    config.validate()?;
+    let public = bind(config.http.listen, "http.listen").await?;
+    let operators = bind(config.admin.listen, "admin.listen").await?;
+    let (public_address, operators_address) = (local_address(&public)?, local_address(&operators)?);
+    let mut signals = Signals::new()?;
+    let metrics = install_recorder()?;
+    if is_demo {
+        demo::prepare(&place.data).await?;
+    }
+
+    let clock = Clock::Real;
+    let app = App::start(config.clone(), clock.clone()).await?;
+    let durability = app.store().durability();
+    tracing::info!(store = durability.mode, "{}", durability.description);
+    let state = HttpState::new(&config.http, &config.auth, app.toggles().clone(), clock)?;
+    let desk = Arc::new(Desk::new(&app, metrics));
+    let admin_state = AdminState::new(&config.admin, desk)?;
+
+    let (stop_public, public_stops) = watch::channel(false);
+    let (stop_operators, operators_stop) = watch::channel(false);
+    let public_task = tokio::spawn(http::serve(public, Arc::new(state), public_stops));
+    let operators_task = tokio::spawn(admin::serve(operators, Arc::new(admin_state), operators_stop));
+    println!("listening on http://{public_address}");
+    println!("operators on http://{operators_address}");
+    if is_demo {
+        println!("{}", demo::lines_to_try(public_address, operators_address));
+    }
+
+    signals.wait().await;
+    tracing::info!("stopping: answering what is in flight, then flushing");
+    tokio::spawn(async move {
+        signals.wait().await;
+        tracing::warn!("second signal: ending at once; what is not flushed stays in the journal");
+        std::process::exit(i32::from(crate::cli::EXIT_UNAVAILABLE));
+    });
+    let _ = stop_public.send(true);
+    let _ = public_task.await;
+    app.stop().await;
+    let _ = stop_operators.send(true);
+    let _ = operators_task.await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn bind(address: SocketAddr, field: &str) -> Result<TcpListener, AppError> {
+    TcpListener::bind(address).await.map_err(|error| AppError::System {
+        what: format!("listen on {address}"),
+        reason: format!("{error}; is another weir running? choose another address ({field}, or port 0)"),
+    })
+}
+
+fn local_address(listener: &TcpListener) -> Result<SocketAddr, AppError> {
+    listener
+        .local_addr()
+        .map_err(|error| AppError::System { what: "learn the listener's address".into(), reason: error.to_string() })
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, AppError> {
+        let listen = |kind| {
+            signal(kind)
+                .map_err(|error| AppError::System { what: "listen for signals".into(), reason: error.to_string() })
+        };
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+fn install_recorder() -> Result<PrometheusHandle, AppError> {
+    let failed = |error: metrics_exporter_prometheus::BuildError| AppError::System {
+        what: "install the metrics recorder".into(),
+        reason: error.to_string(),
+    };
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
+        .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_items".into()), &ITEMS))
+        .and_then(PrometheusBuilder::install_recorder)
+        .map_err(failed)?;
+    telemetry::describe();
+    let upkeep = handle.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_secs(UPKEEP_S)).await;
+            upkeep.run_upkeep();
+        }
+    });
+    Ok(handle)
+}
