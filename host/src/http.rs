@@ -1,1 +1,196 @@
-//! http: being built.
+//! The public API: parse, bound, authenticate, route; map every cause to its one status.
+//!
+//! Tier 4: imports tiers 0, 1 (`listener`) and 3 (the capabilities). Never imports store, sql, policy or batcher, decides
+//! no rule, and holds no state between requests. What a connection may do at all is [`crate::listener`]'s; what a cause
+//! becomes is `problem`'s; which paths there are is `route`'s, from which `openapi` is written.
+//!
+//! Strict where leniency hides mistakes: an unknown query parameter, a repeated header, a body with fields, a second
+//! spelling of an id are 400. A request that is given up at its deadline may still be applied: only an
+//! `Idempotency-Key` makes it safe to send again.
+
+mod identity;
+mod meter;
+mod openapi;
+mod problem;
+mod query;
+mod reply;
+mod route;
+mod toggle;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hyper::body::{Body, Incoming};
+use hyper::header::{self, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, StatusCode};
+use metrics::counter;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+
+use crate::clock::Clock;
+use crate::config::{AuthConfig, ConfigError, HttpConfig};
+use crate::error::Refusal;
+use crate::listener::body::{self, BodyLimits};
+use crate::listener::head;
+use crate::listener::problem::{BAD_BODY, METHOD_NOT_ALLOWED, Problem};
+use crate::listener::text::decode_segment;
+use crate::listener::{self, Handler, Limits, Reply};
+use crate::model::Verb;
+use crate::telemetry::SHED_TOTAL;
+use crate::toggle::Toggles;
+use identity::Authenticator;
+use meter::{Meter, OTHER_METHOD, method_index};
+use problem::{BAD_PATH, KIND_MISSING, ROUTE_MISSING, Repeatable, from_refusal};
+use route::{Found, Route, Routes};
+use toggle::{KindView, Shared};
+
+/// `Allow` for `OPTIONS *`.
+const ALLOW_ANYWHERE: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS");
+
+/// Everything that answers requests. Make it after the metrics recorder is installed.
+pub struct HttpState {
+    limits: Limits,
+    body_limits: BodyLimits,
+    requests: Semaphore,
+    routes: Routes,
+    toggles: BTreeMap<String, KindView>,
+    shared: Shared,
+    openapi: Bytes,
+    root: Bytes,
+    meter: Meter,
+}
+
+impl HttpState {
+    /// Reads keys and prepares what replies need.
+    ///
+    /// # Errors
+    /// A key that cannot be read or does not fit its algorithm; a trusted header that is not a header name.
+    pub fn new(
+        config: &HttpConfig,
+        auth: &AuthConfig,
+        toggles: Toggles,
+        clock: Clock,
+    ) -> Result<Self, ConfigError> {
+        let routes = Routes::new()
+            .map_err(|error| ConfigError::Value { field: "http".into(), reason: format!("routes: {error}") })?;
+        let configs: Vec<_> = toggles.kinds.values().map(|kind| kind.config()).collect();
+        let kinds: Vec<_> = toggles.kinds.keys().collect();
+        let root = serde_json::json!({
+            "service": "weir",
+            "version": env!("CARGO_PKG_VERSION"),
+            "openapi": Route::OpenApi.pattern(),
+            "toggles": kinds,
+        });
+        Ok(Self {
+            limits: Limits::from(config),
+            body_limits: BodyLimits {
+                bytes_max: config.body_bytes_max,
+                timeout: Duration::from_millis(config.body_timeout_ms),
+            },
+            requests: Semaphore::new(config.requests_max.min(Semaphore::MAX_PERMITS)),
+            routes,
+            openapi: openapi::document(&configs, config, auth).to_string().into(),
+            root: root.to_string().into(),
+            shared: Shared::new(config, Authenticator::new(auth, clock.clone())?, clock),
+            toggles: toggles.kinds.into_iter().map(|(name, kind)| (name, KindView::new(kind))).collect(),
+            meter: Meter::new(),
+        })
+    }
+
+    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr, route: &mut Route) -> Result<Reply, Problem> {
+        head::check(&request, self.limits.uri_bytes_max)?;
+        let Ok(_permit) = self.requests.try_acquire() else {
+            counter!(SHED_TOTAL, "limit" => "requests_max").increment(1);
+            return Err(from_refusal(&Refusal::Overloaded { queue: "http.requests_max" }, Repeatable::Yes));
+        };
+        let (head, body) = request.into_parts();
+        let path = head.uri.path();
+        if head.method == Method::OPTIONS && path == "*" {
+            return Ok(reply::options(ALLOW_ANYWHERE));
+        }
+        let Some(found) = self.routes.find(path) else {
+            return Err(Problem::new(&ROUTE_MISSING, "see /openapi.json for the paths that there are"));
+        };
+        *route = found.route;
+        if head.method == Method::OPTIONS {
+            return Ok(reply::options(route.allow()));
+        }
+        let reads = head.method == Method::GET || head.method == Method::HEAD;
+        if !reads && !route.methods().contains(&head.method) {
+            let problem = Problem::new(&METHOD_NOT_ALLOWED, "use a method that Allow names");
+            return Err(problem.header(header::ALLOW, route.allow()));
+        }
+        if reads && !body.is_end_stream() {
+            return Err(Problem::new(&BAD_BODY, "GET and HEAD take no body").close());
+        }
+        match found.route {
+            Route::OpenApi => Ok(reply::json(self.openapi.clone())),
+            Route::Root => Ok(reply::json(self.root.clone())),
+            _ => self.toggle(&found, &head, body, peer).await,
+        }
+    }
+
+    async fn toggle(
+        &self,
+        found: &Found<'_>,
+        head: &Parts,
+        body: Incoming,
+        peer: SocketAddr,
+    ) -> Result<Reply, Problem> {
+        let kind = decode_segment(found.kind).map_err(|error| Problem::new(&BAD_PATH, format!("kind: {error}")))?;
+        let Some(view) = self.toggles.get(kind.as_ref()) else {
+            return Err(Problem::new(&KIND_MISSING, "see / for the kinds that there are"));
+        };
+        let (shared, target, peer) = (&self.shared, found.target, peer.ip());
+        let verb = match (found.route, &head.method) {
+            (Route::ToggleMany, _) => return view.read_many(shared, head, peer).await,
+            (Route::ToggleActors, _) => return view.actors(shared, head, peer, target).await,
+            (Route::ToggleStatus, _) => return view.status(shared, head, peer, target).await,
+            (_, &Method::POST) => Verb::Toggle,
+            (_, &Method::PUT) => Verb::Set,
+            (_, &Method::DELETE) => Verb::Clear,
+            _ => return view.read(shared, head, peer, target).await,
+        };
+        let write = view.read_write(shared, head, peer, (verb, target))?;
+        if !body.is_end_stream() {
+            let bytes = body::read(body, self.body_limits).await?;
+            if !bytes.is_empty() {
+                body::check_json_type(&head.headers)?;
+                body::check_says_nothing(&bytes)?;
+            }
+        }
+        view.write(shared, write).await
+    }
+}
+
+impl Handler for HttpState {
+    async fn handle(&self, request: Request<Incoming>, peer: SocketAddr) -> Reply {
+        let begun = Instant::now();
+        let method = method_index(request.method());
+        let mut route = Route::Unknown;
+        let reply = self.answer(request, peer, &mut route).await.unwrap_or_else(Problem::into_reply);
+        self.meter.answered(route, method, reply.status(), Some(begun.elapsed()));
+        reply
+    }
+
+    fn refused(&self, status: StatusCode) {
+        self.meter.answered(Route::Unknown, OTHER_METHOD, status, None);
+    }
+
+    fn connections(&self, change: f64) {
+        self.meter.connections(change);
+    }
+}
+
+/// Serves the public API until `shutdown` holds `true`, then drains within `http.drain_grace_ms`.
+pub async fn serve(listener: TcpListener, state: Arc<HttpState>, shutdown: watch::Receiver<bool>) {
+    let limits = state.limits;
+    listener::serve(listener, state, limits, shutdown).await;
+}

@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | [`http`] | parse, bound, authenticate, route; map every cause to its one status | 4 |
 //! | [`toggle`] | the toggle capability: operation → batch → rule → store step → reply; hydrates cold targets | 3 |
+//! | [`listener`] | bounded HTTP/1 connections for `http` and `admin`: strict framing, limits, problem+json, drain | 1 |
 //! | [`batcher`] | gather what is concurrent, bounded | 1 |
 //! | [`policy`] | one wasm call per batch; trusts nothing that comes back | 2 |
 //! | [`store`] | one atomic step per partition: rule × state → state + journal | 2 |
@@ -28,6 +29,7 @@ pub mod error;
 pub mod flush;
 pub mod http;
 pub mod journal;
+pub mod listener;
 pub mod model;
 pub mod policy;
 pub mod sql;

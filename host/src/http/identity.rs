@@ -1,0 +1,374 @@
+//! Who the actor of a request is: a JSON Web Token, or a header of a trusted proxy.
+//!
+//! One pinned algorithm with one key; what the token's own header says about keys is never followed. Whatever is
+//! given must be right: a wrong token is refused even where none is needed, and two identities must be one.
+
+use std::net::IpAddr;
+
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use serde::Deserialize;
+
+use super::problem::{BAD_HEADER, unauthenticated};
+use crate::clock::Clock;
+use crate::config::{AuthConfig, ConfigError, JwtConfig, TrustedHeaderFrom};
+use crate::listener::head::{bearer_token, one};
+use crate::listener::problem::Problem;
+use crate::model::{Id, IdType};
+
+/// Longest token, in bytes: what comes to more is not looked at.
+const TOKEN_BYTES_MAX: usize = 4096;
+
+/// Finds out who the actor is.
+pub(super) struct Authenticator {
+    jwt: Option<Jwt>,
+    trusted: Option<(HeaderName, TrustedHeaderFrom)>,
+    challenge: HeaderValue,
+    clock: Clock,
+}
+
+struct Jwt {
+    key: DecodingKey,
+    validation: Validation,
+    leeway_s: u64,
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    sub: Subject,
+    exp: f64,
+    nbf: Option<f64>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Subject {
+    Integer(i64),
+    Text(String),
+}
+
+impl Authenticator {
+    pub(super) fn new(config: &AuthConfig, clock: Clock) -> Result<Self, ConfigError> {
+        let trusted = match &config.trusted_header {
+            None => None,
+            Some(name) => {
+                let parsed = name.parse().map_err(|_| ConfigError::Value {
+                    field: "auth.trusted_header".into(),
+                    reason: format!("{name:?} is not a header name"),
+                })?;
+                Some((parsed, config.trusted_header_from))
+            }
+        };
+        Ok(Self {
+            jwt: config.jwt.as_ref().map(Jwt::new).transpose()?,
+            trusted,
+            challenge: HeaderValue::from_static("Bearer realm=\"weir\""),
+            clock,
+        })
+    }
+
+    /// The actor, or `None` when the request names none.
+    pub(super) fn actor(&self, headers: &HeaderMap, peer: IpAddr, id_type: IdType) -> Result<Option<Id>, Problem> {
+        let bearer = self.bearer(headers, id_type)?;
+        let trusted = self.trusted(headers, peer, id_type)?;
+        match (bearer, trusted) {
+            (Some(bearer), Some(trusted)) if bearer != trusted => {
+                Err(self.refuse("the token and the trusted header name different actors"))
+            }
+            (Some(actor), _) | (None, Some(actor)) => Ok(Some(actor)),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// The refusal of a request that names no actor and needs one.
+    pub(super) fn missing(&self) -> Problem {
+        match (&self.jwt, &self.trusted) {
+            (Some(_), _) => self.refuse("send Authorization: Bearer with a token"),
+            (None, Some((name, _))) => self.refuse(format!("send the header {name} with the actor's id")),
+            (None, None) => self.refuse("no way to name an actor is configured: see [auth] in weir.toml"),
+        }
+    }
+
+    fn refuse(&self, detail: impl Into<std::borrow::Cow<'static, str>>) -> Problem {
+        unauthenticated(detail, &self.challenge)
+    }
+
+    fn bearer(&self, headers: &HeaderMap, id_type: IdType) -> Result<Option<Id>, Problem> {
+        let given = one(headers, &header::AUTHORIZATION)
+            .map_err(|_| Problem::new(&BAD_HEADER, "send Authorization at most once"))?;
+        let Some(given) = given else { return Ok(None) };
+        let Some(jwt) = &self.jwt else {
+            // Behind a proxy that has verified it already and says who it is in the trusted header.
+            return match self.trusted {
+                Some(_) => Ok(None),
+                None => Err(self.refuse("tokens are not accepted here: see [auth.jwt] in weir.toml")),
+            };
+        };
+        let token = bearer_token(given).ok_or_else(|| self.refuse("send Authorization: Bearer with a token"))?;
+        // One detail for all: which check failed is nobody's business but the issuer's.
+        let wrong = || self.refuse("the token is not valid, has expired, or does not name an actor of this kind");
+        let subject = jwt.subject(token, self.clock.now_ms()).ok_or_else(wrong)?;
+        let actor = match &subject {
+            Subject::Integer(value) if id_type == IdType::Integer => Id::Int(*value),
+            Subject::Integer(_) => return Err(wrong()),
+            Subject::Text(text) => Id::parse(id_type, text).map_err(|_| wrong())?,
+        };
+        Ok(Some(actor))
+    }
+
+    fn trusted(&self, headers: &HeaderMap, peer: IpAddr, id_type: IdType) -> Result<Option<Id>, Problem> {
+        let Some((name, from)) = &self.trusted else { return Ok(None) };
+        let given =
+            one(headers, name).map_err(|_| Problem::new(&BAD_HEADER, format!("send {name} at most once")))?;
+        let Some(given) = given else { return Ok(None) };
+        if *from == TrustedHeaderFrom::Loopback && !peer.to_canonical().is_loopback() {
+            return Err(self.refuse(format!("{name} is accepted from loopback peers only")));
+        }
+        let parsed = std::str::from_utf8(given.as_bytes()).ok().map(|text| Id::parse(id_type, text));
+        match parsed {
+            Some(Ok(actor)) => Ok(Some(actor)),
+            Some(Err(error)) => Err(self.refuse(format!("{name}: {error}"))),
+            None => Err(self.refuse(format!("{name}: expected UTF-8"))),
+        }
+    }
+}
+
+impl Jwt {
+    fn new(config: &JwtConfig) -> Result<Self, ConfigError> {
+        let wrong = |field: &str, reason: String| ConfigError::Value { field: format!("auth.jwt.{field}"), reason };
+        let algorithm: Algorithm = config
+            .algorithm
+            .parse()
+            .map_err(|_| wrong("algorithm", format!("{:?} is not known", config.algorithm)))?;
+        let bytes = config.read_key()?;
+        let key = match algorithm {
+            Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => Ok(DecodingKey::from_secret(&bytes)),
+            Algorithm::RS256 => DecodingKey::from_rsa_pem(&bytes),
+            Algorithm::ES256 => DecodingKey::from_ec_pem(&bytes),
+            Algorithm::EdDSA => DecodingKey::from_ed_pem(&bytes),
+            _ => return Err(wrong("algorithm", "must be HS256, HS384, HS512, RS256, ES256 or EdDSA".into())),
+        };
+        let key = key.map_err(|error| wrong("key", format!("is not a PEM public key for {algorithm:?}: {error}")))?;
+        let mut validation = Validation::new(algorithm);
+        let mut required = vec!["exp"];
+        // Times are checked against the host's clock, below.
+        validation.validate_exp = false;
+        validation.validate_aud = config.audience.is_some();
+        if let Some(audience) = &config.audience {
+            validation.set_audience(&[audience]);
+            required.push("aud");
+        }
+        if let Some(issuer) = &config.issuer {
+            validation.set_issuer(&[issuer]);
+            required.push("iss");
+        }
+        validation.set_required_spec_claims(&required);
+        Ok(Self { key, validation, leeway_s: config.leeway_s })
+    }
+
+    fn subject(&self, token: &str, now_ms: u64) -> Option<Subject> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return None;
+        }
+        let token = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation).ok()?;
+        // Extensions that must be understood: none is.
+        if token.header.crit.is_some() {
+            return None;
+        }
+        let claims = token.claims;
+        let (now_s, leeway_s) = (now_ms as f64 / 1000.0, self.leeway_s as f64);
+        let in_time = claims.exp + leeway_s > now_s && claims.nbf.is_none_or(|nbf| nbf - leeway_s <= now_s);
+        in_time.then_some(claims.sub)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use jsonwebtoken::{EncodingKey, Header, encode};
+    use serde_json::json;
+
+    use super::*;
+
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+    const NOW_S: u64 = 1_800_000_000;
+    const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+    fn jwt_config() -> JwtConfig {
+        JwtConfig {
+            algorithm: "HS256".into(),
+            key: Some(SECRET.into()),
+            key_file: None,
+            audience: Some("weir".into()),
+            issuer: Some("https://issuer.example".into()),
+            leeway_s: 30,
+        }
+    }
+
+    fn authenticator(jwt: Option<JwtConfig>, from: Option<TrustedHeaderFrom>) -> Authenticator {
+        let config = AuthConfig {
+            jwt,
+            trusted_header: from.map(|_| "X-Actor-Id".into()),
+            trusted_header_from: from.unwrap_or_default(),
+        };
+        Authenticator::new(&config, Clock::manual(NOW_S * 1000)).unwrap()
+    }
+
+    fn claims() -> serde_json::Value {
+        json!({ "sub": "7", "exp": NOW_S + 60, "aud": "weir", "iss": "https://issuer.example" })
+    }
+
+    fn changed(name: &str, value: serde_json::Value) -> serde_json::Value {
+        let mut claims = claims();
+        claims[name] = value;
+        claims
+    }
+
+    fn without(name: &str) -> serde_json::Value {
+        let mut claims = claims();
+        claims.as_object_mut().unwrap().remove(name);
+        claims
+    }
+
+    fn sign(algorithm: Algorithm, claims: &serde_json::Value) -> String {
+        encode(&Header::new(algorithm), claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
+    }
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    /// The actor, or the status of the refusal.
+    fn by_token(token: &str) -> Result<Option<Id>, u16> {
+        let headers = headers(&[("authorization", &format!("Bearer {token}"))]);
+        authenticator(Some(jwt_config()), None)
+            .actor(&headers, ELSEWHERE, IdType::Integer)
+            .map_err(|problem| problem.status().as_u16())
+    }
+
+    #[test]
+    fn a_good_token_names_the_actor() {
+        assert_eq!(by_token(&sign(Algorithm::HS256, &claims())), Ok(Some(Id::Int(7))));
+        assert_eq!(by_token(&sign(Algorithm::HS256, &changed("sub", json!(7)))), Ok(Some(Id::Int(7))));
+        assert_eq!(by_token(&sign(Algorithm::HS256, &changed("aud", json!(["other", "weir"])))), Ok(Some(Id::Int(7))));
+        assert_eq!(by_token(&sign(Algorithm::HS256, &changed("exp", json!(NOW_S - 29)))), Ok(Some(Id::Int(7))));
+        assert_eq!(by_token(&sign(Algorithm::HS256, &changed("nbf", json!(NOW_S + 29)))), Ok(Some(Id::Int(7))));
+    }
+
+    #[test]
+    fn a_wrong_claim_is_refused() {
+        for wrong in [
+            changed("exp", json!(NOW_S - 31)),
+            changed("exp", json!("tomorrow")),
+            changed("exp", json!(-1)),
+            changed("nbf", json!(NOW_S + 31)),
+            changed("nbf", json!("now")),
+            changed("aud", json!("other")),
+            changed("iss", json!("https://other.example")),
+            changed("sub", json!("seven")),
+            changed("sub", json!(7.5)),
+            changed("sub", json!(null)),
+            changed("sub", json!("07")),
+            without("exp"),
+            without("aud"),
+            without("iss"),
+            without("sub"),
+        ] {
+            assert_eq!(by_token(&sign(Algorithm::HS256, &wrong)), Err(401), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn only_the_pinned_algorithm_is_accepted() {
+        assert_eq!(by_token(&sign(Algorithm::HS384, &claims())), Err(401));
+        let good = sign(Algorithm::HS256, &claims());
+        let mut parts = good.split('.');
+        let (_, payload, signature) = (parts.next(), parts.next().unwrap(), parts.next().unwrap());
+        // {"alg":"none","typ":"JWT"}
+        let none = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0";
+        assert_eq!(by_token(&format!("{none}.{payload}.")), Err(401));
+        assert_eq!(by_token(&format!("{none}.{payload}.{signature}")), Err(401));
+    }
+
+    #[test]
+    fn a_spoilt_token_is_refused() {
+        let good = sign(Algorithm::HS256, &claims());
+        let other_key =
+            encode(&Header::new(Algorithm::HS256), &claims(), &EncodingKey::from_secret(&[b'x'; 32])).unwrap();
+        let (unsigned, _) = good.rsplit_once('.').unwrap();
+        let long = "x".repeat(TOKEN_BYTES_MAX + 1);
+        for bad in [&other_key, &format!("{unsigned}."), unsigned, &format!("{good}."), &format!("{good}x"), &long, "."] {
+            assert_eq!(by_token(bad), Err(401), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_critical_extension_is_refused() {
+        let header = Header { crit: Some(vec!["b64".into()]), ..Header::new(Algorithm::HS256) };
+        let token = encode(&header, &claims(), &EncodingKey::from_secret(SECRET.as_bytes())).unwrap();
+        assert_eq!(by_token(&token), Err(401));
+    }
+
+    #[test]
+    fn the_header_must_be_bearer_once() {
+        let good = sign(Algorithm::HS256, &claims());
+        let authenticator = authenticator(Some(jwt_config()), None);
+        let status = |pairs: &[(&'static str, &str)]| {
+            let verdict = authenticator.actor(&headers(pairs), LOOPBACK, IdType::Integer);
+            verdict.map_err(|problem| problem.status().as_u16())
+        };
+        assert_eq!(status(&[]), Ok(None));
+        assert_eq!(status(&[("authorization", &format!("bearer {good}"))]), Ok(Some(Id::Int(7))));
+        assert_eq!(status(&[("authorization", &good)]), Err(401));
+        assert_eq!(status(&[("authorization", "Basic eDp5")]), Err(401));
+        assert_eq!(status(&[("authorization", &format!("Bearer  {good}"))]), Err(401));
+        let twice = format!("Bearer {good}");
+        assert_eq!(status(&[("authorization", &twice), ("authorization", &twice)]), Err(400));
+    }
+
+    #[test]
+    fn the_trusted_header_is_trusted_only_where_it_may() {
+        let actor = |from, peer, pairs: &[(&'static str, &str)]| {
+            let verdict = authenticator(None, from).actor(&headers(pairs), peer, IdType::Integer);
+            verdict.map_err(|problem| problem.status().as_u16())
+        };
+        let seven = [("x-actor-id", "7")];
+        let loopback = Some(TrustedHeaderFrom::Loopback);
+        assert_eq!(actor(loopback, LOOPBACK, &seven), Ok(Some(Id::Int(7))));
+        assert_eq!(actor(loopback, Ipv6Addr::LOCALHOST.into(), &seven), Ok(Some(Id::Int(7))));
+        assert_eq!(actor(loopback, Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(), &seven), Ok(Some(Id::Int(7))));
+        assert_eq!(actor(loopback, ELSEWHERE, &seven), Err(401));
+        assert_eq!(actor(loopback, ELSEWHERE, &[]), Ok(None));
+        assert_eq!(actor(Some(TrustedHeaderFrom::Any), ELSEWHERE, &seven), Ok(Some(Id::Int(7))));
+        assert_eq!(actor(None, LOOPBACK, &seven), Ok(None), "not configured: not looked at");
+        assert_eq!(actor(loopback, LOOPBACK, &[("x-actor-id", "7"), ("x-actor-id", "7")]), Err(400));
+        assert_eq!(actor(loopback, LOOPBACK, &[("x-actor-id", "seven")]), Err(401));
+        assert_eq!(actor(loopback, LOOPBACK, &[("x-actor-id", "")]), Err(401));
+        assert_eq!(actor(None, LOOPBACK, &[("authorization", "Bearer x")]), Err(401), "nobody could verify it");
+    }
+
+    #[test]
+    fn two_identities_must_be_one() {
+        let authenticator = authenticator(Some(jwt_config()), Some(TrustedHeaderFrom::Loopback));
+        let bearer = format!("Bearer {}", sign(Algorithm::HS256, &claims()));
+        let actor = |id| {
+            let headers = headers(&[("authorization", &bearer), ("x-actor-id", id)]);
+            authenticator.actor(&headers, LOOPBACK, IdType::Integer).map_err(|problem| problem.status().as_u16())
+        };
+        assert_eq!(actor("7"), Ok(Some(Id::Int(7))));
+        assert_eq!(actor("8"), Err(401));
+    }
+
+    #[test]
+    fn a_refusal_carries_a_challenge() {
+        let reply = authenticator(Some(jwt_config()), None).missing().into_reply();
+        assert_eq!(reply.status(), 401);
+        assert!(reply.headers()["www-authenticate"].to_str().unwrap().starts_with("Bearer"));
+    }
+}

@@ -1,0 +1,192 @@
+//! The one map from a cause to its status: what the capabilities refuse with, and what the API itself refuses.
+
+use std::borrow::Cow;
+
+use hyper::header::{HeaderName, HeaderValue};
+
+use super::reply::{RATE_LIMIT, rate_limit_value};
+use crate::error::Refusal;
+use crate::listener::problem::{Problem, problem_types};
+use crate::model::RateState;
+
+problem_types! { API_TYPES:
+    BAD_ID = 400 "bad-id" "An id is not of the kind's type";
+    BAD_QUERY = 400 "bad-query" "The query is not understood";
+    BAD_HEADER = 400 "bad-header" "A header is not understood";
+    BAD_PATH = 400 "bad-path" "The path is not understood";
+    UNAUTHENTICATED = 401 "unauthenticated" "The actor is not known";
+    DENIED = 403 "denied" "The rules of this kind do not allow it";
+    ROUTE_MISSING = 404 "route-missing" "There is nothing at this path";
+    KIND_MISSING = 404 "kind-missing" "The kind is not configured";
+    TARGET_MISSING = 404 "target-missing" "The target does not exist";
+    IDEMPOTENCY_CONFLICT = 422 "idempotency-conflict" "The Idempotency-Key was used with another request";
+    RATE_LIMITED = 429 "rate-limited" "Too many operations on this target by this actor";
+    OVERLOADED = 503 "overloaded" "The host is overloaded";
+    JOURNAL_FULL = 503 "journal-full" "The journal is full";
+    STORE_UNAVAILABLE = 503 "store-unavailable" "The store is not available";
+    SQL_UNAVAILABLE = 503 "sql-unavailable" "The database is not available";
+    POLICY_FAILED = 503 "policy-failed" "The rules could not be evaluated";
+    OUTCOME_UNKNOWN = 503 "outcome-unknown" "It is not known whether the operation was applied";
+    DEADLINE_EXCEEDED = 503 "deadline-exceeded" "No answer within the deadline";
+    DRAINING = 503 "draining" "The host is stopping";
+}
+
+/// When to come back after a queue was full, in seconds.
+const RETRY_OVERLOADED_S: u64 = 1;
+/// When to come back after a server behind the host did not answer, in seconds.
+const RETRY_UNAVAILABLE_S: u64 = 5;
+
+/// What the caller sent that decides whether it may repeat an operation of unknown outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeatable {
+    /// A read, or a write with an `Idempotency-Key`.
+    Yes,
+    /// A write without.
+    No,
+}
+
+/// The problem of a refusal.
+pub(super) fn from_refusal(refusal: &Refusal, repeatable: Repeatable) -> Problem {
+    match refusal {
+        Refusal::TargetMissing => Problem::new(&TARGET_MISSING, "use the id of a target that exists"),
+        Refusal::Denied => Problem::new(&DENIED, "the rules refuse it in the present state; do not repeat it"),
+        Refusal::RateLimited { retry_after_ms, rate } => rate_limited(*retry_after_ms, *rate),
+        Refusal::IdempotencyConflict => {
+            Problem::new(&IDEMPOTENCY_CONFLICT, "use a new Idempotency-Key for each operation, the same to repeat one")
+        }
+        Refusal::Overloaded { queue } => {
+            let detail = format!("nothing was changed; {queue} is full, send it again later");
+            Problem::new(&OVERLOADED, detail).retry_after_s(RETRY_OVERLOADED_S)
+        }
+        Refusal::JournalFull => unavailable(&JOURNAL_FULL, "nothing was changed; the database does not take writes"),
+        Refusal::StoreUnavailable => unavailable(&STORE_UNAVAILABLE, "nothing was changed; send it again later"),
+        Refusal::SqlUnavailable => unavailable(&SQL_UNAVAILABLE, "nothing was changed; send it again later"),
+        Refusal::PolicyFailed => unavailable(&POLICY_FAILED, "nothing was changed; send it again later"),
+        Refusal::OutcomeUnknown => unknown(&OUTCOME_UNKNOWN, repeatable),
+        Refusal::DeadlineExceeded => unknown(&DEADLINE_EXCEEDED, repeatable),
+        Refusal::Draining => unavailable(&DRAINING, "nothing was changed; send it again on a new connection").close(),
+    }
+}
+
+fn unavailable(kind: &'static crate::listener::problem::ProblemType, detail: &'static str) -> Problem {
+    Problem::new(kind, detail).retry_after_s(RETRY_UNAVAILABLE_S)
+}
+
+fn unknown(kind: &'static crate::listener::problem::ProblemType, repeatable: Repeatable) -> Problem {
+    match repeatable {
+        Repeatable::Yes => {
+            let detail = "it may have been applied; it is safe to send it again with the same Idempotency-Key";
+            Problem::new(kind, detail).retry_after_s(RETRY_UNAVAILABLE_S)
+        }
+        // No Retry-After: clients repeat blindly on it, and a toggle would be undone.
+        Repeatable::No => Problem::new(
+            kind,
+            "it may have been applied: read the state before sending it again, and send an Idempotency-Key next time",
+        ),
+    }
+}
+
+fn rate_limited(retry_after_ms: u64, rate: RateState) -> Problem {
+    Problem::new(&RATE_LIMITED, "nothing was changed; wait as long as Retry-After says")
+        .retry_after_s(retry_after_ms.div_ceil(1000).max(1))
+        .header(RATE_LIMIT, rate_limit_value(rate))
+}
+
+/// 401, with what is expected instead.
+pub(super) fn unauthenticated(detail: impl Into<Cow<'static, str>>, challenge: &HeaderValue) -> Problem {
+    Problem::new(&UNAUTHENTICATED, detail).header(HeaderName::from_static("www-authenticate"), challenge.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listener::problem::LISTENER_TYPES;
+
+    /// Every refusal once. The match has no wildcard: a new refusal does not compile until it stands here.
+    fn every_refusal() -> Vec<Refusal> {
+        let rate = RateState { remaining: 0, reset_ms: 9_100 };
+        let all = vec![
+            Refusal::TargetMissing,
+            Refusal::Denied,
+            Refusal::RateLimited { retry_after_ms: 1_001, rate },
+            Refusal::IdempotencyConflict,
+            Refusal::Overloaded { queue: "batch.queue_max" },
+            Refusal::JournalFull,
+            Refusal::StoreUnavailable,
+            Refusal::OutcomeUnknown,
+            Refusal::SqlUnavailable,
+            Refusal::PolicyFailed,
+            Refusal::DeadlineExceeded,
+            Refusal::Draining,
+        ];
+        for refusal in &all {
+            match refusal {
+                Refusal::TargetMissing
+                | Refusal::Denied
+                | Refusal::RateLimited { .. }
+                | Refusal::IdempotencyConflict
+                | Refusal::Overloaded { .. }
+                | Refusal::JournalFull
+                | Refusal::StoreUnavailable
+                | Refusal::OutcomeUnknown
+                | Refusal::SqlUnavailable
+                | Refusal::PolicyFailed
+                | Refusal::DeadlineExceeded
+                | Refusal::Draining => {}
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn every_refusal_has_its_status() {
+        let statuses: Vec<u16> = every_refusal()
+            .iter()
+            .map(|refusal| from_refusal(refusal, Repeatable::Yes).status().as_u16())
+            .collect();
+        assert_eq!(statuses, [404, 403, 429, 422, 503, 503, 503, 503, 503, 503, 503, 503]);
+    }
+
+    #[test]
+    fn what_can_be_repeated_says_when() {
+        for refusal in every_refusal() {
+            let retry_after = |repeatable| {
+                let reply = from_refusal(&refusal, repeatable).into_reply();
+                reply.headers().get("retry-after").map(|value| value.to_str().unwrap().to_owned())
+            };
+            let unknown = matches!(refusal, Refusal::OutcomeUnknown | Refusal::DeadlineExceeded);
+            let passing = from_refusal(&refusal, Repeatable::Yes).status() == 503 || refusal_is_limit(&refusal);
+            assert_eq!(retry_after(Repeatable::Yes).is_some(), passing, "{refusal:?}");
+            assert_eq!(retry_after(Repeatable::No).is_some(), passing && !unknown, "{refusal:?}");
+        }
+    }
+
+    fn refusal_is_limit(refusal: &Refusal) -> bool {
+        matches!(refusal, Refusal::RateLimited { .. })
+    }
+
+    #[test]
+    fn a_rate_limit_says_what_is_left() {
+        let refusal = Refusal::RateLimited { retry_after_ms: 1_001, rate: RateState { remaining: 0, reset_ms: 9_100 } };
+        let reply = from_refusal(&refusal, Repeatable::No).into_reply();
+        assert_eq!(reply.headers()["retry-after"], "2");
+        assert_eq!(reply.headers()["ratelimit"], "\"toggle\";r=0;t=10");
+    }
+
+    #[test]
+    fn a_stopping_host_closes_the_connection() {
+        assert_eq!(from_refusal(&Refusal::Draining, Repeatable::No).into_reply().headers()["connection"], "close");
+    }
+
+    #[test]
+    fn names_are_given_once() {
+        let mut names: Vec<_> = API_TYPES.iter().chain(LISTENER_TYPES).map(|kind| kind.name).collect();
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        for kind in API_TYPES {
+            assert_eq!(Problem::new(kind, "").status().as_u16(), kind.status);
+        }
+    }
+}

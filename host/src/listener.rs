@@ -1,0 +1,216 @@
+//! Bounded HTTP/1 connections: accept, frame strictly, time out, drain. What both listeners stand on.
+//!
+//! Tier 1: imports tier 0. Knows no route and no actor: a [`Handler`] answers, this room keeps everything else bounded:
+//! connections, bytes and number of headers, length of the request target, time for a head, bytes and time of a body.
+//! Every refusal is `application/problem+json`, also those that hyper makes by itself (see [`wire`]).
+//! Never lets a request through whose end a proxy before it could see elsewhere (see [`framing`]).
+
+pub mod body;
+mod framing;
+pub mod head;
+pub mod problem;
+pub mod text;
+mod wire;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use metrics::counter;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::config::HttpConfig;
+use crate::telemetry::SHED_TOTAL;
+use wire::Wire;
+
+/// An answer. Bodies are small and whole, so that a reply is one write.
+pub type Reply = Response<Full<Bytes>>;
+
+/// Pause after a failed accept (no file descriptors left, say), so that it does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// hyper's smallest read buffer.
+const BUFFER_BYTES_MIN: usize = 8192;
+
+/// Bounds of a listener's connections.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Open connections; a further one waits in the system's accept queue.
+    pub connections_max: usize,
+    /// Size of request line and headers, in bytes; beyond: 431.
+    pub header_bytes_max: usize,
+    /// Number of headers; beyond: 431.
+    pub headers_max: usize,
+    /// Length of the request target, in bytes; beyond: 414.
+    pub uri_bytes_max: usize,
+    /// Time for a head, and idle time between requests; then the connection is closed.
+    pub header_timeout: Duration,
+    /// Time for what is in flight when told to stop.
+    pub drain_grace: Duration,
+}
+
+impl From<&HttpConfig> for Limits {
+    fn from(config: &HttpConfig) -> Self {
+        Self {
+            connections_max: config.connections_max,
+            header_bytes_max: config.header_bytes_max,
+            headers_max: config.headers_max,
+            uri_bytes_max: config.uri_bytes_max,
+            header_timeout: Duration::from_millis(config.header_timeout_ms),
+            drain_grace: Duration::from_millis(config.drain_grace_ms),
+        }
+    }
+}
+
+/// Answers the requests of a listener. Total: every failure is a reply.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one request that passed the framing checks.
+    fn handle(&self, request: Request<Incoming>, peer: SocketAddr) -> impl Future<Output = Reply> + Send;
+
+    /// A request was refused with `status` before it could be handled.
+    fn refused(&self, _status: StatusCode) {}
+
+    /// The number of open connections changed by `change`.
+    fn connections(&self, _change: f64) {}
+}
+
+/// Serves `listener` until `shutdown` holds `true`; then stops accepting, closes idle connections, and gives those with
+/// a request in flight the grace period. A dropped sender counts as `true`.
+pub async fn serve<H: Handler>(
+    listener: TcpListener,
+    handler: Arc<H>,
+    limits: Limits,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    // The semaphore counts to u32::MAX at most in `acquire_many`, far above any number of file descriptors.
+    let connections_max = u32::try_from(limits.connections_max).unwrap_or(u32::MAX);
+    let slots = Arc::new(Semaphore::new(connections_max as usize));
+    let server = Arc::new(Server { builder: builder(&limits), handler, limits, shutdown: shutdown.clone() });
+    loop {
+        let slot = tokio::select! {
+            biased;
+            () = stopped(&mut shutdown) => break,
+            slot = free_slot(&slots) => slot,
+        };
+        let accepted = tokio::select! {
+            biased;
+            () = stopped(&mut shutdown) => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => drop(tokio::spawn(Arc::clone(&server).connection(stream, peer, slot))),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection; check the limit of open files");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    // All slots are free when the last connection has ended; each ends within the grace period by itself.
+    drop(slots.acquire_many(connections_max).await);
+}
+
+/// Waits for a free slot; counts when there is none at once.
+async fn free_slot(slots: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    if let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
+        return Some(slot);
+    }
+    counter!(SHED_TOTAL, "limit" => "connections_max").increment(1);
+    Arc::clone(slots).acquire_owned().await.ok()
+}
+
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone: nobody could stop us any more, so stop.
+    let _ = shutdown.wait_for(|stop| *stop).await;
+}
+
+fn builder(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_headers(limits.headers_max)
+        .max_header_size(limits.header_bytes_max)
+        .max_buf_size(limits.header_bytes_max.max(BUFFER_BYTES_MIN))
+        .half_close(false);
+    builder
+}
+
+struct Server<H> {
+    builder: http1::Builder,
+    handler: Arc<H>,
+    limits: Limits,
+    shutdown: watch::Receiver<bool>,
+}
+
+impl<H: Handler> Server<H> {
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, slot: Option<OwnedSemaphorePermit>) {
+        let _open = Open::count(Arc::clone(&self.handler));
+        // Replies are one write each: waiting to fill a segment only adds latency.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
+        }
+        let in_head = Arc::new(AtomicBool::new(false));
+        let wire = Wire::new(stream, Arc::clone(&self.handler), self.limits.uri_bytes_max, Arc::clone(&in_head));
+        let service = service_fn(|request| {
+            let handler = Arc::clone(&self.handler);
+            async move { Ok::<_, Infallible>(handler.handle(request, peer).await) }
+        });
+        let mut shutdown = self.shutdown.clone();
+        let mut connection = std::pin::pin!(self.builder.serve_connection(TokioIo::new(wire), service));
+        let ended = tokio::select! {
+            biased;
+            ended = connection.as_mut() => Some(ended),
+            () = stopped(&mut shutdown) => None,
+        };
+        let ended = match ended {
+            Some(ended) => ended,
+            None => {
+                connection.as_mut().graceful_shutdown();
+                match tokio::time::timeout(self.limits.drain_grace, connection).await {
+                    Ok(ended) => ended,
+                    Err(_) => {
+                        counter!(SHED_TOTAL, "limit" => "drain_grace_ms").increment(1);
+                        Ok(())
+                    }
+                }
+            }
+        };
+        if let Err(error) = ended {
+            // An idle connection that timed out was not refused anything; one with half a head was.
+            if error.is_timeout() && in_head.load(Ordering::Relaxed) {
+                counter!(SHED_TOTAL, "limit" => "header_timeout_ms").increment(1);
+            }
+            tracing::debug!(%peer, %error, "connection ended");
+        }
+        drop(slot);
+    }
+}
+
+/// Counts a connection for as long as it is open.
+struct Open<H: Handler>(Arc<H>);
+
+impl<H: Handler> Open<H> {
+    fn count(handler: Arc<H>) -> Self {
+        handler.connections(1.0);
+        Self(handler)
+    }
+}
+
+impl<H: Handler> Drop for Open<H> {
+    fn drop(&mut self) {
+        self.0.connections(-1.0);
+    }
+}

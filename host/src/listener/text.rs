@@ -1,0 +1,152 @@
+//! Small conversions of text that both listeners need: percent-decoding, JSON strings, time stamps.
+
+use std::borrow::Cow;
+use std::io::Write;
+
+/// A percent-encoding that is cut short, has no hexadecimal digits, or does not give UTF-8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a percent-encoding of UTF-8 text")]
+pub struct EncodingError;
+
+/// Decodes one path segment, strictly.
+///
+/// # Errors
+/// [`EncodingError`], where lenient decoders would leave the text as it is.
+pub fn decode_segment(text: &str) -> Result<Cow<'_, str>, EncodingError> {
+    decode(text, false)
+}
+
+/// Decodes one value of a query, strictly; `+` is a space, as in forms.
+///
+/// # Errors
+/// [`EncodingError`], where lenient decoders would leave the text as it is.
+pub fn decode_query_value(text: &str) -> Result<Cow<'_, str>, EncodingError> {
+    decode(text, true)
+}
+
+fn decode(text: &str, plus_is_space: bool) -> Result<Cow<'_, str>, EncodingError> {
+    if !text.bytes().any(|byte| byte == b'%' || (plus_is_space && byte == b'+')) {
+        return Ok(Cow::Borrowed(text));
+    }
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'%' => {
+                let (high, low) = (hex(bytes.next())?, hex(bytes.next())?);
+                high << 4 | low
+            }
+            b'+' if plus_is_space => b' ',
+            other => other,
+        });
+    }
+    String::from_utf8(decoded).map(Cow::Owned).map_err(|_| EncodingError)
+}
+
+fn hex(byte: Option<u8>) -> Result<u8, EncodingError> {
+    match byte {
+        Some(digit @ b'0'..=b'9') => Ok(digit - b'0'),
+        Some(digit @ b'a'..=b'f') => Ok(digit - b'a' + 10),
+        Some(digit @ b'A'..=b'F') => Ok(digit - b'A' + 10),
+        _ => Err(EncodingError),
+    }
+}
+
+/// Splits a query into (name, value still encoded), in order. A part without `=` has an empty value.
+pub fn query_parts(query: Option<&str>) -> impl Iterator<Item = (&str, &str)> {
+    query
+        .unwrap_or_default()
+        .split('&')
+        .filter(|part| !part.is_empty())
+        .map(|part| part.split_once('=').unwrap_or((part, "")))
+}
+
+/// Appends `text` as a JSON string.
+pub fn push_json_string(to: &mut Vec<u8>, text: &str) {
+    to.push(b'"');
+    let mut plain_from = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        if byte >= b' ' && byte != b'"' && byte != b'\\' {
+            continue;
+        }
+        to.extend_from_slice(&text.as_bytes()[plain_from..at]);
+        plain_from = at + 1;
+        match byte {
+            b'"' => to.extend_from_slice(b"\\\""),
+            b'\\' => to.extend_from_slice(b"\\\\"),
+            _ => push(to, format_args!("\\u{byte:04x}")),
+        }
+    }
+    to.extend_from_slice(&text.as_bytes()[plain_from..]);
+    to.push(b'"');
+}
+
+/// Appends formatted text.
+pub fn push(to: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    // Writing into a `Vec` cannot fail.
+    let _ = to.write_fmt(text);
+}
+
+/// Appends Unix milliseconds as an RFC 3339 time stamp in UTC with milliseconds, without quotes.
+pub fn push_timestamp(to: &mut Vec<u8>, unix_ms: u64) {
+    const DAY_S: u64 = 86_400;
+    let (seconds, ms) = (unix_ms / 1000, unix_ms % 1000);
+    let (day, second) = (seconds / DAY_S, seconds % DAY_S);
+    // Days since 0000-03-01, in eras of 400 years (146,097 days): Howard Hinnant's civil_from_days.
+    let day = day + 719_468;
+    let (era, day) = (day / 146_097, day % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    push(to, format_args!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decoding_is_strict() {
+        assert_eq!(decode_segment("a%2Fb%c3%A9").unwrap(), "a/bé");
+        assert_eq!(decode_segment("a+b").unwrap(), "a+b");
+        assert_eq!(decode_query_value("a+b%2B").unwrap(), "a b+");
+        for bad in ["%", "%2", "%zz", "%+1", "%ff", "%c0%af", "%ed%a0%80", "a%"] {
+            assert_eq!(decode_segment(bad), Err(EncodingError), "{bad}");
+        }
+    }
+
+    #[test]
+    fn queries_are_split() {
+        let parts: Vec<_> = query_parts(Some("a=1&&b&c=d=e&")).collect();
+        assert_eq!(parts, [("a", "1"), ("b", ""), ("c", "d=e")]);
+        assert_eq!(query_parts(None).count(), 0);
+    }
+
+    #[test]
+    fn json_strings_survive_a_parser() {
+        for text in ["", "plain", "\"", "\\", "\u{0}\u{1f}\u{7f}", "é\u{2028}😀", "a\nb\tc", "</script>"] {
+            let mut json = Vec::new();
+            push_json_string(&mut json, text);
+            assert_eq!(serde_json::from_slice::<String>(&json).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn time_stamps_are_civil() {
+        let stamp = |ms| {
+            let mut text = Vec::new();
+            push_timestamp(&mut text, ms);
+            String::from_utf8(text).unwrap()
+        };
+        assert_eq!(stamp(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(stamp(951_782_399_999), "2000-02-28T23:59:59.999Z");
+        assert_eq!(stamp(951_782_400_000), "2000-02-29T00:00:00.000Z");
+        assert_eq!(stamp(951_868_800_000), "2000-03-01T00:00:00.000Z");
+        assert_eq!(stamp(1_767_225_599_001), "2025-12-31T23:59:59.001Z");
+        assert_eq!(stamp(4_107_542_400_000), "2100-03-01T00:00:00.000Z");
+    }
+}

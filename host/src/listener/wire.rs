@@ -1,0 +1,170 @@
+//! The byte stream between hyper and the socket: framing watched on the way in, hyper's own refusals made
+//! `application/problem+json` on the way out, and a close that lets the peer read the last reply.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::StatusCode;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use super::Handler;
+use super::framing::{Fault, Framing};
+use super::problem::{MALFORMED, Problem, TARGET_TOO_LONG, TOO_MANY_HEADERS};
+
+/// How long input is discarded after a reply that closes the connection in the middle of a request. Closing at once
+/// would reset the connection, and the peer could lose the reply.
+const LINGER: Duration = Duration::from_secs(1);
+/// Where the last reply in a buffer is looked for: a reply of hyper's own has no more bytes than this.
+const OWN_REPLY_BYTES_MAX: usize = 256;
+/// Size of the buffer into which discarded input is read.
+const DISCARD_BYTES: usize = 4096;
+
+/// A TCP stream that hyper reads from and writes to.
+pub(super) struct Wire<H> {
+    stream: TcpStream,
+    handler: Arc<H>,
+    framing: Framing,
+    fault: Option<Fault>,
+    in_head: Arc<AtomicBool>,
+    rewritten: Option<Rewritten>,
+    closing: Option<Pin<Box<Sleep>>>,
+}
+
+/// What is written in the place of a buffer that ends with a refusal of hyper's own.
+struct Rewritten {
+    bytes: Vec<u8>,
+    written: usize,
+    /// Length of the buffer that hyper gave.
+    given: usize,
+}
+
+impl<H: Handler> Wire<H> {
+    /// `in_head` is kept true while a head has begun and not ended.
+    pub(super) fn new(stream: TcpStream, handler: Arc<H>, uri_bytes_max: usize, in_head: Arc<AtomicBool>) -> Self {
+        let framing = Framing::new(uri_bytes_max);
+        Self { stream, handler, framing, fault: None, in_head, rewritten: None, closing: None }
+    }
+
+    fn poll_rewritten(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(rewritten) = &mut self.rewritten else { return Poll::Ready(Ok(0)) };
+        while rewritten.written < rewritten.bytes.len() {
+            let left = &rewritten.bytes[rewritten.written..];
+            let written = ready!(Pin::new(&mut self.stream).poll_write(context, left))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            rewritten.written += written;
+        }
+        let given = rewritten.given;
+        self.rewritten = None;
+        Poll::Ready(Ok(given))
+    }
+}
+
+impl<H: Handler> AsyncRead for Wire<H> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        if let Some(fault) = self.framing.observe(&mut buffer.filled_mut()[before..]) {
+            self.fault = Some(fault);
+        }
+        self.in_head.store(self.framing.in_head(), Ordering::Relaxed);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<H: Handler> AsyncWrite for Wire<H> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        if self.rewritten.is_none() {
+            let Some((start, status)) = own_refusal(buffer) else {
+                return Pin::new(&mut self.stream).poll_write(context, buffer);
+            };
+            let problem = refusal(status, self.fault);
+            self.handler.refused(problem.status());
+            let mut bytes = buffer[..start].to_vec();
+            bytes.extend_from_slice(&problem.last_words());
+            self.rewritten = Some(Rewritten { bytes, written: 0, given: buffer.len() });
+        }
+        self.poll_rewritten(context)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.closing.is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+            if self.framing.at_rest() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let this = &mut *self;
+        let closing = this.closing.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        while closing.as_mut().poll(context).is_pending() {
+            let mut discarded = [0; DISCARD_BYTES];
+            let mut buffer = ReadBuf::new(&mut discarded);
+            match ready!(Pin::new(&mut this.stream).poll_read(context, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {}
+                // The peer has closed too, or the connection is broken: nothing is left to wait for.
+                _ => break,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Where a refusal that hyper made by itself begins in `buffer`, and its status. It is the last thing that hyper
+/// writes on a connection, has no body and no type; every refusal of a [`Handler`] has both.
+fn own_refusal(buffer: &[u8]) -> Option<(usize, u16)> {
+    if !buffer.ends_with(b"\r\n\r\n") {
+        return None;
+    }
+    let tail = buffer.len().saturating_sub(OWN_REPLY_BYTES_MAX);
+    let start = tail + buffer[tail..].windows(7).rposition(|window| window == b"HTTP/1.")?;
+    let reply = &buffer[start..];
+    let status: u16 = std::str::from_utf8(reply.get(9..12)?).ok()?.parse().ok()?;
+    let empty = reply.windows(19).any(|window| window.eq_ignore_ascii_case(b"content-length: 0\r\n"));
+    (empty && matches!(status, 400 | 414 | 431)).then_some((start, status))
+}
+
+fn refusal(status: u16, fault: Option<Fault>) -> Problem {
+    match (fault, status) {
+        (Some(fault), _) if fault.status() == StatusCode::URI_TOO_LONG => Problem::new(&TARGET_TOO_LONG, fault.detail()),
+        (Some(fault), _) => Problem::new(&MALFORMED, fault.detail()),
+        (None, 414) => Problem::new(&TARGET_TOO_LONG, Fault::Uri.detail()),
+        (None, 431) => Problem::new(&TOO_MANY_HEADERS, "send fewer or shorter headers"),
+        (None, _) => Problem::new(&MALFORMED, "the request line or a header is not HTTP/1.1"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_replies_of_hypers_own_are_rewritten() {
+        let own = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+        assert_eq!(own_refusal(own), Some((0, 431)));
+        let mut after_another = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}".to_vec();
+        let start = after_another.len();
+        after_another.extend_from_slice(own);
+        assert_eq!(own_refusal(&after_another), Some((start, 431)));
+        for others in [
+            &b"HTTP/1.1 404 Not Found\r\ncontent-length: 90\r\n\r\n"[..],
+            b"HTTP/1.1 204 No Content\r\n\r\n",
+            b"HTTP/1.1 100 Continue\r\n\r\n",
+            b"HTTP/1.1 400 Bad Request\r\ncontent-length: 2\r\n\r\n{}",
+            b"\r\n\r\n",
+            b"",
+        ] {
+            assert_eq!(own_refusal(others), None);
+        }
+    }
+}
