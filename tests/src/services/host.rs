@@ -121,6 +121,14 @@ impl Host {
         }
     }
 
+    /// The configuration file that it was started with; `None` for the demo.
+    pub fn config_path(&self) -> Option<PathBuf> {
+        match self.config {
+            HostConfig::Demo => None,
+            HostConfig::Text(_) => Some(self.directory.join(format!("weir-{}.toml", self.listen.port()))),
+        }
+    }
+
     fn stdout_path(&self) -> PathBuf {
         self.directory.join(format!("host-{}-{}.out", self.listen.port(), self.starts))
     }
@@ -133,13 +141,9 @@ impl Host {
         self.starts += 1;
         let mut command = Command::new(weir_binary());
         command.current_dir(&self.directory).arg("serve");
-        match &self.config {
-            HostConfig::Demo => {}
-            HostConfig::Text(text) => {
-                let path = self.directory.join(format!("weir-{}.toml", self.listen.port()));
-                fs::write(&path, text).expect("the configuration file");
-                command.arg("--config").arg(path);
-            }
+        if let (HostConfig::Text(text), Some(path)) = (&self.config, self.config_path()) {
+            fs::write(&path, text).expect("the configuration file");
+            command.arg("--config").arg(path);
         }
         command
             .args(["--listen", &self.listen.to_string(), "--admin-listen", &self.admin_listen.to_string()])
