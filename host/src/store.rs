@@ -18,10 +18,16 @@
 //! row *before* it reads the data.
 
 pub mod embedded;
+mod explain;
+mod limit;
 pub mod redis;
+mod text;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::config::{StoreConfig, StoreType};
 use crate::journal::Entry;
 use crate::model::{Backlog, Digest, Id, Incarnation, Member, PairState, Partition, Position, RateState, ToggleRule};
 
@@ -253,6 +259,31 @@ pub enum StoreError {
     /// The configuration or the server's settings forbid starting. Says what to do.
     #[error("{0}")]
     Misconfigured(String),
+}
+
+/// Opens the store that the configuration names. A Redis that is away is no error: the store answers
+/// [`StoreError::Unavailable`] until it is there.
+///
+/// # Errors
+/// `Misconfigured` with what to do; `Damaged` or `Refused` by a disk that cannot be read or written.
+pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
+    match config.store_type {
+        StoreType::Embedded => {
+            let config = config.clone();
+            let opened = tokio::task::spawn_blocking(move || embedded::EmbeddedStore::open(&config)).await;
+            let store = opened.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))?;
+            Ok(Arc::new(store))
+        }
+        StoreType::Redis => Err(StoreError::Unavailable(String::new())),
+    }
+}
+
+/// The data belongs to another number of partitions.
+fn other_partitions(place: &str, recorded: Partition, configured: Partition) -> StoreError {
+    StoreError::Misconfigured(format!(
+        "store.partitions: {place} holds data of {recorded} partitions, the configuration says {configured}; write \
+         partitions = {recorded}, or let weir flush all with {recorded}, stop it, and start with an empty store"
+    ))
 }
 
 /// State plus journal of the hot path. All methods take `&self` and may be called concurrently.

@@ -1,1 +1,4 @@
 //! store/redis: being built.
+use super::*;
+/// Being built.
+pub struct RedisStore;
