@@ -274,7 +274,7 @@ pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
             let store = opened.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))?;
             Ok(Arc::new(store))
         }
-        StoreType::Redis => Err(StoreError::Unavailable(String::new())),
+        StoreType::Redis => Ok(Arc::new(redis::RedisStore::connect(config).await?)),
     }
 }
 
