@@ -18,12 +18,18 @@
 //! row *before* it reads the data.
 
 pub mod embedded;
+mod explain;
+mod limit;
 pub mod redis;
+mod text;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
 pub use crate::journal::Head;
 
+use crate::config::{StoreConfig, StoreType};
 use crate::journal::Entry;
 use crate::model::{Digest, Id, Incarnation, Member, PairState, Partition, Position, RateState, ToggleRule};
 
@@ -253,6 +259,31 @@ impl StoreError {
     }
 }
 
+/// Opens the store that the configuration names. A Redis that is away is no error: the store answers
+/// [`StoreError::Unavailable`] until it is there.
+///
+/// # Errors
+/// `Misconfigured` with what to do; `Damaged` or `Refused` by a disk that cannot be read or written.
+pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
+    match config.store_type {
+        StoreType::Embedded => {
+            let config = config.clone();
+            let opened = tokio::task::spawn_blocking(move || embedded::EmbeddedStore::open(&config)).await;
+            let store = opened.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))?;
+            Ok(Arc::new(store))
+        }
+        StoreType::Redis => Ok(Arc::new(redis::RedisStore::connect(config).await?)),
+    }
+}
+
+/// The data belongs to another number of partitions.
+fn other_partitions(place: &str, recorded: Partition, configured: Partition) -> StoreError {
+    StoreError::Misconfigured(format!(
+        "store.partitions: {place} holds data of {recorded} partitions, the configuration says {configured}; write \
+         partitions = {recorded}, or let weir flush all with {recorded}, stop it, and start with an empty store"
+    ))
+}
+
 /// State plus journal of the hot path. All methods take `&self` and may be called concurrently.
 #[async_trait]
 pub trait Store: Send + Sync {
@@ -338,4 +369,3 @@ pub trait Store: Send + Sync {
     /// Number of partitions per kind, as recorded with the data.
     fn partitions(&self) -> Partition;
 }
-pub async fn open(_: &crate::config::StoreConfig) -> Result<std::sync::Arc<dyn Store>, StoreError> { Err(StoreError::Unavailable(String::new())) }

@@ -1,0 +1,106 @@
+//! The writes of one group: an overlay of a snapshot, in two layers, so that a job that fails leaves nothing behind.
+
+use std::collections::HashMap;
+
+use fjall::{PersistMode, Readable, Slice, Snapshot};
+
+use super::layout::{HeadRecord, SPACES, Space, Spaces, TargetRecord, View, failed, prefix};
+use crate::model::{Incarnation, Partition};
+use crate::store::StoreError;
+
+type Layer = [HashMap<Vec<u8>, Option<Slice>>; SPACES];
+
+/// See the room's text. A key is written at most once per commit, which the database's batches ask for.
+pub(super) struct Transaction<'a> {
+    spaces: &'a Spaces,
+    snapshot: Snapshot,
+    /// Writes of the jobs before.
+    accepted: Layer,
+    /// Writes of the job that runs now.
+    pending: Layer,
+}
+
+impl View for Transaction<'_> {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Slice>, StoreError> {
+        for layer in [&self.pending, &self.accepted] {
+            if let Some(written) = layer[space as usize].get(key) {
+                return Ok(written.clone());
+            }
+        }
+        self.snapshot.get(self.spaces.of(space), key).map_err(failed)
+    }
+}
+
+impl View for (&Spaces, &Snapshot) {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Slice>, StoreError> {
+        self.1.get(self.0.of(space), key).map_err(failed)
+    }
+}
+
+impl<'a> Transaction<'a> {
+    pub(super) fn new(spaces: &'a Spaces) -> Self {
+        Self { spaces, snapshot: spaces.snapshot(), accepted: Layer::default(), pending: Layer::default() }
+    }
+
+    pub(super) fn put(&mut self, space: Space, key: Vec<u8>, value: &[u8]) {
+        self.pending[space as usize].insert(key, Some(value.into()));
+    }
+
+    pub(super) fn delete(&mut self, space: Space, key: Vec<u8>) {
+        self.pending[space as usize].insert(key, None);
+    }
+
+    pub(super) fn put_head(&mut self, kind: &str, partition: Partition, head: &HeadRecord) {
+        self.put(Space::Heads, prefix(kind, partition), &head.encode());
+    }
+
+    pub(super) fn put_target(&mut self, key: &[u8], target: &TargetRecord) {
+        self.put(Space::Targets, key.to_vec(), &target.encode());
+    }
+
+    /// The head, made when there is none.
+    pub(super) fn head_or_fresh(&mut self, kind: &str, partition: Partition) -> Result<HeadRecord, StoreError> {
+        if let Some(head) = self.head(kind, partition)? {
+            return Ok(head);
+        }
+        let head = HeadRecord::fresh(Incarnation::fresh());
+        self.put_head(kind, partition, &head);
+        Ok(head)
+    }
+
+    /// What was committed before this group, for ranges. Keys of this group are not in it.
+    pub(super) fn committed(&self) -> (&'a Spaces, Snapshot) {
+        (self.spaces, self.snapshot.clone())
+    }
+
+    /// Ends a job: keeps its writes or forgets them.
+    pub(super) fn end_job(&mut self, keep: bool) {
+        for (accepted, pending) in self.accepted.iter_mut().zip(&mut self.pending) {
+            if keep {
+                accepted.extend(pending.drain());
+            } else {
+                pending.clear();
+            }
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.accepted.iter().all(HashMap::is_empty)
+    }
+
+    /// One atomic write of all that was kept; with `sync`, returns when it is on the disk.
+    pub(super) fn commit(self, sync: bool) -> fjall::Result<()> {
+        let mode = if sync { PersistMode::SyncData } else { PersistMode::Buffer };
+        let mut batch = self.spaces.database.batch().durability(Some(mode));
+        for (index, layer) in self.accepted.into_iter().enumerate() {
+            let keyspace = self.spaces.at(index);
+            for (key, value) in layer {
+                match value {
+                    Some(value) => batch.insert(keyspace, key, value),
+                    None => batch.remove(keyspace, key),
+                }
+            }
+        }
+        batch.commit()
+    }
+}

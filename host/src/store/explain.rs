@@ -1,0 +1,38 @@
+//! The words of `weir explain` that both stores share.
+
+use std::collections::VecDeque;
+
+use serde_json::{Value, json};
+
+use crate::journal::Entry;
+use crate::model::{Action, Id};
+use crate::store::Head;
+
+/// Journal entries of one pair that are shown: the newest.
+const ENTRIES_MAX: usize = 100;
+
+/// Adds what `entry` says of the pair; keeps the newest [`ENTRIES_MAX`].
+pub(super) fn entry(entry: &Entry, target: &Id, actor: &Id, found: &mut VecDeque<Value>) {
+    for change in entry.changes.iter().filter(|change| change.target == *target && change.actor == *actor) {
+        if found.len() == ENTRIES_MAX {
+            found.pop_front();
+        }
+        found.push_back(json!({
+            "position": entry.position,
+            "action": if change.action == Action::Add { "add" } else { "remove" },
+            "at_ms": change.at_ms,
+            "digest": entry.digest.to_string(),
+        }));
+    }
+}
+
+/// A head.
+pub(super) fn head(head: &Head) -> Value {
+    json!({
+        "incarnation": head.incarnation.to_string(),
+        "last": head.last,
+        "flushed": head.flushed,
+        "floor": head.floor,
+        "backlog": head.backlog,
+    })
+}

@@ -1,0 +1,17 @@
+-- For scripts that may make a head: reads it, or makes a new life with nothing in it.
+local function head_or_fresh(key, inc, life)
+    local head = read_head(key)
+    if head then
+        return head
+    end
+    local prefix = string.sub(key, 1, -2)
+    if call('XLEN', prefix .. 'j') > 0 then
+        damaged('the head ' .. key .. ' is missing, but its journal is there')
+    end
+    call('HSET', key, 'inc', inc, 'life', life, 'last', 0, 'flushed', 0, 'floor', 0, 'o', 0, 'b', 0, 'to', 0,
+        'tb', 0, 'old', 0)
+    return {
+        key = key, prefix = prefix, inc = inc, life = life, last = 0, flushed = 0, floor = 0, o = 0, b = 0,
+        to = 0, tb = 0, old = 0, fresh = 1,
+    }
+end

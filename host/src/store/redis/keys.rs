@@ -1,0 +1,39 @@
+//! Names in Redis. All of them are data format.
+//!
+//! ```text
+//! weir:format                    hash    version, partitions
+//! weir:{kind}:flusher            string  owner of the lease
+//! weir:{kind:p}:x                hash    head: inc, life, last, flushed, floor; o, b: changes and bytes ever appended;
+//!                                        to, tb: of these, trimmed; old: time of the oldest that waits
+//! weir:{kind:p}:j                stream  journal; id `<position>-0`; r records, t time, m digest, o and b up to it
+//! weir:{kind:p}:t:<target>       string  record of a target: mode, invalid, life, count, last. Expires when clean
+//! weir:{kind:p}:m:<target>       zset    members (tagged) by time
+//! weir:{kind:p}:n:<target>       set     actors known to be absent (huge targets)
+//! weir:{kind:p}:d:<target>       zset    changed pairs by position of the newest change (huge targets)
+//! weir:{kind:p}:l:<n>:<target>:<actor>  string  rate limit: theoretical arrival time in microseconds
+//! weir:{kind:p}:i:<key>          string  outcome of an idempotency key; p is of the key, not of the target
+//! ```
+//! Records of targets are strings, not hashes, so that one MGET and one MSET carry those of a whole batch. The
+//! scripts make the keys after `:x` from it.
+
+use crate::model::Partition;
+
+/// The hash of format and number of partitions.
+pub(super) const FORMAT: &str = "weir:format";
+
+/// The head of a partition.
+pub(super) fn head(kind: &str, partition: Partition) -> String {
+    format!("weir:{{{kind}:{partition}}}:x")
+}
+
+/// The lease of a kind's flusher.
+pub(super) fn flusher(kind: &str) -> String {
+    format!("weir:{{{kind}}}:flusher")
+}
+
+/// The outcome of an idempotency key: in the partition of the key itself, so that the same key is met again whatever
+/// target it is used with.
+pub(super) fn outcome(kind: &str, key: &[u8; 16], partitions: Partition) -> String {
+    let number = u128::from_be_bytes(*key);
+    format!("weir:{{{kind}:{}}}:i:{number:032x}", number % u128::from(partitions.max(1)))
+}

@@ -1,0 +1,111 @@
+//! Reads what the scripts reply. Whatever does not fit is damage, never a panic.
+
+use std::collections::VecDeque;
+
+use redis::Value;
+
+use crate::journal::{Entry, entry};
+use crate::model::{Backlog, Digest, Incarnation, PairState, Partition, RateState};
+use crate::store::{Head, ReadResult, StoreError, ToggleOutcome, ToggleResult};
+
+/// Values of an array, taken in order.
+pub(super) struct Reply(VecDeque<Value>);
+
+/// The reply is not what the scripts of this version give.
+pub(super) fn unexpected(what: &str) -> StoreError {
+    StoreError::Damaged(format!("Redis replied something else than {what}"))
+}
+
+impl Reply {
+    pub(super) fn of(value: Value) -> Result<Self, StoreError> {
+        match value {
+            Value::Array(values) => Ok(Self(values.into())),
+            _ => Err(unexpected("a list")),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn list(&mut self) -> Result<Self, StoreError> {
+        Self::of(self.0.pop_front().unwrap_or(Value::Nil))
+    }
+
+    pub(super) fn bytes(&mut self) -> Result<Vec<u8>, StoreError> {
+        match self.0.pop_front() {
+            Some(Value::BulkString(bytes)) => Ok(bytes),
+            _ => Err(unexpected("a string")),
+        }
+    }
+
+    pub(super) fn text(&mut self) -> Result<String, StoreError> {
+        String::from_utf8(self.bytes()?).map_err(|_| unexpected("a text"))
+    }
+
+    pub(super) fn signed(&mut self) -> Result<i64, StoreError> {
+        match self.0.pop_front() {
+            Some(Value::Int(number)) => Ok(number),
+            Some(Value::BulkString(bytes)) => {
+                let text = std::str::from_utf8(&bytes).ok();
+                text.and_then(|text| text.parse().ok()).ok_or_else(|| unexpected("a number"))
+            }
+            _ => Err(unexpected("a number")),
+        }
+    }
+
+    pub(super) fn number(&mut self) -> Result<u64, StoreError> {
+        u64::try_from(self.signed()?).map_err(|_| unexpected("a number"))
+    }
+
+    fn flag(&mut self) -> Result<bool, StoreError> {
+        Ok(self.number()? != 0)
+    }
+
+    /// A head, and whether the script made it.
+    pub(super) fn head(&mut self, partition: Partition) -> Result<(Head, bool), StoreError> {
+        let mut fields = self.list()?;
+        let incarnation = fields.text()?.parse().map(Incarnation).map_err(|_| unexpected("an incarnation"))?;
+        let (last, flushed, floor) = (fields.number()?, fields.number()?, fields.number()?);
+        let (entries, bytes, oldest) = (fields.number()?, fields.number()?, fields.number()?);
+        let backlog = Backlog { entries, bytes, oldest_at_ms: (entries > 0).then_some(oldest) };
+        Ok((Head { partition, incarnation, last, flushed, floor, backlog }, fields.flag()?))
+    }
+
+    pub(super) fn toggle_result(&mut self) -> Result<ToggleResult, StoreError> {
+        let (code, active, count, changed) = (self.number()?, self.flag()?, self.number()?, self.flag()?);
+        let (position, remaining, reset_ms) = (self.number()?, self.signed()?, self.number()?);
+        let replayed = self.flag()?;
+        let rate = u32::try_from(remaining).ok().map(|remaining| RateState { remaining, reset_ms });
+        let state = PairState { active, count };
+        Ok(match code {
+            0 => ToggleResult::Done(ToggleOutcome { state, changed, position, rate, replayed }),
+            1 => ToggleResult::Denied(state),
+            2 => ToggleResult::Limited { retry_after_ms: count, rate: RateState { remaining: 0, reset_ms } },
+            3 => ToggleResult::TargetMissing,
+            4 => ToggleResult::ColdTarget,
+            5 => ToggleResult::ColdPair,
+            6 => ToggleResult::IdempotencyConflict,
+            _ => return Err(unexpected("the code of a result")),
+        })
+    }
+
+    pub(super) fn read_result(&mut self) -> Result<ReadResult, StoreError> {
+        let (code, active, count) = (self.number()?, self.flag()?, self.number()?);
+        Ok(match code {
+            0 => ReadResult::Known(PairState { active, count }),
+            3 => ReadResult::TargetMissing,
+            4 => ReadResult::ColdTarget,
+            5 => ReadResult::ColdPair,
+            _ => return Err(unexpected("the code of a result")),
+        })
+    }
+
+    pub(super) fn entry(&mut self) -> Result<Entry, StoreError> {
+        let id = self.text()?;
+        let position = id.strip_suffix("-0").and_then(|text| text.parse().ok()).ok_or_else(|| unexpected("an id"))?;
+        let (records, at_ms) = (self.bytes()?, self.number()?);
+        let digest = Digest(self.bytes()?.try_into().map_err(|_| unexpected("a digest"))?);
+        entry::decode_records(position, digest, at_ms, &records).map_err(|error| StoreError::Damaged(error.to_string()))
+    }
+}

@@ -1,0 +1,47 @@
+//! The scripts, each with the prelude before it and a `#!lua` line that says what Redis checks before it runs.
+
+use redis::Script;
+
+/// The scripts of the store.
+pub(super) struct Scripts {
+    pub(super) toggle: Script,
+    pub(super) read: Script,
+    pub(super) members: Script,
+    pub(super) hydrate: Script,
+    pub(super) heads: Script,
+    pub(super) journal: Script,
+    pub(super) trim: Script,
+    pub(super) reset: Script,
+    pub(super) wipe: Script,
+    pub(super) lease: Script,
+    pub(super) explain: Script,
+}
+
+/// Refused when memory is full.
+const GROWS: &str = "#!lua\n";
+/// Runs when memory is full: it frees some, or needs next to none.
+const ALLOW_OOM: &str = "#!lua flags=allow-oom\n";
+/// Runs on a read-only or full server too.
+const READS: &str = "#!lua flags=no-writes\n";
+
+const PRELUDE: &str = include_str!("prelude.lua");
+const FRESH: &str = include_str!("fresh.lua");
+
+impl Scripts {
+    pub(super) fn new() -> Self {
+        let script = |flags: &str, parts: &[&str]| Script::new(&[&[flags, PRELUDE], parts].concat().concat());
+        Self {
+            toggle: script(GROWS, &[FRESH, include_str!("toggle.lua")]),
+            read: script(READS, &[include_str!("read.lua")]),
+            members: script(READS, &[include_str!("members.lua")]),
+            hydrate: script(GROWS, &[FRESH, include_str!("hydrate.lua")]),
+            heads: script(ALLOW_OOM, &[FRESH, include_str!("heads.lua")]),
+            journal: script(READS, &[include_str!("journal.lua")]),
+            trim: script(ALLOW_OOM, &[include_str!("trim.lua")]),
+            reset: script(ALLOW_OOM, &[FRESH, include_str!("reset.lua")]),
+            wipe: script(ALLOW_OOM, &[include_str!("wipe.lua")]),
+            lease: script(ALLOW_OOM, &[include_str!("lease.lua")]),
+            explain: script(READS, &[include_str!("explain.lua")]),
+        }
+    }
+}
