@@ -167,15 +167,15 @@ impl App {
     }
 
     /// Flushes what waits within the configured grace, gives back the leases, closes the pools.
-    pub async fn stop(mut self) {
+    pub async fn stop(&self) {
         let grace = Duration::from_millis(self.config.flush.drain_grace_ms);
         self.schema.stop();
-        futures_util::future::join_all(self.flushers.values_mut().map(|flusher| flusher.stop(grace))).await;
+        futures_util::future::join_all(self.flushers.values().map(|flusher| flusher.stop(grace))).await;
         self.sql.close().await;
     }
 
     /// Ends as a crash would: nothing is flushed, no lease is given back.
-    pub fn abort(self) {
+    pub fn abort(&self) {
         self.schema.stop();
         self.flushers.values().for_each(Flusher::abort);
     }

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::admin::OperationsError;
 use crate::app::{AppError, serve};
 use crate::config::{Config, ConfigError};
 use crate::sql::SqlError;
@@ -212,13 +213,12 @@ fn block_on(task: impl Future<Output = Result<(), Failure>>) -> Result<(), Failu
     runtime.map_err(|error| Failure::unavailable(format!("start the runtime: {error}")))?.block_on(task)
 }
 
-impl From<crate::app::operations::OperatorError> for Failure {
-    fn from(error: crate::app::operations::OperatorError) -> Self {
-        use crate::app::operations::OperatorError::{Invalid, NotFound, Refused, Unavailable};
+impl From<OperationsError> for Failure {
+    fn from(error: OperationsError) -> Self {
         match error {
-            NotFound(message) | Refused(message) => Self::no(message),
-            Invalid(message) => Self { code: EXIT_USAGE, message },
-            Unavailable(message) => Self::unavailable(message),
+            OperationsError::NotFound(message) | OperationsError::Conflict(message) => Self::no(message),
+            OperationsError::Invalid(message) => Self { code: EXIT_USAGE, message },
+            OperationsError::Unavailable(message) => Self::unavailable(message),
         }
     }
 }

@@ -142,7 +142,7 @@ enum Command {
     /// Flush all that waits now, whatever the policy plans.
     FlushNow(oneshot::Sender<Result<(), FlushError>>),
     /// Flush all that waits, until the deadline at most, then stop.
-    Drain(Instant),
+    Drain(Instant, oneshot::Sender<()>),
 }
 
 /// A running flusher. Dropping it does not stop it; [`Flusher::stop`] and [`Flusher::abort`] do.
@@ -175,10 +175,12 @@ impl Flusher {
     }
 
     /// Flushes what waits, within `grace`, gives the lease back and stops. What is left stays in the journal.
-    pub async fn stop(&mut self, grace: Duration) {
-        let _ = self.commands.send(Command::Drain(Instant::now() + grace)).await;
+    pub async fn stop(&self, grace: Duration) {
+        let (stopped, ended) = oneshot::channel();
         // A transaction under way is awaited even beyond the grace: its outcome is SQL's to decide.
-        let _ = (&mut self.task).await;
+        if self.commands.send(Command::Drain(Instant::now() + grace, stopped)).await.is_ok() {
+            let _ = ended.await;
+        }
     }
 
     /// Ends at once, as a crash would; a transaction under way still comes to its end.
@@ -244,7 +246,11 @@ impl Worker {
                         let result = self.flush_all(None).await;
                         let _ = answer.send(result);
                     }
-                    Some(Command::Drain(deadline)) => return self.drain(deadline).await,
+                    Some(Command::Drain(deadline, stopped)) => {
+                        self.drain(deadline).await;
+                        let _ = stopped.send(());
+                        return;
+                    }
                     None => return self.release().await,
                 },
                 () = self.parts.watch.appended(), if wakeful => {}

@@ -63,7 +63,7 @@ pub struct PolicyError {
 pub struct Policies; 
 pub struct KindPolicy { pub kind: String, pub settings: std::collections::BTreeMap<String,String>, pub on_failure: crate::config::PolicyFailure }
 #[derive(Debug, thiserror::Error)] #[error("x")] pub struct LoadError;
-pub struct ModuleInfo { pub digest: Digest, pub source: String, pub interfaces: Vec<String> }
+#[derive(serde::Serialize)] pub struct ModuleInfo { #[serde(skip)] pub digest: Digest, pub source: String, pub interfaces: Vec<String>, pub healthy: bool, pub failures: u64 }
 impl Policies {
   pub fn load(_: &crate::config::PolicyConfig, _: &[KindPolicy]) -> Result<Self, LoadError> { Err(LoadError) }
   pub fn decide_toggles(&self, _: &str, _: u64, _: &[Intent]) -> Result<DecidedToggles, PolicyError> { panic!() }

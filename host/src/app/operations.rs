@@ -1,43 +1,30 @@
 //! What operators may ask and do, with a running host (through its listener) or without (from the command line).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use async_trait::async_trait;
+use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
 
-use super::AppError;
+use super::{App, AppError};
+use crate::admin::{Check, Operations, OperationsError};
 use crate::clock::Clock;
 use crate::config::{Config, ToggleConfig};
 use crate::model::{Id, partition_of};
 use crate::sql::{DeadLetter, Sql, SqlError};
 use crate::store::{Store, StoreError};
 
-/// Why an operator's wish was not done. Each says what to do.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum OperatorError {
-    /// There is no such thing.
-    #[error("{0}")]
-    NotFound(String),
-    /// The wish makes no sense.
-    #[error("{0}")]
-    Invalid(String),
-    /// It was tried and cannot be done as things are.
-    #[error("{0}")]
-    Refused(String),
-    /// Store or SQL does not answer.
-    #[error("{0}")]
-    Unavailable(String),
-}
-
-impl From<SqlError> for OperatorError {
+impl From<SqlError> for OperationsError {
     fn from(error: SqlError) -> Self {
         match error {
-            SqlError::Permanent(reason) => Self::Refused(reason),
+            SqlError::Permanent(reason) => Self::Conflict(reason),
             other => Self::Unavailable(other.to_string()),
         }
     }
 }
 
-impl From<StoreError> for OperatorError {
+impl From<StoreError> for OperationsError {
     fn from(error: StoreError) -> Self {
         Self::Unavailable(error.to_string())
     }
@@ -72,10 +59,10 @@ impl Operator {
     ///
     /// # Errors
     /// Unknown kind, or an id of the wrong type.
-    pub async fn explain(&self, kind: &str, target: &str, actor: &str) -> Result<Value, OperatorError> {
+    pub async fn explain(&self, kind: &str, target: &str, actor: &str) -> Result<Value, OperationsError> {
         let toggle = self.toggle(kind)?;
         let id = |name, id_type, text| {
-            Id::parse(id_type, text).map_err(|error| OperatorError::Invalid(format!("{name} {text:?}: {error}")))
+            Id::parse(id_type, text).map_err(|error| OperationsError::Invalid(format!("{name} {text:?}: {error}")))
         };
         let target = id("target", toggle.table.target_type, target)?;
         let actor = id("actor", toggle.table.actor_type, actor)?;
@@ -87,15 +74,15 @@ impl Operator {
     ///
     /// # Errors
     /// When SQL does not answer.
-    pub async fn dead_letters(&self, kind: Option<&str>, after: i64, limit: usize) -> Result<Value, OperatorError> {
+    pub async fn dead_letters(&self, kind: Option<&str>, after: i64, limit: usize) -> Result<Value, OperationsError> {
         Ok(json!({ "dead_letters": self.sql.dead_letters(kind, after, limit).await? }))
     }
 
     /// Stores a letter again, and makes the store read its target anew.
     ///
     /// # Errors
-    /// [`OperatorError::Refused`] with the database's reason when it still cannot be stored.
-    pub async fn replay_dead_letter(&self, id: i64) -> Result<(), OperatorError> {
+    /// [`OperationsError::Conflict`] with the database's reason when it still cannot be stored.
+    pub async fn replay_dead_letter(&self, id: i64) -> Result<(), OperationsError> {
         let letter = self.letter(id).await?;
         let toggle = self.toggle(&letter.kind)?;
         self.sql.replay_dead_letter(&toggle.table, &letter).await?;
@@ -105,23 +92,23 @@ impl Operator {
     /// Drops a letter.
     ///
     /// # Errors
-    /// [`OperatorError::NotFound`] when there is none with that number.
-    pub async fn drop_dead_letter(&self, id: i64) -> Result<(), OperatorError> {
+    /// [`OperationsError::NotFound`] when there is none with that number.
+    pub async fn drop_dead_letter(&self, id: i64) -> Result<(), OperationsError> {
         match self.sql.drop_dead_letters(&[id]).await? {
-            0 => Err(OperatorError::NotFound(format!("there is no dead letter {id}"))),
+            0 => Err(OperationsError::NotFound(format!("there is no dead letter {id}"))),
             _ => Ok(()),
         }
     }
 
-    async fn letter(&self, id: i64) -> Result<DeadLetter, OperatorError> {
+    async fn letter(&self, id: i64) -> Result<DeadLetter, OperationsError> {
         let page = self.sql.dead_letters(None, id - 1, 1).await?;
         page.into_iter()
             .find(|letter| letter.id == id)
-            .ok_or_else(|| OperatorError::NotFound(format!("there is no dead letter {id}")))
+            .ok_or_else(|| OperationsError::NotFound(format!("there is no dead letter {id}")))
     }
 
     /// The store's state of the letter's target is older than SQL now: it becomes cold as soon as it is clean.
-    async fn forget(&self, toggle: &ToggleConfig, letter: &DeadLetter) -> Result<(), OperatorError> {
+    async fn forget(&self, toggle: &ToggleConfig, letter: &DeadLetter) -> Result<(), OperationsError> {
         let Ok(target) = Id::parse(toggle.table.target_type, &letter.target) else { return Ok(()) };
         let partition = partition_of(&target, self.store.partitions());
         for head in self.store.heads(&letter.kind, &[partition]).await? {
@@ -131,12 +118,105 @@ impl Operator {
         Ok(())
     }
 
-    fn toggle(&self, kind: &str) -> Result<&ToggleConfig, OperatorError> {
+    fn toggle(&self, kind: &str) -> Result<&ToggleConfig, OperationsError> {
         let known = || self.config.toggles.iter().map(|toggle| toggle.kind.as_str()).collect::<Vec<_>>().join(", ");
         self.config
             .toggles
             .iter()
             .find(|toggle| toggle.kind == kind)
-            .ok_or_else(|| OperatorError::NotFound(format!("there is no kind {kind:?}; configured: {}", known())))
+            .ok_or_else(|| OperationsError::NotFound(format!("there is no kind {kind:?}; configured: {}", known())))
+    }
+}
+
+/// What the operators' listener of a running host asks and does.
+pub struct Desk {
+    operator: Operator,
+    app: Arc<App>,
+    metrics: PrometheusHandle,
+}
+
+impl Desk {
+    /// For `app`, with the handle of the process's metrics recorder.
+    pub fn new(app: Arc<App>, metrics: PrometheusHandle) -> Self {
+        let operator =
+            Operator::new(Arc::new(app.config.clone()), Arc::clone(&app.store), Arc::clone(&app.sql), app.clock.clone());
+        Self { operator, app, metrics }
+    }
+
+    fn flush_checks(&self) -> Vec<Check> {
+        let bounds = &self.app.config.journal;
+        let mut checks = Vec::new();
+        for status in self.app.flush_statuses() {
+            let full = status.entries >= bounds.backlog_entries_max || status.bytes >= bounds.backlog_bytes_max;
+            let detail = match &status.last_error {
+                Some(error) => error.clone(),
+                None if full => "the journal is full".into(),
+                None => format!("{} changes wait", status.entries),
+            };
+            checks.push(Check { name: format!("flush:{}", status.kind), ready: !full && !status.stuck, detail });
+        }
+        checks
+    }
+}
+
+#[async_trait]
+impl Operations for Desk {
+    async fn readiness(&self) -> Vec<Check> {
+        let check = |name: &str, problem: Option<String>, fine: String| Check {
+            name: name.into(),
+            ready: problem.is_none(),
+            detail: problem.unwrap_or(fine),
+        };
+        let (store, sql) = tokio::join!(self.app.store.ping(), self.app.sql.ping());
+        let durability = self.app.store.durability();
+        let mut checks = vec![
+            check("store", store.err().map(|error| error.to_string()), durability.description),
+            check("sql", sql.err().map(|error| error.to_string()), format!("{} answers", self.app.sql.engine())),
+            check("schema", self.app.schema.problem(), "checked".into()),
+        ];
+        for module in self.app.policies.modules() {
+            let problem = (!module.healthy).then(|| format!("{} failed calls; see the log", module.failures));
+            checks.push(check(&format!("policy:{}", module.source), problem, module.interfaces.join(", ")));
+        }
+        checks.extend(self.flush_checks());
+        checks
+    }
+
+    async fn flush_status(&self) -> Result<Value, OperationsError> {
+        // Without SQL the rest is still worth seeing.
+        let letters: Option<BTreeMap<String, u64>> =
+            self.app.sql.dead_letter_counts().await.ok().map(|counts| counts.into_iter().collect());
+        let mut kinds = Vec::new();
+        for status in self.app.flush_statuses() {
+            let dead = letters.as_ref().map(|letters| letters.get(&status.kind).copied().unwrap_or(0));
+            let mut kind = json!(status);
+            kind["dead_letters"] = json!(dead);
+            kinds.push(kind);
+        }
+        Ok(json!({ "kinds": kinds }))
+    }
+
+    async fn policies(&self) -> Result<Value, OperationsError> {
+        Ok(json!({ "policies": self.app.policies.modules() }))
+    }
+
+    async fn dead_letters(&self, kind: Option<&str>, after: i64, limit: usize) -> Result<Value, OperationsError> {
+        self.operator.dead_letters(kind, after, limit).await
+    }
+
+    async fn replay_dead_letter(&self, id: i64) -> Result<(), OperationsError> {
+        self.operator.replay_dead_letter(id).await
+    }
+
+    async fn drop_dead_letter(&self, id: i64) -> Result<(), OperationsError> {
+        self.operator.drop_dead_letter(id).await
+    }
+
+    async fn explain(&self, kind: &str, target: &str, actor: &str) -> Result<Value, OperationsError> {
+        self.operator.explain(kind, target, actor).await
+    }
+
+    fn metrics(&self) -> String {
+        self.metrics.render()
     }
 }

@@ -44,11 +44,11 @@ pub async fn run(place: Where, listen: Option<SocketAddr>, admin_listen: Option<
     }
 
     let clock = Clock::Real;
-    let app = App::start(config.clone(), clock.clone()).await?;
+    let app = Arc::new(App::start(config.clone(), clock.clone()).await?);
     let durability = app.store().durability();
     tracing::info!(store = durability.mode, "{}", durability.description);
     let state = HttpState::new(&config.http, &config.auth, app.toggles().clone(), clock)?;
-    let desk = Arc::new(Desk::new(&app, metrics));
+    let desk = Arc::new(Desk::new(Arc::clone(&app), metrics));
     let admin_state = AdminState::new(&config.admin, desk)?;
 
     let (stop_public, public_stops) = watch::channel(false);

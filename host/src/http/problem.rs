@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use hyper::header::{HeaderName, HeaderValue};
 
-use super::reply::{RATE_LIMIT, rate_limit_value};
+use super::reply::{RATE_LIMIT, RATE_LIMIT_POLICY, rate_limit_policy_value, rate_limit_value};
 use crate::error::Refusal;
 use crate::listener::problem::{Problem, problem_types};
-use crate::model::RateState;
+use crate::model::{RateLimit, RateState};
 
 problem_types! { API_TYPES:
     BAD_ID = 400 "bad-id" "An id is not of the kind's type";
@@ -50,7 +50,7 @@ pub(super) fn from_refusal(refusal: &Refusal, repeatable: Repeatable) -> Problem
     match refusal {
         Refusal::TargetMissing => Problem::new(&TARGET_MISSING, "use the id of a target that exists"),
         Refusal::Denied => Problem::new(&DENIED, "the rules refuse it in the present state; do not repeat it"),
-        Refusal::RateLimited { retry_after_ms, rate } => rate_limited(*retry_after_ms, *rate),
+        Refusal::RateLimited { retry_after_ms, rate, limit } => rate_limited(*retry_after_ms, *rate, *limit),
         Refusal::IdempotencyConflict => {
             Problem::new(&IDEMPOTENCY_CONFLICT, "use a new Idempotency-Key for each operation, the same to repeat one")
         }
@@ -86,10 +86,14 @@ fn unknown(kind: &'static crate::listener::problem::ProblemType, repeatable: Rep
     }
 }
 
-fn rate_limited(retry_after_ms: u64, rate: RateState) -> Problem {
-    Problem::new(&RATE_LIMITED, "nothing was changed; wait as long as Retry-After says")
+fn rate_limited(retry_after_ms: u64, rate: RateState, limit: Option<RateLimit>) -> Problem {
+    let problem = Problem::new(&RATE_LIMITED, "nothing was changed; wait as long as Retry-After says")
         .retry_after_s(retry_after_ms.div_ceil(1000).max(1))
-        .header(RATE_LIMIT, rate_limit_value(rate))
+        .header(RATE_LIMIT, rate_limit_value(rate));
+    match limit {
+        Some(limit) => problem.header(RATE_LIMIT_POLICY, rate_limit_policy_value(limit)),
+        None => problem,
+    }
 }
 
 /// 401, with what is expected instead.
@@ -108,7 +112,7 @@ mod tests {
         let all = vec![
             Refusal::TargetMissing,
             Refusal::Denied,
-            Refusal::RateLimited { retry_after_ms: 1_001, rate },
+            Refusal::RateLimited { retry_after_ms: 1_001, rate, limit: None },
             Refusal::IdempotencyConflict,
             Refusal::Overloaded { queue: "batch.queue_max" },
             Refusal::JournalFull,
@@ -167,10 +171,13 @@ mod tests {
 
     #[test]
     fn a_rate_limit_says_what_is_left() {
-        let refusal = Refusal::RateLimited { retry_after_ms: 1_001, rate: RateState { remaining: 0, reset_ms: 9_100 } };
+        let rate = RateState { remaining: 0, reset_ms: 9_100 };
+        let limit = Some(RateLimit { burst: 10, period_ms: 10_000 });
+        let refusal = Refusal::RateLimited { retry_after_ms: 1_001, rate, limit };
         let reply = from_refusal(&refusal, Repeatable::No).into_reply();
         assert_eq!(reply.headers()["retry-after"], "2");
         assert_eq!(reply.headers()["ratelimit"], "\"toggle\";r=0;t=10");
+        assert_eq!(reply.headers()["ratelimit-policy"], "\"toggle\";q=10;w=10");
     }
 
     #[test]

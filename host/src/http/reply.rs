@@ -13,7 +13,7 @@ use crate::toggle::{Receipt, ToggleReply};
 
 /// `RateLimit` (draft-ietf-httpapi-ratelimit-headers).
 pub(super) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+pub(super) const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const WEIR_DURABILITY: HeaderName = HeaderName::from_static("weir-durability");
 const WEIR_RECEIPT: HeaderName = HeaderName::from_static("weir-receipt");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -165,7 +165,7 @@ pub(super) fn rate_limit_value(rate: RateState) -> HeaderValue {
 }
 
 /// `"toggle";q=10;w=10`: the quota, and its window in seconds.
-fn rate_limit_policy_value(limit: RateLimit) -> HeaderValue {
+pub(super) fn rate_limit_policy_value(limit: RateLimit) -> HeaderValue {
     digits(format!("\"toggle\";q={};w={}", limit.burst, limit.period_ms.div_ceil(1000)))
 }
 
