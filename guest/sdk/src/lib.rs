@@ -1,1 +1,102 @@
-//! placeholder
+//! For writing weir's rules in Rust.
+//!
+//! Implement [`Toggle`], [`Flush`] or both for a type, name them in [`export!`], and run `weir policy build`:
+//!
+//! ```
+//! use weir_policy_sdk::{Effect, Intent, Rule, Toggle, Verb, export, setting};
+//!
+//! struct OnceOnly;
+//!
+//! impl Toggle for OnceOnly {
+//!     fn decide(kind: &str, _now_ms: u64, batch: &[Intent]) -> Vec<Rule> {
+//!         let when_present = if setting(kind, "final").is_some() { Effect::Deny } else { Effect::Remove };
+//!         let rule = |intent: &Intent| match intent.verb {
+//!             Verb::Toggle | Verb::Set => Rule::new(Effect::Add, when_present),
+//!             Verb::Clear => Rule::new(Effect::Keep, when_present),
+//!         };
+//!         batch.iter().map(rule).collect()
+//!     }
+//! }
+//!
+//! export!(OnceOnly: toggle);
+//!
+//! // A native test needs neither a host nor wasm:
+//! weir_policy_sdk::testing::set("feed-like", "final", "yes");
+//! let rules = OnceOnly::decide("feed-like", 0, &[Intent::toggle(7, "bo")]);
+//! assert_eq!(rules, [Rule::new(Effect::Add, Effect::Deny)]);
+//! ```
+//!
+//! A guest is a crate with `crate-type = ["cdylib"]` (and `"rlib"`, for its tests) that depends on this one; it may live
+//! in a workspace of its own. What each function promises is documented in the WIT of package `weir:policy`.
+
+pub mod bindings;
+mod build;
+pub mod testing;
+
+pub use bindings::flush::exports::weir::policy::flush::{Action, Backlog, Entry, FlushPlan};
+pub use bindings::toggle::exports::weir::policy::toggle::{Effect, Intent, RateLimit, Rule, Verb};
+pub use bindings::toggle::weir::policy::log::Level;
+pub use bindings::toggle::weir::policy::types::Id;
+
+/// Interface `toggle`: what a like, a follow, a bookmark does.
+pub trait Toggle {
+    /// One rule for each intent, in order. The empty batch has the empty result.
+    fn decide(kind: &str, now_ms: u64, batch: &[Intent]) -> Vec<Rule>;
+}
+
+/// Interface `flush`: when accepted changes are written to SQL, and which of them.
+pub trait Flush {
+    /// Whether to flush now, how much at most (1 or more), and when to ask again (1 ms or more).
+    fn plan(kind: &str, now_ms: u64, backlog: &Backlog) -> FlushPlan;
+
+    /// Strictly ascending indexes into `entries`; the last entry of each (target, actor) pair must be among them.
+    fn coalesce(kind: &str, entries: &[Entry]) -> Vec<u32>;
+}
+
+/// The operator's setting `key` of `kind`. Never changes while the module lives, so it may be read once and remembered.
+///
+/// In native tests it is what [`testing::set`] set.
+pub fn setting(kind: &str, key: &str) -> Option<String> {
+    #[cfg(target_arch = "wasm32")]
+    return bindings::toggle::weir::policy::config::get(kind, key);
+    #[cfg(not(target_arch = "wasm32"))]
+    return testing::get(kind, key);
+}
+
+/// Writes a line to the host's log: at most 1,000 bytes, at most 20 lines a second.
+///
+/// In native tests [`testing::logged`] hands it back.
+pub fn log(level: Level, message: &str) {
+    #[cfg(target_arch = "wasm32")]
+    bindings::toggle::weir::policy::log::log(level, message);
+    #[cfg(not(target_arch = "wasm32"))]
+    testing::log(level, message);
+}
+
+/// Makes a type the component's implementation of interfaces: `export!(MyRules: toggle, flush);`.
+///
+/// Expands to nothing natively, so that `cargo test` needs no wasm toolchain.
+#[macro_export]
+macro_rules! export {
+    ($policy:ty: $($interface:ident),+ $(,)?) => {
+        #[cfg(target_arch = "wasm32")]
+        #[allow(unsafe_code, reason = "generated: the entry points of the component")]
+        const _: () = {
+            $($crate::__export_interface!($policy, $interface);)+
+        };
+    };
+}
+
+/// One interface of [`export!`].
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __export_interface {
+    ($policy:ty, toggle) => {
+        type ToggleExport = $crate::bindings::Exported<$policy>;
+        $crate::bindings::toggle::export_toggle!(ToggleExport with_types_in $crate::bindings::toggle);
+    };
+    ($policy:ty, flush) => {
+        type FlushExport = $crate::bindings::Exported<$policy>;
+        $crate::bindings::flush::export_flush!(FlushExport with_types_in $crate::bindings::flush);
+    };
+}

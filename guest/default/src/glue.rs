@@ -1,0 +1,127 @@
+//! Makes a component of the rules: types of the border in and out, settings remembered.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use weir_policy_sdk::{
+    Backlog, Effect, Entry, Flush, FlushPlan, Id, Intent, Level, RateLimit, Rule, Toggle, Verb, log, setting,
+};
+
+use crate::rules::{self, Settings};
+
+/// Kinds whose settings are remembered. The host has few; a bound keeps the memory of an instance flat all the same.
+const KINDS_REMEMBERED_MAX: usize = 1_024;
+
+struct DefaultPolicy;
+
+weir_policy_sdk::export!(DefaultPolicy: toggle, flush);
+
+thread_local! {
+    static SETTINGS: RefCell<BTreeMap<String, Settings>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// The settings of `kind`. They never change during an instance's life, so they are asked for once.
+fn settings(kind: &str) -> Settings {
+    SETTINGS.with_borrow_mut(|known| {
+        if let Some(settings) = known.get(kind) {
+            return *settings;
+        }
+        let ignored = |key: &str, value: &str| {
+            log(Level::Warn, &format!("setting {key} of {kind} is {value:?}, which is not usable: the default holds"));
+        };
+        let settings = Settings::read(|key| setting(kind, key), ignored);
+        if known.len() < KINDS_REMEMBERED_MAX {
+            known.insert(kind.to_owned(), settings);
+        }
+        settings
+    })
+}
+
+fn effect(effect: rules::Effect) -> Effect {
+    match effect {
+        rules::Effect::Add => Effect::Add,
+        rules::Effect::Remove => Effect::Remove,
+        rules::Effect::Keep => Effect::Keep,
+    }
+}
+
+impl Toggle for DefaultPolicy {
+    fn decide(kind: &str, _now_ms: u64, batch: &[Intent]) -> Vec<Rule> {
+        let settings = settings(kind);
+        let rule = |intent: &Intent| {
+            let rule = rules::decide(
+                &settings,
+                match intent.verb {
+                    Verb::Toggle => rules::Verb::Toggle,
+                    Verb::Set => rules::Verb::Set,
+                    Verb::Clear => rules::Verb::Clear,
+                },
+            );
+            Rule {
+                when_absent: effect(rule.when_absent),
+                when_present: effect(rule.when_present),
+                limit: rule.limit.map(|(burst, period_ms)| RateLimit { burst, period_ms }),
+            }
+        };
+        batch.iter().map(rule).collect()
+    }
+}
+
+impl Flush for DefaultPolicy {
+    fn plan(kind: &str, _now_ms: u64, backlog: &Backlog) -> FlushPlan {
+        let plan = rules::plan(&settings(kind), backlog.entries, backlog.oldest_age_ms);
+        // The host's adaptive batch knows better what SQL takes.
+        FlushPlan { flush_now: plan.flush_now, changes_max: u32::MAX, look_again_ms: plan.look_again_ms }
+    }
+
+    fn coalesce(_kind: &str, entries: &[Entry]) -> Vec<u32> {
+        let pairs: Vec<(&Id, &Id)> = entries.iter().map(|entry| (&entry.target, &entry.actor)).collect();
+        rules::coalesce(&pairs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weir_policy_sdk::testing;
+
+    #[test]
+    fn a_batch_is_answered_in_order() {
+        testing::set("like", "limit-burst", "2");
+        let batch = [Intent::clear(1, 9), Intent::toggle(1, "bo"), Intent::set("a", "b")];
+        let rules = DefaultPolicy::decide("like", 5, &batch);
+        let limited = |absent, present| Rule::new(absent, present).limited(2, 10_000);
+        let expected = [
+            limited(Effect::Keep, Effect::Remove),
+            limited(Effect::Add, Effect::Remove),
+            limited(Effect::Add, Effect::Keep),
+        ];
+        assert_eq!(rules, expected);
+        assert!(DefaultPolicy::decide("like", 5, &[]).is_empty());
+    }
+
+    #[test]
+    fn settings_are_per_kind_and_read_once() {
+        testing::set("eager", "flush-entries", "1");
+        let flushes = |kind: &str| DefaultPolicy::plan(kind, 0, &Backlog::waiting(1, 0)).flush_now;
+        assert_eq!((flushes("eager"), flushes("other")), (true, false));
+        testing::set("eager", "flush-entries", "2");
+        assert!(flushes("eager"), "an instance never sees settings change");
+    }
+
+    #[test]
+    fn an_unusable_setting_is_logged_once() {
+        testing::set("like", "flush-age-ms", "soon");
+        assert_eq!(DefaultPolicy::plan("like", 0, &Backlog::waiting(1, 0)).look_again_ms, 2_000);
+        DefaultPolicy::plan("like", 0, &Backlog::waiting(1, 0));
+        let logged = testing::logged();
+        assert_eq!(logged.len(), 1);
+        assert!(logged[0].1.contains("flush-age-ms of like is \"soon\""), "{logged:?}");
+    }
+
+    #[test]
+    fn ids_of_both_cases_are_told_apart() {
+        let entries = [Entry::add(1, 1), Entry::add("1", 1), Entry::remove(1, 1), Entry::add(1, "1")];
+        assert_eq!(DefaultPolicy::coalesce("like", &entries), [1, 2, 3]);
+    }
+}

@@ -1,0 +1,189 @@
+//! The default rules, pure. They see ids only as something that can be compared.
+//!
+//! | setting | default | meaning |
+//! |---|---|---|
+//! | `limit-burst` | 10 | operations by one actor on one target allowed at once; 0 turns the limit off |
+//! | `limit-period-ms` | 10000 | time in which they are refilled; 1 or more |
+//! | `flush-entries` | 100 | changes at which a flush is due; 1 or more |
+//! | `flush-age-ms` | 2000 | age of the oldest change at which a flush is due |
+//!
+//! A setting that is no such number counts as not set; [`Settings::read`] says which.
+
+/// What the caller asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// The other state.
+    Toggle,
+    /// Present.
+    Set,
+    /// Absent.
+    Clear,
+}
+
+/// What happens in one state of a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Make it present.
+    Add,
+    /// Make it absent.
+    Remove,
+    /// Leave it.
+    Keep,
+}
+
+/// The decision table of an intent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rule {
+    /// Effect when the pair is absent.
+    pub when_absent: Effect,
+    /// Effect when the pair is present.
+    pub when_present: Effect,
+    /// Operations allowed at once, and the time in milliseconds in which they are refilled. Both 1 or more.
+    pub limit: Option<(u32, u32)>,
+}
+
+/// What to do with a backlog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// Write what waits, now.
+    pub flush_now: bool,
+    /// Ask again after so many milliseconds; 1 or more.
+    pub look_again_ms: u32,
+}
+
+/// What an operator may set for a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    limit: Option<(u32, u32)>,
+    flush_entries: u32,
+    flush_age_ms: u32,
+}
+
+impl Settings {
+    /// Reads the settings through `get`; `unusable` is told the name and value of each that is ignored.
+    pub fn read(get: impl Fn(&str) -> Option<String>, mut unusable: impl FnMut(&str, &str)) -> Self {
+        let mut number = |key: &str, least: u32, default: u32| match get(key) {
+            None => default,
+            Some(text) => match text.trim().parse() {
+                Ok(value) if value >= least => value,
+                _ => {
+                    unusable(key, &text);
+                    default
+                }
+            },
+        };
+        let (burst, period_ms) = (number("limit-burst", 0, 10), number("limit-period-ms", 1, 10_000));
+        Self {
+            limit: (burst > 0).then_some((burst, period_ms)),
+            flush_entries: number("flush-entries", 1, 100),
+            flush_age_ms: number("flush-age-ms", 0, 2_000),
+        }
+    }
+}
+
+/// A toggle adds when absent and removes when present; set and clear are the idempotent halves of it.
+pub fn decide(settings: &Settings, verb: Verb) -> Rule {
+    let (when_absent, when_present) = match verb {
+        Verb::Toggle => (Effect::Add, Effect::Remove),
+        Verb::Set => (Effect::Add, Effect::Keep),
+        Verb::Clear => (Effect::Keep, Effect::Remove),
+    };
+    Rule { when_absent, when_present, limit: settings.limit }
+}
+
+/// Flush when enough waits, or when the oldest has waited long enough; look again when that will be.
+pub fn plan(settings: &Settings, entries: u64, oldest_age_ms: u64) -> Plan {
+    let age_ms = u64::from(settings.flush_age_ms);
+    let flush_now = entries >= u64::from(settings.flush_entries) || (entries > 0 && oldest_age_ms >= age_ms);
+    // After a flush the oldest that is left is unknown: whatever comes next is due no sooner than a whole age.
+    let wait_ms = if entries == 0 || flush_now { age_ms } else { age_ms - oldest_age_ms };
+    Plan { flush_now, look_again_ms: u32::try_from(wait_ms).unwrap_or(u32::MAX).max(1) }
+}
+
+/// Ascending indexes of the last of each equal pair. Sorts instead of hashing: no client can choose ids that make it slow.
+pub fn coalesce<Pair: Ord>(pairs: &[Pair]) -> Vec<u32> {
+    // A batch has at most 2^32 entries: it comes out of a 32-bit memory.
+    let mut order: Vec<u32> = (0..=u32::MAX).take(pairs.len()).collect();
+    let pair = |index: u32| &pairs[index as usize];
+    order.sort_unstable_by(|&a, &b| pair(a).cmp(pair(b)).then(b.cmp(&a)));
+    order.dedup_by(|later, first| pair(*later) == pair(*first));
+    order.sort_unstable();
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(set: &[(&str, &str)]) -> Settings {
+        let get = |key: &str| set.iter().find(|(name, _)| *name == key).map(|(_, value)| (*value).to_owned());
+        Settings::read(get, |key, value| panic!("{key} = {value} is unusable"))
+    }
+
+    #[test]
+    fn each_verb_has_its_table() {
+        let table = |verb| {
+            let rule = decide(&settings(&[]), verb);
+            (rule.when_absent, rule.when_present)
+        };
+        assert_eq!(table(Verb::Toggle), (Effect::Add, Effect::Remove));
+        assert_eq!(table(Verb::Set), (Effect::Add, Effect::Keep));
+        assert_eq!(table(Verb::Clear), (Effect::Keep, Effect::Remove));
+    }
+
+    #[test]
+    fn ten_in_ten_seconds_unless_set_otherwise() {
+        let limit = |set: &[(&str, &str)]| decide(&settings(set), Verb::Toggle).limit;
+        assert_eq!(limit(&[]), Some((10, 10_000)));
+        assert_eq!(limit(&[("limit-burst", "3"), ("limit-period-ms", " 60000 ")]), Some((3, 60_000)));
+        assert_eq!(limit(&[("limit-burst", "0")]), None);
+    }
+
+    #[test]
+    fn an_unusable_setting_is_named_and_ignored() {
+        let bad = ["", "ten", "-1", "1.5", "4294967296"];
+        for value in bad {
+            let mut named = Vec::new();
+            let get = |key: &str| (key == "limit-burst").then(|| value.to_owned());
+            let read = Settings::read(get, |key, value| named.push(format!("{key}={value}")));
+            assert_eq!((read, named), (settings(&[]), vec![format!("limit-burst={value}")]));
+        }
+        let mut named = Vec::new();
+        let zero = Settings::read(|_| Some("0".into()), |key, _| named.push(key.to_owned()));
+        assert_eq!(named, ["limit-period-ms", "flush-entries"]);
+        assert_eq!(decide(&zero, Verb::Set).limit, None);
+    }
+
+    #[test]
+    fn a_flush_is_due_by_number_or_by_age() {
+        let default = settings(&[]);
+        let plan = |entries, age| {
+            let plan = plan(&default, entries, age);
+            (plan.flush_now, plan.look_again_ms)
+        };
+        assert_eq!(plan(0, 0), (false, 2_000));
+        assert_eq!(plan(0, 9_000), (false, 2_000));
+        assert_eq!(plan(1, 0), (false, 2_000));
+        assert_eq!(plan(99, 1_999), (false, 1));
+        assert_eq!(plan(100, 0), (true, 2_000));
+        assert_eq!(plan(1, 2_000), (true, 2_000));
+        assert_eq!(plan(u64::MAX, u64::MAX), (true, 2_000));
+    }
+
+    #[test]
+    fn with_no_age_a_flush_is_due_at_once_and_the_host_is_not_kept_spinning() {
+        let eager = settings(&[("flush-age-ms", "0")]);
+        assert_eq!(plan(&eager, 1, 0), Plan { flush_now: true, look_again_ms: 1 });
+        assert_eq!(plan(&eager, 0, 0), Plan { flush_now: false, look_again_ms: 1 });
+    }
+
+    #[test]
+    fn the_last_of_each_pair_survives_in_order() {
+        assert_eq!(coalesce::<i64>(&[]), Vec::<u32>::new());
+        assert_eq!(coalesce(&[(1, "a")]), [0]);
+        assert_eq!(coalesce(&[(1, "a"), (1, "b"), (1, "a"), (2, "a"), (1, "b")]), [2, 3, 4]);
+        assert_eq!(coalesce(&[(1, "a"); 1_000]), [999]);
+        let distinct: Vec<u64> = (0..1_000).rev().collect();
+        assert_eq!(coalesce(&distinct), (0..1_000).collect::<Vec<u32>>());
+    }
+}

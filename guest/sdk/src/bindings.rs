@@ -1,0 +1,69 @@
+//! The only generated bindings, one module per world, and what stands between them and the traits of this crate.
+//!
+//! A guest has no use for this module: it is public because [`export!`](crate::export) expands to paths into it.
+#![allow(unsafe_code, reason = "generated: memory crosses the component's border here")]
+#![allow(missing_docs, reason = "generated from the WIT, which is documented")]
+#![allow(clippy::all, reason = "generated")]
+
+use std::marker::PhantomData;
+
+use crate::{Flush, Toggle};
+
+/// World `toggle-policy`, and the types and imports that all worlds share.
+pub mod toggle {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "toggle-policy",
+        additional_derives: [PartialEq, Eq, PartialOrd, Ord, Hash],
+        pub_export_macro: true,
+        export_macro_name: "export_toggle",
+        default_bindings_module: "weir_policy_sdk::bindings::toggle",
+    });
+}
+
+/// World `flush-policy`.
+pub mod flush {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "flush-policy",
+        with: {
+            "weir:policy/types@0.1.0": crate::bindings::toggle::weir::policy::types,
+            "weir:policy/log@0.1.0": crate::bindings::toggle::weir::policy::log,
+            "weir:policy/config@0.1.0": crate::bindings::toggle::weir::policy::config,
+        },
+        additional_derives: [PartialEq, Eq, PartialOrd, Ord, Hash],
+        pub_export_macro: true,
+        export_macro_name: "export_flush",
+        default_bindings_module: "weir_policy_sdk::bindings::flush",
+    });
+}
+
+/// Stands for a guest's type towards the generated code.
+pub struct Exported<Policy>(PhantomData<Policy>);
+
+impl<Policy: Toggle + 'static> toggle::exports::weir::policy::toggle::Guest for Exported<Policy> {
+    fn decide(kind: String, now_ms: u64, batch: Vec<crate::Intent>) -> Vec<crate::Rule> {
+        report_panics();
+        Policy::decide(&kind, now_ms, &batch)
+    }
+}
+
+impl<Policy: Flush + 'static> flush::exports::weir::policy::flush::Guest for Exported<Policy> {
+    fn plan(kind: String, now_ms: u64, backlog: crate::Backlog) -> crate::FlushPlan {
+        report_panics();
+        Policy::plan(&kind, now_ms, &backlog)
+    }
+
+    fn coalesce(kind: String, entries: Vec<crate::Entry>) -> Vec<u32> {
+        report_panics();
+        Policy::coalesce(&kind, &entries)
+    }
+}
+
+/// Sends the message of a panic to the host's log: without it the host sees only that the module trapped.
+fn report_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        std::panic::set_hook(Box::new(|panic| crate::log(crate::Level::Error, &panic.to_string())));
+    });
+}
