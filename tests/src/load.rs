@@ -268,3 +268,35 @@ async fn answer(
         _ => Err(named()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::services::temporary_directory;
+    use crate::stand::{add_targets, create_tables};
+
+    #[tokio::test]
+    async fn a_ledger_finds_what_is_lost_and_what_is_doubled() {
+        let directory = temporary_directory("ledger");
+        let database = Database::connect(&format!("sqlite://{}", directory.path().join("feed.db").display())).await;
+        create_tables(&database, "").await;
+        add_targets(&database, 2).await;
+        database
+            .script(
+                "INSERT INTO feed_like VALUES (1, 1, ''), (1, 3, ''), (1, 9, ''); UPDATE feed SET like_count = 3 WHERE id = 1",
+            )
+            .await;
+        let known = |present| Possible { present, absent: !present };
+        let either = Possible { present: true, absent: true };
+        let pairs = [((1, 1), known(true)), ((1, 2), known(true)), ((1, 3), known(false)), ((1, 4), known(false))];
+        let pairs = pairs.into_iter().chain([((2, 5), either)]).collect();
+        let ledger = Ledger { pairs, acks: 0, unknown: 0, violations: Vec::new() };
+        let difference = ledger.compare(&database).await;
+        assert_eq!(difference.lost, [(1, 2)]);
+        assert_eq!(difference.doubled, [(1, 3), (1, 9)]);
+
+        assert!(database.mismatched_counts().await.unwrap().is_empty());
+        database.script("UPDATE feed SET like_count = 4 WHERE id = 1").await;
+        assert_eq!(database.mismatched_counts().await.unwrap(), [[1, 4, 3]]);
+    }
+}

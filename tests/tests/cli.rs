@@ -114,9 +114,9 @@ fn a_module_that_does_not_fit_is_refused_with_the_reason() {
     let directory = temporary_directory("cli");
     let core = wat::parse_str("(module (func (export \"decide\")))").unwrap();
     let nothing = wat::parse_str("(component)").unwrap();
-    let lacking = wat::parse_str(&toggle_component("", "(instance $toggle)")).unwrap();
-    let signature = wat::parse_str(&toggle_component("", SIGNATURE)).unwrap();
-    let unknown = wat::parse_str(&toggle_component("(import \"wasi:filesystem/types@0.2.0\" (instance))", SIGNATURE));
+    let lacking = wat::parse_str(toggle_component("", "(instance $toggle)")).unwrap();
+    let signature = wat::parse_str(toggle_component("", SIGNATURE)).unwrap();
+    let unknown = wat::parse_str(toggle_component("(import \"wasi:filesystem/types@0.2.0\" (instance))", SIGNATURE));
     let cases: [(&str, Vec<u8>, &str); 6] = [
         ("text.wasm", b"this is no module".to_vec(), "component"),
         ("core.wasm", core, "component"),
