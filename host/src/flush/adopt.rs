@@ -65,7 +65,8 @@ impl Worker {
             checkpoint = checkpoint.position,
             "the journal has lost entries that SQL has committed; its state is read from SQL again");
         let (kind, store) = (&self.parts.kind, &self.parts.store);
-        store.trim(kind, head.partition, head.incarnation, checkpoint.position, &[], &[]).await?;
+        let committed = checkpoint.position.min(head.last);
+        store.trim(kind, head.partition, head.incarnation, committed, &[], &[]).await?;
         let head = store.reset(kind, head.partition, head.incarnation).await?;
         self.adopt_life(head).await
     }
