@@ -64,9 +64,9 @@ pub struct FlushStatus {
     /// The kind.
     pub kind: String,
     /// Changes in the journal that SQL has not committed.
-    pub entries: u64,
+    pub backlog_entries: u64,
     /// Their size, in bytes.
-    pub bytes: u64,
+    pub backlog_bytes: u64,
     /// Age of the oldest, in milliseconds.
     pub oldest_age_ms: u64,
     /// Whether this host holds the lease.
@@ -192,8 +192,8 @@ impl Flusher {
     pub fn status(&self) -> FlushStatus {
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let backlog = self.watch.backlog();
-        status.entries = backlog.entries;
-        status.bytes = backlog.bytes;
+        status.backlog_entries = backlog.entries;
+        status.backlog_bytes = backlog.bytes;
         status.oldest_age_ms = backlog.oldest_age_ms(self.clock.now_ms());
         status
     }

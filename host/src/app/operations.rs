@@ -147,11 +147,11 @@ impl Desk {
         let bounds = &self.app.config.journal;
         let mut checks = Vec::new();
         for status in self.app.flush_statuses() {
-            let full = status.entries >= bounds.backlog_entries_max || status.bytes >= bounds.backlog_bytes_max;
+            let full = status.backlog_entries >= bounds.backlog_entries_max || status.backlog_bytes >= bounds.backlog_bytes_max;
             let detail = match &status.last_error {
                 Some(error) => error.clone(),
                 None if full => "the journal is full".into(),
-                None => format!("{} changes wait", status.entries),
+                None => format!("{} changes wait", status.backlog_entries),
             };
             checks.push(Check { name: format!("flush:{}", status.kind), ready: !full && !status.stuck, detail });
         }
