@@ -5,7 +5,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime};
 
 use rustix::process::Signal;
 use weir::config::Config;
@@ -55,13 +56,32 @@ pub struct Host {
     starts: u32,
 }
 
-/// The `weir` binary that belongs to this test executable.
+/// The `weir` binary that belongs to this test executable. `cargo test` does not build it: panics when it is missing
+/// or older than the sources, so that no test proves anything about another binary.
 pub fn weir_binary() -> PathBuf {
-    let test = std::env::current_exe().expect("the path of this executable");
-    let profile = test.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
-    let binary = profile.join("weir");
-    assert!(binary.is_file(), "{} is missing: run `cargo build -p weir` first, or use tests/run", binary.display());
-    binary
+    static CHECKED: OnceLock<PathBuf> = OnceLock::new();
+    let find = || {
+        let test = std::env::current_exe().expect("the path of this executable");
+        let profile = test.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
+        let binary = profile.join("weir");
+        let hint = "run `cargo build --workspace` first, or use tests/run";
+        assert!(binary.is_file(), "{} is missing: {hint}", binary.display());
+        let built = binary.metadata().and_then(|found| found.modified()).expect("the time of the binary");
+        let newest = newest_change(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/src"));
+        assert!(newest <= built, "{} is older than host/src: {hint}", binary.display());
+        binary
+    };
+    CHECKED.get_or_init(find).clone()
+}
+
+fn newest_change(directory: &Path) -> SystemTime {
+    let entries = fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let change = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(found) if found.is_dir() => newest_change(&entry.path()),
+        Ok(found) => found.modified().expect("the time of a source file"),
+        Err(_) => SystemTime::UNIX_EPOCH,
+    };
+    entries.flatten().map(change).max().unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 /// Runs the `weir` binary to its end in `directory`.
@@ -121,6 +141,14 @@ impl Host {
         }
     }
 
+    /// The configuration file that it was started with; `None` for the demo.
+    pub fn config_path(&self) -> Option<PathBuf> {
+        match self.config {
+            HostConfig::Demo => None,
+            HostConfig::Text(_) => Some(self.directory.join(format!("weir-{}.toml", self.listen.port()))),
+        }
+    }
+
     fn stdout_path(&self) -> PathBuf {
         self.directory.join(format!("host-{}-{}.out", self.listen.port(), self.starts))
     }
@@ -133,13 +161,9 @@ impl Host {
         self.starts += 1;
         let mut command = Command::new(weir_binary());
         command.current_dir(&self.directory).arg("serve");
-        match &self.config {
-            HostConfig::Demo => {}
-            HostConfig::Text(text) => {
-                let path = self.directory.join(format!("weir-{}.toml", self.listen.port()));
-                fs::write(&path, text).expect("the configuration file");
-                command.arg("--config").arg(path);
-            }
+        if let (HostConfig::Text(text), Some(path)) = (&self.config, self.config_path()) {
+            fs::write(&path, text).expect("the configuration file");
+            command.arg("--config").arg(path);
         }
         command
             .args(["--listen", &self.listen.to_string(), "--admin-listen", &self.admin_listen.to_string()])

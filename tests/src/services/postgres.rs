@@ -150,10 +150,10 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            if let Some(process) = &self.process {
-                eprintln!("{}", process.log_tail());
-            }
+        if std::thread::panicking()
+            && let Some(process) = &self.process
+        {
+            eprintln!("{}", process.log_tail());
         }
         self.kill();
     }

@@ -122,7 +122,10 @@ impl Redis {
     pub fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let client = redis::Client::open(self.url()).unwrap();
         let mut connection = client.get_connection().unwrap();
-        redis::cmd(words[0]).arg(&words[1..]).query(&mut connection).unwrap_or_else(|error| panic!("{words:?}: {error}"))
+        redis::cmd(words[0])
+            .arg(&words[1..])
+            .query(&mut connection)
+            .unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 }
 
