@@ -334,3 +334,50 @@ impl Store for EmbeddedStore {
         self.partitions
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{LoadedState, TargetLoad};
+
+    fn keys(store: &EmbeddedStore) -> usize {
+        let spaces = [Space::Targets, Space::Members, Space::Outcomes, Space::Expiry];
+        spaces.iter().map(|&space| store.spaces.of(space).len().unwrap()).sum()
+    }
+
+    async fn load(store: &EmbeddedStore, target: i64, members: i64, now_ms: u64) {
+        let target = Id::Int(target);
+        let partition = crate::model::partition_of(&target, 1);
+        let head = store.heads("k", &[partition]).await.unwrap()[0];
+        let state = LoadedState::Whole((0..members).map(|actor| (Id::Int(actor), 7)).collect());
+        let (incarnation, position) = (head.incarnation, head.flushed);
+        let targets = vec![TargetLoad { target, state }];
+        let hydration = Hydration { partition, incarnation, position, targets, pairs: vec![], now_ms };
+        assert_eq!(store.hydrate("k", vec![hydration]).await.unwrap(), vec![Hydrated::Accepted]);
+    }
+
+    #[tokio::test]
+    async fn what_expired_is_swept_from_the_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store");
+        let store = EmbeddedStore::open(&StoreConfig { path, partitions: 1, state_ttl_s: 1, ..StoreConfig::default() });
+        let store = store.unwrap();
+        let mut now_ms = 1_800_000_000_000;
+        for target in 0..3 {
+            load(&store, target, 3_000, now_ms).await;
+        }
+        assert!(keys(&store) > 18_000);
+        // The sweeper works after each write, on what had expired by then.
+        for _ in 0..4 {
+            now_ms += 2_000;
+            load(&store, 77, 1, now_ms).await;
+        }
+        for _ in 0..2_000 {
+            if keys(&store) < 10 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{} keys are left", keys(&store));
+    }
+}

@@ -1,0 +1,88 @@
+//! The contract of the store, run against both implementations: the embedded one on a real directory, the other on a
+//! real Redis.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+#[path = "store_conformance/embedded_only.rs"]
+mod embedded_only;
+#[path = "store_conformance/journal.rs"]
+mod journal;
+#[path = "store_conformance/life.rs"]
+mod life;
+#[path = "store_conformance/redis_only.rs"]
+mod redis_only;
+#[path = "store_conformance/stand.rs"]
+mod stand;
+#[path = "store_conformance/state.rs"]
+mod state;
+#[path = "store_conformance/toggles.rs"]
+mod toggles;
+#[path = "store_conformance/together.rs"]
+mod together;
+
+/// Makes `embedded::name` and `redis::name` of each function that takes a backend.
+macro_rules! on_both {
+    ($($room:ident::$name:ident),* $(,)?) => {
+        mod embedded {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$room::$name::<super::stand::Embedded>().await;
+            })*
+        }
+        mod redis {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$room::$name::<super::stand::OnRedis>().await;
+            })*
+        }
+    };
+}
+
+on_both! {
+    state::a_target_is_cold_until_it_is_loaded,
+    state::a_loaded_target_answers_for_sql,
+    state::a_missing_target_is_refused_and_forgotten_after_its_ttl,
+    state::a_load_must_be_of_this_incarnation,
+    state::a_load_must_not_be_older_than_the_trim_point,
+    state::a_load_must_not_be_older_than_the_floor,
+    state::what_is_known_is_not_loaded_over,
+    state::a_large_load_is_taken_whole,
+    state::a_huge_target_knows_only_the_pairs_it_was_told,
+    state::a_huge_target_lists_only_what_sql_may_not_hold,
+    state::known_pairs_of_a_huge_target_are_bounded,
+    state::members_come_newest_first_in_pages,
+    state::ids_of_every_type_are_read_back,
+    state::a_clean_target_expires_and_a_dirty_one_does_not,
+    toggles::rules_are_evaluated_against_the_state,
+    toggles::each_operation_sees_those_before_it,
+    toggles::positions_say_where_an_answer_lies,
+    toggles::a_limit_lets_its_burst_pass_and_refills,
+    toggles::what_is_refused_does_not_count,
+    toggles::limits_are_per_target_and_actor,
+    toggles::an_idempotency_key_answers_the_first_outcome_again,
+    toggles::an_idempotency_key_belongs_to_one_request,
+    toggles::only_evaluated_outcomes_are_remembered,
+    toggles::an_idempotency_key_is_forgotten_after_its_ttl,
+    toggles::a_batch_of_thousands_is_one_step,
+    journal::a_batch_is_one_entry_per_partition,
+    journal::the_journal_is_read_in_pages,
+    journal::the_backlog_is_what_waits,
+    journal::a_trim_of_another_life_or_an_older_place_does_nothing,
+    journal::a_journal_of_another_life_says_so,
+    journal::a_position_that_is_no_entry_is_a_rewind,
+    journal::an_invalid_target_becomes_cold,
+    journal::an_invalid_target_with_newer_entries_becomes_cold_when_clean,
+    life::heads_are_made_once,
+    life::kinds_do_not_meet,
+    life::lost_data_is_a_new_life,
+    life::a_reset_starts_a_new_life_and_keeps_the_journal,
+    life::a_reset_of_an_empty_journal_can_be_loaded_at_once,
+    life::wiped_state_is_loaded_again_after_the_flush,
+    life::what_was_acknowledged_survives_a_crash,
+    life::another_number_of_partitions_is_refused,
+    life::one_owner_holds_the_lease,
+    life::explain_tells_state_head_and_journal,
+    life::the_store_says_what_survives,
+    together::concurrent_toggles_of_one_pair_are_counted_exactly,
+    together::random_histories_end_in_the_same_sql,
+}

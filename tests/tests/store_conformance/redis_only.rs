@@ -1,0 +1,241 @@
+//! What only the Redis store promises: it refuses what would lose data, and lives through a Redis that comes and goes.
+
+use std::time::Duration;
+
+use weir::config::{StoreConfig, StoreType};
+use weir::model::{Id, Incarnation};
+use weir::store::redis::RedisStore;
+use weir::store::{JournalRead, ReadResult, Store, StoreError, ToggleResult};
+use weir_tests::services::{AppendFsync, RedisOptions, free_port};
+
+use crate::stand::{Backend, KIND, OnRedis, Sql, Stand, TOGGLE, known, limited, op, state};
+
+async fn refused(config: &StoreConfig) -> String {
+    match RedisStore::connect(config).await {
+        Err(StoreError::Misconfigured(message)) => message,
+        Err(other) => panic!("{other:?}"),
+        Ok(_) => panic!("it was accepted"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_evicting_redis_is_refused() {
+    for policy in ["allkeys-lru", "volatile-ttl"] {
+        let (redis, config) = OnRedis::with(RedisOptions { maxmemory_policy: policy, ..RedisOptions::default() });
+        let message = refused(&config).await;
+        assert!(message.contains(policy) && message.contains("CONFIG SET maxmemory-policy noeviction"), "{message}");
+        redis.0.command::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+        assert!(RedisStore::connect(&config).await.is_ok(), "what the message says helps");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_url_is_refused() {
+    for url in ["nonsense", "http://127.0.0.1:1", "rediss://127.0.0.1:6379"] {
+        let config = StoreConfig { store_type: StoreType::Redis, url: url.into(), ..StoreConfig::default() };
+        assert!(refused(&config).await.contains("store.url"), "{url}");
+    }
+    let (redis, mut config) = OnRedis::start();
+    redis.0.command::<()>(&["CONFIG", "SET", "requirepass", "secret-of-redis"]);
+    assert!(refused(&config).await.contains("store.url"), "no password");
+    config.url = config.url.replace("redis://", "redis://:wrong@");
+    assert!(refused(&config).await.contains("store.url"), "a wrong one");
+    config.url = config.url.replace(":wrong@", ":secret-of-redis@");
+    RedisStore::connect(&config).await.unwrap().ping().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_durability_is_what_redis_says() {
+    for (append_fsync, mode) in
+        [(AppendFsync::Always, "aof-always"), (AppendFsync::EverySec, "aof-everysec"), (AppendFsync::Off, "none")]
+    {
+        let (redis, config) = OnRedis::with(RedisOptions { append_fsync, ..RedisOptions::default() });
+        let store = RedisStore::connect(&config).await.unwrap();
+        assert_eq!(store.durability().mode, mode);
+        assert_eq!(store.durability().survives_power_loss, mode == "aof-always");
+        if mode == "none" {
+            redis.0.command::<()>(&["CONFIG", "SET", "save", "3600 1"]);
+            assert_eq!(RedisStore::connect(&config).await.unwrap().durability().mode, "rdb-only");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_is_away_at_the_start_is_found_when_it_comes() {
+    let (mut redis, config) = OnRedis::start();
+    redis.0.kill();
+    let store = RedisStore::connect(&config).await.unwrap();
+    assert!(matches!(store.ping().await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.heads(KIND, &[0]).await, Err(StoreError::Unavailable(_))), "nothing was sent");
+    assert_eq!(store.durability().mode, "unknown");
+    redis.0.restart();
+    let stand = Stand::<OnRedis>::on(redis, config, |_| {}).await;
+    stand.until("the store finds it", async || store.ping().await.is_ok()).await;
+    store.heads(KIND, &[0]).await.unwrap();
+    assert_eq!(store.durability().mode, "aof-always");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_comes_back_is_used_again() {
+    let mut stand = Stand::<OnRedis>::new().await;
+    stand.load_whole(1, &[]).await;
+    stand.done(1, 2).await;
+    for _ in 0..2 {
+        stand.backend.0.kill();
+        let away = stand.store().ping().await;
+        assert!(matches!(away, Err(StoreError::Unavailable(_))), "{away:?}");
+        stand
+            .until("the loss is noticed", async || {
+                matches!(stand.try_toggle(vec![op(1, 3, TOGGLE)]).await, Err(StoreError::Unavailable(_)))
+            })
+            .await;
+        assert!(matches!(
+            stand.store().read(KIND, stand.now_ms(), &[(Id::Int(1), None)]).await,
+            Err(StoreError::Unavailable(_))
+        ));
+        stand.backend.0.restart();
+        stand.until("it is found again", async || stand.store().ping().await.is_ok()).await;
+        assert_eq!(stand.read(1, 2).await, known(true, 1), "nothing was lost, nothing was done meanwhile");
+    }
+    assert_eq!(stand.done(1, 3).await.state, state(true, 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_does_not_answer_leaves_the_outcome_unknown() {
+    let stand = Stand::<OnRedis>::tuned(|config| config.response_timeout_ms = 300).await;
+    stand.load_whole(1, &[]).await;
+    stand.backend.0.stop_signal();
+    let unknown = stand.try_toggle(vec![op(1, 2, TOGGLE)]).await;
+    assert!(matches!(unknown, Err(StoreError::OutcomeUnknown(_))), "{unknown:?}");
+    let next = stand.try_toggle(vec![op(1, 3, TOGGLE)]).await;
+    assert!(matches!(next, Err(StoreError::Unavailable(_))), "nothing is sent after it: {next:?}");
+    let read = stand.store().read(KIND, stand.now_ms(), &[(Id::Int(1), None)]).await;
+    assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
+    stand.backend.0.cont();
+    stand.until("it is found again", async || stand.store().ping().await.is_ok()).await;
+    stand.until("what was sent has run, once", async || stand.read(1, 2).await == known(true, 1)).await;
+    assert_eq!(stand.read(1, 3).await, known(false, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_lost_answer_does_not_keep_the_others_waiting() {
+    let stand = Stand::<OnRedis>::tuned(|config| config.response_timeout_ms = 300).await;
+    stand.load_whole(1, &[]).await;
+    stand.backend.0.stop_signal();
+    let callers: Vec<_> = (0..50)
+        .map(|_| {
+            let store = std::sync::Arc::clone(stand.store());
+            tokio::spawn(async move { store.ping().await })
+        })
+        .collect();
+    // Each waits for one answer and at most one attempt to connect, not for those of the others.
+    let all = async {
+        for caller in callers {
+            assert!(caller.await.unwrap().is_err());
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), all).await.expect("callers queue up behind each other");
+    stand.backend.0.cont();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flushed_scripts_are_loaded_again() {
+    let stand = Stand::<OnRedis>::new().await;
+    stand.load_whole(1, &[]).await;
+    stand.done(1, 2).await;
+    stand.backend.0.command::<()>(&["SCRIPT", "FLUSH"]);
+    assert_eq!(stand.done(1, 3).await.state, state(true, 2));
+    assert_eq!(stand.read(1, 2).await, known(true, 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flushed_redis_is_a_new_life_under_the_same_connection() {
+    let stand = Stand::<OnRedis>::tuned(|config| config.partitions = 1).await;
+    stand.load_whole(1, &[]).await;
+    stand.done(1, 2).await;
+    let before = stand.head(0).await;
+    stand.backend.0.command::<()>(&["FLUSHALL"]);
+    assert_eq!(stand.one(op(1, 2, TOGGLE)).await, ToggleResult::ColdTarget);
+    let after = stand.head(0).await;
+    assert!(after.incarnation > before.incarnation && after.last == 0);
+    let read = stand.store().read_journal(KIND, 0, before.incarnation, before.last, 10).await.unwrap();
+    assert_eq!(read, JournalRead::OtherIncarnation(after));
+    let recorded: Option<u16> = stand.backend.0.command(&["HGET", "weir:format", "partitions"]);
+    assert_eq!(recorded, Some(1), "written again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_redis_refuses_toggles_and_lets_the_journal_drain() {
+    let stand = Stand::<OnRedis>::tuned(|config| config.partitions = 1).await;
+    for target in [1, 2] {
+        stand.load_whole(target, &[]).await;
+    }
+    stand.done(1, 2).await;
+    let before = stand.head(0).await;
+    stand.backend.0.command::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
+    let full = stand.try_toggle(vec![op(1, 2, TOGGLE), op(2, 2, limited(1, 9_000))]).await;
+    assert!(matches!(full, Err(StoreError::Refused(_))), "{full:?}");
+    assert_eq!(stand.read(1, 2).await, known(true, 1), "nothing was done");
+    assert_eq!(stand.head(0).await, before);
+    let mut sql = Sql::default();
+    stand.flush(&mut sql).await;
+    assert_eq!(sql.members(&Id::Int(1)).len(), 1);
+    assert_eq!(stand.head(0).await.backlog.entries, 0);
+    assert!(stand.store().lease(KIND, "a", 1_000).await.unwrap());
+    stand.backend.0.command::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
+    assert_eq!(stand.done(1, 2).await.state, state(false, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_refuses_writes() {
+    let stand = Stand::<OnRedis>::new().await;
+    stand.load_whole(1, &[]).await;
+    stand.backend.0.command::<()>(&["REPLICAOF", "127.0.0.1", &free_port().to_string()]);
+    let refused = stand.try_toggle(vec![op(1, 2, TOGGLE)]).await;
+    assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+    stand.backend.0.command::<()>(&["REPLICAOF", "NO", "ONE"]);
+    assert_eq!(stand.done(1, 2).await.state, state(true, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_weir_did_not_write_is_damage_and_left_alone() {
+    let stand = Stand::<OnRedis>::tuned(|config| config.partitions = 1).await;
+    for target in [1, 2] {
+        stand.load_whole(target, &[]).await;
+    }
+    stand.backend.0.command::<()>(&["SET", "weir:{feed-like:0}:m:2", "x"]);
+    let damaged = stand.try_toggle(vec![op(1, 2, TOGGLE), op(2, 2, TOGGLE)]).await;
+    assert!(matches!(damaged, Err(StoreError::Damaged(_))), "{damaged:?}");
+    assert_eq!(stand.read(1, 2).await, known(false, 0), "the whole batch was not done");
+    stand.backend.0.command::<()>(&["SET", "weir:{feed-like:0}:t:2", "x"]);
+    assert_eq!(stand.read(2, 2).await, ReadResult::ColdTarget, "a record of no life is no record");
+    stand.done(1, 2).await;
+    let head = stand.head(0).await;
+    stand.backend.0.command::<()>(&["DEL", "weir:{feed-like:0}:j"]);
+    let lost = stand.store().read_journal(KIND, 0, head.incarnation, 0, 10).await;
+    assert!(matches!(lost, Err(StoreError::Damaged(_))), "{lost:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_that_is_gone_while_its_journal_is_not_is_damage() {
+    let stand = Stand::<OnRedis>::tuned(|config| config.partitions = 1).await;
+    stand.load_whole(1, &[]).await;
+    stand.done(1, 2).await;
+    stand.backend.0.command::<()>(&["DEL", "weir:{feed-like:0}:x"]);
+    let damaged = stand.try_toggle(vec![op(1, 2, TOGGLE)]).await;
+    assert!(matches!(damaged, Err(StoreError::Damaged(_))), "{damaged:?}");
+    let damaged = stand.store().reset(KIND, 0, Incarnation::fresh()).await;
+    assert!(matches!(damaged, Err(StoreError::Damaged(_))), "{damaged:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hosts_share_one_state() {
+    let stand = Stand::<OnRedis>::new().await;
+    stand.load_whole(1, &[]).await;
+    let other = RedisStore::connect(&stand.config).await.unwrap();
+    stand.done(1, 2).await;
+    let read = other.read(KIND, stand.now_ms(), &[(Id::Int(1), Some(Id::Int(2)))]).await.unwrap();
+    assert_eq!(read, vec![known(true, 1)]);
+    assert!(stand.store().lease(KIND, "one", 60_000).await.unwrap());
+    assert!(!other.lease(KIND, "two", 60_000).await.unwrap());
+}

@@ -1,0 +1,312 @@
+//! A store to test, on a real server or a real disk, with a hand-moved clock and a little SQL in memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use weir::config::{StoreConfig, StoreType};
+use weir::model::{
+    Action, Digest, Effect, Id, Incarnation, PairState, Partition, Position, RateLimit, ToggleChange, ToggleRule,
+    partition_of,
+};
+use weir::store::{
+    Head, Hydrated, Hydration, Idempotency, JournalRead, LoadedState, PairLoad, ReadResult, Store, StoreError,
+    TargetLoad, ToggleBatch, ToggleOp, ToggleOutcome, ToggleResult,
+};
+use weir_tests::services::{Redis, RedisOptions, temporary_directory};
+
+/// The kind that most tests use.
+pub const KIND: &str = "feed-like";
+/// Where the clock starts.
+pub const START_MS: u64 = 1_800_000_000_000;
+/// The module that decides.
+pub const DIGEST: Digest = Digest([0xd1; 32]);
+/// Present becomes absent and the other way round.
+pub const TOGGLE: ToggleRule =
+    ToggleRule { when_absent: Effect::Add, when_present: Effect::Remove, limit: None };
+
+/// Where a store keeps its data.
+pub trait Backend: Send + Sync + Sized {
+    /// Starts what it needs, and says how to configure a store on it.
+    fn start() -> (Self, StoreConfig);
+    /// The data is lost. The store is closed meanwhile where it must be.
+    fn lose_all(&mut self);
+    /// The power goes and comes back.
+    fn crash(&mut self);
+}
+
+/// A directory.
+pub struct Embedded(pub TempDir);
+
+impl Backend for Embedded {
+    fn start() -> (Self, StoreConfig) {
+        let directory = temporary_directory("store");
+        let config = StoreConfig { path: directory.path().join("store"), ..StoreConfig::default() };
+        (Self(directory), config)
+    }
+
+    fn lose_all(&mut self) {
+        std::fs::remove_dir_all(self.0.path().join("store")).unwrap();
+    }
+
+    fn crash(&mut self) {}
+}
+
+/// A Redis with `appendfsync always`.
+pub struct OnRedis(pub Redis);
+
+impl OnRedis {
+    /// On a Redis with these options.
+    pub fn with(options: RedisOptions) -> (Self, StoreConfig) {
+        let redis = Redis::start(options);
+        let config = StoreConfig { store_type: StoreType::Redis, url: redis.url(), ..StoreConfig::default() };
+        (Self(redis), config)
+    }
+}
+
+impl Backend for OnRedis {
+    fn start() -> (Self, StoreConfig) {
+        Self::with(RedisOptions::default())
+    }
+
+    fn lose_all(&mut self) {
+        self.0.command::<()>(&["FLUSHALL"]);
+    }
+
+    fn crash(&mut self) {
+        self.0.restart();
+    }
+}
+
+/// A store under test.
+pub struct Stand<B> {
+    pub backend: B,
+    pub config: StoreConfig,
+    store: Option<Arc<dyn Store>>,
+    now_ms: AtomicU64,
+}
+
+impl<B: Backend> Stand<B> {
+    pub async fn new() -> Self {
+        Self::tuned(|_| {}).await
+    }
+
+    pub async fn tuned(tune: impl FnOnce(&mut StoreConfig)) -> Self {
+        let (backend, config) = B::start();
+        Self::on(backend, config, tune).await
+    }
+
+    pub async fn on(backend: B, mut config: StoreConfig, tune: impl FnOnce(&mut StoreConfig)) -> Self {
+        config.response_timeout_ms = 10_000;
+        tune(&mut config);
+        let mut stand = Self { backend, config, store: None, now_ms: AtomicU64::new(START_MS) };
+        stand.open().await;
+        stand
+    }
+
+    pub fn store(&self) -> &Arc<dyn Store> {
+        self.store.as_ref().unwrap()
+    }
+
+    pub fn close(&mut self) {
+        self.store = None;
+    }
+
+    pub async fn open(&mut self) {
+        self.store = Some(weir::store::open(&self.config).await.unwrap());
+    }
+
+    /// The power goes and comes back, and the host starts again.
+    pub async fn crash(&mut self) {
+        self.close();
+        self.backend.crash();
+        self.open().await;
+    }
+
+    /// The data is lost.
+    pub async fn lose_all(&mut self) {
+        self.close();
+        self.backend.lose_all();
+        self.open().await;
+    }
+
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms.load(Ordering::SeqCst)
+    }
+
+    pub fn advance_ms(&self, ms: u64) {
+        self.now_ms.fetch_add(ms, Ordering::SeqCst);
+    }
+
+    pub fn partition(&self, target: i64) -> Partition {
+        partition_of(&Id::Int(target), self.config.partitions)
+    }
+
+    pub async fn head(&self, partition: Partition) -> Head {
+        self.store().heads(KIND, &[partition]).await.unwrap()[0]
+    }
+
+    pub async fn try_toggle(&self, ops: Vec<ToggleOp>) -> Result<Vec<ToggleResult>, StoreError> {
+        let batch = ToggleBatch { digest: DIGEST, now_ms: self.now_ms(), ops };
+        self.store().toggle(KIND, batch).await.map(|commit| commit.results)
+    }
+
+    pub async fn toggle(&self, ops: Vec<ToggleOp>) -> Vec<ToggleResult> {
+        self.try_toggle(ops).await.unwrap()
+    }
+
+    pub async fn one(&self, op: ToggleOp) -> ToggleResult {
+        self.toggle(vec![op]).await.remove(0)
+    }
+
+    /// Toggles one pair, which must be evaluated.
+    pub async fn done(&self, target: i64, actor: i64) -> ToggleOutcome {
+        outcome(&self.one(op(target, actor, TOGGLE)).await)
+    }
+
+    pub async fn read(&self, target: i64, actor: i64) -> ReadResult {
+        let pair = (Id::Int(target), Some(Id::Int(actor)));
+        self.store().read(KIND, self.now_ms(), &[pair]).await.unwrap().remove(0)
+    }
+
+    /// What SQL says of targets, as of the newest checkpoint there can be.
+    pub async fn load(&self, loads: Vec<(i64, LoadedState)>) {
+        for (target, state) in loads {
+            let partition = self.partition(target);
+            let load = TargetLoad { target: Id::Int(target), state };
+            assert_eq!(self.hydrate(partition, vec![load], vec![]).await, Hydrated::Accepted, "target {target}");
+        }
+    }
+
+    /// Loads a target with these members, each added at its own number.
+    pub async fn load_whole(&self, target: i64, members: &[i64]) {
+        let members = members.iter().map(|&actor| (Id::Int(actor), actor.unsigned_abs())).collect();
+        self.load(vec![(target, LoadedState::Whole(members))]).await;
+    }
+
+    pub async fn load_pair(&self, target: i64, actor: i64, since_ms: Option<u64>) {
+        let pair = PairLoad { target: Id::Int(target), actor: Id::Int(actor), present_since_ms: since_ms };
+        assert_eq!(self.hydrate(self.partition(target), vec![], vec![pair]).await, Hydrated::Accepted);
+    }
+
+    /// Hydrates as of the checkpoint at `flushed`.
+    pub async fn hydrate(&self, partition: Partition, targets: Vec<TargetLoad>, pairs: Vec<PairLoad>) -> Hydrated {
+        let head = self.head(partition).await;
+        self.hydrate_at(partition, (head.incarnation, head.flushed), targets, pairs).await
+    }
+
+    pub async fn hydrate_at(
+        &self,
+        partition: Partition,
+        (incarnation, position): (Incarnation, Position),
+        targets: Vec<TargetLoad>,
+        pairs: Vec<PairLoad>,
+    ) -> Hydrated {
+        let now_ms = self.now_ms();
+        let hydration = Hydration { partition, incarnation, position, targets, pairs, now_ms };
+        self.store().hydrate(KIND, vec![hydration]).await.unwrap().remove(0)
+    }
+
+    /// Entries above `flushed`, in pages of `changes_max` changes.
+    pub async fn changes(&self, partition: Partition, changes_max: usize) -> Vec<(Position, ToggleChange)> {
+        let head = self.head(partition).await;
+        let (mut position, mut changes) = (head.flushed, Vec::new());
+        loop {
+            let read = self.store().read_journal(KIND, partition, head.incarnation, position, changes_max).await;
+            let JournalRead::Entries(entries) = read.unwrap() else { panic!("the journal must be readable") };
+            let Some(newest) = entries.last() else { return changes };
+            position = newest.position;
+            for entry in entries {
+                assert_eq!(entry.digest, DIGEST);
+                changes.extend(entry.changes.into_iter().map(|change| (entry.position, change)));
+            }
+        }
+    }
+
+    /// Writes all that waits into `sql` and trims it.
+    pub async fn flush(&self, sql: &mut Sql) {
+        for partition in 0..self.config.partitions {
+            self.flush_partition(sql, partition).await;
+        }
+    }
+
+    pub async fn flush_partition(&self, sql: &mut Sql, partition: Partition) {
+        let head = self.head(partition).await;
+        let changes = self.changes(partition, 100).await;
+        let Some((position, _)) = changes.last().cloned() else { return };
+        let touched: BTreeSet<Id> = changes.iter().map(|(_, change)| change.target.clone()).collect();
+        for (_, change) in changes {
+            sql.apply(&change);
+        }
+        let touched: Vec<Id> = touched.into_iter().collect();
+        self.store().trim(KIND, partition, head.incarnation, position, &touched, &[]).await.unwrap();
+    }
+
+    /// Lets time pass until `done` says yes: the hand-moved clock for the embedded store, real time for Redis.
+    pub async fn until(&self, what: &str, mut done: impl AsyncFnMut() -> bool) {
+        for _ in 0..1_200 {
+            if done().await {
+                return;
+            }
+            self.advance_ms(100);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("never: {what}");
+    }
+}
+
+/// What SQL would hold.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Sql(pub BTreeMap<Id, BTreeMap<Id, u64>>);
+
+impl Sql {
+    pub fn apply(&mut self, change: &ToggleChange) {
+        let rows = self.0.entry(change.target.clone()).or_default();
+        match change.action {
+            Action::Add => {
+                rows.entry(change.actor.clone()).or_insert(change.at_ms);
+            }
+            Action::Remove => {
+                rows.remove(&change.actor);
+            }
+        }
+    }
+
+    pub fn members(&self, target: &Id) -> Vec<(Id, u64)> {
+        let rows = self.0.get(target).into_iter().flatten();
+        rows.map(|(actor, since_ms)| (actor.clone(), *since_ms)).collect()
+    }
+}
+
+pub fn op(target: i64, actor: i64, rule: ToggleRule) -> ToggleOp {
+    ToggleOp { target: Id::Int(target), actor: Id::Int(actor), rule, idempotency: None }
+}
+
+pub fn rule(when_absent: Effect, when_present: Effect) -> ToggleRule {
+    ToggleRule { when_absent, when_present, limit: None }
+}
+
+pub fn limited(burst: u32, period_ms: u32) -> ToggleRule {
+    ToggleRule { limit: Some(RateLimit { burst, period_ms }), ..TOGGLE }
+}
+
+pub fn keyed(op: ToggleOp, key: u8, fingerprint: u8) -> ToggleOp {
+    ToggleOp { idempotency: Some(Idempotency { key: [key; 16], fingerprint: [fingerprint; 16] }), ..op }
+}
+
+pub fn outcome(result: &ToggleResult) -> ToggleOutcome {
+    match result {
+        ToggleResult::Done(outcome) => *outcome,
+        other => panic!("not evaluated: {other:?}"),
+    }
+}
+
+pub fn state(active: bool, count: u64) -> PairState {
+    PairState { active, count }
+}
+
+pub fn known(active: bool, count: u64) -> ReadResult {
+    ReadResult::Known(state(active, count))
+}
