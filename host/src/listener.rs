@@ -12,6 +12,11 @@ pub mod problem;
 pub mod text;
 mod wire;
 
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -144,7 +149,9 @@ fn builder(limits: &Limits) -> http1::Builder {
         .max_headers(limits.headers_max)
         .max_header_size(limits.header_bytes_max)
         .max_buf_size(limits.header_bytes_max.max(BUFFER_BYTES_MIN))
-        .half_close(false);
+        // A client may say that it has no more to ask before it reads the answer. And what was begun for one that
+        // went away is finished, not torn off.
+        .half_close(true);
     builder
 }
 
