@@ -1,1 +1,12 @@
-//! placeholder
+//! What the process-level tests of weir stand on: real servers, a client, a database handle, a load with a ledger.
+//!
+//! Nothing here is mocked: [`services`] starts Redis, PostgreSQL, MariaDB and the `weir` binary itself on free
+//! loopback ports, each in a temporary directory. A server that is missing is a failure that says how to get it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test harness fails by panicking")]
+
+pub mod client;
+pub mod database;
+pub mod load;
+pub mod services;
+pub mod stand;

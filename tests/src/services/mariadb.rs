@@ -1,0 +1,125 @@
+//! A MariaDB server.
+
+use std::fs;
+use std::io::Read;
+use std::net::TcpStream;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use sqlx::{Connection, MySqlConnection};
+use tempfile::TempDir;
+
+use super::{Account, Process, find_binary, free_port, run_to_end, temporary_directory};
+
+/// A MariaDB of our own: user `weir` with all rights and no password, TCP on loopback only.
+#[derive(Debug)]
+pub struct MariaDb {
+    process: Option<Process>,
+    account: Option<Account>,
+    port: u16,
+    directory: TempDir,
+    databases: AtomicU32,
+}
+
+impl MariaDb {
+    /// Creates the data directory, starts the server and waits until it answers.
+    pub fn start() -> Self {
+        let directory = temporary_directory("mariadb");
+        let account = Account::first_of(&["mysql", "nobody"]);
+        let mut command = Command::new(find_binary("mariadb-install-db"));
+        Account::apply(account, directory.path(), &mut command);
+        command
+            .args(["--no-defaults", "--skip-test-db", "--auth-root-authentication-method=normal"])
+            .args(["--innodb-log-file-size=16M", "--innodb-flush-log-at-trx-commit=0", "--sync-frm=0"])
+            .arg(format!("--datadir={}", directory.path().join("data").display()));
+        run_to_end(command);
+        fs::write(
+            directory.path().join("init.sql"),
+            "CREATE USER IF NOT EXISTS weir@'127.0.0.1';\nGRANT ALL ON *.* TO weir@'127.0.0.1';\n",
+        )
+        .unwrap();
+        let databases = AtomicU32::new(0);
+        let mut mariadb = Self { process: None, account, port: free_port(), directory, databases };
+        mariadb.restart();
+        mariadb
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// URL of `database`.
+    pub fn url(&self, database: &str) -> String {
+        format!("mysql://weir@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Creates an empty database (`utf8mb4`) and answers its URL.
+    pub async fn create_database(&self) -> String {
+        let name = format!("weir_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        let mut connection = MySqlConnection::connect(&self.url("mysql")).await.unwrap();
+        let statement = format!("CREATE DATABASE {name} CHARACTER SET utf8mb4");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        self.url(&name)
+    }
+
+    /// Whether the server runs (it may be stopped by a signal).
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Ends it with SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// Starts it again, on the same port and directory; ends it first when it still runs. Waits for the recovery.
+    pub fn restart(&mut self) {
+        self.kill();
+        let mut command = Command::new(find_binary("mariadbd"));
+        Account::apply(self.account, self.directory.path(), &mut command);
+        let path = |name: &str| self.directory.path().join(name).display().to_string();
+        command
+            .args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve", "--skip-log-bin"])
+            .args(["--innodb-flush-log-at-trx-commit=1", "--innodb-buffer-pool-size=64M"])
+            .arg("--innodb-log-file-size=16M")
+            .arg(format!("--port={}", self.port))
+            .arg(format!("--datadir={}", path("data")))
+            .arg(format!("--socket={}", path("socket")))
+            .arg(format!("--pid-file={}", path("pid")))
+            .arg(format!("--tmpdir={}", self.directory.path().display()))
+            .arg(format!("--init-file={}", path("init.sql")));
+        let log = self.directory.path().join("mariadb.log");
+        let mut process = Process::spawn("mariadbd", command, &log, &log, Some(self.directory.path()));
+        let port = self.port;
+        process.wait_ready(|| answers(port));
+        self.process = Some(process);
+    }
+
+    /// Stops it in its tracks (SIGSTOP).
+    pub fn stop_signal(&self) {
+        self.process.as_ref().expect("a running mariadbd").signal(Signal::STOP);
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn cont(&self) {
+        self.process.as_ref().expect("a running mariadbd").signal(Signal::CONT);
+    }
+}
+
+/// Whether a MariaDB on `port` greets with protocol 10.
+fn answers(port: u16) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        let mut greeting = [0; 5];
+        stream.read_exact(&mut greeting)?;
+        Ok(greeting[4] == 10)
+    };
+    ask().unwrap_or(false)
+}

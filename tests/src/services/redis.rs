@@ -1,0 +1,143 @@
+//! A `redis-server`.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use super::{Process, find_binary, free_port, temporary_directory};
+
+/// When Redis calls fdatasync on its append-only file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AppendFsync {
+    /// Before each answer.
+    #[default]
+    Always,
+    /// Once a second.
+    EverySec,
+    /// There is no append-only file: a killed Redis starts empty.
+    Off,
+}
+
+/// How the Redis is configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisOptions {
+    /// The append-only file.
+    pub append_fsync: AppendFsync,
+    /// `maxmemory-policy`; weir accepts only `noeviction`.
+    pub maxmemory_policy: &'static str,
+    /// `maxmemory`, such as `64mb`; `0` is without a limit.
+    pub maxmemory: &'static str,
+}
+
+impl Default for RedisOptions {
+    fn default() -> Self {
+        Self { append_fsync: AppendFsync::Always, maxmemory_policy: "noeviction", maxmemory: "0" }
+    }
+}
+
+/// A Redis of our own.
+#[derive(Debug)]
+pub struct Redis {
+    process: Option<Process>,
+    options: RedisOptions,
+    port: u16,
+    directory: TempDir,
+}
+
+impl Redis {
+    /// Starts one and waits until it answers.
+    pub fn start(options: RedisOptions) -> Self {
+        let mut redis = Self { process: None, options, port: free_port(), directory: temporary_directory("redis") };
+        redis.restart();
+        redis
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// URL of database 0.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// URL of database `number`, 0 to 15, for tests that share one server.
+    pub fn url_of_database(&self, number: u8) -> String {
+        format!("{}/{number}", self.url())
+    }
+
+    /// Whether the process runs (it may be stopped by a signal).
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Ends it with SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// Starts it again, on the same port and directory; ends it first when it still runs.
+    pub fn restart(&mut self) {
+        self.kill();
+        let mut command = Command::new(find_binary("redis-server"));
+        let (append_only, append_fsync) = match self.options.append_fsync {
+            AppendFsync::Always => ("yes", "always"),
+            AppendFsync::EverySec => ("yes", "everysec"),
+            AppendFsync::Off => ("no", "everysec"),
+        };
+        command
+            .current_dir(self.directory.path())
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"])
+            .args(["--appendonly", append_only, "--appendfsync", append_fsync])
+            .args(["--maxmemory", self.options.maxmemory, "--maxmemory-policy", self.options.maxmemory_policy]);
+        let log = self.directory.path().join("redis.log");
+        let mut process = Process::spawn("redis-server", command, &log, &log, Some(self.directory.path()));
+        let port = self.port;
+        process.wait_ready(|| answers(port));
+        self.process = Some(process);
+    }
+
+    /// Stops it in its tracks (SIGSTOP): connections stay open, nothing answers.
+    pub fn stop_signal(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn cont(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        self.process.as_ref().expect("a running redis-server").signal(signal);
+    }
+
+    /// Runs one command, such as `["FLUSHALL"]`, in database 0.
+    pub fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let client = redis::Client::open(self.url()).unwrap();
+        let mut connection = client.get_connection().unwrap();
+        redis::cmd(words[0])
+            .arg(&words[1..])
+            .query(&mut connection)
+            .unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+}
+
+/// Whether a Redis on `port` answers PING with PONG, not with LOADING.
+fn answers(port: u16) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.write_all(b"PING\r\n")?;
+        let mut answer = [0; 5];
+        stream.read_exact(&mut answer)?;
+        Ok(&answer == b"+PONG")
+    };
+    ask().unwrap_or(false)
+}
