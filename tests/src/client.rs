@@ -151,16 +151,16 @@ impl Client {
         self.toggle("POST", target, actor, None).await.unwrap_or_else(|NoAnswer(reason)| panic!("{reason}")).like()
     }
 
-    /// What waits in the journals of all kinds, by an operators' listener: the sum of all `entries`. `None` when it
-    /// does not say.
+    /// What waits in the journals of all kinds, by an operators' listener: the sum of all `backlog_entries`. `None`
+    /// when it does not say.
     pub async fn backlog_entries(&mut self) -> Option<u64> {
         let reply = self.request("GET", "/admin/v1/flush", &[], "").await.ok()?;
         if reply.status != 200 {
             return None;
         }
         let mut found = Vec::new();
-        collect_numbers(&reply.json(), "entries", &mut found);
-        assert!(!found.is_empty(), "no `entries` in the answer of /admin/v1/flush: {}", reply.text());
+        collect_numbers(&reply.json(), "backlog_entries", &mut found);
+        assert!(!found.is_empty(), "no `backlog_entries` in the answer of /admin/v1/flush: {}", reply.text());
         Some(found.into_iter().sum())
     }
 

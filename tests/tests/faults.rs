@@ -124,7 +124,7 @@ async fn fill(database: &Database, likes: i64) {
             format!(
                 "(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {likes}) SELECT i FROM n)"
             ),
-            "'2026-01-01 00:00:00.000'",
+            "'2026-01-01T00:00:00.000Z'",
         ),
         Database::Postgres(_) => (format!("(SELECT generate_series(1, {likes}) AS i)"), "now()"),
         Database::MySql(_) => (format!("(SELECT seq AS i FROM seq_1_to_{likes})"), "now(3)"),
