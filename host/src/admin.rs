@@ -9,7 +9,6 @@
 
 mod guard;
 
-#[cfg(test)]
 mod tests;
 
 use std::net::SocketAddr;
@@ -53,6 +52,7 @@ const LIMITS: Limits = Limits {
     // Two ids of the longest text, percent-encoded, and the path.
     uri_bytes_max: 2048,
     header_timeout: Duration::from_secs(10),
+    write_timeout: listener::WRITE_TIMEOUT,
     drain_grace: Duration::from_secs(2),
 };
 const BODY_LIMITS: BodyLimits = BodyLimits { bytes_max: 1024, timeout: Duration::from_secs(5) };
@@ -104,8 +104,9 @@ pub enum OperationsError {
 pub trait Operations: Send + Sync + 'static {
     /// Every check, those that hold too. Ready is when all hold.
     async fn readiness(&self) -> Vec<Check>;
-    /// `{"kinds":[{"kind":…,"backlog_entries":…,"backlog_bytes":…,"oldest_age_ms":…,"lease":…,"dead_letters":…,
-    /// "checkpoints":[…]}]}`. The dashboard shows every plain field of a kind as a column.
+    /// `{"kinds":[{"kind":…,"backlog":{"entries":…,"bytes":…,"oldest_age_ms":…},"lease":…,"dead_letters":…,
+    /// "checkpoints":[{"partition":…,"incarnation":…,"epoch":…,"position":…}]}]}`. The dashboard shows every plain field
+    /// of a kind, and of an object in it, as a column. `entries` stands once per kind: callers add it up.
     async fn flush_status(&self) -> Result<Value, OperationsError>;
     /// The policy modules, live one first.
     async fn policies(&self) -> Result<Value, OperationsError>;
@@ -186,10 +187,9 @@ impl AdminState {
     pub fn new(config: &AdminConfig, operations: Arc<dyn Operations>) -> Result<Self, ConfigError> {
         let mut routes = Router::new();
         for (pattern, route) in ROUTES {
-            routes.insert(pattern, route).map_err(|error| ConfigError::Value {
-                field: "admin".into(),
-                reason: format!("routes: {error}"),
-            })?;
+            routes
+                .insert(pattern, route)
+                .map_err(|error| ConfigError::Value { field: "admin".into(), reason: format!("routes: {error}") })?;
         }
         Ok(Self { operations, routes, guard: Guard::new(config.read_token()?.as_deref()) })
     }

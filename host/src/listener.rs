@@ -12,9 +12,7 @@ pub mod problem;
 pub mod text;
 mod wire;
 
-#[cfg(test)]
 pub(crate) mod testing;
-#[cfg(test)]
 mod tests;
 
 use std::convert::Infallible;
@@ -45,6 +43,9 @@ pub type Reply = Response<Full<Bytes>>;
 /// Pause after a failed accept (no file descriptors left, say), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// See [`Limits::write_timeout`]. Replies are small: who takes none of one for so long has gone, or means to stay.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// hyper's smallest read buffer.
 const BUFFER_BYTES_MIN: usize = 8192;
 
@@ -61,6 +62,8 @@ pub struct Limits {
     pub uri_bytes_max: usize,
     /// Time for a head, and idle time between requests; then the connection is closed.
     pub header_timeout: Duration,
+    /// Time without progress in which a peer does not take its replies; then the connection is closed.
+    pub write_timeout: Duration,
     /// Time for what is in flight when told to stop.
     pub drain_grace: Duration,
 }
@@ -73,6 +76,7 @@ impl From<&HttpConfig> for Limits {
             headers_max: config.headers_max,
             uri_bytes_max: config.uri_bytes_max,
             header_timeout: Duration::from_millis(config.header_timeout_ms),
+            write_timeout: WRITE_TIMEOUT,
             drain_grace: Duration::from_millis(config.drain_grace_ms),
         }
     }
@@ -170,7 +174,7 @@ impl<H: Handler> Server<H> {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
         let in_head = Arc::new(AtomicBool::new(false));
-        let wire = Wire::new(stream, Arc::clone(&self.handler), self.limits.uri_bytes_max, Arc::clone(&in_head));
+        let wire = Wire::new(stream, Arc::clone(&self.handler), &self.limits, Arc::clone(&in_head));
         let service = service_fn(|request| {
             let handler = Arc::clone(&self.handler);
             async move { Ok::<_, Infallible>(handler.handle(request, peer).await) }

@@ -43,11 +43,19 @@ function showChecks(ready) {
   byId("state").className = ready.ready ? "good" : "bad";
 }
 
+// {"backlog": {"entries": 1}} becomes {"backlog entries": 1}; lists are left to those who ask for them.
+function flat(fields, before = "") {
+  return Object.entries(fields).flatMap(([name, value]) => {
+    const column = before + name.replaceAll("_", " ");
+    if (Array.isArray(value)) return [];
+    return value !== null && typeof value === "object" ? flat(value, column + " ") : [[column, value]];
+  });
+}
+
 function showKinds(flush) {
-  const kinds = flush.kinds || [];
-  const plain = (value) => value === null || typeof value !== "object";
-  const columns = [...new Set(kinds.flatMap((kind) => Object.keys(kind).filter((name) => plain(kind[name]))))];
-  fill(byId("kinds"), columns.map((name) => name.replaceAll("_", " ")), kinds.map((kind) => columns.map((name) => kind[name])));
+  const kinds = (flush.kinds || []).map((kind) => new Map(flat(kind)));
+  const columns = [...new Set(kinds.flatMap((kind) => [...kind.keys()]))];
+  fill(byId("kinds"), columns, kinds.map((kind) => columns.map((column) => kind.get(column))));
 }
 
 async function look() {

@@ -95,7 +95,8 @@ mod tests {
         for name in ["localhost", "LOCALHOST:8081", "127.0.0.1:8081", "127.9.9.9", "[::1]:8081", "[::1]"] {
             assert!(allowed(name, local), "{name}");
         }
-        for name in ["weir.example", "localhost.example", "127.0.0.1.example", "10.0.0.1", "[::2]:1", "[::1", "0.0.0.0"] {
+        for name in ["weir.example", "localhost.example", "127.0.0.1.example", "10.0.0.1", "[::2]:1", "[::1", "0.0.0.0"]
+        {
             assert!(!allowed(name, local), "{name}");
         }
         assert!(!allowed("localhost", IpAddr::from([192, 0, 2, 1])));

@@ -1,5 +1,7 @@
 //! The operators' listener over real sockets, with operations that are written down.
 
+#![cfg(test)]
+
 use std::sync::Mutex;
 
 use super::*;
@@ -134,14 +136,8 @@ async fn dead_letters_are_listed_replayed_and_dropped() {
     ] {
         assert_eq!(served.ask(&request(method, target, "")).await.status, status, "{method} {target}");
     }
-    let expected = [
-        "letters None 0 100",
-        "letters Some(\"feed-like\") 5 2",
-        "replay 12",
-        "replay 13",
-        "drop 12",
-        "drop 13",
-    ];
+    let expected =
+        ["letters None 0 100", "letters Some(\"feed-like\") 5 2", "replay 12", "replay 13", "drop 12", "drop 13"];
     assert_eq!(*written.calls.lock().unwrap(), expected);
 }
 

@@ -1,5 +1,7 @@
 //! The API over real sockets, as far as it goes without a kind; with kinds it is tested where the whole host runs.
 
+#![cfg(test)]
+
 use super::*;
 use crate::listener::testing::{Served, serve};
 
@@ -17,7 +19,9 @@ fn request(method: &str, target: &str) -> String {
 #[tokio::test]
 async fn what_is_not_there_is_404() {
     let weir = weir().await;
-    for target in ["/nothing", "/v1/toggles", "/v1/toggles/a/b/c", "//", "/v1/toggles/a/b/", "/livez", "/admin/v1/flush"] {
+    for target in
+        ["/nothing", "/v1/toggles", "/v1/toggles/a/b/c", "//", "/v1/toggles/a/b/", "/livez", "/admin/v1/flush"]
+    {
         assert_eq!(weir.ask(&request("GET", target)).await.problem(), "route-missing", "{target}");
     }
     for target in ["/v1/toggles/feed-like/3", "/v1/toggles/feed-like?targets=1", "/v1/toggles/x/3/actors"] {

@@ -1,5 +1,7 @@
 //! A raw client and a served handler, for the tests of both listeners.
 
+#![cfg(test)]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,6 +88,12 @@ impl Client {
         let _ = self.stream.write_all(text.as_bytes()).await;
     }
 
+    /// Sends it again and again, reading nothing, until the server has closed.
+    pub(crate) async fn send_until_refused(&mut self, text: &str) {
+        let sending = async { while self.stream.write_all(text.as_bytes()).await.is_ok() {} };
+        tokio::time::timeout(PATIENCE, sending).await.expect("the server closes");
+    }
+
     pub(crate) async fn ask(&mut self, request: &str) -> Answer {
         self.send(request).await;
         self.answer(request.starts_with("HEAD ")).await
@@ -96,7 +104,11 @@ impl Client {
             if let Some(at) = self.received.windows(4).position(|window| window == b"\r\n\r\n") {
                 break at + 4;
             }
-            assert!(self.receive().await, "closed before a reply; received {:?}", String::from_utf8_lossy(&self.received));
+            assert!(
+                self.receive().await,
+                "closed before a reply; received {:?}",
+                String::from_utf8_lossy(&self.received)
+            );
         };
         let head = String::from_utf8(self.received.drain(..head_end).collect()).unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();

@@ -1,5 +1,7 @@
 //! The listener over real sockets, with a handler that answers the length of what it was sent.
 
+#![cfg(test)]
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
@@ -17,6 +19,7 @@ fn limits() -> Limits {
         headers_max: 16,
         uri_bytes_max: 1024,
         header_timeout: Duration::from_secs(20),
+        write_timeout: Duration::from_secs(20),
         drain_grace: Duration::from_secs(20),
     }
 }
@@ -40,6 +43,9 @@ impl Handler for Length {
         if request.uri().path() == "/wait" {
             self.arrived.notify_one();
             self.go.notified().await;
+        }
+        if request.uri().path() == "/large" {
+            return Response::new(Full::new(Bytes::from_static(&[b'x'; 1 << 16])));
         }
         match body::read(request.into_body(), BODY_LIMITS).await {
             Ok(bytes) => Response::new(Full::new(Bytes::from(bytes.len().to_string()))),
@@ -86,11 +92,23 @@ async fn doubtful_framing_is_a_problem_and_the_end() {
     let (served, handler) = length().await;
     let smuggled = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
     for (request, status, name) in [
-        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "malformed"),
-        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n", 400, "malformed"),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+            "malformed",
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+            400,
+            "malformed",
+        ),
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n", 400, "malformed"),
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Length: 44\r\n\r\n", 400, "malformed"),
-        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 400, "malformed"),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            400,
+            "malformed",
+        ),
         ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400, "malformed"),
         ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400, "malformed"),
         ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\nx", 400, "malformed"),
@@ -123,7 +141,9 @@ async fn doubtful_framing_is_a_problem_and_the_end() {
 #[tokio::test]
 async fn broken_chunks_are_a_problem_and_the_end() {
     let (served, _) = length().await;
-    for chunks in ["x\r\n", "1 \r\na\r\n0\r\n\r\n", "1\r\nab\r\n0\r\n\r\n", "0x1\r\na\r\n0\r\n\r\n", "1\na\r\n0\r\n\r\n"] {
+    for chunks in
+        ["x\r\n", "1 \r\na\r\n0\r\n\r\n", "1\r\nab\r\n0\r\n\r\n", "0x1\r\na\r\n0\r\n\r\n", "1\na\r\n0\r\n\r\n"]
+    {
         let mut client = served.client().await;
         client.send(&format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}{GET}")).await;
         let answer = client.answer(false).await;
@@ -207,6 +227,13 @@ async fn a_head_that_does_not_come_is_closed() {
         client.closed().await;
     }
     assert_eq!(handler.handled.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_ended() {
+    let served = serve(Arc::new(Length::default()), Limits { write_timeout: Duration::from_millis(200), ..limits() });
+    let mut client = served.await.client().await;
+    client.send_until_refused("GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await;
 }
 
 #[tokio::test]
