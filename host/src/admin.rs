@@ -1,1 +1,318 @@
-//! admin: being built.
+//! The operators' listener: is it alive, is it ready, what waits, what was given up, why is a pair as it is.
+//!
+//! Tier 4: imports tiers 0 and 1 (`listener`). What it shows and does comes through [`Operations`], which `app`
+//! implements; so it never touches store, sql or policy. It is never served on the public listener.
+//!
+//! With a token, `/admin/` and `/metrics` ask for it. Without, the listener is bound to loopback (the configuration
+//! sees to it), peers must be on loopback, and `Host` must be a loopback name, so that a web page cannot reach it under
+//! a name of its own; nor may one send it a write from another origin.
+
+mod guard;
+
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::{Body, Incoming};
+use hyper::header::{self, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode};
+use matchit::Router;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::config::{AdminConfig, ConfigError};
+use crate::listener::body::{self, BodyLimits};
+use crate::listener::problem::{METHOD_NOT_ALLOWED, Problem, problem_types};
+use crate::listener::text::{decode_query_value, decode_segment, query_parts};
+use crate::listener::{self, Handler, Limits, Reply, head};
+use guard::Guard;
+
+problem_types! { ADMIN_TYPES:
+    BAD_REQUEST = 400 "admin-bad-request" "The request is not understood";
+    TOKEN_REQUIRED = 401 "admin-token-required" "The operators' token is required";
+    NOT_FROM_HERE = 403 "admin-not-from-here" "Not allowed from here";
+    NOT_FOUND = 404 "admin-not-found" "There is nothing at this path";
+    CONFLICT = 409 "admin-conflict" "It cannot be done in the present state";
+    UNAVAILABLE = 503 "admin-unavailable" "What it needs is not available";
+}
+
+/// Bounds of this listener. Operators and their tools are few; a flood is a mistake.
+const LIMITS: Limits = Limits {
+    connections_max: 64,
+    header_bytes_max: 8192,
+    headers_max: 64,
+    // Two ids of the longest text, percent-encoded, and the path.
+    uri_bytes_max: 2048,
+    header_timeout: Duration::from_secs(10),
+    write_timeout: listener::WRITE_TIMEOUT,
+    drain_grace: Duration::from_secs(2),
+};
+const BODY_LIMITS: BodyLimits = BodyLimits { bytes_max: 1024, timeout: Duration::from_secs(5) };
+/// Time for one operation.
+const OPERATION_DEADLINE: Duration = Duration::from_secs(10);
+/// Dead letters in one list when the caller does not say, and at most.
+const LETTERS_LIMIT_DEFAULT: usize = 100;
+const LETTERS_LIMIT_MAX: usize = 1000;
+
+const PAGE: &str = include_str!("admin/dashboard.html");
+const SCRIPT: &str = include_str!("admin/dashboard.js");
+const STYLE: &str = include_str!("admin/dashboard.css");
+/// The page loads nothing from elsewhere, and is nobody's frame.
+const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+     frame-ancestors 'none'",
+);
+
+/// One thing that must hold before the host is ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// Its name, such as `store` or `sql`.
+    pub name: String,
+    /// Whether it holds.
+    pub ready: bool,
+    /// What is wrong, or how it is.
+    pub detail: String,
+}
+
+/// Why an operation was not done. The text reaches the operator.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OperationsError {
+    /// No such kind, letter or id: 404.
+    #[error("{0}")]
+    NotFound(String),
+    /// An id or number that is none: 400.
+    #[error("{0}")]
+    Invalid(String),
+    /// It still cannot be done, such as a dead letter that SQL refuses again: 409.
+    #[error("{0}")]
+    Conflict(String),
+    /// Store or SQL is away: 503.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// What operators can see and do. Every method is bounded by a deadline of this room.
+#[async_trait]
+pub trait Operations: Send + Sync + 'static {
+    /// Every check, those that hold too. Ready is when all hold.
+    async fn readiness(&self) -> Vec<Check>;
+    /// `{"kinds":[{"kind":…,"backlog":{"entries":…,"bytes":…,"oldest_age_ms":…},"lease":…,"dead_letters":…,
+    /// "checkpoints":[{"partition":…,"incarnation":…,"epoch":…,"position":…}]}]}`. The dashboard shows every plain field
+    /// of a kind, and of an object in it, as a column. `entries` stands once per kind: callers add it up.
+    async fn flush_status(&self) -> Result<Value, OperationsError>;
+    /// The policy modules, live one first.
+    async fn policies(&self) -> Result<Value, OperationsError>;
+    /// Dead letters of a kind or of all, oldest first, with an id above `after`: `{"dead_letters":[…]}`.
+    async fn dead_letters(&self, kind: Option<&str>, after: i64, limit: usize) -> Result<Value, OperationsError>;
+    /// Tries to store one again; it is gone afterwards.
+    async fn replay_dead_letter(&self, id: i64) -> Result<(), OperationsError>;
+    /// Drops one.
+    async fn drop_dead_letter(&self, id: i64) -> Result<(), OperationsError>;
+    /// Everything known of one pair.
+    async fn explain(&self, kind: &str, target: &str, actor: &str) -> Result<Value, OperationsError>;
+    /// The metrics in Prometheus' text format.
+    fn metrics(&self) -> String;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Route {
+    Page,
+    Script,
+    Style,
+    Alive,
+    Ready,
+    Metrics,
+    Flush,
+    Policies,
+    Letters,
+    Letter,
+    Replay,
+    Explain,
+}
+
+const ROUTES: [(&str, Route); 12] = [
+    ("/", Route::Page),
+    ("/dashboard.js", Route::Script),
+    ("/dashboard.css", Route::Style),
+    ("/livez", Route::Alive),
+    ("/readyz", Route::Ready),
+    ("/metrics", Route::Metrics),
+    ("/admin/v1/flush", Route::Flush),
+    ("/admin/v1/policies", Route::Policies),
+    ("/admin/v1/dead-letters", Route::Letters),
+    ("/admin/v1/dead-letters/{id}", Route::Letter),
+    ("/admin/v1/dead-letters/{id}/replay", Route::Replay),
+    ("/admin/v1/explain/{kind}/{target}/{actor}", Route::Explain),
+];
+
+impl Route {
+    fn allow(self) -> &'static str {
+        match self {
+            Self::Letter => "DELETE",
+            Self::Replay => "POST",
+            _ => "GET, HEAD",
+        }
+    }
+
+    fn takes(self, method: &Method) -> bool {
+        self.allow().split(", ").any(|allowed| allowed == method.as_str())
+    }
+
+    /// Pages hold no data, probes have no token.
+    fn is_open(self) -> bool {
+        matches!(self, Self::Page | Self::Script | Self::Style | Self::Alive | Self::Ready)
+    }
+}
+
+/// Everything that answers operators.
+pub struct AdminState {
+    operations: Arc<dyn Operations>,
+    routes: Router<Route>,
+    guard: Guard,
+}
+
+impl AdminState {
+    /// Reads the token.
+    ///
+    /// # Errors
+    /// A token file that cannot be read or holds too little.
+    pub fn new(config: &AdminConfig, operations: Arc<dyn Operations>) -> Result<Self, ConfigError> {
+        let mut routes = Router::new();
+        for (pattern, route) in ROUTES {
+            routes
+                .insert(pattern, route)
+                .map_err(|error| ConfigError::Value { field: "admin".into(), reason: format!("routes: {error}") })?;
+        }
+        Ok(Self { operations, routes, guard: Guard::new(config.read_token()?.as_deref()) })
+    }
+
+    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Result<Reply, Problem> {
+        head::check(&request, LIMITS.uri_bytes_max)?;
+        let (head, body) = request.into_parts();
+        self.guard.check_origin(&head, peer.ip())?;
+        let found = self.routes.at(head.uri.path()).ok();
+        // What is not there is answered like what is: without the token nobody learns which is which.
+        if !found.as_ref().is_some_and(|found| found.value.is_open()) {
+            self.guard.check_token(&head.headers)?;
+        }
+        let Some(found) = found else { return Err(Problem::new(&NOT_FOUND, "see / for a page to begin with")) };
+        let route = *found.value;
+        if !route.takes(&head.method) {
+            let problem = Problem::new(&METHOD_NOT_ALLOWED, "use a method that Allow names");
+            return Err(problem.header(header::ALLOW, HeaderValue::from_static(route.allow())));
+        }
+        if !body.is_end_stream() {
+            body::check_says_nothing(&body::read(body, BODY_LIMITS).await?)?;
+        }
+        let param = |name| {
+            let text = found.params.get(name).unwrap_or_default();
+            decode_segment(text).map_err(|error| Problem::new(&BAD_REQUEST, format!("{name}: {error}")))
+        };
+        match route {
+            Route::Page => return Ok(page(PAGE, "text/html; charset=utf-8")),
+            Route::Script => return Ok(page(SCRIPT, "text/javascript; charset=utf-8")),
+            Route::Style => return Ok(page(STYLE, "text/css; charset=utf-8")),
+            Route::Alive => return Ok(json_reply(StatusCode::OK, &json!({ "alive": true }))),
+            Route::Metrics => return Ok(page(self.operations.metrics(), "text/plain; version=0.0.4; charset=utf-8")),
+            _ => {}
+        }
+        let operation = async {
+            match route {
+                Route::Ready => return Ok(self.ready().await),
+                Route::Letters => self.letters(&head).await?,
+                Route::Letter => self.operations.drop_dead_letter(letter_id(&param("id")?)?).await.map(done),
+                Route::Replay => self.operations.replay_dead_letter(letter_id(&param("id")?)?).await.map(done),
+                Route::Explain => {
+                    let (kind, target, actor) = (param("kind")?, param("target")?, param("actor")?);
+                    self.operations.explain(&kind, &target, &actor).await
+                }
+                Route::Policies => self.operations.policies().await,
+                _ => self.operations.flush_status().await,
+            }
+            .map(|value| json_reply(StatusCode::OK, &value))
+            .map_err(|error| from_error(&error))
+        };
+        tokio::time::timeout(OPERATION_DEADLINE, operation).await.unwrap_or_else(|_| {
+            Err(Problem::new(&UNAVAILABLE, "no answer within 10 s; what was asked for may have been done"))
+        })
+    }
+
+    async fn ready(&self) -> Reply {
+        let checks = self.operations.readiness().await;
+        let not_ready: Vec<&str> = checks.iter().filter(|check| !check.ready).map(|check| &*check.name).collect();
+        let status = if not_ready.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        json_reply(status, &json!({ "ready": not_ready.is_empty(), "not_ready": not_ready, "checks": checks }))
+    }
+
+    async fn letters(&self, head: &Parts) -> Result<Result<Value, OperationsError>, Problem> {
+        let wrong = |detail: String| Problem::new(&BAD_REQUEST, detail);
+        let (mut kind, mut after, mut limit) = (None, 0, LETTERS_LIMIT_DEFAULT);
+        for (name, value) in query_parts(head.uri.query()) {
+            let value = decode_query_value(value).map_err(|error| wrong(format!("{name}: {error}")))?;
+            match name {
+                "kind" => kind = Some(value),
+                "after" => after = value.parse().map_err(|_| wrong("after must be the id of a dead letter".into()))?,
+                "limit" => {
+                    let parsed = value.parse().ok().filter(|limit| (1..=LETTERS_LIMIT_MAX).contains(limit));
+                    limit = parsed.ok_or_else(|| wrong(format!("limit must be from 1 to {LETTERS_LIMIT_MAX}")))?;
+                }
+                _ => return Err(wrong("only kind, after and limit are known here".into())),
+            }
+        }
+        Ok(self.operations.dead_letters(kind.as_deref(), after, limit).await)
+    }
+}
+
+fn letter_id(text: &str) -> Result<i64, Problem> {
+    text.parse().map_err(|_| Problem::new(&BAD_REQUEST, "give the number of a dead letter"))
+}
+
+fn done((): ()) -> Value {
+    json!({ "done": true })
+}
+
+fn from_error(error: &OperationsError) -> Problem {
+    let detail = error.to_string();
+    match error {
+        OperationsError::NotFound(_) => Problem::new(&NOT_FOUND, detail),
+        OperationsError::Invalid(_) => Problem::new(&BAD_REQUEST, detail),
+        OperationsError::Conflict(_) => Problem::new(&CONFLICT, detail),
+        OperationsError::Unavailable(_) => Problem::new(&UNAVAILABLE, detail),
+    }
+}
+
+fn json_reply(status: StatusCode, value: &Value) -> Reply {
+    let mut reply = page(value.to_string(), "application/json");
+    *reply.status_mut() = status;
+    reply
+}
+
+fn page(content: impl Into<Bytes>, content_type: &'static str) -> Reply {
+    let mut reply = Response::new(Full::new(content.into()));
+    let headers = reply.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, PAGE_POLICY);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    reply
+}
+
+impl Handler for AdminState {
+    async fn handle(&self, request: Request<Incoming>, peer: SocketAddr) -> Reply {
+        self.answer(request, peer).await.unwrap_or_else(Problem::into_reply)
+    }
+}
+
+/// Serves operators until `shutdown` holds `true`.
+pub async fn serve(listener: TcpListener, state: Arc<AdminState>, shutdown: watch::Receiver<bool>) {
+    listener::serve(listener, state, LIMITS, shutdown).await;
+}

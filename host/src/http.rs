@@ -17,7 +17,6 @@ mod reply;
 mod route;
 mod toggle;
 
-#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
@@ -72,12 +71,7 @@ impl HttpState {
     ///
     /// # Errors
     /// A key that cannot be read or does not fit its algorithm; a trusted header that is not a header name.
-    pub fn new(
-        config: &HttpConfig,
-        auth: &AuthConfig,
-        toggles: Toggles,
-        clock: Clock,
-    ) -> Result<Self, ConfigError> {
+    pub fn new(config: &HttpConfig, auth: &AuthConfig, toggles: Toggles, clock: Clock) -> Result<Self, ConfigError> {
         let routes = Routes::new()
             .map_err(|error| ConfigError::Value { field: "http".into(), reason: format!("routes: {error}") })?;
         let configs: Vec<_> = toggles.kinds.values().map(|kind| kind.config()).collect();

@@ -12,6 +12,9 @@ pub mod problem;
 pub mod text;
 mod wire;
 
+pub(crate) mod testing;
+mod tests;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -40,6 +43,9 @@ pub type Reply = Response<Full<Bytes>>;
 /// Pause after a failed accept (no file descriptors left, say), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// See [`Limits::write_timeout`]. Replies are small: who takes none of one for so long has gone, or means to stay.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// hyper's smallest read buffer.
 const BUFFER_BYTES_MIN: usize = 8192;
 
@@ -56,6 +62,8 @@ pub struct Limits {
     pub uri_bytes_max: usize,
     /// Time for a head, and idle time between requests; then the connection is closed.
     pub header_timeout: Duration,
+    /// Time without progress in which a peer does not take its replies; then the connection is closed.
+    pub write_timeout: Duration,
     /// Time for what is in flight when told to stop.
     pub drain_grace: Duration,
 }
@@ -68,6 +76,7 @@ impl From<&HttpConfig> for Limits {
             headers_max: config.headers_max,
             uri_bytes_max: config.uri_bytes_max,
             header_timeout: Duration::from_millis(config.header_timeout_ms),
+            write_timeout: WRITE_TIMEOUT,
             drain_grace: Duration::from_millis(config.drain_grace_ms),
         }
     }
@@ -144,7 +153,9 @@ fn builder(limits: &Limits) -> http1::Builder {
         .max_headers(limits.headers_max)
         .max_header_size(limits.header_bytes_max)
         .max_buf_size(limits.header_bytes_max.max(BUFFER_BYTES_MIN))
-        .half_close(false);
+        // A client may say that it has no more to ask before it reads the answer. And what was begun for one that
+        // went away is finished, not torn off.
+        .half_close(true);
     builder
 }
 
@@ -163,7 +174,7 @@ impl<H: Handler> Server<H> {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
         let in_head = Arc::new(AtomicBool::new(false));
-        let wire = Wire::new(stream, Arc::clone(&self.handler), self.limits.uri_bytes_max, Arc::clone(&in_head));
+        let wire = Wire::new(stream, Arc::clone(&self.handler), &self.limits, Arc::clone(&in_head));
         let service = service_fn(|request| {
             let handler = Arc::clone(&self.handler);
             async move { Ok::<_, Infallible>(handler.handle(request, peer).await) }

@@ -118,8 +118,7 @@ impl Authenticator {
 
     fn trusted(&self, headers: &HeaderMap, peer: IpAddr, id_type: IdType) -> Result<Option<Id>, Problem> {
         let Some((name, from)) = &self.trusted else { return Ok(None) };
-        let given =
-            one(headers, name).map_err(|_| Problem::new(&BAD_HEADER, format!("send {name} at most once")))?;
+        let given = one(headers, name).map_err(|_| Problem::new(&BAD_HEADER, format!("send {name} at most once")))?;
         let Some(given) = given else { return Ok(None) };
         if *from == TrustedHeaderFrom::Loopback && !peer.to_canonical().is_loopback() {
             return Err(self.refuse(format!("{name} is accepted from loopback peers only")));
@@ -136,10 +135,8 @@ impl Authenticator {
 impl Jwt {
     fn new(config: &JwtConfig) -> Result<Self, ConfigError> {
         let wrong = |field: &str, reason: String| ConfigError::Value { field: format!("auth.jwt.{field}"), reason };
-        let algorithm: Algorithm = config
-            .algorithm
-            .parse()
-            .map_err(|_| wrong("algorithm", format!("{:?} is not known", config.algorithm)))?;
+        let algorithm: Algorithm =
+            config.algorithm.parse().map_err(|_| wrong("algorithm", format!("{:?} is not known", config.algorithm)))?;
         let bytes = config.read_key()?;
         let key = match algorithm {
             Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => Ok(DecodingKey::from_secret(&bytes)),
@@ -303,7 +300,8 @@ mod tests {
             encode(&Header::new(Algorithm::HS256), &claims(), &EncodingKey::from_secret(&[b'x'; 32])).unwrap();
         let (unsigned, _) = good.rsplit_once('.').unwrap();
         let long = "x".repeat(TOKEN_BYTES_MAX + 1);
-        for bad in [&other_key, &format!("{unsigned}."), unsigned, &format!("{good}."), &format!("{good}x"), &long, "."] {
+        for bad in [&other_key, &format!("{unsigned}."), unsigned, &format!("{good}."), &format!("{good}x"), &long, "."]
+        {
             assert_eq!(by_token(bad), Err(401), "{bad}");
         }
     }

@@ -144,10 +144,8 @@ mod tests {
 
     #[test]
     fn every_refusal_has_its_status() {
-        let statuses: Vec<u16> = every_refusal()
-            .iter()
-            .map(|refusal| from_refusal(refusal, Repeatable::Yes).status().as_u16())
-            .collect();
+        let statuses: Vec<u16> =
+            every_refusal().iter().map(|refusal| from_refusal(refusal, Repeatable::Yes).status().as_u16()).collect();
         assert_eq!(statuses, [404, 403, 429, 422, 503, 503, 503, 503, 503, 503, 503, 503]);
     }
 

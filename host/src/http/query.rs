@@ -95,7 +95,7 @@ pub(super) fn read_cursor(text: &str, id_type: IdType) -> Result<Member, Problem
     let (since, actor) = text.split_once('.').ok_or_else(wrong)?;
     let since_ms = u64::from_str_radix(since, 16).map_err(|_| wrong())?;
     let digits: Vec<u32> = actor.chars().map(|digit| digit.to_digit(16)).collect::<Option<_>>().ok_or_else(wrong)?;
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return Err(wrong());
     }
     // Two hexadecimal digits make a byte.

@@ -123,7 +123,8 @@ mod tests {
         assert_eq!(route("/v1/toggles/feed-like/3"), Some(Route::Toggle));
         assert_eq!(route("/v1/toggles/feed-like/3/actors"), Some(Route::ToggleActors));
         assert_eq!(route("/v1/toggles/feed-like/3/status"), Some(Route::ToggleStatus));
-        for unknown in ["", "*", "//", "/v1", "/v1/toggles", "/v1/toggles/", "/v1/toggles//3", "/v1/toggles/k/3/", "/V1"]
+        for unknown in
+            ["", "*", "//", "/v1", "/v1/toggles", "/v1/toggles/", "/v1/toggles//3", "/v1/toggles/k/3/", "/V1"]
         {
             assert_eq!(route(unknown), None, "{unknown}");
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use metrics::counter;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::identity::Authenticator;
@@ -25,8 +26,13 @@ use crate::toggle::{ToggleKind, ToggleRequest};
 
 /// Actors in one list when the caller does not say.
 const ACTORS_LIMIT_DEFAULT: usize = 50;
-/// Pause between two looks at a checkpoint while a caller waits for it.
-const STATUS_POLL: Duration = Duration::from_millis(50);
+/// First pause between two looks at a checkpoint while a caller waits for it; doubled each time.
+const STATUS_POLL_MIN: Duration = Duration::from_millis(50);
+/// Longest such pause.
+const STATUS_POLL_MAX: Duration = Duration::from_millis(400);
+/// Of the requests under way, one in so many may wait for a checkpoint. Waiting is a courtesy: the others are answered at
+/// once, so that those who wait do not keep those who write out.
+const WAITS_SHARE: usize = 4;
 /// What is kept of the deadline to answer a caller who waits.
 const STATUS_MARGIN: Duration = Duration::from_millis(100);
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -44,6 +50,7 @@ pub(super) struct Shared {
     pub(super) deadline: Duration,
     pub(super) targets_max: usize,
     pub(super) actors_limit_max: usize,
+    waits: Semaphore,
 }
 
 impl Shared {
@@ -54,6 +61,7 @@ impl Shared {
             deadline: Duration::from_millis(config.request_deadline_ms),
             targets_max: config.targets_max,
             actors_limit_max: config.actors_limit_max,
+            waits: Semaphore::new((config.requests_max / WAITS_SHARE).min(Semaphore::MAX_PERMITS)),
         }
     }
 
@@ -108,7 +116,13 @@ impl KindView {
     }
 
     /// `GET` of one target.
-    pub(super) async fn read(&self, shared: &Shared, head: &Parts, peer: IpAddr, segment: &str) -> Result<Reply, Problem> {
+    pub(super) async fn read(
+        &self,
+        shared: &Shared,
+        head: &Parts,
+        peer: IpAddr,
+        segment: &str,
+    ) -> Result<Reply, Problem> {
         let target = self.target(segment)?;
         let [] = query::parameters(head.uri.query(), [])?;
         let actor = self.actor(shared, &head.headers, peer)?;
@@ -164,23 +178,28 @@ impl KindView {
         let receipt = query::receipt(position)?;
         self.actor(shared, &head.headers, peer)?;
         let wait_s = query::prefer_wait_s(&head.headers);
-        let wait = Duration::from_secs(wait_s.unwrap_or(0)).min(shared.deadline.saturating_sub(STATUS_MARGIN));
-        let until = Instant::now() + wait;
+        let waits = wait_s.and_then(|_| shared.waits.try_acquire().ok());
+        let wait = if waits.is_some() { Duration::from_secs(wait_s.unwrap_or(0)) } else { Duration::ZERO };
+        let until = Instant::now() + wait.min(shared.deadline.saturating_sub(STATUS_MARGIN));
+        let mut pause = STATUS_POLL_MIN;
         let looked = shared.within(async {
             loop {
                 if self.kind.is_stored(receipt).await? {
                     return Ok(DurabilityLevel::Stored);
                 }
-                if Instant::now() + STATUS_POLL > until {
+                let now = Instant::now();
+                if now >= until {
                     return Ok(DurabilityLevel::Journaled);
                 }
-                tokio::time::sleep(STATUS_POLL).await;
+                // The last look is at the end of the wait.
+                tokio::time::sleep(pause.min(until - now)).await;
+                pause = (pause * 2).min(STATUS_POLL_MAX);
             }
         });
         let level = looked.await.map_err(refused_read)?;
         let mut response = reply::durability(level.as_str());
-        if wait_s.is_some() {
-            // As the RFC has it: the preference was understood, whether or not the time was used up.
+        if waits.is_some() {
+            // As RFC 7240 has it: the preference was followed, whether or not the time was used up.
             response.headers_mut().insert(PREFERENCE_APPLIED, HeaderValue::from_static("wait"));
         }
         Ok(response)

@@ -68,7 +68,8 @@ fn too_large(bytes_max: usize) -> Problem {
 /// 415.
 pub fn check_json_type(headers: &HeaderMap) -> Result<(), Problem> {
     let refuse = |detail: &'static str| Err(Problem::new(&UNSUPPORTED_BODY, detail));
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    {
         return refuse("send the body without Content-Encoding");
     }
     let Ok(Some(given)) = one(headers, &header::CONTENT_TYPE) else {

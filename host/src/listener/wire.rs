@@ -9,13 +9,15 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::StatusCode;
+use metrics::counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-use super::Handler;
 use super::framing::{Fault, Framing};
 use super::problem::{MALFORMED, Problem, TARGET_TOO_LONG, TOO_MANY_HEADERS};
+use super::{Handler, Limits};
+use crate::telemetry::SHED_TOTAL;
 
 /// How long input is discarded after a reply that closes the connection in the middle of a request. Closing at once
 /// would reset the connection, and the peer could lose the reply.
@@ -33,6 +35,8 @@ pub(super) struct Wire<H> {
     fault: Option<Fault>,
     in_head: Arc<AtomicBool>,
     rewritten: Option<Rewritten>,
+    write_timeout: Duration,
+    stalled: Option<Pin<Box<Sleep>>>,
     closing: Option<Pin<Box<Sleep>>>,
 }
 
@@ -46,29 +50,55 @@ struct Rewritten {
 
 impl<H: Handler> Wire<H> {
     /// `in_head` is kept true while a head has begun and not ended.
-    pub(super) fn new(stream: TcpStream, handler: Arc<H>, uri_bytes_max: usize, in_head: Arc<AtomicBool>) -> Self {
-        let framing = Framing::new(uri_bytes_max);
-        Self { stream, handler, framing, fault: None, in_head, rewritten: None, closing: None }
+    pub(super) fn new(stream: TcpStream, handler: Arc<H>, limits: &Limits, in_head: Arc<AtomicBool>) -> Self {
+        Self {
+            stream,
+            handler,
+            framing: Framing::new(limits.uri_bytes_max),
+            fault: None,
+            in_head,
+            rewritten: None,
+            write_timeout: limits.write_timeout,
+            stalled: None,
+            closing: None,
+        }
     }
 
-    fn poll_rewritten(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let Some(rewritten) = &mut self.rewritten else { return Poll::Ready(Ok(0)) };
-        while rewritten.written < rewritten.bytes.len() {
-            let left = &rewritten.bytes[rewritten.written..];
-            let written = ready!(Pin::new(&mut self.stream).poll_write(context, left))?;
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            rewritten.written += written;
+    /// Writes to the socket; fails when it takes nothing for too long.
+    fn poll_progress(&mut self, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, buffer);
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
         }
-        let given = rewritten.given;
-        self.rewritten = None;
-        Poll::Ready(Ok(given))
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.write_timeout)));
+        ready!(stalled.as_mut().poll(context));
+        counter!(SHED_TOTAL, "limit" => "write_timeout").increment(1);
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn poll_rewritten(&mut self, context: &mut Context<'_>, mut rewritten: Rewritten) -> Poll<io::Result<usize>> {
+        while rewritten.written < rewritten.bytes.len() {
+            match self.poll_progress(context, &rewritten.bytes[rewritten.written..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => rewritten.written += written,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.rewritten = Some(rewritten);
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(rewritten.given))
     }
 }
 
 impl<H: Handler> AsyncRead for Wire<H> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         if let Some(fault) = self.framing.observe(&mut buffer.filled_mut()[before..]) {
@@ -81,17 +111,15 @@ impl<H: Handler> AsyncRead for Wire<H> {
 
 impl<H: Handler> AsyncWrite for Wire<H> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
-        if self.rewritten.is_none() {
-            let Some((start, status)) = own_refusal(buffer) else {
-                return Pin::new(&mut self.stream).poll_write(context, buffer);
-            };
-            let problem = refusal(status, self.fault);
-            self.handler.refused(problem.status());
-            let mut bytes = buffer[..start].to_vec();
-            bytes.extend_from_slice(&problem.last_words());
-            self.rewritten = Some(Rewritten { bytes, written: 0, given: buffer.len() });
+        if let Some(rewritten) = self.rewritten.take() {
+            return self.poll_rewritten(context, rewritten);
         }
-        self.poll_rewritten(context)
+        let Some((start, status)) = own_refusal(buffer) else { return self.poll_progress(context, buffer) };
+        let problem = refusal(status, self.fault);
+        self.handler.refused(problem.status());
+        let mut bytes = buffer[..start].to_vec();
+        bytes.extend_from_slice(&problem.last_words());
+        self.poll_rewritten(context, Rewritten { bytes, written: 0, given: buffer.len() })
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -136,7 +164,9 @@ fn own_refusal(buffer: &[u8]) -> Option<(usize, u16)> {
 
 fn refusal(status: u16, fault: Option<Fault>) -> Problem {
     match (fault, status) {
-        (Some(fault), _) if fault.status() == StatusCode::URI_TOO_LONG => Problem::new(&TARGET_TOO_LONG, fault.detail()),
+        (Some(fault), _) if fault.status() == StatusCode::URI_TOO_LONG => {
+            Problem::new(&TARGET_TOO_LONG, fault.detail())
+        }
         (Some(fault), _) => Problem::new(&MALFORMED, fault.detail()),
         (None, 414) => Problem::new(&TARGET_TOO_LONG, Fault::Uri.detail()),
         (None, 431) => Problem::new(&TOO_MANY_HEADERS, "send fewer or shorter headers"),

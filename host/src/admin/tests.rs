@@ -1,0 +1,171 @@
+//! The operators' listener over real sockets, with operations that are written down.
+
+#![cfg(test)]
+
+use std::sync::Mutex;
+
+use super::*;
+use crate::listener::testing::{Served, serve};
+
+const TOKEN: &str = "0123456789abcdef";
+
+#[derive(Default)]
+struct Written {
+    ready: bool,
+    calls: Mutex<Vec<String>>,
+}
+
+impl Written {
+    fn call(&self, text: String) -> Value {
+        self.calls.lock().unwrap().push(text.clone());
+        json!({ "call": text })
+    }
+}
+
+#[async_trait]
+impl Operations for Written {
+    async fn readiness(&self) -> Vec<Check> {
+        let check = |name: &str, ready| Check { name: name.into(), ready, detail: "is as it is".into() };
+        vec![check("store", true), check("sql", self.ready)]
+    }
+
+    async fn flush_status(&self) -> Result<Value, OperationsError> {
+        Ok(self.call("flush".into()))
+    }
+
+    async fn policies(&self) -> Result<Value, OperationsError> {
+        Err(OperationsError::Unavailable("no module".into()))
+    }
+
+    async fn dead_letters(&self, kind: Option<&str>, after: i64, limit: usize) -> Result<Value, OperationsError> {
+        Ok(self.call(format!("letters {kind:?} {after} {limit}")))
+    }
+
+    async fn replay_dead_letter(&self, id: i64) -> Result<(), OperationsError> {
+        self.call(format!("replay {id}"));
+        if id == 13 { Err(OperationsError::Conflict("still refused".into())) } else { Ok(()) }
+    }
+
+    async fn drop_dead_letter(&self, id: i64) -> Result<(), OperationsError> {
+        self.call(format!("drop {id}"));
+        if id == 13 { Err(OperationsError::NotFound("no such letter".into())) } else { Ok(()) }
+    }
+
+    async fn explain(&self, kind: &str, target: &str, actor: &str) -> Result<Value, OperationsError> {
+        if actor == "x" {
+            return Err(OperationsError::Invalid("no such id".into()));
+        }
+        Ok(self.call(format!("explain {kind} {target} {actor}")))
+    }
+
+    fn metrics(&self) -> String {
+        "weir_up 1\n".into()
+    }
+}
+
+async fn admin(token: Option<&str>, ready: bool) -> (Served, Arc<Written>) {
+    let written = Arc::new(Written { ready, ..Written::default() });
+    let config = AdminConfig { token: token.map(Into::into), ..AdminConfig::default() };
+    let operations: Arc<dyn Operations> = Arc::clone(&written) as _;
+    (serve(Arc::new(AdminState::new(&config, operations).unwrap()), LIMITS).await, written)
+}
+
+fn request(method: &str, target: &str, more: &str) -> String {
+    format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n")
+}
+
+#[tokio::test]
+async fn readiness_names_what_is_not_ready() {
+    let (unready, _) = admin(None, false).await;
+    let answer = unready.ask(&request("GET", "/readyz", "")).await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.json()["not_ready"], json!(["sql"]));
+    assert_eq!(answer.json()["checks"].as_array().unwrap().len(), 2);
+    assert_eq!(unready.ask(&request("GET", "/livez", "")).await.status, 200);
+    let (ready, _) = admin(None, true).await;
+    let answer = ready.ask(&request("GET", "/readyz", "")).await;
+    assert_eq!((answer.status, &answer.json()["ready"]), (200, &json!(true)));
+}
+
+#[tokio::test]
+async fn a_token_keeps_all_but_probes_and_pages() {
+    let (served, written) = admin(Some(TOKEN), true).await;
+    for open in ["/", "/dashboard.js", "/dashboard.css", "/livez", "/readyz"] {
+        assert_eq!(served.ask(&request("GET", open, "")).await.status, 200, "{open}");
+    }
+    for (method, closed) in [
+        ("GET", "/metrics"),
+        ("GET", "/admin/v1/flush"),
+        ("GET", "/admin/v1/nothing"),
+        ("POST", "/admin/v1/dead-letters/1/replay"),
+        ("DELETE", "/admin/v1/dead-letters/1"),
+    ] {
+        let answer = served.ask(&request(method, closed, "Authorization: Bearer 0123456789abcdeX\r\n")).await;
+        assert_eq!((answer.status, answer.problem().as_str()), (401, "admin-token-required"), "{closed}");
+        assert!(answer.header("www-authenticate").is_some());
+    }
+    assert!(written.calls.lock().unwrap().is_empty());
+    let bearer = format!("Authorization: Bearer {TOKEN}\r\n");
+    assert_eq!(served.ask(&request("GET", "/metrics", &bearer)).await.body, "weir_up 1\n");
+    assert_eq!(served.ask(&request("GET", "/admin/v1/flush", &bearer)).await.json()["call"], "flush");
+}
+
+#[tokio::test]
+async fn without_a_token_another_name_is_refused() {
+    let (served, _) = admin(None, true).await;
+    let answer = served.ask("GET /admin/v1/flush HTTP/1.1\r\nHost: rebound.example\r\n\r\n").await;
+    assert_eq!((answer.status, answer.problem().as_str()), (403, "admin-not-from-here"));
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_replayed_and_dropped() {
+    let (served, written) = admin(None, true).await;
+    for (method, target, status) in [
+        ("GET", "/admin/v1/dead-letters", 200),
+        ("GET", "/admin/v1/dead-letters?kind=feed-like&after=5&limit=2", 200),
+        ("GET", "/admin/v1/dead-letters?limit=0", 400),
+        ("GET", "/admin/v1/dead-letters?limit=1001", 400),
+        ("GET", "/admin/v1/dead-letters?what=1", 400),
+        ("POST", "/admin/v1/dead-letters/12/replay", 200),
+        ("POST", "/admin/v1/dead-letters/13/replay", 409),
+        ("POST", "/admin/v1/dead-letters/x/replay", 400),
+        ("DELETE", "/admin/v1/dead-letters/12", 200),
+        ("DELETE", "/admin/v1/dead-letters/13", 404),
+        ("GET", "/admin/v1/dead-letters/12", 405),
+        ("GET", "/admin/v1/dead-letters/12/replay", 405),
+    ] {
+        assert_eq!(served.ask(&request(method, target, "")).await.status, status, "{method} {target}");
+    }
+    let expected =
+        ["letters None 0 100", "letters Some(\"feed-like\") 5 2", "replay 12", "replay 13", "drop 12", "drop 13"];
+    assert_eq!(*written.calls.lock().unwrap(), expected);
+}
+
+#[tokio::test]
+async fn explain_decodes_its_ids() {
+    let (served, _) = admin(None, true).await;
+    let answer = served.ask(&request("GET", "/admin/v1/explain/feed-like/a%2Fb/7", "")).await;
+    assert_eq!(answer.json()["call"], "explain feed-like a/b 7");
+    assert_eq!(served.ask(&request("GET", "/admin/v1/explain/feed-like/a/x", "")).await.status, 400);
+    assert_eq!(served.ask(&request("GET", "/admin/v1/policies", "")).await.problem(), "admin-unavailable");
+}
+
+#[tokio::test]
+async fn the_page_loads_nothing_from_elsewhere() {
+    let (served, _) = admin(None, true).await;
+    let page = served.ask(&request("GET", "/", "")).await;
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    for content in [PAGE, SCRIPT, STYLE] {
+        assert!(!content.contains("http:") && !content.contains("https:") && !content.contains("innerHTML"));
+    }
+    assert!(page.body.contains("/dashboard.js") && page.body.contains("/dashboard.css"));
+}
+
+#[test]
+fn every_problem_has_its_status() {
+    for kind in ADMIN_TYPES {
+        assert_eq!(Problem::new(kind, "").status().as_u16(), kind.status);
+        assert!(kind.name.starts_with("admin-"));
+    }
+}
