@@ -60,14 +60,21 @@ pub struct PolicyError {
 // }
 // pub struct KindPolicy { pub kind: String, pub settings: BTreeMap<String,String>, pub on_failure: PolicyFailure }
 
-pub struct Policies; 
+pub struct Policies { kinds: std::collections::BTreeMap<String, (weir_default_policy::rules::Settings, crate::config::PolicyFailure)> }
 pub struct KindPolicy { pub kind: String, pub settings: std::collections::BTreeMap<String,String>, pub on_failure: crate::config::PolicyFailure }
 #[derive(Debug, thiserror::Error)] #[error("x")] pub struct LoadError;
 #[derive(serde::Serialize)] pub struct ModuleInfo { #[serde(skip)] pub digest: Digest, pub source: String, pub interfaces: Vec<String>, pub healthy: bool, pub failures: u64 }
 impl Policies {
-  pub fn load(_: &crate::config::PolicyConfig, _: &[KindPolicy]) -> Result<Self, LoadError> { Err(LoadError) }
-  pub fn decide_toggles(&self, _: &str, _: u64, _: &[Intent]) -> Result<DecidedToggles, PolicyError> { panic!() }
-  pub fn plan_flush(&self, _: &str, _: u64, _: &Backlog) -> FlushPlan { panic!() }
-  pub fn coalesce(&self, _: &str, _: &[ToggleChange]) -> Coalesced { panic!() }
+  pub fn load(_: &crate::config::PolicyConfig, kinds: &[KindPolicy]) -> Result<Self, LoadError> { 
+    Ok(Self{kinds: kinds.iter().map(|k| (k.kind.clone(), (weir_default_policy::rules::Settings::read(|key| k.settings.get(key).cloned(), |_,_| {}), k.on_failure))).collect()}) }
+  pub fn decide_toggles(&self, kind: &str, _: u64, batch: &[Intent]) -> Result<DecidedToggles, PolicyError> {
+    use weir_default_policy::rules as r; use crate::model::{Verb, Effect, RateLimit};
+    let s = &self.kinds[kind].0;
+    let e = |e| match e { r::Effect::Add => Effect::Add, r::Effect::Remove => Effect::Remove, r::Effect::Keep => Effect::Keep };
+    Ok(DecidedToggles{ digest: Digest([1;32]), rules: batch.iter().map(|i| { let rule = r::decide(s, match i.verb { Verb::Toggle => r::Verb::Toggle, Verb::Set => r::Verb::Set, Verb::Clear => r::Verb::Clear });
+      ToggleRule{ when_absent: e(rule.when_absent), when_present: e(rule.when_present), limit: rule.limit.map(|(burst, period_ms)| RateLimit{burst, period_ms}) } }).collect() })
+  }
+  pub fn plan_flush(&self, kind: &str, now: u64, b: &Backlog) -> FlushPlan { let p = weir_default_policy::rules::plan(&self.kinds[kind].0, b.entries, b.oldest_age_ms(now)); FlushPlan{flush_now: p.flush_now, changes_max: u32::MAX, look_again_ms: p.look_again_ms} }
+  pub fn coalesce(&self, _: &str, c: &[ToggleChange]) -> Coalesced { let pairs: Vec<_> = c.iter().map(|c| (&c.target, &c.actor)).collect(); Coalesced{ kept: weir_default_policy::rules::coalesce(&pairs).into_iter().map(|i| i as usize).collect(), fell_back: false } }
   pub fn modules(&self) -> Vec<ModuleInfo> { vec![] }
 }

@@ -13,14 +13,21 @@
 //! - Idle-in-transaction time is limited by the server, so that a flusher that was stopped in mid-flush loses its
 //!   locks to the one that took over.
 
+mod classify;
+mod facts;
+mod flight;
+mod lease;
 pub mod mysql;
 pub mod postgres;
+mod rows;
 pub mod sqlite;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::Serialize;
 
-use crate::config::ToggleTable;
+use crate::config::{SqlConfig, ToggleTable};
 use crate::model::{Action, Checkpoint, Digest, Id, Incarnation, Member, Partition, Position};
 
 /// Compare-and-set of one partition's checkpoint.
@@ -237,18 +244,14 @@ pub trait Sql: Send + Sync {
     async fn close(&self);
 }
 
-// ENABLE when the three engines exist:
-// /// Opens the database that `url` names: `sqlite://path` (created when missing), `postgres://…`, `mysql://…`
-// /// (MariaDB too). Does not fail when the server is away; the first use does.
-// pub async fn open(settings: &crate::config::SqlConfig) -> Result<std::sync::Arc<dyn Sql>, SqlError> {
-//     match settings.url.split(':').next() {
-//         Some("sqlite") => Ok(std::sync::Arc::new(sqlite::SqliteSql::open(settings).await?)),
-//         Some("postgres" | "postgresql") => Ok(std::sync::Arc::new(postgres::PostgresSql::open(settings).await?)),
-//         Some("mysql" | "mariadb") => Ok(std::sync::Arc::new(mysql::MysqlSql::open(settings).await?)),
-//         _ => Err(SqlError::Permanent(format!(
-//             "sql.url must begin with sqlite:, postgres: or mysql:, not {:?}",
-//             settings.url.split(':').next().unwrap_or_default()
-//         ))),
-//     }
-// }
-pub async fn open(_: &crate::config::SqlConfig) -> Result<std::sync::Arc<dyn Sql>, SqlError> { Err(SqlError::Permanent(String::new())) }
+/// Opens the database that `url` names: `sqlite://path` (created when missing), `postgres://…`, `mysql://…`
+/// (MariaDB too). Does not fail when the server is away; the first use does.
+pub async fn open(settings: &SqlConfig) -> Result<Arc<dyn Sql>, SqlError> {
+    match settings.url.split(':').next() {
+        Some("sqlite") => Ok(Arc::new(sqlite::SqliteSql::open(settings).await?)),
+        scheme => Err(SqlError::Permanent(format!(
+            "sql.url must begin with sqlite:, postgres: or mysql:, not {:?}",
+            scheme.unwrap_or_default()
+        ))),
+    }
+}

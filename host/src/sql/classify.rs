@@ -1,0 +1,213 @@
+//! What a failure of SQL means: is it this row, this moment, this connection, or the schema?
+//!
+//! Engine-free part of the room: imports sqlx's errors only, sends nothing. A code that is not in the tables is the
+//! schema's, never a row's: only what is known to be one row's fault may become a dead letter.
+
+use sqlx::mysql::MySqlDatabaseError;
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
+use sqlx::sqlite::SqliteError;
+
+use super::SqlError;
+
+/// Longest reason that is kept, in characters.
+const REASON_CHARS_MAX: usize = 1_000;
+
+/// Whose fault it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// A row of the statement can never be stored.
+    Row,
+    /// It would pass at another time.
+    Transient,
+    /// As `Transient`, and the connection is gone: a commit may or may not have happened.
+    Lost,
+    /// Schema, grants or configuration.
+    Permanent,
+}
+
+/// A failure, judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// Whose fault it is.
+    pub class: Class,
+    /// What the database said, with its code.
+    pub reason: String,
+}
+
+impl From<Failure> for SqlError {
+    fn from(failure: Failure) -> Self {
+        match failure.class {
+            Class::Transient | Class::Lost => Self::Transient(failure.reason),
+            Class::Row | Class::Permanent => Self::Permanent(failure.reason),
+        }
+    }
+}
+
+/// Judges an error of any of the three engines.
+pub(super) fn judge(error: &sqlx::Error) -> Failure {
+    let class = match error {
+        sqlx::Error::Database(database) => {
+            if let Some(postgres) = database.try_downcast_ref::<PgDatabaseError>() {
+                postgres_class(postgres)
+            } else if let Some(mysql) = database.try_downcast_ref::<MySqlDatabaseError>() {
+                mysql_class(mysql.number())
+            } else if database.try_downcast_ref::<SqliteError>().is_some() {
+                sqlite_class(database.code().and_then(|code| code.parse().ok()).unwrap_or(1))
+            } else {
+                Class::Permanent
+            }
+        }
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => Class::Lost,
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::BeginFailed => Class::Transient,
+        _ => Class::Permanent,
+    };
+    Failure { class, reason: reason(error) }
+}
+
+/// As the room's own error, outside of a flush.
+pub(super) fn sql_error(error: sqlx::Error) -> SqlError {
+    judge(&error).into()
+}
+
+/// A failure of `COMMIT`: whatever does not surely mean "rolled back" is an unknown outcome.
+pub(super) fn commit_error(error: sqlx::Error) -> SqlError {
+    let failure = judge(&error);
+    match failure.class {
+        Class::Lost => SqlError::OutcomeUnknown(failure.reason),
+        _ => failure.into(),
+    }
+}
+
+fn reason(error: &sqlx::Error) -> String {
+    let text = match error {
+        sqlx::Error::PoolTimedOut => "no connection in time: the server is away or the pool is exhausted".to_owned(),
+        sqlx::Error::Database(database) => match database.try_downcast_ref::<PgDatabaseError>() {
+            Some(postgres) => {
+                let detail = postgres.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
+                format!("{}: {}{detail}", postgres.code(), postgres.message())
+            }
+            None => database.to_string(),
+        },
+        other => other.to_string(),
+    };
+    text.chars().filter(|c| *c != '\0').take(REASON_CHARS_MAX).collect()
+}
+
+fn postgres_class(error: &PgDatabaseError) -> Class {
+    if matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic) {
+        return match error.code().get(..2) {
+            // Wrong password, no such database: nothing was lost, and patience does not help.
+            Some("28" | "3D" | "42") => Class::Permanent,
+            _ => Class::Lost,
+        };
+    }
+    let code = error.code();
+    if code == "0A000" && error.message().contains("cached plan") {
+        return Class::Transient;
+    }
+    sqlstate_class(code)
+}
+
+fn sqlstate_class(code: &str) -> Class {
+    match code {
+        // A trigger that raises, an index row that is too large: of this row.
+        "P0001" | "54000" => Class::Row,
+        // Read-only, prepared statement gone behind a pooler, object in use, lock timeout, statement timeout.
+        "25006" | "26000" | "55006" | "55P03" | "57014" | "57P03" => Class::Transient,
+        "25P03" | "40003" => Class::Lost,
+        "XX001" | "XX002" => Class::Permanent,
+        _ => match code.get(..2) {
+            Some("22" | "23" | "44") => Class::Row,
+            Some("40" | "53" | "58" | "XX") => Class::Transient,
+            Some("08" | "57") => Class::Lost,
+            _ => Class::Permanent,
+        },
+    }
+}
+
+fn mysql_class(number: u16) -> Class {
+    match number {
+        // NULL, range, truncation, wrong value, length, CHECK (MySQL, MariaDB), other unique key, foreign keys, SIGNAL
+        // of a trigger, no partition for the value.
+        1048 | 1062 | 1169 | 1216 | 1217 | 1264 | 1265 | 1292 | 1366 | 1367 | 1406 | 1411 | 1451 | 1452 | 1525
+        | 1526 | 1586 | 1644 | 1690 | 1748 | 1761 | 1762 | 3819 | 4025 => Class::Row,
+        // Deadlock, lock wait, too many connections, memory, disk, table full, engine error, read-only, interrupted,
+        // time limits, definition changed, statements exhausted or to be prepared again, failed at commit.
+        1015 | 1020 | 1021 | 1028 | 1030 | 1037 | 1038 | 1040 | 1041 | 1114 | 1129 | 1135 | 1180 | 1203 | 1205
+        | 1206 | 1213 | 1226 | 1243 | 1290 | 1317 | 1412 | 1461 | 1615 | 1637 | 1792 | 1836 | 1969 | 3024 | 3572 => {
+            Class::Transient
+        }
+        // Shutdown, aborted or killed connections, network errors, too long idle.
+        1053 | 1077 | 1079 | 1080 | 1152 | 1153 | 1158 | 1159 | 1160 | 1161 | 1184 | 1927 | 2006 | 2013 | 3169
+        | 4031 => Class::Lost,
+        _ => Class::Permanent,
+    }
+}
+
+fn sqlite_class(extended: i32) -> Class {
+    match extended & 0xff {
+        // TOOBIG, CONSTRAINT, MISMATCH.
+        18..=20 => Class::Row,
+        // BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, FULL, CANTOPEN, PROTOCOL, SCHEMA.
+        5..=9 | 13..=15 | 17 => Class::Transient,
+        // IOERR: a commit that met it may be there after all.
+        10 => Class::Lost,
+        _ => Class::Permanent,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_a_rows_fault_is_a_rows_fault() {
+        for code in ["23505", "23503", "23514", "23502", "22001", "22003", "P0001", "44000"] {
+            assert_eq!(sqlstate_class(code), Class::Row, "{code}");
+        }
+        for code in ["40P01", "40001", "55P03", "53100", "53300", "25006", "57014"] {
+            assert_eq!(sqlstate_class(code), Class::Transient, "{code}");
+        }
+        for code in ["57P01", "57P02", "08006", "08003", "25P03"] {
+            assert_eq!(sqlstate_class(code), Class::Lost, "{code}");
+        }
+        for code in ["42P01", "42703", "42501", "42P10", "42804", "0A000", "3F000", "", "?"] {
+            assert_eq!(sqlstate_class(code), Class::Permanent, "{code}");
+        }
+    }
+
+    #[test]
+    fn mysql_numbers_are_judged() {
+        for number in [1048, 1062, 1264, 1406, 1452, 3819, 4025] {
+            assert_eq!(mysql_class(number), Class::Row, "{number}");
+        }
+        for number in [1205, 1213, 1040, 1290, 1836, 1114, 1969] {
+            assert_eq!(mysql_class(number), Class::Transient, "{number}");
+        }
+        for number in [1146, 1054, 1142, 1364, 1136, 1064, 1044, 9999] {
+            assert_eq!(mysql_class(number), Class::Permanent, "{number}");
+        }
+        assert_eq!(mysql_class(1927), Class::Lost);
+    }
+
+    #[test]
+    fn sqlite_codes_are_judged_by_their_primary_code() {
+        for code in [19, 275, 787, 1299, 1555, 1811, 2067, 3091, 18, 20] {
+            assert_eq!(sqlite_class(code), Class::Row, "{code}");
+        }
+        for code in [5, 261, 517, 6, 13, 8, 1032, 14] {
+            assert_eq!(sqlite_class(code), Class::Transient, "{code}");
+        }
+        assert_eq!(sqlite_class(10 | (3 << 8)), Class::Lost);
+        for code in [1, 11, 26, 3, 23] {
+            assert_eq!(sqlite_class(code), Class::Permanent, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_lost_connection_at_commit_is_an_unknown_outcome() {
+        let lost = || sqlx::Error::Io(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
+        assert!(matches!(commit_error(lost()), SqlError::OutcomeUnknown(_)));
+        assert!(matches!(sql_error(lost()), SqlError::Transient(_)));
+    }
+}

@@ -1,0 +1,92 @@
+//! What the catalogue says.
+
+use sqlx::Row;
+use sqlx::sqlite::SqliteConnection;
+
+use super::statements;
+use crate::config::ToggleTable;
+use crate::sql::facts::{Column, Facts, Holds, UniqueKey, refuse};
+
+/// The table of the pairs and that of the targets.
+pub(super) async fn read_both(
+    connection: &mut SqliteConnection,
+    table: &ToggleTable,
+) -> Result<(Option<Facts>, Option<Facts>), sqlx::Error> {
+    let pairs = read_facts(connection, &table.name).await?;
+    let targets = match &table.targets {
+        Some(targets) => read_facts(connection, &targets.name).await?,
+        None => None,
+    };
+    Ok((pairs, targets))
+}
+
+/// One table; `None` when there is none of this name.
+pub(super) async fn read_facts(connection: &mut SqliteConnection, table: &str) -> Result<Option<Facts>, sqlx::Error> {
+    let (schema, name) = table.split_once('.').unwrap_or(("main", table));
+    let columns = sqlx::query(statements::COLUMNS).bind(name).bind(schema).fetch_all(&mut *connection).await?;
+    if columns.is_empty() {
+        return Ok(None);
+    }
+    let keys = sqlx::query(statements::UNIQUE).bind(name).bind(schema).fetch_all(&mut *connection).await?;
+    let deferred: i64 = sqlx::query_scalar(statements::DEFERRED).bind(name).fetch_one(&mut *connection).await?;
+    let mut facts = Facts::default();
+    let mut primary: Vec<(i64, String)> = Vec::new();
+    for row in &columns {
+        let (name, declared): (String, String) = (row.try_get_unchecked(0)?, row.try_get_unchecked(1)?);
+        let number = |index: usize| row.try_get_unchecked::<i64, _>(index);
+        let (not_null, default, key, hidden) = (number(2)? != 0, number(3)? != 0, number(4)?, number(5)? != 0);
+        if key > 0 {
+            primary.push((key, name.clone()));
+        }
+        // SQLite fills the alias of the row id by itself.
+        let alias = key == 1 && declared.eq_ignore_ascii_case("INTEGER");
+        let must_be_given = not_null && !default && !hidden && !alias;
+        facts.columns.push(Column { holds: holds(&declared), name, declared, must_be_given, collation: None });
+    }
+    primary.sort_unstable();
+    if !primary.is_empty() {
+        let columns = primary.into_iter().map(|(_, column)| column).collect();
+        facts.unique.push(UniqueKey { name: "PRIMARY KEY".into(), columns });
+    }
+    for row in &keys {
+        let (key, column, collation): (String, Option<String>, String) =
+            (row.try_get_unchecked(0)?, row.try_get_unchecked(1)?, row.try_get_unchecked(2)?);
+        // Without a name it is an expression, and the key does not match any list of columns.
+        let column = column.unwrap_or_default();
+        if collation != "BINARY"
+            && let Some(known) = facts.columns.iter_mut().find(|known| known.name == column)
+        {
+            known.collation = Some(refuse(
+                format!("{table}.{column} is compared by {collation}, under which different ids are equal"),
+                format!("create {table} anew with {column} COLLATE BINARY"),
+            ));
+        }
+        match facts.unique.last_mut().filter(|last| last.name == key) {
+            Some(last) => last.columns.push(column),
+            None => facts.unique.push(UniqueKey { name: key, columns: vec![column] }),
+        }
+    }
+    if deferred > 0 {
+        facts.findings.push(refuse(
+            format!("{table} has a foreign key that is INITIALLY DEFERRED: one bad row would fail the whole commit"),
+            format!("create {table} anew with immediate foreign keys"),
+        ));
+    }
+    Ok(Some(facts))
+}
+
+fn holds(declared: &str) -> Holds {
+    let declared = declared.to_ascii_uppercase();
+    let has = |part: &str| declared.contains(part);
+    if has("INT") {
+        Holds::Integer(8)
+    } else if has("CHAR") || has("CLOB") || has("TEXT") || has("UUID") {
+        Holds::Text(None)
+    } else if has("BLOB") || has("BINARY") {
+        Holds::Bytes16
+    } else if has("DATETIME") || has("TIMESTAMP") {
+        Holds::Plain(3)
+    } else {
+        Holds::Other
+    }
+}

@@ -1,0 +1,157 @@
+//! What is read: checkpoints, states of targets, dead letters; and ids as they lie in columns and parameters.
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{AssertSqlSafe, Row};
+use uuid::Uuid;
+
+use super::{Plan, statements};
+use crate::config::ToggleTable;
+use crate::model::{Checkpoint, Id, Partition};
+use crate::sql::facts::{IdForm, TimeForm};
+use crate::sql::rows::{Known, Load, checkpoint, signed, time_text, unsigned, uuid_id};
+use crate::sql::{DeadLetter, TargetRow};
+
+pub(super) async fn read_checkpoints(
+    connection: &mut SqliteConnection,
+    kind: &str,
+    partitions: &[Partition],
+) -> Result<HashMap<Partition, Checkpoint>, sqlx::Error> {
+    let list = json!(partitions).to_string();
+    let rows = sqlx::query(statements::CHECKPOINTS).bind(kind).bind(list).fetch_all(connection).await?;
+    rows.iter()
+        .map(|row| {
+            let checkpoint = checkpoint(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?)?;
+            Ok((checkpoint.partition, checkpoint))
+        })
+        .collect()
+}
+
+pub(super) async fn load(
+    connection: &mut SqliteConnection,
+    table: &ToggleTable,
+    plan: &Plan,
+    targets: &[Id],
+    huge_rows_min: u64,
+) -> Result<Vec<TargetRow>, sqlx::Error> {
+    let mut load = Load::default();
+    if table.targets.is_some() {
+        load.known = read_known(connection, plan, targets).await?;
+    }
+    let look = load.to_look_at(targets, huge_rows_min);
+    let sizes = read_sizes(connection, plan, &look, huge_rows_min).await?;
+    let mut small = Vec::new();
+    for (target, size) in look.into_iter().zip(sizes) {
+        if size > huge_rows_min {
+            load.too_many.insert(target);
+        } else if size > 0 {
+            small.push(target);
+        }
+    }
+    if !small.is_empty() {
+        let query = sqlx::query(AssertSqlSafe(plan.statements.members.clone()));
+        let rows = query.bind(json_ids(&small, plan.forms.target)).fetch_all(&mut *connection).await?;
+        for row in &rows {
+            let member = (read_id(row, 1, plan.forms.actor)?, unsigned(row.try_get_unchecked(2)?));
+            load.take(read_id(row, 0, plan.forms.target)?, member, huge_rows_min);
+        }
+    }
+    let uncounted = load.to_count();
+    if !uncounted.is_empty() {
+        let query = sqlx::query(AssertSqlSafe(plan.statements.totals.clone()));
+        let totals = query.bind(json_ids(&uncounted, plan.forms.target)).fetch_all(&mut *connection).await?;
+        for row in &totals {
+            let (index, count) = indexed(row)?;
+            if let Some(target) = uncounted.get(index) {
+                load.totals.insert(target.clone(), count);
+            }
+        }
+    }
+    Ok(load.states(targets, huge_rows_min))
+}
+
+pub(super) async fn read_known(
+    connection: &mut SqliteConnection,
+    plan: &Plan,
+    targets: &[Id],
+) -> Result<Option<Known>, sqlx::Error> {
+    let Some(key) = plan.forms.key else { return Ok(None) };
+    let query = sqlx::query(AssertSqlSafe(plan.statements.known.clone())).bind(json_ids(targets, key));
+    let rows = query.fetch_all(connection).await?;
+    rows.iter().map(|row| Ok((read_id(row, 0, key)?, row.try_get_unchecked(1)?))).collect::<Result<_, _>>().map(Some)
+}
+
+/// Numbers of members, in order, counted up to one more than `huge_rows_min`.
+pub(super) async fn read_sizes(
+    connection: &mut SqliteConnection,
+    plan: &Plan,
+    targets: &[Id],
+    huge_rows_min: u64,
+) -> Result<Vec<u64>, sqlx::Error> {
+    let query = sqlx::query(AssertSqlSafe(plan.statements.sizes.clone())).bind(json_ids(targets, plan.forms.target));
+    let rows = query.bind(signed(huge_rows_min.saturating_add(1))).fetch_all(connection).await?;
+    let mut sizes = vec![0; targets.len()];
+    for row in &rows {
+        let (index, size) = indexed(row)?;
+        if let Some(slot) = sizes.get_mut(index) {
+            *slot = size;
+        }
+    }
+    Ok(sizes)
+}
+
+pub(super) fn json_id(id: &Id, form: IdForm) -> Value {
+    match (form, id) {
+        (IdForm::UuidBytes, Id::Uuid(uuid)) => uuid.simple().to_string().into(),
+        _ => id.to_json(),
+    }
+}
+
+pub(super) fn json_ids(ids: &[Id], form: IdForm) -> String {
+    Value::from(ids.iter().map(|id| json_id(id, form)).collect::<Vec<_>>()).to_string()
+}
+
+pub(super) fn json_time(at_ms: u64, form: TimeForm) -> Value {
+    match form {
+        TimeForm::Millis => signed(at_ms).into(),
+        TimeForm::Iso => time_text(at_ms, true).into(),
+        TimeForm::Zoned | TimeForm::Plain(_) => time_text(at_ms, false).into(),
+    }
+}
+
+pub(super) fn read_id(row: &SqliteRow, index: usize, form: IdForm) -> Result<Id, sqlx::Error> {
+    match form {
+        IdForm::Integer => row.try_get_unchecked(index).map(Id::Int),
+        IdForm::Text => row.try_get_unchecked::<String, _>(index).map(|text| Id::Text(text.into())),
+        IdForm::UuidText => uuid_id(&row.try_get_unchecked::<String, _>(index)?),
+        IdForm::Uuid | IdForm::UuidBytes => {
+            let bytes: Vec<u8> = row.try_get_unchecked(index)?;
+            Uuid::from_slice(&bytes).map(Id::Uuid).map_err(|error| sqlx::Error::Decode(error.into()))
+        }
+    }
+}
+
+/// An index and a number.
+pub(super) fn indexed(row: &SqliteRow) -> Result<(usize, u64), sqlx::Error> {
+    let index: i64 = row.try_get_unchecked(0)?;
+    Ok((usize::try_from(index).unwrap_or(usize::MAX), unsigned(row.try_get_unchecked(1)?)))
+}
+
+pub(super) fn dead_letter(row: &SqliteRow) -> Result<DeadLetter, sqlx::Error> {
+    Ok(DeadLetter {
+        id: row.try_get(0)?,
+        kind: row.try_get(1)?,
+        partition: Partition::try_from(row.try_get::<i64, _>(2)?).unwrap_or_default(),
+        target: row.try_get(3)?,
+        actor: row.try_get(4)?,
+        action: row.try_get(5)?,
+        at_ms: unsigned(row.try_get(6)?),
+        incarnation: row.try_get(7)?,
+        position: unsigned(row.try_get(8)?),
+        digest: row.try_get(9)?,
+        reason: row.try_get(10)?,
+        dead_at_ms: unsigned(row.try_get(11)?),
+    })
+}
