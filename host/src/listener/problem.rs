@@ -87,11 +87,6 @@ impl Problem {
         self
     }
 
-    /// Its type.
-    pub fn kind(&self) -> &'static ProblemType {
-        self.kind
-    }
-
     /// Its status.
     pub fn status(&self) -> StatusCode {
         // The statuses are constants above; a test checks each.
