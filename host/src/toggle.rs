@@ -178,7 +178,11 @@ impl ToggleKind {
         let receipt = Receipt { partition, position: outcome.position };
         let stored = match self.config().durability {
             DurabilityLevel::Journaled => self.shared.parts.watch.is_stored(partition, outcome.position),
-            DurabilityLevel::Stored => self.wait_stored(receipt, deadline).await,
+            // A fifth of the time is left for the reply: journaled is an answer, a missed deadline is none.
+            DurabilityLevel::Stored => {
+                let spare = Duration::from_millis(self.shared.parts.deadline_ms / 5);
+                self.wait_stored(receipt, deadline - spare).await
+            }
         };
         Ok(ToggleReply {
             state: outcome.state,
