@@ -151,7 +151,7 @@ impl App {
     /// See [`FlushError`]; an unknown kind has no flusher that could answer.
     pub async fn flush_now(&self, kind: &str) -> Result<(), FlushError> {
         match self.flushers.get(kind) {
-            Some(flusher) => flusher.flush_now().await,
+            Some(flusher) => flusher.flush_now(Duration::from_millis(self.config.flush.drain_grace_ms)).await,
             None => Err(FlushError::Stopped),
         }
     }

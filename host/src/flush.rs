@@ -30,7 +30,7 @@ use crate::journal::JournalWatch;
 use crate::model::{Backlog, Checkpoint, Partition};
 use crate::policy::Policies;
 use crate::sql::{Sql, SqlError};
-use crate::store::{Store, StoreError};
+use crate::store::{Head, Store, StoreError};
 use crate::telemetry;
 use pace::{BatchSize, Patience};
 
@@ -105,9 +105,9 @@ pub enum FlushError {
     /// See [`SqlError`].
     #[error(transparent)]
     Sql(#[from] SqlError),
-    /// Another host holds the lease.
-    #[error("another host flushes this kind")]
-    NotOwner,
+    /// Not everything was committed in time; the rest stays in the journal.
+    #[error("not everything was committed in time; the rest stays in the journal")]
+    DeadlineExceeded,
     /// The schema has not been checked yet, because SQL does not answer.
     #[error("SQL has not answered yet: the schema is not checked")]
     SchemaUnchecked,
@@ -121,8 +121,10 @@ impl FlushError {
     fn cause(&self) -> &'static str {
         match self {
             Self::Store(_) => "store",
-            Self::Sql(SqlError::Fenced) | Self::NotOwner => "fenced",
-            Self::Sql(SqlError::Transient(_)) | Self::SchemaUnchecked | Self::Stopped => "transient",
+            Self::Sql(SqlError::Fenced) => "fenced",
+            Self::Sql(SqlError::Transient(_)) | Self::SchemaUnchecked | Self::DeadlineExceeded | Self::Stopped => {
+                "transient"
+            }
             Self::Sql(SqlError::OutcomeUnknown(_)) => "unknown",
             Self::Sql(SqlError::Permanent(_)) => "permanent",
         }
@@ -140,7 +142,7 @@ impl FlushError {
 /// What a flusher is told from outside.
 enum Command {
     /// Flush all that waits now, whatever the policy plans.
-    FlushNow(oneshot::Sender<Result<(), FlushError>>),
+    FlushNow(oneshot::Sender<Result<(), FlushError>>, Instant),
     /// Flush all that waits, until the deadline at most, then stop.
     Drain(Instant, oneshot::Sender<()>),
 }
@@ -164,13 +166,15 @@ impl Flusher {
         Self { commands, status, task, watch, clock }
     }
 
-    /// Flushes everything that waits now, whatever the policy plans, and returns when it is committed.
+    /// Flushes everything that waits now, whatever the policy plans, and returns when it is committed. When another
+    /// host holds the lease, waits for that host, or until its lease has run out.
     ///
     /// # Errors
-    /// Why one round failed; what was committed before stays.
-    pub async fn flush_now(&self) -> Result<(), FlushError> {
+    /// Why one round failed, or that the time is over; what was committed before stays.
+    pub async fn flush_now(&self, time: Duration) -> Result<(), FlushError> {
         let (answer, result) = oneshot::channel();
-        self.commands.send(Command::FlushNow(answer)).await.map_err(|_| FlushError::Stopped)?;
+        let command = Command::FlushNow(answer, Instant::now() + time);
+        self.commands.send(command).await.map_err(|_| FlushError::Stopped)?;
         result.await.map_err(|_| FlushError::Stopped)?
     }
 
@@ -242,8 +246,8 @@ impl Worker {
             let mut poll = false;
             tokio::select! {
                 command = inbox.recv() => match command {
-                    Some(Command::FlushNow(answer)) => {
-                        let result = self.flush_all(None).await;
+                    Some(Command::FlushNow(answer, deadline)) => {
+                        let result = self.flush_all(deadline).await;
                         let _ = answer.send(result);
                     }
                     Some(Command::Drain(deadline, stopped)) => {
@@ -298,36 +302,38 @@ impl Worker {
         }
     }
 
-    /// Rounds until nothing waits, or until `deadline`.
-    async fn flush_all(&mut self, deadline: Option<Instant>) -> Result<(), FlushError> {
-        if !self.hold_lease().await? {
-            return Err(FlushError::NotOwner);
-        }
+    /// Rounds until everything that waits now is committed, by this host or by another that holds the lease.
+    async fn flush_all(&mut self, deadline: Instant) -> Result<(), FlushError> {
+        const POLL_MS: u64 = 50;
+        let goal = self.heads().await?;
         loop {
-            self.parts.watch.observe(&self.heads().await?);
-            if self.parts.watch.backlog().entries == 0 || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            let heads = self.heads().await?;
+            self.parts.watch.observe(&heads);
+            let reached = |(head, goal): (&Head, &Head)| {
+                head.backlog.entries == 0 || head.incarnation == goal.incarnation && head.flushed >= goal.last
+            };
+            if heads.iter().zip(&goal).all(reached) {
                 return Ok(());
             }
-            self.round(usize::MAX).await?;
-            self.succeeded();
-            if !self.hold_lease().await? {
-                return Err(FlushError::NotOwner);
+            if Instant::now() >= deadline {
+                return Err(FlushError::DeadlineExceeded);
+            }
+            if self.hold_lease().await? {
+                self.round(usize::MAX).await?;
+                self.succeeded();
+            } else {
+                tokio::time::sleep(Duration::from_millis(POLL_MS)).await;
             }
         }
     }
 
     async fn drain(mut self, deadline: Instant) {
-        loop {
-            match self.flush_all(Some(deadline)).await {
-                Ok(()) | Err(FlushError::NotOwner) => break,
-                Err(error) => {
-                    let pause = self.failed(&error);
-                    if Instant::now() + pause >= deadline {
-                        break;
-                    }
-                    tokio::time::sleep(pause).await;
-                }
+        while let Err(error) = self.flush_all(deadline).await {
+            let pause = self.failed(&error);
+            if Instant::now() + pause >= deadline {
+                break;
             }
+            tokio::time::sleep(pause).await;
         }
         let left = self.parts.watch.backlog().entries;
         if left > 0 {
@@ -359,7 +365,7 @@ impl Worker {
         Ok(true)
     }
 
-    async fn heads(&self) -> Result<Vec<crate::store::Head>, FlushError> {
+    async fn heads(&self) -> Result<Vec<Head>, FlushError> {
         Ok(self.parts.store.heads(&self.parts.kind, &self.partitions).await?)
     }
 

@@ -18,14 +18,22 @@ async fn the_three_printed_lines_work_and_the_rows_are_in_sql() {
     let printed = host.stdout();
     let lines: Vec<&str> = printed.lines().map(str::trim).filter(|line| line.starts_with("curl ")).collect();
     assert_eq!(lines.len(), 3, "three curl lines must be printed:\n{printed}");
-    for line in &lines {
-        assert!(line.contains(&host.public().to_string()), "{line} must name the picked address {}", host.public());
+    let mut admin = Client::new(host.admin());
+    let expected = [("likeCount", host.public()), ("likeCount", host.public()), ("row", host.admin())];
+    for (line, printed) in lines.iter().zip(expected) {
+        assert!(line.contains(&printed.1.to_string()), "{line} must name the picked address {}", printed.1);
+        if printed.0 == "row" {
+            admin.wait_drained(LIMIT).await;
+        }
         let output = Command::new("sh").args(["-c", line]).output().unwrap();
         let body = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{line} failed (curl is needed: apt-get install curl): {output:?}");
-        assert!(body.contains("\"likeCount\""), "{line} printed {body}");
+        let value: serde_json::Value = serde_json::from_str(&body).unwrap();
+        match printed.0 {
+            "row" => assert_eq!((&value["sql"]["count"], value["sql"]["row"].is_object()), (&1.into(), true), "{value}"),
+            name => assert_eq!(value[name], 1, "{line} printed {body}"),
+        }
     }
-    Client::new(host.admin()).wait_drained(LIMIT).await;
     let database = Database::connect(&demo_database(&host)).await;
     database.assert_counts_equal_rows().await;
     assert_eq!(host.terminate().code(), Some(0), "{}", host.log());
