@@ -15,10 +15,10 @@ mod redis_only;
 mod stand;
 #[path = "store_conformance/state.rs"]
 mod state;
-#[path = "store_conformance/toggles.rs"]
-mod toggles;
 #[path = "store_conformance/together.rs"]
 mod together;
+#[path = "store_conformance/toggles.rs"]
+mod toggles;
 
 /// Makes `embedded::name` and `redis::name` of each function that takes a backend.
 macro_rules! on_both {

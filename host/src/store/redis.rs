@@ -28,7 +28,6 @@ use uuid::Uuid;
 
 use self::link::{Link, Nature};
 use self::reply::{Reply, unexpected};
-use self::scripts::Scripts;
 use super::text::{tagged, untagged};
 use super::{
     Durability, Head, Hydrated, Hydration, JournalRead, LoadedState, Members, PairLoad, ReadResult, Store, StoreError,
@@ -48,7 +47,6 @@ const EXPLAIN_PAGE_CHANGES: usize = 2_000;
 /// See the room's text.
 pub struct RedisStore {
     link: Link,
-    scripts: Scripts,
     partitions: Partition,
     state_ttl_ms: u64,
     absent_ttl_ms: u64,
@@ -68,7 +66,6 @@ impl RedisStore {
         let ms = |seconds: u64| seconds.saturating_mul(1_000).min(TIME_MS_MAX / 4);
         let store = Self {
             link: Link::new(&config.url, timeout, config.partitions)?,
-            scripts: Scripts::new(),
             partitions: config.partitions,
             state_ttl_ms: ms(config.state_ttl_s),
             absent_ttl_ms: ms(config.absent_ttl_s),
@@ -105,7 +102,7 @@ impl RedisStore {
         (incarnation, position, changes_max): (Incarnation, Position, usize),
     ) -> Result<Option<JournalRead>, StoreError> {
         let value = self
-            .head_call(Nature::Reads, &self.scripts.journal, kind, partition, |command| {
+            .head_call(Nature::Reads, &self.link.scripts.journal, kind, partition, |command| {
                 command.arg(incarnation.to_string()).arg(position).arg(changes_max.max(1));
             })
             .await?;
@@ -138,7 +135,7 @@ impl RedisStore {
         pairs: &[PairLoad],
     ) -> Result<(bool, Head), StoreError> {
         let value = self
-            .head_call(Nature::Writes, &self.scripts.hydrate, kind, hydration.partition, |command| {
+            .head_call(Nature::Writes, &self.link.scripts.hydrate, kind, hydration.partition, |command| {
                 command.arg(hydration.incarnation.to_string()).arg(hydration.position);
                 command.arg(self.state_ttl_ms).arg(self.absent_ttl_ms);
                 fresh_arguments(command);
@@ -227,8 +224,11 @@ impl Store for RedisStore {
         let (heads, index) = keys_of(kind, self.partitions, batch.ops.iter().map(|op| &op.target));
         let value = self
             .link
-            .run(&self.scripts.toggle, Nature::Writes, &heads, |command| {
-                command.arg(batch.now_ms.min(TIME_MS_MAX / 2_000)).arg(&batch.digest.0[..]).arg(self.idempotency_ttl_ms);
+            .run(&self.link.scripts.toggle, Nature::Writes, &heads, |command| {
+                command
+                    .arg(batch.now_ms.min(TIME_MS_MAX / 2_000))
+                    .arg(&batch.digest.0[..])
+                    .arg(self.idempotency_ttl_ms);
                 fresh_arguments(command);
                 let mut pair = Vec::with_capacity(64);
                 for op in &batch.ops {
@@ -267,7 +267,7 @@ impl Store for RedisStore {
         let (heads, index) = keys_of(kind, self.partitions, pairs.iter().map(|(target, _)| target));
         let value = self
             .link
-            .run(&self.scripts.read, Nature::Reads, &heads, |command| {
+            .run(&self.link.scripts.read, Nature::Reads, &heads, |command| {
                 for (target, actor) in pairs {
                     let place = index.get(&partition_of(target, self.partitions)).copied().unwrap_or(1);
                     command.arg(place).arg(target.to_string()).arg(actor.as_ref().map(tagged).unwrap_or_default());
@@ -288,7 +288,7 @@ impl Store for RedisStore {
     ) -> Result<Members, StoreError> {
         let partition = partition_of(target, self.partitions);
         let value = self
-            .head_call(Nature::Reads, &self.scripts.members, kind, partition, |command| {
+            .head_call(Nature::Reads, &self.link.scripts.members, kind, partition, |command| {
                 let (since_ms, actor) =
                     before.map_or((0, String::new()), |member| (member.since_ms, tagged(&member.actor)));
                 command.arg(target.to_string()).arg(limit.min(1_000_000)).arg(since_ms.min(TIME_MS_MAX)).arg(actor);
@@ -346,7 +346,7 @@ impl Store for RedisStore {
             return Ok(Vec::new());
         }
         let names: Vec<String> = partitions.iter().map(|&partition| keys::head(kind, partition)).collect();
-        let value = self.link.run(&self.scripts.heads, Nature::Writes, &names, fresh_arguments).await?;
+        let value = self.link.run(&self.link.scripts.heads, Nature::Writes, &names, fresh_arguments).await?;
         let mut reply = Reply::of(value)?;
         let heads: Vec<(Head, bool)> =
             partitions.iter().map(|&partition| reply.head(partition)).collect::<Result<_, _>>()?;
@@ -378,7 +378,7 @@ impl Store for RedisStore {
         touched: &[Id],
         invalid: &[Id],
     ) -> Result<(), StoreError> {
-        self.head_call(Nature::Writes, &self.scripts.trim, kind, partition, |command| {
+        self.head_call(Nature::Writes, &self.link.scripts.trim, kind, partition, |command| {
             command.arg(incarnation.to_string()).arg(position).arg(self.state_ttl_ms).arg(self.huge_pairs_max);
             command.arg(touched.len());
             for target in touched.iter().chain(invalid) {
@@ -391,7 +391,7 @@ impl Store for RedisStore {
 
     async fn reset(&self, kind: &str, partition: Partition, than: Incarnation) -> Result<Head, StoreError> {
         let value = self
-            .head_call(Nature::Writes, &self.scripts.reset, kind, partition, |command| {
+            .head_call(Nature::Writes, &self.link.scripts.reset, kind, partition, |command| {
                 command.arg(than.to_string()).arg(Incarnation::after(than).to_string()).arg(life());
             })
             .await?;
@@ -405,14 +405,14 @@ impl Store for RedisStore {
         let new_life = |command: &mut Cmd| {
             command.arg(life());
         };
-        self.link.run(&self.scripts.wipe, Nature::Writes, &names, new_life).await.map(|_| ())
+        self.link.run(&self.link.scripts.wipe, Nature::Writes, &names, new_life).await.map(|_| ())
     }
 
     async fn lease(&self, kind: &str, owner: &str, ttl_ms: u64) -> Result<bool, StoreError> {
         let arguments = |command: &mut Cmd| {
             command.arg(owner).arg(ttl_ms.clamp(1, TIME_MS_MAX));
         };
-        let value = self.link.run(&self.scripts.lease, Nature::Writes, &[keys::flusher(kind)], arguments).await?;
+        let value = self.link.run(&self.link.scripts.lease, Nature::Writes, &[keys::flusher(kind)], arguments).await?;
         Ok(value == Value::Int(1))
     }
 
@@ -420,13 +420,19 @@ impl Store for RedisStore {
         let arguments = |command: &mut Cmd| {
             command.arg(owner).arg(0);
         };
-        self.link.run(&self.scripts.lease, Nature::Writes, &[keys::flusher(kind)], arguments).await.map(|_| ())
+        self.link.run(&self.link.scripts.lease, Nature::Writes, &[keys::flusher(kind)], arguments).await.map(|_| ())
     }
 
-    async fn explain(&self, kind: &str, _now_ms: u64, target: &Id, actor: &Id) -> Result<serde_json::Value, StoreError> {
+    async fn explain(
+        &self,
+        kind: &str,
+        _now_ms: u64,
+        target: &Id,
+        actor: &Id,
+    ) -> Result<serde_json::Value, StoreError> {
         let partition = partition_of(target, self.partitions);
         let value = self
-            .head_call(Nature::Reads, &self.scripts.explain, kind, partition, |command| {
+            .head_call(Nature::Reads, &self.link.scripts.explain, kind, partition, |command| {
                 command.arg(target.to_string()).arg(tagged(actor));
             })
             .await?;

@@ -124,9 +124,8 @@ pub async fn a_trim_of_another_life_or_an_older_place_does_nothing<B: Backend>()
 pub async fn a_journal_of_another_life_says_so<B: Backend>() {
     let stand = Stand::<B>::tuned(|config| config.partitions = 1).await;
     let other = Incarnation::fresh();
-    let read = async |incarnation, position| {
-        stand.store().read_journal(KIND, 0, incarnation, position, 10).await.unwrap()
-    };
+    let read =
+        async |incarnation, position| stand.store().read_journal(KIND, 0, incarnation, position, 10).await.unwrap();
     let JournalRead::OtherIncarnation(head) = read(other, 5).await else { panic!("a journal that never was") };
     assert_eq!(head, stand.head(0).await, "its head was made");
     assert_eq!(read(other, 0).await, JournalRead::OtherIncarnation(head));

@@ -24,8 +24,7 @@ pub const START_MS: u64 = 1_800_000_000_000;
 /// The module that decides.
 pub const DIGEST: Digest = Digest([0xd1; 32]);
 /// Present becomes absent and the other way round.
-pub const TOGGLE: ToggleRule =
-    ToggleRule { when_absent: Effect::Add, when_present: Effect::Remove, limit: None };
+pub const TOGGLE: ToggleRule = ToggleRule { when_absent: Effect::Add, when_present: Effect::Remove, limit: None };
 
 /// Where a store keeps its data.
 pub trait Backend: Send + Sync + Sized {

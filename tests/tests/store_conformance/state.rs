@@ -288,10 +288,11 @@ pub async fn a_clean_target_expires_and_a_dirty_one_does_not<B: Backend>() {
     stand.load_whole(2, &[5, 9, 11]).await;
     assert_eq!(stand.read(2, 11).await, known(true, 3), "loaded anew");
     stand.flush(&mut Sql::default()).await;
-    stand.until("all is clean and expires", async || {
-        stand.read(3, 9).await == ReadResult::ColdTarget && stand.read(6, 5).await == ReadResult::ColdTarget
-    })
-    .await;
+    stand
+        .until("all is clean and expires", async || {
+            stand.read(3, 9).await == ReadResult::ColdTarget && stand.read(6, 5).await == ReadResult::ColdTarget
+        })
+        .await;
     stand.load_whole(3, &[]).await;
     assert_eq!(stand.read(3, 5).await, known(false, 0), "nothing of the former state is left");
 }

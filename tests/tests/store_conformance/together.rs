@@ -132,7 +132,11 @@ async fn toggle_some<B: Backend>(
                         Effect::Remove => false,
                         _ => was,
                     };
-                    if now { truth.insert(pair.clone()) } else { truth.remove(&pair) };
+                    if now {
+                        truth.insert(pair.clone())
+                    } else {
+                        truth.remove(&pair)
+                    };
                     let count = truth.iter().filter(|(target, _)| *target == pair.0).count() as u64;
                     let said = (outcome.state.active, outcome.state.count, outcome.changed);
                     assert_eq!(said, (now, count, now != was), "seed {seed}, step {step}, {pair:?}");

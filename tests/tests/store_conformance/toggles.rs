@@ -39,7 +39,8 @@ pub async fn each_operation_sees_those_before_it<B: Backend>() {
         stand.load_whole(target, &[]).await;
     }
     let set = rule(Effect::Add, Effect::Keep);
-    let ops = vec![op(1, 5, TOGGLE), op(1, 6, TOGGLE), op(1, 5, TOGGLE), op(2, 5, set), op(1, 5, TOGGLE), op(2, 5, set)];
+    let ops =
+        vec![op(1, 5, TOGGLE), op(1, 6, TOGGLE), op(1, 5, TOGGLE), op(2, 5, set), op(1, 5, TOGGLE), op(2, 5, set)];
     let results = stand.toggle(ops).await;
     let seen: Vec<_> = results.iter().map(|result| (outcome(result).state, outcome(result).changed)).collect();
     let expected = [

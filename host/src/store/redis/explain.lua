@@ -2,7 +2,8 @@
 -- Reply: mode ('cold' when unknown), count, dirty, invalid, pair (since, 'absent' or 'unknown'), ttl in ms.
 local head = read_head(KEYS[1])
 local key = head and head.prefix .. 't:' .. ARGV[1]
-local target = head and known(call('GET', key), head)
+local record = head and call('GET', key)
+local target = head and known(record, head)
 if not target then
     return { 'cold', 0, 0, 0, 'unknown', -1 }
 end
@@ -12,5 +13,5 @@ if not pair then
     pair = is_unknown and 'unknown' or 'absent'
 end
 return {
-    target.mode, target.count, target.last > head.flushed and 1 or 0, tonumber(target.invalid), pair, call('PTTL', key),
+    target.mode, target.count, target.last > head.flushed and 1 or 0, tonumber(sub(record, 2, 2)), pair, call('PTTL', key),
 }

@@ -28,8 +28,7 @@ for _ = 1, tonumber(ARGV[7]) do
             call('PEXPIRE', prefix .. 'm:' .. id, state_ttl + GRACE)
             size = count
         end
-        local target = { mode = mode, invalid = '0', life = head.life, count = size, last = 0 }
-        call('SET', key, target_record(target), 'PX', mode == 'm' and absent_ttl or state_ttl)
+        call('SET', key, target_record(mode, '0', head.life, size, 0), 'PX', mode == 'm' and absent_ttl or state_ttl)
     end
 end
 

@@ -9,11 +9,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError, Script, ServerErrorKind, Value};
+use redis::{
+    AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError, Script,
+    ServerErrorKind, Value,
+};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::scripts::Scripts;
 use super::server::{self, Refusal};
 use crate::model::Partition;
 use crate::store::{Durability, StoreError};
@@ -38,6 +42,7 @@ struct Live {
 }
 
 pub(super) struct Link {
+    pub(super) scripts: Scripts,
     info: ConnectionInfo,
     timeout: Duration,
     partitions: Partition,
@@ -50,7 +55,9 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn new(url: &str, timeout: Duration, partitions: Partition) -> Result<Self, StoreError> {
         let wrong = |reason: &str| {
-            StoreError::Misconfigured(format!("store.url: {reason}; write redis://[user:password@]host:port[/database]"))
+            StoreError::Misconfigured(format!(
+                "store.url: {reason}; write redis://[user:password@]host:port[/database]"
+            ))
         };
         let info = url.into_connection_info().map_err(|error| wrong(&error.to_string()))?;
         if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
@@ -62,6 +69,7 @@ impl Link {
             survives_power_loss: false,
         };
         Ok(Self {
+            scripts: Scripts::new(),
             info,
             timeout,
             partitions,
@@ -128,23 +136,26 @@ impl Link {
             let mut connection = match self.info.addr() {
                 ConnectionAddr::Unix(path) => {
                     let stream = UnixStream::connect(path).await.map_err(RedisError::from)?;
-                    let (connection, driver) =
-                        MultiplexedConnection::new_with_config(settings, stream, config).await?;
+                    let (connection, driver) = MultiplexedConnection::new_with_config(settings, stream, config).await?;
                     drive(driver, &dead);
                     connection
                 }
                 ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
                     let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(RedisError::from)?;
                     stream.set_nodelay(true).map_err(RedisError::from)?;
-                    let (connection, driver) =
-                        MultiplexedConnection::new_with_config(settings, stream, config).await?;
+                    let (connection, driver) = MultiplexedConnection::new_with_config(settings, stream, config).await?;
                     drive(driver, &dead);
                     connection
                 }
-                _ => return Err(Refusal::Store(StoreError::Misconfigured("store.url: unknown kind of address".into()))),
+                _ => {
+                    return Err(Refusal::Store(StoreError::Misconfigured("store.url: unknown kind of address".into())));
+                }
             };
             let durability = server::check(&mut connection).await?;
             server::check_format(&mut connection, self.partitions).await?;
+            for script in self.scripts.all() {
+                script.load_async(&mut connection).await?;
+            }
             Ok((Live { connection, dead }, durability))
         };
         match tokio::time::timeout(self.timeout.max(Duration::from_millis(100)) * 2, attempt).await {

@@ -3,10 +3,13 @@
 -- A script reads and checks everything before its first write, and its `#!lua` line makes Redis check memory, disk
 -- and role before the script begins: it has its whole effect or none.
 
+-- Numbers are doubles: positions, times and counts stay below 2^53, and no id ever becomes a number. `whole` writes
+-- them exactly (`..` would write 14 digits) and sooner than Redis, which takes them for fractions.
 local call = redis.call
+local sub, match, format = string.sub, string.match, string.format
 
 local function whole(number)
-    return string.format('%.0f', number)
+    return format('%d', number)
 end
 
 local function damaged(what)
@@ -67,25 +70,28 @@ local function head_reply(head)
 end
 
 -- The record of a target: mode ('m'issing, 'w'hole, 'h'uge), '1' when invalid, 12 letters of the life, count, last.
-local function read_target(record)
-    local count, last = string.match(record, '^(%d+) (%d+)$', 16)
+local function target_record(mode, invalid, life, count, last)
+    return mode .. invalid .. life .. ' ' .. whole(count) .. ' ' .. whole(last)
+end
+
+-- Count and last of a record.
+local function read_record(record)
+    local count, last = match(record, '^(%d+) (%d+)$', 16)
     if not count then
         damaged('the record of a target is not as weir wrote it')
     end
-    return {
-        mode = string.sub(record, 1, 1), invalid = string.sub(record, 2, 2), life = string.sub(record, 3, 14),
-        count = tonumber(count), last = tonumber(last),
-    }
+    return tonumber(count), tonumber(last)
 end
 
-local function target_record(target)
-    return target.mode .. target.invalid .. target.life .. ' ' .. whole(target.count) .. ' ' .. whole(target.last)
+local function is_known(record, head)
+    return record and sub(record, 3, 14) == head.life
 end
 
 -- The target if it is known now, else nil.
 local function known(record, head)
-    if not record or string.sub(record, 3, 14) ~= head.life then
+    if not is_known(record, head) then
         return nil
     end
-    return read_target(record)
+    local count, last = read_record(record)
+    return { mode = sub(record, 1, 1), count = count, last = last }
 end

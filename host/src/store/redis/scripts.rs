@@ -44,4 +44,21 @@ impl Scripts {
             explain: script(READS, &[include_str!("explain.lua")]),
         }
     }
+
+    /// All of them, to be loaded at each connection.
+    pub(super) fn all(&self) -> [&Script; 11] {
+        [
+            &self.toggle,
+            &self.read,
+            &self.members,
+            &self.hydrate,
+            &self.heads,
+            &self.journal,
+            &self.trim,
+            &self.reset,
+            &self.wipe,
+            &self.lease,
+            &self.explain,
+        ]
+    }
 }

@@ -104,14 +104,22 @@ fn durability(settings: &HashMap<String, String>) -> Durability {
     let setting = |name: &str| settings.get(name).map_or("", String::as_str);
     let (mode, description) = match (setting("appendonly"), setting("appendfsync"), setting("save")) {
         ("yes", "always", _) => ("aof-always", "every acknowledged write has been synced to the disk of Redis"),
-        ("yes", "no", _) => ("aof-no-sync", "a loss of power of Redis loses what its system had not yet written to disk"),
-        ("yes", _, _) => ("aof-everysec", "a loss of power of Redis loses up to about two seconds of acknowledged writes"),
+        ("yes", "no", _) => {
+            ("aof-no-sync", "a loss of power of Redis loses what its system had not yet written to disk")
+        }
+        ("yes", _, _) => {
+            ("aof-everysec", "a loss of power of Redis loses up to about two seconds of acknowledged writes")
+        }
         (_, _, "") => ("none", "a restart of Redis loses every write that is not yet in SQL"),
         _ => ("rdb-only", "a crash of Redis loses the acknowledged writes since its last snapshot"),
     };
     Durability {
         mode: mode.into(),
-        description: format!("{description} (appendonly {}, appendfsync {})", setting("appendonly"), setting("appendfsync")),
+        description: format!(
+            "{description} (appendonly {}, appendfsync {})",
+            setting("appendonly"),
+            setting("appendfsync")
+        ),
         survives_power_loss: mode == "aof-always",
     }
 }

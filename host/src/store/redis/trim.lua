@@ -37,7 +37,11 @@ for at = 6, #ARGV do
 end
 local targets = {}
 for index, record in ipairs(get_many(names)) do
-    targets[index] = record and read_target(record)
+    if record then
+        local count, last = read_record(record)
+        local mode, invalid, life = sub(record, 1, 1), sub(record, 2, 2), sub(record, 3, 14)
+        targets[index] = { mode = mode, invalid = invalid, life = life, count = count, last = last }
+    end
 end
 
 call('XTRIM', stream, 'MINID', '=', after .. '-0')
@@ -61,8 +65,7 @@ for index, id in ipairs(order) do
                 call('PEXPIRE', members, state_ttl + GRACE, 'NX')
                 call('PEXPIRE', absent, state_ttl + GRACE, 'NX')
             elseif is_invalid and target.invalid == '0' then
-                target.invalid = '1'
-                call('SET', record, target_record(target))
+                call('SET', record, target_record(target.mode, '1', target.life, target.count, target.last))
             end
         end
     end
