@@ -49,6 +49,8 @@ pub(super) enum Holds {
     Bytes16,
     /// Text of so many characters at most.
     Text(Option<u64>),
+    /// Text padded to so many characters, whose own trailing spaces are lost.
+    Fixed(u64),
     /// A point in time, with so many digits after the second.
     Zoned(u8),
     /// Date and time of day, with so many digits after the second.
@@ -136,6 +138,7 @@ pub(super) fn id_form<W: Words>(_words: &W, column: &Column, id_type: IdType) ->
         (IdType::Uuid, Holds::Text(room)) if W::UUID_TEXT && room.is_none_or(|room| room >= 36) => {
             Some(IdForm::UuidText)
         }
+        (IdType::Uuid, Holds::Fixed(36)) if W::UUID_TEXT => Some(IdForm::UuidText),
         (IdType::Text, Holds::Text(_)) => Some(IdForm::Text),
         _ => None,
     }
