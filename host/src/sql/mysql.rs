@@ -18,7 +18,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, MySql, MySqlPool, Row};
 
 use self::catalogue::{number, read_both, text};
 use self::read::{
-    bind_id, chunk_query, dead_letter, load, order_text, read_checkpoints, read_id, read_known, read_pairs, read_size,
+    bind_id, dead_letter, kept, load, order_text, padded, read_checkpoints, read_id, read_known, read_pairs, read_size,
 };
 use self::statements::{MysqlWords, Statements};
 use self::write::{MysqlFlight, claim, migrate};
@@ -33,8 +33,10 @@ use super::{Applied, DeadLetter, Fence, Finding, RowChange, Sql, SqlError, Targe
 use crate::config::{SqlConfig, ToggleTable};
 use crate::model::{Checkpoint, Id, Incarnation, Member, Partition};
 
-/// Rows of one statement. Beyond, the planner's memory for ranges is the limit, and nothing gets faster.
-const CHUNK: usize = 1_000;
+/// Rows of one statement, a power of two. Beyond, the planner's memory for ranges is the limit, and nothing gets faster.
+const CHUNK: usize = 1_024;
+/// Prepared statements that a connection keeps: some ten kinds of statements in eleven sizes, for several kinds.
+const STATEMENTS_KEPT: usize = 1_000;
 /// Targets that are loaded with one connection.
 const TARGETS_PER_LOAD: usize = 1_024;
 
@@ -57,7 +59,8 @@ pub struct MysqlSql {
 impl MysqlSql {
     /// Prepares to connect to `mysql://…` or `mariadb://…`; does not need the server yet.
     pub async fn open(settings: &SqlConfig) -> Result<Self, SqlError> {
-        let options = settings.url.parse::<MySqlConnectOptions>().map_err(sql_error)?.disable_statement_logging();
+        let options = settings.url.parse::<MySqlConnectOptions>().map_err(sql_error)?;
+        let options = options.statement_cache_capacity(STATEMENTS_KEPT).disable_statement_logging();
         let maria: Arc<OnceLock<bool>> = Arc::default();
         let (known, limits) = (Arc::clone(&maria), settings.clone());
         let pool = MySqlPoolOptions::new()
@@ -289,7 +292,7 @@ impl Sql for MysqlSql {
         check_types(table, [target], before.map(|member| &member.actor))?;
         let plan = self.plan(table).await?;
         let since = before.map(|member| signed(member.since_ms));
-        let query = bind_id(sqlx::query(AssertSqlSafe(plan.statements.page())), plan.forms.target, target)
+        let query = bind_id(kept(plan.statements.page()), plan.forms.target, target)
             .bind(since)
             .bind(since)
             .bind(since)
@@ -335,7 +338,7 @@ impl Sql for MysqlSql {
         let result = leased!(lease, |connection| async {
             sqlx::raw_sql(statements::BEGIN).execute(&mut *connection).await?;
             read_checkpoints(connection, &letter.kind, &[letter.partition], true).await?;
-            let query = chunk_query(statements::dead_drop(1), 1).bind(letter.id);
+            let query = kept(statements::dead_drop(1)).bind(letter.id);
             if query.execute(&mut *connection).await?.rows_affected() == 0 {
                 return Err(no_letter(letter.id));
             }
@@ -349,8 +352,8 @@ impl Sql for MysqlSql {
     async fn drop_dead_letters(&self, ids: &[i64]) -> Result<u64, SqlError> {
         let mut dropped = 0;
         for part in ids.chunks(CHUNK) {
-            let query = chunk_query(statements::dead_drop(part.len()), part.len());
-            let query = part.iter().fold(query, |query, id| query.bind(*id));
+            let list = padded(part);
+            let query = list.clone().fold(kept(statements::dead_drop(list.len())), |query, id| query.bind(*id));
             dropped += leased!(self.lease().await?, |connection| query.execute(connection))?.rows_affected();
         }
         Ok(dropped)

@@ -20,9 +20,28 @@ const TARGETS_PER_LOAD: usize = 64;
 /// A statement with its parameters.
 pub(super) type MysqlQuery<'q> = Query<'q, MySql, MySqlArguments>;
 
-/// A statement for `count` rows. Only that for a whole chunk is kept prepared; others are seldom used twice.
-pub(super) fn chunk_query(text: String, count: usize) -> MysqlQuery<'static> {
-    sqlx::query(AssertSqlSafe(text)).persistent(count == CHUNK)
+/// A statement that stays prepared. This driver neither sends at once what is small (no TCP_NODELAY) nor waits for an
+/// answer when it gives a statement back, so that each one given back costs a delayed acknowledgement, about 40 ms.
+/// Hence few texts: batches have sizes that are powers of two, by [`padded`] or by [`pieces`].
+pub(super) fn kept(text: String) -> MysqlQuery<'static> {
+    sqlx::query(AssertSqlSafe(text))
+}
+
+/// The rows, and the last one again until their number is a power of two: for lists in which repeating is harmless.
+pub(super) fn padded<T>(rows: &[T]) -> impl ExactSizeIterator<Item = &T> + Clone {
+    let (count, last) = (rows.len().next_power_of_two(), rows.len().saturating_sub(1));
+    (0..if rows.is_empty() { 0 } else { count }).map(move |index| &rows[index.min(last)])
+}
+
+/// The rows in parts whose sizes are powers of two, `most` at most.
+pub(super) fn pieces<T>(mut rows: &[T], most: usize) -> Vec<&[T]> {
+    let mut parts = Vec::new();
+    while !rows.is_empty() {
+        let (part, rest) = rows.split_at((1 << rows.len().ilog2()).min(most));
+        parts.push(part);
+        rows = rest;
+    }
+    parts
 }
 
 /// Checkpoints by partition, locked in order when `lock`.
@@ -35,8 +54,9 @@ pub(super) async fn read_checkpoints(
     if partitions.is_empty() {
         return Ok(HashMap::new());
     }
-    let mut query = chunk_query(statements::checkpoints(partitions.len(), lock), partitions.len()).bind(kind);
-    for partition in partitions {
+    let list = padded(partitions);
+    let mut query = kept(statements::checkpoints(list.len(), lock)).bind(kind);
+    for partition in list {
         query = query.bind(i64::from(*partition));
     }
     let rows = query.fetch_all(connection).await?;
@@ -55,8 +75,9 @@ pub(super) async fn read_pairs(
     pairs: &[(&Id, &Id)],
     lock: bool,
 ) -> Result<HashMap<(Id, Id), u64>, sqlx::Error> {
-    let mut query = chunk_query(plan.statements.pairs(pairs.len(), lock), pairs.len());
-    for (target, actor) in pairs {
+    let list = padded(pairs);
+    let mut query = kept(plan.statements.pairs(list.len(), lock));
+    for (target, actor) in list {
         query = bind_id(query, plan.forms.target, target);
         query = bind_id(query, plan.forms.actor, actor);
     }
@@ -78,9 +99,9 @@ pub(super) async fn load(
 ) -> Result<Vec<TargetRow>, sqlx::Error> {
     let mut load = Load { known: read_known(connection, plan, targets).await?, ..Load::default() };
     let look = load.to_look_at(targets, huge_rows_min);
-    for part in look.chunks(TARGETS_PER_LOAD) {
+    for part in pieces(&look, TARGETS_PER_LOAD) {
         let text = plan.statements.members(part.len(), signed(huge_rows_min.saturating_add(1)));
-        let query = bind_ids(sqlx::query(AssertSqlSafe(text)).persistent(false), plan.forms.target, part);
+        let query = bind_ids(kept(text), plan.forms.target, part);
         for row in &query.fetch_all(&mut *connection).await? {
             if let Some(target) = part.get(usize::try_from(number(row, 0)?).unwrap_or(usize::MAX)) {
                 let member = (read_id(row, 1, plan.forms.actor)?, unsigned(number(row, 2)?));
@@ -89,7 +110,7 @@ pub(super) async fn load(
         }
     }
     for target in load.to_count() {
-        let query = bind_id(sqlx::query(AssertSqlSafe(plan.statements.total())), plan.forms.target, &target);
+        let query = bind_id(kept(plan.statements.total()), plan.forms.target, &target);
         let total = unsigned(number(&query.fetch_one(&mut *connection).await?, 0)?);
         load.totals.insert(target, total);
     }
@@ -105,8 +126,9 @@ pub(super) async fn read_known(
     let Some(key) = plan.forms.key else { return Ok(None) };
     let mut known = Known::new();
     for part in targets.chunks(CHUNK) {
-        let Some(text) = plan.statements.known(part.len()) else { return Ok(None) };
-        for row in &bind_ids(chunk_query(text, part.len()), key, part).fetch_all(&mut *connection).await? {
+        let list = padded(part);
+        let Some(text) = plan.statements.known(list.len()) else { return Ok(None) };
+        for row in &bind_ids(kept(text), key, list).fetch_all(&mut *connection).await? {
             known.insert(read_id(row, 0, key)?, row.try_get_unchecked(1)?);
         }
     }
@@ -120,7 +142,7 @@ pub(super) async fn read_size(
     target: &Id,
     huge_rows_min: u64,
 ) -> Result<u64, sqlx::Error> {
-    let query = bind_id(sqlx::query(AssertSqlSafe(plan.statements.size())), plan.forms.target, target);
+    let query = bind_id(kept(plan.statements.size()), plan.forms.target, target);
     let row = query.bind(signed(huge_rows_min.saturating_add(1))).fetch_one(connection).await?;
     number(&row, 0).map(unsigned)
 }
@@ -185,4 +207,24 @@ pub(super) fn dead_letter(row: &MySqlRow) -> Result<DeadLetter, sqlx::Error> {
         reason: text(row, 10)?,
         dead_at_ms: unsigned(number(row, 11)?),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_have_few_sizes_and_lose_nothing() {
+        assert_eq!(padded::<u8>(&[]).len(), 0);
+        for count in 1..200 {
+            let rows: Vec<usize> = (0..count).collect();
+            let list: Vec<usize> = padded(&rows).copied().collect();
+            assert!(list.len().is_power_of_two() && list.len() < 2 * count && list[..count] == rows);
+            assert!(list[count..].iter().all(|row| *row == count - 1));
+            let parts = pieces(&rows, 64);
+            assert_eq!(parts.concat(), rows);
+            assert!(parts.iter().all(|part| part.len().is_power_of_two() && part.len() <= 64));
+        }
+        assert!(pieces::<u8>(&[], 64).is_empty());
+    }
 }

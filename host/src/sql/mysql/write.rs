@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sqlx::mysql::MySqlConnection;
 
 use super::catalogue::{number, read_facts};
-use super::read::{bind_id, bind_ids, bind_time, chunk_query, read_checkpoints, read_pairs};
+use super::read::{bind_id, bind_ids, bind_time, kept, padded, pieces, read_checkpoints, read_pairs};
 use super::statements::{self, MysqlWords};
 use super::{CHUNK, Plan};
 use crate::config::ToggleTable;
@@ -39,15 +39,16 @@ impl Flight for MysqlFlight<'_> {
 
     async fn fence(&mut self, kind: &str, fences: &[Fence]) -> Result<u64, sqlx::Error> {
         self.statements += 1;
-        let mut query = chunk_query(statements::fence(fences.len()), fences.len());
-        for Fence { from, to } in fences {
+        let list = padded(fences);
+        let mut query = kept(statements::fence(list.len()));
+        for Fence { from, to } in list.clone() {
             query = query.bind(i64::from(from.partition)).bind(signed(*to));
         }
         query = query.bind(kind);
-        for Fence { from, .. } in fences {
+        for Fence { from, .. } in list.clone() {
             query = query.bind(i64::from(from.partition));
         }
-        for Fence { from, .. } in fences {
+        for Fence { from, .. } in list {
             query = query.bind(i64::from(from.partition)).bind(from.incarnation.to_string());
             query = query.bind(from.epoch).bind(signed(from.position));
         }
@@ -66,7 +67,9 @@ impl Flight for MysqlFlight<'_> {
         }
         for part in adds.chunks(CHUNK) {
             let (_, missing) = self.look(part).await?;
-            effect.inserted += self.insert(&missing, &mut deltas).await?;
+            for piece in pieces(&missing, CHUNK) {
+                effect.inserted += self.insert(piece, &mut deltas).await?;
+            }
         }
         self.count(&deltas).await?;
         Ok(effect)
@@ -78,9 +81,9 @@ impl Flight for MysqlFlight<'_> {
     }
 
     async fn bury(&mut self, kind: &str, dead: &[Dead<'_>], now_ms: u64) -> Result<(), sqlx::Error> {
-        for part in dead.chunks(CHUNK) {
+        for part in pieces(dead, CHUNK) {
             self.statements += 1;
-            let mut query = chunk_query(statements::bury(part.len()), part.len());
+            let mut query = kept(statements::bury(part.len()));
             for Dead { row, incarnation, reason } in part {
                 query = query
                     .bind(kind)
@@ -114,9 +117,10 @@ impl MysqlFlight<'_> {
         let mut targets: Vec<&Id> = rows.iter().map(|row| &row.target).collect();
         targets.dedup();
         for part in targets.chunks(CHUNK) {
-            let Some(text) = self.plan.statements.lock_counts(part.len()) else { return Ok(()) };
+            let list = padded(part);
+            let Some(text) = self.plan.statements.lock_counts(list.len()) else { return Ok(()) };
             self.statements += 1;
-            let query = bind_ids(chunk_query(text, part.len()), key, part.iter().copied());
+            let query = bind_ids(kept(text), key, list.copied());
             query.fetch_all(&mut *self.connection).await?;
         }
         Ok(())
@@ -140,9 +144,12 @@ impl MysqlFlight<'_> {
         }
         self.statements += 1;
         let forms = self.plan.forms;
-        let mut query = chunk_query(self.plan.statements.delete(rows.len()), rows.len());
-        for row in rows {
+        let list = padded(rows);
+        let mut query = kept(self.plan.statements.delete(list.len()));
+        for row in list {
             query = bind_id(bind_id(query, forms.target, &row.target), forms.actor, &row.actor);
+        }
+        for row in rows {
             deltas.add(row.target.clone(), -1);
         }
         query.execute(&mut *self.connection).await?;
@@ -152,12 +159,9 @@ impl MysqlFlight<'_> {
     /// A plain INSERT. Should another session have added one of the pairs meanwhile, the unique key says so, and the
     /// search for the bad row looks again and finds it there.
     async fn insert(&mut self, rows: &[&RowChange], deltas: &mut Deltas) -> Result<u64, sqlx::Error> {
-        if rows.is_empty() {
-            return Ok(0);
-        }
         self.statements += 1;
         let forms = self.plan.forms;
-        let mut query = chunk_query(self.plan.statements.insert(rows.len()), rows.len());
+        let mut query = kept(self.plan.statements.insert(rows.len()));
         for row in rows {
             query = bind_id(bind_id(query, forms.target, &row.target), forms.actor, &row.actor);
             if let Some(form) = forms.created {
@@ -173,13 +177,16 @@ impl MysqlFlight<'_> {
         let Some(key) = self.plan.forms.key else { return Ok(()) };
         let (targets, changes) = deltas.changed();
         for (part, changes) in targets.chunks(CHUNK).zip(changes.chunks(CHUNK)) {
-            let Some(text) = self.plan.statements.counts(part.len()) else { return Ok(()) };
+            let changes: Vec<(&Id, i64)> = part.iter().copied().zip(changes.iter().copied()).collect();
+            let list = padded(&changes);
+            let Some(text) = self.plan.statements.counts(list.len()) else { return Ok(()) };
             self.statements += 1;
-            let mut query = chunk_query(text, part.len());
-            for (target, change) in part.iter().zip(changes) {
+            let mut query = kept(text);
+            for (target, change) in list.clone() {
                 query = bind_id(query, key, target).bind(*change);
             }
-            bind_ids(query, key, part.iter().copied()).execute(&mut *self.connection).await?;
+            let query = bind_ids(query, key, list.map(|(target, _)| *target));
+            query.execute(&mut *self.connection).await?;
         }
         Ok(())
     }
@@ -222,7 +229,7 @@ pub(super) async fn claim(
         return Ok(HashMap::new());
     }
     sqlx::raw_sql(statements::BEGIN).execute(&mut *connection).await?;
-    let mut create = chunk_query(statements::claim_create(ordered.len()), ordered.len());
+    let mut create = kept(statements::claim_create(ordered.len()));
     for (partition, life) in &ordered {
         create = create.bind(kind).bind(i64::from(*partition)).bind(life.to_string());
     }
