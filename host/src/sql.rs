@@ -249,6 +249,8 @@ pub trait Sql: Send + Sync {
 pub async fn open(settings: &SqlConfig) -> Result<Arc<dyn Sql>, SqlError> {
     match settings.url.split(':').next() {
         Some("sqlite") => Ok(Arc::new(sqlite::SqliteSql::open(settings).await?)),
+        Some("postgres" | "postgresql") => Ok(Arc::new(postgres::PostgresSql::open(settings).await?)),
+        Some("mysql" | "mariadb") => Ok(Arc::new(mysql::MysqlSql::open(settings).await?)),
         scheme => Err(SqlError::Permanent(format!(
             "sql.url must begin with sqlite:, postgres: or mysql:, not {:?}",
             scheme.unwrap_or_default()

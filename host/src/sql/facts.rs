@@ -30,8 +30,8 @@ pub(super) enum IdForm {
 pub(super) enum TimeForm {
     /// Unix milliseconds.
     Millis,
-    /// A point in time.
-    Zoned,
+    /// A point in time, with so many digits after the second.
+    Zoned(u8),
     /// Date and time of day without a zone, taken as UTC, with so many digits after the second.
     Plain(u8),
     /// RFC 3339 text, in UTC.
@@ -49,8 +49,10 @@ pub(super) enum Holds {
     Bytes16,
     /// Text of so many characters at most.
     Text(Option<u64>),
-    /// A point in time.
-    Zoned,
+    /// Text padded to so many characters, whose own trailing spaces are lost.
+    Fixed(u64),
+    /// A point in time, with so many digits after the second.
+    Zoned(u8),
     /// Date and time of day, with so many digits after the second.
     Plain(u8),
     /// Anything else.
@@ -136,6 +138,7 @@ pub(super) fn id_form<W: Words>(_words: &W, column: &Column, id_type: IdType) ->
         (IdType::Uuid, Holds::Text(room)) if W::UUID_TEXT && room.is_none_or(|room| room >= 36) => {
             Some(IdForm::UuidText)
         }
+        (IdType::Uuid, Holds::Fixed(36)) if W::UUID_TEXT => Some(IdForm::UuidText),
         (IdType::Text, Holds::Text(_)) => Some(IdForm::Text),
         _ => None,
     }
@@ -145,7 +148,7 @@ pub(super) fn id_form<W: Words>(_words: &W, column: &Column, id_type: IdType) ->
 pub(super) fn time_form(column: &Column) -> Option<TimeForm> {
     match column.holds {
         Holds::Integer(8) => Some(TimeForm::Millis),
-        Holds::Zoned => Some(TimeForm::Zoned),
+        Holds::Zoned(digits) => Some(TimeForm::Zoned(digits)),
         Holds::Plain(digits) => Some(TimeForm::Plain(digits)),
         Holds::Text(room) if room.is_none_or(|room| room >= 24) => Some(TimeForm::Iso),
         _ => None,

@@ -43,6 +43,33 @@ pub(super) fn claimed(row: &Checkpoint, wanted: Incarnation, take_over: bool) ->
     raise.then_some(Checkpoint { epoch: row.epoch + 1, ..*row })
 }
 
+/// Refuses ids of another type than the kind's: an engine would store something else, or not find it.
+pub(super) fn check_types<'a>(
+    table: &ToggleTable,
+    targets: impl IntoIterator<Item = &'a Id>,
+    actors: impl IntoIterator<Item = &'a Id>,
+) -> Result<(), SqlError> {
+    let wrong_target = targets.into_iter().find(|id| id.id_type() != table.target_type);
+    let wrong = wrong_target.or_else(|| actors.into_iter().find(|id| id.id_type() != table.actor_type));
+    match wrong {
+        None => Ok(()),
+        Some(id) => {
+            Err(SqlError::Permanent(format!("id {id} is not of the type that is configured for {}", table.name)))
+        }
+    }
+}
+
+/// A time cut down to what a column with so many digits after the second holds: never later than it was.
+pub(super) fn cut_down(at_ms: u64, digits: u8) -> u64 {
+    let unit = match digits {
+        0 => 1_000,
+        1 => 100,
+        2 => 10,
+        _ => 1,
+    };
+    at_ms / unit * unit
+}
+
 /// Splits rows into those to delete and those to insert.
 pub(super) fn split<'a>(rows: &[&'a RowChange]) -> (Vec<&'a RowChange>, Vec<&'a RowChange>) {
     rows.iter().partition(|row| row.action == Action::Remove)

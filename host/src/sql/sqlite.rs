@@ -26,7 +26,9 @@ use super::classify::{Class, judge, sql_error};
 use super::facts::{Forms, IdForm, Plans, check, forms, refuse, warn};
 use super::flight::{Flight, fly};
 use super::lease::{Lease, leased};
-use super::rows::{check_schema, explanation, in_order, no_letter, other_partitions, replayed, signed, unsigned};
+use super::rows::{
+    check_schema, check_types, explanation, in_order, no_letter, other_partitions, replayed, signed, unsigned,
+};
 use super::{Applied, DeadLetter, Fence, Finding, RowChange, Sql, SqlError, TargetRow};
 use crate::config::{SqlConfig, ToggleTable};
 use crate::model::{Checkpoint, Id, Incarnation, Member, Partition};
@@ -217,6 +219,7 @@ impl Sql for SqliteSql {
         rows: &[RowChange],
         now_ms: u64,
     ) -> Result<Applied, SqlError> {
+        check_types(table, rows.iter().map(|row| &row.target), rows.iter().map(|row| &row.actor))?;
         let plan = self.plan(table).await?;
         let _writer = self.writer.lock().await;
         let mut lease = self.lease().await?;
@@ -234,6 +237,7 @@ impl Sql for SqliteSql {
         targets: &[Id],
         huge_rows_min: u64,
     ) -> Result<Vec<TargetRow>, SqlError> {
+        check_types(table, targets, [])?;
         let plan = self.plan(table).await?;
         let mut loaded = Vec::with_capacity(targets.len());
         let mut lease = self.lease().await?;
@@ -246,6 +250,7 @@ impl Sql for SqliteSql {
     }
 
     async fn load_pairs(&self, table: &ToggleTable, pairs: &[(Id, Id)]) -> Result<Vec<Option<u64>>, SqlError> {
+        check_types(table, pairs.iter().map(|(target, _)| target), pairs.iter().map(|(_, actor)| actor))?;
         let plan = self.plan(table).await?;
         let forms = plan.forms;
         let list: Vec<Value> =
@@ -272,6 +277,7 @@ impl Sql for SqliteSql {
         before: Option<&Member>,
         limit: usize,
     ) -> Result<Vec<Member>, SqlError> {
+        check_types(table, [target], before.map(|member| &member.actor))?;
         let plan = self.plan(table).await?;
         let forms = plan.forms;
         let rows = leased!(self.lease().await?, |connection| async {

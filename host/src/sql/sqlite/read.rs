@@ -117,7 +117,7 @@ pub(super) fn json_time(at_ms: u64, form: TimeForm) -> Value {
     match form {
         TimeForm::Millis => signed(at_ms).into(),
         TimeForm::Iso => time_text(at_ms, true).into(),
-        TimeForm::Zoned | TimeForm::Plain(_) => time_text(at_ms, false).into(),
+        TimeForm::Zoned(_) | TimeForm::Plain(_) => time_text(at_ms, false).into(),
     }
 }
 

@@ -1,0 +1,86 @@
+//! What the catalogue says.
+
+use sqlx::Row;
+use sqlx::postgres::PgConnection;
+
+use super::statements::{self, PostgresWords, path};
+use crate::config::ToggleTable;
+use crate::sql::facts::{Column, Facts, Holds, UniqueKey, refuse};
+
+/// The table of the pairs and that of the targets.
+pub(super) async fn read_both(
+    connection: &mut PgConnection,
+    table: &ToggleTable,
+) -> Result<(Option<Facts>, Option<Facts>), sqlx::Error> {
+    let pairs = read_facts(connection, &table.name, &["SELECT", "INSERT", "DELETE"]).await?;
+    let targets = match &table.targets {
+        None => None,
+        Some(targets) => {
+            let rights: &[&str] = if targets.count_column.is_some() { &["SELECT", "UPDATE"] } else { &["SELECT"] };
+            read_facts(connection, &targets.name, rights).await?
+        }
+    };
+    Ok((pairs, targets))
+}
+
+/// One table, with a finding for each of `rights` that is missing; `None` when there is none of this name.
+pub(super) async fn read_facts(
+    connection: &mut PgConnection,
+    table: &str,
+    rights: &[&str],
+) -> Result<Option<Facts>, sqlx::Error> {
+    let Some(row) = sqlx::query(statements::TABLE).bind(path(table)).fetch_optional(&mut *connection).await? else {
+        return Ok(None);
+    };
+    let number: i64 = row.try_get(0)?;
+    let mut facts = Facts::default();
+    if !row.try_get::<bool, _>(1)? {
+        facts.findings.push(refuse(format!("{table} is not a table"), "name the table behind it in weir.toml".into()));
+    }
+    for (index, right) in ["SELECT", "INSERT", "DELETE", "UPDATE"].into_iter().enumerate() {
+        if rights.contains(&right) && !row.try_get::<bool, _>(index + 2)? {
+            let remedy = PostgresWords::grant(right, table);
+            facts.findings.push(refuse(format!("this user has no right to {right} on {table}"), remedy));
+        }
+    }
+    for row in sqlx::query(statements::COLUMNS).bind(number).fetch_all(&mut *connection).await? {
+        let (name, declared): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        let holds = holds(row.try_get(2)?, row.try_get(3)?);
+        let must_be_given = row.try_get::<bool, _>(4)? && !row.try_get::<bool, _>(5)?;
+        let collation = match row.try_get::<bool, _>(6)? {
+            true => None,
+            false => Some(refuse(
+                format!(
+                    "{table}.{name} is compared by {}, under which different ids are equal",
+                    row.try_get::<Option<String>, _>(7)?.unwrap_or_default()
+                ),
+                PostgresWords::collate(table, &name, &declared),
+            )),
+        };
+        facts.columns.push(Column { name, declared, holds, must_be_given, collation });
+    }
+    for row in sqlx::query(statements::UNIQUE).bind(number).fetch_all(&mut *connection).await? {
+        let (key, column): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        match facts.unique.last_mut().filter(|last| last.name == key) {
+            Some(last) => last.columns.push(column),
+            None => facts.unique.push(UniqueKey { name: key, columns: vec![column] }),
+        }
+    }
+    Ok(Some(facts))
+}
+
+fn holds(type_name: &str, modifier: i32) -> Holds {
+    let digits = u8::try_from(modifier).unwrap_or(6);
+    match type_name {
+        "int2" => Holds::Integer(2),
+        "int4" => Holds::Integer(4),
+        "int8" => Holds::Integer(8),
+        "uuid" => Holds::Uuid,
+        "text" => Holds::Text(None),
+        // The modifier counts a header of four bytes that is long gone.
+        "varchar" => Holds::Text(u64::try_from(modifier).ok().map(|length| length.saturating_sub(4))),
+        "timestamptz" => Holds::Zoned(digits),
+        "timestamp" => Holds::Plain(digits),
+        _ => Holds::Other,
+    }
+}

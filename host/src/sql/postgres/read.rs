@@ -1,0 +1,148 @@
+//! What is read: checkpoints, states of targets, dead letters; and ids as they lie in columns and parameters.
+
+use std::collections::HashMap;
+
+use sqlx::postgres::{PgArguments, PgConnection, PgRow};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, Postgres, Row};
+use uuid::Uuid;
+
+use super::Plan;
+use crate::model::{Checkpoint, Id, Partition};
+use crate::sql::facts::{IdForm, TimeForm};
+use crate::sql::rows::{Known, Load, checkpoint, cut_down, signed, time_text, unsigned};
+use crate::sql::{DeadLetter, TargetRow};
+
+/// A statement with its parameters.
+pub(super) type PgQuery<'q> = Query<'q, Postgres, PgArguments>;
+
+/// Checkpoints by partition; locked, with `LOCK`.
+pub(super) async fn read_checkpoints(
+    connection: &mut PgConnection,
+    text: &'static str,
+    kind: &str,
+    partitions: &[Partition],
+) -> Result<HashMap<Partition, Checkpoint>, sqlx::Error> {
+    let partitions: Vec<i32> = partitions.iter().map(|partition| i32::from(*partition)).collect();
+    let rows = sqlx::query(text).bind(kind).bind(partitions).fetch_all(connection).await?;
+    rows.iter()
+        .map(|row| {
+            let checkpoint = checkpoint(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?)?;
+            Ok((checkpoint.partition, checkpoint))
+        })
+        .collect()
+}
+
+/// States of some targets, in order.
+pub(super) async fn load(
+    connection: &mut PgConnection,
+    plan: &Plan,
+    targets: &[Id],
+    huge_rows_min: u64,
+) -> Result<Vec<TargetRow>, sqlx::Error> {
+    let mut load = Load { known: read_known(connection, plan, targets).await?, ..Load::default() };
+    let look = load.to_look_at(targets, huge_rows_min);
+    if !look.is_empty() {
+        let query = sqlx::query(AssertSqlSafe(plan.statements.members.clone()));
+        let query = bind_ids(query, plan.forms.target, &look).bind(signed(huge_rows_min.saturating_add(1)));
+        for row in &query.fetch_all(&mut *connection).await? {
+            if let Some(target) = look.get(ordinal(row)?) {
+                let member = (read_id(row, 1, plan.forms.actor)?, unsigned(row.try_get(2)?));
+                load.take(target.clone(), member, huge_rows_min);
+            }
+        }
+    }
+    let uncounted = load.to_count();
+    if !uncounted.is_empty() {
+        let query = sqlx::query(AssertSqlSafe(plan.statements.totals.clone()));
+        for row in &bind_ids(query, plan.forms.target, &uncounted).fetch_all(&mut *connection).await? {
+            if let Some(target) = uncounted.get(ordinal(row)?) {
+                load.totals.insert(target.clone(), unsigned(row.try_get(1)?));
+            }
+        }
+    }
+    Ok(load.states(targets, huge_rows_min))
+}
+
+/// What the table of the targets says; `None` where there is no such table.
+pub(super) async fn read_known(
+    connection: &mut PgConnection,
+    plan: &Plan,
+    targets: &[Id],
+) -> Result<Option<Known>, sqlx::Error> {
+    let Some(key) = plan.forms.key else { return Ok(None) };
+    let query = bind_ids(sqlx::query(AssertSqlSafe(plan.statements.known.clone())), key, targets);
+    let rows = query.fetch_all(connection).await?;
+    rows.iter().map(|row| Ok((read_id(row, 0, key)?, row.try_get(1)?))).collect::<Result<_, _>>().map(Some)
+}
+
+/// Number of members, counted up to one more than `huge_rows_min`.
+pub(super) async fn read_size(
+    connection: &mut PgConnection,
+    plan: &Plan,
+    target: &Id,
+    huge_rows_min: u64,
+) -> Result<u64, sqlx::Error> {
+    let query = bind_ids(sqlx::query(AssertSqlSafe(plan.statements.size.clone())), plan.forms.target, [target]);
+    let row = query.bind(signed(huge_rows_min.saturating_add(1))).fetch_one(connection).await?;
+    row.try_get(0).map(unsigned)
+}
+
+/// Binds ids as one array. Their type is checked before.
+pub(super) fn bind_ids<'q, 'i>(query: PgQuery<'q>, form: IdForm, ids: impl IntoIterator<Item = &'i Id>) -> PgQuery<'q> {
+    let ids = ids.into_iter();
+    match form {
+        IdForm::Integer => {
+            let int = |id: &Id| if let Id::Int(value) = id { *value } else { 0 };
+            query.bind(ids.map(int).collect::<Vec<i64>>())
+        }
+        IdForm::Uuid | IdForm::UuidBytes => {
+            let uuid = |id: &Id| if let Id::Uuid(value) = id { *value } else { Uuid::nil() };
+            query.bind(ids.map(uuid).collect::<Vec<Uuid>>())
+        }
+        IdForm::Text | IdForm::UuidText => query.bind(ids.map(ToString::to_string).collect::<Vec<String>>()),
+    }
+}
+
+/// Binds times as one array.
+pub(super) fn bind_times(query: PgQuery<'_>, form: TimeForm, times: impl Iterator<Item = u64>) -> PgQuery<'_> {
+    match form {
+        TimeForm::Iso => query.bind(times.map(|at_ms| time_text(at_ms, true)).collect::<Vec<String>>()),
+        TimeForm::Millis => query.bind(times.map(signed).collect::<Vec<i64>>()),
+        TimeForm::Zoned(digits) | TimeForm::Plain(digits) => {
+            query.bind(times.map(|at_ms| signed(cut_down(at_ms, digits))).collect::<Vec<i64>>())
+        }
+    }
+}
+
+/// An id.
+pub(super) fn read_id(row: &PgRow, index: usize, form: IdForm) -> Result<Id, sqlx::Error> {
+    match form {
+        IdForm::Integer => row.try_get(index).map(Id::Int),
+        IdForm::Uuid | IdForm::UuidBytes => row.try_get(index).map(Id::Uuid),
+        IdForm::Text | IdForm::UuidText => row.try_get::<String, _>(index).map(|text| Id::Text(text.into())),
+    }
+}
+
+/// The index, from 0, that the first column says from 1.
+pub(super) fn ordinal(row: &PgRow) -> Result<usize, sqlx::Error> {
+    Ok(usize::try_from(row.try_get::<i64, _>(0)? - 1).unwrap_or(usize::MAX))
+}
+
+/// A dead letter.
+pub(super) fn dead_letter(row: &PgRow) -> Result<DeadLetter, sqlx::Error> {
+    Ok(DeadLetter {
+        id: row.try_get(0)?,
+        kind: row.try_get(1)?,
+        partition: Partition::try_from(row.try_get::<i64, _>(2)?).unwrap_or_default(),
+        target: row.try_get(3)?,
+        actor: row.try_get(4)?,
+        action: row.try_get(5)?,
+        at_ms: unsigned(row.try_get(6)?),
+        incarnation: row.try_get(7)?,
+        position: unsigned(row.try_get(8)?),
+        digest: row.try_get(9)?,
+        reason: row.try_get(10)?,
+        dead_at_ms: unsigned(row.try_get(11)?),
+    })
+}

@@ -1,0 +1,272 @@
+//! Servers that go away, locks that are held, owners that stop in mid-flush. None of it may become a dead letter.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use weir::config::SqlConfig;
+use weir::model::Incarnation;
+use weir::sql::{self, Fence, Sql, SqlError};
+use weir_tests::services::{MariaDb, Postgres};
+
+use crate::fixture::{AT_MS, Engine, Fixture, KIND, Probe, add, settings, table};
+
+/// Begins a transaction of another session that holds the fence of partition 0 of [`KIND`].
+async fn hold_fence(fixture: &Fixture) -> Probe {
+    let mut probe = fixture.probe().await;
+    let begin = match fixture.engine {
+        Engine::Sqlite => "BEGIN IMMEDIATE",
+        Engine::Postgres | Engine::MariaDb => "BEGIN",
+    };
+    probe.run(begin).await.unwrap();
+    probe.run(&format!("UPDATE weir_checkpoint SET epoch = epoch + 0 WHERE kind = '{KIND}'")).await.unwrap();
+    probe
+}
+
+pub async fn a_lock_held_by_another_session_is_transient(fixture: &Fixture) {
+    let table = fixture.tables(3, "").await;
+    let from = fixture.claim(0).await;
+    let impatient = fixture
+        .with(|settings| {
+            settings.acquire_timeout_ms = 1_000;
+            settings.statement_timeout_ms = 2_000;
+            settings.idle_transaction_timeout_ms = 1_000;
+        })
+        .await;
+    let mut holder = hold_fence(fixture).await;
+    let fence = [Fence { from, to: 1 }];
+    let refused = impatient.apply_toggles(KIND, &table, &fence, &[add(1, 1)], AT_MS).await;
+    assert!(matches!(refused, Err(SqlError::Transient(_))), "{refused:?}");
+    assert_eq!(fixture.number("SELECT count(*) FROM weir_dead_letter").await, 0);
+    holder.run("ROLLBACK").await.unwrap();
+    impatient.apply_toggles(KIND, &table, &fence, &[add(1, 1)], AT_MS).await.unwrap();
+    fixture.counts_equal_rows().await;
+}
+
+pub async fn rows_locked_by_another_session_are_waited_for(fixture: &Fixture) {
+    let table = fixture.tables(3, "").await;
+    let from = fixture.claim(0).await;
+    fixture.run("INSERT INTO feed_like VALUES (1, 1, 0); UPDATE feed SET like_count = 1 WHERE id = 1").await;
+    let mut application = fixture.probe().await;
+    let begin = if fixture.engine == Engine::Sqlite { "BEGIN IMMEDIATE" } else { "BEGIN" };
+    application.run(begin).await.unwrap();
+    // The application itself adds a pair that weir adds too, and removes one that weir removes too.
+    application
+        .run(
+            "INSERT INTO feed_like VALUES (2, 2, 0); UPDATE feed SET like_count = like_count + 1 WHERE id = 2;
+             DELETE FROM feed_like WHERE feed_id = 1; UPDATE feed SET like_count = like_count - 1 WHERE id = 1",
+        )
+        .await
+        .unwrap();
+    let flush = async {
+        let rows = [add(2, 2), crate::fixture::remove(1, 1), add(3, 3)];
+        fixture.sql.apply_toggles(KIND, &table, &[Fence { from, to: 1 }], &rows, AT_MS).await.unwrap()
+    };
+    let commit = async {
+        sleep(Duration::from_millis(300)).await;
+        application.run("COMMIT").await.unwrap();
+    };
+    let (applied, ()) = tokio::join!(flush, commit);
+    assert_eq!((applied.inserted, applied.deleted, applied.dead.len()), (1, 0, 0), "{:?}", applied.dead);
+    fixture.counts_equal_rows().await;
+    assert_eq!(fixture.number("SELECT count(*) FROM feed_like").await, 2);
+}
+
+/// An owner that was stopped in mid-flush: the server ends its idle transaction, and the next owner goes on.
+async fn a_stopped_owner_loses_its_locks(fixture: &Fixture) {
+    let table = fixture.tables(3, "").await;
+    let from = fixture.claim(0).await;
+    let brief = fixture
+        .with(|settings| {
+            settings.connections_max = 2;
+            settings.idle_transaction_timeout_ms = 1_000;
+        })
+        .await;
+    // A session with weir's own settings begins, moves the fence, writes a row, and falls silent.
+    let script = format!(
+        "BEGIN; UPDATE weir_checkpoint SET position = 9 WHERE kind = '{KIND}'; INSERT INTO feed_like VALUES (1, 1, 0)"
+    );
+    brief.execute_script(&script.replace("position", position(fixture.engine))).await.unwrap();
+    // The next owner waits for the fence row no longer than the server lets the silent one live.
+    let next = fixture.other().await;
+    let claim = async || loop {
+        match next.claim(KIND, &[(0, from.incarnation)], true).await {
+            Ok(rows) => return rows[0],
+            Err(SqlError::Transient(_)) => sleep(Duration::from_millis(50)).await,
+            Err(other) => panic!("{other:?}"),
+        }
+    };
+    let owned = tokio::time::timeout(Duration::from_secs(60), claim()).await.expect("the fence row stays locked");
+    assert_eq!((owned.position, owned.epoch), (0, from.epoch + 1));
+    let fence = Fence { from: owned, to: 3 };
+    assert_eq!(next.apply_toggles(KIND, &table, &[fence], &[add(2, 2)], AT_MS).await.unwrap().inserted, 1);
+    fixture.counts_equal_rows().await;
+    // The stopped owner wakes up, on the same connection or on another.
+    let zombie = brief.apply_toggles(KIND, &table, &[Fence { from, to: 1 }], &[add(3, 3)], AT_MS).await;
+    assert_eq!(zombie, Err(SqlError::Fenced));
+}
+
+fn position(engine: Engine) -> &'static str {
+    if engine == Engine::MariaDb { "`position`" } else { "\"position\"" }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_ends_the_transaction_of_a_stopped_owner() {
+    a_stopped_owner_loses_its_locks(&Fixture::new(Engine::Postgres).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_ends_the_transaction_of_a_stopped_owner() {
+    a_stopped_owner_loses_its_locks(&Fixture::new(Engine::MariaDb).await).await;
+}
+
+/// Two transactions that lock each other's rows; the engine picks a victim. If it is weir, that is transient.
+async fn a_deadlock_is_transient(fixture: &Fixture) {
+    let table = fixture.tables(2, "").await;
+    let mut victims = 0;
+    for round in 0..20 {
+        let from = match fixture.checkpoint(0).await {
+            None => fixture.claim(0).await,
+            Some(row) => row,
+        };
+        let mut application = fixture.probe().await;
+        // Wrong order on purpose: the count of target 2 first, then the fence. Many rows make it the worse victim.
+        let ids: Vec<String> = (1_000..2_000).map(|id| format!("({id})")).collect();
+        application.run("BEGIN").await.unwrap();
+        application.run(&format!("INSERT INTO feed (id) VALUES {}", ids.join(","))).await.unwrap();
+        application.run("UPDATE feed SET like_count = like_count + 1 WHERE id = 2").await.unwrap();
+        let fence = [Fence { from, to: from.position + 1 }];
+        let rows = [add(2, round)];
+        let flush = fixture.sql.apply_toggles(KIND, &table, &fence, &rows, AT_MS);
+        let cross = async {
+            sleep(Duration::from_millis(300)).await;
+            let _ = application.run("UPDATE weir_checkpoint SET epoch = epoch + 1").await;
+            let _ = application.run("ROLLBACK").await;
+        };
+        match tokio::join!(flush, cross).0 {
+            Ok(_) => {}
+            Err(SqlError::Transient(_)) => victims += 1,
+            other => panic!("{other:?}"),
+        }
+        if victims > 0 {
+            break;
+        }
+    }
+    assert!(victims > 0, "weir was never the victim, the test shows nothing");
+    assert_eq!(fixture.number("SELECT count(*) FROM weir_dead_letter").await, 0);
+    fixture.counts_equal_rows().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_deadlocks_are_transient() {
+    a_deadlock_is_transient(&Fixture::new(Engine::Postgres).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_deadlocks_are_transient() {
+    a_deadlock_is_transient(&Fixture::new(Engine::MariaDb).await).await;
+}
+
+/// Settings that give up soon.
+fn impatient(url: &str) -> SqlConfig {
+    SqlConfig {
+        acquire_timeout_ms: 1_500,
+        statement_timeout_ms: 1_000,
+        idle_transaction_timeout_ms: 1_000,
+        ..settings(url)
+    }
+}
+
+async fn prepare(sql: &dyn Sql, engine: Engine, url: &str) -> weir::model::Checkpoint {
+    sql.migrate().await.unwrap();
+    Probe::connect(engine, url)
+        .await
+        .run(
+            "CREATE TABLE feed (id BIGINT NOT NULL PRIMARY KEY, like_count BIGINT NOT NULL DEFAULT 0);
+             CREATE TABLE feed_like (feed_id BIGINT NOT NULL, user_id BIGINT NOT NULL, created_at BIGINT NOT NULL,
+                PRIMARY KEY (feed_id, user_id));
+             INSERT INTO feed (id) VALUES (1)",
+        )
+        .await
+        .unwrap();
+    sql.claim(KIND, &[(0, Incarnation::fresh())], false).await.unwrap()[0]
+}
+
+/// Flushes until it is neither transient nor unknown; then exactly one row and one count must be there.
+async fn flush_until_stored(sql: &dyn Sql, engine: Engine, url: &str, from: weir::model::Checkpoint, actor: i64) {
+    let table = table(weir::model::IdType::Integer);
+    let fence = [Fence { from, to: from.position + 1 }];
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    loop {
+        match sql.apply_toggles(KIND, &table, &fence, &[add(1, actor)], AT_MS).await {
+            Ok(_) => break,
+            Err(SqlError::Fenced) => break,
+            Err(SqlError::Transient(_) | SqlError::OutcomeUnknown(_)) if tokio::time::Instant::now() < deadline => {
+                sleep(Duration::from_millis(100)).await;
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    let mut probe = Probe::connect(engine, url).await;
+    assert_eq!(probe.number(&format!("SELECT count(*) FROM feed_like WHERE user_id = {actor}")).await, 1);
+    assert_eq!(probe.number("SELECT count(*) FROM feed WHERE like_count <> (SELECT count(*) FROM feed_like)").await, 0);
+    assert_eq!(probe.number("SELECT count(*) FROM weir_dead_letter").await, 0);
+}
+
+async fn transient(sql: &dyn Sql, from: weir::model::Checkpoint) {
+    let table = table(weir::model::IdType::Integer);
+    let fence = [Fence { from, to: from.position + 1 }];
+    let error = sql.apply_toggles(KIND, &table, &fence, &[add(1, 5)], AT_MS).await.unwrap_err();
+    assert!(matches!(error, SqlError::Transient(_) | SqlError::OutcomeUnknown(_)), "{error:?}");
+    assert!(matches!(sql.ping().await, Err(SqlError::Transient(_))));
+    assert!(matches!(sql.checkpoints(KIND, &[0]).await, Err(SqlError::Transient(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_away_stopped_and_back() {
+    let mut server = Postgres::start();
+    let url = server.create_database().await;
+    server.kill();
+    let sql = sql::open(&impatient(&url)).await.expect("open does not need the server");
+    assert!(matches!(sql.migrate().await, Err(SqlError::Transient(_))));
+    server.restart();
+    let from = prepare(&*sql, Engine::Postgres, &url).await;
+    server.kill();
+    transient(&*sql, from).await;
+    server.restart();
+    flush_until_stored(&*sql, Engine::Postgres, &url, from, 1).await;
+    let from = sql.checkpoints(KIND, &[0]).await.unwrap()[0].unwrap();
+    server.stop_signal();
+    transient(&*sql, from).await;
+    server.cont();
+    flush_until_stored(&*sql, Engine::Postgres, &url, from, 2).await;
+    sql.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_away_stopped_and_back() {
+    let mut server = MariaDb::start();
+    let url = server.create_database().await;
+    server.kill();
+    let sql = sql::open(&impatient(&url)).await.expect("open does not need the server");
+    assert!(matches!(sql.migrate().await, Err(SqlError::Transient(_))));
+    server.restart();
+    let from = prepare(&*sql, Engine::MariaDb, &url).await;
+    server.kill();
+    transient(&*sql, from).await;
+    server.restart();
+    flush_until_stored(&*sql, Engine::MariaDb, &url, from, 1).await;
+    let from = sql.checkpoints(KIND, &[0]).await.unwrap()[0].unwrap();
+    server.stop_signal();
+    transient(&*sql, from).await;
+    server.cont();
+    flush_until_stored(&*sql, Engine::MariaDb, &url, from, 2).await;
+    sql.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_database_or_scheme_is_permanent() {
+    let fixture = Fixture::new(Engine::Postgres).await;
+    let nowhere = sql::open(&impatient(&format!("{}_nowhere", fixture.url))).await.unwrap();
+    assert!(matches!(nowhere.ping().await, Err(SqlError::Permanent(_))), "{:?}", nowhere.ping().await);
+    assert!(matches!(sql::open(&impatient("oracle://x")).await.map(drop), Err(SqlError::Permanent(_))));
+}

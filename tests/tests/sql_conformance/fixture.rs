@@ -1,0 +1,214 @@
+//! An empty database of an engine, a way to look into it that is not weir's, and the usual tables.
+
+use std::sync::{Arc, OnceLock};
+
+use sqlx::mysql::MySqlConnection;
+use sqlx::postgres::PgConnection;
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{AssertSqlSafe, Connection};
+use tempfile::TempDir;
+use weir::config::{CountTable, SqlConfig, ToggleTable};
+use weir::model::{Action, Checkpoint, Digest, Id, IdType, Incarnation, Partition};
+use weir::sql::{self, Fence, RowChange, Sql};
+use weir_tests::services::{MariaDb, Postgres, PostgresOptions, temporary_directory};
+
+/// The kind of most tests.
+pub const KIND: &str = "feed-like";
+/// The time of most rows.
+pub const AT_MS: u64 = 1_714_565_696_789;
+
+/// The engines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    Sqlite,
+    Postgres,
+    MariaDb,
+}
+
+/// An empty database with weir's tables in it.
+pub struct Fixture {
+    pub engine: Engine,
+    pub url: String,
+    pub sql: Arc<dyn Sql>,
+    _directory: Option<TempDir>,
+}
+
+fn postgres() -> &'static Postgres {
+    static SERVER: OnceLock<Postgres> = OnceLock::new();
+    // The tests that share this one look at what is committed, not at what survives a power failure.
+    SERVER.get_or_init(|| Postgres::start_with(PostgresOptions { fsync: false, settings: Vec::new() }))
+}
+
+fn mariadb() -> &'static MariaDb {
+    static SERVER: OnceLock<MariaDb> = OnceLock::new();
+    SERVER.get_or_init(MariaDb::start)
+}
+
+/// Settings for tests: few connections, short waits.
+pub fn settings(url: &str) -> SqlConfig {
+    SqlConfig {
+        url: url.to_owned(),
+        connections_max: 4,
+        acquire_timeout_ms: 10_000,
+        statement_timeout_ms: 20_000,
+        idle_transaction_timeout_ms: 5_000,
+    }
+}
+
+impl Fixture {
+    pub async fn new(engine: Engine) -> Self {
+        let (url, directory) = match engine {
+            Engine::Sqlite => {
+                let directory = temporary_directory("sqlite");
+                (format!("sqlite://{}", directory.path().join("weir.db").display()), Some(directory))
+            }
+            Engine::Postgres => (postgres().create_database().await, None),
+            Engine::MariaDb => (mariadb().create_database().await, None),
+        };
+        let sql = sql::open(&settings(&url)).await.unwrap();
+        sql.migrate().await.unwrap();
+        Self { engine, url, sql, _directory: directory }
+    }
+
+    /// Another handle on the same database, as another host would have it.
+    pub async fn other(&self) -> Arc<dyn Sql> {
+        self.with(|_| {}).await
+    }
+
+    /// Another handle with other settings.
+    pub async fn with(&self, change: impl FnOnce(&mut SqlConfig)) -> Arc<dyn Sql> {
+        let mut settings = settings(&self.url);
+        change(&mut settings);
+        sql::open(&settings).await.unwrap()
+    }
+
+    /// A connection that is not weir's.
+    pub async fn probe(&self) -> Probe {
+        Probe::connect(self.engine, &self.url).await
+    }
+
+    /// Runs statements that are not weir's.
+    pub async fn run(&self, script: &str) {
+        self.probe().await.run(script).await.unwrap();
+    }
+
+    /// The number that a query answers.
+    pub async fn number(&self, query: &str) -> i64 {
+        self.probe().await.number(query).await
+    }
+
+    /// Tables `feed` with ids 1 to `targets`, and `feed_like` with `extra` among its columns and constraints.
+    pub async fn tables(&self, targets: i64, extra: &str) -> ToggleTable {
+        let ids: Vec<String> = (1..=targets).map(|id| format!("({id})")).collect();
+        self.run(&format!(
+            "CREATE TABLE feed (id BIGINT NOT NULL PRIMARY KEY, like_count BIGINT NOT NULL DEFAULT 0);
+             CREATE TABLE feed_like (feed_id BIGINT NOT NULL, user_id BIGINT NOT NULL, created_at BIGINT NOT NULL,
+                PRIMARY KEY (feed_id, user_id){extra});
+             INSERT INTO feed (id) VALUES {}",
+            ids.join(",")
+        ))
+        .await;
+        table(IdType::Integer)
+    }
+
+    /// Claims a partition for [`KIND`].
+    pub async fn claim(&self, partition: Partition) -> Checkpoint {
+        let life = Incarnation::fresh();
+        self.sql.claim(KIND, &[(partition, life)], false).await.unwrap()[0]
+    }
+
+    /// The checkpoint of a partition of [`KIND`].
+    pub async fn checkpoint(&self, partition: Partition) -> Option<Checkpoint> {
+        self.sql.checkpoints(KIND, &[partition]).await.unwrap()[0]
+    }
+
+    /// Fails unless every count of `feed` is the number of its rows in `feed_like`.
+    pub async fn counts_equal_rows(&self) {
+        let query = "SELECT count(*) FROM feed
+            WHERE like_count <> (SELECT count(*) FROM feed_like WHERE feed_id = feed.id)";
+        assert_eq!(self.number(query).await, 0, "counts differ from rows");
+    }
+
+    /// Moves a fence on by one and stores rows with it.
+    pub async fn flush(&self, table: &ToggleTable, from: Checkpoint, rows: &[RowChange]) -> sql::Applied {
+        let fence = Fence { from, to: from.position + 1 };
+        self.sql.apply_toggles(KIND, table, &[fence], rows, AT_MS + 1).await.unwrap()
+    }
+}
+
+/// The usual binding, with ids of `id_type`.
+pub fn table(id_type: IdType) -> ToggleTable {
+    ToggleTable {
+        name: "feed_like".into(),
+        target_column: "feed_id".into(),
+        actor_column: "user_id".into(),
+        created_at_column: Some("created_at".into()),
+        target_type: id_type,
+        actor_type: id_type,
+        targets: Some(CountTable {
+            name: "feed".into(),
+            key_column: "id".into(),
+            count_column: Some("like_count".into()),
+        }),
+        huge_rows_min: 100,
+    }
+}
+
+/// A change of partition 0.
+pub fn change(target: Id, actor: Id, action: Action) -> RowChange {
+    RowChange { partition: 0, target, actor, action, at_ms: AT_MS, position: 7, digest: Digest([7; 32]) }
+}
+
+/// An addition of integers in partition 0.
+pub fn add(target: i64, actor: i64) -> RowChange {
+    change(Id::Int(target), Id::Int(actor), Action::Add)
+}
+
+/// A removal of integers in partition 0.
+pub fn remove(target: i64, actor: i64) -> RowChange {
+    change(Id::Int(target), Id::Int(actor), Action::Remove)
+}
+
+/// A connection that is not weir's.
+pub enum Probe {
+    Sqlite(SqliteConnection),
+    Postgres(PgConnection),
+    MariaDb(MySqlConnection),
+}
+
+impl Probe {
+    pub async fn connect(engine: Engine, url: &str) -> Self {
+        match engine {
+            Engine::Sqlite => Self::Sqlite(SqliteConnection::connect(url).await.unwrap()),
+            Engine::Postgres => Self::Postgres(PgConnection::connect(url).await.unwrap()),
+            Engine::MariaDb => Self::MariaDb(MySqlConnection::connect(url).await.unwrap()),
+        }
+    }
+
+    pub async fn run(&mut self, script: &str) -> Result<(), sqlx::Error> {
+        let script = sqlx::raw_sql(AssertSqlSafe(script));
+        match self {
+            Self::Sqlite(connection) => script.execute(connection).await.map(drop),
+            Self::Postgres(connection) => script.execute(connection).await.map(drop),
+            Self::MariaDb(connection) => script.execute(connection).await.map(drop),
+        }
+    }
+
+    pub async fn number(&mut self, query: &str) -> i64 {
+        let text = AssertSqlSafe(query);
+        match self {
+            Self::Sqlite(connection) => sqlx::query_scalar(text).fetch_one(connection).await.unwrap(),
+            Self::Postgres(connection) => sqlx::query_scalar(text).fetch_one(connection).await.unwrap(),
+            Self::MariaDb(connection) => sqlx::query_scalar(text).fetch_one(connection).await.unwrap(),
+        }
+    }
+
+    pub async fn text(&mut self, query: &str) -> String {
+        let text = AssertSqlSafe(query);
+        match self {
+            Self::Sqlite(connection) => sqlx::query_scalar(text).fetch_one(connection).await.unwrap(),
+            Self::Postgres(connection) => sqlx::query_scalar(text).fetch_one(connection).await.unwrap(),
+            Self::MariaDb(connection) => sqlx::query_scalar(text).fetch_one(connection).await.unwrap(),
+        }
+    }
+}

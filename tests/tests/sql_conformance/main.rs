@@ -1,0 +1,58 @@
+//! One conformance suite over the three SQL engines, each a real one: SQLite in a temporary file, PostgreSQL and
+//! MariaDB started here. Every function takes a fixture with an empty database and runs once per engine.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod claims;
+mod dead_letters;
+mod faults;
+mod fixture;
+mod flush;
+mod ids;
+mod load;
+mod selfcheck;
+
+/// Runs functions over a fixture, once per engine.
+macro_rules! conformance {
+    ($($module:ident: $($name:ident),+;)+) => {
+        mod sqlite {
+            $($(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                crate::$module::$name(&crate::fixture::Fixture::new(crate::fixture::Engine::Sqlite).await).await;
+            })+)+
+        }
+        mod postgres {
+            $($(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                crate::$module::$name(&crate::fixture::Fixture::new(crate::fixture::Engine::Postgres).await).await;
+            })+)+
+        }
+        mod mariadb {
+            $($(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                crate::$module::$name(&crate::fixture::Fixture::new(crate::fixture::Engine::MariaDb).await).await;
+            })+)+
+        }
+    };
+}
+
+conformance! {
+    flush: a_flush_moves_checkpoint_rows_and_counts_together, a_zombie_commits_nothing,
+        deltas_come_from_rows_really_changed, ten_thousand_mixed_rows, a_flush_over_many_partitions,
+        an_empty_flush_moves_the_checkpoint, a_count_is_never_below_zero, a_missing_target_row_keeps_no_count,
+        two_kinds_on_one_table_of_targets_do_not_deadlock, a_dropped_flush_leaves_nothing_behind;
+    dead_letters: one_bad_row_among_a_thousand, a_row_that_breaks_a_foreign_key, a_text_that_is_too_long,
+        a_number_that_is_too_large, all_rows_bad, a_row_that_breaks_another_unique_key,
+        schema_errors_are_nobodys_dead_letter, a_column_that_weir_cannot_fill_is_nobodys_dead_letter,
+        dead_letters_are_listed_replayed_and_dropped;
+    claims: a_claim_creates_raises_and_respects, two_claimers_agree, migrations_run_at_once,
+        a_later_schema_is_refused, the_number_of_partitions_is_recorded;
+    load: whole_huge_and_missing_targets, huge_without_a_count_column, without_a_table_of_targets,
+        pairs_are_found_in_order, members_are_paged_newest_first_with_ties, explain_tells_row_count_and_rows,
+        a_huge_target_is_recognised_by_its_count_column;
+    ids: every_id_type, hostile_texts, every_kind_of_created_at;
+    selfcheck: good_tables_pass, a_missing_unique_key_is_mended_by_the_printed_statement,
+        missing_tables_are_mended_by_the_printed_statements, unsuitable_columns_are_named,
+        text_is_compared_by_bytes, the_server_is_checked;
+    faults: a_lock_held_by_another_session_is_transient, rows_locked_by_another_session_are_waited_for;
+}
