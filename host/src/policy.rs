@@ -3,9 +3,37 @@
 //! Tier 2: imports tiers 0 and 1. Never imports store or sql, never does I/O for a guest that was not granted.
 //!
 //! Structured by lifetime: `engine` (process) · `module` (per component loaded) · `instance` (per call). `bindings`
-//! holds the only `bindgen!`; `convert` checks and converts what crosses the border.
+//! holds the only `bindgen!`; `convert` checks and converts what crosses the border; `builtin` holds the default
+//! component and the same rules natively, to fall back on.
 
+mod bindings;
+mod builtin;
+mod convert;
+mod engine;
+mod instance;
+mod log_gate;
+mod module;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
+
+use metrics::{counter, histogram};
+use sha2::{Digest as _, Sha256};
+use weir_default_policy::rules;
+
+use crate::config::{PolicyConfig, PolicyFailure};
 use crate::model::{Backlog, Digest, Intent, ToggleChange, ToggleRule};
+use crate::telemetry::{POLICY_CALL_SECONDS, POLICY_FAILURES_TOTAL};
+use convert::UuidTexts;
+use engine::PolicyEngine;
+use instance::{CallFailure, Cause, Warm};
+use module::Module;
+
+pub use module::{LoadError, ModuleInfo, SOURCE_SECTION};
 
 /// Rules for a batch of intents.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +58,7 @@ pub struct FlushPlan {
 /// Which entries survive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Coalesced {
-    /// Ascending indexes into the changes: exactly the last action of each (target, actor) pair at least.
+    /// Ascending indexes into the changes: exactly the last one of each (target, actor) pair.
     pub kept: Vec<usize>,
     /// The module failed or broke the contract, and the host's own rule was used.
     pub fell_back: bool,
@@ -48,33 +76,229 @@ pub struct PolicyError {
     pub reason: String,
 }
 
-// API that the helper building this room provides (synchronous; called from tokio workers):
-//
-// pub struct Policies;
-// impl Policies {
-//     pub fn load(config: &PolicyConfig, kinds: &[KindPolicy]) -> Result<Self, LoadError>;
-//     pub fn decide_toggles(&self, kind: &str, now_ms: u64, batch: &[Intent]) -> Result<DecidedToggles, PolicyError>;
-//     pub fn plan_flush(&self, kind: &str, now_ms: u64, backlog: &Backlog) -> FlushPlan;   // never fails: built-in
-//     pub fn coalesce(&self, kind: &str, changes: &[ToggleChange]) -> Coalesced;           // never fails: own rule
-//     pub fn modules(&self) -> Vec<ModuleInfo>;
-// }
-// pub struct KindPolicy { pub kind: String, pub settings: BTreeMap<String,String>, pub on_failure: PolicyFailure }
+/// What the rules may know of a kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KindPolicy {
+    /// Its name.
+    pub kind: String,
+    /// What a module reads through its `config` import.
+    pub settings: BTreeMap<String, String>,
+    /// What a batch gets when the module fails.
+    pub on_failure: PolicyFailure,
+}
 
-pub struct Policies { kinds: std::collections::BTreeMap<String, (weir_default_policy::rules::Settings, crate::config::PolicyFailure)> }
-pub struct KindPolicy { pub kind: String, pub settings: std::collections::BTreeMap<String,String>, pub on_failure: crate::config::PolicyFailure }
-#[derive(Debug, thiserror::Error)] #[error("x")] pub struct LoadError;
-#[derive(serde::Serialize)] pub struct ModuleInfo { #[serde(skip)] pub digest: Digest, pub source: String, pub interfaces: Vec<String>, pub healthy: bool, pub failures: u64 }
+/// The interfaces that the host calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Interface {
+    Toggle,
+    Flush,
+}
+
+impl Interface {
+    const ALL: [Self; 2] = [Self::Toggle, Self::Flush];
+
+    /// For metrics and people.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Toggle => "toggle",
+            Self::Flush => "flush",
+        }
+    }
+
+    /// What a component calls it.
+    fn export_name(self) -> &'static str {
+        match self {
+            Self::Toggle => "weir:policy/toggle@0.1.0",
+            Self::Flush => "weir:policy/flush@0.1.0",
+        }
+    }
+
+    /// The same with the compatible later patches.
+    fn export_prefix(self) -> &'static str {
+        match self {
+            Self::Toggle => "weir:policy/toggle@0.1.",
+            Self::Flush => "weir:policy/flush@0.1.",
+        }
+    }
+}
+
+/// The rules in force. Synchronous: a call takes microseconds, and never longer than `policy.call_deadline_ms` twice
+/// (once to wait for an instance, once to run).
+pub struct Policies {
+    kinds: HashMap<String, KindRules>,
+    builtin_digest: Digest,
+    /// Swapped as a whole; a call keeps the one it began with.
+    active: RwLock<Arc<Active>>,
+}
+
+/// What is native of a kind.
+struct KindRules {
+    settings: rules::Settings,
+    on_failure: PolicyFailure,
+}
+
+/// Which module serves which interface.
+struct Active {
+    toggle: Arc<Module>,
+    flush: Arc<Module>,
+}
+
+impl Active {
+    /// `module` serves what it exports, the built-in component the rest.
+    fn of(module: &Arc<Module>, builtin: impl FnOnce() -> Result<Arc<Module>, LoadError>) -> Result<Self, LoadError> {
+        let all = Interface::ALL.into_iter().all(|interface| module.exports(interface));
+        let rest = if all { Arc::clone(module) } else { builtin()? };
+        let serves = |interface| Arc::clone(if module.exports(interface) { module } else { &rest });
+        Ok(Self { toggle: serves(Interface::Toggle), flush: serves(Interface::Flush) })
+    }
+}
+
 impl Policies {
-  pub fn load(_: &crate::config::PolicyConfig, kinds: &[KindPolicy]) -> Result<Self, LoadError> { 
-    Ok(Self{kinds: kinds.iter().map(|k| (k.kind.clone(), (weir_default_policy::rules::Settings::read(|key| k.settings.get(key).cloned(), |_,_| {}), k.on_failure))).collect()}) }
-  pub fn decide_toggles(&self, kind: &str, _: u64, batch: &[Intent]) -> Result<DecidedToggles, PolicyError> {
-    use weir_default_policy::rules as r; use crate::model::{Verb, Effect, RateLimit};
-    let s = &self.kinds[kind].0;
-    let e = |e| match e { r::Effect::Add => Effect::Add, r::Effect::Remove => Effect::Remove, r::Effect::Keep => Effect::Keep };
-    Ok(DecidedToggles{ digest: Digest([1;32]), rules: batch.iter().map(|i| { let rule = r::decide(s, match i.verb { Verb::Toggle => r::Verb::Toggle, Verb::Set => r::Verb::Set, Verb::Clear => r::Verb::Clear });
-      ToggleRule{ when_absent: e(rule.when_absent), when_present: e(rule.when_present), limit: rule.limit.map(|(burst, period_ms)| RateLimit{burst, period_ms}) } }).collect() })
-  }
-  pub fn plan_flush(&self, kind: &str, now: u64, b: &Backlog) -> FlushPlan { let p = weir_default_policy::rules::plan(&self.kinds[kind].0, b.entries, b.oldest_age_ms(now)); FlushPlan{flush_now: p.flush_now, changes_max: u32::MAX, look_again_ms: p.look_again_ms} }
-  pub fn coalesce(&self, _: &str, c: &[ToggleChange]) -> Coalesced { let pairs: Vec<_> = c.iter().map(|c| (&c.target, &c.actor)).collect(); Coalesced{ kept: weir_default_policy::rules::coalesce(&pairs).into_iter().map(|i| i as usize).collect(), fell_back: false } }
-  pub fn modules(&self) -> Vec<ModuleInfo> { vec![] }
+    /// Loads the built-in component, or the one that `config` names; interfaces that it does not export stay with the
+    /// built-in one. Takes as long as compiling does.
+    pub fn load(config: &PolicyConfig, kinds: &[KindPolicy]) -> Result<Self, LoadError> {
+        let engine = PolicyEngine::new(config)?;
+        let settings = Arc::new(kinds.iter().map(|kind| (kind.kind.clone(), kind.settings.clone())).collect());
+        let builtin = || Module::load(&engine, config, &settings, "built-in", builtin::COMPONENT).map(Arc::new);
+        let active = match &config.component {
+            None => {
+                let module = builtin()?;
+                Active { toggle: Arc::clone(&module), flush: module }
+            }
+            Some(path) => {
+                let bytes = module::read(path, config.module_bytes_max)?;
+                let source = path.display().to_string();
+                let module = Module::load(&engine, config, &settings, &source, &bytes)?;
+                Active::of(&Arc::new(module), builtin)?
+            }
+        };
+        let native =
+            |kind: &KindPolicy| KindRules { settings: builtin::settings(&kind.settings), on_failure: kind.on_failure };
+        Ok(Self {
+            kinds: kinds.iter().map(|kind| (kind.kind.clone(), native(kind))).collect(),
+            builtin_digest: Digest(Sha256::digest(builtin::COMPONENT).into()),
+            active: RwLock::new(Arc::new(active)),
+        })
+    }
+
+    /// One rule for each intent. Fails when the module does and the kind says to refuse then; a kind that was not
+    /// given to [`Policies::load`] refuses.
+    pub fn decide_toggles(&self, kind: &str, now_ms: u64, batch: &[Intent]) -> Result<DecidedToggles, PolicyError> {
+        let module = &self.active().toggle;
+        if batch.is_empty() {
+            return Ok(DecidedToggles { rules: Vec::new(), digest: module.digest });
+        }
+        let mut texts = UuidTexts::for_ids(batch.iter().flat_map(|intent| [&intent.target, &intent.actor]));
+        let intents = convert::intents(batch, &mut texts);
+        let call = |warm: &mut Warm| match &warm.toggle {
+            Some(toggle) => toggle.call_decide(&mut warm.store, kind, now_ms, &intents),
+            None => Err(not_exported()),
+        };
+        let check = |rules: Vec<bindings::toggle::Rule>| convert::check_rules(batch.len(), &rules);
+        match run(module, Interface::Toggle, call, check) {
+            Ok(rules) => Ok(DecidedToggles { rules, digest: module.digest }),
+            Err(failure) => match self.kinds.get(kind) {
+                Some(KindRules { settings, on_failure: PolicyFailure::BuiltIn }) => {
+                    Ok(DecidedToggles { rules: builtin::decide(settings, batch), digest: self.builtin_digest })
+                }
+                _ => Err(PolicyError {
+                    digest: module.digest,
+                    interface: Interface::Toggle.name(),
+                    reason: format!("{}: {}", failure.cause.as_str(), failure.reason),
+                }),
+            },
+        }
+    }
+
+    /// When to flush. Never fails: the built-in plan stands in for a module that does.
+    pub fn plan_flush(&self, kind: &str, now_ms: u64, backlog: &Backlog) -> FlushPlan {
+        let module = &self.active().flush;
+        let waiting = convert::backlog(backlog, now_ms);
+        let call = |warm: &mut Warm| match &warm.flush {
+            Some(flush) => flush.call_plan(&mut warm.store, kind, now_ms, waiting),
+            None => Err(not_exported()),
+        };
+        run(module, Interface::Flush, call, convert::check_plan).unwrap_or_else(|_| {
+            let settings =
+                self.kinds.get(kind).map_or_else(|| builtin::settings(&BTreeMap::new()), |kind| kind.settings);
+            builtin::plan(&settings, now_ms, backlog)
+        })
+    }
+
+    /// Which changes are written. Never fails: the host's own choice stands in for a module that does.
+    pub fn coalesce(&self, kind: &str, changes: &[ToggleChange]) -> Coalesced {
+        if changes.is_empty() {
+            return Coalesced { kept: Vec::new(), fell_back: false };
+        }
+        let module = &self.active().flush;
+        let mut texts = UuidTexts::for_ids(changes.iter().flat_map(|change| [&change.target, &change.actor]));
+        let entries = convert::entries(changes, &mut texts);
+        let call = |warm: &mut Warm| match &warm.flush {
+            Some(flush) => flush.call_coalesce(&mut warm.store, kind, &entries),
+            None => Err(not_exported()),
+        };
+        let last = convert::last_of_each_pair(changes);
+        let check = |kept: Vec<u32>| convert::check_kept(&last, changes.len(), &kept);
+        let fell_back = run(module, Interface::Flush, call, check).is_err();
+        Coalesced { kept: last, fell_back }
+    }
+
+    /// The modules in force, each with the interfaces that it serves.
+    pub fn modules(&self) -> Vec<ModuleInfo> {
+        let active = self.active();
+        let mut modules: Vec<ModuleInfo> = Vec::new();
+        for (module, interface) in [(&active.toggle, Interface::Toggle), (&active.flush, Interface::Flush)] {
+            let info = module.info();
+            match modules.iter_mut().find(|known| known.digest == info.digest) {
+                Some(known) => known.interfaces.push(interface.name()),
+                None => modules.push(ModuleInfo { interfaces: vec![interface.name()], ..info }),
+            }
+        }
+        modules
+    }
+
+    fn active(&self) -> Arc<Active> {
+        Arc::clone(&self.active.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Validates a component as [`Policies::load`] does, and starts an instance of it.
+pub fn check(config: &PolicyConfig, bytes: &[u8]) -> Result<ModuleInfo, LoadError> {
+    // One instance shows as much as several.
+    let config = PolicyConfig { instances: 1, ..config.clone() };
+    let engine = PolicyEngine::new(&config)?;
+    Module::load(&engine, &config, &bindings::Settings::default(), "given", bytes).map(|module| module.info())
+}
+
+/// The same for a file.
+pub fn check_file(config: &PolicyConfig, path: &Path) -> Result<ModuleInfo, LoadError> {
+    let info = check(config, &module::read(path, config.module_bytes_max)?)?;
+    Ok(ModuleInfo { source: path.display().to_string(), ..info })
+}
+
+/// Calls a module, measures, checks the answer, and counts what fails.
+fn run<Raw, Answer>(
+    module: &Module,
+    interface: Interface,
+    call: impl FnOnce(&mut Warm) -> wasmtime::Result<Raw>,
+    check: impl FnOnce(Raw) -> Result<Answer, String>,
+) -> Result<Answer, CallFailure> {
+    let started = Instant::now();
+    let answered = module.pool.call(call);
+    histogram!(POLICY_CALL_SECONDS, "interface" => interface.name()).record(started.elapsed().as_secs_f64());
+    let checked = answered.and_then(|raw| check(raw).map_err(CallFailure::contract));
+    if let Err(failure) = &checked {
+        counter!(POLICY_FAILURES_TOTAL, "interface" => interface.name(), "cause" => failure.cause.as_str())
+            .increment(1);
+        // Too many callers are no fault of the module.
+        if failure.cause != Cause::Busy {
+            module.failed(interface, failure);
+        }
+    }
+    checked
+}
+
+/// Cannot happen: a module serves only what it exports.
+fn not_exported() -> wasmtime::Error {
+    wasmtime::Error::msg("the module does not export this interface")
 }

@@ -16,7 +16,7 @@ pub const SHED_TOTAL: &str = "weir_shed_total";
 pub const BATCH_ITEMS: &str = "weir_batch_items";
 /// Time of one policy call, by `interface`.
 pub const POLICY_CALL_SECONDS: &str = "weir_policy_call_seconds";
-/// Failed policy calls, by `interface`, `cause` (`trap`, `deadline`, `contract`, `instantiate`).
+/// Failed policy calls, by `interface`, `cause` (`trap`, `deadline`, `contract`, `instantiate`, `busy`).
 pub const POLICY_FAILURES_TOTAL: &str = "weir_policy_failures_total";
 /// Log lines of policy modules, by `level`; `dropped` counts those over the rate.
 pub const POLICY_LOG_LINES_TOTAL: &str = "weir_policy_log_lines_total";

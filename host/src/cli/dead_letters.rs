@@ -19,8 +19,10 @@ pub enum DeadLettersCommand {
         /// Only those of this kind.
         #[arg(long)]
         kind: Option<String>,
+        /// Which configuration.
         #[command(flatten)]
         place: Where,
+        /// Which host.
         #[command(flatten)]
         admin: AdminAddress,
         /// One JSON array.

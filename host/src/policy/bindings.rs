@@ -1,0 +1,105 @@
+//! The only generated bindings of the host, and the implementations of what a module may import.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use wasmtime::component::{HasSelf, Linker};
+
+use super::instance::MemoryLimit;
+use super::log_gate::LogGate;
+
+#[allow(missing_docs, reason = "generated from the WIT, which is documented")]
+mod generated {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "policy",
+        // What goes in is borrowed: ids of text cross without a copy on the host's side.
+        ownership: Borrowing { duplicate_if_necessary: true },
+    });
+}
+
+pub(super) use generated::exports::weir::policy::{flush, toggle};
+pub(super) use generated::weir::policy::types::Id;
+use generated::weir::policy::{config, log};
+
+/// Settings of the kinds, by kind and key.
+pub(super) type Settings = Arc<HashMap<String, BTreeMap<String, String>>>;
+
+/// Names of the interfaces that a module may import, without their version.
+pub(super) const IMPORTS: [&str; 3] = ["weir:policy/config", "weir:policy/log", "weir:policy/types"];
+
+/// What an instance's imports see.
+pub(super) struct HostState {
+    /// Answers `config.get`.
+    pub(super) settings: Settings,
+    /// Bounds `log.log`.
+    pub(super) log: Arc<LogGate>,
+    /// Bounds the linear memories of the instance.
+    pub(super) memory: MemoryLimit,
+}
+
+/// Everything that a module may import.
+pub(super) fn add_to_linker(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
+    log::add_to_linker::<HostState, HasSelf<HostState>>(linker, |state| state)?;
+    config::add_to_linker::<HostState, HasSelf<HostState>>(linker, |state| state)
+}
+
+impl log::Host for HostState {
+    fn log(&mut self, level: log::Level, message: String) {
+        let level = match level {
+            log::Level::Debug => tracing::Level::DEBUG,
+            log::Level::Info => tracing::Level::INFO,
+            log::Level::Warn => tracing::Level::WARN,
+            log::Level::Error => tracing::Level::ERROR,
+        };
+        self.log.write(level, &message);
+    }
+}
+
+impl config::Host for HostState {
+    fn get(&mut self, kind: String, key: String) -> Option<String> {
+        self.settings.get(&kind)?.get(&key).cloned()
+    }
+}
+
+/// Which functions of an interface an instance does not export as the WIT says, in words. Empty when all are right.
+pub(super) fn wrong_functions(
+    interface: super::Interface,
+    store: &mut wasmtime::Store<HostState>,
+    instance: &wasmtime::component::Instance,
+) -> Vec<String> {
+    let Some(exported) = instance.get_export_index(&mut *store, None, interface.export_name()) else {
+        return vec!["it is no instance".into()];
+    };
+    let mut wrong = Vec::new();
+    let mut check =
+        |name: &str, typed: &dyn Fn(&mut wasmtime::Store<HostState>, &wasmtime::component::Func) -> Outcome| {
+            match instance.get_export_index(&mut *store, Some(&exported), name) {
+                None => wrong.push(format!("{name} is missing")),
+                Some(index) => match instance.get_func(&mut *store, index) {
+                    None => wrong.push(format!("{name} is no function")),
+                    Some(function) => {
+                        if let Err(error) = typed(store, &function) {
+                            wrong.push(format!("{name}: {error:#}"));
+                        }
+                    }
+                },
+            }
+        };
+    match interface {
+        super::Interface::Toggle => check("decide", &|store, function| {
+            function.typed::<(&str, u64, &[toggle::Intent<'_>]), (Vec<toggle::Rule>,)>(store).map(drop)
+        }),
+        super::Interface::Flush => {
+            check("plan", &|store, function| {
+                function.typed::<(&str, u64, flush::Backlog), (flush::FlushPlan,)>(store).map(drop)
+            });
+            check("coalesce", &|store, function| {
+                function.typed::<(&str, &[flush::Entry<'_>]), (Vec<u32>,)>(store).map(drop)
+            });
+        }
+    }
+    wrong
+}
+
+type Outcome = wasmtime::Result<()>;

@@ -1,0 +1,236 @@
+//! Lifetime of a call: warm instances, one taken for each call and put back, or replaced when the call failed.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use wasmtime::component::InstancePre;
+use wasmtime::{ResourceLimiter, Store, Trap};
+
+use super::bindings::{HostState, flush, toggle};
+
+/// Elements of one table: functions that a guest calls through pointers.
+const TABLE_ELEMENTS_MAX: usize = 20_000;
+
+/// Why a call has no usable result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct CallFailure {
+    /// The label of the metric.
+    pub(super) cause: Cause,
+    /// For the operator.
+    pub(super) reason: String,
+}
+
+/// What kind of failure it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The guest trapped: a panic, memory exhausted, a wrong access.
+    Trap,
+    /// The guest took longer than a call may.
+    Deadline,
+    /// What came back is not what the WIT promises, or more than a call may hand back.
+    Contract,
+    /// No instance could be made.
+    Instantiate,
+    /// All instances were in use for as long as a call may take.
+    Busy,
+}
+
+impl Cause {
+    /// The label of the metric.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Trap => "trap",
+            Self::Deadline => "deadline",
+            Self::Contract => "contract",
+            Self::Instantiate => "instantiate",
+            Self::Busy => "busy",
+        }
+    }
+}
+
+impl CallFailure {
+    /// The guest handed back what it must not.
+    pub(super) fn contract(reason: String) -> Self {
+        Self { cause: Cause::Contract, reason }
+    }
+
+    /// A call that wasmtime ended. What is no trap is a result that could not be lifted: a pointer out of bounds, an
+    /// unknown case, text that is not UTF-8, too many bytes.
+    fn of_call(error: &wasmtime::Error) -> Self {
+        let cause = match error.downcast_ref::<Trap>() {
+            Some(Trap::Interrupt) => Cause::Deadline,
+            Some(_) => Cause::Trap,
+            None => Cause::Contract,
+        };
+        Self { cause, reason: format!("{error:#}") }
+    }
+}
+
+/// An instance, ready to be called.
+pub(super) struct Warm {
+    /// Holds the instance.
+    pub(super) store: Store<HostState>,
+    /// Its interface `toggle`, if it exports that.
+    pub(super) toggle: Option<toggle::Guest>,
+    /// Its interface `flush`, if it exports that.
+    pub(super) flush: Option<flush::Guest>,
+}
+
+/// What is needed to make an instance.
+pub(super) struct Recipe {
+    /// The component, its imports resolved.
+    pub(super) pre: InstancePre<HostState>,
+    /// Where the functions of `toggle` are.
+    pub(super) toggle: Option<toggle::GuestIndices>,
+    /// Where the functions of `flush` are.
+    pub(super) flush: Option<flush::GuestIndices>,
+    /// Makes the state of an instance.
+    pub(super) state: Box<dyn Fn() -> HostState + Send + Sync>,
+    /// Bytes that one call may hand back.
+    pub(super) transfer_bytes_max: usize,
+    /// Ticks that a call may take; the start of an instance is held to the same.
+    pub(super) call_ticks: u64,
+}
+
+impl Recipe {
+    /// An empty store with the limits of this module.
+    pub(super) fn store(&self) -> Store<HostState> {
+        let mut store = Store::new(self.pre.engine(), (self.state)());
+        store.limiter(|state| &mut state.memory);
+        store.set_hostcall_fuel(self.transfer_bytes_max);
+        store.set_epoch_deadline(self.call_ticks);
+        store
+    }
+
+    fn instantiate(&self) -> wasmtime::Result<Warm> {
+        let mut store = self.store();
+        let instance = self.pre.instantiate(&mut store)?;
+        let toggle = self.toggle.as_ref().map(|indices| indices.load(&mut store, &instance)).transpose()?;
+        let flush = self.flush.as_ref().map(|indices| indices.load(&mut store, &instance)).transpose()?;
+        Ok(Warm { store, toggle, flush })
+    }
+}
+
+/// The instances of one module. A call takes one; when all are taken it waits, at most as long as a call may take.
+pub(super) struct Pool {
+    recipe: Recipe,
+    instances_max: usize,
+    wait_max: Duration,
+    state: Mutex<PoolState>,
+    returned: Condvar,
+}
+
+#[derive(Default)]
+struct PoolState {
+    idle: Vec<Warm>,
+    /// Idle and taken.
+    alive: usize,
+}
+
+impl Pool {
+    /// Makes all instances now, so that no call pays for it.
+    pub(super) fn fill(recipe: Recipe, instances_max: usize, wait_max: Duration) -> wasmtime::Result<Self> {
+        let idle = (0..instances_max).map(|_| recipe.instantiate()).collect::<wasmtime::Result<Vec<_>>>()?;
+        let state = PoolState { alive: idle.len(), idle };
+        Ok(Self { recipe, instances_max, wait_max, state: Mutex::new(state), returned: Condvar::new() })
+    }
+
+    /// Runs `call` on an instance, with the deadline set.
+    pub(super) fn call<R>(&self, call: impl FnOnce(&mut Warm) -> wasmtime::Result<R>) -> Result<R, CallFailure> {
+        let mut warm = self.take()?;
+        let mut slot = Slot { pool: self, back: None };
+        warm.store.set_epoch_deadline(self.recipe.call_ticks);
+        let result = call(&mut warm);
+        // After any failure the whole store is suspect. After much growth it is given up before it reaches its limit.
+        if result.is_ok() && !warm.store.data().memory.is_nearly_full() {
+            slot.back = Some(warm);
+        } else {
+            drop(warm);
+        }
+        result.map_err(|error| CallFailure::of_call(&error))
+    }
+
+    fn take(&self) -> Result<Warm, CallFailure> {
+        let deadline = Instant::now() + self.wait_max;
+        let mut state = self.lock();
+        loop {
+            if let Some(warm) = state.idle.pop() {
+                return Ok(warm);
+            }
+            if state.alive < self.instances_max {
+                state.alive += 1;
+                drop(state);
+                return self.recipe.instantiate().map_err(|error| {
+                    self.lock().alive -= 1;
+                    self.returned.notify_one();
+                    CallFailure { cause: Cause::Instantiate, reason: format!("{error:#}") }
+                });
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let reason = format!("all {} instances are in use: raise policy.instances", self.instances_max);
+                return Err(CallFailure { cause: Cause::Busy, reason });
+            }
+            state = self.returned.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, PoolState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of a taken instance. When dropped, what is in `back` returns to the pool; a fresh instance if nothing is.
+struct Slot<'a> {
+    pool: &'a Pool,
+    back: Option<Warm>,
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        // The caller that lost time anyway makes the spare. If that fails, the next call that finds none tries again.
+        let fresh = || if std::thread::panicking() { None } else { self.pool.recipe.instantiate().ok() };
+        let back = self.back.take().or_else(fresh);
+        let mut state = self.pool.lock();
+        match back {
+            Some(warm) => state.idle.push(warm),
+            None => state.alive -= 1,
+        }
+        drop(state);
+        self.pool.returned.notify_one();
+    }
+}
+
+/// Bounds the linear memories and tables of one instance.
+pub(super) struct MemoryLimit {
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl MemoryLimit {
+    /// All memories together at most `bytes_max`.
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { bytes: 0, bytes_max }
+    }
+
+    /// Over three quarters of the limit are in use. Linear memory never shrinks, so an instance that leaks would end in
+    /// the middle of some batch; it is replaced between two calls instead.
+    fn is_nearly_full(&self) -> bool {
+        self.bytes > self.bytes_max / 4 * 3
+    }
+}
+
+impl ResourceLimiter for MemoryLimit {
+    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let bytes = self.bytes.saturating_add(desired.saturating_sub(current));
+        let fits = bytes <= self.bytes_max;
+        if fits {
+            self.bytes = bytes;
+        }
+        Ok(fits)
+    }
+
+    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= TABLE_ELEMENTS_MAX)
+    }
+}
