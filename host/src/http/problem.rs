@@ -39,7 +39,7 @@ const RETRY_UNAVAILABLE_S: u64 = 5;
 /// What the caller sent that decides whether it may repeat an operation of unknown outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Repeatable {
-    /// A read, or a write with an `Idempotency-Key`.
+    /// A read, a `PUT` or `DELETE`, or a write with an `Idempotency-Key`.
     Yes,
     /// A write without.
     No,
@@ -75,7 +75,7 @@ fn unavailable(kind: &'static crate::listener::problem::ProblemType, detail: &'s
 fn unknown(kind: &'static crate::listener::problem::ProblemType, repeatable: Repeatable) -> Problem {
     match repeatable {
         Repeatable::Yes => {
-            let detail = "it may have been applied; it is safe to send it again with the same Idempotency-Key";
+            let detail = "it may have been applied; it is safe to send the same again, with the same Idempotency-Key if any";
             Problem::new(kind, detail).retry_after_s(RETRY_UNAVAILABLE_S)
         }
         // No Retry-After: clients repeat blindly on it, and a toggle would be undone.

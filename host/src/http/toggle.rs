@@ -110,7 +110,10 @@ impl KindView {
 
     /// `POST`, `PUT`, `DELETE`.
     pub(super) async fn write(&self, shared: &Shared, write: Write) -> Result<Reply, Problem> {
-        let repeatable = if write.request.idempotency_key.is_some() { Repeatable::Yes } else { Repeatable::No };
+        // PUT and DELETE say what shall hold: sent twice they come to the same (RFC 9110, 9.2.2).
+        let absolute = write.request.verb != Verb::Toggle;
+        let repeatable =
+            if absolute || write.request.idempotency_key.is_some() { Repeatable::Yes } else { Repeatable::No };
         let applied = shared.within(self.kind.apply(write.request)).await;
         applied.map(|reply| self.text.toggled(&reply)).map_err(|refusal| from_refusal(&refusal, repeatable))
     }
