@@ -1,0 +1,2 @@
+;; refused: core-module: weir policy build
+(module (func (export "decide")))
