@@ -76,6 +76,9 @@ pub struct PolicyError {
     pub reason: String,
 }
 
+/// Changes that one deadline is for when a batch is coalesced: it is many times the size of a batch of requests.
+const COALESCE_STEP: usize = 1_000;
+
 /// What the rules may know of a kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KindPolicy {
@@ -122,8 +125,9 @@ impl Interface {
     }
 }
 
-/// The rules in force. Synchronous: a call takes microseconds, and never longer than `policy.call_deadline_ms` twice
-/// (once to wait for an instance, once to run).
+/// The rules in force. Synchronous: deciding takes microseconds, and never longer than `policy.call_deadline_ms` twice
+/// (once to wait for an instance, once to run). Coalescing takes a microsecond or two for each change, and may take a
+/// deadline for each started 1,000 of them: call it where a thread may be busy for that long.
 pub struct Policies {
     kinds: HashMap<String, KindRules>,
     builtin_digest: Digest,
@@ -195,7 +199,7 @@ impl Policies {
             None => Err(not_exported()),
         };
         let check = |rules: Vec<bindings::toggle::Rule>| convert::check_rules(batch.len(), &rules);
-        match run(module, Interface::Toggle, call, check) {
+        match run(module, Interface::Toggle, 1, call, check) {
             Ok(rules) => Ok(DecidedToggles { rules, digest: module.digest }),
             Err(failure) => match self.kinds.get(kind) {
                 Some(KindRules { settings, on_failure: PolicyFailure::BuiltIn }) => {
@@ -218,7 +222,7 @@ impl Policies {
             Some(flush) => flush.call_plan(&mut warm.store, kind, now_ms, waiting),
             None => Err(not_exported()),
         };
-        run(module, Interface::Flush, call, convert::check_plan).unwrap_or_else(|_| {
+        run(module, Interface::Flush, 1, call, convert::check_plan).unwrap_or_else(|_| {
             let settings =
                 self.kinds.get(kind).map_or_else(|| builtin::settings(&BTreeMap::new()), |kind| kind.settings);
             builtin::plan(&settings, now_ms, backlog)
@@ -239,7 +243,8 @@ impl Policies {
         };
         let last = convert::last_of_each_pair(changes);
         let check = |kept: Vec<u32>| convert::check_kept(&last, changes.len(), &kept);
-        let fell_back = run(module, Interface::Flush, call, check).is_err();
+        let deadlines = changes.len().div_ceil(COALESCE_STEP) as u64;
+        let fell_back = run(module, Interface::Flush, deadlines, call, check).is_err();
         Coalesced { kept: last, fell_back }
     }
 
@@ -280,11 +285,12 @@ pub fn check_file(config: &PolicyConfig, path: &Path) -> Result<ModuleInfo, Load
 fn run<Raw, Answer>(
     module: &Module,
     interface: Interface,
+    deadlines: u64,
     call: impl FnOnce(&mut Warm) -> wasmtime::Result<Raw>,
     check: impl FnOnce(Raw) -> Result<Answer, String>,
 ) -> Result<Answer, CallFailure> {
     let started = Instant::now();
-    let answered = module.pool.call(call);
+    let answered = module.pool.call(deadlines, call);
     histogram!(POLICY_CALL_SECONDS, "interface" => interface.name()).record(started.elapsed().as_secs_f64());
     let checked = answered.and_then(|raw| check(raw).map_err(CallFailure::contract));
     if let Err(failure) = &checked {

@@ -117,7 +117,8 @@ impl SqlConfig {
 pub struct PolicyConfig {
     /// File of the component; the built-in rules when absent. Interfaces that it does not export stay built in.
     pub component: Option<PathBuf>,
-    /// Time for one call, in milliseconds; beyond, the instance is dropped and the batch falls back.
+    /// Time for one call, in milliseconds (when changes are coalesced, for each started 1,000 of them); beyond, the
+    /// instance is dropped and the batch falls back.
     pub call_deadline_ms: u64,
     /// Linear memory of an instance, in bytes.
     pub memory_bytes_max: usize,

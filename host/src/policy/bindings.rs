@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use wasmtime::component::{HasSelf, Linker};
+use wasmtime::Store;
+use wasmtime::component::{Func, HasSelf, Instance, Linker};
 
+use super::Interface;
 use super::instance::MemoryLimit;
 use super::log_gate::LogGate;
 
@@ -63,34 +65,29 @@ impl config::Host for HostState {
 }
 
 /// Which functions of an interface an instance does not export as the WIT says, in words. Empty when all are right.
-pub(super) fn wrong_functions(
-    interface: super::Interface,
-    store: &mut wasmtime::Store<HostState>,
-    instance: &wasmtime::component::Instance,
-) -> Vec<String> {
+pub(super) fn wrong_functions(interface: Interface, store: &mut Store<HostState>, instance: &Instance) -> Vec<String> {
     let Some(exported) = instance.get_export_index(&mut *store, None, interface.export_name()) else {
         return vec!["it is no instance".into()];
     };
     let mut wrong = Vec::new();
-    let mut check =
-        |name: &str, typed: &dyn Fn(&mut wasmtime::Store<HostState>, &wasmtime::component::Func) -> Outcome| {
-            match instance.get_export_index(&mut *store, Some(&exported), name) {
-                None => wrong.push(format!("{name} is missing")),
-                Some(index) => match instance.get_func(&mut *store, index) {
-                    None => wrong.push(format!("{name} is no function")),
-                    Some(function) => {
-                        if let Err(error) = typed(store, &function) {
-                            wrong.push(format!("{name}: {error:#}"));
-                        }
-                    }
-                },
+    let mut check = |name: &str, typed: &dyn Fn(&mut Store<HostState>, &Func) -> wasmtime::Result<()>| match instance
+        .get_export_index(&mut *store, Some(&exported), name)
+    {
+        None => wrong.push(format!("{name} is missing")),
+        Some(index) => match instance.get_func(&mut *store, index) {
+            None => wrong.push(format!("{name} is no function")),
+            Some(function) => {
+                if let Err(error) = typed(store, &function) {
+                    wrong.push(format!("{name}: {error:#}"));
+                }
             }
-        };
+        },
+    };
     match interface {
-        super::Interface::Toggle => check("decide", &|store, function| {
+        Interface::Toggle => check("decide", &|store, function| {
             function.typed::<(&str, u64, &[toggle::Intent<'_>]), (Vec<toggle::Rule>,)>(store).map(drop)
         }),
-        super::Interface::Flush => {
+        Interface::Flush => {
             check("plan", &|store, function| {
                 function.typed::<(&str, u64, flush::Backlog), (flush::FlushPlan,)>(store).map(drop)
             });
@@ -101,5 +98,3 @@ pub(super) fn wrong_functions(
     }
     wrong
 }
-
-type Outcome = wasmtime::Result<()>;

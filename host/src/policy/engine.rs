@@ -66,6 +66,8 @@ fn engine_config(config: &PolicyConfig) -> Config {
         // Calls are synchronous: no task object, no fibre.
         .concurrency_support(false)
         .epoch_interruption(true)
+        // Components carry no names: the cause of a trap says more than its frames, and a panic has logged its message.
+        .wasm_backtrace_max_frames(None)
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     engine
 }

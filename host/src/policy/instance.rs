@@ -135,11 +135,15 @@ impl Pool {
         Ok(Self { recipe, instances_max, wait_max, state: Mutex::new(state), returned: Condvar::new() })
     }
 
-    /// Runs `call` on an instance, with the deadline set.
-    pub(super) fn call<R>(&self, call: impl FnOnce(&mut Warm) -> wasmtime::Result<R>) -> Result<R, CallFailure> {
+    /// Runs `call` on an instance. It may take `deadlines` times as long as a call may.
+    pub(super) fn call<R>(
+        &self,
+        deadlines: u64,
+        call: impl FnOnce(&mut Warm) -> wasmtime::Result<R>,
+    ) -> Result<R, CallFailure> {
         let mut warm = self.take()?;
         let mut slot = Slot { pool: self, back: None };
-        warm.store.set_epoch_deadline(self.recipe.call_ticks);
+        warm.store.set_epoch_deadline(self.recipe.call_ticks.saturating_mul(deadlines));
         let result = call(&mut warm);
         // After any failure the whole store is suspect. After much growth it is given up before it reaches its limit.
         if result.is_ok() && !warm.store.data().memory.is_nearly_full() {

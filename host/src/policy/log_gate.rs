@@ -67,7 +67,12 @@ impl LogGate {
 /// At most [`MESSAGE_BYTES_MAX`] bytes, without control characters: a module cannot forge another line.
 fn one_line(message: &str) -> String {
     let kept = &message[..message.floor_char_boundary(MESSAGE_BYTES_MAX)];
-    kept.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    let printable = |c: char| match c {
+        '\n' | '\t' => ' ',
+        c if c.is_control() => '\u{fffd}',
+        c => c,
+    };
+    kept.chars().map(printable).collect()
 }
 
 #[cfg(test)]
@@ -76,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_message_is_one_bounded_line() {
-        assert_eq!(one_line("a\nb\u{1b}[31m"), "a\u{fffd}b\u{fffd}[31m");
+        assert_eq!(one_line("a\nb\u{1b}[31m"), "a b\u{fffd}[31m");
         assert_eq!(one_line(&"x".repeat(5_000)).len(), 1_000);
         assert_eq!(one_line(&"é".repeat(501)).len(), 1_000);
         assert_eq!(one_line(&format!("x{}", "é".repeat(600))).len(), 999);

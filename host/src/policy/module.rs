@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
-use wasmparser::{Encoding, Parser, Payload};
+use wasmparser::{Parser, Payload};
 use wasmtime::component::{Component, InstancePre};
 
 use super::Interface;
@@ -272,15 +272,15 @@ fn inspect(config: &PolicyConfig, bytes: &[u8]) -> Result<Outline, LoadError> {
     if bytes.len() > config.module_bytes_max {
         return Err(LoadError::TooLarge { bytes: bytes.len() as u64, bytes_max: config.module_bytes_max });
     }
+    if !bytes.starts_with(b"\0asm") {
+        return Err(LoadError::NotAComponent { reason: "it does not begin with \\0asm".into() });
+    }
+    if Parser::is_core_wasm(bytes) {
+        return Err(LoadError::CoreModule);
+    }
     let mut outline = Outline { functions: 0, source_sha256: None };
-    let mut outermost = true;
     for payload in Parser::new(0).parse_all(bytes) {
         match payload.map_err(|error| LoadError::NotAComponent { reason: error.to_string() })? {
-            Payload::Version { encoding, .. } => {
-                if std::mem::take(&mut outermost) && encoding == Encoding::Module {
-                    return Err(LoadError::CoreModule);
-                }
-            }
             Payload::FunctionSection(functions) => outline.functions += u64::from(functions.count()),
             Payload::CustomSection(section) if section.name() == SOURCE_SECTION => {
                 outline.source_sha256 = Some(String::from_utf8_lossy(section.data()).into_owned());

@@ -51,7 +51,7 @@ fn batch(length: usize) -> Vec<Intent> {
             1 => uuid(n as u128),
             _ => Id::Text(format!("target {n}").into()),
         },
-        actor: if n % 2 == 0 { uuid(!(n as u128)) } else { Id::Int(i64::MAX) },
+        actor: if n.is_multiple_of(2) { uuid(!(n as u128)) } else { Id::Int(i64::MAX) },
         verb: [Verb::Toggle, Verb::Set, Verb::Clear][n % 3],
     };
     (0..length).map(intent).collect()
@@ -60,7 +60,7 @@ fn batch(length: usize) -> Vec<Intent> {
 /// `length` changes, of which each of `pairs` pairs has several.
 fn changes(length: usize, pairs: usize) -> Vec<ToggleChange> {
     let change = |n: usize| ToggleChange {
-        target: if n % pairs % 2 == 0 { Id::Int((n % pairs) as i64) } else { uuid((n % pairs) as u128) },
+        target: if (n % pairs).is_multiple_of(2) { Id::Int((n % pairs) as i64) } else { uuid((n % pairs) as u128) },
         actor: Id::Text(format!("actor {}", n % pairs).into()),
         action: if n % 5 < 2 { Action::Remove } else { Action::Add },
         at_ms: 7,
@@ -221,6 +221,23 @@ fn the_built_in_rules_stand_in_where_the_kind_says_so() {
 }
 
 #[test]
+fn a_module_takes_over_what_it_exports_and_no_more() {
+    let text = std::fs::read_to_string(fixtures().join("misbehaves.wat")).unwrap();
+    let without_flush = text.replace("weir:policy/flush@0.1.0", "weir:policy/flush@9.0.0");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("policy.wasm");
+    std::fs::write(&path, wat::parse_str(without_flush).unwrap()).unwrap();
+    let config = PolicyConfig { component: Some(path.clone()), ..patient() };
+    let policies = Policies::load(&config, &[kind("trap", &[], PolicyFailure::Deny)]).unwrap();
+    policies.decide_toggles("trap", 1, &batch(1)).unwrap_err();
+    assert_eq!(policies.plan_flush("trap", 1_000, &backlog(1, 500)).look_again_ms, 1_500);
+    let [given, builtin] = policies.modules().try_into().unwrap();
+    assert_eq!((given.source, given.interfaces, given.healthy), (path.display().to_string(), vec!["toggle"], false));
+    assert_eq!(given.ignored, ["weir:policy/flush@9.0.0"]);
+    assert_eq!((builtin.source.as_str(), builtin.interfaces, builtin.healthy), ("built-in", vec!["flush"], true));
+}
+
+#[test]
 fn a_plan_is_always_there() {
     let config = PolicyConfig { call_deadline_ms: 1_000, ..patient() };
     let misbehaving = misbehaving(config, PolicyFailure::Deny);
@@ -302,7 +319,7 @@ fn a_caller_that_finds_no_instance_is_refused_and_the_module_stays_healthy() {
                 release.wait();
                 Ok(())
             };
-            active.toggle.pool.call(hold).unwrap();
+            active.toggle.pool.call(1, hold).unwrap();
         });
         taken.wait();
         let error = misbehaving.policies.decide_toggles("fine", 1, &batch(1)).unwrap_err();
@@ -318,7 +335,7 @@ fn a_call_that_panics_in_the_host_gives_its_place_back() {
     let misbehaving = misbehaving(PolicyConfig { instances: 1, ..patient() }, PolicyFailure::Deny);
     let active = misbehaving.policies.active();
     let panics = |_: &mut Warm| -> wasmtime::Result<()> { panic!("on purpose") };
-    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| active.toggle.pool.call(panics)));
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| active.toggle.pool.call(1, panics)));
     caught.unwrap_err();
     misbehaving.policies.decide_toggles("fine", 1, &batch(1)).unwrap();
 }
