@@ -154,7 +154,9 @@ impl From<SqlError> for Failure {
 impl From<AppError> for Failure {
     fn from(error: AppError) -> Self {
         let code = match &error {
-            AppError::Config(_) | AppError::Partitions { .. } | AppError::Store(StoreError::Misconfigured(_)) => EXIT_USAGE,
+            AppError::Config(_) | AppError::Partitions { .. } | AppError::Store(StoreError::Misconfigured(_)) => {
+                EXIT_USAGE
+            }
             AppError::Policy(_) | AppError::Schema(_) => EXIT_NO,
             AppError::Store(_) | AppError::Sql(_) | AppError::System { .. } => EXIT_UNAVAILABLE,
         };

@@ -337,7 +337,11 @@ impl Worker {
         }
         let left = self.parts.watch.backlog().entries;
         if left > 0 {
-            tracing::warn!(kind = self.parts.kind, left, "stopping with changes in the journal; the next start flushes them");
+            tracing::warn!(
+                kind = self.parts.kind,
+                left,
+                "stopping with changes in the journal; the next start flushes them"
+            );
         }
         self.release().await;
     }
@@ -388,7 +392,8 @@ impl Worker {
 
     /// Notes a failure; returns how long to wait before the next attempt.
     fn failed(&mut self, error: &FlushError) -> Duration {
-        counter!(telemetry::FLUSH_FAILURES_TOTAL, "kind" => self.parts.kind.clone(), "cause" => error.cause()).increment(1);
+        counter!(telemetry::FLUSH_FAILURES_TOTAL, "kind" => self.parts.kind.clone(), "cause" => error.cause())
+            .increment(1);
         // What is owned is learned anew: somebody else may have moved it meanwhile.
         self.owned.clear();
         if matches!(error, FlushError::Sql(SqlError::Fenced)) {

@@ -30,7 +30,9 @@ async fn the_three_printed_lines_work_and_the_rows_are_in_sql() {
         assert!(output.status.success(), "{line} failed (curl is needed: apt-get install curl): {output:?}");
         let value: serde_json::Value = serde_json::from_str(&body).unwrap();
         match printed.0 {
-            "row" => assert_eq!((&value["sql"]["count"], value["sql"]["row"].is_object()), (&1.into(), true), "{value}"),
+            "row" => {
+                assert_eq!((&value["sql"]["count"], value["sql"]["row"].is_object()), (&1.into(), true), "{value}")
+            }
             name => assert_eq!(value[name], 1, "{line} printed {body}"),
         }
     }

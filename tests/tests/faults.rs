@@ -238,7 +238,7 @@ async fn one_bad_row_among_a_thousand_goes_alone_to_the_dead_letters() {
 
         stand.database.script(&format!("INSERT INTO member (id) VALUES ({BAD})")).await;
         let id = letters[0]["id"].to_string();
-        let replayed = dead_letters(&host, &["replay", &id]);
+        let replayed = dead_letters(&host, &["replay", &id, "--admin", &host.admin().to_string()]);
         assert_eq!(replayed.code, Some(0), "{replayed:?}");
         assert_eq!(stand.database.likes().await.len(), usize::try_from(ACTORS).unwrap());
         stand.database.assert_counts_equal_rows().await;
@@ -268,7 +268,7 @@ async fn members_except(database: &Database, actors: i64, bad: i64) {
         .await;
 }
 
-/// `weir dead-letters …` with the configuration of `host`.
+/// `weir dead-letters …` with the configuration of `host`, which has other addresses than that names.
 fn dead_letters(host: &Host, arguments: &[&str]) -> weir_tests::services::host::Ended {
     let config = host.config_path().expect("a host with a configuration file");
     let all = [&["dead-letters"], arguments, &["--config", config.to_str().unwrap()]].concat();

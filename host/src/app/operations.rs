@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
 
 use super::{App, AppError};
 use crate::admin::{Check, Operations, OperationsError};
@@ -31,10 +32,10 @@ impl From<StoreError> for OperationsError {
 }
 
 /// Looks into store and SQL for an operator, and mends.
-#[derive(Clone)]
 pub struct Operator {
     config: Arc<Config>,
-    store: Arc<dyn Store>,
+    /// Opened when it is first needed: a running host may hold it, and dead letters can be read without.
+    store: OnceCell<Arc<dyn Store>>,
     sql: Arc<dyn Sql>,
     clock: Clock,
 }
@@ -42,17 +43,22 @@ pub struct Operator {
 impl Operator {
     /// On what a running host has open.
     pub fn new(config: Arc<Config>, store: Arc<dyn Store>, sql: Arc<dyn Sql>, clock: Clock) -> Self {
-        Self { config, store, sql, clock }
+        Self { config, store: OnceCell::new_with(Some(store)), sql, clock }
     }
 
-    /// Opens store and SQL itself: for the command line when no host runs.
+    /// Opens SQL, and the store when it is needed: for the command line when no host answers.
     ///
     /// # Errors
-    /// See [`AppError`]; an embedded store that a host has open says so.
+    /// See [`AppError`].
     pub async fn open(config: Config) -> Result<Self, AppError> {
-        let store = crate::store::open(&config.store).await?;
         let sql = crate::sql::open(&config.sql).await?;
-        Ok(Self::new(Arc::new(config), store, sql, Clock::Real))
+        Ok(Self { config: Arc::new(config), store: OnceCell::new(), sql, clock: Clock::Real })
+    }
+
+    async fn store(&self) -> Result<&Arc<dyn Store>, OperationsError> {
+        self.store.get_or_try_init(|| crate::store::open(&self.config.store)).await.map_err(|error| {
+            OperationsError::Unavailable(format!("{error}; when a host is running, name it: --admin ADDR"))
+        })
     }
 
     /// Everything known of one pair; see [`explain`](fn@crate::toggle::explain).
@@ -66,8 +72,8 @@ impl Operator {
         };
         let target = id("target", toggle.table.target_type, target)?;
         let actor = id("actor", toggle.table.actor_type, actor)?;
-        let now_ms = self.clock.now_ms();
-        Ok(crate::toggle::explain(toggle, &*self.store, &*self.sql, now_ms, &target, &actor).await)
+        let (store, now_ms) = (self.store().await?, self.clock.now_ms());
+        Ok(crate::toggle::explain(toggle, &**store, &*self.sql, now_ms, &target, &actor).await)
     }
 
     /// A page of dead letters above the number `after`, as `{"dead_letters":[…]}`.
@@ -85,6 +91,8 @@ impl Operator {
     pub async fn replay_dead_letter(&self, id: i64) -> Result<(), OperationsError> {
         let letter = self.letter(id).await?;
         let toggle = self.toggle(&letter.kind)?;
+        // Before SQL changes: without the store its state could not be made to follow.
+        self.store().await?;
         self.sql.replay_dead_letter(&toggle.table, &letter).await?;
         self.forget(toggle, &letter).await
     }
@@ -110,10 +118,11 @@ impl Operator {
     /// The store's state of the letter's target is older than SQL now: it becomes cold as soon as it is clean.
     async fn forget(&self, toggle: &ToggleConfig, letter: &DeadLetter) -> Result<(), OperationsError> {
         let Ok(target) = Id::parse(toggle.table.target_type, &letter.target) else { return Ok(()) };
-        let partition = partition_of(&target, self.store.partitions());
-        for head in self.store.heads(&letter.kind, &[partition]).await? {
+        let store = self.store().await?;
+        let partition = partition_of(&target, store.partitions());
+        for head in store.heads(&letter.kind, &[partition]).await? {
             let invalid = [target.clone()];
-            self.store.trim(&letter.kind, partition, head.incarnation, head.flushed, &[], &invalid).await?;
+            store.trim(&letter.kind, partition, head.incarnation, head.flushed, &[], &invalid).await?;
         }
         Ok(())
     }
@@ -138,8 +147,12 @@ pub struct Desk {
 impl Desk {
     /// For `app`, with the handle of the process's metrics recorder.
     pub fn new(app: Arc<App>, metrics: PrometheusHandle) -> Self {
-        let operator =
-            Operator::new(Arc::new(app.config.clone()), Arc::clone(&app.store), Arc::clone(&app.sql), app.clock.clone());
+        let operator = Operator::new(
+            Arc::new(app.config.clone()),
+            Arc::clone(&app.store),
+            Arc::clone(&app.sql),
+            app.clock.clone(),
+        );
         Self { operator, app, metrics }
     }
 
@@ -147,7 +160,8 @@ impl Desk {
         let bounds = &self.app.config.journal;
         let mut checks = Vec::new();
         for status in self.app.flush_statuses() {
-            let full = status.backlog_entries >= bounds.backlog_entries_max || status.backlog_bytes >= bounds.backlog_bytes_max;
+            let full = status.backlog_entries >= bounds.backlog_entries_max
+                || status.backlog_bytes >= bounds.backlog_bytes_max;
             let detail = match &status.last_error {
                 Some(error) => error.clone(),
                 None if full => "the journal is full".into(),

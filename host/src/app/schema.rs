@@ -113,8 +113,12 @@ async fn prepare(config: &Config, sql: &dyn Sql, partitions: Partition) -> Resul
     let (refusals, warnings): (Vec<_>, Vec<_>) =
         findings(config, sql).await?.into_iter().partition(|found| !found.finding.warning);
     for found in warnings {
-        tracing::warn!(kind = found.kind.as_deref().unwrap_or("server"), problem = found.finding.problem,
-            remedy = found.finding.remedy, "self-check");
+        tracing::warn!(
+            kind = found.kind.as_deref().unwrap_or("server"),
+            problem = found.finding.problem,
+            remedy = found.finding.remedy,
+            "self-check"
+        );
     }
     if refusals.is_empty() { Ok(()) } else { Err(AppError::Schema(refusals)) }
 }

@@ -66,7 +66,9 @@ impl AdminClient {
                 Err(if status.is_client_error() { Failure::no(message) } else { Failure::unavailable(message) })
             }
             Ok(Err(error)) => Err(Failure::unavailable(format!("the host at {}: {error}", self.address))),
-            Err(_) => Err(Failure::unavailable(format!("no answer from the host at {} in {DEADLINE_S} s", self.address))),
+            Err(_) => {
+                Err(Failure::unavailable(format!("no answer from the host at {} in {DEADLINE_S} s", self.address)))
+            }
         }
     }
 
@@ -93,7 +95,5 @@ impl AdminClient {
 /// One path segment, percent-encoded.
 pub fn segment(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    text.bytes()
-        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
-        .collect()
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }

@@ -149,7 +149,9 @@ impl Desk {
 
     async fn drop(&self, id: i64) -> Result<(), Failure> {
         match self {
-            Self::Host(client) => client.call(Method::DELETE, &format!("/admin/v1/dead-letters/{id}")).await.map(|_| ()),
+            Self::Host(client) => {
+                client.call(Method::DELETE, &format!("/admin/v1/dead-letters/{id}")).await.map(|_| ())
+            }
             Self::Data(operator) => Ok(operator.drop_dead_letter(id).await?),
         }
     }

@@ -24,8 +24,7 @@ pub struct Pair {
 pub async fn run(pair: Pair, place: Where, admin: AdminAddress, json: bool) -> Result<(), Failure> {
     let (config, _) = place.load()?;
     let client = AdminClient::new(&admin, &config.admin)?;
-    let path =
-        format!("/admin/v1/explain/{}/{}/{}", segment(&pair.kind), segment(&pair.target), segment(&pair.actor));
+    let path = format!("/admin/v1/explain/{}/{}/{}", segment(&pair.kind), segment(&pair.target), segment(&pair.actor));
     let known = match client.call(Method::GET, &path).await? {
         Some(known) => known,
         None => Operator::open(config).await?.explain(&pair.kind, &pair.target, &pair.actor).await?,
@@ -42,7 +41,8 @@ pub async fn run(pair: Pair, place: Where, admin: AdminAddress, json: bool) -> R
 fn print(known: &Value) {
     let text = |name: &str| known.get(name).map_or(String::new(), plain);
     println!("{} target {} actor {} (partition {})", text("kind"), text("target"), text("actor"), text("partition"));
-    for (title, name) in [("store", "store"), ("sql", "sql"), ("checkpoint", "checkpoint"), ("dead letters", "dead_letters")]
+    for (title, name) in
+        [("store", "store"), ("sql", "sql"), ("checkpoint", "checkpoint"), ("dead letters", "dead_letters")]
     {
         println!("{title}:");
         lines(known.get(name).unwrap_or(&Value::Null), 1);
@@ -70,7 +70,8 @@ fn lines(value: &Value, depth: usize) {
         Value::Array(items) if items.is_empty() => println!("{indent}none"),
         Value::Array(items) => items.iter().for_each(|item| match item {
             Value::Object(fields) => {
-                let fields: Vec<String> = fields.iter().map(|(name, field)| format!("{name} {}", plain(field))).collect();
+                let fields: Vec<String> =
+                    fields.iter().map(|(name, field)| format!("{name} {}", plain(field))).collect();
                 println!("{indent}- {}", fields.join(", "));
             }
             other => println!("{indent}- {}", plain(other)),

@@ -39,7 +39,8 @@ mod tests {
     fn every_commented_setting_is_one_that_exists() {
         let settings = TEMPLATE.lines().map(|line| {
             let setting = line.strip_prefix("# ").filter(|rest| {
-                rest.split_once(" = ").is_some_and(|(name, _)| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+                rest.split_once(" = ")
+                    .is_some_and(|(name, _)| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
             });
             setting.unwrap_or(line).to_owned() + "\n"
         });

@@ -61,9 +61,13 @@ impl Worker {
     /// The journal has lost entries that SQL holds (a failover, an old backup). What is left of it below the
     /// checkpoint is committed, so it is dropped and never applied over what came later; all state becomes cold.
     pub(super) async fn restart_life(&mut self, head: Head, checkpoint: Checkpoint) -> Result<(), FlushError> {
-        tracing::error!(kind = self.parts.kind, partition = head.partition, last = head.last,
+        tracing::error!(
+            kind = self.parts.kind,
+            partition = head.partition,
+            last = head.last,
             checkpoint = checkpoint.position,
-            "the journal has lost entries that SQL has committed; its state is read from SQL again");
+            "the journal has lost entries that SQL has committed; its state is read from SQL again"
+        );
         let (kind, store) = (&self.parts.kind, &self.parts.store);
         let committed = checkpoint.position.min(head.last);
         store.trim(kind, head.partition, head.incarnation, committed, &[], &[]).await?;
@@ -85,7 +89,8 @@ impl Worker {
             };
             let committed: Vec<_> = entries.into_iter().take_while(|entry| entry.position <= row.position).collect();
             let Some(newest) = committed.last().map(|entry| entry.position) else { return Ok(()) };
-            let touched: BTreeSet<&Id> = committed.iter().flat_map(|e| &e.changes).map(|change| &change.target).collect();
+            let touched: BTreeSet<&Id> =
+                committed.iter().flat_map(|e| &e.changes).map(|change| &change.target).collect();
             let touched: Vec<Id> = touched.into_iter().cloned().collect();
             let unsound: Vec<Id> = touched.iter().filter(|id| invalid.contains(&id.to_string())).cloned().collect();
             store.trim(kind, head.partition, row.incarnation, newest, &touched, &unsound).await?;

@@ -75,7 +75,8 @@ fn unavailable(kind: &'static crate::listener::problem::ProblemType, detail: &'s
 fn unknown(kind: &'static crate::listener::problem::ProblemType, repeatable: Repeatable) -> Problem {
     match repeatable {
         Repeatable::Yes => {
-            let detail = "it may have been applied; it is safe to send the same again, with the same Idempotency-Key if any";
+            let detail =
+                "it may have been applied; it is safe to send the same again, with the same Idempotency-Key if any";
             Problem::new(kind, detail).retry_after_s(RETRY_UNAVAILABLE_S)
         }
         // No Retry-After: clients repeat blindly on it, and a toggle would be undone.

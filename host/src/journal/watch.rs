@@ -94,8 +94,7 @@ impl JournalWatch {
 
     /// Whether everything up to `position` is known to be committed.
     pub fn is_stored(&self, partition: Partition, position: Position) -> bool {
-        position == 0
-            || matches!(self.lock().get(usize::from(partition)), Some(Some(head)) if head.flushed >= position)
+        position == 0 || matches!(self.lock().get(usize::from(partition)), Some(Some(head)) if head.flushed >= position)
     }
 
     /// Changes whenever more is known to be committed.

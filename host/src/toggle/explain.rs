@@ -26,9 +26,10 @@ pub async fn explain(
     let known = store.explain(kind, now_ms, target, actor).await;
     let row = sql.explain(&config.table, target, actor).await;
     let checkpoint = match sql.checkpoints(kind, &[partition]).await {
-        Ok(rows) => rows.first().copied().flatten().map_or(Value::Null, |row| {
-            json!({"incarnation": row.incarnation, "epoch": row.epoch, "position": row.position})
-        }),
+        Ok(rows) => rows.first().copied().flatten().map_or(
+            Value::Null,
+            |row| json!({"incarnation": row.incarnation, "epoch": row.epoch, "position": row.position}),
+        ),
         Err(error) => unreachable(&error),
     };
     let (target_text, actor_text) = (target.to_string(), actor.to_string());

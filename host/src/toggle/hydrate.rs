@@ -200,7 +200,11 @@ async fn speaking_checkpoints(
     for (head, row) in heads.into_iter().zip(rows) {
         match row {
             Some(row) if row.incarnation > head.incarnation => {
-                tracing::warn!(kind, partition = head.partition, "the journal is older than SQL's checkpoint: starting a new life");
+                tracing::warn!(
+                    kind,
+                    partition = head.partition,
+                    "the journal is older than SQL's checkpoint: starting a new life"
+                );
                 let reset = parts.store.reset(kind, head.partition, row.incarnation).await;
                 reset.map_err(|error| shared.store_refusal(&error))?;
             }

@@ -133,7 +133,8 @@ struct Outcomes {
 
 impl Outcomes {
     fn new(kind: &str) -> Self {
-        let of = |outcome: &'static str| counter!(telemetry::TOGGLES_TOTAL, "kind" => kind.to_owned(), "outcome" => outcome);
+        let of =
+            |outcome: &'static str| counter!(telemetry::TOGGLES_TOTAL, "kind" => kind.to_owned(), "outcome" => outcome);
         Self {
             changed: of("changed"),
             unchanged: of("unchanged"),

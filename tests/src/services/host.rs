@@ -67,21 +67,19 @@ pub fn weir_binary() -> PathBuf {
         let hint = "run `cargo build --workspace` first, or use tests/run";
         assert!(binary.is_file(), "{} is missing: {hint}", binary.display());
         let built = binary.metadata().and_then(|found| found.modified()).expect("the time of the binary");
-        let newest = newest_change(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/src"));
-        assert!(newest <= built, "{} is older than host/src: {hint}", binary.display());
+        let newest = newest_source(&profile.join("weir.d"));
+        assert!(newest <= built, "{} is older than its sources: {hint}", binary.display());
         binary
     };
     CHECKED.get_or_init(find).clone()
 }
 
-fn newest_change(directory: &Path) -> SystemTime {
-    let entries = fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
-    let change = |entry: fs::DirEntry| match entry.metadata() {
-        Ok(found) if found.is_dir() => newest_change(&entry.path()),
-        Ok(found) => found.modified().expect("the time of a source file"),
-        Err(_) => SystemTime::UNIX_EPOCH,
-    };
-    entries.flatten().map(change).max().unwrap_or(SystemTime::UNIX_EPOCH)
+/// When the youngest of the sources was changed that the binary was made of, as cargo's dependency file lists them.
+fn newest_source(dependencies: &Path) -> SystemTime {
+    let text = fs::read_to_string(dependencies).unwrap_or_else(|error| panic!("{}: {error}", dependencies.display()));
+    let sources = text.split_once(": ").map_or("", |(_, sources)| sources);
+    let changed = |source: &str| fs::metadata(source).and_then(|found| found.modified()).ok();
+    sources.split_whitespace().filter_map(changed).max().expect("the sources of the binary")
 }
 
 /// Runs the `weir` binary to its end in `directory`.
