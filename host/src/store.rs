@@ -46,7 +46,9 @@ pub struct ToggleOp {
     pub idempotency: Option<Idempotency>,
 }
 
-/// Makes an operation safe to repeat: the same key and fingerprint answer the first outcome again.
+/// Makes an operation safe to repeat: the same key and fingerprint answer the first outcome again. Outcomes are `Done`
+/// and `Denied`; what was not evaluated is not remembered. Checked before everything else, needs no state, and costs
+/// nothing of the rate limit. A key belongs to a kind, whatever target it is used with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Idempotency {
     /// Hash of (kind, actor, `Idempotency-Key`).
@@ -71,7 +73,7 @@ pub struct ToggleBatch {
 pub enum ToggleResult {
     /// Evaluated. The state and, if it changed, the journal are durable as [`Store::durability`] says.
     Done(ToggleOutcome),
-    /// The rule's effect is `deny`; the state is untouched.
+    /// The rule's effect is `deny`; the state and the rate limit are untouched.
     Denied(PairState),
     /// Over the rule's rate limit; the state is untouched.
     Limited {
@@ -329,7 +331,9 @@ pub trait Store: Send + Sync {
     /// Drops entries up to `position`, which SQL has committed, and moves `flushed` there; without effect when
     /// `flushed` is further already or the incarnation is another. `touched` are the targets of the dropped entries:
     /// those without newer entries become clean (expire after the TTL). `invalid` are targets whose state is no
-    /// longer what SQL holds (a row was dead-lettered): those without newer entries become cold at once.
+    /// longer what SQL holds (a row was dead-lettered): those without newer entries become cold at once, the others
+    /// when a later trim makes them clean. A trim that failed MUST be repeated, or its targets given to a later one:
+    /// a target that is never named stays dirty, which costs memory, not truth.
     async fn trim(
         &self,
         kind: &str,
@@ -341,8 +345,8 @@ pub trait Store: Send + Sync {
     ) -> Result<(), StoreError>;
 
     /// Starts a new life of a partition whose journal was rewound, or whose incarnation is older than SQL's: a new
-    /// incarnation greater than `than`, `flushed` = 0, `floor` = `last`; all state becomes cold; entries stay.
-    /// Returns the new head. When the incarnation is greater than `than` already, only returns the head.
+    /// incarnation greater than `than`, `flushed` = 0, `floor` = `last`; all state becomes cold; entries stay. Where no
+    /// entry is left, `last` becomes 0 and so does `floor`: SQL as it is speaks for all. Returns the new head. When the incarnation is greater than `than` already, only returns the head.
     async fn reset(&self, kind: &str, partition: Partition, than: Incarnation) -> Result<Head, StoreError>;
 
     /// Makes all state of the kind cold, as if the cache had been lost, but keeps the journal: `floor` = `last`.

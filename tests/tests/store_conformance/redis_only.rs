@@ -5,7 +5,7 @@ use std::time::Duration;
 use weir::config::{StoreConfig, StoreType};
 use weir::model::{Id, Incarnation};
 use weir::store::redis::RedisStore;
-use weir::store::{JournalRead, ReadResult, Store, StoreError, ToggleResult};
+use weir::store::{JournalRead, LoadedState, ReadResult, Store, StoreError, ToggleResult};
 use weir_tests::services::{AppendFsync, RedisOptions, free_port};
 
 use crate::stand::{Backend, KIND, OnRedis, Sql, Stand, TOGGLE, known, limited, op, state};
@@ -243,4 +243,29 @@ async fn two_hosts_share_one_state() {
     assert_eq!(read, vec![known(true, 1)]);
     assert!(stand.store().lease(KIND, "one", 60_000).await.unwrap());
     assert!(!other.lease(KIND, "two", 60_000).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_never_expire_before_their_target() {
+    let stand = Stand::<OnRedis>::tuned(|config| config.partitions = 1).await;
+    stand.load(vec![(1, LoadedState::Whole(vec![(Id::Int(5), 1)])), (2, LoadedState::Huge(9))]).await;
+    for (actor, since_ms) in [(5, Some(1)), (6, None)] {
+        stand.load_pair(2, actor, since_ms).await;
+    }
+    let ttls = || {
+        ["t:1", "m:1", "t:2", "m:2", "n:2"].map(|key| {
+            let ttl_ms: i64 = stand.backend.0.command(&["PTTL", &format!("weir:{{feed-like:0}}:{key}")]);
+            ttl_ms
+        })
+    };
+    let is_clean = |[whole, members, huge, present, absent]: [i64; 5]| {
+        whole > 0 && members > whole && huge > 0 && present > huge && absent > huge
+    };
+    assert!(is_clean(ttls()), "loaded: {:?}", ttls());
+    for (target, actor) in [(1, 6), (2, 5), (2, 6)] {
+        stand.done(target, actor).await;
+    }
+    assert_eq!(ttls(), [-1; 5], "dirty: nothing of it expires");
+    stand.flush(&mut Sql::default()).await;
+    assert!(is_clean(ttls()), "flushed: {:?}", ttls());
 }

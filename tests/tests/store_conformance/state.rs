@@ -219,6 +219,7 @@ pub async fn members_come_newest_first_in_pages<B: Backend>() {
                 break;
             }
             listed.extend(page);
+            assert!(listed.len() <= expected.len(), "pages of {limit} go on for ever");
         }
         assert_eq!(listed, expected, "pages of {limit}");
     }

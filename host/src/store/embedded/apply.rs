@@ -16,6 +16,9 @@ use crate::store::{Idempotency, StoreError, ToggleBatch, ToggleCommit, ToggleOp,
 /// Rate limits in memory at most; beyond, those that are whole again are forgotten, and then all.
 const LIMITS_MAX: usize = 1_000_000;
 
+/// Greatest position that a time can lead to, however wrong the clock: leaves room to count on.
+const POSITION_OF_TIME_MAX: Position = 1 << 62;
+
 /// Rate limits: in memory only. A restart forgives; nothing that was promised depends on them.
 #[derive(Default)]
 pub(super) struct Limits {
@@ -138,7 +141,7 @@ impl Apply<'_, '_> {
         }
         let head = self.transaction.head_or_fresh(self.kind, partition)?;
         // Times make positions that are not met again by a journal that was restored from an old copy.
-        let position = head.last.saturating_add(1).max(self.now_ms.saturating_mul(1_000));
+        let position = head.last.saturating_add(1).max(self.now_ms.saturating_mul(1_000).min(POSITION_OF_TIME_MAX));
         self.work.insert(partition, Work { head, position, changes: Vec::new() });
         Ok((head, position))
     }

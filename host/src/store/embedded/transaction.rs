@@ -104,3 +104,32 @@ impl<'a> Transaction<'a> {
         batch.commit()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_that_fails_leaves_nothing_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let spaces = Spaces::open(fjall::Database::builder(directory.path()).open().unwrap()).unwrap();
+        let mut transaction = Transaction::new(&spaces);
+        transaction.put(Space::System, b"first".to_vec(), b"1");
+        transaction.end_job(true);
+        transaction.put(Space::System, b"first".to_vec(), b"2");
+        transaction.put(Space::System, b"second".to_vec(), b"2");
+        transaction.delete(Space::Heads, b"third".to_vec());
+        assert_eq!(
+            transaction.get(Space::System, b"first").unwrap().as_deref(),
+            Some(&b"2"[..]),
+            "a job sees its writes"
+        );
+        transaction.end_job(false);
+        assert_eq!(transaction.get(Space::System, b"first").unwrap().as_deref(), Some(&b"1"[..]));
+        assert_eq!(transaction.get(Space::System, b"second").unwrap(), None);
+        transaction.commit(true).unwrap();
+        let system = spaces.of(Space::System);
+        assert_eq!(system.get("first").unwrap().as_deref(), Some(&b"1"[..]));
+        assert_eq!(system.len().unwrap(), 1);
+    }
+}
