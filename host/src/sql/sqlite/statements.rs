@@ -101,6 +101,11 @@ pub(super) struct Statements {
     pub pairs: Arc<str>,
     /// A page of members: ?1 target, ?2 and ?3 time and text of the last one before, ?4 limit.
     pub page: Arc<str>,
+    /// As `page`, of those not older than ?5 and older than ?6: an index on target and time can find them.
+    pub page_within: Arc<str>,
+    /// How old the page's last member is at most: ?1 target, ?2 time of the last one before, ?3 limit less one.
+    /// Empty where times are not in an order that an index has.
+    pub page_start: Arc<str>,
 }
 
 impl Statements {
@@ -119,6 +124,22 @@ impl Statements {
             _ => format!("CAST({actor} AS TEXT)"),
         };
         let page_target = given(forms.target, "?1");
+        let page = |within: &str| -> Arc<str> {
+            format!(
+                "SELECT a, m FROM (SELECT {actor} AS a, {ms} AS m, {actor_text} AS x FROM {name}
+                 WHERE {target} = {page_target}{within}) WHERE ?2 IS NULL OR (m, x) < (?2, ?3)
+                 ORDER BY m DESC, x DESC LIMIT ?4"
+            )
+            .into()
+        };
+        let time = table.created_at_column.as_ref().map(|column| quote(column)).unwrap_or_default();
+        let page_start = match forms.created {
+            Some(TimeForm::Millis) => format!(
+                "SELECT {time} FROM {name} WHERE {target} = {page_target} AND {time} < ?2 ORDER BY {time} DESC
+                 LIMIT 1 OFFSET ?3"
+            ),
+            _ => String::new(),
+        };
         let (counts, known) = target_statements(table, forms);
         Self {
             delete: format!(
@@ -153,12 +174,13 @@ impl Statements {
                  ON l.{target} = {given_target} AND l.{actor} = {given_actor}"
             )
             .into(),
-            page: format!(
-                "SELECT a, m FROM (SELECT {actor} AS a, {ms} AS m, {actor_text} AS x FROM {name}
-                 WHERE {target} = {page_target}) WHERE ?2 IS NULL OR (m, x) < (?2, ?3)
-                 ORDER BY m DESC, x DESC LIMIT ?4"
-            )
-            .into(),
+            page: page(""),
+            page_within: page(&if page_start.is_empty() {
+                String::new()
+            } else {
+                format!(" AND {time} >= ?5 AND {time} < ?6")
+            }),
+            page_start: page_start.into(),
         }
     }
 
