@@ -31,7 +31,7 @@ use super::{Applied, DeadLetter, Fence, Finding, RowChange, Sql, SqlError, Targe
 use crate::config::{SqlConfig, ToggleTable};
 use crate::model::{Checkpoint, Id, Incarnation, Member, Partition};
 
-/// Rows of one statement, a power of two. Beyond, the planner's memory for ranges is the limit, and nothing gets faster.
+/// Rows of one statement, a power of two. Beyond, the planner's memory for ranges is the limit; nothing gets faster.
 const CHUNK: usize = 1_024;
 /// Prepared statements that a connection keeps: some ten kinds of statements in eleven sizes, for several kinds.
 const STATEMENTS_KEPT: usize = 1_000;

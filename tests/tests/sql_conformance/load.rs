@@ -1,7 +1,5 @@
 //! Reading the user's tables in bulk.
 
-use std::time::{Duration, Instant};
-
 use weir::model::{Id, Member};
 use weir::sql::{TargetRow, TargetState};
 
@@ -204,14 +202,11 @@ pub async fn a_huge_target_is_recognised_by_its_count_column(fixture: &Fixture) 
             }
         })
         .await;
-    fixture.run("UPDATE feed SET like_count = 1000000 WHERE id = 1").await;
-    let start = Instant::now();
+    // One more than there are: the answer shows that nobody counted a million rows.
+    fixture.run("UPDATE feed SET like_count = 1000001 WHERE id = 1").await;
     let loaded = fixture.sql.load_targets(&table, &ids(&[1, 2]), 10_000).await.unwrap();
-    assert_eq!(loaded[0].state, TargetState::Huge(1_000_000));
+    assert_eq!(loaded[0].state, TargetState::Huge(1_000_001));
     assert_eq!(loaded[1].state, whole(0));
-    // No timed promise: only far below what reading a million rows would need.
-    eprintln!("{:?}: recognised in {:?}", fixture.engine, start.elapsed());
-    assert!(start.elapsed() < Duration::from_secs(5));
     // Without the count column it is still bounded reading, and an exact count.
     table.targets.as_mut().unwrap().count_column = None;
     let loaded = fixture.sql.load_targets(&table, &ids(&[1]), 10_000).await.unwrap();

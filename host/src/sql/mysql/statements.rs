@@ -373,7 +373,8 @@ impl Words for MysqlWords {
     fn create_pairs(&self, table: &ToggleTable) -> String {
         let created = table.created_at_column.as_ref().map(|c| format!("{} DATETIME(3) NOT NULL, ", quote(c)));
         format!(
-            "CREATE TABLE {} ({target} {} NOT NULL, {actor} {} NOT NULL, {}PRIMARY KEY ({target}, {actor})) ENGINE = InnoDB",
+            "CREATE TABLE {} ({target} {} NOT NULL, {actor} {} NOT NULL, {}PRIMARY KEY ({target}, {actor}))
+             ENGINE = InnoDB",
             path(&table.name),
             self.type_for(table.target_type),
             self.type_for(table.actor_type),

@@ -172,24 +172,6 @@ impl Statements {
             }
             (None, _) => (String::new(), "", ""),
         };
-        let created = table.created_at_column.as_ref().map(|column| quote(column)).unwrap_or_default();
-        let page = |within: String| -> Arc<str> {
-            format!(
-                "SELECT p.a, p.m FROM (SELECT l.{actor}::{a} AS a, {ms} AS m, l.{actor}::text COLLATE \"C\" AS x
-                 FROM {name} AS l WHERE l.{target} = ($1::{t}[])[1]{within}) AS p
-                 WHERE $2::int8 IS NULL OR (p.m, p.x) < ($2::int8, $3::text COLLATE \"C\")
-                 ORDER BY p.m DESC, p.x DESC LIMIT $4"
-            )
-            .into()
-        };
-        let point = point(forms.created);
-        let page_start = point.as_ref().map_or_else(String::new, |point| {
-            format!(
-                "SELECT {ms} FROM {name} AS l WHERE l.{target} = ($1::{t}[])[1] AND l.{created} < {}
-                 ORDER BY l.{created} DESC OFFSET $3 LIMIT 1",
-                point("$2")
-            )
-        });
         let alias = if times.is_empty() { "u (t, a)" } else { "u (t, a, c)" };
         let delete = format!(
             "WITH gone AS (DELETE FROM {name} AS l USING unnest($1::{t}[], $2::{a}[]) AS u (t, a)
@@ -197,6 +179,7 @@ impl Statements {
              SELECT t::{t}, count(*) FROM gone GROUP BY 1"
         );
         let (lock_counts, counts, known) = target_statements(table, forms);
+        let (page, page_within, page_start) = page_statements(table, forms);
         Self {
             insert: format!(
                 "WITH come AS (INSERT INTO {name} ({target}, {actor}{column})
@@ -227,16 +210,42 @@ impl Statements {
                  JOIN {name} AS l ON l.{target} = u.t AND l.{actor} = u.a"
             )
             .into(),
-            page: page(String::new()),
-            page_within: page(match &point {
-                Some(point) => format!(" AND l.{created} >= {} AND l.{created} < {}", point("$5"), point("$6")),
-                None => String::new(),
-            }),
-            page_start: page_start.into(),
+            page,
+            page_within,
+            page_start,
             delete_plan: format!("EXPLAIN {delete}").into(),
             delete: delete.into(),
         }
     }
+}
+
+/// `page`, `page_within` and `page_start`.
+fn page_statements(table: &ToggleTable, forms: Forms) -> (Arc<str>, Arc<str>, Arc<str>) {
+    let (name, target, actor) = (path(&table.name), quote(&table.target_column), quote(&table.actor_column));
+    let (t, a) = (sql_type(forms.target), sql_type(forms.actor));
+    let ms = millis(table, forms);
+    let created = table.created_at_column.as_ref().map(|column| quote(column)).unwrap_or_default();
+    let page = |within: String| -> Arc<str> {
+        format!(
+            "SELECT p.a, p.m FROM (SELECT l.{actor}::{a} AS a, {ms} AS m, l.{actor}::text COLLATE \"C\" AS x
+             FROM {name} AS l WHERE l.{target} = ($1::{t}[])[1]{within}) AS p
+             WHERE $2::int8 IS NULL OR (p.m, p.x) < ($2::int8, $3::text COLLATE \"C\")
+             ORDER BY p.m DESC, p.x DESC LIMIT $4"
+        )
+        .into()
+    };
+    let point = point(forms.created);
+    let page_start = point.as_ref().map_or_else(String::new, |point| {
+        format!(
+            "SELECT {ms} FROM {name} AS l WHERE l.{target} = ($1::{t}[])[1] AND l.{created} < {}
+             ORDER BY l.{created} DESC OFFSET $3 LIMIT 1",
+            point("$2")
+        )
+    });
+    let within = point.as_ref().map_or_else(String::new, |point| {
+        format!(" AND l.{created} >= {} AND l.{created} < {}", point("$5"), point("$6"))
+    });
+    (page(String::new()), page(within), page_start.into())
 }
 
 fn target_statements(table: &ToggleTable, forms: Forms) -> (Arc<str>, Arc<str>, Arc<str>) {
