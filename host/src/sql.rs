@@ -7,9 +7,10 @@
 //! - The fence is the first statement of a flush transaction, and a compare-and-set of (incarnation, epoch, position):
 //!   fewer rows than partitions changed means another flusher owns one of them; nothing is committed.
 //! - Count deltas come from rows really inserted and deleted.
-//! - A flush runs on a task of its own that is never cancelled (a dropped `begin()` of sqlx 0.9.0 leaves the pooled
-//!   connection inside a transaction); time limits are the server's (`statement_timeout`, `lock_timeout`, …), and a
-//!   connection that met one is closed, not returned to the pool.
+//! - A connection that met an error, a time limit or a dropped future is closed, not returned to the pool (a dropped
+//!   `begin()` of sqlx 0.9.0 leaves a pooled connection inside a transaction). Dropping a flush is therefore safe, but
+//!   its outcome is unknown. Time limits are the server's (`statement_timeout`, `lock_timeout`, …); a limit of our own,
+//!   twice as long, is for a server or a network that has gone silent.
 //! - Idle-in-transaction time is limited by the server, so that a flusher that was stopped in mid-flush loses its
 //!   locks to the one that took over.
 

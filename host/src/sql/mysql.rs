@@ -17,9 +17,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, MySql, MySqlPool, Row};
 
 use self::catalogue::{number, read_both, text};
-use self::read::{
-    bind_id, dead_letter, kept, load, order_text, padded, read_checkpoints, read_id, read_known, read_pairs, read_size,
-};
+use self::read::{dead_letter, kept, load, padded, page, read_checkpoints, read_id, read_known, read_pairs, read_size};
 use self::statements::{MysqlWords, Statements};
 use self::write::{MysqlFlight, claim, migrate};
 use super::classify::sql_error;
@@ -33,7 +31,7 @@ use super::{Applied, DeadLetter, Fence, Finding, RowChange, Sql, SqlError, Targe
 use crate::config::{SqlConfig, ToggleTable};
 use crate::model::{Checkpoint, Id, Incarnation, Member, Partition};
 
-/// Rows of one statement, a power of two. Beyond, the planner's memory for ranges is the limit, and nothing gets faster.
+/// Rows of one statement, a power of two. Beyond, the planner's memory for ranges is the limit; nothing gets faster.
 const CHUNK: usize = 1_024;
 /// Prepared statements that a connection keeps: some ten kinds of statements in eleven sizes, for several kinds.
 const STATEMENTS_KEPT: usize = 1_000;
@@ -291,14 +289,7 @@ impl Sql for MysqlSql {
     ) -> Result<Vec<Member>, SqlError> {
         check_types(table, [target], before.map(|member| &member.actor))?;
         let plan = self.plan(table).await?;
-        let since = before.map(|member| signed(member.since_ms));
-        let query = bind_id(kept(plan.statements.page()), plan.forms.target, target)
-            .bind(since)
-            .bind(since)
-            .bind(since)
-            .bind(before.map(|member| order_text(plan.forms.actor, &member.actor)))
-            .bind(i64::try_from(limit).unwrap_or(i64::MAX));
-        let rows = leased!(self.lease().await?, |connection| query.fetch_all(connection));
+        let rows = leased!(self.lease().await?, |connection| page(connection, &plan, target, before, limit));
         let rows = self.heed(table, rows)?;
         let members = rows
             .iter()

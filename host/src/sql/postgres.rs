@@ -17,7 +17,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, PgPool, Postgres, Row};
 
 use self::catalogue::read_both;
-use self::read::{bind_ids, dead_letter, load, ordinal, read_checkpoints, read_id, read_known, read_size};
+use self::read::{bind_ids, dead_letter, load, ordinal, page, read_checkpoints, read_id, read_known, read_size};
 use self::statements::{PostgresWords, Statements};
 use self::write::{PostgresFlight, claim, migrate};
 use super::classify::sql_error;
@@ -274,11 +274,7 @@ impl Sql for PostgresSql {
     ) -> Result<Vec<Member>, SqlError> {
         check_types(table, [target], before.map(|member| &member.actor))?;
         let plan = self.plan(table).await?;
-        let query = bind_ids(sqlx::query(AssertSqlSafe(plan.statements.page.clone())), plan.forms.target, [target])
-            .bind(before.map(|member| signed(member.since_ms)))
-            .bind(before.map(|member| member.actor.to_string()))
-            .bind(i64::try_from(limit).unwrap_or(i64::MAX));
-        let rows = leased!(self.lease().await?, |connection| query.fetch_all(connection));
+        let rows = leased!(self.lease().await?, |connection| page(connection, &plan, target, before, limit));
         let rows = self.heed(table, rows)?;
         let members = rows
             .iter()

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{DeadLetter, RowChange, SqlError, TargetRow, TargetState};
 use crate::config::ToggleTable;
-use crate::model::{Action, Checkpoint, Digest, Id, Incarnation, Partition};
+use crate::model::{Action, Checkpoint, Digest, Id, Incarnation, Member, Partition};
 
 /// The schema of weir's own tables that this version knows.
 pub(super) const SCHEMA: i64 = 1;
@@ -68,6 +68,14 @@ pub(super) fn cut_down(at_ms: u64, digits: u8) -> u64 {
         _ => 1,
     };
     at_ms / unit * unit
+}
+
+/// 9999-12-30 in Unix milliseconds: later than all that happened, and every engine still has dates after it.
+const FAR_MS: u64 = 253_402_214_400_000;
+
+/// Above what the last member before a page has, in Unix milliseconds: everything, when it is the first page.
+pub(super) fn page_end(before: Option<&Member>) -> u64 {
+    before.map_or(FAR_MS, |member| member.since_ms.min(FAR_MS))
 }
 
 /// Splits rows into those to delete and those to insert.

@@ -19,16 +19,14 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use self::catalogue::read_both;
-use self::read::{dead_letter, indexed, json_id, load, read_checkpoints, read_id, read_known, read_sizes};
+use self::read::{dead_letter, indexed, json_id, load, page, read_checkpoints, read_id, read_known, read_sizes};
 use self::statements::{SqliteWords, Statements};
 use self::write::{SqliteFlight, claim, migrate};
 use super::classify::{Class, judge, sql_error};
-use super::facts::{Forms, IdForm, Plans, check, forms, refuse, warn};
+use super::facts::{Forms, Plans, check, forms, refuse, warn};
 use super::flight::{Flight, fly};
 use super::lease::{Lease, leased};
-use super::rows::{
-    check_schema, check_types, explanation, in_order, no_letter, other_partitions, replayed, signed, unsigned,
-};
+use super::rows::{check_schema, check_types, explanation, in_order, no_letter, other_partitions, replayed, unsigned};
 use super::{Applied, DeadLetter, Fence, Finding, RowChange, Sql, SqlError, TargetRow};
 use crate::config::{SqlConfig, ToggleTable};
 use crate::model::{Checkpoint, Id, Incarnation, Member, Partition};
@@ -280,19 +278,7 @@ impl Sql for SqliteSql {
         check_types(table, [target], before.map(|member| &member.actor))?;
         let plan = self.plan(table).await?;
         let forms = plan.forms;
-        let rows = leased!(self.lease().await?, |connection| async {
-            let query = sqlx::query(AssertSqlSafe(plan.statements.page.clone()));
-            let query = match (forms.target, target) {
-                (IdForm::Integer, Id::Int(id)) => query.bind(*id),
-                _ => query.bind(json_id(target, forms.target).as_str().map(ToOwned::to_owned)),
-            };
-            let last = before.map(|member| match forms.actor {
-                IdForm::Integer => member.actor.to_string(),
-                form => json_id(&member.actor, form).as_str().unwrap_or_default().to_owned(),
-            });
-            let query = query.bind(before.map(|member| signed(member.since_ms))).bind(last);
-            query.bind(i64::try_from(limit).unwrap_or(i64::MAX)).fetch_all(connection).await
-        });
+        let rows = leased!(self.lease().await?, |connection| page(connection, &plan, target, before, limit));
         let rows = self.heed(table, rows)?;
         let members = rows.iter().map(|row| {
             Ok(Member { actor: read_id(row, 0, forms.actor)?, since_ms: unsigned(row.try_get_unchecked(1)?) })

@@ -1,7 +1,11 @@
 //! Servers that go away, locks that are held, owners that stop in mid-flush. None of it may become a dead letter.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 use weir::config::SqlConfig;
 use weir::model::Incarnation;
@@ -191,18 +195,27 @@ async fn prepare(sql: &dyn Sql, engine: Engine, url: &str) -> weir::model::Check
     sql.claim(KIND, &[(0, Incarnation::fresh())], false).await.unwrap()[0]
 }
 
-/// Flushes until it is neither transient nor unknown; then exactly one row and one count must be there.
-async fn flush_until_stored(sql: &dyn Sql, engine: Engine, url: &str, from: weir::model::Checkpoint, actor: i64) {
+/// Flushes as a patient owner does: again after what is transient or unknown, from the checkpoint as it is. Then
+/// exactly one row and one count must be there.
+async fn flush_until_stored(sql: &dyn Sql, engine: Engine, url: &str, actor: i64) {
     let table = table(weir::model::IdType::Integer);
-    let fence = [Fence { from, to: from.position + 1 }];
     let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     loop {
+        assert!(tokio::time::Instant::now() < deadline, "the server is back, and still nothing is stored");
+        let Ok(rows) = sql.checkpoints(KIND, &[0]).await else {
+            sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let from = rows[0].unwrap();
+        let fence = [Fence { from, to: from.position + 1 }];
         match sql.apply_toggles(KIND, &table, &fence, &[add(1, actor)], AT_MS).await {
             Ok(_) => break,
-            Err(SqlError::Fenced) => break,
-            Err(SqlError::Transient(_) | SqlError::OutcomeUnknown(_)) if tokio::time::Instant::now() < deadline => {
-                sleep(Duration::from_millis(100)).await;
+            Err(SqlError::Fenced) => {
+                // What an earlier flush left in flight was committed after all.
+                let now = sql.checkpoints(KIND, &[0]).await.unwrap()[0];
+                assert_ne!(now, Some(from), "fenced although nobody moved the checkpoint");
             }
+            Err(SqlError::Transient(_) | SqlError::OutcomeUnknown(_)) => {}
             Err(other) => panic!("{other:?}"),
         }
     }
@@ -233,12 +246,14 @@ async fn postgres_away_stopped_and_back() {
     server.kill();
     transient(&*sql, from).await;
     server.restart();
-    flush_until_stored(&*sql, Engine::Postgres, &url, from, 1).await;
+    flush_until_stored(&*sql, Engine::Postgres, &url, 1).await;
     let from = sql.checkpoints(KIND, &[0]).await.unwrap()[0].unwrap();
     server.stop_signal();
+    // The signal takes a moment to reach every thread.
+    while sql.ping().await.is_ok() {}
     transient(&*sql, from).await;
     server.cont();
-    flush_until_stored(&*sql, Engine::Postgres, &url, from, 2).await;
+    flush_until_stored(&*sql, Engine::Postgres, &url, 2).await;
     sql.close().await;
 }
 
@@ -254,12 +269,14 @@ async fn mariadb_away_stopped_and_back() {
     server.kill();
     transient(&*sql, from).await;
     server.restart();
-    flush_until_stored(&*sql, Engine::MariaDb, &url, from, 1).await;
+    flush_until_stored(&*sql, Engine::MariaDb, &url, 1).await;
     let from = sql.checkpoints(KIND, &[0]).await.unwrap()[0].unwrap();
     server.stop_signal();
+    // The signal takes a moment to reach every thread.
+    while sql.ping().await.is_ok() {}
     transient(&*sql, from).await;
     server.cont();
-    flush_until_stored(&*sql, Engine::MariaDb, &url, from, 2).await;
+    flush_until_stored(&*sql, Engine::MariaDb, &url, 2).await;
     sql.close().await;
 }
 
@@ -269,4 +286,94 @@ async fn a_wrong_database_or_scheme_is_permanent() {
     let nowhere = sql::open(&impatient(&format!("{}_nowhere", fixture.url))).await.unwrap();
     assert!(matches!(nowhere.ping().await, Err(SqlError::Permanent(_))), "{:?}", nowhere.ping().await);
     assert!(matches!(sql::open(&impatient("oracle://x")).await.map(drop), Err(SqlError::Permanent(_))));
+}
+
+/// The proxy lets everything pass.
+const PASS: u8 = 0;
+/// It breaks the connection when it sees a COMMIT, which never reaches the server.
+const LOSE_COMMIT: u8 = 1;
+/// It passes the COMMIT on, waits for the answer, and breaks the connection instead of passing that back.
+const LOSE_REPLY: u8 = 2;
+
+/// A proxy before the server of `url`; the URL through it.
+async fn proxy(url: &str, mode: Arc<AtomicU8>) -> String {
+    let (start, rest) = url.split_once("@127.0.0.1:").unwrap();
+    let (port, database) = rest.split_once('/').unwrap();
+    let server = format!("127.0.0.1:{port}");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let through = format!("{start}@127.0.0.1:{}/{database}", listener.local_addr().unwrap().port());
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            tokio::spawn(relay(client, TcpStream::connect(server.clone()).await.unwrap(), Arc::clone(&mode)));
+        }
+    });
+    through
+}
+
+async fn relay(mut client: TcpStream, mut server: TcpStream, mode: Arc<AtomicU8>) {
+    let (mut up, mut down) = (vec![0; 65_536], vec![0; 65_536]);
+    loop {
+        tokio::select! {
+            read = client.read(&mut up) => {
+                let Ok(count @ 1..) = read else { return };
+                // Not the isolation level "READ COMMITTED".
+                let at = up[..count].windows(6).position(|bytes| bytes == b"COMMIT");
+                let commit = at.is_some_and(|at| up[..count].get(at + 6) != Some(&b'T'));
+                match mode.load(Ordering::SeqCst) {
+                    LOSE_COMMIT if commit => return,
+                    LOSE_REPLY if commit => {
+                        server.write_all(&up[..count]).await.unwrap();
+                        let _ = server.read(&mut down).await;
+                        return;
+                    }
+                    _ => {}
+                }
+                if server.write_all(&up[..count]).await.is_err() {
+                    return;
+                }
+            }
+            read = server.read(&mut down) => {
+                let Ok(count @ 1..) = read else { return };
+                if client.write_all(&down[..count]).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// A commit without an answer is an unknown outcome, and the checkpoint row tells which.
+async fn a_lost_commit_is_told_by_the_checkpoint(fixture: &Fixture) {
+    let table = fixture.tables(3, "").await;
+    let mode = Arc::new(AtomicU8::new(PASS));
+    let sql = sql::open(&settings(&proxy(&fixture.url, Arc::clone(&mode)).await)).await.unwrap();
+    let from = fixture.claim(0).await;
+    for (actor, lose, committed) in [(1, LOSE_COMMIT, false), (2, LOSE_REPLY, true)] {
+        let from = fixture.checkpoint(0).await.unwrap_or(from);
+        let fence = [Fence { from, to: from.position + 1 }];
+        sql.ping().await.unwrap();
+        mode.store(lose, Ordering::SeqCst);
+        let lost = sql.apply_toggles(KIND, &table, &fence, &[add(1, actor)], AT_MS).await;
+        mode.store(PASS, Ordering::SeqCst);
+        assert!(matches!(lost, Err(SqlError::OutcomeUnknown(_))), "{lost:?}");
+        let now = sql.checkpoints(KIND, &[0]).await.unwrap()[0].unwrap();
+        assert_eq!(now.position, from.position + u64::from(committed));
+        let again = sql.apply_toggles(KIND, &table, &fence, &[add(1, actor)], AT_MS).await;
+        match committed {
+            true => assert_eq!(again, Err(SqlError::Fenced)),
+            false => assert_eq!(again.unwrap().inserted, 1),
+        }
+        fixture.counts_equal_rows().await;
+    }
+    assert_eq!(fixture.number("SELECT count(*) FROM feed_like").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_lost_commits_are_told_by_the_checkpoint() {
+    a_lost_commit_is_told_by_the_checkpoint(&Fixture::new(Engine::Postgres).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mariadb_lost_commits_are_told_by_the_checkpoint() {
+    a_lost_commit_is_told_by_the_checkpoint(&Fixture::new(Engine::MariaDb).await).await;
 }

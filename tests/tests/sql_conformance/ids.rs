@@ -209,7 +209,8 @@ pub async fn every_kind_of_created_at(fixture: &Fixture) {
             (
                 "BIGINT",
                 1,
-                "SELECT to_char(to_timestamp(created_at / 1000) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') FROM feed_like",
+                "SELECT to_char(to_timestamp(created_at / 1000) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS')
+                 FROM feed_like",
             ),
             (
                 "TIMESTAMPTZ NOT NULL",

@@ -48,7 +48,8 @@ conformance! {
     claims: a_claim_creates_raises_and_respects, two_claimers_agree, migrations_run_at_once,
         a_later_schema_is_refused, the_number_of_partitions_is_recorded;
     load: whole_huge_and_missing_targets, huge_without_a_count_column, without_a_table_of_targets,
-        pairs_are_found_in_order, members_are_paged_newest_first_with_ties, explain_tells_row_count_and_rows,
+        pairs_are_found_in_order, members_are_paged_newest_first_with_ties,
+        members_are_paged_by_native_times_and_none, explain_tells_row_count_and_rows,
         a_huge_target_is_recognised_by_its_count_column;
     ids: every_id_type, hostile_texts, every_kind_of_created_at;
     selfcheck: good_tables_pass, a_missing_unique_key_is_mended_by_the_printed_statement,

@@ -15,7 +15,12 @@ pub async fn good_tables_pass(fixture: &Fixture) {
     let table = fixture.tables(3, ", FOREIGN KEY (feed_id) REFERENCES feed (id)").await;
     assert_eq!(fixture.sql.check_toggle(&table).await.unwrap(), vec![]);
     // Further columns do no harm when they fill themselves.
-    fixture.run("ALTER TABLE feed_like ADD COLUMN note VARCHAR(20); ALTER TABLE feed_like ADD COLUMN score INTEGER NOT NULL DEFAULT 7").await;
+    fixture
+        .run(
+            "ALTER TABLE feed_like ADD COLUMN note VARCHAR(20);
+             ALTER TABLE feed_like ADD COLUMN score INTEGER NOT NULL DEFAULT 7",
+        )
+        .await;
     assert_eq!(fixture.sql.check_toggle(&table).await.unwrap(), vec![]);
     // A surrogate key, and the pair's key the other way round.
     let key = match fixture.engine {
@@ -26,8 +31,8 @@ pub async fn good_tables_pass(fixture: &Fixture) {
     fixture
         .run(&format!(
             "DROP TABLE feed_like;
-             CREATE TABLE feed_like ({key}, feed_id BIGINT NOT NULL, user_id BIGINT NOT NULL, created_at BIGINT NOT NULL,
-                UNIQUE (user_id, feed_id))"
+             CREATE TABLE feed_like ({key}, feed_id BIGINT NOT NULL, user_id BIGINT NOT NULL,
+                created_at BIGINT NOT NULL, UNIQUE (user_id, feed_id))"
         ))
         .await;
     assert_eq!(fixture.sql.check_toggle(&table).await.unwrap(), vec![]);
@@ -115,7 +120,13 @@ pub async fn unsuitable_columns_are_named(fixture: &Fixture) {
     fixture.run("DROP TABLE feed; CREATE TABLE feed (id BIGINT NOT NULL PRIMARY KEY, like_count VARCHAR(20))").await;
     let findings = fixture.sql.check_toggle(&table).await.unwrap();
     assert!(findings.iter().any(|finding| finding.problem.contains("feed.like_count")), "{findings:?}");
-    fixture.run("DROP TABLE feed_like; CREATE TABLE feed_like (feed_id BIGINT NOT NULL, user_id BIGINT NOT NULL, created_at BOOLEAN, PRIMARY KEY (feed_id, user_id))").await;
+    fixture
+        .run(
+            "DROP TABLE feed_like;
+             CREATE TABLE feed_like (feed_id BIGINT NOT NULL, user_id BIGINT NOT NULL, created_at BOOLEAN,
+                PRIMARY KEY (feed_id, user_id))",
+        )
+        .await;
     let findings = fixture.sql.check_toggle(&table).await.unwrap();
     assert!(findings.iter().any(|finding| finding.problem.contains("feed_like.created_at")), "{findings:?}");
 }

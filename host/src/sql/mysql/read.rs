@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 use super::catalogue::{number, text};
 use super::{CHUNK, Plan, statements};
-use crate::model::{Checkpoint, Id, Partition};
+use crate::model::{Checkpoint, Id, Member, Partition};
 use crate::sql::facts::{IdForm, TimeForm};
-use crate::sql::rows::{Known, Load, checkpoint, cut_down, signed, time_text, unsigned, uuid_id};
+use crate::sql::rows::{Known, Load, checkpoint, cut_down, page_end, signed, time_text, unsigned, uuid_id};
 use crate::sql::{DeadLetter, TargetRow};
 
 /// Targets whose members are loaded by one statement: each is a part of a UNION.
@@ -147,6 +147,36 @@ pub(super) async fn read_size(
     number(&row, 0).map(unsigned)
 }
 
+/// A page of members, newest first. Where an index can tell how far back the page reaches, only so much is read.
+pub(super) async fn page(
+    connection: &mut MySqlConnection,
+    plan: &Plan,
+    target: &Id,
+    before: Option<&Member>,
+    limit: usize,
+) -> Result<Vec<MySqlRow>, sqlx::Error> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    // Text has no certain order.
+    let form = plan.forms.created.filter(|form| *form != TimeForm::Iso);
+    let mut within = None;
+    if let (Some(form), Some(text), true) = (form, plan.statements.page_start(), limit > 0) {
+        let query = bind_id(kept(text), plan.forms.target, target);
+        let query = bind_time(query, form, page_end(before)).bind(limit - 1);
+        let row = query.fetch_optional(&mut *connection).await?;
+        let start = row.map(|row| number(&row, 0)).transpose()?;
+        within = start.map(|start| (form, unsigned(start)));
+    }
+    let mut query = bind_id(kept(plan.statements.page(within.is_some())), plan.forms.target, target);
+    if let Some((form, start)) = within {
+        query = bind_time(query, form, start);
+        // One second on where the column holds no less: a time that is cut down must stay above all that it means.
+        query = bind_time(query, form, page_end(before).saturating_add(1_000));
+    }
+    let since = before.map(|member| signed(member.since_ms));
+    let text = before.map(|member| order_text(plan.forms.actor, &member.actor));
+    query.bind(since).bind(since).bind(since).bind(text).bind(limit).fetch_all(connection).await
+}
+
 /// Binds an id. Its type is checked before.
 pub(super) fn bind_id<'q>(query: MysqlQuery<'q>, form: IdForm, id: &Id) -> MysqlQuery<'q> {
     match (form, id) {
@@ -175,7 +205,7 @@ pub(super) fn bind_time(query: MysqlQuery<'_>, form: TimeForm, at_ms: u64) -> My
 }
 
 /// The text by which members of equal age are ordered.
-pub(super) fn order_text(form: IdForm, id: &Id) -> String {
+fn order_text(form: IdForm, id: &Id) -> String {
     match (form, id) {
         (IdForm::UuidBytes, Id::Uuid(uuid)) => Uuid::simple(*uuid).to_string(),
         _ => id.to_string(),

@@ -282,13 +282,28 @@ impl Statements {
         format!("SELECT COUNT(*) FROM {} WHERE {} = ?", self.name, self.target)
     }
 
-    /// A page of members: ? target, three times ? time of the last one before, ? its text, ? limit.
-    pub fn page(&self) -> String {
+    /// A page of members: ? target, three times ? time of the last one before, ? its text, ? limit. With `within`,
+    /// after ? target: ? oldest, ? newer than all; an index on target and time can find them.
+    pub fn page(&self, within: bool) -> String {
+        let within = match &self.created {
+            Some(created) if within => format!(" AND {created} >= ? AND {created} < ?"),
+            _ => String::new(),
+        };
         format!(
-            "SELECT a, m FROM (SELECT {} AS a, {} AS m, {} AS x FROM {} WHERE {} = ?) AS p
+            "SELECT a, m FROM (SELECT {} AS a, {} AS m, {} AS x FROM {} WHERE {} = ?{within}) AS p
              WHERE ? IS NULL OR m < ? OR (m = ? AND x < CAST(? AS BINARY)) ORDER BY m DESC, x DESC LIMIT ?",
             self.shown_actor, self.ms, self.actor_bytes, self.name, self.target
         )
+    }
+
+    /// How old a page's last member is at most: ? target, ? time of the last one before, ? limit less one. `None`
+    /// where there are no times.
+    pub fn page_start(&self) -> Option<String> {
+        let Self { ms, name, target, .. } = self;
+        let created = self.created.as_ref()?;
+        Some(format!(
+            "SELECT {ms} FROM {name} WHERE {target} = ? AND {created} < ? ORDER BY {created} DESC LIMIT 1 OFFSET ?"
+        ))
     }
 
     /// The plan of the bulk delete.
@@ -358,7 +373,8 @@ impl Words for MysqlWords {
     fn create_pairs(&self, table: &ToggleTable) -> String {
         let created = table.created_at_column.as_ref().map(|c| format!("{} DATETIME(3) NOT NULL, ", quote(c)));
         format!(
-            "CREATE TABLE {} ({target} {} NOT NULL, {actor} {} NOT NULL, {}PRIMARY KEY ({target}, {actor})) ENGINE = InnoDB",
+            "CREATE TABLE {} ({target} {} NOT NULL, {actor} {} NOT NULL, {}PRIMARY KEY ({target}, {actor}))
+             ENGINE = InnoDB",
             path(&table.name),
             self.type_for(table.target_type),
             self.type_for(table.actor_type),

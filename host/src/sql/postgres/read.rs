@@ -1,6 +1,7 @@
 //! What is read: checkpoints, states of targets, dead letters; and ids as they lie in columns and parameters.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::query::Query;
@@ -8,9 +9,9 @@ use sqlx::{AssertSqlSafe, Postgres, Row};
 use uuid::Uuid;
 
 use super::Plan;
-use crate::model::{Checkpoint, Id, Partition};
+use crate::model::{Checkpoint, Id, Member, Partition};
 use crate::sql::facts::{IdForm, TimeForm};
-use crate::sql::rows::{Known, Load, checkpoint, cut_down, signed, time_text, unsigned};
+use crate::sql::rows::{Known, Load, checkpoint, cut_down, page_end, signed, time_text, unsigned};
 use crate::sql::{DeadLetter, TargetRow};
 
 /// A statement with its parameters.
@@ -86,6 +87,34 @@ pub(super) async fn read_size(
     let query = bind_ids(sqlx::query(AssertSqlSafe(plan.statements.size.clone())), plan.forms.target, [target]);
     let row = query.bind(signed(huge_rows_min.saturating_add(1))).fetch_one(connection).await?;
     row.try_get(0).map(unsigned)
+}
+
+/// A page of members, newest first. Where an index can tell how far back the page reaches, only so much is read.
+pub(super) async fn page(
+    connection: &mut PgConnection,
+    plan: &Plan,
+    target: &Id,
+    before: Option<&Member>,
+    limit: usize,
+) -> Result<Vec<PgRow>, sqlx::Error> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let one_target =
+        |text: &Arc<str>| bind_ids(sqlx::query(AssertSqlSafe(Arc::clone(text))), plan.forms.target, [target]);
+    let mut start: Option<i64> = None;
+    if !plan.statements.page_start.is_empty() && limit > 0 {
+        let query = one_target(&plan.statements.page_start).bind(signed(page_end(before))).bind(limit - 1);
+        let row = query.fetch_optional(&mut *connection).await?;
+        start = row.map(|row| row.try_get(0)).transpose()?;
+    }
+    let text = if start.is_some() { &plan.statements.page_within } else { &plan.statements.page };
+    let mut query = one_target(text)
+        .bind(before.map(|member| signed(member.since_ms)))
+        .bind(before.map(|member| member.actor.to_string()))
+        .bind(limit);
+    if let Some(start) = start {
+        query = query.bind(start).bind(signed(page_end(before).saturating_add(1)));
+    }
+    query.fetch_all(&mut *connection).await
 }
 
 /// Binds ids as one array. Their type is checked before.

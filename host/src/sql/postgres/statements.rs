@@ -144,6 +144,11 @@ pub(super) struct Statements {
     pub pairs: Arc<str>,
     /// A page of members: $1 one target, $2 and $3 time and text of the last one before, $4 limit.
     pub page: Arc<str>,
+    /// As `page`, of those not older than $5 and older than $6: an index on target and time can find them.
+    pub page_within: Arc<str>,
+    /// How old the page's last member is at most: $1 one target, $2 time of the last one before, $3 limit less one.
+    /// Empty where times are not in an order that an index has.
+    pub page_start: Arc<str>,
     /// The plan of `delete`.
     pub delete_plan: Arc<str>,
 }
@@ -174,6 +179,7 @@ impl Statements {
              SELECT t::{t}, count(*) FROM gone GROUP BY 1"
         );
         let (lock_counts, counts, known) = target_statements(table, forms);
+        let (page, page_within, page_start) = page_statements(table, forms);
         Self {
             insert: format!(
                 "WITH come AS (INSERT INTO {name} ({target}, {actor}{column})
@@ -191,7 +197,7 @@ impl Statements {
             )
             .into(),
             size: format!(
-                "SELECT count(*) FROM (SELECT 1 FROM {name} AS l WHERE l.{target} = ANY ($1::{t}[]) LIMIT $2) AS m"
+                "SELECT count(*) FROM (SELECT 1 FROM {name} AS l WHERE l.{target} = ($1::{t}[])[1] LIMIT $2) AS m"
             )
             .into(),
             totals: format!(
@@ -204,17 +210,42 @@ impl Statements {
                  JOIN {name} AS l ON l.{target} = u.t AND l.{actor} = u.a"
             )
             .into(),
-            page: format!(
-                "SELECT p.a, p.m FROM (SELECT l.{actor}::{a} AS a, {ms} AS m, l.{actor}::text COLLATE \"C\" AS x
-                 FROM {name} AS l WHERE l.{target} = ANY ($1::{t}[])) AS p
-                 WHERE $2::int8 IS NULL OR (p.m, p.x) < ($2::int8, $3::text COLLATE \"C\")
-                 ORDER BY p.m DESC, p.x DESC LIMIT $4"
-            )
-            .into(),
+            page,
+            page_within,
+            page_start,
             delete_plan: format!("EXPLAIN {delete}").into(),
             delete: delete.into(),
         }
     }
+}
+
+/// `page`, `page_within` and `page_start`.
+fn page_statements(table: &ToggleTable, forms: Forms) -> (Arc<str>, Arc<str>, Arc<str>) {
+    let (name, target, actor) = (path(&table.name), quote(&table.target_column), quote(&table.actor_column));
+    let (t, a) = (sql_type(forms.target), sql_type(forms.actor));
+    let ms = millis(table, forms);
+    let created = table.created_at_column.as_ref().map(|column| quote(column)).unwrap_or_default();
+    let page = |within: String| -> Arc<str> {
+        format!(
+            "SELECT p.a, p.m FROM (SELECT l.{actor}::{a} AS a, {ms} AS m, l.{actor}::text COLLATE \"C\" AS x
+             FROM {name} AS l WHERE l.{target} = ($1::{t}[])[1]{within}) AS p
+             WHERE $2::int8 IS NULL OR (p.m, p.x) < ($2::int8, $3::text COLLATE \"C\")
+             ORDER BY p.m DESC, p.x DESC LIMIT $4"
+        )
+        .into()
+    };
+    let point = point(forms.created);
+    let page_start = point.as_ref().map_or_else(String::new, |point| {
+        format!(
+            "SELECT {ms} FROM {name} AS l WHERE l.{target} = ($1::{t}[])[1] AND l.{created} < {}
+             ORDER BY l.{created} DESC OFFSET $3 LIMIT 1",
+            point("$2")
+        )
+    });
+    let within = point.as_ref().map_or_else(String::new, |point| {
+        format!(" AND l.{created} >= {} AND l.{created} < {}", point("$5"), point("$6"))
+    });
+    (page(String::new()), page(within), page_start.into())
 }
 
 fn target_statements(table: &ToggleTable, forms: Forms) -> (Arc<str>, Arc<str>, Arc<str>) {
@@ -254,6 +285,17 @@ fn millis(table: &ToggleTable, forms: Forms) -> String {
         ),
         _ => format!("CASE WHEN isfinite({column}) THEN {} ELSE 0 END", epoch(&column)),
     }
+}
+
+/// How a parameter of Unix milliseconds is compared with a time; `None` for text, which has no certain order.
+fn point(form: Option<TimeForm>) -> Option<impl Fn(&str) -> String> {
+    let (start, unit) = match form? {
+        TimeForm::Millis => ("", ""),
+        TimeForm::Zoned(_) => ("timestamptz 'epoch' + ", " * interval '1 millisecond'"),
+        TimeForm::Plain(_) => ("timestamp 'epoch' + ", " * interval '1 millisecond'"),
+        TimeForm::Iso => return None,
+    };
+    Some(move |parameter: &str| format!("{start}{parameter}::int8{unit}"))
 }
 
 fn sql_type(form: IdForm) -> &'static str {

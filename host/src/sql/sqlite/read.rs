@@ -1,6 +1,7 @@
 //! What is read: checkpoints, states of targets, dead letters; and ids as they lie in columns and parameters.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -9,9 +10,9 @@ use uuid::Uuid;
 
 use super::{Plan, statements};
 use crate::config::ToggleTable;
-use crate::model::{Checkpoint, Id, Partition};
+use crate::model::{Checkpoint, Id, Member, Partition};
 use crate::sql::facts::{IdForm, TimeForm};
-use crate::sql::rows::{Known, Load, checkpoint, signed, time_text, unsigned, uuid_id};
+use crate::sql::rows::{Known, Load, checkpoint, page_end, signed, time_text, unsigned, uuid_id};
 use crate::sql::{DeadLetter, TargetRow};
 
 pub(super) async fn read_checkpoints(
@@ -100,6 +101,40 @@ pub(super) async fn read_sizes(
         }
     }
     Ok(sizes)
+}
+
+/// A page of members, newest first. Where an index can tell how far back the page reaches, only so much is read.
+pub(super) async fn page(
+    connection: &mut SqliteConnection,
+    plan: &Plan,
+    target: &Id,
+    before: Option<&Member>,
+    limit: usize,
+) -> Result<Vec<SqliteRow>, sqlx::Error> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let one_target = |text: &Arc<str>| {
+        let query = sqlx::query(AssertSqlSafe(Arc::clone(text)));
+        match (plan.forms.target, target) {
+            (IdForm::Integer, Id::Int(id)) => query.bind(*id),
+            (form, id) => query.bind(json_id(id, form).as_str().map(ToOwned::to_owned)),
+        }
+    };
+    let mut start: Option<i64> = None;
+    if !plan.statements.page_start.is_empty() && limit > 0 {
+        let query = one_target(&plan.statements.page_start).bind(signed(page_end(before))).bind(limit - 1);
+        let row = query.fetch_optional(&mut *connection).await?;
+        start = row.map(|row| row.try_get_unchecked(0)).transpose()?;
+    }
+    let last = before.map(|member| match plan.forms.actor {
+        IdForm::Integer => member.actor.to_string(),
+        form => json_id(&member.actor, form).as_str().unwrap_or_default().to_owned(),
+    });
+    let text = if start.is_some() { &plan.statements.page_within } else { &plan.statements.page };
+    let mut query = one_target(text).bind(before.map(|member| signed(member.since_ms))).bind(last).bind(limit);
+    if let Some(start) = start {
+        query = query.bind(start).bind(signed(page_end(before).saturating_add(1)));
+    }
+    query.fetch_all(&mut *connection).await
 }
 
 pub(super) fn json_id(id: &Id, form: IdForm) -> Value {

@@ -34,8 +34,8 @@ pub(super) const COMMIT: &str = "COMMIT";
 
 /// Moves checkpoints: ?1 kind, ?2 `[[partition, incarnation, epoch, from, to], …]`.
 pub(super) const FENCE: &str = "UPDATE weir_checkpoint SET \"position\" = f.reached
-    FROM (SELECT value ->> 0 AS part, value ->> 1 AS life, value ->> 2 AS age, value ->> 3 AS was, value ->> 4 AS reached
-          FROM json_each(?2)) AS f
+    FROM (SELECT value ->> 0 AS part, value ->> 1 AS life, value ->> 2 AS age, value ->> 3 AS was,
+                 value ->> 4 AS reached FROM json_each(?2)) AS f
     WHERE kind = ?1 AND \"partition\" = f.part AND incarnation = f.life AND epoch = f.age AND \"position\" = f.was";
 /// Checkpoints: ?1 kind, ?2 `[partition, …]`.
 pub(super) const CHECKPOINTS: &str = "SELECT \"partition\", incarnation, epoch, \"position\" FROM weir_checkpoint
@@ -101,6 +101,11 @@ pub(super) struct Statements {
     pub pairs: Arc<str>,
     /// A page of members: ?1 target, ?2 and ?3 time and text of the last one before, ?4 limit.
     pub page: Arc<str>,
+    /// As `page`, of those not older than ?5 and older than ?6: an index on target and time can find them.
+    pub page_within: Arc<str>,
+    /// How old the page's last member is at most: ?1 target, ?2 time of the last one before, ?3 limit less one.
+    /// Empty where times are not in an order that an index has.
+    pub page_start: Arc<str>,
 }
 
 impl Statements {
@@ -114,12 +119,8 @@ impl Statements {
             Some(column) => (format!("({target}, {actor}, {})", quote(column)), ", j.value ->> 2"),
             None => (format!("({target}, {actor})"), ""),
         };
-        let actor_text = match forms.actor {
-            IdForm::UuidBytes => format!("lower(hex({actor}))"),
-            _ => format!("CAST({actor} AS TEXT)"),
-        };
-        let page_target = given(forms.target, "?1");
         let (counts, known) = target_statements(table, forms);
+        let (page, page_within, page_start) = page_statements(table, forms);
         Self {
             delete: format!(
                 "DELETE FROM {name} WHERE ({target}, {actor}) IN (SELECT {given_target}, {given_actor}
@@ -153,12 +154,9 @@ impl Statements {
                  ON l.{target} = {given_target} AND l.{actor} = {given_actor}"
             )
             .into(),
-            page: format!(
-                "SELECT a, m FROM (SELECT {actor} AS a, {ms} AS m, {actor_text} AS x FROM {name}
-                 WHERE {target} = {page_target}) WHERE ?2 IS NULL OR (m, x) < (?2, ?3)
-                 ORDER BY m DESC, x DESC LIMIT ?4"
-            )
-            .into(),
+            page,
+            page_within,
+            page_start,
         }
     }
 
@@ -166,6 +164,38 @@ impl Statements {
     pub fn delete_plan(&self) -> String {
         format!("EXPLAIN QUERY PLAN {}", self.delete)
     }
+}
+
+/// `page`, `page_within` and `page_start`.
+fn page_statements(table: &ToggleTable, forms: Forms) -> (Arc<str>, Arc<str>, Arc<str>) {
+    let (name, target, actor) = (path(&table.name), quote(&table.target_column), quote(&table.actor_column));
+    let ms = millis(table, forms);
+    let actor_text = match forms.actor {
+        IdForm::UuidBytes => format!("lower(hex({actor}))"),
+        _ => format!("CAST({actor} AS TEXT)"),
+    };
+    let page_target = given(forms.target, "?1");
+    let page = |within: &str| -> Arc<str> {
+        format!(
+            "SELECT a, m FROM (SELECT {actor} AS a, {ms} AS m, {actor_text} AS x FROM {name}
+             WHERE {target} = {page_target}{within}) WHERE ?2 IS NULL OR (m, x) < (?2, ?3)
+             ORDER BY m DESC, x DESC LIMIT ?4"
+        )
+        .into()
+    };
+    let time = table.created_at_column.as_ref().map(|column| quote(column)).unwrap_or_default();
+    let page_start = match forms.created {
+        Some(TimeForm::Millis) => format!(
+            "SELECT {time} FROM {name} WHERE {target} = {page_target} AND {time} < ?2 ORDER BY {time} DESC
+             LIMIT 1 OFFSET ?3"
+        ),
+        _ => String::new(),
+    };
+    let within = match forms.created {
+        Some(TimeForm::Millis) => format!(" AND {time} >= ?5 AND {time} < ?6"),
+        _ => String::new(),
+    };
+    (page(""), page(&within), page_start.into())
 }
 
 fn target_statements(table: &ToggleTable, forms: Forms) -> (Arc<str>, Arc<str>) {
