@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use metrics::counter;
+use metrics::{counter, histogram};
 use tokio::time::Instant;
 
 use crate::batcher::Batcher;
@@ -291,8 +291,12 @@ impl ToggleKind {
 impl Shared {
     async fn read(&self, pairs: &[(Id, Option<Id>)]) -> Result<Vec<ReadResult>, Refusal> {
         let parts = &self.parts;
+        let started = std::time::Instant::now();
         let results = parts.store.read(&parts.config.kind, parts.clock.now_ms(), pairs).await;
-        results.map_err(|error| self.store_refusal(&error))
+        histogram!(telemetry::STORE_CALL_SECONDS, "operation" => "read").record(started.elapsed().as_secs_f64());
+        let results = results.map_err(|error| self.store_refusal(&error))?;
+        self.store_served();
+        Ok(results)
     }
 
     /// The refusal for a failed store call that changed nothing. Logs when the store begins to fail, not for each

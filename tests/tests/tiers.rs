@@ -137,7 +137,10 @@ fn nothing_unwraps_outside_of_tests() {
     let mut found = Vec::new();
     for (path, text) in sources() {
         for (number, line) in without_tests_and_comments(&text).lines().enumerate() {
-            if [".unwrap()", ".expect(", "todo!(", "unimplemented!("].iter().any(|word| line.contains(word)) {
+            if [".unwrap()", ".expect(", concat!("todo", "!("), concat!("unimplemented", "!(")]
+                .iter()
+                .any(|word| line.contains(word))
+            {
                 found.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
             }
         }
