@@ -104,6 +104,7 @@ impl App {
                 policies: Arc::clone(&policies),
                 store: Arc::clone(&store),
                 sql: Arc::clone(&sql),
+                journal: config.journal.clone(),
                 watch: Arc::clone(&watch),
                 clock: clock.clone(),
                 schema_ready: schema.ready(),

@@ -127,6 +127,11 @@ impl Failure {
         Self { code: EXIT_NO, message: message.into() }
     }
 
+    /// Wrong usage or configuration.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { code: EXIT_USAGE, message: message.into() }
+    }
+
     /// Something needed was not there.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self { code: EXIT_UNAVAILABLE, message: message.into() }
@@ -219,7 +224,7 @@ impl From<OperationsError> for Failure {
     fn from(error: OperationsError) -> Self {
         match error {
             OperationsError::NotFound(message) | OperationsError::Conflict(message) => Self::no(message),
-            OperationsError::Invalid(message) => Self { code: EXIT_USAGE, message },
+            OperationsError::Invalid(message) => Self::usage(message),
             OperationsError::Unavailable(message) => Self::unavailable(message),
         }
     }

@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::config::{FlushConfig, ToggleTable};
+use crate::config::{FlushConfig, JournalConfig, ToggleTable};
 use crate::journal::JournalWatch;
 use crate::model::{Backlog, Checkpoint, Partition};
 use crate::policy::Policies;
@@ -50,6 +50,8 @@ pub struct FlushParts {
     pub store: Arc<dyn Store>,
     /// The truth.
     pub sql: Arc<dyn Sql>,
+    /// Bounds of the journal: a full one is flushed whatever the policy plans.
+    pub journal: JournalConfig,
     /// Shared with the capability.
     pub watch: Arc<JournalWatch>,
     /// The time.
@@ -79,6 +81,8 @@ pub struct FlushStatus {
     pub last_error: Option<String>,
     /// Whether that needs an operator: schema, grants, damaged data.
     pub stuck: bool,
+    /// Whether the flusher has ended, which it does only when the host stops.
+    pub ended: bool,
     /// When the last flush was committed, in Unix milliseconds.
     pub flushed_at_ms: Option<u64>,
 }
@@ -139,6 +143,11 @@ impl FlushError {
     }
 }
 
+/// Pause before a journal is looked at again that gave nothing although something waits, in milliseconds.
+const POLL_MS: u64 = 50;
+/// Failures of SQL in a row after which a host gives the lease back.
+const SQL_FAILURES_MAX: u32 = 3;
+
 /// What a flusher is told from outside.
 enum Command {
     /// Flush all that waits now, whatever the policy plans.
@@ -196,6 +205,7 @@ impl Flusher {
     pub fn status(&self) -> FlushStatus {
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let backlog = self.watch.backlog();
+        status.ended = self.task.is_finished();
         status.backlog_entries = backlog.entries;
         status.backlog_bytes = backlog.bytes;
         status.oldest_age_ms = backlog.oldest_age_ms(self.clock.now_ms());
@@ -221,6 +231,8 @@ struct Worker {
     lease_until: Option<Instant>,
     batch: BatchSize,
     patience: Patience,
+    /// Failures of SQL in a row.
+    sql_failures: u32,
     /// The partition that the next round begins with, so that none waits for ever.
     turn: usize,
 }
@@ -231,6 +243,7 @@ impl Worker {
             partitions: (0..parts.store.partitions()).collect(),
             batch: BatchSize::new(&parts.config),
             patience: Patience::new(&parts.config),
+            sql_failures: 0,
             parts,
             status,
             owned: BTreeMap::new(),
@@ -262,55 +275,73 @@ impl Worker {
             }
             match self.turn(poll).await {
                 Ok(Next { pause, wake }) => {
+                    self.recovered();
                     let next = Instant::now() + pause;
                     look_at = if poll { next } else { look_at.min(next) };
                     wakeful = wake;
                 }
                 // After a failure new changes do not wake it: patience is the point.
-                Err(error) => (look_at, wakeful) = (Instant::now() + self.failed(&error), false),
+                Err(error) => {
+                    (look_at, wakeful) = (Instant::now() + self.failed(&error), false);
+                    if self.sql_failures >= SQL_FAILURES_MAX {
+                        self.give_way().await;
+                    }
+                }
             }
         }
     }
 
-    /// One look at the backlog, and as many rounds as the policy wants now. What this host appends it knows without
-    /// asking the store; `poll` asks, for what other hosts appended.
-    async fn turn(&mut self, mut poll: bool) -> Result<Next, FlushError> {
-        if !self.hold_lease().await? {
-            self.parts.watch.observe(&self.heads().await?);
-            self.report();
-            return Ok(Next { pause: Duration::from_millis(self.parts.config.lease_ms / 3), wake: false });
+    /// One look at the backlog, and one round if the policy wants it now. What this host appends it knows without asking
+    /// the store; `poll` asks, for what other hosts appended.
+    async fn turn(&mut self, poll: bool) -> Result<Next, FlushError> {
+        if poll {
+            self.poll().await?;
         }
-        loop {
-            if poll {
-                self.parts.watch.observe(&self.heads().await?);
-            }
-            self.report();
-            let backlog = self.parts.watch.backlog();
-            let plan = self.parts.policies.plan_flush(&self.parts.kind, self.parts.clock.now_ms(), &backlog);
-            let look_again_ms = u64::from(plan.look_again_ms).clamp(1, self.parts.config.look_again_ms_max);
-            // The lease is renewed at a third of its time.
-            let pause = Duration::from_millis(look_again_ms.min(self.parts.config.lease_ms / 3).max(1));
-            if !plan.flush_now || backlog.entries == 0 {
-                return Ok(Next { pause, wake: true });
-            }
+        let lease_third = Duration::from_millis(self.parts.config.lease_ms / 3);
+        let held = self.hold_lease().await?;
+        self.report();
+        if !held {
+            return Ok(Next { pause: lease_third, wake: false });
+        }
+        let (watch, kind) = (&self.parts.watch, &self.parts.kind);
+        let backlog = watch.backlog();
+        let plan = self.parts.policies.plan_flush(kind, self.parts.clock.now_ms(), &backlog);
+        let wanted = watch.take_flush_wanted() || plan.flush_now || watch.is_full(&self.parts.journal);
+        if wanted && backlog.entries > 0 {
             let taken = self.round(plan.changes_max as usize).await?;
-            self.succeeded();
-            poll = true;
-            if taken == 0 || !self.hold_lease().await? {
-                return Ok(Next { pause, wake: true });
-            }
+            // Commands come between rounds; the next turn polls what is left.
+            let pause = if taken == 0 { Duration::from_millis(POLL_MS) } else { Duration::ZERO };
+            return Ok(Next { pause, wake: true });
         }
+        let look_again_ms = u64::from(plan.look_again_ms).clamp(1, self.parts.config.look_again_ms_max);
+        // The lease is renewed at a third of its time.
+        Ok(Next { pause: Duration::from_millis(look_again_ms).min(lease_third), wake: true })
+    }
+
+    /// Learns the heads. A journal that says less than this host committed has lost entries: all is adopted anew.
+    async fn poll(&mut self) -> Result<(), FlushError> {
+        let heads = self.heads().await?;
+        let lost = |head: &Head| {
+            let owned = self.owned.get(&head.partition);
+            owned.is_some_and(|row| row.incarnation == head.incarnation && head.flushed < row.position)
+        };
+        if heads.iter().any(lost) {
+            self.owned.clear();
+        }
+        self.parts.watch.replace(&heads);
+        Ok(())
     }
 
     /// Rounds until everything that waits now is committed, by this host or by another that holds the lease.
     async fn flush_all(&mut self, deadline: Instant) -> Result<(), FlushError> {
-        const POLL_MS: u64 = 50;
         let goal = self.heads().await?;
         loop {
-            let heads = self.heads().await?;
-            self.parts.watch.observe(&heads);
-            let reached = |(head, goal): (&Head, &Head)| {
-                head.backlog.entries == 0 || head.incarnation == goal.incarnation && head.flushed >= goal.last
+            self.poll().await?;
+            let heads = self.parts.watch.heads();
+            let reached = |(head, goal): (&Option<Head>, &Head)| {
+                head.is_some_and(|head| {
+                    head.backlog.entries == 0 || head.incarnation == goal.incarnation && head.flushed >= goal.last
+                })
             };
             if heads.iter().zip(&goal).all(reached) {
                 return Ok(());
@@ -318,10 +349,8 @@ impl Worker {
             if Instant::now() >= deadline {
                 return Err(FlushError::DeadlineExceeded);
             }
-            if self.hold_lease().await? {
-                self.round(usize::MAX).await?;
-                self.succeeded();
-            } else {
+            let taken = if self.hold_lease().await? { self.round(usize::MAX).await? } else { 0 };
+            if taken == 0 {
                 tokio::time::sleep(Duration::from_millis(POLL_MS)).await;
             }
         }
@@ -363,7 +392,7 @@ impl Worker {
                 return Ok(false);
             }
         }
-        if self.owned.is_empty() {
+        if self.owned.len() < self.partitions.len() {
             self.take_over().await?;
         }
         Ok(true)
@@ -379,15 +408,23 @@ impl Worker {
         }
     }
 
-    fn succeeded(&mut self) {
+    /// A turn went well: whatever failed before is over.
+    fn recovered(&mut self) {
         self.patience.reset();
-        let now_ms = self.parts.clock.now_ms();
+        self.sql_failures = 0;
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         if status.last_error.take().is_some() {
-            tracing::info!(kind = self.parts.kind, "flushing again");
+            tracing::info!(kind = self.parts.kind, "flushing works again");
         }
         status.stuck = false;
-        status.flushed_at_ms = Some(now_ms);
+    }
+
+    /// Gives the lease back, so that a host whose way to SQL is better may try.
+    async fn give_way(&mut self) {
+        self.sql_failures = 0;
+        if self.lease_until.take().is_some() {
+            let _ = self.parts.store.release(&self.parts.kind, &self.parts.owner).await;
+        }
     }
 
     /// Notes a failure; returns how long to wait before the next attempt.
@@ -396,8 +433,10 @@ impl Worker {
             .increment(1);
         // What is owned is learned anew: somebody else may have moved it meanwhile.
         self.owned.clear();
-        if matches!(error, FlushError::Sql(SqlError::Fenced)) {
-            self.lease_until = None;
+        match error {
+            FlushError::Sql(SqlError::Fenced) => self.lease_until = None,
+            FlushError::Sql(_) => self.sql_failures += 1,
+            _ => {}
         }
         {
             let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);

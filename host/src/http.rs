@@ -175,6 +175,14 @@ impl Handler for HttpState {
     }
 
     fn refused(&self, status: StatusCode) {
+        let limit = match status {
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Some("http.header_bytes_max"),
+            StatusCode::URI_TOO_LONG => Some("http.uri_bytes_max"),
+            _ => None,
+        };
+        if let Some(limit) = limit {
+            counter!(SHED_TOTAL, "limit" => limit).increment(1);
+        }
         self.meter.answered(Route::Unknown, OTHER_METHOD, status, None);
     }
 

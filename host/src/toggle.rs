@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::config::{BatchConfig, DurabilityLevel, JournalConfig, ToggleConfig};
 use crate::error::Refusal;
 use crate::journal::JournalWatch;
-use crate::model::{Id, Member, PairState, Partition, Position, RateState, Verb, partition_of};
+use crate::model::{Id, Incarnation, Member, PairState, Partition, Position, RateState, Verb, partition_of};
 use crate::policy::Policies;
 use crate::sql::{Sql, SqlError};
 use crate::store::{ReadResult, Store, StoreError, ToggleResult};
@@ -71,8 +71,17 @@ pub struct ToggleReply {
 pub struct Receipt {
     /// The target's partition.
     pub partition: Partition,
+    /// The life of its journal: a place in an earlier one says nothing of this.
+    pub incarnation: Incarnation,
     /// The entry; 0 when SQL already held it.
     pub position: Position,
+}
+
+/// `partition-position-incarnation`, as clients get it.
+impl std::fmt::Display for Receipt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}-{}", self.partition, self.position, self.incarnation.0.simple())
+    }
 }
 
 /// All kinds of the capability, by name.
@@ -175,9 +184,11 @@ impl ToggleKind {
             ToggleResult::ColdTarget | ToggleResult::ColdPair => return Err(Refusal::StoreUnavailable),
         };
         let partition = partition_of(&request.target, self.shared.parts.store.partitions());
-        let receipt = Receipt { partition, position: outcome.position };
+        let receipt = Receipt { partition, incarnation: evaluated.incarnation, position: outcome.position };
         let stored = match self.config().durability {
-            DurabilityLevel::Journaled => self.shared.parts.watch.is_stored(partition, outcome.position),
+            DurabilityLevel::Journaled => {
+                self.shared.parts.watch.is_stored(receipt.partition, receipt.incarnation, receipt.position)
+            }
             // A fifth of the time is left for the reply: journaled is an answer, a missed deadline is none.
             DurabilityLevel::Stored => {
                 let spare = Duration::from_millis(self.shared.parts.deadline_ms / 5);
@@ -246,13 +257,13 @@ impl ToggleKind {
         if receipt.partition >= parts.store.partitions() {
             return Ok(false);
         }
-        if parts.watch.is_stored(receipt.partition, receipt.position) {
+        if parts.watch.is_stored(receipt.partition, receipt.incarnation, receipt.position) {
             return Ok(true);
         }
         let heads = parts.store.heads(&parts.config.kind, &[receipt.partition]).await;
         let heads = heads.map_err(|error| self.shared.store_refusal(&error))?;
         parts.watch.observe(&heads);
-        Ok(parts.watch.is_stored(receipt.partition, receipt.position))
+        Ok(parts.watch.is_stored(receipt.partition, receipt.incarnation, receipt.position))
     }
 
     /// Waits until `receipt` is stored or `deadline` has passed; whether it is stored. Woken by this host's flusher;
@@ -261,7 +272,7 @@ impl ToggleKind {
         const POLL_MS: u64 = 100;
         let mut committed = self.shared.parts.watch.subscribe();
         loop {
-            if self.shared.parts.watch.is_stored(receipt.partition, receipt.position) {
+            if self.shared.parts.watch.is_stored(receipt.partition, receipt.incarnation, receipt.position) {
                 return true;
             }
             let now = Instant::now();

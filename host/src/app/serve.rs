@@ -16,6 +16,7 @@ use crate::cli::{Failure, Where};
 use crate::clock::Clock;
 use crate::http::{self, HttpState};
 use crate::telemetry;
+use crate::toggle::Toggles;
 
 /// Bounds of the buckets for times, in seconds.
 const SECONDS: [f64; 14] =
@@ -44,6 +45,9 @@ pub async fn run(place: Where, listen: Option<SocketAddr>, admin_listen: Option<
     }
 
     let clock = Clock::Real;
+    // What cannot be served must not have begun to flush: keys and tokens are read before anything starts.
+    HttpState::new(&config.http, &config.auth, Toggles::default(), clock.clone())?;
+    config.admin.read_token()?;
     let app = Arc::new(App::start(config.clone(), clock.clone()).await?);
     let durability = app.store().durability();
     tracing::info!(store = durability.mode, "{}", durability.description);

@@ -1,6 +1,7 @@
 //! A small HTTP client for the operators' listener of a running host.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,6 +34,8 @@ pub struct AdminClient {
     address: String,
     token: Option<String>,
     named: bool,
+    /// Whether the user was told that a running host answers, and which.
+    said: AtomicBool,
 }
 
 impl AdminClient {
@@ -44,7 +47,7 @@ impl AdminClient {
         let with_file = AdminConfig { token: None, token_file: given.token_file.clone(), ..config.clone() };
         let token = if given.token_file.is_some() { with_file.read_token()? } else { config.read_token()? };
         let address = given.address.clone().unwrap_or_else(|| config.listen.to_string());
-        Ok(Self { address, token, named: given.address.is_some() })
+        Ok(Self { address, token, named: given.address.is_some(), said: AtomicBool::new(false) })
     }
 
     /// The JSON answer of a host; `None` when no host listens there and the address was not named on the command line.
@@ -55,17 +58,32 @@ impl AdminClient {
         let stream = match TcpStream::connect(&self.address).await {
             Ok(stream) => stream,
             Err(_) if !self.named => return Ok(None),
-            Err(error) => return Err(Failure::unavailable(format!("no host at {}: {error}", self.address))),
+            Err(error) => {
+                return Err(Failure::unavailable(format!("no host at {}: {error}; give HOST:PORT", self.address)));
+            }
         };
+        if !self.said.swap(true, Ordering::Relaxed) {
+            eprintln!("asking the host at {}", self.address);
+        }
         let answer = tokio::time::timeout(Duration::from_secs(DEADLINE_S), self.exchange(stream, method, path)).await;
         match answer {
             Ok(Ok((status, body))) if status.is_success() => Ok(Some(body)),
             Ok(Ok((status, body))) => {
                 let detail = body.get("detail").or(body.get("title")).and_then(Value::as_str).unwrap_or_default();
                 let message = format!("the host at {} answered {status}: {detail}", self.address);
-                Err(if status.is_client_error() { Failure::no(message) } else { Failure::unavailable(message) })
+                Err(match status {
+                    StatusCode::NOT_FOUND | StatusCode::CONFLICT => Failure::no(message),
+                    StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                        Failure::usage(format!("{message}; give its token: --admin-token-file FILE"))
+                    }
+                    status if status.is_client_error() => Failure::usage(message),
+                    _ => Failure::unavailable(message),
+                })
             }
-            Ok(Err(error)) => Err(Failure::unavailable(format!("the host at {}: {error}", self.address))),
+            Ok(Err(error)) => Err(Failure::unavailable(format!(
+                "what listens at {} is not a weir operators' listener ({error}); give --admin ADDR",
+                self.address
+            ))),
             Err(_) => {
                 Err(Failure::unavailable(format!("no answer from the host at {} in {DEADLINE_S} s", self.address)))
             }

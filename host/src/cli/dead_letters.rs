@@ -94,7 +94,7 @@ async fn each(chosen: &Chosen, done: &str, method: &str) -> Result<(), Failure> 
             Ok(())
         }
         (_, 0) => Ok(()),
-        (all, failed) => Err(Failure::no(format!("{failed} of {all} are still dead letters"))),
+        (all, failed) => Err(Failure::no(format!("{failed} of {all} failed, see above"))),
     }
 }
 

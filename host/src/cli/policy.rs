@@ -83,7 +83,7 @@ fn check(file: &Path, config: Option<&Path>, json: bool) -> ExitCode {
                 println!("{}", json!({ "ok": false, "code": "configuration", "reason": error.to_string() }));
             }
             eprintln!("weir policy check: {error}");
-            return ExitCode::FAILURE;
+            return ExitCode::from(super::EXIT_USAGE);
         }
     };
     match policy::check_file(&config, file) {

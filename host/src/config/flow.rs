@@ -48,7 +48,7 @@ impl Default for StoreConfig {
     fn default() -> Self {
         Self {
             store_type: StoreType::Embedded,
-            path: PathBuf::from("weir-data/store"),
+            path: PathBuf::from("weir-store"),
             url: "redis://127.0.0.1:6379".into(),
             response_timeout_ms: 1_000,
             partitions: 8,
@@ -92,7 +92,7 @@ pub struct SqlConfig {
 impl Default for SqlConfig {
     fn default() -> Self {
         Self {
-            url: "sqlite://weir-data/weir.db".into(),
+            url: "sqlite://weir.db".into(),
             connections_max: 8,
             acquire_timeout_ms: 5_000,
             statement_timeout_ms: 30_000,

@@ -29,16 +29,21 @@ impl Worker {
                 self.owned.insert(partition, row);
             }
         }
-        let heads = self.heads().await?;
-        for head in &heads {
-            if let Some(row) = self.owned.get(&head.partition).copied()
-                && row.incarnation == head.incarnation
-                && row.position > head.flushed
-            {
-                self.catch_up(*head, row).await?;
+        for head in self.heads().await? {
+            match self.owned.get(&head.partition).copied() {
+                Some(row) if row.incarnation != head.incarnation => {}
+                Some(row) if row.position > head.flushed => {
+                    let (kind, store) = (&self.parts.kind, &self.parts.store);
+                    match store.read_journal(kind, head.partition, row.incarnation, row.position, 1).await? {
+                        JournalRead::Rewound(head) => self.restart_life(head, row).await?,
+                        _ => self.catch_up(head, row).await?,
+                    }
+                }
+                Some(row) if row.position < head.flushed => self.forget(head, row).await?,
+                _ => {}
             }
         }
-        self.parts.watch.observe(&self.heads().await?);
+        self.parts.watch.replace(&self.heads().await?);
         Ok(())
     }
 
@@ -69,9 +74,24 @@ impl Worker {
             "the journal has lost entries that SQL has committed; its state is read from SQL again"
         );
         let (kind, store) = (&self.parts.kind, &self.parts.store);
-        let committed = checkpoint.position.min(head.last);
+        // Not the checkpoint itself: should the reset fail, the rewind must still be seen. There is no entry at it.
+        let committed = checkpoint.position.saturating_sub(1).min(head.last);
         store.trim(kind, head.partition, head.incarnation, committed, &[], &[]).await?;
         let head = store.reset(kind, head.partition, head.incarnation).await?;
+        self.adopt_life(head).await
+    }
+
+    /// SQL holds less than it had committed: an old backup was restored, or it is another database. What the store
+    /// knows is no longer what SQL holds, so all of it becomes cold; what still waits in the journal is flushed.
+    async fn forget(&mut self, head: Head, row: Checkpoint) -> Result<(), FlushError> {
+        tracing::error!(
+            kind = self.parts.kind,
+            partition = head.partition,
+            checkpoint = row.position,
+            flushed = head.flushed,
+            "SQL holds less than it had committed (an old backup, another database?); state is read from SQL again"
+        );
+        let head = self.parts.store.reset(&self.parts.kind, head.partition, head.incarnation).await?;
         self.adopt_life(head).await
     }
 

@@ -35,10 +35,15 @@ impl BatchSize {
         self.changes
     }
 
+    /// Halves.
+    pub(super) fn shrink(&mut self) {
+        self.changes = (self.changes / 2).max(self.changes_min);
+    }
+
     /// Learns from one flush of `taken` changes.
     pub(super) fn learn(&mut self, taken: usize, elapsed: Duration) {
         if elapsed > self.latency_target * 2 {
-            self.changes = (self.changes / 2).max(self.changes_min);
+            self.shrink();
         } else if elapsed < self.latency_target && taken >= self.changes {
             let step = ((self.changes_max - self.changes_min) / GROWTH_STEPS).max(1);
             self.changes = (self.changes + step).min(self.changes_max);

@@ -1,7 +1,7 @@
 //! One round: read after the checkpoint, coalesce, one transaction, trim.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use metrics::{counter, histogram};
@@ -45,7 +45,14 @@ impl Worker {
         let fences: Vec<Fence> = taken.fences.values().copied().collect();
 
         let started = Instant::now();
-        let applied = self.apply(fences.clone(), rows.clone()).await?;
+        let applied = match self.apply(fences.clone(), rows.clone()).await {
+            Ok(applied) => applied,
+            Err(error) => {
+                // A batch that is too large for a time limit or a packet would fail for ever; a smaller one passes.
+                self.batch.shrink();
+                return Err(error);
+            }
+        };
         let elapsed = started.elapsed();
         self.batch.learn(taken.changes.len(), elapsed);
         self.count(&taken, &applied, elapsed);
@@ -57,8 +64,11 @@ impl Worker {
                 kind = self.parts.kind, target = %row.target, actor = %row.actor, reason,
                 "a row can not be stored: moved to the dead letters (weir dead-letters list)"
             );
+            self.parts.watch.note_dead(row.partition, row.position);
         }
         self.committed(&taken, &fences, &invalid).await?;
+        let now_ms = self.parts.clock.now_ms();
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).flushed_at_ms = Some(now_ms);
         Ok(taken.changes.len())
     }
 

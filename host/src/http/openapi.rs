@@ -219,6 +219,10 @@ fn refusal(status: u16) -> Value {
         429 | 503 => {
             let text = "Seconds; absent where the outcome is unknown and no Idempotency-Key was sent";
             response["headers"] = json!({ "Retry-After": header(text) });
+            if status == 429 {
+                response["headers"]["RateLimit"] = header("What is left: `\"toggle\";r=0;t=9`");
+                response["headers"]["RateLimit-Policy"] = header("The limit: `\"toggle\";q=10;w=10`");
+            }
         }
         _ => {}
     }

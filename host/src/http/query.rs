@@ -8,7 +8,7 @@ use super::problem::{BAD_HEADER, BAD_ID, BAD_QUERY};
 use crate::listener::head::one;
 use crate::listener::problem::Problem;
 use crate::listener::text::{decode_query_value, decode_segment, query_parts};
-use crate::model::{Id, IdType, Member, Position};
+use crate::model::{Id, IdType, Incarnation, Member, Position};
 use crate::toggle::Receipt;
 
 /// Longest `Idempotency-Key`, in bytes.
@@ -107,12 +107,17 @@ pub(super) fn read_cursor(text: &str, id_type: IdType) -> Result<Member, Problem
     if cursor(&member) == text { Ok(member) } else { Err(wrong()) }
 }
 
-/// `?position=`: a `Weir-Receipt`, such as `3-17`.
+/// `?position=`: a `Weir-Receipt`, such as `3-17-01a204ee969e773fbb808ccfcf549f19`.
 pub(super) fn receipt(value: Option<&str>) -> Result<Receipt, Problem> {
     let parsed = value.and_then(|value| {
-        let (partition, position) = value.split_once('-')?;
-        let receipt = Receipt { partition: partition.parse().ok()?, position: position.parse::<Position>().ok()? };
-        (format!("{}-{}", receipt.partition, receipt.position) == value).then_some(receipt)
+        let (partition, rest) = value.split_once('-')?;
+        let (position, life) = rest.split_once('-')?;
+        let receipt = Receipt {
+            partition: partition.parse().ok()?,
+            incarnation: Incarnation(uuid::Uuid::try_parse(life).ok()?),
+            position: position.parse::<Position>().ok()?,
+        };
+        (receipt.to_string() == value).then_some(receipt)
     });
     parsed.ok_or_else(|| Problem::new(&BAD_QUERY, "give the Weir-Receipt of a write as ?position="))
 }
@@ -198,8 +203,14 @@ mod tests {
 
     #[test]
     fn receipts_have_one_spelling() {
-        assert_eq!(receipt(Some("3-17")).unwrap(), Receipt { partition: 3, position: 17 });
-        for bad in [None, Some(""), Some("3"), Some("3-"), Some("-17"), Some("03-17"), Some("3-+17"), Some("65536-1")] {
+        let life = "01a204ee969e773fbb808ccfcf549f19";
+        let good = format!("3-17-{life}");
+        let read = receipt(Some(&good)).unwrap();
+        assert_eq!((read.partition, read.position, read.to_string()), (3, 17, good));
+        let spoilt = ["03-17", "3-+17", "65536-1", "-17", "3-"].map(|place| format!("{place}-{life}"));
+        let upper = format!("3-17-{}", life.to_uppercase());
+        let bad = [None, Some(""), Some("3"), Some("3-17"), Some("3-17-x"), Some(upper.as_str())];
+        for bad in bad.into_iter().chain(spoilt.iter().map(|text| Some(text.as_str()))) {
             assert_eq!(status(receipt(bad)), 400, "{bad:?}");
         }
     }

@@ -170,7 +170,7 @@ pub(super) fn rate_limit_policy_value(limit: RateLimit) -> HeaderValue {
 }
 
 fn receipt_value(receipt: Receipt) -> HeaderValue {
-    digits(format!("{}-{}", receipt.partition, receipt.position))
+    digits(receipt.to_string())
 }
 
 fn digits(text: String) -> HeaderValue {
@@ -204,7 +204,7 @@ mod tests {
             state: PairState { active: true, count: 2 },
             changed: true,
             durability: "journaled",
-            receipt: Receipt { partition: 3, position: 17 },
+            receipt: Receipt { partition: 3, incarnation: crate::model::Incarnation(uuid::Uuid::nil()), position: 17 },
             rate: Some((RateState { remaining: 9, reset_ms: 9_001 }, RateLimit { burst: 10, period_ms: 10_000 })),
             replayed: false,
             at_ms: 951_782_400_000,
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn a_toggle_answers_state_message_time_and_durability() {
         let reply = text().toggled(&toggled());
-        assert_eq!(reply.headers()["weir-receipt"], "3-17");
+        assert_eq!(reply.headers()["weir-receipt"], "3-17-00000000000000000000000000000000");
         assert_eq!(reply.headers()["weir-durability"], "journaled");
         assert_eq!(reply.headers()["ratelimit-policy"], "\"toggle\";q=10;w=10");
         assert_eq!(reply.headers()["ratelimit"], "\"toggle\";r=9;t=10");

@@ -4,6 +4,8 @@
 //! that it commits. Requests read from it whether the journal is full and whether a position is stored; the flusher is
 //! woken by it. Knowledge only: the truth about a head is the store's, the truth about a checkpoint is SQL's.
 
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::{Notify, watch};
@@ -18,7 +20,13 @@ pub struct JournalWatch {
     heads: Mutex<Vec<Option<Head>>>,
     appended: Notify,
     committed: watch::Sender<u64>,
+    flush_wanted: AtomicBool,
+    /// Entries of which a row went to the dead letters: the newest ones, at most [`DEAD_MAX`].
+    dead: Mutex<VecDeque<(Partition, Position)>>,
 }
+
+/// Entries with dead letters that are remembered, so that no reply calls them stored.
+const DEAD_MAX: usize = 1_024;
 
 impl JournalWatch {
     /// Knows nothing yet of `partitions` journals.
@@ -27,6 +35,8 @@ impl JournalWatch {
             heads: Mutex::new(vec![None; usize::from(partitions)]),
             appended: Notify::new(),
             committed: watch::Sender::new(0),
+            flush_wanted: AtomicBool::new(false),
+            dead: Mutex::new(VecDeque::new()),
         }
     }
 
@@ -50,6 +60,40 @@ impl JournalWatch {
         if committed {
             self.committed.send_modify(|round| *round += 1);
         }
+    }
+
+    /// Takes what the flusher has just polled, even when it is less than was known: a store that lost its newest entries
+    /// says so by nothing else.
+    pub fn replace(&self, heads: &[Head]) {
+        {
+            let mut known = self.lock();
+            for head in heads {
+                if let Some(slot) = known.get_mut(usize::from(head.partition)) {
+                    *slot = Some(*head);
+                }
+            }
+        }
+        self.committed.send_modify(|round| *round += 1);
+    }
+
+    /// Asks the flusher not to wait for the policy's plan: somebody waits for SQL to catch up.
+    pub fn want_flush(&self) {
+        self.flush_wanted.store(true, Ordering::Relaxed);
+        self.appended.notify_one();
+    }
+
+    /// Whether a flush was asked for since the last call.
+    pub fn take_flush_wanted(&self) -> bool {
+        self.flush_wanted.swap(false, Ordering::Relaxed)
+    }
+
+    /// A row of the entry at `position` went to the dead letters: that entry is never called stored.
+    pub fn note_dead(&self, partition: Partition, position: Position) {
+        let mut dead = self.dead.lock().unwrap_or_else(PoisonError::into_inner);
+        if dead.len() == DEAD_MAX {
+            dead.pop_front();
+        }
+        dead.push_back((partition, position));
     }
 
     /// SQL has committed everything up to `position`. The backlog is corrected by the next observed head.
@@ -92,9 +136,14 @@ impl JournalWatch {
         backlog.entries >= bounds.backlog_entries_max || backlog.bytes >= bounds.backlog_bytes_max
     }
 
-    /// Whether everything up to `position` is known to be committed.
-    pub fn is_stored(&self, partition: Partition, position: Position) -> bool {
-        position == 0 || matches!(self.lock().get(usize::from(partition)), Some(Some(head)) if head.flushed >= position)
+    /// Whether everything up to `position` of that life of the journal is known to be committed.
+    pub fn is_stored(&self, partition: Partition, incarnation: Incarnation, position: Position) -> bool {
+        if position == 0 {
+            return true;
+        }
+        let committed = matches!(self.lock().get(usize::from(partition)), Some(Some(head))
+            if head.incarnation == incarnation && head.flushed >= position);
+        committed && !self.dead.lock().unwrap_or_else(PoisonError::into_inner).contains(&(partition, position))
     }
 
     /// Changes whenever more is known to be committed.
@@ -128,11 +177,16 @@ mod tests {
         watch.observe(&[head(life, 20, 10, 7)]);
         watch.observe(&[head(life, 15, 5, 3)]);
         assert_eq!(watch.backlog().entries, 7);
-        assert!(watch.is_stored(1, 10) && !watch.is_stored(1, 11) && watch.is_stored(1, 0));
+        assert!(watch.is_stored(1, life, 10) && !watch.is_stored(1, life, 11) && watch.is_stored(1, life, 0));
+        assert!(!watch.is_stored(1, Incarnation::after(life), 10), "another life says nothing of this one");
         watch.commit(1, life, 20);
         assert_eq!(watch.backlog(), Backlog::default());
         watch.observe(&[head(life, 20, 10, 7)]);
-        assert!(watch.is_stored(1, 20));
+        assert!(watch.is_stored(1, life, 20));
+        watch.note_dead(1, 20);
+        assert!(!watch.is_stored(1, life, 20) && watch.is_stored(1, life, 19));
+        watch.replace(&[head(life, 12, 5, 3)]);
+        assert_eq!((watch.backlog().entries, watch.is_stored(1, life, 10)), (3, false), "what was polled holds");
         watch.observe(&[head(Incarnation::after(life), 3, 0, 2)]);
         assert_eq!(watch.backlog().entries, 2);
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -17,6 +17,9 @@ use super::instance::{CallFailure, MemoryLimit, Pool, Recipe};
 use super::log_gate::LogGate;
 use crate::config::PolicyConfig;
 use crate::model::Digest;
+
+/// How long a module counts as unhealthy after a failed call.
+const UNHEALTHY_TIME: Duration = Duration::from_secs(60);
 
 /// Name of the custom section in which `weir policy build` notes the hash of the sources.
 pub const SOURCE_SECTION: &str = "weir:source-sha256";
@@ -170,7 +173,7 @@ pub(super) struct Module {
     info: ModuleInfo,
     log: Arc<LogGate>,
     failures: AtomicU64,
-    last_failure: Mutex<Option<String>>,
+    last_failure: Mutex<Option<(Instant, String)>>,
 }
 
 impl Module {
@@ -230,19 +233,20 @@ impl Module {
         self.info.interfaces.contains(&interface.name())
     }
 
-    /// Notes a failed call: the module is unhealthy from now on.
+    /// Notes a failed call: the module is unhealthy for a minute from now on.
     pub(super) fn failed(&self, interface: Interface, failure: &CallFailure) {
         self.failures.fetch_add(1, Ordering::Relaxed);
         let text = format!("{} in {}: {}", failure.cause.as_str(), interface.name(), failure.reason);
         self.log.write(tracing::Level::ERROR, &format!("policy call failed: {text}"));
-        *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+        *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), text));
     }
 
     /// What is known of it now.
     pub(super) fn info(&self) -> ModuleInfo {
         let failures = self.failures.load(Ordering::Relaxed);
-        let last_failure = self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        ModuleInfo { healthy: failures == 0, failures, last_failure, ..self.info.clone() }
+        let last = self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let recent = last.as_ref().is_some_and(|(at, _)| at.elapsed() < UNHEALTHY_TIME);
+        ModuleInfo { healthy: !recent, failures, last_failure: last.map(|(_, text)| text), ..self.info.clone() }
     }
 }
 

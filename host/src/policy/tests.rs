@@ -1,3 +1,7 @@
+//! The policy room against modules that fit, that do not, and that misbehave.
+
+#![cfg(test)]
+
 use std::path::PathBuf;
 use std::sync::Barrier;
 

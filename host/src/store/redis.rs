@@ -256,7 +256,11 @@ impl Store for RedisStore {
         let mut replies = reply.list()?;
         let heads: Vec<(Head, bool)> =
             index.keys().map(|&partition| replies.head(partition)).collect::<Result<_, _>>()?;
-        self.after_heads(heads.iter().any(|(_, fresh)| *fresh)).await?;
+        // The batch is applied: whatever fails now is no reason to send it again.
+        self.after_heads(heads.iter().any(|(_, fresh)| *fresh)).await.map_err(|error| match error {
+            StoreError::Unavailable(reason) | StoreError::Refused(reason) => StoreError::OutcomeUnknown(reason),
+            other => other,
+        })?;
         Ok(ToggleCommit { results, heads: heads.into_iter().map(|(head, _)| head).collect() })
     }
 

@@ -211,6 +211,18 @@ async fn speaking_checkpoints(
             Some(row) if row.incarnation == head.incarnation => {
                 if row.position >= head.flushed.max(head.floor) {
                     speaking.insert(head.partition, row);
+                } else if row.position < head.flushed {
+                    // The head was read first, so SQL has gone back: a backup was restored, or it is another database.
+                    tracing::error!(
+                        kind,
+                        partition = head.partition,
+                        "SQL holds less than it had committed: a new life begins"
+                    );
+                    let reset = parts.store.reset(kind, head.partition, head.incarnation).await;
+                    reset.map_err(|error| shared.store_refusal(&error))?;
+                } else {
+                    // What waits in the journal comes first; the policy may want to wait long with it.
+                    parts.watch.want_flush();
                 }
             }
             _ => unclaimed.push(head),

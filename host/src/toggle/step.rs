@@ -1,5 +1,6 @@
 //! One batch of toggles: one policy call decides, one store step evaluates, changes and journals.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Shared, ToggleRequest};
 use crate::error::Refusal;
-use crate::model::{Intent, RateLimit, Verb};
+use crate::model::{Incarnation, Intent, Partition, RateLimit, Verb, partition_of};
 use crate::store::{Idempotency, StoreError, ToggleBatch, ToggleOp, ToggleOutcome, ToggleResult};
 use crate::telemetry;
 
@@ -18,6 +19,8 @@ pub(super) struct Evaluated {
     pub(super) result: ToggleResult,
     /// The limit of the rule that was decided.
     pub(super) limit: Option<RateLimit>,
+    /// The life of the journal of the target's partition.
+    pub(super) incarnation: Incarnation,
     /// Time of the batch, in Unix milliseconds.
     pub(super) at_ms: u64,
 }
@@ -58,6 +61,8 @@ impl Step {
         // A failed module is logged, counted and reported by the policy room itself.
         let decided = parts.policies.decide_toggles(kind, now_ms, &intents).map_err(|_| Refusal::PolicyFailed)?;
         let limits: Vec<Option<RateLimit>> = decided.rules.iter().map(|rule| rule.limit).collect();
+        let partitions: Vec<Partition> =
+            intents.iter().map(|intent| partition_of(&intent.target, parts.store.partitions())).collect();
         let ops = intents
             .into_iter()
             .zip(keys)
@@ -85,11 +90,14 @@ impl Step {
             parts.watch.wake();
         }
         self.outcomes.count(&commit.results);
-        Ok(commit
-            .results
-            .into_iter()
-            .zip(limits)
-            .map(|(result, limit)| Evaluated { result, limit, at_ms: now_ms })
+        let lives: BTreeMap<Partition, Incarnation> =
+            commit.heads.iter().map(|head| (head.partition, head.incarnation)).collect();
+        let evaluated = commit.results.into_iter().zip(limits).zip(partitions);
+        Ok(evaluated
+            .map(|((result, limit), partition)| {
+                let incarnation = lives.get(&partition).copied().unwrap_or(Incarnation(uuid::Uuid::nil()));
+                Evaluated { result, limit, incarnation, at_ms: now_ms }
+            })
             .collect())
     }
 }
