@@ -6,9 +6,9 @@
 //! One [`Flusher`] per kind and host. Of several hosts the one with the lease works, which only saves work: what keeps
 //! two flushers apart is the compare-and-set of the checkpoint, first in each transaction.
 //!
-//! - [`round`]: read after the checkpoint → coalesce → one transaction → trim.
-//! - [`adopt`]: make SQL's checkpoint and the journal's life agree before anything is flushed.
-//! - [`pace`]: adaptive batch size, patient retry.
+//! - `round`: read after the checkpoint → coalesce → one transaction → trim.
+//! - `adopt`: make SQL's checkpoint and the journal's life agree before anything is flushed.
+//! - `pace`: adaptive batch size, patient retry.
 
 mod adopt;
 mod pace;

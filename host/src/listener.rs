@@ -2,8 +2,8 @@
 //!
 //! Tier 1: imports tier 0. Knows no route and no actor: a [`Handler`] answers, this room keeps everything else bounded:
 //! connections, bytes and number of headers, length of the request target, time for a head, bytes and time of a body.
-//! Every refusal is `application/problem+json`, also those that hyper makes by itself (see [`wire`]).
-//! Never lets a request through whose end a proxy before it could see elsewhere (see [`framing`]).
+//! Every refusal is `application/problem+json`, also those that hyper makes by itself (see `wire`).
+//! Never lets a request through whose end a proxy before it could see elsewhere (see `framing`).
 
 pub mod body;
 mod framing;

@@ -2,7 +2,7 @@
 //!
 //! Tier 0. A metric's name occurs nowhere else in the host: rooms use these constants.
 
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram};
 
 /// Requests answered, by `method`, `route`, `status`.
 pub const HTTP_REQUESTS_TOTAL: &str = "weir_http_requests_total";
@@ -73,6 +73,27 @@ pub fn describe() {
     describe_counter!(DEAD_LETTERS_TOTAL, "Rows moved to the dead letters");
     describe_gauge!(FLUSH_BATCH_CHANGES, "Size of the adaptive flush batch");
     describe_gauge!(FLUSH_LEASE, "1 while this host flushes the kind");
+}
+
+/// Makes the counters of failures exist at 0, so that the first failure is a change that an alert can see.
+pub fn begin_at_zero(kinds: &[&str]) {
+    for limit in ["batch.queue_max", "journal.backlog", "http.header_bytes_max", "http.uri_bytes_max", "requests_max"] {
+        counter!(SHED_TOTAL, "limit" => limit).absolute(0);
+    }
+    for cause in ["unavailable", "unknown", "refused", "damaged", "misconfigured"] {
+        counter!(STORE_FAILURES_TOTAL, "operation" => "toggle", "cause" => cause).absolute(0);
+    }
+    for kind in kinds {
+        counter!(DEAD_LETTERS_TOTAL, "kind" => (*kind).to_owned()).absolute(0);
+        for cause in ["fenced", "transient", "unknown", "permanent", "store"] {
+            counter!(FLUSH_FAILURES_TOTAL, "kind" => (*kind).to_owned(), "cause" => cause).absolute(0);
+        }
+    }
+    for interface in ["toggle", "flush"] {
+        for cause in ["trap", "deadline", "contract", "instantiate", "busy"] {
+            counter!(POLICY_FAILURES_TOTAL, "interface" => interface, "cause" => cause).absolute(0);
+        }
+    }
 }
 
 /// Sends log lines to standard error: `WEIR_LOG` filters them (default `info`); `json` for machines.

@@ -3,9 +3,9 @@
 //! Tier 3: imports tiers 0 to 2 (policy, store, sql for hydration). Never imports flush or http. Holds no rule: the
 //! policy decides, the store evaluates, this room moves data in batches between them.
 //!
-//! - [`step`]: one batch: one policy call, one store step.
-//! - [`hydrate`]: what the store does not know is read from SQL, in bulk, under the law of hydration.
-//! - [`members`]: who is on a target; for a huge one SQL with the store's newer knowledge laid over it.
+//! - `step`: one batch: one policy call, one store step.
+//! - `hydrate`: what the store does not know is read from SQL, in bulk, under the law of hydration.
+//! - `members`: who is on a target; for a huge one SQL with the store's newer knowledge laid over it.
 
 mod explain;
 mod hydrate;

@@ -40,6 +40,7 @@ pub async fn run(place: Where, listen: Option<SocketAddr>, admin_listen: Option<
     let (public_address, operators_address) = (local_address(&public)?, local_address(&operators)?);
     let mut signals = Signals::new()?;
     let metrics = install_recorder()?;
+    telemetry::begin_at_zero(&config.toggles.iter().map(|toggle| toggle.kind.as_str()).collect::<Vec<_>>());
     if is_demo {
         demo::prepare(&place.data).await?;
     }

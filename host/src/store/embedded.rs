@@ -2,7 +2,7 @@
 //!
 //! State, journal and outcomes lie in a log-structured database (fjall), whose write-ahead log is what makes a group
 //! of batches atomic and durable. There is no state in memory but the database's own bounded caches and the rate
-//! limits: what is read was committed. One thread writes (see [`writer`]): whatever waits while it syncs is the next
+//! limits: what is read was committed. One thread writes (see `writer`): whatever waits while it syncs is the next
 //! group. Reads take a snapshot on the blocking pool and never wait for the writer.
 //!
 //! - `layout`: keys and records · `transaction`: the writes of a group · `apply`: toggles · `change`: the rest
