@@ -44,7 +44,7 @@ use crate::model::{Id, Incarnation, Member, Partition, Position};
 /// The data format on disk.
 const FORMAT: &[u8] = b"1";
 /// Memory for blocks read from disk, in bytes.
-const CACHE_BYTES: u64 = 64 * 1024 * 1024;
+const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// See the room's text.
 pub struct EmbeddedStore {

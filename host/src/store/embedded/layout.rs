@@ -36,7 +36,7 @@ const NAMES: [&str; 7] = ["system", "heads", "targets", "members", "journal", "o
 /// How many keyspaces there are.
 pub(super) const SPACES: usize = NAMES.len();
 /// Memory for the fresh writes of one keyspace, in bytes.
-const MEMTABLE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+const MEMTABLE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// The open database.
 pub(super) struct Spaces {
