@@ -41,6 +41,7 @@ problem_types! { ADMIN_TYPES:
     NOT_FROM_HERE = 403 "admin-not-from-here" "Not allowed from here";
     NOT_FOUND = 404 "admin-not-found" "There is nothing at this path";
     CONFLICT = 409 "admin-conflict" "It cannot be done in the present state";
+    REFUSED = 422 "admin-module-refused" "The policy module is not good";
     UNAVAILABLE = 503 "admin-unavailable" "What it needs is not available";
 }
 
@@ -94,9 +95,70 @@ pub enum OperationsError {
     /// It still cannot be done, such as a dead letter that SQL refuses again: 409.
     #[error("{0}")]
     Conflict(String),
-    /// Store or SQL is away: 503.
+    /// A policy module that is not good: 422, with the word as `code`.
+    #[error("{reason}")]
+    Refused {
+        /// A stable word, such as `trap` or `unknown-import`.
+        code: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Store or SQL is away, or too much is going on: 503.
     #[error("{0}")]
     Unavailable(String),
+}
+
+/// A component that an operator hands in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Upload {
+    /// The component.
+    pub bytes: Bytes,
+    /// Its name; else the one that it carries, else `unnamed`.
+    pub name: Option<String>,
+    /// Its version; else the one that it carries.
+    pub version: Option<String>,
+    /// Text of a file of test vectors, run besides those that it carries.
+    pub vectors: Option<String>,
+    /// Activate it, when it is good.
+    pub activate: bool,
+}
+
+/// What can be done with modules that were uploaded. `module` is a digest, the beginning of one (6 digits or more), a
+/// name (the youngest with it), or `name@version`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ModuleCommand {
+    /// It serves everything that it exports, or only `interfaces` if any are named.
+    Activate {
+        /// The module.
+        module: String,
+        /// Such as `toggle`.
+        interfaces: Vec<String>,
+    },
+    /// It decides besides, and only what differs is noted.
+    Shadow {
+        /// The module.
+        module: String,
+        /// Share of the batches, above 0, at most 1.
+        share: f64,
+    },
+    /// It serves a share of the targets, until it is activated, ended, or rolled back because it failed.
+    Canary {
+        /// The module.
+        module: String,
+        /// Share of the targets, above 0, at most 1.
+        share: f64,
+    },
+    /// The shadow ends; its report stays until another begins.
+    EndShadow,
+    /// The canary ends; its report stays until another begins.
+    EndCanary,
+    /// The set before the last activation serves again.
+    Rollback,
+    /// It is removed from the registry. One that serves, or would after a rollback, is not: 409.
+    Delete {
+        /// The module.
+        module: String,
+    },
 }
 
 /// What operators can see and do. Every method is bounded by a deadline of this room.
@@ -108,8 +170,16 @@ pub trait Operations: Send + Sync + 'static {
     /// "checkpoints":[{"partition":…,"incarnation":…,"epoch":…,"position":…}]}]}`. The dashboard shows every plain field
     /// of a kind, and of an object in it, as a column. `entries` stands once per kind: callers add it up.
     async fn flush_status(&self) -> Result<Value, OperationsError>;
-    /// The policy modules, live one first.
+    /// Which module serves which interface, what is being tried, and the registry; see `policies` in the README.
     async fn policies(&self) -> Result<Value, OperationsError>;
+    /// Takes a component into the registry if it is good. `by` says who asks.
+    async fn upload_policy(&self, by: &str, upload: Upload) -> Result<Value, OperationsError>;
+    /// Does it, and says what holds afterwards.
+    async fn command_policy(&self, by: &str, command: ModuleCommand) -> Result<Value, OperationsError>;
+    /// What shadow and canary have shown so far.
+    async fn policy_diff(&self) -> Result<Value, OperationsError>;
+    /// The last `limit` lines of the audit log, newest first: `{"audit":[…]}`.
+    async fn policy_audit(&self, limit: usize) -> Result<Value, OperationsError>;
     /// Dead letters of a kind or of all, oldest first, with an id above `after`: `{"dead_letters":[…]}`.
     async fn dead_letters(&self, kind: Option<&str>, after: i64, limit: usize) -> Result<Value, OperationsError>;
     /// Tries to store one again; it is gone afterwards.
@@ -285,6 +355,7 @@ fn from_error(error: &OperationsError) -> Problem {
         OperationsError::NotFound(_) => Problem::new(&NOT_FOUND, detail),
         OperationsError::Invalid(_) => Problem::new(&BAD_REQUEST, detail),
         OperationsError::Conflict(_) => Problem::new(&CONFLICT, detail),
+        OperationsError::Refused { .. } => Problem::new(&REFUSED, detail),
         OperationsError::Unavailable(_) => Problem::new(&UNAVAILABLE, detail),
     }
 }

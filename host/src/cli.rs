@@ -224,6 +224,7 @@ impl From<OperationsError> for Failure {
     fn from(error: OperationsError) -> Self {
         match error {
             OperationsError::NotFound(message) | OperationsError::Conflict(message) => Self::no(message),
+            OperationsError::Refused { reason, .. } => Self::no(reason),
             OperationsError::Invalid(message) => Self::usage(message),
             OperationsError::Unavailable(message) => Self::unavailable(message),
         }

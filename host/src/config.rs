@@ -5,14 +5,16 @@
 
 mod flow;
 mod http;
+mod policy;
 mod toggle;
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use flow::{BatchConfig, FlushConfig, JournalConfig, PolicyConfig, SqlConfig, StoreConfig, StoreType};
+pub use flow::{BatchConfig, FlushConfig, JournalConfig, SqlConfig, StoreConfig, StoreType};
 pub use http::{AdminConfig, AuthConfig, HttpConfig, JwtConfig, TrustedHeaderFrom};
+pub use policy::{CanaryConfig, DecisionLogConfig, GrantConfig, ParameterType, PolicyConfig, StatementConfig};
 pub use toggle::{CountTable, DurabilityLevel, PolicyFailure, ToggleConfig, ToggleResponse, ToggleTable};
 
 /// Everything in `weir.toml`.
@@ -88,6 +90,7 @@ impl Config {
         Self {
             auth: AuthConfig { trusted_header: Some("X-Actor-Id".into()), ..AuthConfig::default() },
             store: StoreConfig { path: data.join("store"), ..StoreConfig::default() },
+            policy: PolicyConfig { registry: data.join("policies"), ..PolicyConfig::default() },
             sql: SqlConfig { url: format!("sqlite://{}", data.join("demo.db").display()), ..SqlConfig::default() },
             toggles: vec![ToggleConfig::demo()],
             ..Self::default()

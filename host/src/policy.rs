@@ -10,6 +10,7 @@ mod bindings;
 mod builtin;
 mod convert;
 mod engine;
+mod grants;
 mod instance;
 mod log_gate;
 mod module;
@@ -33,6 +34,7 @@ use engine::PolicyEngine;
 use instance::{CallFailure, Cause, Warm};
 use module::Module;
 
+pub use grants::{Capabilities, GrantError, GuestKeys, GuestStatements, RowSets};
 pub use module::{LoadError, ModuleInfo, SOURCE_SECTION};
 
 /// Rules for a batch of intents.

@@ -37,6 +37,22 @@ impl Operations for Written {
         Err(OperationsError::Unavailable("no module".into()))
     }
 
+    async fn upload_policy(&self, by: &str, upload: Upload) -> Result<Value, OperationsError> {
+        Ok(self.call(format!("upload by {by}: {upload:?}")))
+    }
+
+    async fn command_policy(&self, by: &str, command: ModuleCommand) -> Result<Value, OperationsError> {
+        Ok(self.call(format!("command by {by}: {command:?}")))
+    }
+
+    async fn policy_diff(&self) -> Result<Value, OperationsError> {
+        Ok(self.call("diff".into()))
+    }
+
+    async fn policy_audit(&self, limit: usize) -> Result<Value, OperationsError> {
+        Ok(self.call(format!("audit {limit}")))
+    }
+
     async fn dead_letters(&self, kind: Option<&str>, after: i64, limit: usize) -> Result<Value, OperationsError> {
         Ok(self.call(format!("letters {kind:?} {after} {limit}")))
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use super::{App, AppError};
-use crate::admin::{Check, Operations, OperationsError};
+use crate::admin::{Check, ModuleCommand, Operations, OperationsError, Upload};
 use crate::clock::Clock;
 use crate::config::{Config, ToggleConfig};
 use crate::model::{Id, partition_of};
@@ -222,6 +222,22 @@ impl Operations for Desk {
 
     async fn policies(&self) -> Result<Value, OperationsError> {
         Ok(json!({ "policies": self.app.policies.modules() }))
+    }
+
+    async fn upload_policy(&self, _by: &str, _upload: Upload) -> Result<Value, OperationsError> {
+        Err(OperationsError::Unavailable("modules cannot be uploaded yet".into()))
+    }
+
+    async fn command_policy(&self, _by: &str, _command: ModuleCommand) -> Result<Value, OperationsError> {
+        Err(OperationsError::Unavailable("modules cannot be changed yet".into()))
+    }
+
+    async fn policy_diff(&self) -> Result<Value, OperationsError> {
+        Ok(json!({ "shadow": null, "canary": null }))
+    }
+
+    async fn policy_audit(&self, _limit: usize) -> Result<Value, OperationsError> {
+        Ok(json!({ "audit": [] }))
     }
 
     async fn dead_letters(&self, kind: Option<&str>, after: i64, limit: usize) -> Result<Value, OperationsError> {

@@ -1,4 +1,4 @@
-//! `[store]`, `[sql]`, `[policy]`, `[batch]`, `[journal]` and `[flush]`: the way of a write.
+//! `[store]`, `[sql]`, `[batch]`, `[journal]` and `[flush]`: the way of a write.
 
 use std::path::PathBuf;
 
@@ -108,52 +108,6 @@ impl SqlConfig {
         at_least("sql.acquire_timeout_ms", self.acquire_timeout_ms, 1)?;
         at_least("sql.statement_timeout_ms", self.statement_timeout_ms, 100)?;
         at_least("sql.idle_transaction_timeout_ms", self.idle_transaction_timeout_ms, 1_000)
-    }
-}
-
-/// The WebAssembly component with the rules, and its limits.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PolicyConfig {
-    /// File of the component; the built-in rules when absent. Interfaces that it does not export stay built in.
-    pub component: Option<PathBuf>,
-    /// Time for one call, in milliseconds (when changes are coalesced, for each started 1,000 of them); beyond, the
-    /// instance is dropped and the batch falls back.
-    pub call_deadline_ms: u64,
-    /// Linear memory of an instance, in bytes.
-    pub memory_bytes_max: usize,
-    /// Size of a component, in bytes.
-    pub module_bytes_max: usize,
-    /// Functions in a component.
-    pub functions_max: u32,
-    /// Time to compile a component, in milliseconds.
-    pub compile_deadline_ms: u64,
-    /// Bytes that one call may hand back to the host.
-    pub transfer_bytes_max: usize,
-    /// Instances kept ready.
-    pub instances: usize,
-}
-
-impl Default for PolicyConfig {
-    fn default() -> Self {
-        Self {
-            component: None,
-            call_deadline_ms: 50,
-            memory_bytes_max: 16 << 20,
-            module_bytes_max: 4 << 20,
-            functions_max: 10_000,
-            compile_deadline_ms: 10_000,
-            transfer_bytes_max: 1 << 20,
-            instances: 4,
-        }
-    }
-}
-
-impl PolicyConfig {
-    pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        at_least("policy.call_deadline_ms", self.call_deadline_ms, 1)?;
-        at_least("policy.memory_bytes_max", self.memory_bytes_max, 1 << 16)?;
-        at_least("policy.instances", self.instances, 1)
     }
 }
 

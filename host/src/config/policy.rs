@@ -1,0 +1,260 @@
+//! `[policy]`: the modules with the rules, their limits, what they are granted, and how a new one is tried.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ConfigError, at_least, value};
+
+/// Bytes of a module's name or version.
+pub(crate) const MODULE_NAME_BYTES_MAX: usize = 64;
+
+/// The policy modules, their limits, and how a new one is tried.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicyConfig {
+    /// File of the component that serves where no other was activated; the built-in rules when absent. Interfaces that
+    /// it does not export stay built in.
+    pub component: Option<PathBuf>,
+    /// Directory of what was uploaded: modules, the active set, compiled code, the audit log, the decision log. One for
+    /// each host.
+    pub registry: PathBuf,
+    /// Watched directory: a `.wasm` file that appears or changes there is uploaded and activated, if it is good.
+    pub dir: Option<PathBuf>,
+    /// Time for one call, in milliseconds (when changes are coalesced, for each started 1,000 of them); beyond, the
+    /// instance is dropped and the batch falls back.
+    pub call_deadline_ms: u64,
+    /// Linear memory of an instance, in bytes.
+    pub memory_bytes_max: usize,
+    /// Size of a component, in bytes.
+    pub module_bytes_max: usize,
+    /// Functions in a component.
+    pub functions_max: u32,
+    /// Time to compile a component, in milliseconds.
+    pub compile_deadline_ms: u64,
+    /// Memory that compiling a component may take, in bytes.
+    pub compile_memory_bytes_max: u64,
+    /// Bytes that one call may hand back to the host.
+    pub transfer_bytes_max: usize,
+    /// Instances of a module kept ready.
+    pub instances: usize,
+    /// Modules kept in the registry; a further upload is refused until one is deleted.
+    pub modules_max: usize,
+    /// Time for one call of a module that imports `redis` or `sql`, in milliseconds, its I/O included.
+    pub granted_call_deadline_ms: u64,
+    /// Calls of one such module at once; a further one waits, at most as long as a call may take.
+    pub granted_calls_max: usize,
+    /// After an activation the new set is watched for so long, in milliseconds, and rolled back by the bounds of
+    /// `[policy.canary]`. 0 turns that off.
+    pub probation_ms: u64,
+    /// When a module that is being tried is given up.
+    pub canary: CanaryConfig,
+    /// The decision log.
+    pub decisions: DecisionLogConfig,
+    /// What modules may import beyond `config` and `log`.
+    #[serde(rename = "grant")]
+    pub grants: Vec<GrantConfig>,
+    /// Statements that can be granted.
+    #[serde(rename = "statement")]
+    pub statements: Vec<StatementConfig>,
+}
+
+impl Default for PolicyConfig {
+    fn default() -> Self {
+        Self {
+            component: None,
+            registry: PathBuf::from("weir-policies"),
+            dir: None,
+            call_deadline_ms: 50,
+            memory_bytes_max: 16 << 20,
+            module_bytes_max: 4 << 20,
+            functions_max: 10_000,
+            compile_deadline_ms: 10_000,
+            compile_memory_bytes_max: 1 << 30,
+            transfer_bytes_max: 1 << 20,
+            instances: 4,
+            modules_max: 100,
+            granted_call_deadline_ms: 500,
+            granted_calls_max: 8,
+            probation_ms: 60_000,
+            canary: CanaryConfig::default(),
+            decisions: DecisionLogConfig::default(),
+            grants: Vec::new(),
+            statements: Vec::new(),
+        }
+    }
+}
+
+/// When a canary, or a set on probation, is rolled back by itself. Judged at each failure and at the end of each window.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CanaryConfig {
+    /// Length of a window, in milliseconds.
+    pub window_ms: u64,
+    /// Failed calls (traps, deadlines, broken contracts) that one window may hold.
+    pub failures_max: u64,
+    /// 99th percentile of the times of a window's calls, in milliseconds.
+    pub call_p99_ms_max: u64,
+    /// Calls below which a window's percentile says nothing.
+    pub calls_min: u64,
+}
+
+impl Default for CanaryConfig {
+    fn default() -> Self {
+        Self { window_ms: 1_000, failures_max: 0, call_p99_ms_max: 25, calls_min: 100 }
+    }
+}
+
+/// Sampled calls and answers of the live modules, in the file `decisions.ndjson` of the registry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DecisionLogConfig {
+    /// Share of calls that is recorded, from 0 to 1. They hold the ids of targets and actors.
+    pub share: f64,
+    /// Size of the log, in bytes. Half of it is dropped when it is reached: the older half.
+    pub bytes_max: u64,
+}
+
+impl Default for DecisionLogConfig {
+    fn default() -> Self {
+        Self { share: 0.0, bytes_max: 16 << 20 }
+    }
+}
+
+/// What one module may import beyond `config` and `log`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrantConfig {
+    /// The module's name, or its digest (then no other module of that name has the grant).
+    pub module: String,
+    /// It may use the interface `redis`: keys of its own in the store.
+    #[serde(default)]
+    pub redis: bool,
+    /// It may use the interface `sql` with these statements.
+    #[serde(default)]
+    pub sql: Vec<String>,
+}
+
+/// A statement that can be granted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatementConfig {
+    /// Its name.
+    pub name: String,
+    /// The statement, with the placeholders of the engine: `?` (SQLite, MariaDB, MySQL) or `$1` (PostgreSQL, SQLite).
+    pub sql: String,
+    /// Types of its parameters, in order.
+    #[serde(default)]
+    pub parameters: Vec<ParameterType>,
+    /// It may write. Otherwise it runs in a read-only transaction.
+    #[serde(default)]
+    pub write: bool,
+    /// Rows that all runs of one call may find together.
+    #[serde(default = "default_rows_max")]
+    pub rows_max: usize,
+    /// Time for all runs of one call, in milliseconds.
+    #[serde(default = "default_timeout_ms")]
+    pub timeout_ms: u64,
+}
+
+/// Type of a statement's parameter. NULL is always allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ParameterType {
+    /// Signed 64-bit integer.
+    Integer,
+    /// Floating-point number.
+    Real,
+    /// Text.
+    Text,
+}
+
+fn default_rows_max() -> usize {
+    1_000
+}
+
+fn default_timeout_ms() -> u64 {
+    200
+}
+
+impl PolicyConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        at_least("policy.call_deadline_ms", self.call_deadline_ms, 1)?;
+        at_least("policy.memory_bytes_max", self.memory_bytes_max, 1 << 16)?;
+        at_least("policy.instances", self.instances, 1)?;
+        at_least("policy.modules_max", self.modules_max, 1)?;
+        at_least("policy.granted_call_deadline_ms", self.granted_call_deadline_ms, 1)?;
+        at_least("policy.granted_calls_max", self.granted_calls_max, 1)?;
+        at_least("policy.compile_memory_bytes_max", self.compile_memory_bytes_max, 64 << 20)?;
+        at_least("policy.canary.window_ms", self.canary.window_ms, 10)?;
+        at_least("policy.canary.call_p99_ms_max", self.canary.call_p99_ms_max, 1)?;
+        at_least("policy.decisions.bytes_max", self.decisions.bytes_max, 64 << 10)?;
+        if !(0.0..=1.0).contains(&self.decisions.share) {
+            return Err(value("policy.decisions.share", format!("must be from 0 to 1, is {}", self.decisions.share)));
+        }
+        for (index, statement) in self.statements.iter().enumerate() {
+            let field = |name: &str| format!("policy.statement[{index}].{name}");
+            if !is_module_name(&statement.name) {
+                return Err(value(field("name"), "must be 1 to 64 letters, digits, hyphens, dots and underscores"));
+            }
+            if self.statements[..index].iter().any(|earlier| earlier.name == statement.name) {
+                return Err(value(field("name"), format!("{:?} is configured twice", statement.name)));
+            }
+            at_least(&field("rows_max"), statement.rows_max, 1)?;
+            at_least(&field("timeout_ms"), statement.timeout_ms, 1)?;
+        }
+        for (index, grant) in self.grants.iter().enumerate() {
+            let field = |name: &str| format!("policy.grant[{index}].{name}");
+            if !is_module_name(&grant.module) {
+                return Err(value(field("module"), "must be the name or the digest of a module"));
+            }
+            let known = |name: &&String| self.statements.iter().any(|statement| statement.name == **name);
+            if let Some(unknown) = grant.sql.iter().find(|name| !known(name)) {
+                return Err(value(field("sql"), format!("there is no [[policy.statement]] with the name {unknown:?}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether `text` can name a module, a version or a statement: 1 to [`MODULE_NAME_BYTES_MAX`] letters, digits, hyphens,
+/// dots and underscores, beginning with a letter or digit.
+pub(crate) fn is_module_name(text: &str) -> bool {
+    (1..=MODULE_NAME_BYTES_MAX).contains(&text.len())
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str) -> String {
+        let config: PolicyConfig = toml::from_str(text).unwrap();
+        config.validate().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_grant_names_statements_that_are_there() {
+        let statement = "[[statement]]\nname = \"tier-of\"\nsql = \"SELECT 1\"\n";
+        let grant = |name: &str| format!("{statement}[[grant]]\nmodule = \"limits\"\nsql = [\"{name}\"]\n");
+        toml::from_str::<PolicyConfig>(&grant("tier-of")).unwrap().validate().unwrap();
+        assert!(refusal(&grant("tier")).contains("policy.grant[0].sql"));
+        assert!(refusal(&format!("{statement}{statement}")).contains("twice"));
+    }
+
+    #[test]
+    fn names_are_plain() {
+        for good in ["a", "one-way.likes_2", &"a".repeat(64), "0f"] {
+            assert!(is_module_name(good), "{good}");
+        }
+        for bad in ["", "-a", "a b", "a/b", "..", "é", &"a".repeat(65)] {
+            assert!(!is_module_name(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn shares_are_shares() {
+        assert!(refusal("[decisions]\nshare = 1.5").contains("from 0 to 1"));
+    }
+}
