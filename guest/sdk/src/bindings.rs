@@ -15,6 +15,8 @@ pub mod toggle {
         path: "../../wit",
         world: "toggle-policy",
         additional_derives: [PartialEq, Eq, PartialOrd, Ord, Hash],
+        // A value may be a floating-point number.
+        additional_derives_ignore: ["value"],
         pub_export_macro: true,
         export_macro_name: "export_toggle",
         default_bindings_module: "weir_policy_sdk::bindings::toggle",
@@ -32,6 +34,8 @@ pub mod flush {
             "weir:policy/config@0.1.0": crate::bindings::toggle::weir::policy::config,
         },
         additional_derives: [PartialEq, Eq, PartialOrd, Ord, Hash],
+        // A value may be a floating-point number.
+        additional_derives_ignore: ["value"],
         pub_export_macro: true,
         export_macro_name: "export_flush",
         default_bindings_module: "weir_policy_sdk::bindings::flush",
