@@ -4,10 +4,12 @@
 //! was acknowledged last is flushed too), then the pools.
 //!
 //! - [`schema`]: weir's own tables and the self-checks, at once or as soon as SQL answers.
+//! - [`grants`]: what stands behind the imports `redis` and `sql` of policy modules.
 //! - [`operations`]: what operators may ask and do, with a running host or without.
 //! - [`serve`](mod@serve): the host as a process: listeners, metrics, signals.
 
 pub mod demo;
+pub mod grants;
 pub mod operations;
 pub mod schema;
 pub mod serve;
