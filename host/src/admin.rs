@@ -1,4 +1,5 @@
-//! The operators' listener: is it alive, is it ready, what waits, what was given up, why is a pair as it is.
+//! The operators' listener: is it alive, is it ready, what waits, what was given up, why is a pair as it is, and which
+//! rules serve; new ones come in here.
 //!
 //! Tier 4: imports tiers 0 and 1 (`listener`). What it shows and does comes through [`Operations`], which `app`
 //! implements; so it never touches store, sql or policy. It is never served on the public listener.
@@ -168,7 +169,8 @@ pub enum ModuleCommand {
     },
 }
 
-/// What operators can see and do. Every method is bounded by a deadline of this room.
+/// What operators can see and do. Every method is bounded by a deadline of this room. Uploads and commands run on a task
+/// of their own: beyond their deadline, or when the caller has gone, they go on to their end.
 #[async_trait]
 pub trait Operations: Send + Sync + 'static {
     /// Every check, those that hold too. Ready is when all hold.
