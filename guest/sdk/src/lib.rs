@@ -103,6 +103,9 @@ macro_rules! export {
                 $crate::vectors::Exported::default()$(.$interface::<$policy>())+
             }
         }
+        // Outside of tests nobody else uses the type natively.
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: fn() -> $crate::vectors::Exported = <$policy as $crate::vectors::Exports>::exports;
     };
 }
 

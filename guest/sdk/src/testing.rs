@@ -112,7 +112,8 @@ pub(crate) mod redis {
             let add = |Addition { key, by, .. }: &Addition| {
                 let digits = host.keys.get(key).map_or("0".into(), |value| String::from_utf8_lossy(value));
                 let sum = digits.parse::<i64>().ok().and_then(|held| held.checked_add(*by));
-                let sum = sum.ok_or_else(|| Error::Invalid(format!("{key:?} holds no counter, or one that is full")))?;
+                let sum =
+                    sum.ok_or_else(|| Error::Invalid(format!("{key:?} holds no counter, or one that is full")))?;
                 host.keys.insert(key.clone(), sum.to_string().into_bytes());
                 Ok(sum)
             };

@@ -16,26 +16,27 @@ pub trait Exports {
 /// The interfaces that a type exports. Only [`export!`](crate::export) makes one.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Exported {
-    toggle: Option<fn(&vectors::ToggleDecide) -> Answer>,
-    flush: Option<(fn(&vectors::FlushPlan) -> Answer, fn(&vectors::FlushCoalesce) -> Answer)>,
+    decide: Option<fn(&vectors::ToggleDecide) -> Answer>,
+    plan: Option<fn(&vectors::FlushPlan) -> Answer>,
+    coalesce: Option<fn(&vectors::FlushCoalesce) -> Answer>,
 }
 
 impl Exported {
     /// With `toggle`.
     pub fn toggle<Policy: Toggle>(self) -> Self {
-        Self { toggle: Some(decide::<Policy>), ..self }
+        Self { decide: Some(decide::<Policy>), ..self }
     }
 
     /// With `flush`.
     pub fn flush<Policy: Flush>(self) -> Self {
-        Self { flush: Some((plan::<Policy>, coalesce::<Policy>)), ..self }
+        Self { plan: Some(plan::<Policy>), coalesce: Some(coalesce::<Policy>), ..self }
     }
 
     fn answer(self, call: &Call) -> Result<Answer, String> {
         let answer = match call {
-            Call::ToggleDecide(call) => self.toggle.map(|decide| decide(call)),
-            Call::FlushPlan(call) => self.flush.map(|(plan, _)| plan(call)),
-            Call::FlushCoalesce(call) => self.flush.map(|(_, coalesce)| coalesce(call)),
+            Call::ToggleDecide(call) => self.decide.map(|decide| decide(call)),
+            Call::FlushPlan(call) => self.plan.map(|plan| plan(call)),
+            Call::FlushCoalesce(call) => self.coalesce.map(|coalesce| coalesce(call)),
         };
         answer.ok_or_else(|| format!("export! does not name the interface of {}", call.name()))
     }
