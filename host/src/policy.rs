@@ -58,7 +58,7 @@ pub use module::ModuleInfo;
 pub use offline::{
     Difference, PurityReport, ReplayReport, TestReport, check, check_file, check_purity, replay_file, test_file,
 };
-pub use outline::{NAME_SECTION, SOURCE_SECTION, VERSION_SECTION};
+pub use outline::SOURCE_SECTION;
 pub use refusal::LoadError;
 pub use trial::vectors::CaseReport;
 

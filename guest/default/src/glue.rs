@@ -83,7 +83,12 @@ impl Flush for DefaultPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weir_policy_sdk::testing;
+    use weir_policy_sdk::{testing, vectors};
+
+    #[test]
+    fn the_cases_hold() {
+        vectors::check::<DefaultPolicy>(include_str!("../cases.json"));
+    }
 
     #[test]
     fn a_batch_is_answered_in_order() {

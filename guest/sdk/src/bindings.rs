@@ -32,10 +32,10 @@ pub mod flush {
             "weir:policy/types@0.1.0": crate::bindings::toggle::weir::policy::types,
             "weir:policy/log@0.1.0": crate::bindings::toggle::weir::policy::log,
             "weir:policy/config@0.1.0": crate::bindings::toggle::weir::policy::config,
+            "weir:policy/redis@0.1.0": crate::bindings::toggle::weir::policy::redis,
+            "weir:policy/sql@0.1.0": crate::bindings::toggle::weir::policy::sql,
         },
         additional_derives: [PartialEq, Eq, PartialOrd, Ord, Hash],
-        // A value may be a floating-point number.
-        additional_derives_ignore: ["value"],
         pub_export_macro: true,
         export_macro_name: "export_flush",
         default_bindings_module: "weir_policy_sdk::bindings::flush",

@@ -26,17 +26,27 @@
 //! assert_eq!(rules, [Rule::new(Effect::Add, Effect::Deny)]);
 //! ```
 //!
+//! The same cases for `cargo test` and for the component: put them into `cases.json`, and call `vectors::check`
+//! (natively only). `weir policy build` puts that file into the component, and a host runs it before it lets it serve.
+//!
 //! A guest is a crate with `crate-type = ["cdylib"]` (and `"rlib"`, for its tests) that depends on this one; it may live
 //! in a workspace of its own. What each function promises is documented in the WIT of package `weir:policy`.
 
 pub mod bindings;
 mod build;
+mod pairs;
+pub mod redis;
+pub mod sql;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod vectors;
 
 pub use bindings::flush::exports::weir::policy::flush::{Action, Backlog, Entry, FlushPlan};
 pub use bindings::toggle::exports::weir::policy::toggle::{Effect, Intent, RateLimit, Rule, Verb};
 pub use bindings::toggle::weir::policy::log::Level;
 pub use bindings::toggle::weir::policy::types::Id;
+pub use pairs::last_of_each_pair;
 
 /// Interface `toggle`: what a like, a follow, a bookmark does.
 pub trait Toggle {
@@ -49,8 +59,11 @@ pub trait Flush {
     /// Whether to flush now, how much at most (1 or more), and when to ask again (1 ms or more).
     fn plan(kind: &str, now_ms: u64, backlog: &Backlog) -> FlushPlan;
 
-    /// Strictly ascending indexes into `entries`; the last entry of each (target, actor) pair must be among them.
-    fn coalesce(kind: &str, entries: &[Entry]) -> Vec<u32>;
+    /// Strictly ascending indexes into `entries`; the last entry of each (target, actor) pair must be among them. Unless
+    /// you say otherwise, it is [`last_of_each_pair`].
+    fn coalesce(_kind: &str, entries: &[Entry]) -> Vec<u32> {
+        last_of_each_pair(entries)
+    }
 }
 
 /// The operator's setting `key` of `kind`. Never changes while the module lives, so it may be read once and remembered.
@@ -75,7 +88,7 @@ pub fn log(level: Level, message: &str) {
 
 /// Makes a type the component's implementation of interfaces: `export!(MyRules: toggle, flush);`.
 ///
-/// Expands to nothing natively, so that `cargo test` needs no wasm toolchain.
+/// Natively it only notes which interfaces these are, for `vectors::check`: `cargo test` needs no wasm toolchain.
 #[macro_export]
 macro_rules! export {
     ($policy:ty: $($interface:ident),+ $(,)?) => {
@@ -84,6 +97,15 @@ macro_rules! export {
         const _: () = {
             $($crate::__export_interface!($policy, $interface);)+
         };
+        #[cfg(not(target_arch = "wasm32"))]
+        impl $crate::vectors::Exports for $policy {
+            fn exports() -> $crate::vectors::Exported {
+                $crate::vectors::Exported::default()$(.$interface::<$policy>())+
+            }
+        }
+        // Outside of tests nobody else uses the type natively.
+        #[cfg(not(target_arch = "wasm32"))]
+        const _: fn() -> $crate::vectors::Exported = <$policy as $crate::vectors::Exports>::exports;
     };
 }
 

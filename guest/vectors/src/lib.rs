@@ -21,6 +21,10 @@ use serde::{Deserialize, Serialize};
 
 /// Name of the custom section in which a component may carry its vectors, as their JSON text.
 pub const VECTORS_SECTION: &str = "weir:vectors";
+/// Name of the custom section in which `weir policy build` notes the module's name.
+pub const NAME_SECTION: &str = "weir:name";
+/// Name of the custom section in which `weir policy build` notes the module's version.
+pub const VERSION_SECTION: &str = "weir:version";
 
 /// A file of test vectors.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -3,17 +3,13 @@
 use std::path::Path;
 
 use wasmparser::{Parser, Payload};
-use weir_policy_vectors::{VECTORS_SECTION, Vectors};
+use weir_policy_vectors::{NAME_SECTION, VECTORS_SECTION, VERSION_SECTION, Vectors};
 
 use super::refusal::LoadError;
 use crate::config::{PolicyConfig, is_module_name};
 
 /// Name of the custom section in which `weir policy build` notes the hash of the sources.
 pub const SOURCE_SECTION: &str = "weir:source-sha256";
-/// Custom section with the module's name.
-pub const NAME_SECTION: &str = "weir:name";
-/// Custom section with the module's version.
-pub const VERSION_SECTION: &str = "weir:version";
 
 /// What a component says of itself.
 #[derive(Debug, Default)]

@@ -1,4 +1,4 @@
-//! The one build script for guests: compile, make a component, note the hash of the sources, check.
+//! The one build script for guests: compile, make a component, note in it what it is and how it is tested, check.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde::Serialize;
 use wasm_encoder::{ComponentSection as _, CustomSection};
+use weir_policy_vectors::{NAME_SECTION, VECTORS_SECTION, VERSION_SECTION};
 use wit_component::ComponentEncoder;
 
 use super::sources::{self, Guest};
@@ -46,6 +47,12 @@ pub(super) enum BuildError {
     #[error("{dir} is not a guest: {reason}")]
     NotAGuest { dir: PathBuf, reason: String },
     #[error(
+        "{what} {text:?} in its Cargo.toml cannot be a module's: 1 to 64 letters, digits, hyphens, dots and underscores"
+    )]
+    Name { what: &'static str, text: String },
+    #[error("{path} is not a file of test vectors: {reason}")]
+    Vectors { path: PathBuf, reason: String },
+    #[error(
         "this machine cannot compile for {TARGET}.\n  rustup target add {TARGET}: {added}\n  from sources: {sources}\n\
          Do one of these:\n  - with rustup:         rustup target add {TARGET}\n  \
          - on Debian or Ubuntu: apt-get install rustc-web rust-web-src lld"
@@ -68,7 +75,7 @@ pub(super) fn build(dir: &Path, output: Option<&Path>) -> Result<Built, BuildErr
     let toolchain = toolchain::find(&guest.dir)?;
     let core = compile(&cargo, &guest, &toolchain)?;
     eprintln!("Making a component of {} ...", core.display());
-    let component = encode(&read(&core)?, &guest.source_sha256)?;
+    let component = encode(&read(&core)?, &guest)?;
     let info = policy::check(&PolicyConfig::default(), Compiler::this_executable(), &component)?;
     let path = output.map_or_else(|| guest.dir.join("policy.wasm"), Path::to_owned);
     std::fs::write(&path, &component)
@@ -117,11 +124,12 @@ fn flags(guest: &Guest, toolchain: &Toolchain) -> OsString {
     let library = sysroot.map(|root| root.join("lib/rustlib/src/rust"));
     let home = std::env::home_dir().map(|home| home.join(".cargo"));
     let cargo_home = std::env::var_os("CARGO_HOME").map(PathBuf::from).or(home);
-    let mut remapped: Vec<(PathBuf, &str)> = vec![(guest.workspace.clone(), ".")];
-    remapped.extend(cargo_home.map(|path| (path, "/cargo")));
+    let mut remapped: Vec<(PathBuf, String)> = vec![(guest.workspace.clone(), ".".into())];
+    remapped.extend(guest.elsewhere.iter().map(|(name, path)| (path.clone(), format!("/{name}"))));
+    remapped.extend(cargo_home.map(|path| (path, "/cargo".into())));
     // Debian's sources are a link: the compiler sees where it leads.
-    remapped.extend(library.as_ref().and_then(|path| path.canonicalize().ok()).map(|path| (path, "/rust")));
-    remapped.extend(library.map(|path| (path, "/rust")));
+    remapped.extend(library.as_ref().and_then(|path| path.canonicalize().ok()).map(|path| (path, "/rust".into())));
+    remapped.extend(library.map(|path| (path, "/rust".into())));
     let mut flags = OsString::new();
     for (from, to) in remapped {
         if !flags.is_empty() {
@@ -135,15 +143,24 @@ fn flags(guest: &Guest, toolchain: &Toolchain) -> OsString {
     flags
 }
 
-/// Makes a component of a core module, and notes the hash of its sources in it.
-fn encode(core: &[u8], source_sha256: &str) -> Result<Vec<u8>, BuildError> {
+/// Makes a component of a core module, and notes in it what is known of the guest.
+fn encode(core: &[u8], guest: &Guest) -> Result<Vec<u8>, BuildError> {
     let mut component = ComponentEncoder::default()
         .validate(true)
         .module(core)
         .and_then(|mut encoder| encoder.encode())
         .map_err(|error| BuildError::Encode { reason: format!("{error:#}") })?;
-    let section = CustomSection { name: SOURCE_SECTION.into(), data: source_sha256.as_bytes().into() };
-    section.append_to_component(&mut component);
+    let notes = [
+        (NAME_SECTION, Some(&guest.package)),
+        (VERSION_SECTION, Some(&guest.version)),
+        (SOURCE_SECTION, Some(&guest.source_sha256)),
+        (VECTORS_SECTION, guest.vectors.as_ref()),
+    ];
+    for (name, text) in notes {
+        if let Some(text) = text {
+            CustomSection { name: name.into(), data: text.as_bytes().into() }.append_to_component(&mut component);
+        }
+    }
     Ok(component)
 }
 
@@ -178,6 +195,40 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_noted_in_a_component_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let manifest = |name: &str, version: &str| {
+            let package = format!("[package]\nname = \"{name}\"\nversion = \"{version}\"\n");
+            let rest = "[lib]\ncrate-type = [\"cdylib\"]\npath = \"lib.rs\"\n[workspace]\n";
+            std::fs::write(dir.path().join("Cargo.toml"), package + rest).unwrap();
+        };
+        std::fs::write(dir.path().join("lib.rs"), "").unwrap();
+        let reason = || guest(dir.path()).unwrap_err().to_string();
+        manifest("one-way", "1.0.0+build");
+        assert!(reason().contains("version \"1.0.0+build\""), "{}", reason());
+        manifest(&"a".repeat(65), "1.0.0");
+        assert!(reason().contains("name \"aaa"), "{}", reason());
+        manifest("one-way", "1.0.0");
+        std::fs::write(dir.path().join("cases.json"), "{\"cases\": []}").unwrap();
+        assert!(reason().contains("cases.json") && reason().contains("there is no case"), "{}", reason());
+    }
+
+    #[test]
+    fn a_component_says_what_it_is_and_how_it_is_tested() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../guest/default");
+        let component = std::fs::read(dir.join("policy.wasm")).unwrap();
+        let mut noted = std::collections::BTreeMap::new();
+        for payload in wasmparser::Parser::new(0).parse_all(&component) {
+            if let wasmparser::Payload::CustomSection(section) = payload.unwrap() {
+                noted.insert(section.name().to_owned(), section.data().to_owned());
+            }
+        }
+        let text = |name: &str| String::from_utf8(noted[name].clone()).unwrap();
+        assert_eq!((text(NAME_SECTION), text(VERSION_SECTION)), ("weir-default-policy".into(), "0.1.0".into()));
+        assert_eq!(text(VECTORS_SECTION), std::fs::read_to_string(dir.join("cases.json")).unwrap());
+    }
+
+    #[test]
     fn the_hash_follows_every_source_file_and_its_name() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
@@ -194,6 +245,10 @@ mod tests {
         write("src/lib.rs", "// a comment is one");
         assert_ne!(hash(), first);
         write("src/lib.rs", "");
+        let one_case = r#"{"name":"a","flush.coalesce":{"kind":"k","entries":[]},"expect":{"kept":[]}}"#;
+        write("cases.json", &format!("{{\"cases\":[{one_case}]}}"));
+        assert_ne!(hash(), first, "the vectors are in the component");
+        std::fs::remove_file(dir.path().join("cases.json")).unwrap();
         write("src/a.rs", "");
         let added = hash();
         assert_ne!(added, first);

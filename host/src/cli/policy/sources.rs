@@ -6,21 +6,35 @@ use std::process::Command;
 
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
+use weir_policy_vectors::Vectors;
 
 use super::build::BuildError;
+use crate::config::is_module_name;
 use crate::model::Digest;
+
+/// File of test vectors, beside Cargo.toml.
+const VECTORS_FILE: &str = "cases.json";
+
+/// How a guest's Cargo.toml says that a dependency is only for native tests.
+const NATIVE_ONLY: &str = "cfg(not(target_arch = \"wasm32\"))";
 
 /// A guest's package.
 #[derive(Debug)]
 pub(super) struct Guest {
-    /// Its name.
+    /// Its name; the module's too.
     pub(super) package: String,
+    /// Its version; the module's too.
+    pub(super) version: String,
+    /// Text of its test vectors, where it has some.
+    pub(super) vectors: Option<String>,
     /// Name of its library, as in file names.
     pub(super) library: String,
     /// Directory of its Cargo.toml.
     pub(super) dir: PathBuf,
     /// The workspace that it belongs to; may be itself.
     pub(super) workspace: PathBuf,
+    /// Names and directories of what it is built from outside of the workspace, such as the SDK.
+    pub(super) elsewhere: Vec<(String, PathBuf)>,
     /// Where the workspace builds.
     pub(super) target: PathBuf,
     /// Hash of its sources.
@@ -37,6 +51,7 @@ struct Metadata {
 #[derive(Deserialize)]
 struct Package {
     name: String,
+    version: String,
     manifest_path: PathBuf,
     targets: Vec<Target>,
     dependencies: Vec<Dependency>,
@@ -50,8 +65,21 @@ struct Target {
 
 #[derive(Deserialize)]
 struct Dependency {
+    name: String,
     kind: Option<String>,
+    target: Option<String>,
     path: Option<PathBuf>,
+}
+
+impl Package {
+    /// Names and directories of the packages on this machine that a component of it is built from.
+    fn built_from(&self) -> impl Iterator<Item = (&str, &Path)> {
+        let native_only = |dependency: &&Dependency| {
+            dependency.kind.as_deref() == Some("dev") || dependency.target.as_deref() == Some(NATIVE_ONLY)
+        };
+        let dependencies = self.dependencies.iter().filter(move |dependency| !native_only(dependency));
+        dependencies.filter_map(|dependency| Some((dependency.name.as_str(), dependency.path.as_deref()?)))
+    }
 }
 
 /// Asks cargo what is in `dir`, and hashes it.
@@ -73,14 +101,37 @@ pub(super) fn guest(cargo: &Path, dir: &Path) -> Result<Guest, BuildError> {
         .iter()
         .find(|target| target.crate_types.iter().any(|kind| kind == "cdylib"))
         .ok_or_else(|| not_a_guest("its Cargo.toml says no `crate-type = [\"cdylib\"]` under [lib]".into()))?;
+    for (what, text) in [("name", &package.name), ("version", &package.version)] {
+        if !is_module_name(text) {
+            return Err(BuildError::Name { what, text: text.clone() });
+        }
+    }
+    let elsewhere = package.built_from().filter(|(_, path)| !path.starts_with(&metadata.workspace_root));
+    let dir = manifest.parent().unwrap_or(dir).to_owned();
     Ok(Guest {
         package: package.name.clone(),
+        version: package.version.clone(),
+        vectors: vectors(&dir)?,
         library: library.name.replace('-', "_"),
-        dir: manifest.parent().unwrap_or(dir).to_owned(),
+        dir,
+        elsewhere: elsewhere.map(|(name, path)| (name.to_owned(), path.to_owned())).collect(),
         source_sha256: hash(&metadata, package)?,
         target: metadata.target_directory,
         workspace: metadata.workspace_root,
     })
+}
+
+/// Text of the test vectors in `dir`, if there are some.
+fn vectors(dir: &Path) -> Result<Option<String>, BuildError> {
+    let path = dir.join(VECTORS_FILE);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => match Vectors::parse(&text) {
+            Ok(_) => Ok(Some(text)),
+            Err(error) => Err(BuildError::Vectors { path, reason: error.to_string() }),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(BuildError::File { path, reason: error.to_string() }),
+    }
 }
 
 enum MetadataFailure {
@@ -101,12 +152,15 @@ fn metadata(cargo: &Path, manifest: &Path) -> Result<Metadata, MetadataFailure> 
         .map_err(|error| MetadataFailure::Refused(format!("cargo metadata is not understood: {error}")))
 }
 
-/// SHA-256 over the sorted relative paths and contents of the package's sources, those of the packages of the same
-/// workspace that it is built from, and the workspace's WIT. Not what only tests use.
+/// SHA-256 over the sorted relative paths and contents of the package's sources and vectors, the sources of the packages
+/// of the same workspace that it is built from, and the workspace's WIT. Not what only native tests use.
 fn hash(metadata: &Metadata, package: &Package) -> Result<String, BuildError> {
     let root = &metadata.workspace_root;
     let mut files = BTreeMap::new();
     collect(root, &root.join("wit"), &mut files)?;
+    if let Some(dir) = package.manifest_path.parent() {
+        collect(root, &dir.join(VECTORS_FILE), &mut files)?;
+    }
     let mut done: Vec<&Path> = Vec::new();
     let mut todo = vec![package];
     while let Some(package) = todo.pop() {
@@ -118,8 +172,7 @@ fn hash(metadata: &Metadata, package: &Package) -> Result<String, BuildError> {
         for part in ["Cargo.toml", "build.rs", "src", "wit"] {
             collect(root, &dir.join(part), &mut files)?;
         }
-        let built_from = package.dependencies.iter().filter(|dependency| dependency.kind.as_deref() != Some("dev"));
-        let paths: Vec<&PathBuf> = built_from.filter_map(|dependency| dependency.path.as_ref()).collect();
+        let paths: Vec<&Path> = package.built_from().map(|(_, path)| path).collect();
         let member = |member: &&Package| paths.iter().any(|path| member.manifest_path.parent() == Some(path));
         todo.extend(metadata.packages.iter().filter(member));
     }

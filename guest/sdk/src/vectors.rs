@@ -1,0 +1,232 @@
+//! Test vectors natively: the file that `weir policy test` runs on the component, run on the type behind it.
+
+use std::fmt::Write as _;
+
+use weir_policy_vectors as vectors;
+use weir_policy_vectors::{Answer, Call, Case, Vectors};
+
+use crate::{Backlog, Effect, Entry, Flush, Id, Intent, Toggle, Verb, testing};
+
+/// What [`export!`](crate::export) exports of a type. Implemented by it.
+pub trait Exports {
+    /// The exported interfaces.
+    fn exports() -> Exported;
+}
+
+/// The interfaces that a type exports. Only [`export!`](crate::export) makes one.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Exported {
+    decide: Option<fn(&vectors::ToggleDecide) -> Answer>,
+    plan: Option<fn(&vectors::FlushPlan) -> Answer>,
+    coalesce: Option<fn(&vectors::FlushCoalesce) -> Answer>,
+}
+
+impl Exported {
+    /// With `toggle`.
+    pub fn toggle<Policy: Toggle>(self) -> Self {
+        Self { decide: Some(decide::<Policy>), ..self }
+    }
+
+    /// With `flush`.
+    pub fn flush<Policy: Flush>(self) -> Self {
+        Self { plan: Some(plan::<Policy>), coalesce: Some(coalesce::<Policy>), ..self }
+    }
+
+    fn answer(self, call: &Call) -> Result<Answer, String> {
+        let answer = match call {
+            Call::ToggleDecide(call) => self.decide.map(|decide| decide(call)),
+            Call::FlushPlan(call) => self.plan.map(|plan| plan(call)),
+            Call::FlushCoalesce(call) => self.coalesce.map(|coalesce| coalesce(call)),
+        };
+        answer.ok_or_else(|| format!("export! does not name the interface of {}", call.name()))
+    }
+}
+
+/// Runs every case of a file of vectors: `check::<MyRules>(include_str!("../cases.json"))`.
+///
+/// Each case runs on a thread of its own, with the file's settings and granted stubs: as on a fresh instance.
+///
+/// # Panics
+/// When the file is not one of vectors, or a case fails. All that fail are named, with what was expected and what came.
+#[track_caller]
+pub fn check<Policy: Exports>(file: &str) {
+    let vectors = Vectors::parse(file).unwrap_or_else(|error| panic!("not a file of vectors: {error}"));
+    let mut failed = 0;
+    let mut report = String::new();
+    for case in &vectors.cases {
+        let got = match std::thread::scope(|scope| scope.spawn(|| run(Policy::exports(), &vectors, case)).join()) {
+            Ok(Ok(answer)) if answer == case.expect => continue,
+            Ok(Ok(answer)) => text(&answer),
+            Ok(Err(reason)) => reason,
+            Err(_) => "a panic, see above".to_owned(),
+        };
+        failed += 1;
+        // Writing to a string does not fail.
+        let _ = write!(report, "\n  {:?}\n    expected {}\n    got      {got}", case.name, text(&case.expect));
+    }
+    assert!(failed == 0, "{failed} of {} cases failed:{report}", vectors.cases.len());
+}
+
+fn text(answer: &Answer) -> String {
+    serde_json::to_string(answer).unwrap_or_default()
+}
+
+fn run(exported: Exported, vectors: &Vectors, case: &Case) -> Result<Answer, String> {
+    for (kind, settings) in &vectors.settings {
+        settings.iter().for_each(|(key, value)| testing::set(kind, key, value));
+    }
+    for (key, value) in &vectors.granted.redis {
+        testing::redis_set(key, value.as_str());
+    }
+    for found in &vectors.granted.sql {
+        let rows: Vec<Vec<_>> = found.rows.iter().map(|row| row.iter().map(sql_value).collect()).collect();
+        let parameters: Vec<_> = found.parameters.iter().map(sql_value).collect();
+        testing::sql_rows(&found.statement, &parameters, &rows.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    }
+    exported.answer(&case.call)
+}
+
+fn decide<Policy: Toggle>(call: &vectors::ToggleDecide) -> Answer {
+    let intent = |intent: &vectors::Intent| Intent {
+        target: id(&intent.target),
+        actor: id(&intent.actor),
+        verb: match intent.verb {
+            vectors::Verb::Toggle => Verb::Toggle,
+            vectors::Verb::Set => Verb::Set,
+            vectors::Verb::Clear => Verb::Clear,
+        },
+    };
+    let batch: Vec<Intent> = call.batch.iter().map(intent).collect();
+    let rule = |rule: crate::Rule| vectors::Rule {
+        when_absent: effect(rule.when_absent),
+        when_present: effect(rule.when_present),
+        limit: rule.limit.map(|limit| vectors::RateLimit { burst: limit.burst, period_ms: limit.period_ms }),
+    };
+    Answer::Rules(Policy::decide(&call.kind, call.now_ms, &batch).into_iter().map(rule).collect())
+}
+
+fn plan<Policy: Flush>(call: &vectors::FlushPlan) -> Answer {
+    let vectors::Backlog { entries, bytes, oldest_age_ms } = call.backlog;
+    let plan = Policy::plan(&call.kind, call.now_ms, &Backlog { entries, bytes, oldest_age_ms });
+    Answer::Plan(vectors::Plan {
+        flush_now: plan.flush_now,
+        changes_max: plan.changes_max,
+        look_again_ms: plan.look_again_ms,
+    })
+}
+
+fn coalesce<Policy: Flush>(call: &vectors::FlushCoalesce) -> Answer {
+    let entry = |entry: &vectors::Entry| match entry.action {
+        vectors::Action::Add => Entry::add(id(&entry.target), id(&entry.actor)),
+        vectors::Action::Remove => Entry::remove(id(&entry.target), id(&entry.actor)),
+    };
+    let entries: Vec<Entry> = call.entries.iter().map(entry).collect();
+    Answer::Kept(Policy::coalesce(&call.kind, &entries))
+}
+
+fn id(id: &vectors::Id) -> Id {
+    match id {
+        vectors::Id::Int(value) => Id::Int(*value),
+        vectors::Id::Text(value) => Id::Text(value.clone()),
+    }
+}
+
+fn effect(effect: Effect) -> vectors::Effect {
+    match effect {
+        Effect::Add => vectors::Effect::Add,
+        Effect::Remove => vectors::Effect::Remove,
+        Effect::Keep => vectors::Effect::Keep,
+        Effect::Deny => vectors::Effect::Deny,
+    }
+}
+
+fn sql_value(value: &vectors::SqlValue) -> crate::sql::Value {
+    match value {
+        vectors::SqlValue::Null => crate::sql::Value::Null,
+        vectors::SqlValue::Integer(value) => crate::sql::Value::Integer(*value),
+        vectors::SqlValue::Real(value) => crate::sql::Value::Real(*value),
+        vectors::SqlValue::Text(value) => crate::sql::Value::Text(value.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{FlushPlan, Rule, setting};
+
+    use super::*;
+
+    struct Sample;
+
+    impl Toggle for Sample {
+        fn decide(kind: &str, now_ms: u64, batch: &[Intent]) -> Vec<Rule> {
+            assert!(now_ms < 100, "as a module that traps");
+            let remembered = testing::redis_value("seen").is_some();
+            let found = crate::sql::run("tier-of", &[vec![(&batch[0].actor).into()]]).unwrap();
+            crate::redis::set(&[crate::redis::Entry::new("seen", "yes", 1)]).unwrap();
+            let free = setting(kind, "free").is_some() && !remembered && found == [[["gold".into()]]];
+            let effect = if free { Effect::Add } else { Effect::Deny };
+            batch.iter().map(|_| Rule::new(effect, Effect::Keep)).collect()
+        }
+    }
+
+    impl Flush for Sample {
+        fn plan(_kind: &str, _now_ms: u64, backlog: &Backlog) -> FlushPlan {
+            FlushPlan { flush_now: backlog.entries > 5, changes_max: u32::MAX, look_again_ms: 7 }
+        }
+    }
+
+    crate::export!(Sample: toggle, flush);
+
+    struct ToggleOnly;
+
+    impl Toggle for ToggleOnly {
+        fn decide(_kind: &str, _now_ms: u64, _batch: &[Intent]) -> Vec<Rule> {
+            Vec::new()
+        }
+    }
+
+    crate::export!(ToggleOnly: toggle);
+
+    /// Every case begins anew: what one keeps, the next does not see.
+    const FILE: &str = r#"{
+        "settings": {"k": {"free": "yes"}},
+        "granted": {"sql": [{"statement": "tier-of", "parameters": [7], "rows": [["gold"]]}]},
+        "cases": [
+            {"name": "one", "toggle.decide": {"kind": "k", "batch": [{"target": 1, "actor": 7}]},
+             "expect": {"rules": [{"when_absent": "add", "when_present": "keep"}]}},
+            {"name": "two", "toggle.decide": {"kind": "k", "batch": [{"target": 1, "actor": 7}]},
+             "expect": {"rules": [{"when_absent": "add", "when_present": "keep"}]}},
+            {"name": "three", "flush.plan": {"kind": "k", "backlog": {"entries": 6}},
+             "expect": {"plan": {"flush_now": true, "look_again_ms": 7}}},
+            {"name": "four", "flush.coalesce": {"kind": "k", "entries": [
+                {"target": 1, "actor": 7, "action": "add"}, {"target": 1, "actor": 7, "action": "remove"}]},
+             "expect": {"kept": [1]}}
+        ]
+    }"#;
+
+    fn failure<Policy: Exports>(file: &'static str) -> String {
+        *std::thread::spawn(|| check::<Policy>(file)).join().unwrap_err().downcast::<String>().unwrap()
+    }
+
+    #[test]
+    fn every_case_begins_anew() {
+        check::<Sample>(FILE);
+    }
+
+    #[test]
+    fn each_failing_case_is_named_with_what_came() {
+        let text = failure::<ToggleOnly>(FILE);
+        assert!(text.starts_with("4 of 4 cases failed:"), "{text}");
+        for part in ["\"one\"\n", "expected {\"rules\":[{", "got      {\"rules\":[]}", "interface of flush.plan"] {
+            assert!(text.contains(part), "no {part} in {text}");
+        }
+    }
+
+    #[test]
+    fn a_panic_is_a_failed_case_and_a_wrong_file_is_said_to_be_one() {
+        let late = r#"{"cases": [{"name": "late", "toggle.decide": {"kind": "k", "now_ms": 100, "batch": []},
+            "expect": {"rules": []}}]}"#;
+        assert!(failure::<Sample>(late).contains("a panic"));
+        assert!(failure::<Sample>("{}").contains("there is no case"));
+    }
+}
