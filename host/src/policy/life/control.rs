@@ -76,6 +76,13 @@ pub(in crate::policy) struct Event {
     reason: Option<String>,
 }
 
+/// The trials that ended last.
+#[derive(Clone, Default)]
+pub(in crate::policy) struct Ended {
+    pub(in crate::policy) shadow: Option<Arc<Trial>>,
+    pub(in crate::policy) canary: Option<Arc<Trial>>,
+}
+
 /// The operators' side of [`Policies`].
 pub(in crate::policy) struct Control {
     /// One command at a time.
@@ -84,8 +91,7 @@ pub(in crate::policy) struct Control {
     pub(super) saving: Mutex<()>,
     pub(in crate::policy) registry: RwLock<Registry>,
     pub(in crate::policy) events: Mutex<VecDeque<Event>>,
-    /// The shadow and the canary that ended last.
-    pub(in crate::policy) ended: Mutex<(Option<Arc<Trial>>, Option<Arc<Trial>>)>,
+    pub(in crate::policy) ended: Mutex<Ended>,
     pub(in crate::policy) watched: Mutex<Vec<super::watch::Watched>>,
 }
 

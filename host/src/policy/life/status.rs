@@ -1,5 +1,7 @@
 //! What operators see: the active set, what is tried, the registry, what has happened.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::control::lock;
@@ -111,11 +113,11 @@ impl Policies {
     /// What shadow and canary have shown so far, or those that ended last.
     pub fn diff(&self) -> Value {
         let active = self.active();
-        let (shadow, canary) = lock(&self.control.ended).clone();
-        let report = |running: &Option<std::sync::Arc<Trial>>, ended: Option<std::sync::Arc<Trial>>| {
+        let ended = lock(&self.control.ended).clone();
+        let report = |running: &Option<Arc<Trial>>, ended: Option<Arc<Trial>>| {
             running.clone().or(ended).map(|trial| trial.report())
         };
-        json!({ "shadow": report(&active.shadow, shadow), "canary": report(&active.canary, canary) })
+        json!({ "shadow": report(&active.shadow, ended.shadow), "canary": report(&active.canary, ended.canary) })
     }
 
     /// The last `limit` lines of the audit log, newest first.

@@ -137,14 +137,14 @@ impl Policies {
     fn ended_shadow(&self, trial: Option<Arc<Trial>>, why: &str) {
         if let Some(trial) = trial {
             trial.end(why);
-            lock(&self.control.ended).0 = Some(trial);
+            lock(&self.control.ended).shadow = Some(trial);
         }
     }
 
     fn ended_canary(&self, trial: Option<Arc<Trial>>, why: &str) {
         if let Some(trial) = trial {
             trial.end(why);
-            lock(&self.control.ended).1 = Some(trial);
+            lock(&self.control.ended).canary = Some(trial);
         }
     }
 }
