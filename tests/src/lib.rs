@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod database;
+pub mod guest;
 pub mod load;
 pub mod services;
 pub mod stand;
