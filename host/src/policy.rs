@@ -276,11 +276,11 @@ impl Policies {
     /// A plan concerns no target: the live module plans, and a canary is asked only to see whether it fails.
     fn plan(&self, active: &Active, kind: &str, now_ms: u64, backlog: &Backlog) -> FlushPlan {
         if let Some(canary) = active.canary.as_ref().filter(|canary| canary.module.exports(Interface::Flush)) {
-            let outcome = canary.module.plan(Role::Canary, kind, now_ms, backlog);
+            let outcome = canary.module.plan(Role::Canary, kind, now_ms, convert::backlog(backlog, now_ms));
             self.judge_canary(canary, &outcome);
         }
         let module = &active.live.flush.module;
-        let outcome = module.plan(Role::Live, kind, now_ms, backlog);
+        let outcome = module.plan(Role::Live, kind, now_ms, convert::backlog(backlog, now_ms));
         self.judge_live(active, module, &outcome);
         match outcome {
             Ok(answered) => {
