@@ -10,3 +10,4 @@ pub mod database;
 pub mod load;
 pub mod services;
 pub mod stand;
+pub mod swap;
