@@ -4,10 +4,12 @@
 //! was acknowledged last is flushed too), then the pools.
 //!
 //! - [`schema`]: weir's own tables and the self-checks, at once or as soon as SQL answers.
+//! - [`grants`]: what stands behind the imports `redis` and `sql` of policy modules.
 //! - [`operations`]: what operators may ask and do, with a running host or without.
 //! - [`serve`](mod@serve): the host as a process: listeners, metrics, signals.
 
 pub mod demo;
+pub mod grants;
 pub mod operations;
 pub mod schema;
 pub mod serve;
@@ -22,7 +24,7 @@ use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
 use crate::flush::{FlushError, FlushParts, FlushStatus, Flusher};
 use crate::journal::JournalWatch;
-use crate::policy::{KindPolicy, LoadError, Policies};
+use crate::policy::{Compiler, KindPolicy, LoadError, Policies, PolicySetup};
 use crate::sql::{Sql, SqlError};
 use crate::store::{Store, StoreError};
 use crate::toggle::{ToggleKind, ToggleParts, Toggles};
@@ -85,11 +87,13 @@ impl App {
     ///
     /// # Errors
     /// Whatever waiting does not mend: see [`AppError`].
-    pub async fn start(config: Config, clock: Clock) -> Result<Self, AppError> {
+    pub async fn start(config: Config, clock: Clock, compiler: Compiler) -> Result<Self, AppError> {
         config.validate()?;
-        let policies = Arc::new(Policies::load(&config.policy, &kind_policies(&config))?);
         let store = crate::store::open(&config.store).await?;
         let sql = crate::sql::open(&config.sql).await?;
+        let setup = PolicySetup { compiler, capabilities: None };
+        let policies = load_policies(&config, setup).await?;
+        policies.watch()?;
         let schema = Schema::start(&config, Arc::clone(&sql), store.partitions()).await?;
 
         let owner = format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
@@ -180,6 +184,17 @@ impl App {
         self.schema.stop();
         self.flushers.values().for_each(Flusher::abort);
     }
+}
+
+/// Loads the rules on a thread that may wait: compiling takes long, and a module's start may do I/O.
+pub(crate) async fn load_policies(config: &Config, setup: PolicySetup) -> Result<Arc<Policies>, AppError> {
+    let (policy, kinds) = (config.policy.clone(), kind_policies(config));
+    let loaded = tokio::task::spawn_blocking(move || Policies::load(&policy, &kinds, setup)).await;
+    let ended = |error: tokio::task::JoinError| AppError::System {
+        what: "load the policy modules".into(),
+        reason: error.to_string(),
+    };
+    Ok(loaded.map_err(ended)??)
 }
 
 /// What the policy room needs to know of each kind.

@@ -105,6 +105,16 @@ enum Command {
         #[command(subcommand)]
         command: policy::PolicyCommand,
     },
+    /// Compiles a component from standard input: what the host starts as a child.
+    #[command(name = crate::policy::CHILD_COMMAND, hide = true)]
+    CompileComponent {
+        #[arg(long)]
+        call_memory_bytes_max: usize,
+        #[arg(long)]
+        data_bytes_max: u64,
+        #[arg(long)]
+        metered: bool,
+    },
     /// Rows that could never be stored.
     DeadLetters {
         #[command(subcommand)]
@@ -203,6 +213,16 @@ pub fn run() -> ExitCode {
         Command::Check { place, json } => block_on(check::run(place, json)),
         Command::Explain { kind, target, actor, place, admin, json } => {
             block_on(explain::run(explain::Pair { kind, target, actor }, place, admin, json))
+        }
+        Command::CompileComponent { call_memory_bytes_max, data_bytes_max, metered } => {
+            // The parent adds what it is about.
+            return match crate::policy::child_main(call_memory_bytes_max, data_bytes_max, metered) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(reason) => {
+                    eprintln!("{reason}");
+                    ExitCode::from(EXIT_NO)
+                }
+            };
         }
         Command::DeadLetters { command } => block_on(dead_letters::run(command)),
     };

@@ -305,7 +305,7 @@ impl Worker {
         }
         let (watch, kind) = (&self.parts.watch, &self.parts.kind);
         let backlog = watch.backlog();
-        let plan = self.parts.policies.plan_flush(kind, self.parts.clock.now_ms(), &backlog);
+        let plan = self.parts.policies.plan_flush(kind, self.parts.clock.now_ms(), &backlog).await;
         let wanted = watch.take_flush_wanted() || plan.flush_now || watch.is_full(&self.parts.journal);
         if wanted && backlog.entries > 0 {
             let taken = self.round(plan.changes_max as usize).await?;

@@ -1,41 +1,67 @@
 //! The policy engine: runs the rules, which live in WebAssembly components, and trusts nothing that they return.
 //!
-//! Tier 2: imports tiers 0 and 1. Never imports store or sql, never does I/O for a guest that was not granted.
+//! Tier 2: imports tiers 0 and 1. Never imports store or sql: what a granted import does comes in through `grants`.
+//! Never does I/O for a guest that was not granted.
 //!
-//! Structured by lifetime: `engine` (process) · `module` (per component loaded) · `instance` (per call). `bindings`
-//! holds the only `bindgen!`; `convert` checks and converts what crosses the border; `builtin` holds the default
-//! component and the same rules natively, to fall back on.
+//! - by lifetime: `engine` (process) · `module` (per component) · `instance` and `call` (per call). `compiler` turns a
+//!   component into code; `bindings` holds the only `bindgen!`, `imports` what stands behind the granted ones; `convert`
+//!   checks and converts what crosses the border; `builtin` holds the default component and the same rules natively.
+//! - `life`: registry on disk, gate, activation, rollback, the watched directory.
+//! - `trial`: test vectors, shadow, canary, the decision log.
+//! - `offline`: what is asked of a component without a host.
 
 mod bindings;
 mod builtin;
+mod call;
+mod compiler;
 mod convert;
 mod engine;
 mod grants;
+mod imports;
 mod instance;
+mod interface;
+mod life;
 mod log_gate;
 mod module;
+mod observe;
+mod offline;
+mod outline;
+mod record;
+mod refusal;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Instant;
 
-use metrics::{counter, histogram};
-use sha2::{Digest as _, Sha256};
+use metrics::counter;
 use weir_default_policy::rules;
+use weir_policy_vectors::Answer;
 
-use crate::config::{PolicyConfig, PolicyFailure};
+use crate::config::PolicyFailure;
 use crate::model::{Backlog, Digest, Intent, ToggleChange, ToggleRule};
-use crate::telemetry::{POLICY_CALL_SECONDS, POLICY_FAILURES_TOTAL};
-use convert::UuidTexts;
-use engine::PolicyEngine;
-use instance::{CallFailure, Cause, Warm};
-use module::Module;
+use crate::telemetry::POLICY_FALLBACKS_TOTAL;
+use call::Role;
+use interface::Interface;
+use life::control::Control;
+use life::loader::Loader;
+use life::set::{Active, LiveSet};
+use trial::Trial;
+use trial::observer::Observer;
 
+pub use compiler::{CHILD_COMMAND, Compiler, child_main};
 pub use grants::{Capabilities, GrantError, GuestKeys, GuestStatements, RowSets};
-pub use module::{LoadError, ModuleInfo, SOURCE_SECTION};
+pub use life::control::{ControlError, ModuleUpload};
+pub use life::start::PolicySetup;
+pub use module::ModuleInfo;
+pub use offline::{
+    Difference, PurityReport, ReplayReport, TestReport, check, check_file, check_purity, replay_file, test_file,
+};
+pub use outline::SOURCE_SECTION;
+pub use refusal::LoadError;
+pub use trial::vectors::CaseReport;
+pub use weir_policy_vectors::{NAME_SECTION, VERSION_SECTION};
 
 /// Rules for a batch of intents.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +69,16 @@ pub struct DecidedToggles {
     /// Index-aligned with the batch, same length.
     pub rules: Vec<ToggleRule>,
     /// The module that decided.
-    pub digest: Digest,
+    pub decider: Decider,
+}
+
+/// Who decided a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decider {
+    /// One module all of it.
+    One(Digest),
+    /// A canary some of it: index-aligned with the batch. All intents on one target have one decider.
+    Each(Vec<Digest>),
 }
 
 /// When to flush.
@@ -78,9 +113,6 @@ pub struct PolicyError {
     pub reason: String,
 }
 
-/// Changes that one deadline is for when a batch is coalesced: it is many times the size of a batch of requests.
-const COALESCE_STEP: usize = 1_000;
-
 /// What the rules may know of a kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KindPolicy {
@@ -92,49 +124,21 @@ pub struct KindPolicy {
     pub on_failure: PolicyFailure,
 }
 
-/// The interfaces that the host calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Interface {
-    Toggle,
-    Flush,
-}
-
-impl Interface {
-    const ALL: [Self; 2] = [Self::Toggle, Self::Flush];
-
-    /// For metrics and people.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Toggle => "toggle",
-            Self::Flush => "flush",
-        }
-    }
-
-    /// What a component calls it.
-    fn export_name(self) -> &'static str {
-        match self {
-            Self::Toggle => "weir:policy/toggle@0.1.0",
-            Self::Flush => "weir:policy/flush@0.1.0",
-        }
-    }
-
-    /// The same with the compatible later patches.
-    fn export_prefix(self) -> &'static str {
-        match self {
-            Self::Toggle => "weir:policy/toggle@0.1.",
-            Self::Flush => "weir:policy/flush@0.1.",
-        }
-    }
-}
-
-/// The rules in force. Synchronous: deciding takes microseconds, and never longer than `policy.call_deadline_ms` twice
-/// (once to wait for an instance, once to run). Coalescing takes a microsecond or two for each change, and may take a
-/// deadline for each started 1,000 of them: call it where a thread may be busy for that long.
+/// The rules in force. A pure module is called where the caller runs: deciding takes microseconds, and never longer than
+/// `policy.call_deadline_ms` twice (once to wait for an instance, once to run). A module that does I/O is called on a
+/// thread that may wait. Coalescing takes a microsecond or two for each change, and may take a deadline for each started
+/// 1,000 of them: call it where a thread may be busy for that long.
 pub struct Policies {
     kinds: HashMap<String, KindRules>,
     builtin_digest: Digest,
+    /// What serves where nothing was activated.
+    base: LiveSet,
     /// Swapped as a whole; a call keeps the one it began with.
     active: RwLock<Arc<Active>>,
+    loader: Loader,
+    control: Control,
+    observer: Observer,
+    decision_share: f64,
 }
 
 /// What is native of a kind.
@@ -143,170 +147,218 @@ struct KindRules {
     on_failure: PolicyFailure,
 }
 
-/// Which module serves which interface.
-struct Active {
-    toggle: Arc<Module>,
-    flush: Arc<Module>,
-}
-
-impl Active {
-    /// `module` serves what it exports, the built-in component the rest.
-    fn of(module: &Arc<Module>, builtin: impl FnOnce() -> Result<Arc<Module>, LoadError>) -> Result<Self, LoadError> {
-        let all = Interface::ALL.into_iter().all(|interface| module.exports(interface));
-        let rest = if all { Arc::clone(module) } else { builtin()? };
-        let serves = |interface| Arc::clone(if module.exports(interface) { module } else { &rest });
-        Ok(Self { toggle: serves(Interface::Toggle), flush: serves(Interface::Flush) })
-    }
-}
-
 impl Policies {
-    /// Loads the built-in component, or the one that `config` names; interfaces that it does not export stay with the
-    /// built-in one. Takes as long as compiling does.
-    pub fn load(config: &PolicyConfig, kinds: &[KindPolicy]) -> Result<Self, LoadError> {
-        let engine = PolicyEngine::new(config)?;
-        let settings = Arc::new(kinds.iter().map(|kind| (kind.kind.clone(), kind.settings.clone())).collect());
-        let builtin = || Module::load(&engine, config, &settings, "built-in", builtin::COMPONENT).map(Arc::new);
-        let active = match &config.component {
-            None => {
-                let module = builtin()?;
-                Active { toggle: Arc::clone(&module), flush: module }
-            }
-            Some(path) => {
-                let bytes = module::read(path, config.module_bytes_max)?;
-                let source = path.display().to_string();
-                let module = Module::load(&engine, config, &settings, &source, &bytes)?;
-                Active::of(&Arc::new(module), builtin)?
-            }
-        };
-        let native =
-            |kind: &KindPolicy| KindRules { settings: builtin::settings(&kind.settings), on_failure: kind.on_failure };
-        Ok(Self {
-            kinds: kinds.iter().map(|kind| (kind.kind.clone(), native(kind))).collect(),
-            builtin_digest: Digest(Sha256::digest(builtin::COMPONENT).into()),
-            active: RwLock::new(Arc::new(active)),
+    /// One rule for each intent. Fails when the module does and the kind says to refuse then; a kind that was not
+    /// given to [`Policies::load`] refuses.
+    pub async fn decide_toggles(
+        self: &Arc<Self>,
+        kind: &str,
+        now_ms: u64,
+        batch: &[Intent],
+    ) -> Result<DecidedToggles, PolicyError> {
+        let active = self.active();
+        if !active.does_io(Interface::Toggle) {
+            return self.decide(&active, kind, now_ms, batch);
+        }
+        let (policies, owned_kind, batch) = (Arc::clone(self), kind.to_owned(), batch.to_vec());
+        let digest = active.live.toggle.module.digest;
+        let decided = tokio::task::spawn_blocking(move || policies.decide(&active, &owned_kind, now_ms, &batch)).await;
+        decided.unwrap_or_else(|error| {
+            Err(PolicyError { digest, interface: Interface::Toggle.name(), reason: format!("the call ended: {error}") })
         })
     }
 
-    /// One rule for each intent. Fails when the module does and the kind says to refuse then; a kind that was not
-    /// given to [`Policies::load`] refuses.
-    pub fn decide_toggles(&self, kind: &str, now_ms: u64, batch: &[Intent]) -> Result<DecidedToggles, PolicyError> {
-        let module = &self.active().toggle;
-        if batch.is_empty() {
-            return Ok(DecidedToggles { rules: Vec::new(), digest: module.digest });
-        }
-        let mut texts = UuidTexts::for_ids(batch.iter().flat_map(|intent| [&intent.target, &intent.actor]));
-        let intents = convert::intents(batch, &mut texts);
-        let call = |warm: &mut Warm| match &warm.toggle {
-            Some(toggle) => toggle.call_decide(&mut warm.store, kind, now_ms, &intents),
-            None => Err(not_exported()),
+    fn decide(
+        &self,
+        active: &Active,
+        kind: &str,
+        now_ms: u64,
+        batch: &[Intent],
+    ) -> Result<DecidedToggles, PolicyError> {
+        let canary = active.canary.as_ref().filter(|canary| canary.module.exports(Interface::Toggle));
+        let Some(canary) = canary else {
+            let (rules, digest) = self.decide_live(active, kind, now_ms, batch)?;
+            return Ok(DecidedToggles { rules, decider: Decider::One(digest) });
         };
-        let check = |rules: Vec<bindings::toggle::Rule>| convert::check_rules(batch.len(), &rules);
-        match run(module, Interface::Toggle, 1, call, check) {
-            Ok(rules) => Ok(DecidedToggles { rules, digest: module.digest }),
-            Err(failure) => match self.kinds.get(kind) {
-                Some(KindRules { settings, on_failure: PolicyFailure::BuiltIn }) => {
-                    Ok(DecidedToggles { rules: builtin::decide(settings, batch), digest: self.builtin_digest })
-                }
-                _ => Err(PolicyError {
+        let of_canary: Vec<bool> = batch.iter().map(|intent| canary.takes(&intent.target)).collect();
+        let part = |wanted: bool| -> Vec<Intent> {
+            let both = batch.iter().zip(&of_canary);
+            both.filter(|(_, of_canary)| **of_canary == wanted).map(|(intent, _)| intent.clone()).collect()
+        };
+        let (rest_rules, rest_digest) = self.decide_live(active, kind, now_ms, &part(false))?;
+        let (canary_rules, canary_digest) = self.decide_canary(active, canary, kind, now_ms, &part(true))?;
+        let (mut rest_rules, mut canary_rules) = (rest_rules.into_iter(), canary_rules.into_iter());
+        let next = |of_canary: &bool| if *of_canary { canary_rules.next() } else { rest_rules.next() };
+        let rules = of_canary.iter().filter_map(next).collect();
+        let digest = |of_canary: &bool| if *of_canary { canary_digest } else { rest_digest };
+        Ok(DecidedToggles { rules, decider: Decider::Each(of_canary.iter().map(digest).collect()) })
+    }
+
+    /// The canary decides; the live module where it fails, so that no request pays for the trial.
+    fn decide_canary(
+        &self,
+        active: &Active,
+        canary: &Arc<Trial>,
+        kind: &str,
+        now_ms: u64,
+        batch: &[Intent],
+    ) -> Result<(Vec<ToggleRule>, Digest), PolicyError> {
+        if batch.is_empty() {
+            return Ok((Vec::new(), canary.module.digest));
+        }
+        let outcome = canary.module.decide(Role::Canary, kind, now_ms, batch);
+        self.judge_canary(canary, &outcome);
+        match outcome {
+            Ok(answered) => {
+                self.observe_canary(active, canary, Interface::Toggle, batch.len(), answered.elapsed, || {
+                    (record::decide(kind, now_ms, batch), record::rules(&answered.answer))
+                });
+                Ok((answered.answer, canary.module.digest))
+            }
+            Err(_) => self.decide_live(active, kind, now_ms, batch),
+        }
+    }
+
+    fn decide_live(
+        &self,
+        active: &Active,
+        kind: &str,
+        now_ms: u64,
+        batch: &[Intent],
+    ) -> Result<(Vec<ToggleRule>, Digest), PolicyError> {
+        let module = &active.live.toggle.module;
+        if batch.is_empty() {
+            return Ok((Vec::new(), module.digest));
+        }
+        let outcome = module.decide(Role::Live, kind, now_ms, batch);
+        self.judge_live(active, module, &outcome);
+        let failure = match outcome {
+            Ok(answered) => {
+                self.observe_live(active, module, Interface::Toggle, answered.elapsed, || {
+                    (record::decide(kind, now_ms, batch), record::rules(&answered.answer))
+                });
+                return Ok((answered.answer, module.digest));
+            }
+            Err(failure) => failure,
+        };
+        if let Some(before) = active.before(module, Interface::Toggle)
+            && let Ok(answered) = before.decide(Role::Live, kind, now_ms, batch)
+        {
+            self.count_fallback(kind, "previous");
+            return Ok((answered.answer, before.digest));
+        }
+        match self.kinds.get(kind) {
+            Some(KindRules { settings, on_failure: PolicyFailure::BuiltIn }) => {
+                self.count_fallback(kind, "built-in");
+                Ok((builtin::decide(settings, batch), self.builtin_digest))
+            }
+            _ => {
+                self.count_fallback(kind, "deny");
+                Err(PolicyError {
                     digest: module.digest,
                     interface: Interface::Toggle.name(),
                     reason: format!("{}: {}", failure.cause.as_str(), failure.reason),
-                }),
-            },
+                })
+            }
         }
     }
 
     /// When to flush. Never fails: the built-in plan stands in for a module that does.
-    pub fn plan_flush(&self, kind: &str, now_ms: u64, backlog: &Backlog) -> FlushPlan {
-        let module = &self.active().flush;
-        let waiting = convert::backlog(backlog, now_ms);
-        let call = |warm: &mut Warm| match &warm.flush {
-            Some(flush) => flush.call_plan(&mut warm.store, kind, now_ms, waiting),
-            None => Err(not_exported()),
-        };
-        run(module, Interface::Flush, 1, call, convert::check_plan).unwrap_or_else(|_| {
-            let settings =
-                self.kinds.get(kind).map_or_else(|| builtin::settings(&BTreeMap::new()), |kind| kind.settings);
-            builtin::plan(&settings, now_ms, backlog)
-        })
+    pub async fn plan_flush(self: &Arc<Self>, kind: &str, now_ms: u64, backlog: &Backlog) -> FlushPlan {
+        let active = self.active();
+        if !active.does_io(Interface::Flush) {
+            return self.plan(&active, kind, now_ms, backlog);
+        }
+        let (policies, owned_kind, owned) = (Arc::clone(self), kind.to_owned(), *backlog);
+        let planned = tokio::task::spawn_blocking(move || policies.plan(&active, &owned_kind, now_ms, &owned)).await;
+        planned.unwrap_or_else(|_| self.builtin_plan(kind, now_ms, backlog))
+    }
+
+    /// A plan concerns no target: the live module plans, and a canary is asked only to see whether it fails.
+    fn plan(&self, active: &Active, kind: &str, now_ms: u64, backlog: &Backlog) -> FlushPlan {
+        if let Some(canary) = active.canary.as_ref().filter(|canary| canary.module.exports(Interface::Flush)) {
+            let outcome = canary.module.plan(Role::Canary, kind, now_ms, backlog);
+            self.judge_canary(canary, &outcome);
+        }
+        let module = &active.live.flush.module;
+        let outcome = module.plan(Role::Live, kind, now_ms, backlog);
+        self.judge_live(active, module, &outcome);
+        match outcome {
+            Ok(answered) => {
+                self.observe_live(active, module, Interface::Flush, answered.elapsed, || {
+                    (record::flush_plan(kind, now_ms, backlog), record::plan(&answered.answer))
+                });
+                answered.answer
+            }
+            Err(_) => {
+                self.count_fallback(kind, "built-in");
+                self.builtin_plan(kind, now_ms, backlog)
+            }
+        }
+    }
+
+    fn builtin_plan(&self, kind: &str, now_ms: u64, backlog: &Backlog) -> FlushPlan {
+        let settings = self.kinds.get(kind).map_or_else(|| builtin::settings(&BTreeMap::new()), |kind| kind.settings);
+        builtin::plan(&settings, now_ms, backlog)
     }
 
     /// Which changes are written. Never fails: the host's own choice stands in for a module that does.
     pub fn coalesce(&self, kind: &str, changes: &[ToggleChange]) -> Coalesced {
-        if changes.is_empty() {
-            return Coalesced { kept: Vec::new(), fell_back: false };
-        }
-        let module = &self.active().flush;
-        let mut texts = UuidTexts::for_ids(changes.iter().flat_map(|change| [&change.target, &change.actor]));
-        let entries = convert::entries(changes, &mut texts);
-        let call = |warm: &mut Warm| match &warm.flush {
-            Some(flush) => flush.call_coalesce(&mut warm.store, kind, &entries),
-            None => Err(not_exported()),
-        };
         let last = convert::last_of_each_pair(changes);
-        let check = |kept: Vec<u32>| convert::check_kept(&last, changes.len(), &kept);
-        let deadlines = changes.len().div_ceil(COALESCE_STEP) as u64;
-        let fell_back = run(module, Interface::Flush, deadlines, call, check).is_err();
+        let active = self.active();
+        let canary = active.canary.as_ref().filter(|canary| canary.module.exports(Interface::Flush));
+        let fell_back = match canary {
+            _ if changes.is_empty() => false,
+            None => self.coalesce_live(&active, kind, changes, &last),
+            Some(canary) => {
+                let (of_canary, rest): (Vec<_>, Vec<_>) =
+                    changes.iter().cloned().partition(|change| canary.takes(&change.target));
+                let fell_back =
+                    !rest.is_empty() && self.coalesce_live(&active, kind, &rest, &convert::last_of_each_pair(&rest));
+                self.coalesce_canary(&active, canary, kind, &of_canary);
+                fell_back
+            }
+        };
         Coalesced { kept: last, fell_back }
     }
 
-    /// The modules in force, each with the interfaces that it serves.
-    pub fn modules(&self) -> Vec<ModuleInfo> {
-        let active = self.active();
-        let mut modules: Vec<ModuleInfo> = Vec::new();
-        for (module, interface) in [(&active.toggle, Interface::Toggle), (&active.flush, Interface::Flush)] {
-            let info = module.info();
-            match modules.iter_mut().find(|known| known.digest == info.digest) {
-                Some(known) => known.interfaces.push(interface.name()),
-                None => modules.push(ModuleInfo { interfaces: vec![interface.name()], ..info }),
+    fn coalesce_live(&self, active: &Active, kind: &str, changes: &[ToggleChange], last: &[usize]) -> bool {
+        let module = &active.live.flush.module;
+        let outcome = module.coalesce(Role::Live, kind, changes, last);
+        self.judge_live(active, module, &outcome);
+        match outcome {
+            Ok(answered) => {
+                self.observe_live(active, module, Interface::Flush, answered.elapsed, || {
+                    (record::flush_coalesce(kind, changes), Answer::Kept(answered.answer))
+                });
+                false
+            }
+            Err(_) => {
+                self.count_fallback(kind, "built-in");
+                true
             }
         }
-        modules
+    }
+
+    fn coalesce_canary(&self, active: &Active, canary: &Arc<Trial>, kind: &str, changes: &[ToggleChange]) {
+        if changes.is_empty() {
+            return;
+        }
+        let last = convert::last_of_each_pair(changes);
+        let outcome = canary.module.coalesce(Role::Canary, kind, changes, &last);
+        self.judge_canary(canary, &outcome);
+        if let Ok(answered) = outcome {
+            self.observe_canary(active, canary, Interface::Flush, changes.len(), answered.elapsed, || {
+                (record::flush_coalesce(kind, changes), Answer::Kept(answered.answer))
+            });
+        }
     }
 
     fn active(&self) -> Arc<Active> {
         Arc::clone(&self.active.read().unwrap_or_else(PoisonError::into_inner))
     }
-}
 
-/// Validates a component as [`Policies::load`] does, and starts an instance of it.
-pub fn check(config: &PolicyConfig, bytes: &[u8]) -> Result<ModuleInfo, LoadError> {
-    // One instance shows as much as several.
-    let config = PolicyConfig { instances: 1, ..config.clone() };
-    let engine = PolicyEngine::new(&config)?;
-    Module::load(&engine, &config, &bindings::Settings::default(), "given", bytes).map(|module| module.info())
-}
-
-/// The same for a file.
-pub fn check_file(config: &PolicyConfig, path: &Path) -> Result<ModuleInfo, LoadError> {
-    let info = check(config, &module::read(path, config.module_bytes_max)?)?;
-    Ok(ModuleInfo { source: path.display().to_string(), ..info })
-}
-
-/// Calls a module, measures, checks the answer, and counts what fails.
-fn run<Raw, Answer>(
-    module: &Module,
-    interface: Interface,
-    deadlines: u64,
-    call: impl FnOnce(&mut Warm) -> wasmtime::Result<Raw>,
-    check: impl FnOnce(Raw) -> Result<Answer, String>,
-) -> Result<Answer, CallFailure> {
-    let started = Instant::now();
-    let answered = module.pool.call(deadlines, call);
-    histogram!(POLICY_CALL_SECONDS, "interface" => interface.name()).record(started.elapsed().as_secs_f64());
-    let checked = answered.and_then(|raw| check(raw).map_err(CallFailure::contract));
-    if let Err(failure) = &checked {
-        counter!(POLICY_FAILURES_TOTAL, "interface" => interface.name(), "cause" => failure.cause.as_str())
-            .increment(1);
-        // Too many callers are no fault of the module.
-        if failure.cause != Cause::Busy {
-            module.failed(interface, failure);
-        }
+    fn count_fallback(&self, kind: &str, to: &'static str) {
+        counter!(POLICY_FALLBACKS_TOTAL, "kind" => kind.to_owned(), "to" => to).increment(1);
     }
-    checked
-}
-
-/// Cannot happen: a module serves only what it exports.
-fn not_exported() -> wasmtime::Error {
-    wasmtime::Error::msg("the module does not export this interface")
 }

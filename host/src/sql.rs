@@ -17,6 +17,7 @@
 mod classify;
 mod facts;
 mod flight;
+mod granted;
 mod lease;
 pub mod mysql;
 pub mod postgres;
@@ -28,8 +29,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::Serialize;
 
-use crate::config::{SqlConfig, ToggleTable};
-use crate::model::{Action, Checkpoint, Digest, Id, Incarnation, Member, Partition, Position};
+use crate::config::{SqlConfig, StatementConfig, ToggleTable};
+use crate::model::{Action, Checkpoint, Digest, Id, Incarnation, Member, Partition, Position, SqlValue};
 
 /// Compare-and-set of one partition's checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +88,21 @@ pub enum SqlError {
     /// Will fail again in the same way until somebody changes schema, grants or configuration.
     #[error("SQL refuses: {0}")]
     Permanent(String),
+}
+
+/// Rows that the runs of one of the operator's statements found: for each row of parameters, its rows.
+pub type RowSets = Vec<Vec<Vec<SqlValue>>>;
+
+/// Why a statement of the operator found nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StatementError {
+    /// A mistake of the statement, of its configuration, or of what it was given: its syntax, types, a constraint, too
+    /// many rows, a write where none is allowed. Nothing was done.
+    #[error("{0}")]
+    Invalid(String),
+    /// SQL does not answer within the statement's time. What a writing statement was asked for may have been done.
+    #[error("{0}")]
+    Unavailable(String),
 }
 
 /// What SQL says of one target.
@@ -224,6 +240,21 @@ pub trait Sql: Send + Sync {
     /// The row and the count as they are in SQL, in words, for `weir explain`: an object with `row` (null when
     /// absent), `count` and `rows` (the number of rows of the target, null when huge).
     async fn explain(&self, table: &ToggleTable, target: &Id, actor: &Id) -> Result<serde_json::Value, SqlError>;
+
+    /// Runs one of the operator's own statements once for each row of `parameters`, in order, in one transaction, which is
+    /// read-only (and of one snapshot) unless the statement may write. The result has the same length and order. All
+    /// of it, waiting for a connection included, takes at most the statement's `timeout_ms` and finds at most its
+    /// `rows_max` rows. Integers and booleans become integers; floats, reals; texts, UUIDs, decimals, dates and times,
+    /// texts; NULL, nulls; other types are refused by name. Dropping the call closes its connection.
+    async fn run_statement(
+        &self,
+        statement: &StatementConfig,
+        parameters: &[Vec<SqlValue>],
+    ) -> Result<RowSets, StatementError>;
+
+    /// Whether the database can prepare one of the operator's own statements, its placeholders are as many as its
+    /// parameters, and its columns are of types that can be read (as far as the engine tells beforehand).
+    async fn check_statement(&self, statement: &StatementConfig) -> Result<Option<Finding>, SqlError>;
 
     /// Dead letters of a kind (or of all), oldest first, with an id above `after`.
     async fn dead_letters(&self, kind: Option<&str>, after: i64, limit: usize) -> Result<Vec<DeadLetter>, SqlError>;

@@ -31,7 +31,9 @@ pub use crate::journal::Head;
 
 use crate::config::{StoreConfig, StoreType};
 use crate::journal::Entry;
-use crate::model::{Digest, Id, Incarnation, Member, PairState, Partition, Position, RateState, ToggleRule};
+use crate::model::{
+    Digest, Id, Incarnation, KeyEntry, KeyIncrement, Member, PairState, Partition, Position, RateState, ToggleRule,
+};
 
 /// One operation with its decided rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,6 +219,17 @@ pub enum Members {
     ColdTarget,
 }
 
+/// What became of increments of policy modules' counters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Counted {
+    /// What the counters hold after each increment, in order.
+    Totals(Vec<i64>),
+    /// The key of the increment at this index holds a value that was set. Nothing was done.
+    NotACounter(usize),
+    /// The increment at this index would leave the range of a signed 64-bit integer. Nothing was done.
+    Overflow(usize),
+}
+
 /// What survives which loss, as the store is configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Durability {
@@ -359,6 +372,26 @@ pub trait Store: Send + Sync {
 
     /// Gives the lease back if `owner` holds it.
     async fn release(&self, kind: &str, owner: &str) -> Result<(), StoreError>;
+
+    /// What policy module `module` keeps under `keys` (see [`Store::guest_set`]), in order; of a counter, its decimal
+    /// digits; `None` where there is nothing, or no longer. One round trip.
+    async fn guest_get(&self, module: &str, now_ms: u64, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError>;
+
+    /// Keeps what policy module `module` wants to remember, each under a key of the module's own that nothing else
+    /// can have, until its time to live is over; all of it or, after an error, nothing. It replaces what was there; of
+    /// a key that is named twice, the later one holds. A help and no promise: outside of the journal, not waited for
+    /// until it is on the disk, and not survived by a store that is lost. One round trip.
+    async fn guest_set(&self, module: &str, now_ms: u64, entries: Vec<KeyEntry>) -> Result<(), StoreError>;
+
+    /// Adds to counters of policy module `module`, in order, in one atomic step; those that are not there begin at 0
+    /// and live as long as their first increment says. An increment by 0 reads and begins nothing. As lasting as
+    /// [`Store::guest_set`]. One round trip.
+    async fn guest_increment(
+        &self,
+        module: &str,
+        now_ms: u64,
+        increments: Vec<KeyIncrement>,
+    ) -> Result<Counted, StoreError>;
 
     /// Everything known of one pair, in words, for `weir explain`: an object with at least `state`, `head` and
     /// `journal` (the entries of this pair above `flushed`, newest last, at most 100).

@@ -14,10 +14,14 @@ pub const HTTP_CONNECTIONS: &str = "weir_http_connections";
 pub const SHED_TOTAL: &str = "weir_shed_total";
 /// Operations in one batch, by `kind`.
 pub const BATCH_ITEMS: &str = "weir_batch_items";
-/// Time of one policy call, by `interface`.
+/// Time of one policy call, by `interface`, `role` (`live`, `canary`, `shadow`).
 pub const POLICY_CALL_SECONDS: &str = "weir_policy_call_seconds";
-/// Failed policy calls, by `interface`, `cause` (`trap`, `deadline`, `contract`, `instantiate`, `busy`).
+/// Failed policy calls, by `interface`, `role`, `cause` (`trap`, `deadline`, `contract`, `instantiate`, `busy`).
 pub const POLICY_FAILURES_TOTAL: &str = "weir_policy_failures_total";
+/// Batches that something else decided because the live module failed, by `kind`, `to` (`previous`, `built-in`, `deny`).
+pub const POLICY_FALLBACKS_TOTAL: &str = "weir_policy_fallbacks_total";
+/// Changes of the active set, by `event` (`activated`, `rolled-back`, `rolled-back-by-itself`, `canary-rolled-back`, …).
+pub const POLICY_EVENTS_TOTAL: &str = "weir_policy_events_total";
 /// Log lines of policy modules, by `level`; `dropped` counts those over the rate.
 pub const POLICY_LOG_LINES_TOTAL: &str = "weir_policy_log_lines_total";
 /// Time of one store call, by `operation`.
@@ -58,6 +62,8 @@ pub fn describe() {
     describe_histogram!(BATCH_ITEMS, "Operations in one batch");
     describe_histogram!(POLICY_CALL_SECONDS, Unit::Seconds, "Time of one policy call");
     describe_counter!(POLICY_FAILURES_TOTAL, "Failed policy calls");
+    describe_counter!(POLICY_FALLBACKS_TOTAL, "Batches decided by something else because the live module failed");
+    describe_counter!(POLICY_EVENTS_TOTAL, "Changes of the active set of policy modules");
     describe_counter!(POLICY_LOG_LINES_TOTAL, "Log lines of policy modules");
     describe_histogram!(STORE_CALL_SECONDS, Unit::Seconds, "Time of one store call");
     describe_counter!(STORE_FAILURES_TOTAL, "Failed store calls");
@@ -85,13 +91,19 @@ pub fn begin_at_zero(kinds: &[&str]) {
     }
     for kind in kinds {
         counter!(DEAD_LETTERS_TOTAL, "kind" => (*kind).to_owned()).absolute(0);
+        for to in ["previous", "built-in", "deny"] {
+            counter!(POLICY_FALLBACKS_TOTAL, "kind" => (*kind).to_owned(), "to" => to).absolute(0);
+        }
         for cause in ["fenced", "transient", "unknown", "permanent", "store"] {
             counter!(FLUSH_FAILURES_TOTAL, "kind" => (*kind).to_owned(), "cause" => cause).absolute(0);
         }
     }
+    for event in ["activated", "rolled-back", "rolled-back-by-itself", "canary-rolled-back"] {
+        counter!(POLICY_EVENTS_TOTAL, "event" => event).absolute(0);
+    }
     for interface in ["toggle", "flush"] {
         for cause in ["trap", "deadline", "contract", "instantiate", "busy"] {
-            counter!(POLICY_FAILURES_TOTAL, "interface" => interface, "cause" => cause).absolute(0);
+            counter!(POLICY_FAILURES_TOTAL, "interface" => interface, "role" => "live", "cause" => cause).absolute(0);
         }
     }
 }

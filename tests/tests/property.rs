@@ -140,7 +140,7 @@ impl<'a> Case<'a> {
     }
 
     async fn open(&mut self) {
-        let app = App::start(self.config(), Clock::Real).await;
+        let app = App::start(self.config(), Clock::Real, Compiler::InProcess).await;
         self.app = Some(app.unwrap_or_else(|error| panic!("the host does not start: {error}")));
     }
 

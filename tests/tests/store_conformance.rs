@@ -5,6 +5,8 @@
 
 #[path = "store_conformance/embedded_only.rs"]
 mod embedded_only;
+#[path = "store_conformance/guest.rs"]
+mod guest;
 #[path = "store_conformance/journal.rs"]
 mod journal;
 #[path = "store_conformance/life.rs"]
@@ -83,6 +85,12 @@ on_both! {
     life::one_owner_holds_the_lease,
     life::explain_tells_state_head_and_journal,
     life::the_store_says_what_survives,
+    guest::a_module_finds_what_it_kept,
+    guest::modules_do_not_see_each_other,
+    guest::counters_count_in_order,
+    guest::what_cannot_be_counted_changes_nothing,
+    guest::what_was_kept_is_forgotten_after_its_time,
+    guest::concurrent_increments_are_counted_exactly,
     together::concurrent_toggles_of_one_pair_are_counted_exactly,
     together::random_histories_end_in_the_same_sql,
 }

@@ -13,6 +13,7 @@ use crate::admin::{Check, ModuleCommand, Operations, OperationsError, Upload};
 use crate::clock::Clock;
 use crate::config::{Config, ToggleConfig};
 use crate::model::{Id, partition_of};
+use crate::policy::{ControlError, ModuleUpload, Policies};
 use crate::sql::{DeadLetter, Sql, SqlError};
 use crate::store::{Store, StoreError};
 
@@ -21,6 +22,18 @@ impl From<SqlError> for OperationsError {
         match error {
             SqlError::Permanent(reason) => Self::Conflict(reason),
             other => Self::Unavailable(other.to_string()),
+        }
+    }
+}
+
+impl From<ControlError> for OperationsError {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::Refused(refusal) => Self::Refused { code: refusal.code(), reason: refusal.to_string() },
+            ControlError::NotFound(reason) => Self::NotFound(reason),
+            ControlError::Invalid(reason) => Self::Invalid(reason),
+            ControlError::Conflict(reason) => Self::Conflict(reason),
+            error @ ControlError::Disk(_) => Self::Unavailable(error.to_string()),
         }
     }
 }
@@ -156,6 +169,38 @@ impl Desk {
         Self { operator, app, metrics }
     }
 
+    /// Compiling, testing and writing take their time: on a thread that may wait.
+    async fn control(
+        &self,
+        command: impl FnOnce(&Policies) -> Result<Value, ControlError> + Send + 'static,
+    ) -> Result<Value, OperationsError> {
+        let policies = Arc::clone(&self.app.policies);
+        match tokio::task::spawn_blocking(move || command(&policies)).await {
+            Ok(result) => result.map_err(OperationsError::from),
+            Err(error) => Err(OperationsError::Unavailable(format!("the command ended: {error}"))),
+        }
+    }
+
+    /// A module that fails does not make the host unready: another host has the same rules, and what its kinds do then is
+    /// configured. It is said all the same.
+    fn policy_checks(&self) -> Vec<Check> {
+        let modules = self.app.policies.modules().into_iter();
+        modules
+            .map(|module| {
+                let interfaces = module.interfaces.join(", ");
+                let detail = match &module.last_failure {
+                    Some(last) if !module.healthy => format!(
+                        "{interfaces}; failed in the last minute ({} times since the start), on_policy_failure holds; \
+                         the last: {last}",
+                        module.failures
+                    ),
+                    _ => interfaces,
+                };
+                Check { name: format!("policy:{}", module.name), ready: true, detail }
+            })
+            .collect()
+    }
+
     fn flush_checks(&self) -> Vec<Check> {
         let bounds = &self.app.config.journal;
         let mut checks = Vec::new();
@@ -197,11 +242,7 @@ impl Operations for Desk {
             Check { name: "sql".into(), ready: true, detail: sql },
             check("schema", self.app.schema.problem(), "checked".into()),
         ];
-        for module in self.app.policies.modules() {
-            let problem = (!module.healthy)
-                .then(|| format!("failed in the last minute ({} times since the start)", module.failures));
-            checks.push(check(&format!("policy:{}", module.source), problem, module.interfaces.join(", ")));
-        }
+        checks.extend(self.policy_checks());
         checks.extend(self.flush_checks());
         checks
     }
@@ -221,23 +262,38 @@ impl Operations for Desk {
     }
 
     async fn policies(&self) -> Result<Value, OperationsError> {
-        Ok(json!({ "policies": self.app.policies.modules() }))
+        Ok(self.app.policies.status())
     }
 
-    async fn upload_policy(&self, _by: &str, _upload: Upload) -> Result<Value, OperationsError> {
-        Err(OperationsError::Unavailable("modules cannot be uploaded yet".into()))
+    async fn upload_policy(&self, by: &str, upload: Upload) -> Result<Value, OperationsError> {
+        let by = by.to_owned();
+        self.control(move |policies| {
+            let Upload { bytes, name, version, vectors, activate } = upload;
+            policies.upload(&by, &ModuleUpload { bytes: &bytes, name, version, vectors, activate })
+        })
+        .await
     }
 
-    async fn command_policy(&self, _by: &str, _command: ModuleCommand) -> Result<Value, OperationsError> {
-        Err(OperationsError::Unavailable("modules cannot be changed yet".into()))
+    async fn command_policy(&self, by: &str, command: ModuleCommand) -> Result<Value, OperationsError> {
+        let by = by.to_owned();
+        self.control(move |policies| match command {
+            ModuleCommand::Activate { module, interfaces } => policies.activate(&by, &module, &interfaces),
+            ModuleCommand::Shadow { module, share } => policies.shadow(&by, &module, share),
+            ModuleCommand::Canary { module, share } => policies.canary(&by, &module, share),
+            ModuleCommand::EndShadow => policies.end_shadow(&by),
+            ModuleCommand::EndCanary => policies.end_canary(&by),
+            ModuleCommand::Rollback => policies.rollback(&by),
+            ModuleCommand::Delete { module } => policies.delete(&by, &module),
+        })
+        .await
     }
 
     async fn policy_diff(&self) -> Result<Value, OperationsError> {
-        Ok(json!({ "shadow": null, "canary": null }))
+        Ok(self.app.policies.diff())
     }
 
-    async fn policy_audit(&self, _limit: usize) -> Result<Value, OperationsError> {
-        Ok(json!({ "audit": [] }))
+    async fn policy_audit(&self, limit: usize) -> Result<Value, OperationsError> {
+        self.control(move |policies| Ok(policies.audit(limit))).await
     }
 
     async fn dead_letters(&self, kind: Option<&str>, after: i64, limit: usize) -> Result<Value, OperationsError> {

@@ -15,7 +15,7 @@ use crate::sql::{Finding, Sql, SqlError};
 /// Pause between attempts while SQL does not answer, in milliseconds.
 const RETRY_MS: u64 = 1_000;
 
-/// A finding and the kind that it concerns; `None` for the server as a whole.
+/// A finding and the kind, or `policy.statement NAME`, that it concerns; `None` for the server as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct KindFinding {
     /// The kind.
@@ -123,7 +123,7 @@ async fn prepare(config: &Config, sql: &dyn Sql, partitions: Partition) -> Resul
     if refusals.is_empty() { Ok(()) } else { Err(AppError::Schema(refusals)) }
 }
 
-/// All findings of the self-checks of the server and of each kind.
+/// All findings of the self-checks of the server, of each kind, and of each statement that can be granted.
 ///
 /// # Errors
 /// When SQL does not answer.
@@ -133,6 +133,11 @@ pub async fn findings(config: &Config, sql: &dyn Sql) -> Result<Vec<KindFinding>
     for toggle in &config.toggles {
         let of_kind = sql.check_toggle(&toggle.table).await?;
         found.extend(of_kind.into_iter().map(|finding| KindFinding { kind: Some(toggle.kind.clone()), finding }));
+    }
+    for statement in &config.policy.statements {
+        if let Some(finding) = sql.check_statement(statement).await? {
+            found.push(KindFinding { kind: Some(format!("policy.statement {}", statement.name)), finding });
+        }
     }
     Ok(found)
 }

@@ -15,6 +15,7 @@ use crate::admin::{self, AdminState};
 use crate::cli::{Failure, Where};
 use crate::clock::Clock;
 use crate::http::{self, HttpState};
+use crate::policy::Compiler;
 use crate::telemetry;
 use crate::toggle::Toggles;
 
@@ -49,7 +50,7 @@ pub async fn run(place: Where, listen: Option<SocketAddr>, admin_listen: Option<
     // What cannot be served must not have begun to flush: keys and tokens are read before anything starts.
     HttpState::new(&config.http, &config.auth, Toggles::default(), clock.clone())?;
     config.admin.read_token()?;
-    let app = Arc::new(App::start(config.clone(), clock.clone()).await?);
+    let app = Arc::new(App::start(config.clone(), clock.clone(), Compiler::this_executable()).await?);
     let durability = app.store().durability();
     tracing::info!(store = durability.mode, "{}", durability.description);
     let state = HttpState::new(&config.http, &config.auth, app.toggles().clone(), clock)?;

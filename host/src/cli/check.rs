@@ -3,11 +3,11 @@
 use serde_json::json;
 
 use super::{Failure, Where};
-use crate::app::{AppError, demo, kind_policies, schema};
+use crate::app::{demo, load_policies, schema};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::HttpState;
-use crate::policy::Policies;
+use crate::policy::{Compiler, PolicySetup};
 use crate::store::StoreError;
 use crate::toggle::Toggles;
 
@@ -35,9 +35,10 @@ async fn check(place: &Where, report: &mut Report) -> Result<(), Failure> {
     config.admin.read_token()?;
     report.line("configuration", if is_demo { "the embedded demo" } else { "valid" });
 
-    let policies = Policies::load(&config.policy, &kind_policies(&config)).map_err(AppError::from)?;
+    let setup = PolicySetup { compiler: Compiler::this_executable(), capabilities: None };
+    let policies = load_policies(&config, setup).await?;
     for module in policies.modules() {
-        report.line("policy", format!("{} ({}): {}", module.source, module.digest, module.interfaces.join(", ")));
+        report.line("policy", format!("{} ({}): {}", module.name, module.digest, module.interfaces.join(", ")));
     }
     check_store(&config, report).await?;
 

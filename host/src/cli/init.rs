@@ -33,6 +33,7 @@ mod tests {
         assert_eq!(config.http, Config::default().http);
         assert_eq!(config.flush, Config::default().flush);
         assert_eq!(config.journal, Config::default().journal);
+        assert_eq!(config.policy, Config::default().policy);
     }
 
     #[test]
@@ -48,7 +49,27 @@ mod tests {
         let all: String = settings.filter(|line| !line.starts_with("token")).collect();
         let config: Config = toml::from_str(&all).unwrap_or_else(|error| panic!("{error}\n{all}"));
         assert_eq!(config.batch, Config::default().batch);
+        assert_eq!(config.policy, Config::default().policy);
         assert_eq!(config.http, Config::default().http);
         assert_eq!(config.flush, Config::default().flush);
+    }
+    #[test]
+    fn the_example_of_a_grant_is_valid_and_shows_the_defaults() {
+        let lines = TEMPLATE.lines().skip_while(|line| !line.starts_with("#[[policy.grant]]"));
+        let lines = lines.take_while(|line| !line.starts_with("[batch]"));
+        let text: String = lines.filter_map(|line| Some(line.strip_prefix('#')?.to_owned() + "\n")).collect();
+        // Prose begins with a space, settings do not.
+        let settings: String =
+            text.lines().filter(|line| !line.starts_with(' ')).map(|line| format!("{line}\n")).collect();
+        let config: Config = toml::from_str(&settings).unwrap_or_else(|error| panic!("{error}\n{settings}"));
+        config.validate().unwrap();
+        let (grant, shown) = (&config.policy.grants[0], &config.policy.statements[0]);
+        assert!(grant.redis && grant.sql == [shown.name.clone()]);
+        let name_and_text = "name = \"tier-of\"\nsql = \"SELECT 1\"";
+        let default: crate::config::StatementConfig = toml::from_str(name_and_text).unwrap();
+        assert_eq!(
+            (shown.write, shown.rows_max, shown.timeout_ms),
+            (default.write, default.rows_max, default.timeout_ms)
+        );
     }
 }

@@ -13,7 +13,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use crate::config::{Config, PolicyConfig};
-use crate::policy::{self, ModuleInfo};
+use crate::policy::{self, Compiler, ModuleInfo};
 
 /// What can be done with policy modules. Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
 #[derive(Debug, Subcommand)]
@@ -76,6 +76,8 @@ fn build(dir: &Path, output: Option<&Path>, json: bool) -> ExitCode {
 }
 
 fn check(file: &Path, config: Option<&Path>, json: bool) -> ExitCode {
+    // Without a configuration nothing is granted or refused.
+    let given = config.is_some();
     let config = match config.map(Config::load).transpose() {
         Ok(config) => config.map_or_else(PolicyConfig::default, |config| config.policy),
         Err(error) => {
@@ -86,7 +88,7 @@ fn check(file: &Path, config: Option<&Path>, json: bool) -> ExitCode {
             return ExitCode::from(super::EXIT_USAGE);
         }
     };
-    match policy::check_file(&config, file) {
+    match policy::check_file(&config, Compiler::this_executable(), file, given) {
         Ok(info) if json => {
             println!("{}", json!({ "ok": true, "module": info }));
             ExitCode::SUCCESS
@@ -107,7 +109,7 @@ fn check(file: &Path, config: Option<&Path>, json: bool) -> ExitCode {
 
 fn print_info(info: &ModuleInfo) {
     let list = |names: &[String]| if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
-    println!("{}: good", info.source);
+    println!("{}: good", info.name);
     println!("  digest     {}", info.digest);
     println!("  size       {} bytes, {} functions", info.bytes, info.functions);
     println!("  takes over {}", info.interfaces.join(", "));

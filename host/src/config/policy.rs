@@ -101,7 +101,7 @@ pub struct CanaryConfig {
 
 impl Default for CanaryConfig {
     fn default() -> Self {
-        Self { window_ms: 1_000, failures_max: 0, call_p99_ms_max: 25, calls_min: 100 }
+        Self { window_ms: 1_000, failures_max: 2, call_p99_ms_max: 25, calls_min: 100 }
     }
 }
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use wasmtime::Store;
 use wasmtime::component::{Func, HasSelf, Instance, Linker};
 
-use super::Interface;
+use super::imports::Imports;
 use super::instance::MemoryLimit;
+use super::interface::Interface;
 use super::log_gate::LogGate;
 
 #[allow(missing_docs, reason = "generated from the WIT, which is documented")]
@@ -23,17 +24,34 @@ mod generated {
 pub(super) use generated::exports::weir::policy::{flush, toggle};
 pub(super) use generated::weir::policy::types::Id;
 use generated::weir::policy::{config, log};
+pub(super) use generated::weir::policy::{redis, sql};
 
 /// Settings of the kinds, by kind and key.
 pub(super) type Settings = Arc<HashMap<String, BTreeMap<String, String>>>;
 
-/// Names of the interfaces that a module may import, without their version.
-pub(super) const IMPORTS: [&str; 3] = ["weir:policy/config", "weir:policy/log", "weir:policy/types"];
+/// Names of the interfaces that every module may import, without their version.
+const FREE_IMPORTS: [&str; 3] = ["weir:policy/config", "weir:policy/log", "weir:policy/types"];
+/// Those that must be granted.
+const GRANTED_IMPORTS: [&str; 2] = ["weir:policy/redis", "weir:policy/sql"];
+
+fn is_one_of(names: &[&str], import: &str) -> bool {
+    names.contains(&import.split('@').next().unwrap_or(import))
+}
+
+/// Whether weir has an interface of this name.
+pub(super) fn is_offered(import: &str) -> bool {
+    is_one_of(&FREE_IMPORTS, import) || is_granted_import(import)
+}
+
+/// Whether it must be granted, because it does I/O.
+pub(super) fn is_granted_import(import: &str) -> bool {
+    is_one_of(&GRANTED_IMPORTS, import)
+}
 
 /// What an instance's imports see.
 pub(super) struct HostState {
-    /// Answers `config.get`.
-    pub(super) settings: Settings,
+    /// Answers everything else.
+    pub(super) imports: Imports,
     /// Bounds `log.log`.
     pub(super) log: Arc<LogGate>,
     /// Bounds the linear memories of the instance.
@@ -43,7 +61,9 @@ pub(super) struct HostState {
 /// Everything that a module may import.
 pub(super) fn add_to_linker(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
     log::add_to_linker::<HostState, HasSelf<HostState>>(linker, |state| state)?;
-    config::add_to_linker::<HostState, HasSelf<HostState>>(linker, |state| state)
+    config::add_to_linker::<HostState, HasSelf<HostState>>(linker, |state| state)?;
+    redis::add_to_linker::<HostState, HasSelf<HostState>>(linker, |state| state)?;
+    sql::add_to_linker::<HostState, HasSelf<HostState>>(linker, |state| state)
 }
 
 impl log::Host for HostState {
@@ -60,7 +80,7 @@ impl log::Host for HostState {
 
 impl config::Host for HostState {
     fn get(&mut self, kind: String, key: String) -> Option<String> {
-        self.settings.get(&kind)?.get(&key).cloned()
+        self.imports.settings.get(&kind)?.get(&key).cloned()
     }
 }
 

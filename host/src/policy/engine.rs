@@ -1,52 +1,84 @@
 //! Lifetime of the process: the WebAssembly engine, its limits, and the clock of the calls' deadlines.
 
+use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use wasmtime::component::Linker;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::bindings::{self, HostState};
-use super::module::LoadError;
+use super::refusal::LoadError;
 use crate::config::PolicyConfig;
 
-/// Modules whose instances may be alive at once: the active ones, one being tried, one kept for a rollback.
-const MODULES_MAX: usize = 4;
-/// Core instances of one component instance: a guest of Rust has one, and the shims of its imports two.
-const CORE_INSTANCES_MAX: u32 = 8;
+/// Modules whose instances may be alive at once: two interfaces, each live, before that, and draining; a shadow, a
+/// canary, one being tried, and the built-in one.
+const MODULES_MAX: usize = 10;
+/// Core instances of one component instance: a guest of Rust has one, and the shims of its imports two; one of JavaScript
+/// has 13.
+const CORE_INSTANCES_MAX: u32 = 16;
 /// Linear memories of one component instance.
 const MEMORIES_MAX: u32 = 2;
 /// Tables of one component instance.
 const TABLES_MAX: u32 = 4;
 
-/// One per process.
+/// Whether calls are metered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Metering {
+    /// Not: as requests are served.
+    None,
+    /// Fuel is counted: for tests and replays. The same answers, slower.
+    Fuel,
+}
+
+/// One per process and metering.
 pub(super) struct PolicyEngine {
     /// Compiles and runs.
     pub(super) engine: Engine,
     /// Everything that a module may import.
     pub(super) linker: Linker<HostState>,
-    /// Ticks of the epoch that a call may take.
-    pub(super) call_ticks: u64,
+    /// Whether it counts fuel.
+    pub(super) metering: Metering,
+    /// Length of an epoch, in milliseconds.
+    tick_ms: u64,
 }
 
 impl PolicyEngine {
     /// Reserves address space for the instances and starts the ticker, which ends with the engine.
-    pub(super) fn new(config: &PolicyConfig) -> Result<Self, LoadError> {
+    pub(super) fn new(config: &PolicyConfig, metering: Metering) -> Result<Self, LoadError> {
         let failed = |error: wasmtime::Error| LoadError::Engine { reason: format!("{error:#}") };
-        let engine = Engine::new(&engine_config(config)).map_err(failed)?;
+        let engine = Engine::new(&engine_config(config, metering)).map_err(failed)?;
         let mut linker = Linker::new(&engine);
         bindings::add_to_linker(&mut linker).map_err(failed)?;
 
         let tick_ms = (config.call_deadline_ms / 10).clamp(1, 50);
         start_ticker(&engine, Duration::from_millis(tick_ms))
             .map_err(|error| LoadError::Engine { reason: format!("cannot start the ticker: {error}") })?;
-        // The first tick may come at once, so a call of n ticks has n - 1 whole ones at least.
-        let call_ticks = config.call_deadline_ms.div_ceil(tick_ms) + 1;
-        Ok(Self { engine, linker, call_ticks })
+        Ok(Self { engine, linker, metering, tick_ms })
+    }
+
+    /// Epochs in `deadline_ms`. The first tick may come at once, so n ticks have n - 1 whole ones at least.
+    pub(super) fn ticks(&self, deadline_ms: u64) -> u64 {
+        deadline_ms.div_ceil(self.tick_ms) + 1
+    }
+
+    /// Names what compiled code must fit: this version of wasmtime, these settings, this processor.
+    pub(super) fn compatibility(&self) -> String {
+        let mut hasher = std::hash::DefaultHasher::new();
+        self.engine.precompile_compatibility_hash().hash(&mut hasher);
+        format!("{:016x}", hasher.finish())
     }
 }
 
-fn engine_config(config: &PolicyConfig) -> Config {
-    let instances = u32::try_from(config.instances.saturating_add(1).saturating_mul(MODULES_MAX)).unwrap_or(u32::MAX);
+/// Only compiles; the code runs in a [`PolicyEngine`] of the same limits.
+pub(super) fn compiling_engine(config: &PolicyConfig, metering: Metering) -> Result<Engine, LoadError> {
+    // The number of instances is no property of the code.
+    let config = PolicyConfig { instances: 1, granted_calls_max: 1, ..config.clone() };
+    Engine::new(&engine_config(&config, metering)).map_err(|error| LoadError::Engine { reason: format!("{error:#}") })
+}
+
+fn engine_config(config: &PolicyConfig, metering: Metering) -> Config {
+    let each = config.instances.max(config.granted_calls_max).saturating_add(1);
+    let instances = u32::try_from(each.saturating_mul(MODULES_MAX)).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
         .total_core_instances(instances.saturating_mul(CORE_INSTANCES_MAX))
@@ -66,6 +98,7 @@ fn engine_config(config: &PolicyConfig) -> Config {
         // Calls are synchronous: no task object, no fibre.
         .concurrency_support(false)
         .epoch_interruption(true)
+        .consume_fuel(metering == Metering::Fuel)
         // Components carry no names: the cause of a trap says more than its frames, and a panic has logged its message.
         .wasm_backtrace_max_frames(None)
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));

@@ -36,6 +36,9 @@ pub(super) enum Cause {
 }
 
 impl Cause {
+    /// Every cause.
+    pub(super) const ALL: [Self; 5] = [Self::Trap, Self::Deadline, Self::Contract, Self::Instantiate, Self::Busy];
+
     /// The label of the metric.
     pub(super) fn as_str(self) -> &'static str {
         match self {
@@ -90,6 +93,8 @@ pub(super) struct Recipe {
     pub(super) transfer_bytes_max: usize,
     /// Ticks that a call may take; the start of an instance is held to the same.
     pub(super) call_ticks: u64,
+    /// The engine counts fuel.
+    pub(super) metered: bool,
 }
 
 impl Recipe {
@@ -99,7 +104,16 @@ impl Recipe {
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(self.transfer_bytes_max);
         store.set_epoch_deadline(self.call_ticks);
+        self.refuel(&mut store);
         store
+    }
+
+    /// Fuel is counted, never short: it is the deadline that ends a call.
+    fn refuel(&self, store: &mut Store<HostState>) {
+        if self.metered {
+            // Fails only where fuel is not counted.
+            let _ = store.set_fuel(u64::MAX);
+        }
     }
 
     fn instantiate(&self) -> wasmtime::Result<Warm> {
@@ -128,30 +142,46 @@ struct PoolState {
 }
 
 impl Pool {
-    /// Makes all instances now, so that no call pays for it.
-    pub(super) fn fill(recipe: Recipe, instances_max: usize, wait_max: Duration) -> wasmtime::Result<Self> {
-        let idle = (0..instances_max).map(|_| recipe.instantiate()).collect::<wasmtime::Result<Vec<_>>>()?;
+    /// Makes `instances` now, so that no call pays for it, and more when they are needed.
+    pub(super) fn fill(
+        recipe: Recipe,
+        instances: usize,
+        instances_max: usize,
+        wait_max: Duration,
+    ) -> wasmtime::Result<Self> {
+        let idle = (0..instances).map(|_| recipe.instantiate()).collect::<wasmtime::Result<Vec<_>>>()?;
         let state = PoolState { alive: idle.len(), idle };
         Ok(Self { recipe, instances_max, wait_max, state: Mutex::new(state), returned: Condvar::new() })
     }
 
-    /// Runs `call` on an instance. It may take `deadlines` times as long as a call may.
+    /// Runs `call` on an instance. It may take `deadlines` times as long as a call may. Also says how much fuel it used,
+    /// where that is counted.
     pub(super) fn call<R>(
         &self,
         deadlines: u64,
         call: impl FnOnce(&mut Warm) -> wasmtime::Result<R>,
-    ) -> Result<R, CallFailure> {
+    ) -> Result<(R, Option<u64>), CallFailure> {
         let mut warm = self.take()?;
         let mut slot = Slot { pool: self, back: None };
         warm.store.set_epoch_deadline(self.recipe.call_ticks.saturating_mul(deadlines));
+        self.recipe.refuel(&mut warm.store);
         let result = call(&mut warm);
+        let left = if self.recipe.metered { warm.store.get_fuel().ok() } else { None };
+        let fuel = left.map(|left| u64::MAX - left);
         // After any failure the whole store is suspect. After much growth it is given up before it reaches its limit.
         if result.is_ok() && !warm.store.data().memory.is_nearly_full() {
             slot.back = Some(warm);
         } else {
             drop(warm);
         }
-        result.map_err(|error| CallFailure::of_call(&error))
+        result.map(|result| (result, fuel)).map_err(|error| CallFailure::of_call(&error))
+    }
+
+    /// Gives up the idle instances: the next calls begin with fresh ones.
+    pub(super) fn renew(&self) {
+        let mut state = self.lock();
+        state.alive -= state.idle.len();
+        state.idle.clear();
     }
 
     fn take(&self) -> Result<Warm, CallFailure> {
@@ -172,7 +202,10 @@ impl Pool {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let reason = format!("all {} instances are in use: raise policy.instances", self.instances_max);
+                let reason = format!(
+                    "all {} instances are in use: raise policy.instances or policy.granted_calls_max",
+                    self.instances_max
+                );
                 return Err(CallFailure { cause: Cause::Busy, reason });
             }
             state = self.returned.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;

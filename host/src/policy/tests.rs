@@ -2,14 +2,42 @@
 
 #![cfg(test)]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Barrier;
 
+use futures_util::FutureExt as _;
+
+use super::instance::Warm;
 use super::*;
+use crate::config::PolicyConfig;
 use crate::model::{Action, Effect, Id, RateLimit, Verb};
 
 fn fixtures() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/policies")
+}
+
+fn load(config: &PolicyConfig, kinds: &[KindPolicy]) -> Result<Arc<Policies>, LoadError> {
+    Policies::load(config, kinds, PolicySetup::default())
+}
+
+fn check(config: &PolicyConfig, bytes: &[u8]) -> Result<ModuleInfo, LoadError> {
+    super::check(config, Compiler::InProcess, bytes)
+}
+
+/// Pure modules answer at once.
+trait Now {
+    fn decide_now(&self, kind: &str, now_ms: u64, batch: &[Intent]) -> Result<DecidedToggles, PolicyError>;
+    fn plan_now(&self, kind: &str, now_ms: u64, backlog: &Backlog) -> FlushPlan;
+}
+
+impl Now for Arc<Policies> {
+    fn decide_now(&self, kind: &str, now_ms: u64, batch: &[Intent]) -> Result<DecidedToggles, PolicyError> {
+        self.decide_toggles(kind, now_ms, batch).now_or_never().unwrap()
+    }
+
+    fn plan_now(&self, kind: &str, now_ms: u64, backlog: &Backlog) -> FlushPlan {
+        self.plan_flush(kind, now_ms, backlog).now_or_never().unwrap()
+    }
 }
 
 fn kind(name: &str, settings: &[(&str, &str)], on_failure: PolicyFailure) -> KindPolicy {
@@ -19,12 +47,19 @@ fn kind(name: &str, settings: &[(&str, &str)], on_failure: PolicyFailure) -> Kin
 
 /// A deadline that nothing but an endless loop reaches, on a busy machine too.
 fn patient() -> PolicyConfig {
-    PolicyConfig { call_deadline_ms: 2_000, compile_deadline_ms: 60_000, instances: 2, ..PolicyConfig::default() }
+    let registry = std::env::temp_dir().join("weir-tests-without-a-registry");
+    PolicyConfig {
+        registry,
+        call_deadline_ms: 2_000,
+        compile_deadline_ms: 60_000,
+        instances: 2,
+        ..PolicyConfig::default()
+    }
 }
 
 /// The module whose kinds are named by their faults, with the kind `fine`. Keeps its file while it lives.
 struct Misbehaving {
-    policies: Policies,
+    policies: Arc<Policies>,
     _dir: tempfile::TempDir,
 }
 
@@ -36,11 +71,11 @@ fn misbehaving(config: PolicyConfig, on_failure: PolicyFailure) -> Misbehaving {
     let names =
         ["fine", "trap", "loop", "memory", "grows", "short", "wide", "burst", "period", "effect", "huge", "outside"];
     let kinds = names.map(|name| kind(name, &[("limit-burst", "3")], on_failure));
-    Misbehaving { policies: Policies::load(&config, &kinds).unwrap(), _dir: dir }
+    Misbehaving { policies: load(&config, &kinds).unwrap(), _dir: dir }
 }
 
-fn builtin(kinds: &[KindPolicy]) -> Policies {
-    Policies::load(&patient(), kinds).unwrap()
+fn builtin(kinds: &[KindPolicy]) -> Arc<Policies> {
+    load(&patient(), kinds).unwrap()
 }
 
 fn uuid(n: u128) -> Id {
@@ -90,19 +125,19 @@ fn the_component_decides_as_the_native_rules_do() {
         let settings = builtin::settings(&kind.settings);
         for length in [1, 2, 50, 512] {
             let batch = batch(length);
-            let decided = policies.decide_toggles(&kind.kind, 5, &batch).unwrap();
+            let decided = policies.decide_now(&kind.kind, 5, &batch).unwrap();
             assert_eq!(decided.rules, builtin::decide(&settings, &batch), "{}", kind.kind);
-            assert_eq!(decided.digest, policies.builtin_digest);
+            assert_eq!(decided.decider, Decider::One(policies.builtin_digest));
         }
         for (entries, oldest_at_ms) in
             [(0, 0), (1, 10_000), (1, 8_500), (1, 8_000), (99, 9_999), (100, 10_000), (u64::MAX / 60, 0)]
         {
             let backlog = backlog(entries, oldest_at_ms);
-            let planned = policies.plan_flush(&kind.kind, 10_000, &backlog);
+            let planned = policies.plan_now(&kind.kind, 10_000, &backlog);
             assert_eq!(planned, builtin::plan(&settings, 10_000, &backlog), "{} {backlog:?}", kind.kind);
         }
     }
-    assert_eq!(policies.decide_toggles("default", 5, &[]).unwrap().rules, []);
+    assert_eq!(policies.decide_now("default", 5, &[]).unwrap().rules, []);
     let [module] = policies.modules().try_into().unwrap();
     assert_eq!((module.healthy, module.failures, module.last_failure), (true, 0, None));
 }
@@ -169,9 +204,8 @@ fn what_is_no_component_or_too_much_of_one_is_refused() {
 fn a_file_is_refused_before_it_is_read_whole() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("policy.wasm");
-    let load = |path: &Path| {
-        Policies::load(&PolicyConfig { component: Some(path.to_owned()), ..patient() }, &[]).map(drop).unwrap_err()
-    };
+    let load =
+        |path: &Path| load(&PolicyConfig { component: Some(path.to_owned()), ..patient() }, &[]).map(drop).unwrap_err();
     assert_eq!(load(&path).code(), "unreadable");
     let file = std::fs::File::create(&path).unwrap();
     // Sparse: it takes no space, and would take minutes to read.
@@ -199,9 +233,9 @@ fn every_failed_decision_is_counted_named_and_followed_by_a_good_one() {
         ("outside", "contract: ", ""),
     ];
     for (round, (kind, cause, words)) in faults.into_iter().enumerate() {
-        let error = policies.decide_toggles(kind, 1, &batch).unwrap_err();
+        let error = policies.decide_now(kind, 1, &batch).unwrap_err();
         assert!(error.reason.starts_with(cause) && error.reason.contains(words), "{kind}: {error}");
-        assert_eq!(policies.decide_toggles("fine", 1, &batch).unwrap().rules, [keep; 5], "after {kind}");
+        assert_eq!(policies.decide_now("fine", 1, &batch).unwrap().rules, [keep; 5], "after {kind}");
         let [module] = policies.modules().try_into().unwrap();
         assert_eq!((module.healthy, module.failures), (false, round as u64 + 1), "{kind}");
         assert!(module.last_failure.unwrap().starts_with(cause.trim_end_matches(": ")), "{kind}");
@@ -214,14 +248,14 @@ fn the_built_in_rules_stand_in_where_the_kind_says_so() {
     let policies = &misbehaving.policies;
     let batch = batch(9);
     for kind in ["trap", "short", "effect"] {
-        let decided = policies.decide_toggles(kind, 1, &batch).unwrap();
-        assert_eq!(decided.digest, policies.builtin_digest);
+        let decided = policies.decide_now(kind, 1, &batch).unwrap();
+        assert_eq!(decided.decider, Decider::One(policies.builtin_digest));
         assert_eq!(decided.rules[0].limit, Some(RateLimit { burst: 3, period_ms: 10_000 }));
         assert_eq!((decided.rules[0].when_absent, decided.rules[0].when_present), (Effect::Add, Effect::Remove));
         assert_eq!(decided.rules.len(), 9);
     }
-    assert_ne!(policies.decide_toggles("fine", 1, &batch).unwrap().digest, policies.builtin_digest);
-    policies.decide_toggles("trap of a kind that was not loaded", 1, &batch).unwrap_err();
+    assert_ne!(policies.decide_now("fine", 1, &batch).unwrap().decider, Decider::One(policies.builtin_digest));
+    policies.decide_now("trap of a kind that was not loaded", 1, &batch).unwrap_err();
 }
 
 #[test]
@@ -231,21 +265,21 @@ fn a_module_takes_over_what_it_exports_and_no_more() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("policy.wasm");
     std::fs::write(&path, wat::parse_str(without_flush).unwrap()).unwrap();
-    let config = PolicyConfig { component: Some(path.clone()), ..patient() };
-    let policies = Policies::load(&config, &[kind("trap", &[], PolicyFailure::Deny)]).unwrap();
-    policies.decide_toggles("trap", 1, &batch(1)).unwrap_err();
-    assert_eq!(policies.plan_flush("trap", 1_000, &backlog(1, 500)).look_again_ms, 1_500);
+    let config = PolicyConfig { component: Some(path), ..patient() };
+    let policies = load(&config, &[kind("trap", &[], PolicyFailure::Deny)]).unwrap();
+    policies.decide_now("trap", 1, &batch(1)).unwrap_err();
+    assert_eq!(policies.plan_now("trap", 1_000, &backlog(1, 500)).look_again_ms, 1_500);
     let [given, builtin] = policies.modules().try_into().unwrap();
-    assert_eq!((given.source, given.interfaces, given.healthy), (path.display().to_string(), vec!["toggle"], false));
+    assert_eq!((given.name.as_str(), given.interfaces, given.healthy), ("policy", vec!["toggle"], false));
     assert_eq!(given.ignored, ["weir:policy/flush@9.0.0"]);
-    assert_eq!((builtin.source.as_str(), builtin.interfaces, builtin.healthy), ("built-in", vec!["flush"], true));
+    assert_eq!((builtin.name.as_str(), builtin.interfaces, builtin.healthy), ("built-in", vec!["flush"], true));
 }
 
 #[test]
 fn a_plan_is_always_there() {
     let config = PolicyConfig { call_deadline_ms: 1_000, ..patient() };
     let misbehaving = misbehaving(config, PolicyFailure::Deny);
-    let plan = |kind: &str| misbehaving.policies.plan_flush(kind, 1_000, &backlog(1, 500));
+    let plan = |kind: &str| misbehaving.policies.plan_now(kind, 1_000, &backlog(1, 500));
     assert_eq!(plan("fine"), FlushPlan { flush_now: true, changes_max: 1, look_again_ms: 1 });
     for kind in ["trap", "loop", "memory", "burst", "period", "trap of a kind that was not loaded"] {
         assert_eq!(plan(kind), FlushPlan { flush_now: false, changes_max: u32::MAX, look_again_ms: 1_500 }, "{kind}");
@@ -275,15 +309,15 @@ fn an_instance_that_leaks_is_replaced_between_two_calls() {
     let misbehaving = misbehaving(PolicyConfig { instances: 1, ..patient() }, PolicyFailure::Deny);
     // One MiB a call, and 16 are allowed: without a replacement the 16th call traps.
     for _ in 0..50 {
-        misbehaving.policies.decide_toggles("grows", 1, &batch(3)).unwrap();
+        misbehaving.policies.decide_now("grows", 1, &batch(3)).unwrap();
     }
 }
 
 #[test]
 fn what_one_call_hands_back_is_bounded() {
     let roomy = misbehaving(PolicyConfig { transfer_bytes_max: 24 * 5, ..patient() }, PolicyFailure::Deny);
-    roomy.policies.decide_toggles("fine", 1, &batch(5)).unwrap();
-    let error = roomy.policies.decide_toggles("fine", 1, &batch(50)).unwrap_err();
+    roomy.policies.decide_now("fine", 1, &batch(5)).unwrap();
+    let error = roomy.policies.decide_now("fine", 1, &batch(50)).unwrap_err();
     assert!(error.reason.starts_with("contract: ") && error.reason.contains("too much data"), "{error}");
 }
 
@@ -298,9 +332,9 @@ fn more_callers_than_instances_wait_for_each_other() {
                 barrier.wait();
                 for round in 0..50 {
                     if (caller + round) % 10 == 0 {
-                        policies.decide_toggles("trap", 1, &batch(3)).unwrap_err();
+                        policies.decide_now("trap", 1, &batch(3)).unwrap_err();
                     } else {
-                        assert_eq!(policies.decide_toggles("fine", 1, &batch(round)).unwrap().rules.len(), round);
+                        assert_eq!(policies.decide_now("fine", 1, &batch(round)).unwrap().rules.len(), round);
                     }
                 }
             });
@@ -323,15 +357,15 @@ fn a_caller_that_finds_no_instance_is_refused_and_the_module_stays_healthy() {
                 release.wait();
                 Ok(())
             };
-            active.toggle.pool.call(1, hold).unwrap();
+            active.live.toggle.module.pool.call(1, hold).unwrap();
         });
         taken.wait();
-        let error = misbehaving.policies.decide_toggles("fine", 1, &batch(1)).unwrap_err();
+        let error = misbehaving.policies.decide_now("fine", 1, &batch(1)).unwrap_err();
         assert!(error.reason.starts_with("busy: ") && error.reason.contains("policy.instances"), "{error}");
         release.wait();
     });
     assert!(misbehaving.policies.modules()[0].healthy);
-    misbehaving.policies.decide_toggles("fine", 1, &batch(1)).unwrap();
+    misbehaving.policies.decide_now("fine", 1, &batch(1)).unwrap();
 }
 
 #[test]
@@ -339,7 +373,8 @@ fn a_call_that_panics_in_the_host_gives_its_place_back() {
     let misbehaving = misbehaving(PolicyConfig { instances: 1, ..patient() }, PolicyFailure::Deny);
     let active = misbehaving.policies.active();
     let panics = |_: &mut Warm| -> wasmtime::Result<()> { panic!("on purpose") };
-    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| active.toggle.pool.call(1, panics)));
+    let caught =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| active.live.toggle.module.pool.call(1, panics)));
     caught.unwrap_err();
-    misbehaving.policies.decide_toggles("fine", 1, &batch(1)).unwrap();
+    misbehaving.policies.decide_now("fine", 1, &batch(1)).unwrap();
 }

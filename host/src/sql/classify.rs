@@ -78,6 +78,19 @@ pub(super) fn commit_error(error: sqlx::Error) -> SqlError {
     }
 }
 
+/// Whether a read-only transaction was asked to write.
+pub(super) fn wrote_in_read_only(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(database) = error else { return false };
+    if let Some(postgres) = database.try_downcast_ref::<PgDatabaseError>() {
+        postgres.code() == "25006"
+    } else if let Some(mysql) = database.try_downcast_ref::<MySqlDatabaseError>() {
+        mysql.number() == 1792
+    } else {
+        let code: i32 = database.code().and_then(|code| code.parse().ok()).unwrap_or(0);
+        database.try_downcast_ref::<SqliteError>().is_some() && code & 0xff == 8
+    }
+}
+
 fn reason(error: &sqlx::Error) -> String {
     let text = match error {
         sqlx::Error::PoolTimedOut => "no connection in time: the server is away or the pool is exhausted".to_owned(),

@@ -4,6 +4,7 @@
 //! connection: a statement, a wait for a lock, a transaction left idle by an owner that was stopped.
 
 mod catalogue;
+mod granted;
 mod read;
 mod statements;
 mod write;
@@ -23,13 +24,14 @@ use self::write::{PostgresFlight, claim, migrate};
 use super::classify::sql_error;
 use super::facts::{Facts, Forms, Plans, check, forms, refuse, warn};
 use super::flight::{Flight, fly};
-use super::lease::{Lease, leased};
+use super::granted::{Seats, finding};
+use super::lease::{Lease, leased, within};
 use super::rows::{
     check_schema, check_types, explanation, in_order, no_letter, other_partitions, replayed, signed, unsigned,
 };
-use super::{Applied, DeadLetter, Fence, Finding, RowChange, Sql, SqlError, TargetRow};
-use crate::config::{SqlConfig, ToggleTable};
-use crate::model::{Checkpoint, Id, Incarnation, Member, Partition};
+use super::{Applied, DeadLetter, Fence, Finding, RowChange, RowSets, Sql, SqlError, StatementError, TargetRow};
+use crate::config::{SqlConfig, StatementConfig, ToggleTable};
+use crate::model::{Checkpoint, Id, Incarnation, Member, Partition, SqlValue};
 
 /// Targets whose members are loaded by one statement.
 const TARGETS_PER_LOAD: usize = 256;
@@ -48,6 +50,7 @@ struct Plan {
 pub struct PostgresSql {
     pool: PgPool,
     plans: Plans<Plan>,
+    seats: Seats,
     settings: SqlConfig,
     limit: Duration,
 }
@@ -67,7 +70,13 @@ impl PostgresSql {
             })
             .connect_lazy_with(options);
         let limit = Duration::from_millis(settings.statement_timeout_ms.saturating_mul(2));
-        Ok(Self { pool, plans: Plans::new(), settings: settings.clone(), limit })
+        Ok(Self {
+            pool,
+            plans: Plans::new(),
+            seats: Seats::new(settings.connections_max),
+            settings: settings.clone(),
+            limit,
+        })
     }
 
     async fn lease(&self) -> Result<Lease<Postgres>, SqlError> {
@@ -290,6 +299,32 @@ impl Sql for PostgresSql {
             Ok((known, read_size(connection, &plan, target, table.huge_rows_min).await?))
         })?;
         Ok(explanation(at.first().copied().flatten(), target, known.as_ref(), size, table))
+    }
+
+    async fn run_statement(
+        &self,
+        statement: &StatementConfig,
+        parameters: &[Vec<SqlValue>],
+    ) -> Result<RowSets, StatementError> {
+        if parameters.is_empty() {
+            return Ok(RowSets::new());
+        }
+        let work = async {
+            let mut lease = self.lease().await?;
+            let found = granted::run(lease.connection(), statement, parameters).await?;
+            lease.give_back();
+            Ok(found)
+        };
+        self.seats.run(statement, work).await
+    }
+
+    async fn check_statement(&self, statement: &StatementConfig) -> Result<Option<Finding>, SqlError> {
+        let mut lease = self.lease().await?;
+        let prepared = within(self.limit, granted::prepare(lease.connection(), statement)).await;
+        if prepared.is_ok() {
+            lease.give_back();
+        }
+        finding(statement, prepared, granted::problem)
     }
 
     async fn dead_letters(&self, kind: Option<&str>, after: i64, limit: usize) -> Result<Vec<DeadLetter>, SqlError> {

@@ -269,7 +269,7 @@ pub(super) fn time_text(at_ms: u64, iso: bool) -> String {
 }
 
 /// Year, month and day of a day since 1970-01-01 (Howard Hinnant's algorithm for the proleptic Gregorian calendar).
-fn civil(days: i64) -> (i64, i64, i64) {
+pub(super) fn civil(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);

@@ -4,6 +4,7 @@
 //! writer waits for the write lock up to the acquire timeout, and a stopped process keeps it (one host only).
 
 mod catalogue;
+mod granted;
 mod read;
 mod statements;
 mod write;
@@ -25,14 +26,18 @@ use self::write::{SqliteFlight, claim, migrate};
 use super::classify::{Class, judge, sql_error};
 use super::facts::{Forms, Plans, check, forms, refuse, warn};
 use super::flight::{Flight, fly};
-use super::lease::{Lease, leased};
+use super::granted::{Seats, finding};
+use super::lease::{Lease, leased, within};
 use super::rows::{check_schema, check_types, explanation, in_order, no_letter, other_partitions, replayed, unsigned};
-use super::{Applied, DeadLetter, Fence, Finding, RowChange, Sql, SqlError, TargetRow};
-use crate::config::{SqlConfig, ToggleTable};
-use crate::model::{Checkpoint, Id, Incarnation, Member, Partition};
+use super::{Applied, DeadLetter, Fence, Finding, RowChange, RowSets, Sql, SqlError, StatementError, TargetRow};
+use crate::config::{SqlConfig, StatementConfig, ToggleTable};
+use crate::model::{Checkpoint, Id, Incarnation, Member, Partition, SqlValue};
 
 /// Targets whose members are loaded by one statement.
 const TARGETS_PER_LOAD: usize = 256;
+
+/// Rows that the engine may be ahead of their reader.
+const ROWS_BUFFERED: usize = 1_024;
 
 /// What is prepared per kind.
 struct Plan {
@@ -43,6 +48,9 @@ struct Plan {
 /// A SQLite database file.
 pub struct SqliteSql {
     pool: SqlitePool,
+    /// Connections that cannot write, for statements of the operator that may not.
+    readers: SqlitePool,
+    seats: Seats,
     /// SQLite has one write lock; waiting for it here is fair, and does not keep a thread.
     writer: Mutex<()>,
     plans: Plans<Plan>,
@@ -63,20 +71,25 @@ impl SqliteSql {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(acquire_timeout)
-            .row_buffer_size(1_024)
+            .row_buffer_size(ROWS_BUFFERED)
             .disable_statement_logging();
         if let Some(directory) = options.get_filename().parent().filter(|path| !path.as_os_str().is_empty()) {
             std::fs::create_dir_all(directory)
                 .map_err(|error| SqlError::Transient(format!("{}: {error}", directory.display())))?;
         }
-        let pool = SqlitePoolOptions::new()
-            .max_connections(settings.connections_max)
-            .acquire_timeout(acquire_timeout)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .connect_lazy_with(options);
+        let pooled = || {
+            SqlitePoolOptions::new()
+                .max_connections(settings.connections_max)
+                .acquire_timeout(acquire_timeout)
+                .idle_timeout(None)
+                .max_lifetime(None)
+        };
+        let reading = settings.url.parse::<SqliteConnectOptions>().map_err(sql_error)?.read_only(true);
+        let reading = reading.busy_timeout(acquire_timeout).row_buffer_size(ROWS_BUFFERED).disable_statement_logging();
+        let (pool, readers) = (pooled().connect_lazy_with(options), pooled().connect_lazy_with(reading));
         let limit = Duration::from_millis(settings.statement_timeout_ms.saturating_mul(2));
-        Ok(Self { pool, writer: Mutex::new(()), plans: Plans::new(), acquire_timeout, limit })
+        let seats = Seats::new(settings.connections_max);
+        Ok(Self { pool, readers, seats, writer: Mutex::new(()), plans: Plans::new(), acquire_timeout, limit })
     }
 
     async fn lease(&self) -> Result<Lease<Sqlite>, SqlError> {
@@ -298,6 +311,34 @@ impl Sql for SqliteSql {
         Ok(explanation(at.first().copied().flatten(), target, known.as_ref(), size, table))
     }
 
+    async fn run_statement(
+        &self,
+        statement: &StatementConfig,
+        parameters: &[Vec<SqlValue>],
+    ) -> Result<RowSets, StatementError> {
+        if parameters.is_empty() {
+            return Ok(RowSets::new());
+        }
+        let work = async {
+            let _writer = if statement.write { Some(self.writer.lock().await) } else { None };
+            let mut lease =
+                if statement.write { self.lease().await? } else { Lease::take(&self.readers, self.limit).await? };
+            let found = granted::run(lease.connection(), statement, parameters).await?;
+            lease.give_back();
+            Ok(found)
+        };
+        self.seats.run(statement, work).await
+    }
+
+    async fn check_statement(&self, statement: &StatementConfig) -> Result<Option<Finding>, SqlError> {
+        let mut lease = self.lease().await?;
+        let prepared = within(self.limit, granted::prepare(lease.connection(), statement)).await;
+        if prepared.is_ok() {
+            lease.give_back();
+        }
+        finding(statement, prepared, |_| None)
+    }
+
     async fn dead_letters(&self, kind: Option<&str>, after: i64, limit: usize) -> Result<Vec<DeadLetter>, SqlError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = leased!(self.lease().await?, |connection| {
@@ -345,6 +386,7 @@ impl Sql for SqliteSql {
     }
 
     async fn close(&self) {
+        self.readers.close().await;
         self.pool.close().await;
     }
 }

@@ -6,12 +6,13 @@
 //! group. Reads take a snapshot on the blocking pool and never wait for the writer.
 //!
 //! - `layout`: keys and records · `transaction`: the writes of a group · `apply`: toggles · `change`: the rest
-//! - `read`: snapshots · `writer`: group commit
+//! - `guest`: what policy modules keep · `read`: snapshots · `writer`: group commit
 //!
 //! Never merges data of another partition count, never repairs a damaged record.
 
 mod apply;
 mod change;
+mod guest;
 mod layout;
 mod read;
 mod transaction;
@@ -35,11 +36,11 @@ use self::read::Reader;
 use self::transaction::Transaction;
 use self::writer::Job;
 use super::{
-    Durability, Head, Hydrated, Hydration, JournalRead, Members, ReadResult, Store, StoreError, ToggleBatch,
+    Counted, Durability, Head, Hydrated, Hydration, JournalRead, Members, ReadResult, Store, StoreError, ToggleBatch,
     ToggleCommit,
 };
 use crate::config::StoreConfig;
-use crate::model::{Id, Incarnation, Member, Partition, Position};
+use crate::model::{Id, Incarnation, KeyEntry, KeyIncrement, Member, Partition, Position};
 
 /// The data format on disk.
 const FORMAT: &[u8] = b"1";
@@ -311,6 +312,28 @@ impl Store for EmbeddedStore {
             leases.remove(kind);
         }
         Ok(())
+    }
+
+    async fn guest_get(&self, module: &str, now_ms: u64, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let keys: Vec<Vec<u8>> = keys.iter().map(|key| guest::key(module, key)).collect();
+        self.snapshot(move |reader| keys.iter().map(|key| guest::get(&reader.view(), key, now_ms)).collect()).await
+    }
+
+    async fn guest_set(&self, module: &str, now_ms: u64, entries: Vec<KeyEntry>) -> Result<(), StoreError> {
+        self.saw(now_ms);
+        let module = module.to_owned();
+        self.write(move |transaction, _| guest::set(transaction, &module, now_ms, &entries)).await
+    }
+
+    async fn guest_increment(
+        &self,
+        module: &str,
+        now_ms: u64,
+        increments: Vec<KeyIncrement>,
+    ) -> Result<Counted, StoreError> {
+        self.saw(now_ms);
+        let module = module.to_owned();
+        self.write(move |transaction, _| guest::increment(transaction, &module, now_ms, &increments)).await
     }
 
     async fn explain(&self, kind: &str, now_ms: u64, target: &Id, actor: &Id) -> Result<serde_json::Value, StoreError> {

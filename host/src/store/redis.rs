@@ -5,13 +5,14 @@
 //! read at each connection and told by [`Store::durability`].
 //!
 //! - `keys`: names · `scripts`: the Lua files · `link`: the connection · `server`: its settings · `reply`: what comes
-//!   back
+//!   back · `guest`: what policy modules keep
 //!
 //! Scripts take the partitions that they touch as keys and nothing else of the cluster's slots but the outcomes, which
 //! have partitions of their own: a cluster will send one call per slot, and reserve outcomes first.
 //!
 //! Never repeats a call whose outcome is unknown, never lets a server evict.
 
+mod guest;
 mod keys;
 mod link;
 mod reply;
@@ -30,12 +31,12 @@ use self::link::{Link, Nature};
 use self::reply::{Reply, unexpected};
 use super::text::{tagged, untagged};
 use super::{
-    Durability, Head, Hydrated, Hydration, JournalRead, LoadedState, Members, PairLoad, ReadResult, Store, StoreError,
-    TargetLoad, ToggleBatch, ToggleCommit, explain, limit,
+    Counted, Durability, Head, Hydrated, Hydration, JournalRead, LoadedState, Members, PairLoad, ReadResult, Store,
+    StoreError, TargetLoad, ToggleBatch, ToggleCommit, explain, limit,
 };
 use crate::config::StoreConfig;
 use crate::journal::entry::encode_pair;
-use crate::model::{Effect, Id, Incarnation, Member, Partition, Position, partition_of};
+use crate::model::{Effect, Id, Incarnation, KeyEntry, KeyIncrement, Member, Partition, Position, partition_of};
 
 /// Arguments of one call at most, unless one target alone has more: what one call may hold Redis up.
 const CALL_ARGUMENTS_MAX: usize = 20_000;
@@ -425,6 +426,23 @@ impl Store for RedisStore {
             command.arg(owner).arg(0);
         };
         self.link.run(&self.link.scripts.lease, Nature::Writes, &[keys::flusher(kind)], arguments).await.map(|_| ())
+    }
+
+    async fn guest_get(&self, module: &str, _now_ms: u64, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.get_of_guest(module, keys).await
+    }
+
+    async fn guest_set(&self, module: &str, _now_ms: u64, entries: Vec<KeyEntry>) -> Result<(), StoreError> {
+        self.set_of_guest(module, &entries).await
+    }
+
+    async fn guest_increment(
+        &self,
+        module: &str,
+        _now_ms: u64,
+        increments: Vec<KeyIncrement>,
+    ) -> Result<Counted, StoreError> {
+        self.increment_of_guest(module, &increments).await
     }
 
     async fn explain(

@@ -9,7 +9,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Shared, ToggleRequest};
 use crate::error::Refusal;
-use crate::model::{Incarnation, Intent, Partition, RateLimit, Verb, partition_of};
+use crate::model::{Digest, Incarnation, Intent, Partition, RateLimit, Verb, partition_of};
+use crate::policy::{DecidedToggles, Decider};
 use crate::store::{Idempotency, StoreError, ToggleBatch, ToggleOp, ToggleOutcome, ToggleResult};
 use crate::telemetry;
 
@@ -42,12 +43,12 @@ impl Step {
     pub(super) async fn run(self, batch: Vec<ToggleRequest>) -> Vec<Result<Evaluated, Refusal>> {
         let length = batch.len();
         match self.evaluate(batch).await {
-            Ok(evaluated) => evaluated.into_iter().map(Ok).collect(),
+            Ok(evaluated) => evaluated,
             Err(refusal) => vec![Err(refusal); length],
         }
     }
 
-    async fn evaluate(&self, batch: Vec<ToggleRequest>) -> Result<Vec<Evaluated>, Refusal> {
+    async fn evaluate(&self, batch: Vec<ToggleRequest>) -> Result<Vec<Result<Evaluated, Refusal>>, Refusal> {
         let parts = &self.shared.parts;
         let kind = parts.config.kind.as_str();
         let now_ms = parts.clock.now_ms();
@@ -59,14 +60,10 @@ impl Step {
             })
             .unzip();
         // A failed module is logged, counted and reported by the policy room itself.
-        let decided = parts.policies.decide_toggles(kind, now_ms, &intents).map_err(|_| Refusal::PolicyFailed)?;
-        let limits: Vec<Option<RateLimit>> = decided.rules.iter().map(|rule| rule.limit).collect();
-        let partitions: Vec<Partition> =
-            intents.iter().map(|intent| partition_of(&intent.target, parts.store.partitions())).collect();
-        let ops = intents
-            .into_iter()
-            .zip(keys)
-            .zip(decided.rules)
+        let decided = parts.policies.decide_toggles(kind, now_ms, &intents).await;
+        let DecidedToggles { rules, decider } = decided.map_err(|_| Refusal::PolicyFailed)?;
+        let ops = intents.into_iter().zip(keys).zip(rules);
+        let ops: Vec<ToggleOp> = ops
             .map(|((intent, idempotency), rule)| ToggleOp {
                 target: intent.target,
                 actor: intent.actor,
@@ -74,9 +71,50 @@ impl Step {
                 idempotency,
             })
             .collect();
+        match decider {
+            Decider::One(digest) => {
+                let evaluated = self.commit(digest, now_ms, ops).await?;
+                Ok(evaluated.into_iter().map(Ok).collect())
+            }
+            Decider::Each(digests) => Ok(self.commit_each(&digests, now_ms, ops).await),
+        }
+    }
 
+    /// Each journal entry names one module, so each module's operations are a step of their own. The order of operations
+    /// on one target stays: one module decides them all.
+    async fn commit_each(
+        &self,
+        digests: &[Digest],
+        now_ms: u64,
+        ops: Vec<ToggleOp>,
+    ) -> Vec<Result<Evaluated, Refusal>> {
+        let mut by_module: BTreeMap<Digest, (Vec<usize>, Vec<ToggleOp>)> = BTreeMap::new();
+        let mut results: Vec<Option<Result<Evaluated, Refusal>>> = vec![None; ops.len()];
+        for (index, (digest, op)) in digests.iter().zip(ops).enumerate() {
+            let (indexes, of_module) = by_module.entry(*digest).or_default();
+            indexes.push(index);
+            of_module.push(op);
+        }
+        for (digest, (indexes, ops)) in by_module {
+            let evaluated = match self.commit(digest, now_ms, ops).await {
+                Ok(evaluated) => evaluated.into_iter().map(Ok).collect(),
+                Err(refusal) => vec![Err(refusal); indexes.len()],
+            };
+            for (index, result) in indexes.into_iter().zip(evaluated) {
+                results[index] = Some(result);
+            }
+        }
+        results.into_iter().map(|result| result.unwrap_or(Err(Refusal::StoreUnavailable))).collect()
+    }
+
+    /// One store step. Index-aligned with `ops`.
+    async fn commit(&self, digest: Digest, now_ms: u64, ops: Vec<ToggleOp>) -> Result<Vec<Evaluated>, Refusal> {
+        let parts = &self.shared.parts;
+        let limits: Vec<Option<RateLimit>> = ops.iter().map(|op| op.rule.limit).collect();
+        let partitions: Vec<Partition> =
+            ops.iter().map(|op| partition_of(&op.target, parts.store.partitions())).collect();
         let started = Instant::now();
-        let commit = parts.store.toggle(kind, ToggleBatch { digest: decided.digest, now_ms, ops }).await;
+        let commit = parts.store.toggle(&parts.config.kind, ToggleBatch { digest, now_ms, ops }).await;
         self.store_seconds.record(started.elapsed().as_secs_f64());
         let commit = commit.map_err(|error| {
             counter!(telemetry::STORE_FAILURES_TOTAL, "operation" => "toggle", "cause" => error.cause()).increment(1);

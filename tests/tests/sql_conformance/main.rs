@@ -8,6 +8,7 @@ mod dead_letters;
 mod faults;
 mod fixture;
 mod flush;
+mod granted;
 mod ids;
 mod load;
 mod selfcheck;
@@ -55,5 +56,9 @@ conformance! {
     selfcheck: good_tables_pass, a_missing_unique_key_is_mended_by_the_printed_statement,
         missing_tables_are_mended_by_the_printed_statements, unsuitable_columns_are_named,
         text_is_compared_by_bytes, the_server_is_checked;
+    granted: parameters_of_every_type, columns_of_every_type, other_types_are_refused_by_name,
+        each_row_of_parameters_has_its_rows, what_one_call_may_find_is_bounded, a_statement_writes_only_when_it_may,
+        mistakes_are_told_from_outages, a_slow_statement_leaves_the_pool_usable,
+        modules_leave_connections_to_the_host, a_call_sees_one_snapshot;
     faults: a_lock_held_by_another_session_is_transient, rows_locked_by_another_session_are_waited_for;
 }

@@ -12,7 +12,7 @@ use wit_component::ComponentEncoder;
 use super::sources::{self, Guest};
 use super::toolchain::{self, TARGET, Toolchain};
 use crate::config::PolicyConfig;
-use crate::policy::{self, LoadError, SOURCE_SECTION};
+use crate::policy::{self, Compiler, LoadError, SOURCE_SECTION};
 
 /// A guest is small and called often: size first, inlined across crates, no names, no unwinding.
 const PROFILE: [(&str, &str); 6] = [
@@ -76,7 +76,7 @@ pub(super) fn build(dir: &Path, output: Option<&Path>) -> Result<Built, BuildErr
     let core = compile(&cargo, &guest, &toolchain)?;
     eprintln!("Making a component of {} ...", core.display());
     let component = encode(&read(&core)?, &guest)?;
-    let info = policy::check(&PolicyConfig::default(), &component)?;
+    let info = policy::check(&PolicyConfig::default(), Compiler::this_executable(), &component)?;
     let path = output.map_or_else(|| guest.dir.join("policy.wasm"), Path::to_owned);
     std::fs::write(&path, &component)
         .map_err(|error| BuildError::File { path: path.clone(), reason: error.to_string() })?;
@@ -175,7 +175,8 @@ mod tests {
     #[test]
     fn the_default_policy_is_as_new_as_its_sources() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../guest/default");
-        let info = policy::check_file(&PolicyConfig::default(), &dir.join("policy.wasm")).unwrap();
+        let info =
+            policy::check_file(&PolicyConfig::default(), Compiler::InProcess, &dir.join("policy.wasm"), false).unwrap();
         assert_eq!(
             info.source_sha256,
             Some(guest(&dir).unwrap().source_sha256),

@@ -18,20 +18,45 @@ pub(super) const VERSION: &str = "SELECT VERSION()";
 pub(super) fn session(settings: &SqlConfig, maria: bool) -> String {
     let seconds = |ms: u64| ms.div_ceil(1_000).max(1);
     let idle = seconds(settings.idle_transaction_timeout_ms);
+    let statement = statement_limit(settings.statement_timeout_ms, maria);
     let limits = if maria {
-        #[allow(clippy::cast_precision_loss, reason = "a time limit needs no more precision than a float has")]
-        let statement = settings.statement_timeout_ms as f64 / 1_000.0;
-        format!(
-            "max_statement_time = {statement}, idle_transaction_timeout = {idle}, in_predicate_conversion_threshold = 0"
-        )
+        format!("{statement}, idle_transaction_timeout = {idle}, in_predicate_conversion_threshold = 0")
     } else {
-        format!("max_execution_time = {}, wait_timeout = {idle}", settings.statement_timeout_ms)
+        format!("{statement}, wait_timeout = {idle}")
     };
     format!(
         "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED;
          SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'), innodb_lock_wait_timeout = {}, {limits}",
         seconds(settings.idle_transaction_timeout_ms.min(settings.statement_timeout_ms / 2)),
     )
+}
+
+/// The setting that limits a statement's time.
+fn statement_limit(timeout_ms: u64, maria: bool) -> String {
+    if !maria {
+        return format!("max_execution_time = {}", timeout_ms.min(u32::MAX.into()));
+    }
+    #[allow(clippy::cast_precision_loss, reason = "a time limit needs no more precision than a float has")]
+    let seconds = timeout_ms as f64 / 1_000.0;
+    format!("max_statement_time = {seconds}")
+}
+
+/// Begins for a statement of the operator, which has so many milliseconds for each of its runs (MySQL: of those that
+/// read). Reads see one snapshot.
+pub(super) fn granted_begin(write: bool, timeout_ms: u64, maria: bool) -> String {
+    let limit = statement_limit(timeout_ms, maria);
+    if write {
+        return format!("SET SESSION {limit}; {BEGIN}");
+    }
+    format!(
+        "SET SESSION {limit}; SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;
+         START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
+    )
+}
+
+/// Commits, and gives the session its own time limit back.
+pub(super) fn granted_end(settings: &SqlConfig, maria: bool) -> String {
+    format!("{COMMIT}; SET SESSION {}", statement_limit(settings.statement_timeout_ms, maria))
 }
 
 /// One creation of weir's tables at a time: ? seconds.

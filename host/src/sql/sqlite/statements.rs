@@ -29,6 +29,8 @@ pub(super) const META_READ: &str = "SELECT value FROM weir_meta WHERE name = ?1"
 
 /// Begins for writing: takes the one write lock at once.
 pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
+/// Begins for reading: one snapshot from the first read on.
+pub(super) const BEGIN_READ: &str = "BEGIN DEFERRED";
 /// Ends well.
 pub(super) const COMMIT: &str = "COMMIT";
 

@@ -6,6 +6,7 @@ use fjall::{Readable, Slice};
 use uuid::Uuid;
 
 use super::apply::OutcomeRecord;
+use super::guest;
 use super::layout::{
     HeadRecord, Mode, Pair, Space, TargetRecord, View, damaged, expiry_key, failed, journal_key, member_key, number,
     order_key, position_of, target_key,
@@ -353,6 +354,7 @@ fn sweep_one(
                 transaction.delete(Space::Outcomes, rest.to_vec());
             }
         }
+        b'm' => guest::sweep(transaction, rest, at_ms)?,
         _ => {
             let (spaces, snapshot) = transaction.committed();
             for guard in snapshot.prefix(spaces.of(Space::Members), rest) {

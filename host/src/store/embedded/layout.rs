@@ -9,9 +9,11 @@
 //!           generation 'd' actor            → position u64 of the newest change (huge targets only)
 //! journal   kind 0 partition position       → journal entry
 //! outcomes  kind 0 key                      → Outcome
-//! expiry    time u64 · 't' | 'o' | 'g' · key of target | key of outcome | generation → empty
+//! expiry    time u64 · 't' | 'o' | 'g' | 'm' · key of target | key of outcome | generation | key of modules → empty
+//! modules   module 0 key                    → GuestRecord: what policy modules keep
 //! ```
-//! Numbers in keys are big-endian so that they sort; targets and actors are tagged texts; no kind holds a 0 byte.
+//! Numbers in keys are big-endian so that they sort; targets and actors are tagged texts; no kind and no name of a
+//! module holds a 0 byte.
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, Slice, Snapshot};
 use uuid::Uuid;
@@ -29,10 +31,11 @@ pub(super) enum Space {
     Journal,
     Outcomes,
     Expiry,
+    Modules,
 }
 
 /// Names on disk, in the order of [`Space`].
-const NAMES: [&str; 7] = ["system", "heads", "targets", "members", "journal", "outcomes", "expiry"];
+const NAMES: [&str; 8] = ["system", "heads", "targets", "members", "journal", "outcomes", "expiry", "modules"];
 /// How many keyspaces there are.
 pub(super) const SPACES: usize = NAMES.len();
 /// Memory for the fresh writes of one keyspace, in bytes.
@@ -174,7 +177,7 @@ pub(super) fn number(bytes: &[u8]) -> Option<u64> {
 }
 
 /// Takes fixed-size fields from the front of a record.
-struct Fields<'a>(&'a [u8]);
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl Fields<'_> {
     fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
@@ -183,11 +186,11 @@ impl Fields<'_> {
         Some(*field)
     }
 
-    fn u8(&mut self) -> Option<u8> {
+    pub(super) fn u8(&mut self) -> Option<u8> {
         self.take::<1>().map(|[byte]| byte)
     }
 
-    fn u64(&mut self) -> Option<u64> {
+    pub(super) fn u64(&mut self) -> Option<u64> {
         self.take().map(u64::from_le_bytes)
     }
 

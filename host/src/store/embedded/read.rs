@@ -27,7 +27,7 @@ impl<'a> Reader<'a> {
         Self { spaces, snapshot: spaces.snapshot(), partitions }
     }
 
-    fn view(&self) -> (&Spaces, &Snapshot) {
+    pub(super) fn view(&self) -> (&Spaces, &Snapshot) {
         (self.spaces, &self.snapshot)
     }
 

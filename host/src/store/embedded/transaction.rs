@@ -88,6 +88,12 @@ impl<'a> Transaction<'a> {
         self.accepted.iter().all(HashMap::is_empty)
     }
 
+    /// Whether something was kept that callers are promised: all but what policy modules keep, and when that expires.
+    pub(super) fn holds_promises(&self) -> bool {
+        let helps = [Space::Modules as usize, Space::Expiry as usize];
+        self.accepted.iter().enumerate().any(|(space, layer)| !layer.is_empty() && !helps.contains(&space))
+    }
+
     /// One atomic write of all that was kept; with `sync`, returns when it is on the disk.
     pub(super) fn commit(self, sync: bool) -> fjall::Result<()> {
         let mode = if sync { PersistMode::SyncData } else { PersistMode::Buffer };

@@ -1,5 +1,5 @@
-//! The one thread that writes: takes all jobs that wait, runs them on one transaction, commits it with one fdatasync,
-//! then answers them all.
+//! The one thread that writes: takes all jobs that wait, runs them on one transaction, commits it with one fdatasync
+//! (none where only policy modules keep something), then answers them all.
 //!
 //! A failed commit is fatal for the store: what reached the disk is unknown, so nothing more is written until the
 //! directory has been opened anew.
@@ -55,7 +55,8 @@ fn run_group(spaces: &Spaces, limits: &mut Limits, group: impl Iterator<Item = J
         transaction.end_job(keep);
         answers.push(answer);
     }
-    let committed = if transaction.is_empty() { Ok(()) } else { transaction.commit(true) };
+    let sync = transaction.holds_promises();
+    let committed = if transaction.is_empty() { Ok(()) } else { transaction.commit(sync) };
     match committed {
         Ok(()) => {
             answers.into_iter().for_each(|answer| answer(Ok(())));

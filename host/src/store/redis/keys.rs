@@ -12,6 +12,7 @@
 //! weir:{kind:p}:d:<target>       zset    changed pairs by position of the newest change (huge targets)
 //! weir:{kind:p}:l:<n>:<target>:<actor>  string  rate limit: theoretical arrival time in microseconds
 //! weir:{kind:p}:i:<key>          string  outcome of an idempotency key; p is of the key, not of the target
+//! weir-module:{<module>}:<key>   string  what a policy module keeps: `v` and a value, or the digits of a counter
 //! ```
 //! Records of targets are strings, not hashes, so that one MGET and one MSET carry those of a whole batch. The
 //! scripts make the keys after `:x` from it.
@@ -36,4 +37,9 @@ pub(super) fn flusher(kind: &str) -> String {
 pub(super) fn outcome(kind: &str, key: &[u8; 16], partitions: Partition) -> String {
     let number = u128::from_be_bytes(*key);
     format!("weir:{{{kind}:{}}}:i:{number:032x}", number % u128::from(partitions.max(1)))
+}
+
+/// A key of a policy module's own. Whatever `key` is: no name of a module holds a brace or a colon.
+pub(super) fn guest(module: &str, key: &str) -> String {
+    format!("weir-module:{{{module}}}:{key}")
 }

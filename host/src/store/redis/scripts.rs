@@ -15,6 +15,9 @@ pub(super) struct Scripts {
     pub(super) wipe: Script,
     pub(super) lease: Script,
     pub(super) explain: Script,
+    pub(super) guest_get: Script,
+    pub(super) guest_set: Script,
+    pub(super) guest_increment: Script,
 }
 
 /// Refused when memory is full.
@@ -42,11 +45,14 @@ impl Scripts {
             wipe: script(ALLOW_OOM, &[include_str!("wipe.lua")]),
             lease: script(ALLOW_OOM, &[include_str!("lease.lua")]),
             explain: script(READS, &[include_str!("explain.lua")]),
+            guest_get: script(READS, &[include_str!("guest_get.lua")]),
+            guest_set: script(GROWS, &[include_str!("guest_set.lua")]),
+            guest_increment: script(GROWS, &[include_str!("guest_increment.lua")]),
         }
     }
 
     /// All of them, to be loaded at each connection.
-    pub(super) fn all(&self) -> [&Script; 11] {
+    pub(super) fn all(&self) -> [&Script; 14] {
         [
             &self.toggle,
             &self.read,
@@ -59,6 +65,9 @@ impl Scripts {
             &self.wipe,
             &self.lease,
             &self.explain,
+            &self.guest_get,
+            &self.guest_set,
+            &self.guest_increment,
         ]
     }
 }

@@ -1,0 +1,176 @@
+//! The gate that every component passes: size and shape, compiled in bounded time, imports and exports, test vectors.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::runtime::Handle;
+use weir_policy_vectors::Vectors;
+
+use super::registry::Registry;
+use crate::config::PolicyConfig;
+use crate::model::Digest;
+use crate::policy::bindings::Settings;
+use crate::policy::compiler::Compiler;
+use crate::policy::engine::{Metering, PolicyEngine};
+use crate::policy::grants::Capabilities;
+use crate::policy::imports::{Grant, Imports};
+use crate::policy::module::{Compiled, Label, Module, digest_of};
+use crate::policy::outline;
+use crate::policy::refusal::LoadError;
+use crate::policy::trial::vectors;
+
+/// Times of the steps, in milliseconds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(in crate::policy) struct Times {
+    steps: Vec<(&'static str, f64)>,
+}
+
+impl Times {
+    /// Runs a step and notes its time.
+    pub(in crate::policy) fn step<T>(&mut self, name: &'static str, step: impl FnOnce() -> T) -> T {
+        let started = Instant::now();
+        let done = step();
+        self.steps.push((name, started.elapsed().as_secs_f64() * 1_000.0));
+        done
+    }
+
+    /// Of the step of this name; 0 where there was none.
+    pub(in crate::policy) fn of(&self, name: &str) -> f64 {
+        self.steps.iter().filter(|(step, _)| *step == name).map(|(_, time)| time).sum()
+    }
+
+    /// By step, and all together.
+    pub(in crate::policy) fn report(&self) -> serde_json::Value {
+        let round = |time: f64| (time * 1_000.0).round() / 1_000.0;
+        let mut report: serde_json::Map<String, serde_json::Value> =
+            self.steps.iter().map(|(step, _)| ((*step).to_owned(), round(self.of(step)).into())).collect();
+        report.insert("total".into(), round(self.steps.iter().map(|(_, time)| time).sum()).into());
+        report.into()
+    }
+}
+
+/// Makes modules of components.
+pub(in crate::policy) struct Loader {
+    pub(in crate::policy) engine: PolicyEngine,
+    pub(in crate::policy) config: PolicyConfig,
+    pub(in crate::policy) settings: Settings,
+    compiler: Compiler,
+    host: Option<(Capabilities, Handle)>,
+    compatibility: String,
+}
+
+impl Loader {
+    pub(in crate::policy) fn new(
+        config: &PolicyConfig,
+        settings: Settings,
+        compiler: Compiler,
+        host: Option<(Capabilities, Handle)>,
+        metering: Metering,
+    ) -> Result<Self, LoadError> {
+        let engine = PolicyEngine::new(config, metering)?;
+        let compatibility = engine.compatibility();
+        Ok(Self { engine, config: config.clone(), settings, compiler, host, compatibility })
+    }
+
+    /// Checks size and shape, and compiles; where `registry` has compiled code of it, takes that.
+    pub(in crate::policy) fn compile(
+        &self,
+        bytes: &[u8],
+        registry: Option<&Registry>,
+        times: &mut Times,
+    ) -> Result<Arc<Compiled>, LoadError> {
+        let (digest, outline) = times
+            .step("validate", || Ok::<_, LoadError>((digest_of(bytes), outline::inspect(&self.config, bytes)?)))?;
+        let name = digest.to_string();
+        let cached = registry.and_then(|registry| registry.code(&self.compatibility, &name));
+        let make = |code: &[u8], outline| Compiled::new(&self.engine, code, outline, digest, bytes.len()).map(Arc::new);
+        if let Some(code) = cached {
+            return times.step("load", || make(&code, outline));
+        }
+        let code = times.step("compile", || self.compiler.compile(&self.engine, &self.config, bytes))?;
+        let compiled = times.step("load", || make(&code, outline))?;
+        if let Some(registry) = registry {
+            times.step("cache", || registry.keep_code(&self.compatibility, &name, &code));
+        }
+        Ok(compiled)
+    }
+
+    /// Refuses a module that imports what is not granted to it.
+    pub(in crate::policy) fn check_grant(&self, compiled: &Compiled, name: &str) -> Result<(), LoadError> {
+        let grant = Grant::of(&self.config, name, &compiled.digest.to_string());
+        match compiled.not_granted(&grant) {
+            Some(import) => Err(LoadError::NotGranted { import: import.to_owned(), module: name.to_owned() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs test vectors on it: how many it passed.
+    pub(in crate::policy) fn check_vectors(
+        &self,
+        compiled: &Arc<Compiled>,
+        files: &[&Vectors],
+        times: &mut Times,
+    ) -> Result<usize, LoadError> {
+        times.step("vectors", || {
+            let mut reports = Vec::new();
+            for vectors in files {
+                reports.extend(vectors::run(&self.engine, &self.config, compiled, vectors)?);
+            }
+            vectors::verdict(&reports)?;
+            Ok(reports.len())
+        })
+    }
+
+    /// Starts it with warm instances. `write` is false for a shadow, which changes nothing.
+    pub(in crate::policy) fn start(
+        &self,
+        compiled: &Arc<Compiled>,
+        label: Label,
+        write: bool,
+        times: &mut Times,
+    ) -> Result<Arc<Module>, LoadError> {
+        self.check_grant(compiled, &label.name)?;
+        let grant = Grant::of(&self.config, &label.name, &compiled.digest.to_string());
+        let imports = Imports::of_host(&self.settings, &label.name, grant, self.host.as_ref(), write);
+        let start = || Module::start(&self.engine, &self.config, compiled, label, imports, self.config.instances);
+        times.step("start", start).map(Arc::new)
+    }
+
+    /// Loads an uploaded module that was found good before. Its vectors are run again: this may be another weir.
+    pub(in crate::policy) fn load(
+        &self,
+        registry: &Registry,
+        digest: &str,
+        write: bool,
+        times: &mut Times,
+    ) -> Result<Arc<Module>, LoadError> {
+        let damaged = |reason: String| LoadError::Unreadable { path: registry.dir().to_owned(), reason };
+        let known = registry.get(digest).ok_or_else(|| damaged(format!("there is no module {digest}")))?;
+        let label = Label { name: known.name.clone(), version: known.version.clone() };
+        let bytes = times.step("read", || registry.bytes(digest)).map_err(damaged)?;
+        let compiled = self.compile(&bytes, Some(registry), times)?;
+        let uploaded = registry.cases_of(digest).map_err(damaged)?;
+        let uploaded = uploaded.as_deref().map(outline::parse_vectors).transpose()?;
+        let files: Vec<&Vectors> = compiled.vectors().into_iter().chain(&uploaded).collect();
+        self.check_vectors(&compiled, &files, times)?;
+        self.start(&compiled, label, write, times)
+    }
+}
+
+/// Settings of the kinds, as modules see them.
+pub(in crate::policy) fn settings<'a>(kinds: impl Iterator<Item = &'a super::super::KindPolicy>) -> Settings {
+    Arc::new(kinds.map(|kind| (kind.kind.clone(), kind.settings.clone())).collect::<HashMap<_, _>>())
+}
+
+/// A digest from its hexadecimal text.
+pub(in crate::policy) fn parse_digest(text: &str) -> Option<Digest> {
+    let mut digest = Digest::default();
+    if text.len() != digest.0.len() * 2 {
+        return None;
+    }
+    for (byte, pair) in digest.0.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(digest)
+}

@@ -1,0 +1,364 @@
+//! What was uploaded, on disk: modules by digest, the active set, compiled code, the audit log.
+//!
+//! ```text
+//! modules/DIGEST.wasm         the component
+//! modules/DIGEST.json         what is known of it
+//! modules/DIGEST.cases.json   test vectors that were uploaded with it
+//! active.json                 which module serves which interface, before the last activation, and what is tried
+//! compiled/ENGINE/DIGEST      compiled code behind its SHA-256: made here, never accepted from outside
+//! audit.ndjson                who did what (audit.1.ndjson: the older half)
+//! ```
+//!
+//! A file appears whole or not at all: written beside, synced, renamed. The active set is written after the modules that
+//! it names and before it is in force, so after a crash it is the old one or the new one.
+
+use std::collections::BTreeMap;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::set::SavedSet;
+
+/// Size at which the audit log begins a new file; the one before the last is dropped.
+const AUDIT_BYTES_MAX: u64 = 4 << 20;
+/// Only this user.
+const DIRECTORY_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+/// Written by others than the owner.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+/// Length of a SHA-256.
+const HASH_BYTES: usize = 32;
+
+/// What is known of an uploaded module.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(in crate::policy) struct Record {
+    /// SHA-256, in hexadecimal.
+    pub(in crate::policy) digest: String,
+    pub(in crate::policy) name: String,
+    pub(in crate::policy) version: Option<String>,
+    pub(in crate::policy) uploaded_at_ms: u64,
+    pub(in crate::policy) by: String,
+    pub(in crate::policy) bytes: usize,
+    pub(in crate::policy) functions: u64,
+    pub(in crate::policy) exports: Vec<String>,
+    pub(in crate::policy) imports: Vec<String>,
+    pub(in crate::policy) checks: Checks,
+}
+
+/// What the gate has found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(in crate::policy) struct Checks {
+    /// Test vectors that it has passed.
+    pub(in crate::policy) vectors: usize,
+    /// Time to compile it, in milliseconds.
+    pub(in crate::policy) compile_ms: f64,
+}
+
+/// A line of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::policy) struct AuditLine {
+    pub(in crate::policy) at_ms: u64,
+    pub(in crate::policy) by: String,
+    pub(in crate::policy) what: String,
+    pub(in crate::policy) module: Option<String>,
+    pub(in crate::policy) outcome: String,
+}
+
+/// The directory. Nothing is created before something is uploaded.
+pub(in crate::policy) struct Registry {
+    dir: PathBuf,
+    records: BTreeMap<String, Record>,
+}
+
+impl Registry {
+    /// Reads what is there. Traces of an upload that a crash cut short are removed.
+    pub(in crate::policy) fn open(dir: &Path) -> Result<Self, String> {
+        let mut registry = Self { dir: dir.to_owned(), records: BTreeMap::new() };
+        let entries = match std::fs::read_dir(registry.modules()) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(registry),
+            Err(error) => return Err(format!("{}: {error}", registry.modules().display())),
+        };
+        for entry in entries {
+            let path = entry.map_err(|error| error.to_string())?.path();
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            if name.ends_with(TEMPORARY) {
+                // Another host may be removing it too.
+                let _ = std::fs::remove_file(&path);
+            } else if name.ends_with(".json") && !name.ends_with(".cases.json") {
+                let record = read_json::<Record>(&path)?;
+                if registry.wasm(&record.digest).exists() {
+                    registry.records.insert(record.digest.clone(), record);
+                }
+            }
+        }
+        Ok(registry)
+    }
+
+    /// Its directory.
+    pub(in crate::policy) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// All modules, by digest.
+    pub(in crate::policy) fn records(&self) -> impl Iterator<Item = &Record> {
+        self.records.values()
+    }
+
+    /// The module of this digest.
+    pub(in crate::policy) fn get(&self, digest: &str) -> Option<&Record> {
+        self.records.get(digest)
+    }
+
+    /// Keeps a module.
+    pub(in crate::policy) fn add(&mut self, record: Record, bytes: &[u8], cases: Option<&str>) -> Result<(), String> {
+        create_dir(&self.modules())?;
+        write(&self.wasm(&record.digest), bytes)?;
+        if let Some(cases) = cases {
+            write(&self.cases(&record.digest), cases.as_bytes())?;
+        }
+        // Last: without it the others are nothing.
+        let text = serde_json::to_vec_pretty(&record).map_err(|error| error.to_string())?;
+        write(&self.modules().join(format!("{}.json", record.digest)), &text)?;
+        self.records.insert(record.digest.clone(), record);
+        Ok(())
+    }
+
+    /// The component, if it is still what its digest says.
+    pub(in crate::policy) fn bytes(&self, digest: &str) -> Result<Vec<u8>, String> {
+        let path = self.wasm(digest);
+        let bytes = std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let found = crate::policy::module::digest_of(&bytes).to_string();
+        if found != digest {
+            return Err(format!("{} is damaged: its digest is {found}; upload it again", path.display()));
+        }
+        Ok(bytes)
+    }
+
+    /// The test vectors that were uploaded with it.
+    pub(in crate::policy) fn cases_of(&self, digest: &str) -> Result<Option<String>, String> {
+        let path = self.cases(digest);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(format!("{}: {error}", path.display())),
+        }
+    }
+
+    /// Removes a module and its compiled code.
+    pub(in crate::policy) fn remove(&mut self, digest: &str) -> Result<(), String> {
+        self.records.remove(digest);
+        let mut paths = vec![self.modules().join(format!("{digest}.json")), self.wasm(digest), self.cases(digest)];
+        if let Ok(engines) = std::fs::read_dir(self.compiled()) {
+            paths.extend(engines.flatten().map(|engine| engine.path().join(digest)));
+        }
+        for path in paths {
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(format!("{}: {error}", path.display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The set that was active last.
+    pub(in crate::policy) fn saved(&self) -> Result<SavedSet, String> {
+        let path = self.dir.join("active.json");
+        if path.exists() { read_json(&path) } else { Ok(SavedSet::default()) }
+    }
+
+    /// Writes down the active set.
+    pub(in crate::policy) fn save(&self, set: &SavedSet) -> Result<(), String> {
+        create_dir(&self.dir)?;
+        let text = serde_json::to_vec_pretty(set).map_err(|error| error.to_string())?;
+        write(&self.dir.join("active.json"), &text)
+    }
+
+    /// Compiled code that this user's process left here and nobody else could have changed.
+    pub(in crate::policy) fn code(&self, engine: &str, digest: &str) -> Option<Vec<u8>> {
+        let mut file = File::open(self.compiled().join(engine).join(digest)).ok()?;
+        let found = file.metadata().ok()?;
+        if found.uid() != rustix::process::geteuid().as_raw() || found.mode() & WRITABLE_BY_OTHERS != 0 {
+            return None;
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(found.len()).ok()?);
+        file.read_to_end(&mut bytes).ok()?;
+        let (hash, code) = bytes.split_at_checked(HASH_BYTES)?;
+        (Sha256::digest(code).as_slice() == hash).then(|| code.to_vec())
+    }
+
+    /// Keeps compiled code, and drops what another engine has left. It is only a cache: what fails is done again later.
+    pub(in crate::policy) fn keep_code(&self, engine: &str, digest: &str, code: &[u8]) {
+        let dir = self.compiled().join(engine);
+        for other in std::fs::read_dir(self.compiled()).into_iter().flatten().flatten() {
+            if other.path() != dir {
+                let _ = std::fs::remove_dir_all(other.path());
+            }
+        }
+        let hashed = [Sha256::digest(code).as_slice(), code].concat();
+        if let Err(error) = create_dir(&dir).and_then(|()| write(&dir.join(digest), &hashed)) {
+            tracing::warn!(%error, "compiled code is not kept");
+        }
+    }
+
+    /// Writes down who did what.
+    pub(in crate::policy) fn audit(&self, line: &AuditLine) {
+        let written = || -> std::io::Result<()> {
+            create_dir(&self.dir).map_err(std::io::Error::other)?;
+            let path = self.dir.join("audit.ndjson");
+            if path.metadata().is_ok_and(|found| found.len() >= AUDIT_BYTES_MAX) {
+                std::fs::rename(&path, self.dir.join("audit.1.ndjson"))?;
+            }
+            let mut file = OpenOptions::new().create(true).append(true).mode(FILE_MODE).open(&path)?;
+            let mut text = serde_json::to_vec(line)?;
+            text.push(b'\n');
+            file.write_all(&text)?;
+            file.sync_data()
+        };
+        if let Err(error) = written() {
+            tracing::error!(%error, "the audit log cannot be written");
+        }
+    }
+
+    /// The last `limit` lines of the audit log, newest first.
+    pub(in crate::policy) fn audit_lines(&self, limit: usize) -> Vec<AuditLine> {
+        let read = |name: &str| std::fs::read_to_string(self.dir.join(name)).unwrap_or_default();
+        let texts = [read("audit.ndjson"), read("audit.1.ndjson")];
+        let lines = texts.iter().flat_map(|text| text.lines().rev());
+        lines.filter_map(|line| serde_json::from_str(line).ok()).take(limit).collect()
+    }
+
+    fn modules(&self) -> PathBuf {
+        self.dir.join("modules")
+    }
+
+    fn compiled(&self) -> PathBuf {
+        self.dir.join("compiled")
+    }
+
+    fn wasm(&self, digest: &str) -> PathBuf {
+        self.modules().join(format!("{digest}.wasm"))
+    }
+
+    fn cases(&self, digest: &str) -> PathBuf {
+        self.modules().join(format!("{digest}.cases.json"))
+    }
+}
+
+/// End of the names of files that are not whole yet.
+const TEMPORARY: &str = ".part";
+
+fn create_dir(dir: &Path) -> Result<(), String> {
+    let mut builder = DirBuilder::new();
+    let created = builder.recursive(true).mode(DIRECTORY_MODE).create(dir);
+    created.map_err(|error| format!("{}: {error}", dir.display()))
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    serde_json::from_str(&text).map_err(|error| format!("{} is damaged: {error}", path.display()))
+}
+
+/// Writes a file whole or not at all, and durably.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
+    let written = || -> std::io::Result<()> {
+        let dir = path.parent().unwrap_or(Path::new("."));
+        let temporary = dir.join(format!(".{}{TEMPORARY}", uuid::Uuid::new_v4().simple()));
+        let mut file = OpenOptions::new().create_new(true).write(true).mode(FILE_MODE).open(&temporary)?;
+        let done =
+            file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| std::fs::rename(&temporary, path));
+        if done.is_err() {
+            let _ = std::fs::remove_file(&temporary);
+        }
+        done?;
+        File::open(dir)?.sync_all()
+    };
+    written().map_err(|error| format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(bytes: &[u8], name: &str) -> Record {
+        Record {
+            digest: crate::policy::module::digest_of(bytes).to_string(),
+            name: name.into(),
+            version: None,
+            uploaded_at_ms: 5,
+            by: "me".into(),
+            bytes: bytes.len(),
+            functions: 1,
+            exports: vec!["toggle".into()],
+            imports: Vec::new(),
+            checks: Checks { vectors: 0, compile_ms: 1.0 },
+        }
+    }
+
+    #[test]
+    fn what_was_added_is_there_when_it_is_opened_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("registry");
+        let mut registry = Registry::open(&path).unwrap();
+        assert!(!path.exists(), "nothing is created before it is needed");
+        let known = record(b"module", "one");
+        registry.add(known.clone(), b"module", Some("{}")).unwrap();
+        let mut registry = Registry::open(&path).unwrap();
+        assert_eq!(registry.records().collect::<Vec<_>>(), [&known]);
+        assert_eq!(registry.bytes(&known.digest).unwrap(), b"module");
+        assert_eq!(registry.cases_of(&known.digest).unwrap().as_deref(), Some("{}"));
+        std::fs::write(registry.wasm(&known.digest), b"other").unwrap();
+        assert!(registry.bytes(&known.digest).unwrap_err().contains("damaged"));
+        registry.remove(&known.digest).unwrap();
+        assert_eq!(Registry::open(&path).unwrap().records().count(), 0);
+        assert_eq!(std::fs::read_dir(path.join("modules")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_upload_that_was_cut_short_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut registry = Registry::open(dir.path()).unwrap();
+        let known = record(b"module", "one");
+        registry.add(known.clone(), b"module", None).unwrap();
+        std::fs::remove_file(registry.modules().join(format!("{}.json", known.digest))).unwrap();
+        std::fs::write(registry.modules().join(format!(".1{TEMPORARY}")), b"half").unwrap();
+        let registry = Registry::open(dir.path()).unwrap();
+        assert_eq!(registry.records().count(), 0);
+        assert!(!registry.modules().join(format!(".1{TEMPORARY}")).exists());
+    }
+
+    #[test]
+    fn code_that_others_could_have_changed_is_not_used() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::open(dir.path()).unwrap();
+        registry.keep_code("e1", "d", b"code");
+        assert_eq!(registry.code("e1", "d").as_deref(), Some(&b"code"[..]));
+        let path = registry.compiled().join("e1/d");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o620)).unwrap();
+        assert_eq!(registry.code("e1", "d"), None);
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[HASH_BYTES] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(registry.code("e1", "d"), None);
+        registry.keep_code("e2", "d", b"code");
+        assert!(!registry.compiled().join("e1").exists());
+    }
+
+    #[test]
+    fn the_audit_log_is_read_newest_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::open(dir.path()).unwrap();
+        let line =
+            |at_ms| AuditLine { at_ms, by: "me".into(), what: "activate".into(), module: None, outcome: "done".into() };
+        (1..=3).for_each(|at_ms| registry.audit(&line(at_ms)));
+        assert_eq!(registry.audit_lines(2), [line(3), line(2)]);
+    }
+}

@@ -1,0 +1,163 @@
+//! Which module serves which interface: in force, before that, and as it is written down.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::Digest;
+use crate::policy::interface::Interface;
+use crate::policy::module::Module;
+use crate::policy::trial::Trial;
+use crate::policy::trial::judge::Judge;
+
+/// A module that serves an interface.
+#[derive(Clone)]
+pub(in crate::policy) struct Serving {
+    pub(in crate::policy) module: Arc<Module>,
+    /// Since when, in Unix milliseconds; 0 for what was not activated.
+    pub(in crate::policy) since_ms: u64,
+    /// Who activated it.
+    pub(in crate::policy) by: Option<String>,
+}
+
+impl Serving {
+    /// A module that serves where no other was activated.
+    pub(in crate::policy) fn base(module: &Arc<Module>) -> Self {
+        Self { module: Arc::clone(module), since_ms: 0, by: None }
+    }
+}
+
+/// One module for each interface.
+#[derive(Clone)]
+pub(in crate::policy) struct LiveSet {
+    pub(in crate::policy) toggle: Serving,
+    pub(in crate::policy) flush: Serving,
+}
+
+impl LiveSet {
+    pub(in crate::policy) fn get(&self, interface: Interface) -> &Serving {
+        match interface {
+            Interface::Toggle => &self.toggle,
+            Interface::Flush => &self.flush,
+        }
+    }
+
+    pub(in crate::policy) fn set(&mut self, interface: Interface, serving: Serving) {
+        match interface {
+            Interface::Toggle => self.toggle = serving,
+            Interface::Flush => self.flush = serving,
+        }
+    }
+
+    /// Whether `digest` serves something.
+    pub(in crate::policy) fn has(&self, digest: &Digest) -> bool {
+        self.module(digest).is_some()
+    }
+
+    /// The module of this digest.
+    pub(in crate::policy) fn module(&self, digest: &Digest) -> Option<&Arc<Module>> {
+        let serving = Interface::ALL.into_iter().map(|interface| self.get(interface));
+        serving.map(|serving| &serving.module).find(|module| module.digest == *digest)
+    }
+
+    /// What is written down: all but what was not activated.
+    pub(in crate::policy) fn saved(&self) -> BTreeMap<String, SavedServing> {
+        let saved = |interface: Interface| {
+            let serving = self.get(interface);
+            let digest = serving.module.digest.to_string();
+            let by = serving.by.clone()?;
+            Some((interface.name().to_owned(), SavedServing { digest, since_ms: serving.since_ms, by }))
+        };
+        Interface::ALL.into_iter().filter_map(saved).collect()
+    }
+}
+
+/// A set that was activated a short time ago: its failures roll it back.
+pub(in crate::policy) struct Probation {
+    pub(in crate::policy) judge: Judge,
+    /// The module that is new.
+    pub(in crate::policy) digest: Digest,
+    pub(in crate::policy) until: Instant,
+    /// The same in Unix milliseconds, for people.
+    pub(in crate::policy) until_ms: u64,
+}
+
+impl Probation {
+    /// Whether the module of this digest is on probation now.
+    pub(in crate::policy) fn covers(&self, digest: &Digest) -> bool {
+        self.digest == *digest && Instant::now() < self.until
+    }
+}
+
+/// Everything that is in force. Replaced as a whole; a batch keeps the one that it began with.
+#[derive(Clone)]
+pub(in crate::policy) struct Active {
+    pub(in crate::policy) live: LiveSet,
+    /// Before the last activation, kept warm.
+    pub(in crate::policy) previous: Option<LiveSet>,
+    pub(in crate::policy) probation: Option<Arc<Probation>>,
+    pub(in crate::policy) canary: Option<Arc<Trial>>,
+    pub(in crate::policy) shadow: Option<Arc<Trial>>,
+}
+
+impl Active {
+    /// What is written down of it.
+    pub(in crate::policy) fn saved(&self) -> SavedSet {
+        let trial = |trial: &Option<Arc<Trial>>| {
+            trial.as_ref().map(|trial| SavedTrial {
+                digest: trial.module.digest.to_string(),
+                share: trial.share,
+                since_ms: trial.since_ms,
+                by: trial.by.clone(),
+            })
+        };
+        SavedSet {
+            serving: self.live.saved(),
+            previous: self.previous.as_ref().map(LiveSet::saved),
+            canary: trial(&self.canary),
+            shadow: trial(&self.shadow),
+        }
+    }
+}
+
+/// The active set as it is written down.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::policy) struct SavedSet {
+    /// By interface; what is missing is served by the configured or the built-in module.
+    pub(in crate::policy) serving: BTreeMap<String, SavedServing>,
+    /// Before the last activation.
+    pub(in crate::policy) previous: Option<BTreeMap<String, SavedServing>>,
+    pub(in crate::policy) canary: Option<SavedTrial>,
+    pub(in crate::policy) shadow: Option<SavedTrial>,
+}
+
+impl SavedSet {
+    /// Every module that it needs.
+    pub(in crate::policy) fn needs(&self, digest: &str) -> bool {
+        let serving = self.serving.values().chain(self.previous.iter().flat_map(BTreeMap::values));
+        let tried = self.canary.iter().chain(&self.shadow);
+        serving.map(|serving| &serving.digest).chain(tried.map(|trial| &trial.digest)).any(|known| known == digest)
+    }
+}
+
+/// A module that serves, as it is written down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::policy) struct SavedServing {
+    pub(in crate::policy) digest: String,
+    pub(in crate::policy) since_ms: u64,
+    pub(in crate::policy) by: String,
+}
+
+/// A module that is tried, as it is written down.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::policy) struct SavedTrial {
+    pub(in crate::policy) digest: String,
+    pub(in crate::policy) share: f64,
+    pub(in crate::policy) since_ms: u64,
+    pub(in crate::policy) by: String,
+}

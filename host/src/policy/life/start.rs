@@ -1,0 +1,253 @@
+//! From the configuration, the registry and the built-in component to the rules in force.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, RwLock, Weak};
+
+use tokio::runtime::Handle;
+use weir_policy_vectors::Decision;
+
+use super::control::{BUILT_IN, Control};
+use super::loader::{Loader, Times, settings};
+use super::registry::Registry;
+use super::set::{Active, LiveSet, SavedServing, SavedTrial, Serving};
+use crate::config::PolicyConfig;
+use crate::policy::builtin;
+use crate::policy::call::Role;
+use crate::policy::compiler::Compiler;
+use crate::policy::engine::Metering;
+use crate::policy::grants::Capabilities;
+use crate::policy::interface::Interface;
+use crate::policy::module::{Label, Module, digest_of};
+use crate::policy::outline;
+use crate::policy::refusal::LoadError;
+use crate::policy::trial::Trial;
+use crate::policy::trial::decisions::DecisionLog;
+use crate::policy::trial::judge::Judge;
+use crate::policy::trial::observer::{self, Job, Jobs};
+use crate::policy::{KindPolicy, KindRules, Policies};
+
+/// What a host gives to its rules.
+#[derive(Clone)]
+pub struct PolicySetup {
+    /// Where components are compiled.
+    pub compiler: Compiler,
+    /// What stands behind the granted imports; without, they are unavailable.
+    pub capabilities: Option<(Capabilities, Handle)>,
+}
+
+impl Default for PolicySetup {
+    fn default() -> Self {
+        Self { compiler: Compiler::InProcess, capabilities: None }
+    }
+}
+
+impl Policies {
+    /// Loads what was active last; where nothing was, the component that `config` names, and the built-in one for
+    /// interfaces that it does not export. Takes as long as compiling does, on a thread that may wait.
+    ///
+    /// # Errors
+    /// A component that is refused, also one that was active; a registry that cannot be read.
+    pub fn load(config: &PolicyConfig, kinds: &[KindPolicy], setup: PolicySetup) -> Result<Arc<Self>, LoadError> {
+        let PolicySetup { compiler, capabilities } = setup;
+        let settings = settings(kinds.iter());
+        let loader = Loader::new(config, settings, compiler.clone(), capabilities.clone(), Metering::None)?;
+        let registry = Registry::open(&config.registry).map_err(|reason| LoadError::Registry { reason })?;
+        let base = base(&loader)?;
+        let active = Restore { loader: &loader, registry: &registry, base: &base, loaded: HashMap::new() }.active()?;
+        let (observer, jobs) = observer::queue();
+        let native =
+            |kind: &KindPolicy| KindRules { settings: builtin::settings(&kind.settings), on_failure: kind.on_failure };
+        let policies = Arc::new(Self {
+            kinds: kinds.iter().map(|kind| (kind.kind.clone(), native(kind))).collect(),
+            builtin_digest: digest_of(builtin::COMPONENT),
+            base,
+            active: RwLock::new(Arc::new(active)),
+            loader,
+            control: Control::new(registry),
+            observer,
+            decision_share: config.decisions.share,
+        });
+        let log = DecisionLog::new(&config.registry, config.decisions.bytes_max);
+        let metered = Metered { compiler, capabilities, loader: None, module: None };
+        start_observer(Arc::downgrade(&policies), jobs, log, metered)?;
+        Ok(policies)
+    }
+
+    /// Begins to watch `policy.dir`, where one is configured, as long as the policies live.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn watch(self: &Arc<Self>) -> Result<(), LoadError> {
+        match &self.loader.config.dir {
+            Some(dir) => super::watch::start(Arc::downgrade(self), dir.clone()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What serves where nothing was activated.
+fn base(loader: &Loader) -> Result<LiveSet, LoadError> {
+    let mut times = Times::default();
+    let mut module = |name: &str, bytes: &[u8]| -> Result<Arc<Module>, LoadError> {
+        let compiled = loader.compile(bytes, None, &mut times)?;
+        let version = compiled.outline.version.clone();
+        if let Some(vectors) = compiled.vectors() {
+            loader.check_vectors(&compiled, &[vectors], &mut times)?;
+        }
+        loader.start(&compiled, Label { name: name.to_owned(), version }, true, &mut times)
+    };
+    let mut built_in = || module(BUILT_IN, builtin::COMPONENT);
+    let Some(path) = &loader.config.component else {
+        let module = built_in()?;
+        return Ok(LiveSet { toggle: Serving::base(&module), flush: Serving::base(&module) });
+    };
+    let bytes = outline::read(path, loader.config.module_bytes_max)?;
+    let carried = outline::inspect(&loader.config, &bytes)?.name;
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let name = carried.or(stem).unwrap_or_else(|| "configured".into());
+    let given = module(&name, &bytes)?;
+    let all = Interface::ALL.into_iter().all(|interface| given.exports(interface));
+    let rest = if all { Arc::clone(&given) } else { module(BUILT_IN, builtin::COMPONENT)? };
+    let serves = |interface| Serving::base(if given.exports(interface) { &given } else { &rest });
+    Ok(LiveSet { toggle: serves(Interface::Toggle), flush: serves(Interface::Flush) })
+}
+
+/// Loads what was active when the host ended.
+struct Restore<'a> {
+    loader: &'a Loader,
+    registry: &'a Registry,
+    base: &'a LiveSet,
+    loaded: HashMap<String, Arc<Module>>,
+}
+
+impl Restore<'_> {
+    fn active(mut self) -> Result<Active, LoadError> {
+        let saved = self.registry.saved().map_err(|reason| LoadError::Registry { reason })?;
+        let live = self.set(&saved.serving)?;
+        let previous = saved.previous.as_ref().map(|previous| self.set(previous)).transpose()?;
+        let canary = saved.canary.map(|canary| self.trial(&canary, true)).transpose()?;
+        let shadow = saved.shadow.map(|shadow| self.trial(&shadow, false)).transpose()?;
+        Ok(Active { live, previous, probation: None, canary, shadow })
+    }
+
+    fn set(&mut self, saved: &BTreeMap<String, SavedServing>) -> Result<LiveSet, LoadError> {
+        let mut set = self.base.clone();
+        for (name, saved) in saved {
+            // An interface of a later weir: nothing here asks for it.
+            let Some(interface) = Interface::from_name(name) else { continue };
+            let module = match self.loaded.get(&saved.digest) {
+                Some(module) => Arc::clone(module),
+                None => self.load(&saved.digest, true)?,
+            };
+            self.loaded.insert(saved.digest.clone(), Arc::clone(&module));
+            set.set(interface, Serving { module, since_ms: saved.since_ms, by: Some(saved.by.clone()) });
+        }
+        Ok(set)
+    }
+
+    fn trial(&mut self, saved: &SavedTrial, write: bool) -> Result<Arc<Trial>, LoadError> {
+        let module = self.load(&saved.digest, write)?;
+        let judge = Judge::new(self.loader.config.canary.clone());
+        Ok(Arc::new(Trial::new(module, saved.share, saved.since_ms, saved.by.clone(), judge)))
+    }
+
+    fn load(&self, digest: &str, write: bool) -> Result<Arc<Module>, LoadError> {
+        self.loader.load(self.registry, digest, write, &mut Times::default()).map_err(|error| {
+            let name = self.registry.get(digest).map_or("a module", |record| &record.name);
+            let module = format!("{name} ({})", digest.get(..12).unwrap_or(digest));
+            LoadError::ActiveSet { module, reason: error.to_string(), path: self.registry.dir().join("active.json") }
+        })
+    }
+}
+
+fn start_observer(
+    policies: Weak<Policies>,
+    jobs: Jobs,
+    mut log: DecisionLog,
+    mut metered: Metered,
+) -> Result<(), LoadError> {
+    let work = move || {
+        while let Some(job) = jobs.next() {
+            match job {
+                Job::Shadow { trial, call, live } => {
+                    let candidate = trial.module.ask(Role::Shadow, &call);
+                    trial.with_comparison(|comparison| match &candidate {
+                        Ok(answered) => {
+                            comparison.compare(&call, (&live.0, live.1), (&answered.answer, answered.elapsed));
+                        }
+                        Err(failure) => comparison.failed(failure),
+                    });
+                }
+                Job::Canary { trial, live, call, candidate } => {
+                    let asked = live.ask(Role::Shadow, &call).ok();
+                    trial.with_comparison(|comparison| match &asked {
+                        Some(answered) => {
+                            let live = (&answered.answer, answered.elapsed);
+                            comparison.compare(&call, live, (&candidate.0, candidate.1));
+                        }
+                        None => comparison.served(1, candidate.1),
+                    });
+                }
+                Job::Decision { module, at_ms, call, answer, elapsed } => {
+                    let fuel = policies.upgrade().and_then(|policies| metered.fuel(&policies, &module, &call));
+                    let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+                    let decision = Decision { at_ms, digest: module.digest.to_string(), call, answer, micros, fuel };
+                    if let Err(error) = log.write(&decision) {
+                        tracing::warn!(%error, "the decision log cannot be written");
+                    }
+                }
+                Job::Save { what, module, reason } => {
+                    if let Some(policies) = policies.upgrade() {
+                        policies.save_now(what, module, reason);
+                    }
+                }
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("weir-policy-observe".into())
+        .spawn(work)
+        .map(drop)
+        .map_err(|error| LoadError::Engine { reason: format!("cannot start a thread to observe on: {error}") })
+}
+
+/// Says how much fuel a call uses: the module that serves does not count it, so the call is run again where it is.
+struct Metered {
+    compiler: Compiler,
+    capabilities: Option<(Capabilities, Handle)>,
+    loader: Option<Loader>,
+    /// The one that was asked last.
+    module: Option<Arc<Module>>,
+}
+
+impl Metered {
+    /// `None` for a module that does I/O: its call cannot be repeated.
+    fn fuel(&mut self, policies: &Policies, module: &Module, call: &weir_policy_vectors::Call) -> Option<u64> {
+        if module.does_io {
+            return None;
+        }
+        if self.module.as_ref().is_none_or(|known| known.digest != module.digest) {
+            self.module = self.start(policies, module);
+        }
+        self.module.as_ref()?.ask(Role::Test, call).ok()?.fuel
+    }
+
+    fn start(&mut self, policies: &Policies, module: &Module) -> Option<Arc<Module>> {
+        let of = &policies.loader;
+        if self.loader.is_none() {
+            let (compiler, capabilities) = (self.compiler.clone(), self.capabilities.clone());
+            let settings = Arc::clone(&of.settings);
+            self.loader = Loader::new(&of.config, settings, compiler, capabilities, Metering::Fuel).ok();
+        }
+        let loader = self.loader.as_ref()?;
+        let digest = module.digest.to_string();
+        let bytes = match policies.control.registry().bytes(&digest) {
+            Ok(bytes) => bytes,
+            Err(_) if module.digest == policies.builtin_digest => builtin::COMPONENT.to_vec(),
+            Err(_) => outline::read(of.config.component.as_ref()?, of.config.module_bytes_max).ok()?,
+        };
+        let mut times = Times::default();
+        let compiled = loader.compile(&bytes, None, &mut times).ok()?;
+        loader.start(&compiled, module.label(), false, &mut times).ok()
+    }
+}

@@ -1,0 +1,145 @@
+//! What operators see: the active set, what is tried, the registry, what has happened.
+
+use serde_json::{Value, json};
+
+use super::control::lock;
+use super::registry::Record;
+use super::set::{LiveSet, Serving};
+use crate::policy::Policies;
+use crate::policy::interface::Interface;
+use crate::policy::module::ModuleInfo;
+use crate::policy::trial::Trial;
+
+fn serving(serving: &Serving) -> Value {
+    let info = serving.module.info();
+    json!({
+        "digest": info.digest,
+        "name": info.name,
+        "version": info.version,
+        "since_ms": serving.since_ms,
+        "by": serving.by,
+    })
+}
+
+fn live_set(set: &LiveSet) -> Value {
+    let by_interface = |interface: Interface| (interface.name().to_owned(), serving(set.get(interface)));
+    Value::Object(Interface::ALL.into_iter().map(by_interface).collect())
+}
+
+fn trial(trial: &Trial) -> Value {
+    let info = trial.module.info();
+    json!({
+        "digest": info.digest,
+        "name": info.name,
+        "version": info.version,
+        "share": trial.share,
+        "since_ms": trial.since_ms,
+        "by": trial.by,
+        "healthy": info.healthy,
+        "failures": info.failures,
+    })
+}
+
+impl Policies {
+    /// The modules in force, each with the interfaces that it serves.
+    pub fn modules(&self) -> Vec<ModuleInfo> {
+        let active = self.active();
+        let mut modules: Vec<ModuleInfo> = Vec::new();
+        for interface in Interface::ALL {
+            let info = active.live.get(interface).module.info();
+            match modules.iter_mut().find(|known| known.digest == info.digest) {
+                Some(known) => known.interfaces.push(interface.name()),
+                None => modules.push(ModuleInfo { interfaces: vec![interface.name()], ..info }),
+            }
+        }
+        modules
+    }
+
+    /// Which module serves which interface.
+    pub(in crate::policy) fn active_report(&self) -> Value {
+        live_set(&self.active().live)
+    }
+
+    /// What is in force and what is tried.
+    pub(in crate::policy) fn set_report(&self) -> Value {
+        let active = self.active();
+        let probation = active.probation.as_ref().filter(|probation| probation.covers(&probation.digest));
+        json!({
+            "active": live_set(&active.live),
+            "previous": active.previous.as_ref().map(live_set),
+            "probation": probation.map(|probation| {
+                json!({ "digest": probation.digest.to_string(), "until_ms": probation.until_ms })
+            }),
+            "canary": active.canary.as_deref().map(trial),
+            "shadow": active.shadow.as_deref().map(trial),
+        })
+    }
+
+    /// The same with the registry, the watched directory and the last events.
+    pub fn status(&self) -> Value {
+        let mut status = self.set_report();
+        let (live, modules) = (self.modules(), self.registered(&status));
+        // What serves without having been uploaded.
+        let unlisted = live.iter().filter(|info| !modules.iter().any(|module| module["digest"] == json!(info.digest)));
+        let unlisted: Vec<Value> = unlisted.map(built_in).collect();
+        status["modules"] = Value::Array(unlisted.into_iter().chain(modules).collect());
+        status["watched"] = json!(*lock(&self.control.watched));
+        status["events"] = json!(*lock(&self.control.events));
+        status
+    }
+
+    /// The registry, youngest first.
+    fn registered(&self, set: &Value) -> Vec<Value> {
+        let live = self.modules();
+        let registry = self.control.registry();
+        let mut records: Vec<&Record> = registry.records().collect();
+        records.sort_by_key(|record| std::cmp::Reverse(record.uploaded_at_ms));
+        let module = |record: &Record| {
+            let served = live.iter().find(|info| info.digest == record.digest);
+            let tried = ["canary", "shadow"].into_iter().find(|what| set[what]["digest"] == json!(record.digest));
+            let mut module = json!(record);
+            module["serves"] = json!(served.map(|info| info.interfaces.clone()).unwrap_or_default());
+            module["tried_as"] = json!(tried);
+            module["healthy"] = served.map_or(Value::Null, |info| info.healthy.into());
+            module["failures"] = served.map_or(Value::Null, |info| info.failures.into());
+            module["last_failure"] = json!(served.and_then(|info| info.last_failure.clone()));
+            module
+        };
+        records.into_iter().map(module).collect()
+    }
+
+    /// What shadow and canary have shown so far, or those that ended last.
+    pub fn diff(&self) -> Value {
+        let active = self.active();
+        let (shadow, canary) = lock(&self.control.ended).clone();
+        let report = |running: &Option<std::sync::Arc<Trial>>, ended: Option<std::sync::Arc<Trial>>| {
+            running.clone().or(ended).map(|trial| trial.report())
+        };
+        json!({ "shadow": report(&active.shadow, shadow), "canary": report(&active.canary, canary) })
+    }
+
+    /// The last `limit` lines of the audit log, newest first.
+    pub fn audit(&self, limit: usize) -> Value {
+        json!({ "audit": self.control.registry().audit_lines(limit) })
+    }
+}
+
+fn built_in(info: &ModuleInfo) -> Value {
+    json!({
+        "digest": info.digest,
+        "name": info.name,
+        "version": info.version,
+        "uploaded_at_ms": null,
+        "by": null,
+        "bytes": info.bytes,
+        "functions": info.functions,
+        "exports": info.interfaces,
+        "imports": info.imports,
+        "checks": null,
+        "serves": info.interfaces,
+        "tried_as": null,
+        "healthy": info.healthy,
+        "failures": info.failures,
+        "last_failure": info.last_failure,
+    })
+}

@@ -1,0 +1,157 @@
+//! Shadow and canary: begun and ended by operators, ended by themselves when they fail.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::control::{ControlError, lock, roll_back};
+use super::set::{Active, Probation};
+use crate::clock::Clock;
+use crate::model::Digest;
+use crate::policy::Policies;
+use crate::policy::module::Module;
+use crate::policy::trial::Trial;
+use crate::policy::trial::judge::Judge;
+use crate::policy::trial::observer::Job;
+
+impl Policies {
+    /// Lets a module decide besides, for a share of the batches.
+    ///
+    /// # Errors
+    /// See [`Policies::activate`].
+    pub fn shadow(&self, by: &str, module: &str, share: f64) -> Result<Value, ControlError> {
+        self.command(by, "shadow", Some(module), |times| {
+            check_share(share)?;
+            let digest = self.find(module)?;
+            // Its own instances: it must not write, and must not keep those that serve busy.
+            let name = digest.to_string();
+            let module = self.loader.load(&self.control.registry(), &name, false, times)?;
+            let trial = Arc::new(self.trial(module, share, by));
+            let before = self.change(|active| active.shadow.replace(Arc::clone(&trial)))?;
+            self.ended_shadow(before, "another shadow began");
+            self.control.event("shadow-started", trial.module.title(), by, None);
+            Ok(())
+        })
+    }
+
+    /// Lets a module serve a share of the targets.
+    ///
+    /// # Errors
+    /// See [`Policies::activate`].
+    pub fn canary(&self, by: &str, module: &str, share: f64) -> Result<Value, ControlError> {
+        self.command(by, "canary", Some(module), |times| {
+            check_share(share)?;
+            let digest = self.find(module)?;
+            let module = self.warm(digest, times)?;
+            if self.active().live.has(&digest) {
+                return Err(ControlError::Conflict(format!("{} serves already", module.title())));
+            }
+            let trial = Arc::new(self.trial(module, share, by));
+            let before = self.change(|active| active.canary.replace(Arc::clone(&trial)))?;
+            self.ended_canary(before, "another canary began");
+            self.control.event("canary-started", trial.module.title(), by, None);
+            Ok(())
+        })
+    }
+
+    fn trial(&self, module: Arc<Module>, share: f64, by: &str) -> Trial {
+        let judge = Judge::new(self.loader.config.canary.clone());
+        Trial::new(module, share, Clock::Real.now_ms(), by.to_owned(), judge)
+    }
+
+    /// Ends the shadow.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn end_shadow(&self, by: &str) -> Result<Value, ControlError> {
+        self.command(by, "end-shadow", None, |_| {
+            let ended = self.change(|active| active.shadow.take())?;
+            let module = ended.as_ref().map(|trial| trial.module.title());
+            self.ended_shadow(ended, "ended by an operator");
+            let module = module.ok_or_else(|| ControlError::Conflict("there is no shadow".into()))?;
+            self.control.event("shadow-ended", module, by, None);
+            Ok(())
+        })
+    }
+
+    /// Ends the canary: the live modules serve all targets again.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn end_canary(&self, by: &str) -> Result<Value, ControlError> {
+        self.command(by, "end-canary", None, |_| {
+            let ended = self.change(|active| active.canary.take())?;
+            let module = ended.as_ref().map(|trial| trial.module.title());
+            self.ended_canary(ended, "ended by an operator");
+            let module = module.ok_or_else(|| ControlError::Conflict("there is no canary".into()))?;
+            self.control.event("canary-ended", module, by, None);
+            Ok(())
+        })
+    }
+
+    /// A canary that must go.
+    pub(in crate::policy) fn roll_back_canary(&self, canary: &Arc<Trial>, reason: &str) {
+        let is_it = |active: &mut Active| active.canary.take_if(|current| Arc::ptr_eq(current, canary)).is_some();
+        if self.change_at_once(is_it) {
+            self.ended_canary(Some(Arc::clone(canary)), reason);
+            self.save_later("canary-rolled-back", canary.module.title(), reason);
+        }
+    }
+
+    /// A set on probation that must go.
+    pub(in crate::policy) fn roll_back_probation(&self, probation: &Arc<Probation>, module: &Module, reason: &str) {
+        let is_it = |active: &mut Active| {
+            let current = active.probation.as_ref().is_some_and(|current| Arc::ptr_eq(current, probation));
+            current && roll_back(active).is_some()
+        };
+        if self.change_at_once(is_it) {
+            self.save_later("rolled-back-by-itself", module.title(), reason);
+        }
+    }
+
+    fn save_later(&self, what: &'static str, module: String, reason: &str) {
+        self.observer.send(Job::Save { what, module, reason: reason.to_owned() });
+    }
+
+    /// Writes down a change that has happened by itself.
+    pub(in crate::policy) fn save_now(&self, what: &'static str, module: String, reason: String) {
+        let saving = lock(&self.control.saving);
+        let saved = self.control.registry().save(&self.active().saved()).map_err(ControlError::Disk);
+        drop(saving);
+        self.control.audit("weir", what, Some(&module), &saved.map_err(|error| {
+            tracing::error!(%error, "the active set cannot be written down: after a restart the one before is active");
+            error
+        }));
+        self.control.event(what, module, "weir", Some(reason));
+    }
+
+    /// A module that serves is tried no longer.
+    pub(super) fn end_trials_of(&self, digest: &Digest) {
+        let of_it = |trial: &mut Arc<Trial>| trial.module.digest == *digest;
+        let ended = self.change(|active| (active.shadow.take_if(of_it), active.canary.take_if(of_it)));
+        let (shadow, canary) = ended.unwrap_or_default();
+        self.ended_shadow(shadow, "activated");
+        self.ended_canary(canary, "activated");
+    }
+
+    fn ended_shadow(&self, trial: Option<Arc<Trial>>, why: &str) {
+        if let Some(trial) = trial {
+            trial.end(why);
+            lock(&self.control.ended).0 = Some(trial);
+        }
+    }
+
+    fn ended_canary(&self, trial: Option<Arc<Trial>>, why: &str) {
+        if let Some(trial) = trial {
+            trial.end(why);
+            lock(&self.control.ended).1 = Some(trial);
+        }
+    }
+}
+
+fn check_share(share: f64) -> Result<(), ControlError> {
+    if share > 0.0 && share <= 1.0 {
+        return Ok(());
+    }
+    Err(ControlError::Invalid("share: above 0, at most 1".into()))
+}

@@ -1,0 +1,119 @@
+//! Calls are watched: a new module is judged, what is sampled goes to the shadow and into the decision log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use weir_policy_vectors::{Answer, Call};
+
+use super::Policies;
+use super::call::Outcome;
+use super::interface::Interface;
+use super::life::set::Active;
+use super::module::Module;
+use super::trial::Trial;
+use super::trial::observer::Job;
+use crate::clock::Clock;
+
+impl Active {
+    /// Whether deciding may wait for I/O.
+    pub(super) fn does_io(&self, interface: Interface) -> bool {
+        let live = &self.live.get(interface).module;
+        let canary = self.canary.as_ref().map(|canary| &canary.module).filter(|module| module.exports(interface));
+        let before = self.previous.as_ref().map(|previous| &previous.get(interface).module);
+        live.does_io || [canary, before].into_iter().flatten().any(|module| module.does_io)
+    }
+
+    /// The module that served before `module`, which is on probation.
+    pub(super) fn before(&self, module: &Module, interface: Interface) -> Option<&Arc<Module>> {
+        let new = self.probation.as_ref().is_some_and(|probation| probation.covers(&module.digest));
+        let before = &self.previous.as_ref().filter(|_| new)?.get(interface).module;
+        (before.digest != module.digest).then_some(before)
+    }
+}
+
+/// Whether this one is of the sample.
+fn sampled(share: f64) -> bool {
+    share >= 1.0 || (share > 0.0 && rand::random::<f64>() < share)
+}
+
+impl Policies {
+    /// A canary that fails is rolled back.
+    pub(super) fn judge_canary<T>(&self, canary: &Arc<Trial>, outcome: &Outcome<T>) {
+        let verdict = match outcome {
+            Ok(answered) => canary.judge.note(answered.elapsed, None),
+            Err(failure) => {
+                canary.with_comparison(|comparison| comparison.failed(failure));
+                canary.judge.note(Duration::ZERO, Some(failure))
+            }
+        };
+        if let Some(reason) = verdict {
+            self.roll_back_canary(canary, &reason);
+        }
+    }
+
+    /// So is a set on probation.
+    pub(super) fn judge_live<T>(&self, active: &Active, module: &Module, outcome: &Outcome<T>) {
+        let Some(probation) = active.probation.as_ref().filter(|probation| probation.covers(&module.digest)) else {
+            return;
+        };
+        let verdict = match outcome {
+            Ok(answered) => probation.judge.note(answered.elapsed, None),
+            Err(failure) => probation.judge.note(Duration::ZERO, Some(failure)),
+        };
+        if let Some(reason) = verdict {
+            self.roll_back_probation(probation, module, &reason);
+        }
+    }
+
+    /// Hands what the live module decided to the shadow and the decision log, where it is of their samples.
+    pub(super) fn observe_live(
+        &self,
+        active: &Active,
+        module: &Arc<Module>,
+        interface: Interface,
+        elapsed: Duration,
+        recorded: impl FnOnce() -> (Call, Answer),
+    ) {
+        let shadow = active.shadow.as_ref().filter(|shadow| shadow.module.exports(interface) && sampled(shadow.share));
+        let logged = sampled(self.decision_share);
+        if shadow.is_none() && !logged {
+            return;
+        }
+        if !self.observer.has_room() {
+            if let Some(shadow) = shadow {
+                shadow.with_comparison(|comparison| comparison.skip());
+            }
+            return;
+        }
+        let (call, answer) = recorded();
+        if let Some(trial) = shadow.cloned() {
+            self.observer.send(Job::Shadow { trial, call: call.clone(), live: (answer.clone(), elapsed) });
+        }
+        if logged {
+            let at_ms = Clock::Real.now_ms();
+            self.observer.send(Job::Decision { module: Arc::clone(module), at_ms, call, answer, elapsed });
+        }
+    }
+
+    /// Hands what a canary decided to the live module, to compare.
+    pub(super) fn observe_canary(
+        &self,
+        active: &Active,
+        canary: &Arc<Trial>,
+        interface: Interface,
+        decisions: usize,
+        elapsed: Duration,
+        recorded: impl FnOnce() -> (Call, Answer),
+    ) {
+        if !self.observer.has_room() {
+            canary.with_comparison(|comparison| {
+                comparison.skip();
+                comparison.served(decisions, elapsed);
+            });
+            return;
+        }
+        let (call, answer) = recorded();
+        let live = Arc::clone(&active.live.get(interface).module);
+        self.observer.send(Job::Canary { trial: Arc::clone(canary), live, call, candidate: (answer, elapsed) });
+    }
+}

@@ -1,0 +1,222 @@
+//! How the decisions of two modules differ, counted, with samples.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use serde_json::{Value, json};
+use weir_policy_vectors::{Answer, Call};
+
+use crate::policy::instance::{CallFailure, Cause};
+
+/// Different samples that are kept; what differs beyond is only counted.
+const SAMPLES_MAX: usize = 100;
+/// Longest time that a histogram tells apart, in microseconds.
+const MICROS_MAX: u64 = 60_000_000;
+
+/// What is known of a candidate against the live module.
+#[derive(Default)]
+pub(in crate::policy) struct Comparison {
+    batches: u64,
+    skipped: u64,
+    decisions: u64,
+    differing: u64,
+    failures: BTreeMap<&'static str, u64>,
+    samples: Vec<Sample>,
+    live: Times,
+    candidate: Times,
+}
+
+/// One decision that differed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Sample {
+    interface: &'static str,
+    kind: String,
+    input: Value,
+    live: Value,
+    candidate: Value,
+    times: u64,
+}
+
+/// Times of calls.
+#[derive(Default)]
+struct Times(Option<Histogram<u64>>);
+
+impl Times {
+    fn record(&mut self, elapsed: Duration) {
+        if self.0.is_none() {
+            // Fails only for bounds that are none.
+            self.0 = Histogram::new_with_bounds(1, MICROS_MAX, 2).ok();
+        }
+        if let Some(histogram) = &mut self.0 {
+            histogram.saturating_record(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1));
+        }
+    }
+
+    fn report(&self) -> Value {
+        self.0.as_ref().map_or(Value::Null, |times| {
+            json!({
+                "mean": (times.mean() * 10.0).round() / 10.0,
+                "p50": times.value_at_quantile(0.5),
+                "p99": times.value_at_quantile(0.99),
+                "max": times.max(),
+            })
+        })
+    }
+}
+
+impl Comparison {
+    /// A batch that was to be compared, and was not, because too many waited.
+    pub(in crate::policy) fn skip(&mut self) {
+        self.skipped += 1;
+    }
+
+    /// A call of the candidate that failed.
+    pub(in crate::policy) fn failed(&mut self, failure: &CallFailure) {
+        self.batches += 1;
+        *self.failures.entry(failure.cause.as_str()).or_default() += 1;
+    }
+
+    /// A call that the candidate answered, where nothing is there to compare with.
+    pub(in crate::policy) fn served(&mut self, decisions: usize, elapsed: Duration) {
+        self.batches += 1;
+        self.decisions += decisions as u64;
+        self.candidate.record(elapsed);
+    }
+
+    /// A call that both answered: answer and time of the live module, then of the candidate.
+    pub(in crate::policy) fn compare(
+        &mut self,
+        call: &Call,
+        live: (&Answer, Duration),
+        candidate: (&Answer, Duration),
+    ) {
+        self.batches += 1;
+        self.live.record(live.1);
+        self.candidate.record(candidate.1);
+        self.decisions += decisions(call);
+        for (input, live, candidate) in differences(call, live.0, candidate.0) {
+            self.differing += 1;
+            self.sample(call, input, live, candidate);
+        }
+    }
+
+    fn sample(&mut self, call: &Call, input: Value, live: Value, candidate: Value) {
+        let interface = call.name().split('.').next().unwrap_or_default();
+        let same = |sample: &&mut Sample| {
+            sample.interface == interface
+                && sample.kind == call.kind()
+                && sample.input == input
+                && sample.live == live
+                && sample.candidate == candidate
+        };
+        if let Some(known) = self.samples.iter_mut().find(same) {
+            known.times += 1;
+        } else if self.samples.len() < SAMPLES_MAX {
+            let kind = call.kind().to_owned();
+            self.samples.push(Sample { interface, kind, input, live, candidate, times: 1 });
+        }
+    }
+
+    /// For operators.
+    pub(in crate::policy) fn report(&self) -> Value {
+        let count = |cause: Cause| self.failures.get(cause.as_str()).copied().unwrap_or(0);
+        let failures: BTreeMap<&str, u64> =
+            Cause::ALL.into_iter().map(|cause| (cause.as_str(), count(cause))).collect();
+        json!({
+            "batches": self.batches,
+            "skipped": self.skipped,
+            "decisions": self.decisions,
+            "differing": self.differing,
+            "failures": failures,
+            "samples": self.samples,
+            "live_micros": self.live.report(),
+            "candidate_micros": self.candidate.report(),
+        })
+    }
+}
+
+/// How many decisions a call is.
+fn decisions(call: &Call) -> u64 {
+    match call {
+        Call::ToggleDecide(call) => call.batch.len() as u64,
+        Call::FlushPlan(_) => 1,
+        Call::FlushCoalesce(call) => call.entries.len() as u64,
+    }
+}
+
+/// The decisions of a call that differ: input, live answer, candidate's answer.
+pub(in crate::policy) fn differences(call: &Call, live: &Answer, candidate: &Answer) -> Vec<(Value, Value, Value)> {
+    match (call, live, candidate) {
+        (Call::ToggleDecide(call), Answer::Rules(live), Answer::Rules(candidate)) => {
+            let both = call.batch.iter().zip(live.iter().zip(candidate));
+            both.filter(|(_, (live, candidate))| live != candidate)
+                .map(|(intent, (live, candidate))| (json!(intent), json!(live), json!(candidate)))
+                .collect()
+        }
+        (Call::FlushPlan(call), Answer::Plan(live), Answer::Plan(candidate)) if live != candidate => {
+            vec![(json!(call.backlog), json!(live), json!(candidate))]
+        }
+        (Call::FlushCoalesce(call), Answer::Kept(live), Answer::Kept(candidate)) => {
+            let kept =
+                |list: &[u32], index: usize| list.binary_search(&u32::try_from(index).unwrap_or(u32::MAX)).is_ok();
+            let entries = call.entries.iter().enumerate();
+            entries
+                .map(|(index, entry)| (entry, kept(live, index), kept(candidate, index)))
+                .filter(|(_, live, candidate)| live != candidate)
+                .map(|(entry, live, candidate)| (json!(entry), json!({ "kept": live }), json!({ "kept": candidate })))
+                .collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(text: &str) -> Call {
+        serde_json::from_str(text).unwrap()
+    }
+
+    fn answer(text: &str) -> Answer {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn only_what_differs_is_sampled_and_the_same_is_counted() {
+        let decide = call(
+            r#"{"toggle.decide":{"kind":"k","batch":[{"target":1,"actor":2},{"target":1,"actor":3,"verb":"clear"}]}}"#,
+        );
+        let live = answer(
+            r#"{"rules":[{"when_absent":"add","when_present":"remove"},{"when_absent":"keep","when_present":"remove"}]}"#,
+        );
+        let candidate = answer(
+            r#"{"rules":[{"when_absent":"add","when_present":"remove"},{"when_absent":"keep","when_present":"deny"}]}"#,
+        );
+        let mut comparison = Comparison::default();
+        let time = Duration::from_micros(5);
+        comparison.compare(&decide, (&live, time), (&candidate, time));
+        comparison.compare(&decide, (&live, time), (&candidate, time));
+        comparison.compare(&decide, (&live, time), (&live, time));
+        let report = comparison.report();
+        assert_eq!((&report["batches"], &report["decisions"], &report["differing"]), (&json!(3), &json!(6), &json!(2)));
+        let [sample] = report["samples"].as_array().unwrap().as_slice() else { panic!("{report}") };
+        assert_eq!((&sample["input"]["actor"], &sample["times"]), (&json!(3), &json!(2)));
+        assert_eq!(
+            (&sample["live"]["when_present"], &sample["candidate"]["when_present"]),
+            (&json!("remove"), &json!("deny"))
+        );
+        assert_eq!(report["live_micros"]["p50"], json!(5));
+    }
+
+    #[test]
+    fn survivors_are_compared_entry_by_entry() {
+        let entry = |actor: u32| json!({"target": 1, "actor": actor, "action": "add"});
+        let coalesce = json!({"flush.coalesce": {"kind": "k", "entries": [entry(1), entry(2), entry(1)]}});
+        let coalesce: Call = serde_json::from_value(coalesce).unwrap();
+        let differ = differences(&coalesce, &answer(r#"{"kept":[1,2]}"#), &answer(r#"{"kept":[0,1,2]}"#));
+        assert_eq!(differ, [(entry(1), json!({"kept": false}), json!({"kept": true}))]);
+    }
+}

@@ -1,0 +1,116 @@
+//! Watches calls of a module that is new, and says when it must go.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::config::CanaryConfig;
+use crate::policy::instance::{CallFailure, Cause};
+
+/// Counts within windows. Cheap enough for every call.
+pub(in crate::policy) struct Judge {
+    bounds: CanaryConfig,
+    window: Mutex<Window>,
+    condemned: AtomicBool,
+}
+
+struct Window {
+    began: Instant,
+    calls: u64,
+    failures: u64,
+    /// Calls that took longer than the bound: the percentile is above it when they are over a hundredth.
+    slow: u64,
+}
+
+impl Window {
+    fn fresh() -> Self {
+        Self { began: Instant::now(), calls: 0, failures: 0, slow: 0 }
+    }
+}
+
+impl Judge {
+    pub(in crate::policy) fn new(bounds: CanaryConfig) -> Self {
+        Self { bounds, window: Mutex::new(Window::fresh()), condemned: AtomicBool::new(false) }
+    }
+
+    /// Notes a call. The reason why the module must go, once: to the first caller that meets it.
+    pub(in crate::policy) fn note(&self, elapsed: Duration, failure: Option<&CallFailure>) -> Option<String> {
+        if self.condemned.load(Ordering::Relaxed) {
+            return None;
+        }
+        // Too many callers are no fault of the module.
+        let failure = failure.filter(|failure| failure.cause != Cause::Busy);
+        let verdict = self.count(elapsed, failure)?;
+        // Two callers may come to a verdict at once.
+        (!self.condemned.swap(true, Ordering::Relaxed)).then_some(verdict)
+    }
+
+    fn count(&self, elapsed: Duration, failure: Option<&CallFailure>) -> Option<String> {
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        if window.began.elapsed() >= Duration::from_millis(self.bounds.window_ms) {
+            let (calls, slow) = (window.calls, window.slow);
+            *window = Window::fresh();
+            if calls >= self.bounds.calls_min.max(1) && slow.saturating_mul(100) > calls {
+                let bound = self.bounds.call_p99_ms_max;
+                return Some(format!(
+                    "{slow} of {calls} calls within {} ms took longer than policy.canary.call_p99_ms_max = {bound}",
+                    self.bounds.window_ms
+                ));
+            }
+        }
+        window.calls += 1;
+        window.slow += u64::from(elapsed > Duration::from_millis(self.bounds.call_p99_ms_max));
+        let failure = failure?;
+        window.failures += 1;
+        if window.failures <= self.bounds.failures_max {
+            return None;
+        }
+        Some(format!(
+            "{} of {} calls failed within {} ms (policy.canary.failures_max = {}), the last with {}: {}",
+            window.failures,
+            window.calls,
+            self.bounds.window_ms,
+            self.bounds.failures_max,
+            failure.cause.as_str(),
+            failure.reason
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUICK: Duration = Duration::from_micros(10);
+
+    fn failure() -> CallFailure {
+        CallFailure { cause: Cause::Trap, reason: "unreachable".into() }
+    }
+
+    fn judge(failures_max: u64, window_ms: u64) -> Judge {
+        Judge::new(CanaryConfig { window_ms, failures_max, call_p99_ms_max: 5, calls_min: 10 })
+    }
+
+    #[test]
+    fn one_failure_over_the_bound_is_a_verdict_and_only_once() {
+        let judge = judge(1, 3_600_000);
+        assert_eq!(judge.note(QUICK, Some(&failure())), None);
+        assert_eq!(judge.note(QUICK, None), None);
+        let verdict = judge.note(QUICK, Some(&failure())).unwrap();
+        assert!(verdict.contains("2 of 3 calls failed") && verdict.contains("trap: unreachable"), "{verdict}");
+        assert_eq!(judge.note(QUICK, Some(&failure())), None);
+    }
+
+    #[test]
+    fn slow_calls_are_judged_when_their_window_ends() {
+        let slow = Duration::from_millis(6);
+        let judge = judge(0, 40);
+        let mut verdict = None;
+        let began = Instant::now();
+        while verdict.is_none() && began.elapsed() < Duration::from_secs(20) {
+            verdict = judge.note(slow, None);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(verdict.unwrap().contains("call_p99_ms_max = 5"));
+    }
+}

@@ -1,0 +1,96 @@
+//! Test vectors, run on the component: the same engine, the same limits, a fresh instance for each case.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use weir_policy_vectors::{Case, Vectors};
+
+use crate::config::PolicyConfig;
+use crate::policy::call::Role;
+use crate::policy::engine::PolicyEngine;
+use crate::policy::imports::Imports;
+use crate::policy::module::{Compiled, Label, Module};
+use crate::policy::refusal::LoadError;
+
+/// What came of one case.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CaseReport {
+    /// Its name.
+    pub name: String,
+    /// What was called, such as `toggle.decide`.
+    pub call: &'static str,
+    /// Whether the answer was the expected one.
+    pub passed: bool,
+    /// What was expected and what came, where it was not.
+    pub reason: Option<String>,
+    /// Fuel that the call used, where it is counted.
+    pub fuel: Option<u64>,
+    /// Time of the call, in microseconds.
+    pub micros: u64,
+}
+
+/// Starts a module that sees what `vectors` say.
+pub(in crate::policy) fn stub(
+    engine: &PolicyEngine,
+    config: &PolicyConfig,
+    compiled: &Arc<Compiled>,
+    vectors: &Vectors,
+) -> Result<Module, LoadError> {
+    let settings = Arc::new(vectors.settings.clone().into_iter().collect());
+    let imports = Imports::of_vectors(settings, &vectors.granted);
+    let label = Label { name: "under-test".into(), version: None };
+    Module::start(engine, config, compiled, label, imports, 1)
+}
+
+/// Runs every case. Cases of an interface that the component does not export fail.
+pub(in crate::policy) fn run(
+    engine: &PolicyEngine,
+    config: &PolicyConfig,
+    compiled: &Arc<Compiled>,
+    vectors: &Vectors,
+) -> Result<Vec<CaseReport>, LoadError> {
+    let module = stub(engine, config, compiled, vectors)?;
+    Ok(vectors.cases.iter().map(|case| run_case(&module, case)).collect())
+}
+
+fn run_case(module: &Module, case: &Case) -> CaseReport {
+    // What stands for the granted imports begins anew with each instance.
+    module.pool.renew();
+    let mut report = CaseReport {
+        name: case.name.clone(),
+        call: case.call.name(),
+        passed: false,
+        reason: None,
+        fuel: None,
+        micros: 0,
+    };
+    match module.ask(Role::Test, &case.call) {
+        Ok(answered) => {
+            report.fuel = answered.fuel;
+            report.micros = u64::try_from(answered.elapsed.as_micros()).unwrap_or(u64::MAX);
+            report.passed = answered.answer == case.expect;
+            if !report.passed {
+                report.reason = Some(format!("expected {}, got {}", text(&case.expect), text(&answered.answer)));
+            }
+        }
+        Err(failure) => report.reason = Some(format!("{}: {}", failure.cause.as_str(), failure.reason)),
+    }
+    report
+}
+
+fn text(answer: &impl Serialize) -> String {
+    serde_json::to_string(answer).unwrap_or_default()
+}
+
+/// Whether all cases passed.
+pub(in crate::policy) fn verdict(reports: &[CaseReport]) -> Result<(), LoadError> {
+    let failing: Vec<&CaseReport> = reports.iter().filter(|report| !report.passed).collect();
+    match failing.first() {
+        None => Ok(()),
+        Some(first) => Err(LoadError::Vectors {
+            failed: failing.len(),
+            cases: reports.len(),
+            first: format!("{:?}: {}", first.name, first.reason.as_deref().unwrap_or_default()),
+        }),
+    }
+}

@@ -1,0 +1,268 @@
+//! Statements that the operator wrote and grants to policy modules: their bounds, and what their failures mean.
+//!
+//! Engine-free part of the room: an engine begins the transaction, prepares, and reads its columns; what one call may
+//! take (connections, time, rows, bytes) and what it may be given is decided here. A connection that met anything but
+//! success is closed, as everywhere in this room. Never retries, never lets a module wait for longer than the
+//! statement's time.
+
+use std::future::Future;
+use std::time::Duration;
+
+use futures_util::{Stream, TryStreamExt};
+use sqlx::{Arguments, Column, Either, Encode, Row, Statement, Type};
+use tokio::sync::Semaphore;
+
+use super::classify::{Class, judge, sql_error, wrote_in_read_only};
+use super::facts::refuse;
+use super::rows::civil;
+use super::{Finding, SqlError, StatementError};
+use crate::config::{ParameterType, StatementConfig};
+use crate::model::SqlValue;
+
+/// Bytes that all runs of one call may find together: 8 for a number, the length of a text.
+const FOUND_BYTES_MAX: usize = 4 << 20;
+/// Connections of the pool that modules leave to the host: one flushes, another hydrates.
+const CONNECTIONS_SPARED: u32 = 2;
+
+/// Why a call ended early.
+pub(super) enum Stop {
+    /// The database or the connection.
+    Sql(sqlx::Error),
+    /// What was asked for, or what was found, is not allowed.
+    Refused(String),
+}
+
+impl From<sqlx::Error> for Stop {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<SqlError> for Stop {
+    fn from(error: SqlError) -> Self {
+        match error {
+            SqlError::Permanent(reason) => Self::Refused(reason),
+            other => Self::Sql(sqlx::Error::Io(std::io::Error::other(other.to_string()))),
+        }
+    }
+}
+
+impl Stop {
+    fn judged(self, statement: &StatementConfig) -> StatementError {
+        let name = &statement.name;
+        match self {
+            Self::Refused(reason) => StatementError::Invalid(format!("statement {name}: {reason}")),
+            Self::Sql(error) if !statement.write && wrote_in_read_only(&error) => StatementError::Invalid(format!(
+                "statement {name} writes, which its configuration does not allow; set write = true ({})",
+                judge(&error).reason
+            )),
+            Self::Sql(error) => {
+                let failure = judge(&error);
+                let reason = format!("statement {name}: {}", failure.reason);
+                match failure.class {
+                    Class::Row | Class::Permanent => StatementError::Invalid(reason),
+                    Class::Transient | Class::Lost => StatementError::Unavailable(reason),
+                }
+            }
+        }
+    }
+}
+
+/// As many calls at once as leave the host connections of its own.
+pub(super) struct Seats(Semaphore);
+
+impl Seats {
+    pub fn new(connections_max: u32) -> Self {
+        let seats = connections_max.saturating_sub(CONNECTIONS_SPARED).max(1);
+        Self(Semaphore::new(usize::try_from(seats).unwrap_or(1)))
+    }
+
+    /// Does `work` (which drops its connection when it is dropped) in the statement's time, waiting for a seat included.
+    pub async fn run<T>(
+        &self,
+        statement: &StatementConfig,
+        work: impl Future<Output = Result<T, Stop>>,
+    ) -> Result<T, StatementError> {
+        let seated = async {
+            let _seat = self.0.acquire().await.map_err(|_| sqlx::Error::PoolClosed)?;
+            work.await
+        };
+        match tokio::time::timeout(Duration::from_millis(statement.timeout_ms), seated).await {
+            Ok(done) => done.map_err(|stop| stop.judged(statement)),
+            Err(_) => Err(StatementError::Unavailable(format!(
+                "statement {}: not done within timeout_ms = {}",
+                statement.name, statement.timeout_ms
+            ))),
+        }
+    }
+}
+
+/// The statement as it is sent: its name before it, for whoever reads the server's list of sessions, and so that
+/// statements of the same text and other parameter types are not prepared as one.
+pub(super) fn text(statement: &StatementConfig) -> String {
+    format!("/* weir {} */ {}", statement.name, statement.sql)
+}
+
+fn placeholders<S: Statement>(prepared: &S) -> usize {
+    match prepared.parameters() {
+        Some(Either::Left(types)) => types.len(),
+        Some(Either::Right(count)) => count,
+        None => 0,
+    }
+}
+
+fn misfit<S: Statement>(statement: &StatementConfig, prepared: &S) -> Option<String> {
+    let (there, listed) = (placeholders(prepared), statement.parameters.len());
+    (there != listed).then(|| format!("it has {there} placeholders, and its parameters list {listed}"))
+}
+
+/// Refuses a statement whose placeholders are not those of its configuration.
+pub(super) fn fits<S: Statement>(statement: &StatementConfig, prepared: &S) -> Result<(), Stop> {
+    misfit(statement, prepared).map_or(Ok(()), |problem| Err(Stop::Refused(problem)))
+}
+
+/// Binds one row of parameters, NULLs with their type.
+pub(super) fn arguments<A>(statement: &StatementConfig, values: &[SqlValue]) -> Result<A, Stop>
+where
+    A: Arguments,
+    for<'t> Option<i64>: Encode<'t, A::Database> + Type<A::Database>,
+    for<'t> Option<f64>: Encode<'t, A::Database> + Type<A::Database>,
+    for<'t> Option<String>: Encode<'t, A::Database> + Type<A::Database>,
+{
+    if values.len() != statement.parameters.len() {
+        return Err(Stop::Refused(format!("{} parameters instead of {}", values.len(), statement.parameters.len())));
+    }
+    let mut arguments = A::default();
+    for (index, (wanted, value)) in statement.parameters.iter().zip(values).enumerate() {
+        let added = match (wanted, value) {
+            (ParameterType::Integer, SqlValue::Integer(number)) => arguments.add(Some(*number)),
+            (ParameterType::Integer, SqlValue::Null) => arguments.add(None::<i64>),
+            (ParameterType::Real, SqlValue::Real(number)) => arguments.add(Some(*number)),
+            (ParameterType::Real, SqlValue::Null) => arguments.add(None::<f64>),
+            (ParameterType::Text, SqlValue::Text(text)) => arguments.add(Some(text.clone())),
+            (ParameterType::Text, SqlValue::Null) => arguments.add(None::<String>),
+            (wanted, _) => {
+                return Err(Stop::Refused(format!("parameter {} is not of type {wanted:?}", index + 1).to_lowercase()));
+            }
+        };
+        added.map_err(|error| Stop::Sql(sqlx::Error::Encode(error)))?;
+    }
+    Ok(arguments)
+}
+
+/// What a column holds that is none of the four values.
+pub(super) fn unreadable(type_name: &str) -> String {
+    format!("has type {type_name}: cast it to text in the statement")
+}
+
+/// What is left of what one call may find.
+pub(super) struct Tally<'a> {
+    statement: &'a StatementConfig,
+    rows_left: usize,
+    bytes_left: usize,
+}
+
+impl<'a> Tally<'a> {
+    pub fn new(statement: &'a StatementConfig) -> Self {
+        Self { statement, rows_left: statement.rows_max, bytes_left: FOUND_BYTES_MAX }
+    }
+
+    /// The rows of one run. Stops at the first row too many; what else there is, is not read.
+    pub async fn collect<R: Row>(
+        &mut self,
+        mut rows: impl Stream<Item = Result<R, sqlx::Error>> + Unpin,
+        read: impl Fn(&R, usize) -> Result<SqlValue, String>,
+    ) -> Result<Vec<Vec<SqlValue>>, Stop> {
+        let mut found = Vec::new();
+        while let Some(row) = rows.try_next().await? {
+            if self.rows_left == 0 {
+                let most = self.statement.rows_max;
+                return Err(Stop::Refused(format!("it finds more than rows_max = {most} rows in one call")));
+            }
+            self.rows_left -= 1;
+            let values = (0..row.len())
+                .map(|index| read(&row, index).map_err(|problem| Stop::Refused(column(&row, index, &problem))));
+            let values: Vec<SqlValue> = values.collect::<Result<_, _>>()?;
+            for value in &values {
+                let bytes = if let SqlValue::Text(text) = value { text.len() } else { 8 };
+                self.bytes_left = self.bytes_left.checked_sub(bytes).ok_or_else(|| {
+                    Stop::Refused(format!("it finds more than {FOUND_BYTES_MAX} bytes in one call; select less"))
+                })?;
+            }
+            found.push(values);
+        }
+        Ok(found)
+    }
+}
+
+fn column<R: Row>(row: &R, index: usize, problem: &str) -> String {
+    let name = row.columns().get(index).map(|column| column.name().to_owned()).unwrap_or_default();
+    format!("column {} ({name}) {problem}", index + 1)
+}
+
+/// What is wrong with a statement, by what the database said when it prepared it; `unreadable` says what of a column's
+/// type is, where the engine knows it beforehand.
+pub(super) fn finding<S: Statement>(
+    statement: &StatementConfig,
+    prepared: Result<S, sqlx::Error>,
+    unreadable: impl Fn(&<S::Database as sqlx::Database>::Column) -> Option<String>,
+) -> Result<Option<Finding>, SqlError> {
+    let prepared = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            return match judge(&error) {
+                failure if matches!(failure.class, Class::Row | Class::Permanent) => {
+                    let remedy = format!("correct sql of statement {:?} in weir.toml", statement.name);
+                    Ok(Some(refuse(failure.reason, remedy)))
+                }
+                _ => Err(sql_error(error)),
+            };
+        }
+    };
+    if let Some(problem) = misfit(statement, &prepared) {
+        return Ok(Some(refuse(problem, "list the type of each placeholder in its parameters".into())));
+    }
+    let columns = prepared.columns().iter().enumerate();
+    let unread = columns.filter_map(|(index, column)| {
+        unreadable(column).map(|problem| format!("column {} ({}) {problem}", index + 1, column.name()))
+    });
+    let unread: Vec<String> = unread.collect();
+    Ok((!unread.is_empty()).then(|| refuse(unread.join("; "), "cast these columns to text".into())))
+}
+
+/// `2024-05-01`, of a day since 1970-01-01; years before 1 as PostgreSQL writes them.
+pub(super) fn date_text(days: i64) -> String {
+    let (year, month, day) = civil(days);
+    if year > 0 { format!("{year:04}-{month:02}-{day:02}") } else { format!("{:04}-{month:02}-{day:02} BC", 1 - year) }
+}
+
+/// `12:34:56` or `12:34:56.789`, of microseconds of a day.
+pub(super) fn clock_text(micros: u64) -> String {
+    let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
+    let text = format!("{:02}:{:02}:{:02}", seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    if fraction == 0 { text } else { format!("{text}.{fraction:06}").trim_end_matches('0').to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_the_databases_write_them() {
+        assert_eq!(date_text(0), "1970-01-01");
+        assert_eq!(date_text(-1), "1969-12-31");
+        assert_eq!(date_text(19_782), "2024-02-29");
+        assert_eq!(date_text(-719_528), "0001-01-01 BC");
+        assert_eq!(date_text(2_932_897), "10000-01-01");
+        assert_eq!(clock_text(0), "00:00:00");
+        assert_eq!(clock_text(45_296_789_000), "12:34:56.789");
+        assert_eq!(clock_text(86_399_999_999), "23:59:59.999999");
+    }
+
+    #[test]
+    fn modules_leave_connections_to_the_host() {
+        for (connections, seats) in [(2, 1), (3, 1), (4, 2), (8, 6)] {
+            assert_eq!(Seats::new(connections).0.available_permits(), seats);
+        }
+    }
+}

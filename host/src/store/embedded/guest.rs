@@ -1,0 +1,197 @@
+//! What policy modules keep: values and counters with a time to live, under keys of each module's own.
+//!
+//! Written by the writer like everything else, which makes increments atomic, but not waited for until it is on the
+//! disk: a crash may lose the last of it. What expired is not read any more, and the sweeper deletes it. Never touches
+//! another keyspace than those of modules and of expiries.
+
+use super::layout::{Fields, Space, View, damaged, expiry_key};
+use super::transaction::Transaction;
+use crate::model::{KeyEntry, KeyIncrement};
+use crate::store::{Counted, StoreError};
+
+/// Disk that the values of all modules may take, in bytes; beyond, nothing is set until some of it has expired. Counted
+/// when it is written out of memory, so that a little more may be there.
+const DISK_BYTES_MAX: u64 = 1 << 30;
+
+/// What lies under a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Content {
+    Value(Vec<u8>),
+    Counter(i64),
+}
+
+/// `time u64 · 'v' bytes | 'c' i64`: when it expires, and what it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct GuestRecord {
+    expires_ms: u64,
+    content: Content,
+}
+
+impl GuestRecord {
+    fn encode(&self) -> Vec<u8> {
+        let (tag, bytes) = match &self.content {
+            Content::Value(value) => (b'v', &value[..]),
+            Content::Counter(count) => (b'c', &count.to_le_bytes()[..]),
+        };
+        [&self.expires_ms.to_le_bytes()[..], &[tag], bytes].concat()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        let (expires_ms, tag) = (fields.u64()?, fields.u8()?);
+        let content = match tag {
+            b'v' => Content::Value(fields.0.to_vec()),
+            b'c' => Content::Counter(i64::from_le_bytes(fields.0.try_into().ok()?)),
+            _ => return None,
+        };
+        Some(Self { expires_ms, content })
+    }
+}
+
+/// A key as it lies on disk. No name of a module holds a 0 byte, so that none begins with another's.
+pub(super) fn key(module: &str, key: &str) -> Vec<u8> {
+    [module.as_bytes(), &[0], key.as_bytes()].concat()
+}
+
+/// What is there, expired or not.
+fn record(view: &impl View, key: &[u8]) -> Result<Option<GuestRecord>, StoreError> {
+    let bytes = view.get(Space::Modules, key)?;
+    bytes.map(|bytes| GuestRecord::decode(&bytes).ok_or_else(|| damaged("a policy module"))).transpose()
+}
+
+/// See [`crate::store::Store::guest_get`].
+pub(super) fn get(view: &impl View, key: &[u8], now_ms: u64) -> Result<Option<Vec<u8>>, StoreError> {
+    let found = record(view, key)?.filter(|record| now_ms < record.expires_ms);
+    Ok(found.map(|record| match record.content {
+        Content::Value(value) => value,
+        Content::Counter(count) => count.to_string().into_bytes(),
+    }))
+}
+
+/// See [`crate::store::Store::guest_set`].
+pub(super) fn set(
+    transaction: &mut Transaction<'_>,
+    module: &str,
+    now_ms: u64,
+    entries: &[KeyEntry],
+) -> Result<(), StoreError> {
+    let (spaces, _) = transaction.committed();
+    if spaces.of(Space::Modules).disk_space() > DISK_BYTES_MAX {
+        return Err(StoreError::Refused(format!(
+            "what policy modules keep takes more than {DISK_BYTES_MAX} bytes of the disk; let some of it expire"
+        )));
+    }
+    for entry in entries {
+        let expires_ms = now_ms.saturating_add(u64::from(entry.ttl_ms));
+        let record = GuestRecord { expires_ms, content: Content::Value(entry.value.clone()) };
+        put(transaction, &key(module, &entry.key), &record)?;
+    }
+    Ok(())
+}
+
+/// See [`crate::store::Store::guest_increment`]. Nothing is written before all of it is known to be good.
+pub(super) fn increment(
+    transaction: &mut Transaction<'_>,
+    module: &str,
+    now_ms: u64,
+    increments: &[KeyIncrement],
+) -> Result<Counted, StoreError> {
+    let (mut counters, mut totals) = (std::collections::HashMap::new(), Vec::with_capacity(increments.len()));
+    for (index, increment) in increments.iter().enumerate() {
+        let key = key(module, &increment.key);
+        if !counters.contains_key(&key)
+            && let Some(found) = record(transaction, &key)?.filter(|record| now_ms < record.expires_ms)
+        {
+            counters.insert(key.clone(), found);
+        }
+        let total = match counters.get_mut(&key) {
+            Some(GuestRecord { content: Content::Value(_), .. }) => return Ok(Counted::NotACounter(index)),
+            Some(GuestRecord { content: Content::Counter(count), .. }) => {
+                let Some(total) = count.checked_add(increment.by) else { return Ok(Counted::Overflow(index)) };
+                *count = total;
+                total
+            }
+            None if increment.by == 0 => 0,
+            None => {
+                let expires_ms = now_ms.saturating_add(u64::from(increment.ttl_ms));
+                counters.insert(key, GuestRecord { expires_ms, content: Content::Counter(increment.by) });
+                increment.by
+            }
+        };
+        totals.push(total);
+    }
+    for (key, record) in &counters {
+        put(transaction, key, record)?;
+    }
+    Ok(Counted::Totals(totals))
+}
+
+/// Writes a record, and when it expires instead of when the one before it would have.
+fn put(transaction: &mut Transaction<'_>, key: &[u8], new: &GuestRecord) -> Result<(), StoreError> {
+    let old_ms = record(transaction, key)?.map(|old| old.expires_ms);
+    if old_ms != Some(new.expires_ms) {
+        if let Some(old_ms) = old_ms {
+            transaction.delete(Space::Expiry, expiry_key(old_ms, b'm', key));
+        }
+        transaction.put(Space::Expiry, expiry_key(new.expires_ms, b'm', key), &[]);
+    }
+    transaction.put(Space::Modules, key.to_vec(), &new.encode());
+    Ok(())
+}
+
+/// Deletes what expired at `at_ms`, unless it was set anew.
+pub(super) fn sweep(transaction: &mut Transaction<'_>, key: &[u8], at_ms: u64) -> Result<(), StoreError> {
+    if record(transaction, key)?.is_some_and(|record| record.expires_ms == at_ms) {
+        transaction.delete(Space::Modules, key.to_vec());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::StoreConfig;
+    use crate::store::Store;
+    use crate::store::embedded::EmbeddedStore;
+
+    #[test]
+    fn records_are_read_back_and_cut_ones_are_not() {
+        for content in [Content::Value(Vec::new()), Content::Value(vec![0, 1, 255]), Content::Counter(i64::MIN)] {
+            let record = GuestRecord { expires_ms: 7, content };
+            assert_eq!(GuestRecord::decode(&record.encode()), Some(record));
+        }
+        assert_eq!(GuestRecord::decode(b"12345678"), None);
+        assert_eq!(GuestRecord::decode(b"12345678c1234567"), None);
+        assert_eq!(GuestRecord::decode(b"12345678x"), None);
+    }
+
+    #[tokio::test]
+    async fn what_modules_keep_is_swept_from_the_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store");
+        let store = EmbeddedStore::open(&StoreConfig { path, ..StoreConfig::default() }).unwrap();
+        let keys = |space: Space| store.spaces.of(space).len().unwrap();
+        let entry = |key: String, ttl_ms| KeyEntry { key, value: vec![7; 100], ttl_ms };
+        let start_ms = 1_800_000_000_000;
+        // Set again and again, a key leaves one expiry behind, not one for each time.
+        for now_ms in start_ms..start_ms + 100 {
+            store.guest_set("m", now_ms, vec![entry("same".into(), 60_000)]).await.unwrap();
+        }
+        assert_eq!((keys(Space::Modules), keys(Space::Expiry)), (1, 1));
+        let many = (0..3_000).map(|n| entry(format!("key-{n}"), 1_000)).collect();
+        store.guest_set("m", start_ms, many).await.unwrap();
+        let counted = KeyIncrement { key: "counter".into(), by: 1, ttl_ms: 1_000 };
+        store.guest_increment("m", start_ms, vec![counted]).await.unwrap();
+        assert_eq!((keys(Space::Modules), keys(Space::Expiry)), (3_002, 3_002));
+        for round in 0..2_000 {
+            // The sweeper works after each write, on what had expired by then.
+            let now_ms = start_ms + 2_000 + round * 5;
+            store.guest_set("m", now_ms, vec![entry("same".into(), 60_000)]).await.unwrap();
+            if (keys(Space::Modules), keys(Space::Expiry)) == (1, 1) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        panic!("{} keys and {} expiries are left", keys(Space::Modules), keys(Space::Expiry));
+    }
+}
