@@ -16,8 +16,8 @@ const MODULES_MAX: usize = 10;
 /// Core instances of one component instance: a guest of Rust has one, and the shims of its imports two; one of JavaScript
 /// has 13.
 const CORE_INSTANCES_MAX: u32 = 16;
-/// Linear memories of one component instance.
-const MEMORIES_MAX: u32 = 2;
+/// Linear memories of one component instance: a guest of Rust has one, one of JavaScript three.
+const MEMORIES_MAX: u32 = 4;
 /// Tables of one component instance.
 const TABLES_MAX: u32 = 4;
 
