@@ -1,4 +1,5 @@
-//! The operators' listener: is it alive, is it ready, what waits, what was given up, why is a pair as it is.
+//! The operators' listener: is it alive, is it ready, what waits, what was given up, why is a pair as it is, and which
+//! rules serve; new ones come in here.
 //!
 //! Tier 4: imports tiers 0 and 1 (`listener`). What it shows and does comes through [`Operations`], which `app`
 //! implements; so it never touches store, sql or policy. It is never served on the public listener.
@@ -8,21 +9,27 @@
 //! a name of its own; nor may one send it a write from another origin.
 
 mod guard;
+mod policies;
+mod query;
+mod reply;
+mod routes;
+mod upload;
 
+pub(crate) mod testing;
 mod tests;
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, StatusCode};
-use matchit::Router;
+use hyper::{Method, Request, StatusCode};
+use matchit::{Params, Router};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -34,6 +41,10 @@ use crate::listener::problem::{METHOD_NOT_ALLOWED, Problem, problem_types};
 use crate::listener::text::{decode_query_value, decode_segment, query_parts};
 use crate::listener::{self, Handler, Limits, Reply, head};
 use guard::Guard;
+use policies::PolicyDesk;
+pub use policies::PolicyLimits;
+use reply::{from_error, wrong};
+use routes::{PolicyRoute, Route};
 
 problem_types! { ADMIN_TYPES:
     BAD_REQUEST = 400 "admin-bad-request" "The request is not understood";
@@ -66,11 +77,8 @@ const LETTERS_LIMIT_MAX: usize = 1000;
 const PAGE: &str = include_str!("admin/dashboard.html");
 const SCRIPT: &str = include_str!("admin/dashboard.js");
 const STYLE: &str = include_str!("admin/dashboard.css");
-/// The page loads nothing from elsewhere, and is nobody's frame.
-const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
-     frame-ancestors 'none'",
-);
+/// Prometheus' text format.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// One thing that must hold before the host is ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -161,7 +169,8 @@ pub enum ModuleCommand {
     },
 }
 
-/// What operators can see and do. Every method is bounded by a deadline of this room.
+/// What operators can see and do. Every method is bounded by a deadline of this room. Uploads and commands run on a task
+/// of their own: beyond their deadline, or when the caller has gone, they go on to their end.
 #[async_trait]
 pub trait Operations: Send + Sync + 'static {
     /// Every check, those that hold too. Ready is when all hold.
@@ -192,59 +201,10 @@ pub trait Operations: Send + Sync + 'static {
     fn metrics(&self) -> String;
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Route {
-    Page,
-    Script,
-    Style,
-    Alive,
-    Ready,
-    Metrics,
-    Flush,
-    Policies,
-    Letters,
-    Letter,
-    Replay,
-    Explain,
-}
-
-const ROUTES: [(&str, Route); 12] = [
-    ("/", Route::Page),
-    ("/dashboard.js", Route::Script),
-    ("/dashboard.css", Route::Style),
-    ("/livez", Route::Alive),
-    ("/readyz", Route::Ready),
-    ("/metrics", Route::Metrics),
-    ("/admin/v1/flush", Route::Flush),
-    ("/admin/v1/policies", Route::Policies),
-    ("/admin/v1/dead-letters", Route::Letters),
-    ("/admin/v1/dead-letters/{id}", Route::Letter),
-    ("/admin/v1/dead-letters/{id}/replay", Route::Replay),
-    ("/admin/v1/explain/{kind}/{target}/{actor}", Route::Explain),
-];
-
-impl Route {
-    fn allow(self) -> &'static str {
-        match self {
-            Self::Letter => "DELETE",
-            Self::Replay => "POST",
-            _ => "GET, HEAD",
-        }
-    }
-
-    fn takes(self, method: &Method) -> bool {
-        self.allow().split(", ").any(|allowed| allowed == method.as_str())
-    }
-
-    /// Pages hold no data, probes have no token.
-    fn is_open(self) -> bool {
-        matches!(self, Self::Page | Self::Script | Self::Style | Self::Alive | Self::Ready)
-    }
-}
-
 /// Everything that answers operators.
 pub struct AdminState {
     operations: Arc<dyn Operations>,
+    policies: PolicyDesk,
     routes: Router<Route>,
     guard: Guard,
 }
@@ -254,14 +214,15 @@ impl AdminState {
     ///
     /// # Errors
     /// A token file that cannot be read or holds too little.
-    pub fn new(config: &AdminConfig, operations: Arc<dyn Operations>) -> Result<Self, ConfigError> {
-        let mut routes = Router::new();
-        for (pattern, route) in ROUTES {
-            routes
-                .insert(pattern, route)
-                .map_err(|error| ConfigError::Value { field: "admin".into(), reason: format!("routes: {error}") })?;
-        }
-        Ok(Self { operations, routes, guard: Guard::new(config.read_token()?.as_deref()) })
+    pub fn new(
+        config: &AdminConfig,
+        limits: PolicyLimits,
+        operations: Arc<dyn Operations>,
+    ) -> Result<Self, ConfigError> {
+        let routes = routes::router()
+            .map_err(|error| ConfigError::Value { field: "admin".into(), reason: format!("routes: {error}") })?;
+        let policies = PolicyDesk::new(Arc::clone(&operations), limits);
+        Ok(Self { operations, policies, routes, guard: Guard::new(config.read_token()?.as_deref()) })
     }
 
     async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Result<Reply, Problem> {
@@ -279,102 +240,81 @@ impl AdminState {
             let problem = Problem::new(&METHOD_NOT_ALLOWED, "use a method that Allow names");
             return Err(problem.header(header::ALLOW, HeaderValue::from_static(route.allow())));
         }
+        let params = &found.params;
+        let writes = head.method == Method::POST || head.method == Method::DELETE;
+        if let (Route::Policy(PolicyRoute::All), true) = (route, writes) {
+            return self.policies.upload(&head, body, peer).await;
+        }
         if !body.is_end_stream() {
             body::check_says_nothing(&body::read(body, BODY_LIMITS).await?)?;
         }
-        let param = |name| {
-            let text = found.params.get(name).unwrap_or_default();
-            decode_segment(text).map_err(|error| Problem::new(&BAD_REQUEST, format!("{name}: {error}")))
-        };
-        match route {
-            Route::Page => return Ok(page(PAGE, "text/html; charset=utf-8")),
-            Route::Script => return Ok(page(SCRIPT, "text/javascript; charset=utf-8")),
-            Route::Style => return Ok(page(STYLE, "text/css; charset=utf-8")),
-            Route::Alive => return Ok(json_reply(StatusCode::OK, &json!({ "alive": true }))),
-            Route::Metrics => return Ok(page(self.operations.metrics(), "text/plain; version=0.0.4; charset=utf-8")),
-            _ => {}
+        if let (Route::Policy(route), true) = (route, writes) {
+            return self.policies.command(route, param(params, "module")?, &head, peer).await;
         }
-        let operation = async {
-            match route {
-                Route::Ready => return Ok(self.ready().await),
-                Route::Letters => self.letters(&head).await?,
-                Route::Letter => self.operations.drop_dead_letter(letter_id(&param("id")?)?).await.map(done),
-                Route::Replay => self.operations.replay_dead_letter(letter_id(&param("id")?)?).await.map(done),
-                Route::Explain => {
-                    let (kind, target, actor) = (param("kind")?, param("target")?, param("actor")?);
-                    self.operations.explain(&kind, &target, &actor).await
-                }
-                Route::Policies => self.operations.policies().await,
-                _ => self.operations.flush_status().await,
-            }
-            .map(|value| json_reply(StatusCode::OK, &value))
-            .map_err(|error| from_error(&error))
-        };
-        tokio::time::timeout(OPERATION_DEADLINE, operation).await.unwrap_or_else(|_| {
+        tokio::time::timeout(OPERATION_DEADLINE, self.operation(route, params, &head)).await.unwrap_or_else(|_| {
             Err(Problem::new(&UNAVAILABLE, "no answer within 10 s; what was asked for may have been done"))
         })
+    }
+
+    /// Everything but uploads and commands, which have deadlines of their own.
+    async fn operation(&self, route: Route, params: &Params<'_, '_>, head: &Parts) -> Result<Reply, Problem> {
+        let param = |name| param(params, name);
+        let answer = match route {
+            Route::Page => return Ok(reply::page(PAGE, "text/html; charset=utf-8")),
+            Route::Script => return Ok(reply::page(SCRIPT, "text/javascript; charset=utf-8")),
+            Route::Style => return Ok(reply::page(STYLE, "text/css; charset=utf-8")),
+            Route::Alive => Ok(json!({ "alive": true })),
+            Route::Metrics => return Ok(reply::page(self.operations.metrics(), METRICS_TYPE)),
+            Route::Ready => return Ok(self.ready().await),
+            Route::Policy(route) => self.policies.look(route, head).await?,
+            Route::Letters => self.letters(head).await?,
+            Route::Letter => self.operations.drop_dead_letter(letter_id(&param("id")?)?).await.map(done),
+            Route::Replay => self.operations.replay_dead_letter(letter_id(&param("id")?)?).await.map(done),
+            Route::Explain => {
+                let (kind, target, actor) = (param("kind")?, param("target")?, param("actor")?);
+                self.operations.explain(&kind, &target, &actor).await
+            }
+            Route::Flush => self.operations.flush_status().await,
+        };
+        answer.map(|value| reply::json(StatusCode::OK, &value)).map_err(|error| from_error(&error))
     }
 
     async fn ready(&self) -> Reply {
         let checks = self.operations.readiness().await;
         let not_ready: Vec<&str> = checks.iter().filter(|check| !check.ready).map(|check| &*check.name).collect();
         let status = if not_ready.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        json_reply(status, &json!({ "ready": not_ready.is_empty(), "not_ready": not_ready, "checks": checks }))
+        reply::json(status, &json!({ "ready": not_ready.is_empty(), "not_ready": not_ready, "checks": checks }))
     }
 
     async fn letters(&self, head: &Parts) -> Result<Result<Value, OperationsError>, Problem> {
-        let wrong = |detail: String| Problem::new(&BAD_REQUEST, detail);
         let (mut kind, mut after, mut limit) = (None, 0, LETTERS_LIMIT_DEFAULT);
         for (name, value) in query_parts(head.uri.query()) {
             let value = decode_query_value(value).map_err(|error| wrong(format!("{name}: {error}")))?;
             match name {
                 "kind" => kind = Some(value),
-                "after" => after = value.parse().map_err(|_| wrong("after must be the id of a dead letter".into()))?,
+                "after" => after = value.parse().map_err(|_| wrong("after must be the id of a dead letter"))?,
                 "limit" => {
                     let parsed = value.parse().ok().filter(|limit| (1..=LETTERS_LIMIT_MAX).contains(limit));
                     limit = parsed.ok_or_else(|| wrong(format!("limit must be from 1 to {LETTERS_LIMIT_MAX}")))?;
                 }
-                _ => return Err(wrong("only kind, after and limit are known here".into())),
+                _ => return Err(wrong("only kind, after and limit are known here")),
             }
         }
         Ok(self.operations.dead_letters(kind.as_deref(), after, limit).await)
     }
 }
 
+fn param(params: &Params<'_, '_>, name: &str) -> Result<String, Problem> {
+    let text = params.get(name).unwrap_or_default();
+    decode_segment(text).map(Cow::into_owned).map_err(|error| wrong(format!("{name}: {error}")))
+}
+
 fn letter_id(text: &str) -> Result<i64, Problem> {
-    text.parse().map_err(|_| Problem::new(&BAD_REQUEST, "give the number of a dead letter"))
+    text.parse().map_err(|_| wrong("give the number of a dead letter"))
 }
 
 fn done((): ()) -> Value {
     json!({ "done": true })
-}
-
-fn from_error(error: &OperationsError) -> Problem {
-    let detail = error.to_string();
-    match error {
-        OperationsError::NotFound(_) => Problem::new(&NOT_FOUND, detail),
-        OperationsError::Invalid(_) => Problem::new(&BAD_REQUEST, detail),
-        OperationsError::Conflict(_) => Problem::new(&CONFLICT, detail),
-        OperationsError::Refused { .. } => Problem::new(&REFUSED, detail),
-        OperationsError::Unavailable(_) => Problem::new(&UNAVAILABLE, detail),
-    }
-}
-
-fn json_reply(status: StatusCode, value: &Value) -> Reply {
-    let mut reply = page(value.to_string(), "application/json");
-    *reply.status_mut() = status;
-    reply
-}
-
-fn page(content: impl Into<Bytes>, content_type: &'static str) -> Reply {
-    let mut reply = Response::new(Full::new(content.into()));
-    let headers = reply.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::CONTENT_SECURITY_POLICY, PAGE_POLICY);
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    reply
 }
 
 impl Handler for AdminState {

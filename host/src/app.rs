@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
@@ -91,7 +92,8 @@ impl App {
         config.validate()?;
         let store = crate::store::open(&config.store).await?;
         let sql = crate::sql::open(&config.sql).await?;
-        let setup = PolicySetup { compiler, capabilities: None };
+        let granted = grants::capabilities(Arc::clone(&store), Arc::clone(&sql), &config.policy, clock.clone());
+        let setup = PolicySetup { compiler, capabilities: Some((granted, Handle::current())) };
         let policies = load_policies(&config, setup).await?;
         policies.watch()?;
         let schema = Schema::start(&config, Arc::clone(&sql), store.partitions()).await?;

@@ -226,6 +226,11 @@ pub fn run() -> ExitCode {
         }
         Command::DeadLetters { command } => block_on(dead_letters::run(command)),
     };
+    finish(result)
+}
+
+/// Says why it failed, if it did.
+fn finish(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

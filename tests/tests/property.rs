@@ -19,6 +19,7 @@ use weir::clock::Clock;
 use weir::config::{AuthConfig, Config, SqlConfig, StoreConfig, StoreType, ToggleConfig};
 use weir::error::Refusal;
 use weir::model::{Id, Verb};
+use weir::policy::Compiler;
 use weir::toggle::{ToggleKind, ToggleReply, ToggleRequest};
 use weir_tests::database::Database;
 use weir_tests::services::{AppendFsync, Redis, RedisOptions, temporary_directory};

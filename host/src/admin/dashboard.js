@@ -58,12 +58,40 @@ function showKinds(flush) {
   fill(byId("kinds"), columns, kinds.map((kind) => columns.map((column) => kind.get(column))));
 }
 
+const titled = (module) => module && [module.name, module.version, "(" + String(module.digest).slice(0, 12) + ")"].filter(Boolean).join(" ");
+const at = (unixMs) => unixMs ? new Date(unixMs).toISOString().slice(0, 19) + "Z" : null;
+
+function showRules(rules) {
+  const live = Object.entries(rules.active || {}).map(([what, module]) => [what, module, null]);
+  const tried = ["canary", "shadow"].filter((role) => rules[role]).map((role) => [role, rules[role], Number((rules[role].share * 100).toFixed(4)) + " %"]);
+  fill(byId("serving"), ["what", "module", "share", "since", "by"],
+    [...live, ...tried].map(([what, module, share]) => [what, titled(module), share, at(module.since_ms), module.by]));
+  fill(byId("modules"), ["module", "serves", "uploaded", "by", "failures", "health", "last failure"],
+    (rules.modules || []).map((module) => [
+      titled(module),
+      (module.serves || []).join(", ") || null,
+      at(module.uploaded_at_ms),
+      module.by,
+      module.failures,
+      cell("td", module.healthy ? "good" : "failing", module.healthy ? "good" : "bad"),
+      module.last_failure,
+    ]));
+  fill(byId("events"), ["at", "what", "module", "by", "reason"],
+    (rules.events || []).slice(0, 10).map((event) => [at(event.at_ms), event.what, event.module, event.by, event.reason]));
+}
+
+// Shows what is there, or beside it why it is not.
+async function section(path, note, show) {
+  const answer = await ask(path);
+  byId(note).textContent = answer.status === 200 ? "" : answer.body.detail || "status " + answer.status;
+  if (answer.status === 200) show(answer.body);
+}
+
 async function look() {
   try {
     showChecks((await ask("/readyz")).body);
-    const flush = await ask("/admin/v1/flush");
-    byId("flush-note").textContent = flush.status === 200 ? "" : flush.body.detail || "status " + flush.status;
-    if (flush.status === 200) showKinds(flush.body);
+    await section("/admin/v1/flush", "flush-note", showKinds);
+    await section("/admin/v1/policies", "rules-note", showRules);
   } catch (error) {
     byId("state").textContent = "no answer: " + error.message;
     byId("state").className = "bad";

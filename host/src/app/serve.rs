@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::operations::Desk;
 use super::{App, AppError, demo};
-use crate::admin::{self, AdminState};
+use crate::admin::{self, AdminState, PolicyLimits};
 use crate::cli::{Failure, Where};
 use crate::clock::Clock;
 use crate::http::{self, HttpState};
@@ -55,7 +55,7 @@ pub async fn run(place: Where, listen: Option<SocketAddr>, admin_listen: Option<
     tracing::info!(store = durability.mode, "{}", durability.description);
     let state = HttpState::new(&config.http, &config.auth, app.toggles().clone(), clock)?;
     let desk = Arc::new(Desk::new(Arc::clone(&app), metrics));
-    let admin_state = AdminState::new(&config.admin, desk)?;
+    let admin_state = AdminState::new(&config.admin, PolicyLimits::from(&config.policy), desk)?;
 
     let (stop_public, public_stops) = watch::channel(false);
     let (stop_operators, operators_stop) = watch::channel(false);

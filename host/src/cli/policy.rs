@@ -1,21 +1,23 @@
-//! `weir policy`: build a guest, check a component.
+//! `weir policy`: build, check and test modules here; push, try, activate and roll them back in a running host.
 //!
 //! Tier 5. Plain words go to standard error, results to standard output; with `--json` the result is one JSON object.
 
 mod build;
+mod local;
+mod print;
+mod remote;
 mod sources;
 mod toolchain;
+mod trial;
 
-use std::path::{Path, PathBuf};
+mod tests;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use serde_json::json;
 
-use crate::config::{Config, PolicyConfig};
-use crate::policy::{self, Compiler, ModuleInfo};
-
-/// What can be done with policy modules. Exit codes: 0 done, 1 refused or failed, 2 wrong usage.
+/// What can be done with policy modules. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no running host.
 #[derive(Debug, Subcommand)]
 pub enum PolicyCommand {
     /// Build a guest written in Rust into a component.
@@ -37,6 +39,22 @@ pub enum PolicyCommand {
     Check {
         /// The component.
         file: PathBuf,
+        /// Take limits and grants from this configuration, instead of the default limits and everything granted.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Also ask a fresh and a used instance the same: a pure module gives the same answers.
+        #[arg(long)]
+        purity: bool,
+        /// Print the result as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run test vectors on a component, in the host's engine and limits, and count the fuel of each call.
+    Test {
+        /// The component.
+        file: PathBuf,
+        /// The vectors [default: those that the component carries].
+        cases: Option<PathBuf>,
         /// Take the limits from this configuration instead of the defaults.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
@@ -44,80 +62,36 @@ pub enum PolicyCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Ask a component again what a decision log has recorded, and print what it decides otherwise.
+    Replay {
+        /// The component.
+        file: PathBuf,
+        /// The log, such as decisions.ndjson of the registry.
+        decisions: PathBuf,
+        /// Take limits and the kinds' settings from this configuration.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Print the result as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// What speaks to a running host.
+    #[command(flatten)]
+    Remote(remote::RemoteCommand),
 }
 
 /// Does it.
 pub fn run(command: PolicyCommand) -> ExitCode {
     match command {
-        PolicyCommand::Build { dir, output, json } => build(&dir, output.as_deref(), json),
-        PolicyCommand::Check { file, config, json } => check(&file, config.as_deref(), json),
-    }
-}
-
-fn build(dir: &Path, output: Option<&Path>, json: bool) -> ExitCode {
-    match build::build(dir, output) {
-        Ok(built) if json => {
-            println!("{}", serde_json::to_value(&built).unwrap_or_default());
-            ExitCode::SUCCESS
+        PolicyCommand::Build { dir, output, json } => local::build(&dir, output.as_deref(), json),
+        PolicyCommand::Check { file, config, purity: false, json } => local::check(&file, config.as_deref(), json),
+        PolicyCommand::Check { file, config, purity: true, json } => trial::purity(&file, config.as_deref(), json),
+        PolicyCommand::Test { file, cases, config, json } => {
+            trial::test(&file, cases.as_deref(), config.as_deref(), json)
         }
-        Ok(built) => {
-            let interfaces = built.interfaces.join(", ");
-            println!("{}: {} bytes, exports {interfaces}, sha256 {}", built.path.display(), built.bytes, built.sha256);
-            ExitCode::SUCCESS
+        PolicyCommand::Replay { file, decisions, config, json } => {
+            trial::replay(&file, &decisions, config.as_deref(), json)
         }
-        Err(error) => {
-            if json {
-                println!("{}", json!({ "error": error.to_string() }));
-            }
-            eprintln!("weir policy build: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn check(file: &Path, config: Option<&Path>, json: bool) -> ExitCode {
-    // Without a configuration nothing is granted or refused.
-    let given = config.is_some();
-    let config = match config.map(Config::load).transpose() {
-        Ok(config) => config.map_or_else(PolicyConfig::default, |config| config.policy),
-        Err(error) => {
-            if json {
-                println!("{}", json!({ "ok": false, "code": "configuration", "reason": error.to_string() }));
-            }
-            eprintln!("weir policy check: {error}");
-            return ExitCode::from(super::EXIT_USAGE);
-        }
-    };
-    match policy::check_file(&config, Compiler::this_executable(), file, given) {
-        Ok(info) if json => {
-            println!("{}", json!({ "ok": true, "module": info }));
-            ExitCode::SUCCESS
-        }
-        Ok(info) => {
-            print_info(&info);
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            if json {
-                println!("{}", json!({ "ok": false, "code": error.code(), "reason": error.to_string() }));
-            }
-            eprintln!("{}: refused: {error}", file.display());
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn print_info(info: &ModuleInfo) {
-    let list = |names: &[String]| if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
-    println!("{}: good", info.name);
-    println!("  digest     {}", info.digest);
-    println!("  size       {} bytes, {} functions", info.bytes, info.functions);
-    println!("  takes over {}", info.interfaces.join(", "));
-    println!("  imports    {}", list(&info.imports));
-    if !info.ignored.is_empty() {
-        println!("  ignored    {}", list(&info.ignored));
-    }
-    if let Some(sources) = &info.source_sha256 {
-        println!("  sources    {sources}");
+        PolicyCommand::Remote(command) => super::finish(super::block_on(remote::run(command))),
     }
 }

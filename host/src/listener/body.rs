@@ -62,16 +62,25 @@ fn too_large(bytes_max: usize) -> Problem {
     Problem::new(&BODY_TOO_LARGE, format!("send a body of at most {bytes_max} bytes")).close()
 }
 
+/// Checks that a body that is sent is not compressed.
+///
+/// # Errors
+/// 415.
+pub fn check_uncoded(headers: &HeaderMap) -> Result<(), Problem> {
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    {
+        return Err(Problem::new(&UNSUPPORTED_BODY, "send the body without Content-Encoding"));
+    }
+    Ok(())
+}
+
 /// Checks that a body that is sent is declared as plain JSON.
 ///
 /// # Errors
 /// 415.
 pub fn check_json_type(headers: &HeaderMap) -> Result<(), Problem> {
+    check_uncoded(headers)?;
     let refuse = |detail: &'static str| Err(Problem::new(&UNSUPPORTED_BODY, detail));
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
-    {
-        return refuse("send the body without Content-Encoding");
-    }
     let Ok(Some(given)) = one(headers, &header::CONTENT_TYPE) else {
         return refuse("send one Content-Type: application/json with a body, or no body");
     };

@@ -58,6 +58,7 @@ problem_types! { LISTENER_TYPES:
 pub struct Problem {
     kind: &'static ProblemType,
     detail: Cow<'static, str>,
+    members: Vec<(&'static str, Cow<'static, str>)>,
     retry_after_s: Option<u64>,
     headers: Vec<(HeaderName, HeaderValue)>,
     close: bool,
@@ -66,7 +67,14 @@ pub struct Problem {
 impl Problem {
     /// `detail` says what the caller can do. It reaches the client: no secrets, no internals.
     pub fn new(kind: &'static ProblemType, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, detail: detail.into(), retry_after_s: None, headers: Vec::new(), close: false }
+        let detail = detail.into();
+        Self { kind, detail, members: Vec::new(), retry_after_s: None, headers: Vec::new(), close: false }
+    }
+
+    /// Adds an extension member, for callers that branch on more than the type. `name` is none of RFC 9457's own.
+    pub fn member(mut self, name: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
+        self.members.push((name, text.into()));
+        self
     }
 
     /// Adds `Retry-After`.
@@ -103,6 +111,12 @@ impl Problem {
         body.extend_from_slice(self.kind.status.to_string().as_bytes());
         body.extend_from_slice(b",\"detail\":");
         push_json_string(&mut body, &self.detail);
+        for (name, text) in &self.members {
+            body.push(b',');
+            push_json_string(&mut body, name);
+            body.push(b':');
+            push_json_string(&mut body, text);
+        }
         body.push(b'}');
         body
     }
@@ -162,6 +176,16 @@ mod tests {
         assert_eq!(reply.headers()["retry-after"], "3");
         assert_eq!(reply.headers()["connection"], "close");
         assert_eq!(reply.headers()["content-type"], "application/problem+json");
+    }
+
+    #[test]
+    fn members_stand_beside_the_rest() {
+        let problem = Problem::new(&MALFORMED, "so").member("code", "a \"word\"").member("what", "more");
+        let value: serde_json::Value = serde_json::from_slice(&problem.body()).unwrap();
+        assert_eq!(
+            (&value["code"], &value["what"], &value["detail"]),
+            (&"a \"word\"".into(), &"more".into(), &"so".into())
+        );
     }
 
     #[test]

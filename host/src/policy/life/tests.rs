@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 use wasm_encoder::{ComponentSection as _, CustomSection};
+use weir_policy_vectors::NAME_SECTION;
 
 use super::control::{ControlError, ModuleUpload};
 use super::start::PolicySetup;
 use crate::config::{CanaryConfig, PolicyConfig, PolicyFailure};
 use crate::model::{Id, Intent, ToggleRule, Verb};
-use crate::policy::{DecidedToggles, Decider, KindPolicy, NAME_SECTION, Policies, builtin};
+use crate::policy::{DecidedToggles, Decider, KindPolicy, Policies, builtin};
 
 struct Host {
     policies: Arc<Policies>,

@@ -1,0 +1,131 @@
+//! What is at which path, and by which methods. Knows paths only, never what answers.
+
+use hyper::Method;
+use matchit::{InsertError, Router};
+
+/// What a path is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Route {
+    Page,
+    Script,
+    Style,
+    Alive,
+    Ready,
+    Metrics,
+    Flush,
+    Letters,
+    Letter,
+    Replay,
+    Explain,
+    Policy(PolicyRoute),
+}
+
+/// What a path below `/admin/v1/policies` is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PolicyRoute {
+    /// The list, and where uploads go.
+    All,
+    Rollback,
+    Diff,
+    Audit,
+    /// The running shadow: `DELETE` ends it.
+    Shadow,
+    /// The running canary: `DELETE` ends it.
+    Canary,
+    Module,
+    ActivateModule,
+    ShadowModule,
+    CanaryModule,
+}
+
+/// A fixed segment goes before `{module}`: a module with such a name is reached by its digest.
+const ROUTES: [(&str, Route); 21] = [
+    ("/", Route::Page),
+    ("/dashboard.js", Route::Script),
+    ("/dashboard.css", Route::Style),
+    ("/livez", Route::Alive),
+    ("/readyz", Route::Ready),
+    ("/metrics", Route::Metrics),
+    ("/admin/v1/flush", Route::Flush),
+    ("/admin/v1/policies", Route::Policy(PolicyRoute::All)),
+    ("/admin/v1/policies/rollback", Route::Policy(PolicyRoute::Rollback)),
+    ("/admin/v1/policies/diff", Route::Policy(PolicyRoute::Diff)),
+    ("/admin/v1/policies/audit", Route::Policy(PolicyRoute::Audit)),
+    ("/admin/v1/policies/shadow", Route::Policy(PolicyRoute::Shadow)),
+    ("/admin/v1/policies/canary", Route::Policy(PolicyRoute::Canary)),
+    ("/admin/v1/policies/{module}", Route::Policy(PolicyRoute::Module)),
+    ("/admin/v1/policies/{module}/activate", Route::Policy(PolicyRoute::ActivateModule)),
+    ("/admin/v1/policies/{module}/shadow", Route::Policy(PolicyRoute::ShadowModule)),
+    ("/admin/v1/policies/{module}/canary", Route::Policy(PolicyRoute::CanaryModule)),
+    ("/admin/v1/dead-letters", Route::Letters),
+    ("/admin/v1/dead-letters/{id}", Route::Letter),
+    ("/admin/v1/dead-letters/{id}/replay", Route::Replay),
+    ("/admin/v1/explain/{kind}/{target}/{actor}", Route::Explain),
+];
+
+/// The table of all paths.
+///
+/// # Errors
+/// Two patterns for the same paths.
+pub(super) fn router() -> Result<Router<Route>, InsertError> {
+    let mut router = Router::new();
+    for (pattern, route) in ROUTES {
+        router.insert(pattern, route)?;
+    }
+    Ok(router)
+}
+
+impl Route {
+    /// The value of `Allow`.
+    pub(super) fn allow(self) -> &'static str {
+        match self {
+            Self::Letter => "DELETE",
+            Self::Replay => "POST",
+            Self::Policy(route) => match route {
+                PolicyRoute::All => "GET, HEAD, POST",
+                PolicyRoute::Diff | PolicyRoute::Audit => "GET, HEAD",
+                PolicyRoute::Shadow | PolicyRoute::Canary | PolicyRoute::Module => "DELETE",
+                PolicyRoute::Rollback
+                | PolicyRoute::ActivateModule
+                | PolicyRoute::ShadowModule
+                | PolicyRoute::CanaryModule => "POST",
+            },
+            _ => "GET, HEAD",
+        }
+    }
+
+    pub(super) fn takes(self, method: &Method) -> bool {
+        self.allow().split(", ").any(|allowed| allowed == method.as_str())
+    }
+
+    /// Pages hold no data, probes have no token.
+    pub(super) fn is_open(self) -> bool {
+        matches!(self, Self::Page | Self::Script | Self::Style | Self::Alive | Self::Ready)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fixed_segment_is_not_taken_for_a_module() {
+        let router = router().unwrap();
+        let at = |path: &str| *router.at(path).unwrap().value;
+        for (path, route) in [
+            ("/admin/v1/policies/rollback", PolicyRoute::Rollback),
+            ("/admin/v1/policies/shadow", PolicyRoute::Shadow),
+            ("/admin/v1/policies/canary", PolicyRoute::Canary),
+            ("/admin/v1/policies/diff", PolicyRoute::Diff),
+            ("/admin/v1/policies/audit", PolicyRoute::Audit),
+            ("/admin/v1/policies/shadowy", PolicyRoute::Module),
+            ("/admin/v1/policies/shadow/activate", PolicyRoute::ActivateModule),
+            ("/admin/v1/policies/rollback/canary", PolicyRoute::CanaryModule),
+            ("/admin/v1/policies/canary/shadow", PolicyRoute::ShadowModule),
+        ] {
+            assert_eq!(at(path), Route::Policy(route), "{path}");
+        }
+        assert!(router.at("/admin/v1/policies/").is_err());
+        assert!(router.at("/admin/v1/policies/a/rollback").is_err());
+    }
+}

@@ -1,0 +1,145 @@
+//! Operations that are written down, for the tests of this listener and of the command line that speaks to it.
+
+#![cfg(test)]
+
+use std::sync::Mutex;
+
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::config::PolicyConfig;
+use crate::listener::testing::{Served, serve};
+
+/// Notes every call, and answers it by saying so, or as it was told.
+pub(crate) struct Written {
+    ready: bool,
+    calls: Mutex<Vec<String>>,
+    uploads: Mutex<Vec<(String, Upload)>>,
+    answer: Mutex<Option<Result<Value, OperationsError>>>,
+    /// Holds uploads back until it has permits.
+    pub(crate) gate: Semaphore,
+    /// One permit for each upload that has begun.
+    pub(crate) begun: Semaphore,
+}
+
+impl Written {
+    pub(crate) fn new(ready: bool) -> Arc<Self> {
+        Arc::new(Self {
+            ready,
+            calls: Mutex::default(),
+            uploads: Mutex::default(),
+            answer: Mutex::default(),
+            gate: Semaphore::new(Semaphore::MAX_PERMITS),
+            begun: Semaphore::new(0),
+        })
+    }
+
+    /// What was called so far.
+    pub(crate) fn calls(&self) -> Vec<String> {
+        self.calls.lock().unwrap().clone()
+    }
+
+    /// What was uploaded so far, and by whom.
+    pub(crate) fn uploads(&self) -> Vec<(String, Upload)> {
+        self.uploads.lock().unwrap().clone()
+    }
+
+    /// What everything about policies is answered from now on.
+    pub(crate) fn answers(&self, answer: Result<Value, OperationsError>) {
+        *self.answer.lock().unwrap() = Some(answer);
+    }
+
+    /// Holds uploads back.
+    pub(crate) fn close_gate(&self) {
+        self.gate.forget_permits(Semaphore::MAX_PERMITS);
+    }
+
+    fn call(&self, text: String) -> Value {
+        self.calls.lock().unwrap().push(text.clone());
+        json!({ "call": text })
+    }
+
+    fn told(&self, text: String) -> Result<Value, OperationsError> {
+        let noted = self.call(text);
+        self.answer.lock().unwrap().clone().unwrap_or(Ok(noted))
+    }
+}
+
+#[async_trait]
+impl Operations for Written {
+    async fn readiness(&self) -> Vec<Check> {
+        let check = |name: &str, ready| Check { name: name.into(), ready, detail: "is as it is".into() };
+        vec![check("store", true), check("sql", self.ready)]
+    }
+
+    async fn flush_status(&self) -> Result<Value, OperationsError> {
+        Ok(self.call("flush".into()))
+    }
+
+    async fn policies(&self) -> Result<Value, OperationsError> {
+        self.told("policies".into())
+    }
+
+    async fn upload_policy(&self, by: &str, upload: Upload) -> Result<Value, OperationsError> {
+        self.begun.add_permits(1);
+        self.gate.acquire().await.unwrap().forget();
+        self.uploads.lock().unwrap().push((by.into(), upload));
+        self.told("upload".into())
+    }
+
+    async fn command_policy(&self, by: &str, command: ModuleCommand) -> Result<Value, OperationsError> {
+        self.told(format!("{by}: {command:?}"))
+    }
+
+    async fn policy_diff(&self) -> Result<Value, OperationsError> {
+        self.told("diff".into())
+    }
+
+    async fn policy_audit(&self, limit: usize) -> Result<Value, OperationsError> {
+        self.told(format!("audit {limit}"))
+    }
+
+    async fn dead_letters(&self, kind: Option<&str>, after: i64, limit: usize) -> Result<Value, OperationsError> {
+        Ok(self.call(format!("letters {kind:?} {after} {limit}")))
+    }
+
+    async fn replay_dead_letter(&self, id: i64) -> Result<(), OperationsError> {
+        self.call(format!("replay {id}"));
+        if id == 13 { Err(OperationsError::Conflict("still refused".into())) } else { Ok(()) }
+    }
+
+    async fn drop_dead_letter(&self, id: i64) -> Result<(), OperationsError> {
+        self.call(format!("drop {id}"));
+        if id == 13 { Err(OperationsError::NotFound("no such letter".into())) } else { Ok(()) }
+    }
+
+    async fn explain(&self, kind: &str, target: &str, actor: &str) -> Result<Value, OperationsError> {
+        if actor == "x" {
+            return Err(OperationsError::Invalid("no such id".into()));
+        }
+        Ok(self.call(format!("explain {kind} {target} {actor}")))
+    }
+
+    fn metrics(&self) -> String {
+        "weir_up 1\n".into()
+    }
+}
+
+/// A listener with the default limits.
+pub(crate) async fn admin(token: Option<&str>, ready: bool) -> (Served, Arc<Written>) {
+    let written = Written::new(ready);
+    let limits = PolicyLimits::from(&PolicyConfig::default());
+    (admin_with(token, limits, &written).await, written)
+}
+
+/// A listener with these limits.
+pub(crate) async fn admin_with(token: Option<&str>, limits: PolicyLimits, written: &Arc<Written>) -> Served {
+    let config = AdminConfig { token: token.map(Into::into), ..AdminConfig::default() };
+    let operations: Arc<dyn Operations> = Arc::clone(written) as _;
+    serve(Arc::new(AdminState::new(&config, limits, operations).unwrap()), LIMITS).await
+}
+
+/// A request without a body; `more` are further header lines.
+pub(crate) fn request(method: &str, target: &str, more: &str) -> String {
+    format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n")
+}

@@ -1,0 +1,95 @@
+//! What needs no running host: build a guest, check a component.
+//!
+//! Results go to standard output, reasons to standard error; with `--json` the result is one JSON object, a refusal too.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::build;
+use crate::cli::EXIT_USAGE;
+use crate::config::{Config, ConfigError};
+use crate::policy::{self, Compiler, LoadError, ModuleInfo};
+
+/// Builds the guest in `dir`.
+pub(super) fn build(dir: &Path, output: Option<&Path>, json: bool) -> ExitCode {
+    match build::build(dir, output) {
+        Ok(built) if json => {
+            println!("{}", serde_json::to_value(&built).unwrap_or_default());
+            ExitCode::SUCCESS
+        }
+        Ok(built) => {
+            let interfaces = built.interfaces.join(", ");
+            println!("{}: {} bytes, exports {interfaces}, sha256 {}", built.path.display(), built.bytes, built.sha256);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            if json {
+                println!("{}", json!({ "error": error.to_string() }));
+            }
+            eprintln!("weir policy build: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says whether a host with the limits of `config` would take the component.
+pub(super) fn check(file: &Path, config: Option<&Path>, json: bool) -> ExitCode {
+    // Without a configuration nothing is granted or refused.
+    let granted = config.is_some();
+    let config = match load(config) {
+        Ok(config) => config.policy,
+        Err(error) => return unusable("check", &error, json),
+    };
+    match policy::check_file(&config, Compiler::this_executable(), file, granted) {
+        Ok(info) if json => {
+            println!("{}", json!({ "ok": true, "module": info }));
+            ExitCode::SUCCESS
+        }
+        Ok(info) => {
+            print_info(file, &info);
+            ExitCode::SUCCESS
+        }
+        Err(error) => refused(file, &error, json),
+    }
+}
+
+/// The configuration that is named, or the defaults.
+pub(super) fn load(config: Option<&Path>) -> Result<Config, ConfigError> {
+    config.map_or_else(|| Ok(Config::default()), Config::load)
+}
+
+/// Says that the configuration cannot be used.
+pub(super) fn unusable(command: &str, error: &ConfigError, json: bool) -> ExitCode {
+    if json {
+        println!("{}", json!({ "ok": false, "code": "configuration", "reason": error.to_string() }));
+    }
+    eprintln!("weir policy {command}: {error}");
+    ExitCode::from(EXIT_USAGE)
+}
+
+/// Says why a component is refused.
+pub(super) fn refused(file: &Path, error: &LoadError, json: bool) -> ExitCode {
+    if json {
+        println!("{}", json!({ "ok": false, "code": error.code(), "reason": error.to_string() }));
+    }
+    eprintln!("{}: refused: {error}", file.display());
+    ExitCode::FAILURE
+}
+
+fn print_info(file: &Path, info: &ModuleInfo) {
+    let list = |names: &[String]| if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+    println!("{}: good", file.display());
+    println!("  name       {}{}", info.name, info.version.as_ref().map(|v| format!(" {v}")).unwrap_or_default());
+    println!("  digest     {}", info.digest);
+    println!("  size       {} bytes, {} functions", info.bytes, info.functions);
+    println!("  takes over {}", info.interfaces.join(", "));
+    println!("  imports    {}", list(&info.imports));
+    if !info.ignored.is_empty() {
+        println!("  ignored    {}", list(&info.ignored));
+    }
+    if let Some(sources) = &info.source_sha256 {
+        println!("  sources    {sources}");
+    }
+}
