@@ -61,6 +61,7 @@ pub use offline::{
 pub use outline::SOURCE_SECTION;
 pub use refusal::LoadError;
 pub use trial::vectors::CaseReport;
+pub use weir_policy_vectors::{NAME_SECTION, VERSION_SECTION};
 
 /// Rules for a batch of intents.
 #[derive(Debug, Clone, PartialEq, Eq)]
