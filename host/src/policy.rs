@@ -33,6 +33,7 @@ mod tests;
 mod trial;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use metrics::counter;
@@ -139,6 +140,7 @@ pub struct Policies {
     control: Control,
     observer: Observer,
     decision_share: f64,
+    fallbacks: AtomicU64,
 }
 
 /// What is native of a kind.
@@ -358,7 +360,13 @@ impl Policies {
         Arc::clone(&self.active.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Batches that something else decided, because the live module failed, since the start.
+    pub fn fallbacks(&self) -> u64 {
+        self.fallbacks.load(Ordering::Relaxed)
+    }
+
     fn count_fallback(&self, kind: &str, to: &'static str) {
+        self.fallbacks.fetch_add(1, Ordering::Relaxed);
         counter!(POLICY_FALLBACKS_TOTAL, "kind" => kind.to_owned(), "to" => to).increment(1);
     }
 }
