@@ -33,6 +33,7 @@ mod tests;
 mod trial;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use metrics::counter;
@@ -61,6 +62,7 @@ pub use offline::{
 pub use outline::SOURCE_SECTION;
 pub use refusal::LoadError;
 pub use trial::vectors::CaseReport;
+pub use weir_policy_vectors::{NAME_SECTION, VERSION_SECTION};
 
 /// Rules for a batch of intents.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,6 +140,7 @@ pub struct Policies {
     control: Control,
     observer: Observer,
     decision_share: f64,
+    fallbacks: AtomicU64,
 }
 
 /// What is native of a kind.
@@ -276,11 +279,11 @@ impl Policies {
     /// A plan concerns no target: the live module plans, and a canary is asked only to see whether it fails.
     fn plan(&self, active: &Active, kind: &str, now_ms: u64, backlog: &Backlog) -> FlushPlan {
         if let Some(canary) = active.canary.as_ref().filter(|canary| canary.module.exports(Interface::Flush)) {
-            let outcome = canary.module.plan(Role::Canary, kind, now_ms, backlog);
+            let outcome = canary.module.plan(Role::Canary, kind, now_ms, convert::backlog(backlog, now_ms));
             self.judge_canary(canary, &outcome);
         }
         let module = &active.live.flush.module;
-        let outcome = module.plan(Role::Live, kind, now_ms, backlog);
+        let outcome = module.plan(Role::Live, kind, now_ms, convert::backlog(backlog, now_ms));
         self.judge_live(active, module, &outcome);
         match outcome {
             Ok(answered) => {
@@ -357,7 +360,13 @@ impl Policies {
         Arc::clone(&self.active.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Batches that something else decided, because the live module failed, since the start.
+    pub fn fallbacks(&self) -> u64 {
+        self.fallbacks.load(Ordering::Relaxed)
+    }
+
     fn count_fallback(&self, kind: &str, to: &'static str) {
+        self.fallbacks.fetch_add(1, Ordering::Relaxed);
         counter!(POLICY_FALLBACKS_TOTAL, "kind" => kind.to_owned(), "to" => to).increment(1);
     }
 }

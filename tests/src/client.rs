@@ -79,6 +79,17 @@ impl Client {
         headers: &[(&str, &str)],
         body: &str,
     ) -> Result<Reply, NoAnswer> {
+        self.request_bytes(method, path, headers, body.as_bytes().to_vec()).await
+    }
+
+    /// The same with a body of bytes.
+    pub async fn request_bytes(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Result<Reply, NoAnswer> {
         let exchange = self.exchange(method, path, headers, body);
         let outcome = match timeout(EXCHANGE_TIMEOUT, exchange).await {
             Ok(outcome) => outcome,
@@ -95,14 +106,14 @@ impl Client {
         method: &str,
         path: &str,
         headers: &[(&str, &str)],
-        body: &str,
+        body: Vec<u8>,
     ) -> Result<Reply, NoAnswer> {
         let lost = |error: &dyn std::fmt::Display| NoAnswer(format!("{method} {path}: {error}"));
         let mut request = Request::builder().method(method).uri(path).header("host", self.address.to_string());
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(Full::from(body.to_owned())).expect("a well-formed request");
+        let request = request.body(Full::from(body)).expect("a well-formed request");
         // A connection that the host closed between two requests is no failure of the next one.
         let mut kept = self.connection.take();
         if let Some(connection) = &mut kept

@@ -11,3 +11,4 @@ pub mod guest;
 pub mod load;
 pub mod services;
 pub mod stand;
+pub mod swap;

@@ -58,6 +58,30 @@ async fn check_says_what_is_wrong_with_the_schema() {
     assert!(all_output(&ended).to_uppercase().contains("UNIQUE"), "{ended:?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_names_a_statement_that_the_database_cannot_prepare() {
+    let stand = Stand::start(Setup::EmbeddedSqlite, 1).await;
+    let mut config = stand.config();
+    let statement = |sql: &str| weir::config::StatementConfig {
+        name: "tier-of".into(),
+        sql: sql.into(),
+        parameters: vec![weir::config::ParameterType::Integer],
+        write: false,
+        rows_max: 1,
+        timeout_ms: 200,
+    };
+    config.policy.statements = vec![statement("SELECT like_count FROM feed WHERE id = ?")];
+    let file = write_config(&stand, "good.toml", &config);
+    let good = weir(stand.directory.path(), &["check", "--config", &file]);
+    assert_eq!(good.code, Some(0), "{good:?}");
+    config.policy.statements = vec![statement("SELECT tier FROM nowhere WHERE id = ?")];
+    let file = write_config(&stand, "bad.toml", &config);
+    let bad = weir(stand.directory.path(), &["check", "--config", &file]);
+    assert!(bad.code.is_some_and(|code| code != 0), "{bad:?}");
+    let output = all_output(&bad);
+    assert!(output.contains("policy.statement tier-of") && output.contains("nowhere"), "{bad:?}");
+}
+
 fn write_config(stand: &Stand, name: &str, config: &weir::config::Config) -> String {
     let path = stand.directory.path().join(name);
     fs::write(&path, toml::to_string(config).unwrap()).unwrap();

@@ -26,6 +26,9 @@ pub const NAME_SECTION: &str = "weir:name";
 /// Name of the custom section in which `weir policy build` notes the module's version.
 pub const VERSION_SECTION: &str = "weir:version";
 
+/// The time of a call whose case says none: 2026-01-01, 00:00 UTC, in Unix milliseconds.
+pub const NOW_MS_DEFAULT: u64 = 1_767_225_600_000;
+
 /// A file of test vectors.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -108,8 +111,8 @@ pub enum Call {
 pub struct ToggleDecide {
     /// Name of the kind.
     pub kind: String,
-    /// Unix time, in milliseconds.
-    #[serde(default)]
+    /// Unix time, in milliseconds; left out, [`NOW_MS_DEFAULT`].
+    #[serde(default = "the_first_of_2026")]
     pub now_ms: u64,
     /// The requests.
     pub batch: Vec<Intent>,
@@ -121,8 +124,8 @@ pub struct ToggleDecide {
 pub struct FlushPlan {
     /// Name of the kind.
     pub kind: String,
-    /// Unix time, in milliseconds.
-    #[serde(default)]
+    /// Unix time, in milliseconds; left out, [`NOW_MS_DEFAULT`].
+    #[serde(default = "the_first_of_2026")]
     pub now_ms: u64,
     /// What waits.
     pub backlog: Backlog,
@@ -220,7 +223,7 @@ pub struct Backlog {
     /// Their size, in bytes.
     #[serde(default)]
     pub bytes: u64,
-    /// Age of the oldest, in milliseconds.
+    /// Age of the oldest, in milliseconds; at most `now_ms`.
     #[serde(default)]
     pub oldest_age_ms: u64,
 }
@@ -236,6 +239,10 @@ pub struct Plan {
     pub changes_max: u32,
     /// Ask again after so many milliseconds.
     pub look_again_ms: u32,
+}
+
+fn the_first_of_2026() -> u64 {
+    NOW_MS_DEFAULT
 }
 
 fn the_hosts_batch() -> u32 {
@@ -311,18 +318,30 @@ impl Vectors {
     /// Reads a file's text.
     ///
     /// # Errors
-    /// Not JSON, an unknown field, no case at all, or an answer that is not one of its call.
+    /// Not JSON, an unknown field, no case at all, an answer that is not one of its call, or a change from before 1970.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         let vectors: Self = serde_json::from_str(text).map_err(|error| ParseError(error.to_string()))?;
         if vectors.cases.is_empty() {
             return Err(ParseError("there is no case in it".into()));
         }
-        match vectors.cases.iter().find(|case| !case.call.takes(&case.expect)) {
-            Some(case) => {
-                let (name, expected) = (case.call.name(), case.call.answer_name());
-                Err(ParseError(format!("case {:?}: {name} is answered with {{\"{expected}\": …}}", case.name)))
-            }
+        match vectors.cases.iter().find_map(|case| Some((&case.name, case.mistake()?))) {
+            Some((name, mistake)) => Err(ParseError(format!("case {name:?}: {mistake}"))),
             None => Ok(vectors),
+        }
+    }
+}
+
+impl Case {
+    fn mistake(&self) -> Option<String> {
+        match &self.call {
+            call if !call.takes(&self.expect) => {
+                Some(format!("{} is answered with {{\"{}\": …}}", call.name(), call.answer_name()))
+            }
+            // A host knows when the oldest change was accepted, not how old it is.
+            Call::FlushPlan(plan) if plan.backlog.oldest_age_ms > plan.now_ms => {
+                Some(format!("oldest_age_ms {} is more than now_ms {}", plan.backlog.oldest_age_ms, plan.now_ms))
+            }
+            _ => None,
         }
     }
 }
@@ -384,7 +403,7 @@ mod tests {
     fn every_call_is_read_and_written() {
         let texts = [
             r#"{"name":"a","toggle.decide":{"kind":"k","now_ms":5,"batch":[{"target":1,"actor":"b","verb":"set"}]},"expect":{"rules":[{"when_absent":"add","when_present":"keep","limit":{"burst":1,"period_ms":2}}]}}"#,
-            r#"{"name":"b","flush.plan":{"kind":"k","now_ms":0,"backlog":{"entries":3,"bytes":57,"oldest_age_ms":9}},"expect":{"plan":{"flush_now":true,"changes_max":7,"look_again_ms":1}}}"#,
+            r#"{"name":"b","flush.plan":{"kind":"k","now_ms":9,"backlog":{"entries":3,"bytes":57,"oldest_age_ms":9}},"expect":{"plan":{"flush_now":true,"changes_max":7,"look_again_ms":1}}}"#,
             r#"{"name":"c","flush.coalesce":{"kind":"k","entries":[{"target":1,"actor":2,"action":"remove"}]},"expect":{"kept":[0]}}"#,
         ];
         for text in texts {
@@ -398,6 +417,9 @@ mod tests {
         let plan = r#""flush.plan":{"kind":"k","backlog":{"entries":1}}"#;
         assert!(wrong(&format!(r#"{{"name":"a",{plan},"expect":{{"kept":[]}}}}"#)).contains("answered with {\"plan\""));
         assert!(wrong(&format!(r#"{{"name":"a",{plan}}}"#)).contains("expect"));
+        let early = r#""flush.plan":{"kind":"k","now_ms":4,"backlog":{"entries":1,"oldest_age_ms":5}}"#;
+        let answer = r#""expect":{"plan":{"flush_now":true,"look_again_ms":1}}"#;
+        assert!(wrong(&format!(r#"{{"name":"a",{early},{answer}}}"#)).contains("more than now_ms 4"));
         assert!(wrong(r#"{"name":"a","toggle.decid":{},"expect":{"kept":[]}}"#).contains("Call"));
         assert!(Vectors::parse("{}").unwrap_err().to_string().contains("no case"));
         assert!(Vectors::parse(r#"{"case":[]}"#).unwrap_err().to_string().contains("case"));

@@ -185,13 +185,14 @@ impl Desk {
     /// configured. It is said all the same.
     fn policy_checks(&self) -> Vec<Check> {
         let modules = self.app.policies.modules().into_iter();
+        let fallbacks = self.app.policies.fallbacks();
         modules
             .map(|module| {
                 let interfaces = module.interfaces.join(", ");
                 let detail = match &module.last_failure {
                     Some(last) if !module.healthy => format!(
-                        "{interfaces}; failed in the last minute ({} times since the start), on_policy_failure holds; \
-                         the last: {last}",
+                        "{interfaces}; failed in the last minute ({} times since the start; {fallbacks} batches fell \
+                         back to the module before it, the built-in rules, or a refusal); the last: {last}",
                         module.failures
                     ),
                     _ => interfaces,

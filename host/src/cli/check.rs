@@ -51,7 +51,7 @@ async fn check(place: &Where, report: &mut Report) -> Result<(), Failure> {
         println!("{}", schema::describe(&report.findings));
     }
     if report.findings.iter().any(|found| !found.finding.warning) {
-        return Err(Failure::no("the SQL schema does not fit; run the statements above, then check again"));
+        return Err(Failure::no("SQL does not fit; follow the remedies above, then check again"));
     }
     report.line("result", "weir would start");
     Ok(())

@@ -12,7 +12,7 @@ use super::instance::{CallFailure, Cause, Warm};
 use super::interface::Interface;
 use super::module::Module;
 use super::record;
-use crate::model::{Backlog, Intent, ToggleChange, ToggleRule};
+use crate::model::{Intent, ToggleChange, ToggleRule};
 use crate::telemetry::{POLICY_CALL_SECONDS, POLICY_FAILURES_TOTAL};
 
 /// Changes that one deadline is for when a batch is coalesced: it is many times the size of a batch of requests.
@@ -69,8 +69,13 @@ impl Module {
     }
 
     /// When to flush.
-    pub(super) fn plan(&self, role: Role, kind: &str, now_ms: u64, backlog: &Backlog) -> Outcome<FlushPlan> {
-        let waiting = convert::backlog(backlog, now_ms);
+    pub(super) fn plan(
+        &self,
+        role: Role,
+        kind: &str,
+        now_ms: u64,
+        waiting: bindings::flush::Backlog,
+    ) -> Outcome<FlushPlan> {
         let call = |warm: &mut Warm| match &warm.flush {
             Some(flush) => flush.call_plan(&mut warm.store, kind, now_ms, waiting),
             None => Err(not_exported()),
@@ -109,8 +114,7 @@ impl Module {
                 Ok(answer(answered, |rules| record::rules(&rules)))
             }
             Call::FlushPlan(call) => {
-                let backlog = record::to_backlog(&call.backlog, call.now_ms);
-                let answered = self.plan(role, &call.kind, call.now_ms, &backlog)?;
+                let answered = self.plan(role, &call.kind, call.now_ms, record::to_backlog(&call.backlog))?;
                 Ok(answer(answered, |plan| record::plan(&plan)))
             }
             Call::FlushCoalesce(call) => {

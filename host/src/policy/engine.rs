@@ -13,10 +13,11 @@ use crate::config::PolicyConfig;
 /// Modules whose instances may be alive at once: two interfaces, each live, before that, and draining; a shadow, a
 /// canary, one being tried, and the built-in one.
 const MODULES_MAX: usize = 10;
-/// Core instances of one component instance: a guest of Rust has one, and the shims of its imports two.
-const CORE_INSTANCES_MAX: u32 = 8;
-/// Linear memories of one component instance.
-const MEMORIES_MAX: u32 = 2;
+/// Core instances of one component instance: a guest of Rust has one, and the shims of its imports two; one of JavaScript
+/// has 13.
+const CORE_INSTANCES_MAX: u32 = 16;
+/// Linear memories of one component instance: a guest of Rust has one, one of JavaScript three.
+const MEMORIES_MAX: u32 = 4;
 /// Tables of one component instance.
 const TABLES_MAX: u32 = 4;
 

@@ -103,6 +103,11 @@ impl Imports {
         Self { settings, module: "vectors".into(), grant: Arc::new(Grant::everything()), backing: Backing::Stub(stub) }
     }
 
+    /// Whether they are as test vectors say.
+    pub(super) fn are_stubs(&self) -> bool {
+        matches!(self.backing, Backing::Stub(_))
+    }
+
     /// Those of a new instance.
     pub(super) fn begin(&self) -> Self {
         self.clone()

@@ -146,7 +146,7 @@ impl Module {
         instances: usize,
     ) -> Result<Self, LoadError> {
         let digest = compiled.digest.to_string();
-        let log = Arc::new(LogGate::new(format!("{} {}", label.name, &digest[..12])));
+        let log = Arc::new(LogGate::new(format!("{} {}", label.name, &digest[..12]), imports.are_stubs()));
         let does_io = compiled.does_io();
         let (gate, memory) = (Arc::clone(&log), config.memory_bytes_max);
         let deadline_ms = if does_io { config.granted_call_deadline_ms } else { config.call_deadline_ms };

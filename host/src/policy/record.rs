@@ -4,6 +4,7 @@ use weir_policy_vectors as vectors;
 use weir_policy_vectors::{Answer, Call};
 
 use super::FlushPlan;
+use super::bindings::flush;
 use crate::model::{Action, Backlog, Effect, Id, Intent, RateLimit, ToggleChange, ToggleRule, Verb};
 
 fn id(id: &Id) -> vectors::Id {
@@ -45,9 +46,8 @@ pub(super) fn to_change(entry: &vectors::Entry) -> ToggleChange {
     }
 }
 
-pub(super) fn to_backlog(backlog: &vectors::Backlog, now_ms: u64) -> Backlog {
-    let oldest_at_ms = (backlog.entries > 0).then(|| now_ms.saturating_sub(backlog.oldest_age_ms));
-    Backlog { entries: backlog.entries, bytes: backlog.bytes, oldest_at_ms }
+pub(super) fn to_backlog(backlog: &vectors::Backlog) -> flush::Backlog {
+    flush::Backlog { entries: backlog.entries, bytes: backlog.bytes, oldest_age_ms: backlog.oldest_age_ms }
 }
 
 /// A call of `toggle.decide`.

@@ -97,10 +97,11 @@ impl Seats {
     }
 }
 
-/// The statement as it is sent: its name before it, for whoever reads the server's list of sessions, and so that
-/// statements of the same text and other parameter types are not prepared as one.
+/// The statement as it is sent: its name and types before it, for whoever reads the server's list of sessions, and so
+/// that statements of the same text and other types are not prepared as one.
 pub(super) fn text(statement: &StatementConfig) -> String {
-    format!("/* weir {} */ {}", statement.name, statement.sql)
+    let types: Vec<String> = statement.parameters.iter().map(|wanted| format!("{wanted:?}").to_lowercase()).collect();
+    format!("/* weir {}({}) */ {}", statement.name, types.join(", "), statement.sql)
 }
 
 fn placeholders<S: Statement>(prepared: &S) -> usize {

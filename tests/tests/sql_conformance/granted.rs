@@ -300,6 +300,7 @@ pub async fn a_statement_writes_only_when_it_may(fixture: &Fixture) {
     for sql in ["DROP TABLE note", "CREATE TABLE other (id BIGINT)"] {
         invalid(fixture, &statement(fixture, sql, &[]), &[vec![]]).await;
     }
+    assert_eq!(count().await, 1, "nothing was dropped");
     fixture.run("DELETE FROM note").await;
     let insert = writing(fixture, "INSERT INTO note VALUES (?)", &[ParameterType::Integer]);
     assert_eq!(found(fixture, &insert, &rows).await, vec![Vec::<Vec<SqlValue>>::new(); 2]);

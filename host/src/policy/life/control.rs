@@ -220,7 +220,7 @@ impl Policies {
     /// # Errors
     /// There is none.
     pub fn rollback(&self, by: &str) -> Result<Value, ControlError> {
-        self.command(by, "rollback", None, |times| {
+        self.urgent_command(by, "rollback", None, |times| {
             let from = times.step("swap", || self.change(roll_back))?;
             let from = from.ok_or_else(|| ControlError::Conflict("there is no set to roll back to".into()))?;
             self.control.event("rolled-back", from, by, None);
@@ -245,7 +245,7 @@ impl Policies {
         })
     }
 
-    /// One command: alone, audited, answered with what holds afterwards.
+    /// One command that loads or removes modules: alone, audited, answered with what holds afterwards.
     pub(super) fn command(
         &self,
         by: &str,
@@ -254,6 +254,17 @@ impl Policies {
         command: impl FnOnce(&mut Times) -> Result<(), ControlError>,
     ) -> Result<Value, ControlError> {
         let _gate = lock(&self.control.gate);
+        self.urgent_command(by, what, module, command)
+    }
+
+    /// The same for one that only takes modules out of service: it does not wait until another one has been compiled.
+    pub(super) fn urgent_command(
+        &self,
+        by: &str,
+        what: &str,
+        module: Option<&str>,
+        command: impl FnOnce(&mut Times) -> Result<(), ControlError>,
+    ) -> Result<Value, ControlError> {
         let mut times = Times::default();
         let result = command(&mut times);
         self.control.audit(by, what, module, &result);

@@ -1,6 +1,7 @@
 //! From the configuration, the registry and the built-in component to the rules in force.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, RwLock, Weak};
 
 use tokio::runtime::Handle;
@@ -66,6 +67,7 @@ impl Policies {
             control: Control::new(registry),
             observer,
             decision_share: config.decisions.share,
+            fallbacks: AtomicU64::new(0),
         });
         let log = DecisionLog::new(&config.registry, config.decisions.bytes_max);
         let metered = Metered { compiler, capabilities, loader: None, module: None };

@@ -64,7 +64,7 @@ impl Policies {
     /// # Errors
     /// There is none.
     pub fn end_shadow(&self, by: &str) -> Result<Value, ControlError> {
-        self.command(by, "end-shadow", None, |_| {
+        self.urgent_command(by, "end-shadow", None, |_| {
             let ended = self.change(|active| active.shadow.take())?;
             let module = ended.as_ref().map(|trial| trial.module.title());
             self.ended_shadow(ended, "ended by an operator");
@@ -79,7 +79,7 @@ impl Policies {
     /// # Errors
     /// There is none.
     pub fn end_canary(&self, by: &str) -> Result<Value, ControlError> {
-        self.command(by, "end-canary", None, |_| {
+        self.urgent_command(by, "end-canary", None, |_| {
             let ended = self.change(|active| active.canary.take())?;
             let module = ended.as_ref().map(|trial| trial.module.title());
             self.ended_canary(ended, "ended by an operator");

@@ -42,21 +42,23 @@ fn statement_limit(timeout_ms: u64, maria: bool) -> String {
 }
 
 /// Begins for a statement of the operator, which has so many milliseconds for each of its runs (MySQL: of those that
-/// read). Reads see one snapshot.
+/// read). Reads see one snapshot. The session, too, is made read-only: a statement that changes a schema would end the
+/// transaction, and then run.
 pub(super) fn granted_begin(write: bool, timeout_ms: u64, maria: bool) -> String {
     let limit = statement_limit(timeout_ms, maria);
     if write {
         return format!("SET SESSION {limit}; {BEGIN}");
     }
     format!(
-        "SET SESSION {limit}; SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;
+        "SET SESSION {limit}; SET SESSION TRANSACTION READ ONLY; SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;
          START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
     )
 }
 
-/// Commits, and gives the session its own time limit back.
+/// Commits, and gives the session back what it had.
 pub(super) fn granted_end(settings: &SqlConfig, maria: bool) -> String {
-    format!("{COMMIT}; SET SESSION {}", statement_limit(settings.statement_timeout_ms, maria))
+    let limit = statement_limit(settings.statement_timeout_ms, maria);
+    format!("{COMMIT}; SET SESSION TRANSACTION READ WRITE; SET SESSION {limit}")
 }
 
 /// One creation of weir's tables at a time: ? seconds.

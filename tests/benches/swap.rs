@@ -1,0 +1,56 @@
+//! Swapping modules under load: time from upload to live, and the times of requests with and without a swap.
+//!
+//! `cargo build --release && cargo bench -p weir-tests --bench swap [-- ACTIVATIONS SECONDS CONNECTIONS]`
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use weir_tests::client::Client;
+use weir_tests::stand::{Setup, Stand};
+use weir_tests::swap::{DEFAULT_BURST, SwapOptions, Swapped, quantile, swap, targets};
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let number =
+        |index: usize, default: u32| arguments.get(index).map_or(default, |text| text.parse().expect("a number"));
+    let (activations, seconds, connections) = (number(0, 100), number(1, 60), number(2, 64));
+    let options =
+        SwapOptions { connections: i64::from(connections), activations, time: Duration::from_secs(u64::from(seconds)) };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stand = Stand::start(Setup::EmbeddedSqlite, targets()).await;
+        let mut config = stand.config();
+        config.toggles[0].settings.insert("limit-burst".into(), DEFAULT_BURST.into());
+        // As it is by default.
+        config.toggles[0].settings.insert("flush-age-ms".into(), "2000".into());
+        let host = stand.host(&config);
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let swapped = swap(host.public(), host.admin(), &root, options).await;
+        Client::new(host.admin()).wait_drained(Duration::from_secs(120)).await;
+        let difference = swapped.ledger.compare(&stand.database).await;
+        print(&swapped, activations, difference.lost.len(), difference.doubled.len());
+        swapped.ledger.assert_holds(&stand.database).await;
+    });
+}
+
+fn print(swapped: &Swapped, activations: u32, lost: usize, doubled: usize) {
+    let rate = swapped.acks as f64 / swapped.elapsed.as_secs_f64();
+    println!(
+        "{activations} activations under {rate:.0} requests/s (embedded store, fdatasync; load, host and SQLite share this machine)"
+    );
+    println!("requests {} failed 0 lost {lost} doubled {doubled}", swapped.acks);
+    println!("decided by the one {}, by the other {}", swapped.deciders.0, swapped.deciders.1);
+    let line = |name: &str, sorted: &[f64]| {
+        let (p50, p99) = (quantile(sorted, 0.5), quantile(sorted, 0.99));
+        println!("{name:<44} p50 {p50:>7.2} ms   p99 {p99:>7.2} ms   ({})", sorted.len());
+    };
+    line("from upload to live, compiled", &swapped.compiled_ms);
+    line("to live, in the cache", &swapped.cached_ms);
+    let ms = |micros: &[u32]| micros.iter().map(|micros| f64::from(*micros) / 1_000.0).collect::<Vec<f64>>();
+    let (during, without) = (ms(&swapped.during_us), ms(&swapped.without_us));
+    line("requests that met an activation", &during);
+    line("all other requests", &without);
+    println!("p99 with / without: {:.2}", quantile(&during, 0.99) / quantile(&without, 0.99));
+}
