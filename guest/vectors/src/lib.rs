@@ -336,6 +336,7 @@ impl Vectors {
 fn refuse_unknown_fields(text: &str) -> Result<(), ParseError> {
     #[derive(Deserialize)]
     struct Fields {
+        #[serde(default)]
         cases: Vec<BTreeMap<String, serde::de::IgnoredAny>>,
     }
     let fields: Fields = serde_json::from_str(text).map_err(|error| ParseError(error.to_string()))?;
