@@ -321,6 +321,7 @@ impl Vectors {
     /// Not JSON, an unknown field, no case at all, an answer that is not one of its call, or a change from before 1970.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         let vectors: Self = serde_json::from_str(text).map_err(|error| ParseError(error.to_string()))?;
+        refuse_unknown_fields(text)?;
         if vectors.cases.is_empty() {
             return Err(ParseError("there is no case in it".into()));
         }
@@ -328,6 +329,21 @@ impl Vectors {
             Some((name, mistake)) => Err(ParseError(format!("case {name:?}: {mistake}"))),
             None => Ok(vectors),
         }
+    }
+}
+
+/// Of a case: its call is flattened into it, which makes serde take any field.
+fn refuse_unknown_fields(text: &str) -> Result<(), ParseError> {
+    #[derive(Deserialize)]
+    struct Fields {
+        #[serde(default)]
+        cases: Vec<BTreeMap<String, serde::de::IgnoredAny>>,
+    }
+    let fields: Fields = serde_json::from_str(text).map_err(|error| ParseError(error.to_string()))?;
+    let known = |name: &String| name == "name" || name == "expect" || Call::NAMES.contains(&name.as_str());
+    match fields.cases.iter().flat_map(BTreeMap::keys).find(|name| !known(name)) {
+        Some(unknown) => Err(ParseError(format!("a case has no field {unknown:?}"))),
+        None => Ok(()),
     }
 }
 
@@ -353,6 +369,9 @@ impl Granted {
 }
 
 impl Call {
+    /// Every [`Call::name`].
+    pub const NAMES: [&str; 3] = ["toggle.decide", "flush.plan", "flush.coalesce"];
+
     /// Interface and function, such as `toggle.decide`.
     pub fn name(&self) -> &'static str {
         match self {
@@ -421,6 +440,9 @@ mod tests {
         let answer = r#""expect":{"plan":{"flush_now":true,"look_again_ms":1}}"#;
         assert!(wrong(&format!(r#"{{"name":"a",{early},{answer}}}"#)).contains("more than now_ms 4"));
         assert!(wrong(r#"{"name":"a","toggle.decid":{},"expect":{"kept":[]}}"#).contains("Call"));
+        let extra =
+            format!(r#"{{"name":"a",{plan},"expct":1,"expect":{{"plan":{{"flush_now":true,"look_again_ms":1}}}}}}"#);
+        assert!(wrong(&extra).contains("no field \"expct\""));
         assert!(Vectors::parse("{}").unwrap_err().to_string().contains("no case"));
         assert!(Vectors::parse(r#"{"case":[]}"#).unwrap_err().to_string().contains("case"));
     }

@@ -83,7 +83,7 @@ impl Policies {
             functions: compiled.outline.functions,
             exports: compiled.interfaces().iter().map(|interface| interface.name().to_owned()).collect(),
             imports: compiled.imports().to_vec(),
-            checks: Checks { vectors: passed, compile_ms: times.of("compile") },
+            checks: Checks { vectors: passed, compile_ms: (times.of("compile") * 10.0).round() / 10.0 },
         };
         let report = upload_report(&record, false);
         let mut registry = self.control.registry.write().unwrap_or_else(PoisonError::into_inner);
