@@ -256,6 +256,11 @@ async fn modules_that_fail_their_vectors(bench: &mut Bench) {
         let reply = bench.operator.push_with_vectors(&good, module, &vectors).await;
         bench.assert_refused(module, &before, &reply, expected).await;
     }
+    let endless = Guest { before: "(loop $forever (br $forever))", ..Guest::default() };
+    let cases: Vec<String> =
+        vec![case("add").trim_start_matches("{\"cases\": [").trim_end_matches("]}").to_owned(); 300];
+    let many = with_section(endless.component(), "weir:vectors", &format!("{{\"cases\": [{}]}}", cases.join(",")));
+    bench.refused("vectors-without-end", &many, ("vectors", "of 300 test vectors fail")).await;
     let trapping = Guest { before: "unreachable", ..Guest::default() };
     let reply = bench.operator.push_with_vectors(&trapping.component(), "trap-with-vectors", &case("add")).await;
     let before = serving(&bench.operator.status().await, "toggle");
