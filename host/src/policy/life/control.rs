@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
-use std::time::{Duration, Instant};
 
 use metrics::counter;
 use serde::Serialize;
@@ -21,7 +20,6 @@ use crate::policy::interface::Interface;
 use crate::policy::module::Module;
 use crate::policy::refusal::LoadError;
 use crate::policy::trial::Trial;
-use crate::policy::trial::judge::Judge;
 use crate::telemetry::POLICY_EVENTS_TOTAL;
 
 /// What serves where nothing was activated.
@@ -206,13 +204,8 @@ impl Policies {
 
     fn probation(&self, module: &Module, now_ms: u64) -> Option<Arc<Probation>> {
         let config = &self.loader.config;
-        let probation = || Probation {
-            judge: Judge::new(config.canary.clone()),
-            digest: module.digest,
-            until: Instant::now() + Duration::from_millis(config.probation_ms),
-            until_ms: now_ms + config.probation_ms,
-        };
-        (config.probation_ms > 0).then(|| Arc::new(probation()))
+        let until_ms = now_ms.saturating_add(config.probation_ms);
+        Probation::until(&config.canary, module.digest, until_ms, now_ms).map(Arc::new)
     }
 
     /// Makes the set before the last activation serve again. One swap: it is warm.

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::CanaryConfig;
 use crate::model::Digest;
 use crate::policy::interface::Interface;
 use crate::policy::module::Module;
@@ -85,6 +86,13 @@ pub(in crate::policy) struct Probation {
 }
 
 impl Probation {
+    /// Until `until_ms`; `None` where that has passed. Also after a restart: a module that fails must go all the same.
+    pub(in crate::policy) fn until(bounds: &CanaryConfig, digest: Digest, until_ms: u64, now_ms: u64) -> Option<Self> {
+        let left = Duration::from_millis(until_ms.checked_sub(now_ms).filter(|left| *left > 0)?);
+        let until = Instant::now().checked_add(left)?;
+        Some(Self { judge: Judge::new(bounds.clone()), digest, until, until_ms })
+    }
+
     /// Whether the module of this digest is on probation now.
     pub(in crate::policy) fn covers(&self, digest: &Digest) -> bool {
         self.digest == *digest && Instant::now() < self.until
@@ -113,9 +121,12 @@ impl Active {
                 by: trial.by.clone(),
             })
         };
+        let probation = self.probation.as_ref();
         SavedSet {
             serving: self.live.saved(),
             previous: self.previous.as_ref().map(LiveSet::saved),
+            probation: probation
+                .map(|probation| SavedProbation { digest: probation.digest.to_string(), until_ms: probation.until_ms }),
             canary: trial(&self.canary),
             shadow: trial(&self.shadow),
         }
@@ -130,6 +141,7 @@ pub(in crate::policy) struct SavedSet {
     pub(in crate::policy) serving: BTreeMap<String, SavedServing>,
     /// Before the last activation.
     pub(in crate::policy) previous: Option<BTreeMap<String, SavedServing>>,
+    pub(in crate::policy) probation: Option<SavedProbation>,
     pub(in crate::policy) canary: Option<SavedTrial>,
     pub(in crate::policy) shadow: Option<SavedTrial>,
 }
@@ -160,4 +172,12 @@ pub(in crate::policy) struct SavedTrial {
     pub(in crate::policy) share: f64,
     pub(in crate::policy) since_ms: u64,
     pub(in crate::policy) by: String,
+}
+
+/// A module on probation, as it is written down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::policy) struct SavedProbation {
+    pub(in crate::policy) digest: String,
+    pub(in crate::policy) until_ms: u64,
 }

@@ -8,9 +8,10 @@ use tokio::runtime::Handle;
 use weir_policy_vectors::Decision;
 
 use super::control::{BUILT_IN, Control};
-use super::loader::{Loader, Times, settings};
+use super::loader::{Loader, Times, parse_digest, settings};
 use super::registry::Registry;
-use super::set::{Active, LiveSet, SavedServing, SavedTrial, Serving};
+use super::set::{Active, LiveSet, Probation, SavedServing, SavedTrial, Serving};
+use crate::clock::Clock;
 use crate::config::PolicyConfig;
 use crate::policy::builtin;
 use crate::policy::call::Role;
@@ -129,7 +130,12 @@ impl Restore<'_> {
         let previous = saved.previous.as_ref().map(|previous| self.set(previous)).transpose()?;
         let canary = saved.canary.map(|canary| self.trial(&canary, true)).transpose()?;
         let shadow = saved.shadow.map(|shadow| self.trial(&shadow, false)).transpose()?;
-        Ok(Active { live, previous, probation: None, canary, shadow })
+        let bounds = &self.loader.config.canary;
+        let probation = saved.probation.as_ref().and_then(|saved| {
+            let digest = parse_digest(&saved.digest)?;
+            Probation::until(bounds, digest, saved.until_ms, Clock::Real.now_ms()).map(Arc::new)
+        });
+        Ok(Active { live, previous, probation, canary, shadow })
     }
 
     fn set(&mut self, saved: &BTreeMap<String, SavedServing>) -> Result<LiveSet, LoadError> {

@@ -288,6 +288,15 @@ fn a_set_on_probation_rolls_itself_back_and_no_request_pays() {
     assert_eq!(live_names(&host.policies).0, "built-in");
     eventually("it is written down", || live_names(&host.restarted()).0 == "built-in");
 
+    let host = Host::new(|_| {});
+    host.upload(&keeper("keeper"), true).unwrap();
+    let restarted = host.restarted();
+    assert_eq!(restarted.status()["probation"], host.policies.status()["probation"], "a restart does not end it");
+    for _ in 0..3 {
+        assert!(!decide(&restarted, "trap", 0..3).rules.iter().any(keeps), "also after a restart");
+    }
+    assert_eq!(live_names(&restarted).0, "built-in");
+
     let trusting = Host::new(|config| config.probation_ms = 0);
     trusting.upload(&keeper("keeper"), true).unwrap();
     let batch = [Intent { target: Id::Int(1), actor: Id::Int(9), verb: Verb::Toggle }];
