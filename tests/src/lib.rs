@@ -7,7 +7,9 @@
 
 pub mod client;
 pub mod database;
+pub mod guest;
 pub mod load;
+pub mod operator;
 pub mod services;
 pub mod stand;
 pub mod swap;

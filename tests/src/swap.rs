@@ -155,7 +155,7 @@ impl Operator {
     async fn activate(&mut self, number: u32) {
         let which = (number % 2) as usize;
         let began = Instant::now();
-        let is_new = number / 2 % 2 == 0;
+        let is_new = (number / 2).is_multiple_of(2);
         let reply = if is_new {
             let mut component = if which == 0 { self.small.clone() } else { self.default.clone() };
             let data = format!("{number} {}", rand::random::<u64>());

@@ -91,7 +91,8 @@ impl Default for PolicyConfig {
 pub struct CanaryConfig {
     /// Length of a window, in milliseconds.
     pub window_ms: u64,
-    /// Failed calls (traps, deadlines, broken contracts) that one window may hold.
+    /// Failed calls (traps, deadlines, broken contracts) that one window may hold, and that may come in a row however
+    /// far apart they are.
     pub failures_max: u64,
     /// 99th percentile of the times of a window's calls, in milliseconds.
     pub call_p99_ms_max: u64,

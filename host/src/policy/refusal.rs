@@ -131,6 +131,18 @@ pub enum LoadError {
         /// The first that fails, with what was expected and what came.
         first: String,
     },
+    /// Its test vectors take too long.
+    #[error(
+        "{run} of {cases} test vectors have run within policy.compile_deadline_ms = {deadline_ms}: give fewer, or quicker ones"
+    )]
+    VectorsDeadline {
+        /// How many were run.
+        run: usize,
+        /// How many there are.
+        cases: usize,
+        /// The limit, in milliseconds.
+        deadline_ms: u64,
+    },
     /// It does not start: a trap, the deadline, or memory over the limit.
     #[error("does not start: {reason}")]
     Instantiate {
@@ -158,6 +170,7 @@ impl LoadError {
             Self::WrongImport { .. } => "wrong-import",
             Self::BadVectors { .. } => "bad-vectors",
             Self::Vectors { .. } => "vectors",
+            Self::VectorsDeadline { .. } => "vectors-deadline",
             Self::NoExports { .. } => "no-exports",
             Self::WrongExport { .. } => "wrong-export",
             Self::Instantiate { .. } => "instantiate",

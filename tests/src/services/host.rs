@@ -275,6 +275,11 @@ impl Host {
         self.process.as_ref().expect("a running host").signal(Signal::CONT);
     }
 
+    /// How many child processes it has.
+    pub fn children(&self) -> usize {
+        super::children_of(self.process.as_ref().expect("a running host").pid()).len()
+    }
+
     /// Its resident memory, in bytes.
     pub fn rss_bytes(&self) -> u64 {
         let pid = self.process.as_ref().expect("a running host").pid();

@@ -112,14 +112,7 @@ impl Loader {
         files: &[&Vectors],
         times: &mut Times,
     ) -> Result<usize, LoadError> {
-        times.step("vectors", || {
-            let mut reports = Vec::new();
-            for vectors in files {
-                reports.extend(vectors::run(&self.engine, &self.config, compiled, vectors)?);
-            }
-            vectors::verdict(&reports)?;
-            Ok(reports.len())
-        })
+        times.step("vectors", || vectors::gate(&self.engine, &self.config, compiled, files))
     }
 
     /// Starts it with warm instances. `write` is false for a shadow, which changes nothing.

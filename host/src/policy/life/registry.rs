@@ -207,6 +207,17 @@ impl Registry {
         }
     }
 
+    /// Drops the compiled code of what is not in the registry.
+    pub(in crate::policy) fn drop_code(&self, digest: &str) {
+        if self.get(digest).is_some() {
+            return;
+        }
+        for engine in std::fs::read_dir(self.compiled()).into_iter().flatten().flatten() {
+            // Most refusals come before there is any.
+            let _ = std::fs::remove_file(engine.path().join(digest));
+        }
+    }
+
     /// Writes down who did what.
     pub(in crate::policy) fn audit(&self, line: &AuditLine) {
         let written = || -> std::io::Result<()> {

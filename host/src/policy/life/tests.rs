@@ -12,9 +12,11 @@ use wasm_encoder::{ComponentSection as _, CustomSection};
 use weir_policy_vectors::NAME_SECTION;
 
 use super::control::{ControlError, ModuleUpload};
+use super::loader::Times;
 use super::start::PolicySetup;
 use crate::config::{CanaryConfig, PolicyConfig, PolicyFailure};
 use crate::model::{Id, Intent, ToggleRule, Verb};
+use crate::policy::trial::vectors::gate;
 use crate::policy::{DecidedToggles, Decider, KindPolicy, Policies, builtin};
 
 struct Host {
@@ -168,10 +170,41 @@ fn what_is_bad_is_refused_and_nothing_changes() {
     assert!(error.contains("1 of 1 test vectors fail: \"a like\": expected") && error.contains("got"), "{error}");
     assert!(vectors("{}").unwrap_err().to_string().contains("no case"));
     assert_eq!(host.policies.status()["modules"].as_array().unwrap().len(), 1, "only what is built in");
+    let compiled = || std::fs::read_dir(host.config.registry.join("compiled")).into_iter().flatten().flatten();
+    let code = || compiled().flat_map(|engine| std::fs::read_dir(engine.path()).unwrap()).count();
+    assert_eq!(code(), 0, "of what is refused no compiled code is kept");
     assert_eq!(vectors(&case("keep")).unwrap()["checks"]["vectors"], json!(1));
+    // Vectors that come later are run too.
+    assert!(vectors(&case("add")).unwrap_err().to_string().contains("1 of 1 test vectors fail"));
+    assert_eq!((vectors(&case("keep")).unwrap()["known"].clone(), code()), (json!(true), 1));
     assert!(matches!(host.upload(&keeper("other"), false), Err(ControlError::Conflict(_))));
     assert!(matches!(host.policies.activate("me", "nobody", &[]), Err(ControlError::NotFound(_))));
     assert_eq!(live_names(&host.policies).0, "built-in");
+}
+
+#[test]
+fn vectors_take_no_more_time_than_compiling_may() {
+    let host = Host::new(|config| config.call_deadline_ms = 50);
+    let one = r#"{"name":"a loop","toggle.decide":{"kind":"fine","batch":[{"target":1,"actor":2}]},
+        "expect":{"rules":[{"when_absent":"keep","when_present":"keep"}]}}"#;
+    let config = PolicyConfig { compile_deadline_ms: 200, ..host.config.clone() };
+    let engine = &host.policies.loader.engine;
+    let bytes = keeper("k");
+    let compiled = host.policies.loader.compile(&bytes, None, &mut Times::default()).unwrap();
+    let text = |kind: &str, count: usize| {
+        let cases = vec![one.replace("fine", kind); count].join(",");
+        weir_policy_vectors::Vectors::parse(&format!("{{\"cases\":[{cases}]}}")).unwrap()
+    };
+    let (quick, endless) = (text("fine", 3), text("loop", 1_000));
+    assert_eq!(gate(engine, &config, &compiled, &[&quick]), Ok(3));
+    let error = gate(engine, &config, &compiled, &[&quick, &endless]).unwrap_err();
+    assert!(
+        error.to_string().contains("of 1003 test vectors fail") && error.to_string().contains("deadline"),
+        "{error}"
+    );
+    let config = PolicyConfig { compile_deadline_ms: 0, ..config };
+    let error = gate(engine, &config, &compiled, &[&quick]).unwrap_err();
+    assert_eq!(error.code(), "vectors-deadline", "{error}");
 }
 
 #[test]

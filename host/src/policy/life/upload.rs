@@ -24,6 +24,10 @@ impl Policies {
         let _gate = lock(&self.control.gate);
         let digest = digest_of(upload.bytes);
         let result = self.take_in(by, digest, upload);
+        if result.is_err() {
+            // Of what is not kept, nothing is kept.
+            self.control.registry().drop_code(&digest.to_string());
+        }
         self.control.audit(by, "upload", Some(&digest.to_string()), &result);
         let (mut answer, module, mut times) = result?;
         if upload.activate {
@@ -52,8 +56,13 @@ impl Policies {
             }
         }
         let mut times = Times::default();
+        let vectors = upload.vectors.as_deref().map(outline::parse_vectors).transpose()?;
         let known = self.control.registry().get(&digest.to_string()).cloned();
         if let Some(known) = known {
+            if let Some(vectors) = &vectors {
+                let compiled = self.loader.compile(upload.bytes, Some(&self.control.registry()), &mut times)?;
+                self.loader.check_vectors(&compiled, &[vectors], &mut times)?;
+            }
             let module = if upload.activate { self.warm(digest, &mut times) } else { Err(not_asked()) };
             return Ok((upload_report(&known, true), module, times));
         }
@@ -63,7 +72,6 @@ impl Policies {
                 "the registry holds policy.modules_max = {max} modules: delete one (weir policy delete MODULE)"
             )));
         }
-        let vectors = upload.vectors.as_deref().map(outline::parse_vectors).transpose()?;
         let compiled = {
             let registry = self.control.registry();
             self.loader.compile(upload.bytes, Some(&registry), &mut times)?

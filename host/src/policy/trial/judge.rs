@@ -18,19 +18,22 @@ struct Window {
     began: Instant,
     calls: u64,
     failures: u64,
+    /// Failures since the last call that succeeded, in this window or before: where calls are rare, no window would ever
+    /// hold too many.
+    in_a_row: u64,
     /// Calls that took longer than the bound: the percentile is above it when they are over a hundredth.
     slow: u64,
 }
 
 impl Window {
-    fn fresh() -> Self {
-        Self { began: Instant::now(), calls: 0, failures: 0, slow: 0 }
+    fn fresh(in_a_row: u64) -> Self {
+        Self { began: Instant::now(), calls: 0, failures: 0, in_a_row, slow: 0 }
     }
 }
 
 impl Judge {
     pub(in crate::policy) fn new(bounds: CanaryConfig) -> Self {
-        Self { bounds, window: Mutex::new(Window::fresh()), condemned: AtomicBool::new(false) }
+        Self { bounds, window: Mutex::new(Window::fresh(0)), condemned: AtomicBool::new(false) }
     }
 
     /// Notes a call. The reason why the module must go, once: to the first caller that meets it.
@@ -39,7 +42,9 @@ impl Judge {
             return None;
         }
         // Too many callers are no fault of the module.
-        let failure = failure.filter(|failure| failure.cause != Cause::Busy);
+        if failure.is_some_and(|failure| failure.cause == Cause::Busy) {
+            return None;
+        }
         let verdict = self.count(elapsed, failure)?;
         // Two callers may come to a verdict at once.
         (!self.condemned.swap(true, Ordering::Relaxed)).then_some(verdict)
@@ -49,7 +54,7 @@ impl Judge {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         if window.began.elapsed() >= Duration::from_millis(self.bounds.window_ms) {
             let (calls, slow) = (window.calls, window.slow);
-            *window = Window::fresh();
+            *window = Window::fresh(window.in_a_row);
             if calls >= self.bounds.calls_min.max(1) && slow.saturating_mul(100) > calls {
                 let bound = self.bounds.call_p99_ms_max;
                 return Some(format!(
@@ -60,20 +65,22 @@ impl Judge {
         }
         window.calls += 1;
         window.slow += u64::from(elapsed > Duration::from_millis(self.bounds.call_p99_ms_max));
-        let failure = failure?;
-        window.failures += 1;
-        if window.failures <= self.bounds.failures_max {
+        let Some(failure) = failure else {
+            window.in_a_row = 0;
             return None;
-        }
-        Some(format!(
-            "{} of {} calls failed within {} ms (policy.canary.failures_max = {}), the last with {}: {}",
-            window.failures,
-            window.calls,
-            self.bounds.window_ms,
-            self.bounds.failures_max,
-            failure.cause.as_str(),
-            failure.reason
-        ))
+        };
+        window.failures += 1;
+        window.in_a_row += 1;
+        let CanaryConfig { failures_max, window_ms, .. } = self.bounds;
+        let which = if window.failures > failures_max {
+            format!("{} of {} calls failed within {window_ms} ms", window.failures, window.calls)
+        } else if window.in_a_row > failures_max {
+            format!("{} calls in a row failed", window.in_a_row)
+        } else {
+            return None;
+        };
+        let (cause, reason) = (failure.cause.as_str(), &failure.reason);
+        Some(format!("{which} (policy.canary.failures_max = {failures_max}), the last with {cause}: {reason}"))
     }
 }
 
@@ -99,6 +106,20 @@ mod tests {
         let verdict = judge.note(QUICK, Some(&failure())).unwrap();
         assert!(verdict.contains("2 of 3 calls failed") && verdict.contains("trap: unreachable"), "{verdict}");
         assert_eq!(judge.note(QUICK, Some(&failure())), None);
+    }
+
+    #[test]
+    fn failures_in_a_row_are_a_verdict_however_far_apart() {
+        let judge = judge(2, 1);
+        let pause = || std::thread::sleep(Duration::from_millis(3));
+        let spaced = |failing: Option<&CallFailure>| {
+            pause();
+            judge.note(QUICK, failing)
+        };
+        assert_eq!((spaced(Some(&failure())), spaced(Some(&failure())), spaced(None)), (None, None, None));
+        assert_eq!((spaced(Some(&failure())), spaced(Some(&failure()))), (None, None));
+        let verdict = spaced(Some(&failure())).unwrap();
+        assert!(verdict.contains("3 calls in a row failed") && verdict.contains("unreachable"), "{verdict}");
     }
 
     #[test]

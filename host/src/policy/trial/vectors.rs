@@ -1,6 +1,7 @@
 //! Test vectors, run on the component: the same engine, the same limits, a fresh instance for each case.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use weir_policy_vectors::{Case, Vectors};
@@ -53,6 +54,33 @@ pub(in crate::policy) fn run(
     Ok(vectors.cases.iter().map(|case| run_case(&module, case)).collect())
 }
 
+/// Runs the cases of all files, in no more time than compiling may take: how many passed. Thousands of
+/// cases, each as long as a call may be, would keep the gate shut for hours.
+pub(in crate::policy) fn gate(
+    engine: &PolicyEngine,
+    config: &PolicyConfig,
+    compiled: &Arc<Compiled>,
+    files: &[&Vectors],
+) -> Result<usize, LoadError> {
+    let deadline_ms = config.compile_deadline_ms;
+    let (began, deadline) = (Instant::now(), Duration::from_millis(deadline_ms));
+    let cases = files.iter().map(|vectors| vectors.cases.len()).sum();
+    let mut reports = Vec::with_capacity(cases);
+    for vectors in files {
+        let module = stub(engine, config, compiled, vectors)?;
+        for case in &vectors.cases {
+            if began.elapsed() >= deadline {
+                // What has failed says more.
+                verdict(&reports, cases)?;
+                return Err(LoadError::VectorsDeadline { run: reports.len(), cases, deadline_ms });
+            }
+            reports.push(run_case(&module, case));
+        }
+    }
+    verdict(&reports, cases)?;
+    Ok(reports.len())
+}
+
 fn run_case(module: &Module, case: &Case) -> CaseReport {
     // What stands for the granted imports begins anew with each instance.
     module.pool.renew();
@@ -82,14 +110,14 @@ fn text(answer: &impl Serialize) -> String {
     serde_json::to_string(answer).unwrap_or_default()
 }
 
-/// Whether all cases passed.
-pub(in crate::policy) fn verdict(reports: &[CaseReport]) -> Result<(), LoadError> {
+/// Whether all of them passed; there are `cases` in all.
+fn verdict(reports: &[CaseReport], cases: usize) -> Result<(), LoadError> {
     let failing: Vec<&CaseReport> = reports.iter().filter(|report| !report.passed).collect();
     match failing.first() {
         None => Ok(()),
         Some(first) => Err(LoadError::Vectors {
             failed: failing.len(),
-            cases: reports.len(),
+            cases,
             first: format!("{:?}: {}", first.name, first.reason.as_deref().unwrap_or_default()),
         }),
     }
