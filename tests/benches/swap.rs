@@ -46,8 +46,10 @@ fn print(swapped: &Swapped, activations: u32, lost: usize, doubled: usize) {
         let (p50, p99) = (quantile(sorted, 0.5), quantile(sorted, 0.99));
         println!("{name:<44} p50 {p50:>7.2} ms   p99 {p99:>7.2} ms   ({})", sorted.len());
     };
-    line("from upload to live, compiled", &swapped.compiled_ms);
-    line("to live, in the cache", &swapped.cached_ms);
+    for (which, bytes) in swapped.bytes.iter().enumerate() {
+        line(&format!("from upload to live, compiled, {bytes} bytes"), &swapped.compiled_ms[which]);
+        line(&format!("to live, in the cache, {bytes} bytes"), &swapped.cached_ms[which]);
+    }
     let ms = |micros: &[u32]| micros.iter().map(|micros| f64::from(*micros) / 1_000.0).collect::<Vec<f64>>();
     let (during, without) = (ms(&swapped.during_us), ms(&swapped.without_us));
     line("requests that met an activation", &during);

@@ -47,10 +47,13 @@ pub struct Swapped {
     pub acks: u64,
     /// Time of the whole.
     pub elapsed: Duration,
-    /// Times from the upload to the answer that the module is live, in milliseconds, sorted: those that were compiled.
-    pub compiled_ms: Vec<f64>,
+    /// Times from the upload to the answer that the module is live, in milliseconds, sorted: those that were compiled,
+    /// the small one and the default rules.
+    pub compiled_ms: [Vec<f64>; 2],
     /// The same for those in the cache.
-    pub cached_ms: Vec<f64>,
+    pub cached_ms: [Vec<f64>; 2],
+    /// Sizes of the two components, in bytes.
+    pub bytes: [usize; 2],
     /// Times of requests that met an activation, in microseconds, sorted.
     pub during_us: Vec<u32>,
     /// Times of all others.
@@ -85,8 +88,9 @@ pub async fn swap(public: SocketAddr, admin: SocketAddr, root: &Path, options: S
     let mut swapped = Swapped {
         acks: 0,
         elapsed: began.elapsed(),
-        compiled_ms: sorted(operator.compiled_ms),
-        cached_ms: sorted(operator.cached_ms),
+        compiled_ms: operator.compiled_ms.map(sorted),
+        cached_ms: operator.cached_ms.map(sorted),
+        bytes: [operator.small.len(), operator.default.len()],
         during_us: Vec::new(),
         without_us: Vec::new(),
         deciders: (0, 0),
@@ -128,8 +132,8 @@ struct Operator {
     default: Vec<u8>,
     /// Digests of what was uploaded, oldest first: small ones, default ones.
     known: [Vec<String>; 2],
-    compiled_ms: Vec<f64>,
-    cached_ms: Vec<f64>,
+    compiled_ms: [Vec<f64>; 2],
+    cached_ms: [Vec<f64>; 2],
     windows: Vec<(Instant, Instant)>,
 }
 
@@ -141,8 +145,8 @@ impl Operator {
             small: wat::parse_str(text.replace("1000000", SMALL_BURST)).expect("a component"),
             default: std::fs::read(root.join("guest/default/policy.wasm")).expect("the default component"),
             known: Default::default(),
-            compiled_ms: Vec::new(),
-            cached_ms: Vec::new(),
+            compiled_ms: Default::default(),
+            cached_ms: Default::default(),
             windows: Vec::new(),
         }
     }
@@ -169,12 +173,12 @@ impl Operator {
         self.windows.push((began, ended));
         let took_ms = (ended - began).as_secs_f64() * 1_000.0;
         if is_new {
-            self.compiled_ms.push(took_ms);
+            self.compiled_ms[which].push(took_ms);
             let digest = answer["digest"].as_str().expect("a digest").to_owned();
             assert_eq!(answer["active"]["toggle"]["digest"].as_str(), Some(digest.as_str()));
             self.known[which].push(digest);
         } else {
-            self.cached_ms.push(took_ms);
+            self.cached_ms[which].push(took_ms);
             let oldest = self.known[which].remove(0);
             self.known[which].push(oldest);
         }

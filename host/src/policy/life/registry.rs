@@ -117,13 +117,13 @@ impl Registry {
     /// Keeps a module.
     pub(in crate::policy) fn add(&mut self, record: Record, bytes: &[u8], cases: Option<&str>) -> Result<(), String> {
         create_dir(&self.modules())?;
-        write(&self.wasm(&record.digest), bytes)?;
+        write(&self.wasm(&record.digest), bytes, Durable::File)?;
         if let Some(cases) = cases {
-            write(&self.cases(&record.digest), cases.as_bytes())?;
+            write(&self.cases(&record.digest), cases.as_bytes(), Durable::File)?;
         }
         // Last: without it the others are nothing.
         let text = serde_json::to_vec_pretty(&record).map_err(|error| error.to_string())?;
-        write(&self.modules().join(format!("{}.json", record.digest)), &text)?;
+        write(&self.modules().join(format!("{}.json", record.digest)), &text, Durable::FileAndName)?;
         self.records.insert(record.digest.clone(), record);
         Ok(())
     }
@@ -177,7 +177,7 @@ impl Registry {
     pub(in crate::policy) fn save(&self, set: &SavedSet) -> Result<(), String> {
         create_dir(&self.dir)?;
         let text = serde_json::to_vec_pretty(set).map_err(|error| error.to_string())?;
-        write(&self.dir.join("active.json"), &text)
+        write(&self.dir.join("active.json"), &text, Durable::FileAndName)
     }
 
     /// Compiled code that this user's process left here and nobody else could have changed.
@@ -202,7 +202,7 @@ impl Registry {
             }
         }
         let hashed = [Sha256::digest(code).as_slice(), code].concat();
-        if let Err(error) = create_dir(&dir).and_then(|()| write(&dir.join(digest), &hashed)) {
+        if let Err(error) = create_dir(&dir).and_then(|()| write(&dir.join(digest), &hashed, Durable::No)) {
             tracing::warn!(%error, "compiled code is not kept");
         }
     }
@@ -229,8 +229,7 @@ impl Registry {
             let mut file = OpenOptions::new().create(true).append(true).mode(FILE_MODE).open(&path)?;
             let mut text = serde_json::to_vec(line)?;
             text.push(b'\n');
-            file.write_all(&text)?;
-            file.sync_data()
+            file.write_all(&text)
         };
         if let Err(error) = written() {
             tracing::error!(%error, "the audit log cannot be written");
@@ -276,19 +275,30 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, String> {
     serde_json::from_str(&text).map_err(|error| format!("{} is damaged: {error}", path.display()))
 }
 
-/// Writes a file whole or not at all, and durably.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
+/// What of a file survives the loss of power at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Durable {
+    /// Nothing: it can be made again, and its content is checked when it is read.
+    No,
+    /// Its content, under whatever name the directory has for it.
+    File,
+    /// Both, and the names of what was written into the directory before it.
+    FileAndName,
+}
+
+/// Writes a file whole or not at all.
+fn write(path: &Path, bytes: &[u8], durable: Durable) -> Result<(), String> {
     let written = || -> std::io::Result<()> {
         let dir = path.parent().unwrap_or(Path::new("."));
         let temporary = dir.join(format!(".{}{TEMPORARY}", uuid::Uuid::new_v4().simple()));
         let mut file = OpenOptions::new().create_new(true).write(true).mode(FILE_MODE).open(&temporary)?;
-        let done =
-            file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| std::fs::rename(&temporary, path));
+        let sync = |file: &File| if durable == Durable::No { Ok(()) } else { file.sync_all() };
+        let done = file.write_all(bytes).and_then(|()| sync(&file)).and_then(|()| std::fs::rename(&temporary, path));
         if done.is_err() {
             let _ = std::fs::remove_file(&temporary);
         }
         done?;
-        File::open(dir)?.sync_all()
+        if durable == Durable::FileAndName { File::open(dir)?.sync_all() } else { Ok(()) }
     };
     written().map_err(|error| format!("{}: {error}", path.display()))
 }

@@ -128,6 +128,11 @@ impl Policies {
     /// A module that serves is tried no longer.
     pub(super) fn end_trials_of(&self, digest: &Digest) {
         let of_it = |trial: &mut Arc<Trial>| trial.module.digest == *digest;
+        let active = self.active();
+        let is_tried = |trial: &Option<Arc<Trial>>| trial.as_ref().is_some_and(|trial| trial.module.digest == *digest);
+        if !is_tried(&active.shadow) && !is_tried(&active.canary) {
+            return;
+        }
         let ended = self.change(|active| (active.shadow.take_if(of_it), active.canary.take_if(of_it)));
         let (shadow, canary) = ended.unwrap_or_default();
         self.ended_shadow(shadow, "activated");
