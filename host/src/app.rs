@@ -178,6 +178,8 @@ impl App {
         let grace = Duration::from_millis(self.config.flush.drain_grace_ms);
         self.schema.stop();
         futures_util::future::join_all(self.flushers.values().map(|flusher| flusher.stop(grace))).await;
+        let policies = Arc::clone(&self.policies);
+        let _ = tokio::task::spawn_blocking(move || policies.close()).await;
         self.sql.close().await;
     }
 

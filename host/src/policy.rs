@@ -47,6 +47,7 @@ use call::Role;
 use interface::Interface;
 use life::control::Control;
 use life::loader::Loader;
+use life::saver::Saver;
 use life::set::{Active, LiveSet};
 use trial::Trial;
 use trial::observer::Observer;
@@ -139,6 +140,7 @@ pub struct Policies {
     loader: Loader,
     control: Control,
     observer: Observer,
+    saver: Saver,
     decision_share: f64,
     fallbacks: AtomicU64,
 }
@@ -236,7 +238,7 @@ impl Policies {
         self.judge_live(active, module, &outcome);
         let failure = match outcome {
             Ok(answered) => {
-                self.observe_live(active, module, Interface::Toggle, answered.elapsed, || {
+                self.observe_live(active, module, Interface::Toggle, batch.len(), answered.elapsed, || {
                     (record::decide(kind, now_ms, batch), record::rules(&answered.answer))
                 });
                 return Ok((answered.answer, module.digest));
@@ -278,7 +280,8 @@ impl Policies {
 
     /// A plan concerns no target: the live module plans, and a canary is asked only to see whether it fails.
     fn plan(&self, active: &Active, kind: &str, now_ms: u64, backlog: &Backlog) -> FlushPlan {
-        if let Some(canary) = active.canary.as_ref().filter(|canary| canary.module.exports(Interface::Flush)) {
+        let asked = |canary: &&Arc<Trial>| canary.module.exports(Interface::Flush) && !canary.module.does_io;
+        if let Some(canary) = active.canary.as_ref().filter(asked) {
             let outcome = canary.module.plan(Role::Canary, kind, now_ms, convert::backlog(backlog, now_ms));
             self.judge_canary(canary, &outcome);
         }
@@ -287,7 +290,7 @@ impl Policies {
         self.judge_live(active, module, &outcome);
         match outcome {
             Ok(answered) => {
-                self.observe_live(active, module, Interface::Flush, answered.elapsed, || {
+                self.observe_live(active, module, Interface::Flush, 1, answered.elapsed, || {
                     (record::flush_plan(kind, now_ms, backlog), record::plan(&answered.answer))
                 });
                 answered.answer
@@ -330,7 +333,7 @@ impl Policies {
         self.judge_live(active, module, &outcome);
         match outcome {
             Ok(answered) => {
-                self.observe_live(active, module, Interface::Flush, answered.elapsed, || {
+                self.observe_live(active, module, Interface::Flush, changes.len(), answered.elapsed, || {
                     (record::flush_coalesce(kind, changes), Answer::Kept(answered.answer))
                 });
                 false

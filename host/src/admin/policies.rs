@@ -68,6 +68,7 @@ pub(super) struct PolicyDesk {
     limits: PolicyLimits,
     uploads: Arc<Semaphore>,
     commands: Arc<Semaphore>,
+    urgent: Arc<Semaphore>,
 }
 
 impl PolicyDesk {
@@ -77,6 +78,7 @@ impl PolicyDesk {
             limits,
             uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
             commands: Arc::new(Semaphore::new(COMMANDS_MAX)),
+            urgent: Arc::new(Semaphore::new(COMMANDS_MAX)),
         }
     }
 
@@ -124,7 +126,10 @@ impl PolicyDesk {
     ) -> Result<Reply, Problem> {
         let command = command(route, module, head)?;
         let by = operator(head, peer)?;
-        let slot = slot(&self.commands, "policy_commands_max")?;
+        let urgent = matches!(command, ModuleCommand::Rollback | ModuleCommand::EndCanary | ModuleCommand::EndShadow);
+        // Who takes a module out of service never waits behind those who bring one in.
+        let slots = if urgent { &self.urgent } else { &self.commands };
+        let slot = slot(slots, "policy_commands_max")?;
         let operations = Arc::clone(&self.operations);
         let answer = self.finish(slot, async move { operations.command_policy(&by, command).await }).await?;
         Ok(reply::json(StatusCode::OK, &answer))

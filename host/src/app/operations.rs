@@ -263,7 +263,7 @@ impl Operations for Desk {
     }
 
     async fn policies(&self) -> Result<Value, OperationsError> {
-        Ok(self.app.policies.status())
+        self.control(|policies| Ok(policies.status())).await
     }
 
     async fn upload_policy(&self, by: &str, upload: Upload) -> Result<Value, OperationsError> {

@@ -179,6 +179,15 @@ fn default_timeout_ms() -> u64 {
 }
 
 impl PolicyConfig {
+    /// The bounds of a trial. A call that does I/O may take half of its deadline: that is the database's time.
+    pub(crate) fn canary_bounds(&self, does_io: bool) -> CanaryConfig {
+        let mut bounds = self.canary.clone();
+        if does_io {
+            bounds.call_p99_ms_max = bounds.call_p99_ms_max.max(self.granted_call_deadline_ms / 2);
+        }
+        bounds
+    }
+
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         at_least("policy.call_deadline_ms", self.call_deadline_ms, 1)?;
         at_least("policy.memory_bytes_max", self.memory_bytes_max, 1 << 16)?;
@@ -218,7 +227,12 @@ impl PolicyConfig {
     }
 }
 
-/// Whether `text` can name a module, a version or a statement: 1 to [`MODULE_NAME_BYTES_MAX`] letters, digits, hyphens,
+/// Whether `text` can name a module: also nothing that could be the beginning of a digest.
+pub(crate) fn is_free_module_name(text: &str) -> bool {
+    is_module_name(text) && !(text.len() >= 6 && text.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// Whether `text` can name a module or its digest, a version or a statement: 1 to [`MODULE_NAME_BYTES_MAX`] letters, digits, hyphens,
 /// dots and underscores, beginning with a letter or digit.
 pub(crate) fn is_module_name(text: &str) -> bool {
     (1..=MODULE_NAME_BYTES_MAX).contains(&text.len())
@@ -249,6 +263,7 @@ mod tests {
         for good in ["a", "one-way.likes_2", &"a".repeat(64), "0f"] {
             assert!(is_module_name(good), "{good}");
         }
+        assert!(is_free_module_name("added") && is_free_module_name("facade-2") && !is_free_module_name("facade"));
         for bad in ["", "-a", "a b", "a/b", "..", "é", &"a".repeat(65)] {
             assert!(!is_module_name(bad), "{bad}");
         }

@@ -40,7 +40,13 @@ pub enum Compiler {
 impl Compiler {
     /// This executable, as a child.
     pub fn this_executable() -> Self {
-        std::env::current_exe().map_or(Self::InProcess, Self::Child)
+        // Also after the file was replaced: the code must be that of the process that loads it.
+        let running = PathBuf::from("/proc/self/exe");
+        if running.exists() {
+            Self::Child(running)
+        } else {
+            std::env::current_exe().map_or(Self::InProcess, Self::Child)
+        }
     }
 
     /// Compiled code for `engine`, which [`deserialize`] makes a component of.
@@ -181,6 +187,9 @@ pub fn child_main(memory_bytes_max: usize, data_bytes_max: u64, metered: bool) -
         let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
         rustix::process::setrlimit(what, limit).map_err(|error| format!("cannot limit the compiler: {error}"))
     };
+    // A host that was killed can end nobody.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .map_err(|error| format!("cannot tie the compiler to its host: {error}"))?;
     limit(Resource::Data, data_bytes_max)?;
     limit(Resource::Core, 0)?;
     let config = PolicyConfig { memory_bytes_max, ..PolicyConfig::default() };

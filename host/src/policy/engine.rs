@@ -11,8 +11,8 @@ use super::refusal::LoadError;
 use crate::config::PolicyConfig;
 
 /// Modules whose instances may be alive at once: two interfaces, each live, before that, and draining; a shadow, a
-/// canary, one being tried, and the built-in one.
-const MODULES_MAX: usize = 10;
+/// canary, those that ended last, one being tried, and two that serve where nothing was activated.
+const MODULES_MAX: usize = 14;
 /// Core instances of one component instance: a guest of Rust has one, and the shims of its imports two; one of JavaScript
 /// has 13.
 const CORE_INSTANCES_MAX: u32 = 16;

@@ -3,6 +3,7 @@
 pub(super) mod control;
 pub(super) mod loader;
 pub(super) mod registry;
+pub(super) mod saver;
 pub(super) mod set;
 pub(super) mod start;
 pub(super) mod status;

@@ -19,14 +19,14 @@ impl Active {
     pub(super) fn does_io(&self, interface: Interface) -> bool {
         let live = &self.live.get(interface).module;
         let canary = self.canary.as_ref().map(|canary| &canary.module).filter(|module| module.exports(interface));
-        let before = self.previous.as_ref().map(|previous| &previous.get(interface).module);
+        let before = self.before(live, interface);
         live.does_io || [canary, before].into_iter().flatten().any(|module| module.does_io)
     }
 
     /// The module that served before `module`, which is on probation.
     pub(super) fn before(&self, module: &Module, interface: Interface) -> Option<&Arc<Module>> {
-        let new = self.probation.as_ref().is_some_and(|probation| probation.covers(&module.digest));
-        let before = &self.previous.as_ref().filter(|_| new)?.get(interface).module;
+        let probation = self.probation.as_ref().filter(|probation| probation.covers(&module.digest))?;
+        let before = &probation.proven.get(interface).module;
         (before.digest != module.digest).then_some(before)
     }
 }
@@ -71,6 +71,7 @@ impl Policies {
         active: &Active,
         module: &Arc<Module>,
         interface: Interface,
+        decisions: usize,
         elapsed: Duration,
         recorded: impl FnOnce() -> (Call, Answer),
     ) {
@@ -79,9 +80,9 @@ impl Policies {
         if shadow.is_none() && !logged {
             return;
         }
-        if !self.observer.has_room() {
+        if !self.observer.has_room(decisions) {
             if let Some(shadow) = shadow {
-                shadow.with_comparison(|comparison| comparison.skip());
+                shadow.skip();
             }
             return;
         }
@@ -105,15 +106,13 @@ impl Policies {
         elapsed: Duration,
         recorded: impl FnOnce() -> (Call, Answer),
     ) {
-        if !self.observer.has_room() {
-            canary.with_comparison(|comparison| {
-                comparison.skip();
-                comparison.served(decisions, elapsed);
-            });
+        let live = Arc::clone(&active.live.get(interface).module);
+        // One that does I/O would do it for what it does not serve.
+        if live.does_io || !self.observer.has_room(decisions) {
+            canary.skip();
             return;
         }
         let (call, answer) = recorded();
-        let live = Arc::clone(&active.live.get(interface).module);
         self.observer.send(Job::Canary { trial: Arc::clone(canary), live, call, candidate: (answer, elapsed) });
     }
 }

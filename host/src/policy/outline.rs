@@ -6,7 +6,7 @@ use wasmparser::{Parser, Payload};
 use weir_policy_vectors::{NAME_SECTION, VECTORS_SECTION, VERSION_SECTION, Vectors};
 
 use super::refusal::LoadError;
-use crate::config::{PolicyConfig, is_module_name};
+use crate::config::{PolicyConfig, is_free_module_name, is_module_name};
 
 /// Name of the custom section in which `weir policy build` notes the hash of the sources.
 pub const SOURCE_SECTION: &str = "weir:source-sha256";
@@ -74,11 +74,12 @@ pub(super) fn inspect(config: &PolicyConfig, bytes: &[u8]) -> Result<Outline, Lo
 impl Outline {
     fn note(&mut self, section: &str, data: &[u8]) -> Result<(), LoadError> {
         let text = || String::from_utf8_lossy(data).into_owned();
-        let name = || Some(text()).filter(|name| is_module_name(name));
+        let version = || Some(text()).filter(|name| is_module_name(name));
+        let name = || Some(text()).filter(|name| is_free_module_name(name));
         match section {
             SOURCE_SECTION => self.source_sha256 = Some(text()),
             NAME_SECTION => self.name = name(),
-            VERSION_SECTION => self.version = name(),
+            VERSION_SECTION => self.version = version(),
             VECTORS_SECTION => self.vectors = Some(parse_vectors(&text())?),
             _ => {}
         }

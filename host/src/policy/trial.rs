@@ -6,6 +6,7 @@ pub(super) mod judge;
 pub(super) mod observer;
 pub(super) mod vectors;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
@@ -27,18 +28,34 @@ pub(super) struct Trial {
     /// Watches a canary.
     pub(super) judge: Judge,
     comparison: Mutex<Comparison>,
+    /// Batches that were to be compared, and were not. Counted where requests are answered, so without the lock.
+    skipped: AtomicU64,
     /// Why it ended, once it has.
     ended: Mutex<Option<String>>,
 }
 
 impl Trial {
     pub(super) fn new(module: Arc<Module>, share: f64, since_ms: u64, by: String, judge: Judge) -> Self {
-        Self { module, share, since_ms, by, judge, comparison: Mutex::default(), ended: Mutex::default() }
+        Self {
+            module,
+            share,
+            since_ms,
+            by,
+            judge,
+            comparison: Mutex::default(),
+            skipped: AtomicU64::new(0),
+            ended: Mutex::default(),
+        }
     }
 
     /// Whether a canary serves this target: sticky, and not in step with the partitions.
     pub(super) fn takes(&self, target: &Id) -> bool {
         takes(self.share, target)
+    }
+
+    /// A batch is not compared: too many wait, or its live module does I/O.
+    pub(super) fn skip(&self) {
+        self.skipped.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Changes what it has shown.
@@ -58,6 +75,7 @@ impl Trial {
         let mut report = self.comparison.lock().unwrap_or_else(PoisonError::into_inner).report();
         report["module"] =
             json!({ "digest": self.module.digest.to_string(), "name": label.name, "version": label.version });
+        report["skipped"] = json!(self.skipped.load(Ordering::Relaxed));
         report["share"] = json!(self.share);
         report["since_ms"] = json!(self.since_ms);
         report["ended"] = json!(ended);

@@ -169,16 +169,15 @@ impl Policies {
         }
         let now_ms = Clock::Real.now_ms();
         let serving = Serving { module: Arc::clone(module), since_ms: now_ms, by: Some(by.to_owned()) };
-        let probation = self.probation(module, now_ms);
         let changed = times.step("swap", || {
             self.change(|active| {
                 let serves = |interface: &Interface| active.live.get(*interface).module.digest == module.digest;
                 if interfaces.iter().all(serves) {
                     return false;
                 }
+                active.probation = self.probation(active, module, now_ms);
                 active.previous = Some(active.live.clone());
                 interfaces.iter().for_each(|interface| active.live.set(*interface, serving.clone()));
-                active.probation = probation.clone();
                 true
             })
         })?;
@@ -192,20 +191,34 @@ impl Policies {
     /// Back to what the configuration names, or the built-in rules.
     fn activate_base(&self, by: &str, interfaces: &[String]) -> Result<(), ControlError> {
         let interfaces = if interfaces.is_empty() { Interface::ALL.to_vec() } else { named(interfaces)? };
-        self.change(|active| {
+        let changed = self.change(|active| {
+            let base = |interface: &Interface| self.base.get(*interface);
+            let serves =
+                |interface: &Interface| active.live.get(*interface).module.digest == base(interface).module.digest;
+            if interfaces.iter().all(serves) {
+                return false;
+            }
             active.previous = Some(active.live.clone());
-            active.probation = None;
-            interfaces.iter().for_each(|interface| active.live.set(*interface, self.base.get(*interface).clone()));
+            interfaces.iter().for_each(|interface| active.live.set(*interface, base(interface).clone()));
             true
         })?;
-        self.control.event("activated", BUILT_IN.into(), by, None);
+        if changed {
+            self.control.event("activated", BUILT_IN.into(), by, None);
+        }
         Ok(())
     }
 
-    fn probation(&self, module: &Module, now_ms: u64) -> Option<Arc<Probation>> {
-        let config = &self.loader.config;
+    /// Of a module that is about to serve. Who is on probation already stays so, and what was proven before it is what
+    /// both roll back to.
+    fn probation(&self, active: &Active, module: &Module, now_ms: u64) -> Option<Arc<Probation>> {
+        let (config, digest) = (&self.loader.config, module.digest);
         let until_ms = now_ms.saturating_add(config.probation_ms);
-        Probation::until(&config.canary, module.digest, until_ms, now_ms).map(Arc::new)
+        let earlier = active.probation.as_ref().filter(|probation| probation.is_on());
+        let mut digests = earlier.map_or_else(Vec::new, |earlier| earlier.digests.clone());
+        digests.retain(|earlier| active.live.has(earlier) && *earlier != digest);
+        let proven = earlier.filter(|_| !digests.is_empty()).map_or(&active.live, |earlier| &earlier.proven).clone();
+        digests.push(digest);
+        Probation::until(config.canary_bounds(module.does_io), digests, proven, until_ms, now_ms).map(Arc::new)
     }
 
     /// Makes the set before the last activation serve again. One swap: it is warm.
@@ -214,7 +227,7 @@ impl Policies {
     /// There is none.
     pub fn rollback(&self, by: &str) -> Result<Value, ControlError> {
         self.urgent_command(by, "rollback", None, |times| {
-            let from = times.step("swap", || self.change(roll_back))?;
+            let from = times.step("swap", || self.change_in_any_case("rolled-back", roll_back));
             let from = from.ok_or_else(|| ControlError::Conflict("there is no set to roll back to".into()))?;
             self.control.event("rolled-back", from, by, None);
             Ok(())
@@ -228,6 +241,8 @@ impl Policies {
     pub fn delete(&self, by: &str, module: &str) -> Result<Value, ControlError> {
         self.command(by, "delete", Some(module), |_| {
             let digest = self.find(module)?.to_string();
+            // What has changed by itself may not be written down yet: after a crash it would be asked for.
+            self.change(|_| ())?;
             if self.active().saved().needs(&digest) {
                 return Err(ControlError::Conflict(format!(
                     "{module} serves, is tried, or would serve after a rollback: activate another one twice, or end the trial"
@@ -276,12 +291,26 @@ impl Policies {
         Ok(self.change_at_once(change))
     }
 
-    /// Changes what is in force without writing it down: whoever does this sends [`Job::Save`] after it.
+    /// The same for what takes a module out of service: also where nothing can be written, and written down as soon as
+    /// that can be done again.
+    pub(super) fn change_in_any_case<T>(&self, what: &'static str, change: impl Fn(&mut Active) -> T) -> T {
+        self.change(&change).unwrap_or_else(|error| {
+            tracing::error!(%error, "the active set is changed, and cannot be written down yet");
+            let changed = self.change_at_once(change);
+            self.saver.send(what, String::new());
+            changed
+        })
+    }
+
+    /// Changes what is in force without writing it down: whoever does this asks the saver to.
     pub(super) fn change_at_once<T>(&self, change: impl Fn(&mut Active) -> T) -> T {
         let mut active = self.active.write().unwrap_or_else(PoisonError::into_inner);
         let mut next = (**active).clone();
         let result = change(&mut next);
-        *active = Arc::new(next);
+        let before = std::mem::replace(&mut *active, Arc::new(next));
+        drop(active);
+        // Perhaps the last that held a module: its memory is given back when nobody waits for the lock.
+        drop(before);
         result
     }
 

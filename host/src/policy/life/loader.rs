@@ -130,7 +130,7 @@ impl Loader {
         times.step("start", start).map(Arc::new)
     }
 
-    /// Loads an uploaded module that was found good before. Its vectors are run again: this may be another weir.
+    /// Loads an uploaded module that was found good before, and runs its vectors again: this may be another weir.
     pub(in crate::policy) fn load(
         &self,
         registry: &Registry,
@@ -138,16 +138,39 @@ impl Loader {
         write: bool,
         times: &mut Times,
     ) -> Result<Arc<Module>, LoadError> {
+        let (compiled, label) = self.compile_known(registry, digest, times)?;
         let damaged = |reason: String| LoadError::Unreadable { path: registry.dir().to_owned(), reason };
-        let known = registry.get(digest).ok_or_else(|| damaged(format!("there is no module {digest}")))?;
-        let label = Label { name: known.name.clone(), version: known.version.clone() };
-        let bytes = times.step("read", || registry.bytes(digest)).map_err(damaged)?;
-        let compiled = self.compile(&bytes, Some(registry), times)?;
         let uploaded = registry.cases_of(digest).map_err(damaged)?;
         let uploaded = uploaded.as_deref().map(outline::parse_vectors).transpose()?;
         let files: Vec<&Vectors> = compiled.vectors().into_iter().chain(&uploaded).collect();
         self.check_vectors(&compiled, &files, times)?;
         self.start(&compiled, label, write, times)
+    }
+
+    /// Loads what was active when the host ended. Its vectors are not run: they hold a wall clock's deadlines, and the
+    /// start of a machine is when it is busiest.
+    pub(in crate::policy) fn restore(
+        &self,
+        registry: &Registry,
+        digest: &str,
+        write: bool,
+    ) -> Result<Arc<Module>, LoadError> {
+        let mut times = Times::default();
+        let (compiled, label) = self.compile_known(registry, digest, &mut times)?;
+        self.start(&compiled, label, write, &mut times)
+    }
+
+    fn compile_known(
+        &self,
+        registry: &Registry,
+        digest: &str,
+        times: &mut Times,
+    ) -> Result<(Arc<Compiled>, Label), LoadError> {
+        let damaged = |reason: String| LoadError::Unreadable { path: registry.dir().to_owned(), reason };
+        let known = registry.get(digest).ok_or_else(|| damaged(format!("there is no module {digest}")))?;
+        let label = Label { name: known.name.clone(), version: known.version.clone() };
+        let bytes = times.step("read", || registry.bytes(digest)).map_err(damaged)?;
+        Ok((self.compile(&bytes, Some(registry), times)?, label))
     }
 }
 

@@ -27,7 +27,7 @@ use super::set::SavedSet;
 const AUDIT_BYTES_MAX: u64 = 4 << 20;
 /// Only this user.
 const DIRECTORY_MODE: u32 = 0o700;
-const FILE_MODE: u32 = 0o600;
+pub(in crate::policy) const FILE_MODE: u32 = 0o600;
 /// Written by others than the owner.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 /// Length of a SHA-256.
@@ -90,9 +90,12 @@ impl Registry {
                 // Another host may be removing it too.
                 let _ = std::fs::remove_file(&path);
             } else if name.ends_with(".json") && !name.ends_with(".cases.json") {
-                let record = read_json::<Record>(&path)?;
-                if registry.wasm(&record.digest).exists() {
-                    registry.records.insert(record.digest.clone(), record);
+                match read_json::<Record>(&path) {
+                    Ok(record) if registry.wasm(&record.digest).exists() => {
+                        registry.records.insert(record.digest.clone(), record);
+                    }
+                    Ok(_) => {}
+                    Err(error) => tracing::error!(error, "a module of the registry is left out: upload it again"),
                 }
             }
         }
@@ -118,8 +121,10 @@ impl Registry {
     pub(in crate::policy) fn add(&mut self, record: Record, bytes: &[u8], cases: Option<&str>) -> Result<(), String> {
         create_dir(&self.modules())?;
         write(&self.wasm(&record.digest), bytes, Durable::File)?;
-        if let Some(cases) = cases {
-            write(&self.cases(&record.digest), cases.as_bytes(), Durable::File)?;
+        match cases {
+            Some(cases) => write(&self.cases(&record.digest), cases.as_bytes(), Durable::File)?,
+            // Those of an upload that a crash cut short.
+            None => remove_file(&self.cases(&record.digest))?,
         }
         // Last: without it the others are nothing.
         let text = serde_json::to_vec_pretty(&record).map_err(|error| error.to_string())?;
@@ -156,15 +161,7 @@ impl Registry {
         if let Ok(engines) = std::fs::read_dir(self.compiled()) {
             paths.extend(engines.flatten().map(|engine| engine.path().join(digest)));
         }
-        for path in paths {
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(format!("{}: {error}", path.display()));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        paths.iter().try_for_each(|path| remove_file(path))
     }
 
     /// The set that was active last.
@@ -264,10 +261,18 @@ impl Registry {
 /// End of the names of files that are not whole yet.
 const TEMPORARY: &str = ".part";
 
-fn create_dir(dir: &Path) -> Result<(), String> {
+pub(in crate::policy) fn create_dir(dir: &Path) -> Result<(), String> {
     let mut builder = DirBuilder::new();
     let created = builder.recursive(true).mode(DIRECTORY_MODE).create(dir);
     created.map_err(|error| format!("{}: {error}", dir.display()))
+}
+
+/// Removes a file, if it is there.
+fn remove_file(path: &Path) -> Result<(), String> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("{}: {error}", path.display())),
+        _ => Ok(()),
+    }
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, String> {

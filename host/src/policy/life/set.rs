@@ -78,8 +78,10 @@ impl LiveSet {
 /// A set that was activated a short time ago: its failures roll it back.
 pub(in crate::policy) struct Probation {
     pub(in crate::policy) judge: Judge,
-    /// The module that is new.
-    pub(in crate::policy) digest: Digest,
+    /// The modules that are new.
+    pub(in crate::policy) digests: Vec<Digest>,
+    /// What served before all of them, kept warm.
+    pub(in crate::policy) proven: LiveSet,
     pub(in crate::policy) until: Instant,
     /// The same in Unix milliseconds, for people.
     pub(in crate::policy) until_ms: u64,
@@ -87,15 +89,26 @@ pub(in crate::policy) struct Probation {
 
 impl Probation {
     /// Until `until_ms`; `None` where that has passed. Also after a restart: a module that fails must go all the same.
-    pub(in crate::policy) fn until(bounds: &CanaryConfig, digest: Digest, until_ms: u64, now_ms: u64) -> Option<Self> {
+    pub(in crate::policy) fn until(
+        bounds: CanaryConfig,
+        digests: Vec<Digest>,
+        proven: LiveSet,
+        until_ms: u64,
+        now_ms: u64,
+    ) -> Option<Self> {
         let left = Duration::from_millis(until_ms.checked_sub(now_ms).filter(|left| *left > 0)?);
         let until = Instant::now().checked_add(left)?;
-        Some(Self { judge: Judge::new(bounds.clone()), digest, until, until_ms })
+        Some(Self { judge: Judge::new(bounds), digests, proven, until, until_ms })
     }
 
     /// Whether the module of this digest is on probation now.
     pub(in crate::policy) fn covers(&self, digest: &Digest) -> bool {
-        self.digest == *digest && Instant::now() < self.until
+        self.digests.contains(digest) && self.is_on()
+    }
+
+    /// Whether it lasts.
+    pub(in crate::policy) fn is_on(&self) -> bool {
+        Instant::now() < self.until
     }
 }
 
@@ -125,8 +138,11 @@ impl Active {
         SavedSet {
             serving: self.live.saved(),
             previous: self.previous.as_ref().map(LiveSet::saved),
-            probation: probation
-                .map(|probation| SavedProbation { digest: probation.digest.to_string(), until_ms: probation.until_ms }),
+            probation: probation.filter(|probation| probation.is_on()).map(|probation| SavedProbation {
+                digests: probation.digests.iter().map(ToString::to_string).collect(),
+                until_ms: probation.until_ms,
+                proven: probation.proven.saved(),
+            }),
             canary: trial(&self.canary),
             shadow: trial(&self.shadow),
         }
@@ -149,7 +165,9 @@ pub(in crate::policy) struct SavedSet {
 impl SavedSet {
     /// Every module that it needs.
     pub(in crate::policy) fn needs(&self, digest: &str) -> bool {
-        let serving = self.serving.values().chain(self.previous.iter().flat_map(BTreeMap::values));
+        let proven = self.probation.iter().map(|probation| &probation.proven);
+        let before = self.previous.iter().chain(proven).flat_map(BTreeMap::values);
+        let serving = self.serving.values().chain(before);
         let tried = self.canary.iter().chain(&self.shadow);
         serving.map(|serving| &serving.digest).chain(tried.map(|trial| &trial.digest)).any(|known| known == digest)
     }
@@ -174,10 +192,11 @@ pub(in crate::policy) struct SavedTrial {
     pub(in crate::policy) by: String,
 }
 
-/// A module on probation, as it is written down.
+/// Modules on probation, as they are written down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::policy) struct SavedProbation {
-    pub(in crate::policy) digest: String,
+    pub(in crate::policy) digests: Vec<String>,
     pub(in crate::policy) until_ms: u64,
+    pub(in crate::policy) proven: BTreeMap<String, SavedServing>,
 }

@@ -10,19 +10,23 @@ use weir_policy_vectors::Decision;
 use super::control::{BUILT_IN, Control};
 use super::loader::{Loader, Times, parse_digest, settings};
 use super::registry::Registry;
-use super::set::{Active, LiveSet, Probation, SavedServing, SavedTrial, Serving};
+use super::saver;
+use super::set::{Active, LiveSet, Probation, SavedProbation, SavedServing, SavedTrial, Serving};
 use crate::clock::Clock;
 use crate::config::PolicyConfig;
+use crate::model::Digest;
 use crate::policy::builtin;
 use crate::policy::call::Role;
 use crate::policy::compiler::Compiler;
 use crate::policy::engine::Metering;
 use crate::policy::grants::Capabilities;
+use crate::policy::imports::Imports;
 use crate::policy::interface::Interface;
 use crate::policy::module::{Label, Module, digest_of};
 use crate::policy::outline;
 use crate::policy::refusal::LoadError;
 use crate::policy::trial::Trial;
+use crate::policy::trial::comparison::{Comparison, decisions, differences};
 use crate::policy::trial::decisions::DecisionLog;
 use crate::policy::trial::judge::Judge;
 use crate::policy::trial::observer::{self, Job, Jobs};
@@ -52,11 +56,14 @@ impl Policies {
     pub fn load(config: &PolicyConfig, kinds: &[KindPolicy], setup: PolicySetup) -> Result<Arc<Self>, LoadError> {
         let PolicySetup { compiler, capabilities } = setup;
         let settings = settings(kinds.iter());
-        let loader = Loader::new(config, settings, compiler.clone(), capabilities.clone(), Metering::None)?;
+        let loader = Loader::new(config, settings, compiler.clone(), capabilities, Metering::None)?;
         let registry = Registry::open(&config.registry).map_err(|reason| LoadError::Registry { reason })?;
         let base = base(&loader)?;
-        let active = Restore { loader: &loader, registry: &registry, base: &base, loaded: HashMap::new() }.active()?;
-        let (observer, jobs) = observer::queue();
+        let mut restore =
+            Restore { loader: &loader, registry: &registry, base: &base, loaded: HashMap::new(), lost: Vec::new() };
+        let active = restore.active()?;
+        let lost = restore.lost;
+        let ((observer, jobs), (saver, changes)) = (observer::queue(), saver::queue());
         let native =
             |kind: &KindPolicy| KindRules { settings: builtin::settings(&kind.settings), on_failure: kind.on_failure };
         let policies = Arc::new(Self {
@@ -67,12 +74,17 @@ impl Policies {
             loader,
             control: Control::new(registry),
             observer,
+            saver,
             decision_share: config.decisions.share,
             fallbacks: AtomicU64::new(0),
         });
         let log = DecisionLog::new(&config.registry, config.decisions.bytes_max);
-        let metered = Metered { compiler, capabilities, loader: None, module: None };
+        let metered = Metered { compiler, loader: None, module: None, failed: None };
         start_observer(Arc::downgrade(&policies), jobs, log, metered)?;
+        saver::start(Arc::downgrade(&policies), changes)?;
+        for (module, reason) in lost {
+            policies.control.event("not-restored", module, "weir", Some(reason));
+        }
         Ok(policies)
     }
 
@@ -116,26 +128,46 @@ fn base(loader: &Loader) -> Result<LiveSet, LoadError> {
 }
 
 /// Loads what was active when the host ended.
+///
+/// What serves must load: other rules in its place would be a silent change, so the host says why and does not start. What
+/// only stood by (the set before, a canary, a shadow) is left out, and said.
 struct Restore<'a> {
     loader: &'a Loader,
     registry: &'a Registry,
     base: &'a LiveSet,
     loaded: HashMap<String, Arc<Module>>,
+    /// Modules that are left out, and why.
+    lost: Vec<(String, String)>,
 }
 
 impl Restore<'_> {
-    fn active(mut self) -> Result<Active, LoadError> {
+    fn active(&mut self) -> Result<Active, LoadError> {
         let saved = self.registry.saved().map_err(|reason| LoadError::Registry { reason })?;
         let live = self.set(&saved.serving)?;
-        let previous = saved.previous.as_ref().map(|previous| self.set(previous)).transpose()?;
-        let canary = saved.canary.map(|canary| self.trial(&canary, true)).transpose()?;
-        let shadow = saved.shadow.map(|shadow| self.trial(&shadow, false)).transpose()?;
-        let bounds = &self.loader.config.canary;
-        let probation = saved.probation.as_ref().and_then(|saved| {
-            let digest = parse_digest(&saved.digest)?;
-            Probation::until(bounds, digest, saved.until_ms, Clock::Real.now_ms()).map(Arc::new)
-        });
+        let previous = saved.previous.as_ref().map(|previous| self.set(previous));
+        let previous = previous.and_then(|previous| self.or_lost(previous));
+        let canary = saved.canary.map(|canary| self.trial(&canary, true)).and_then(|canary| self.or_lost(canary));
+        let shadow = saved.shadow.map(|shadow| self.trial(&shadow, false)).and_then(|shadow| self.or_lost(shadow));
+        let probation = saved.probation.and_then(|saved| self.probation(&saved));
         Ok(Active { live, previous, probation, canary, shadow })
+    }
+
+    fn probation(&mut self, saved: &SavedProbation) -> Option<Arc<Probation>> {
+        let proven = self.set(&saved.proven);
+        let proven = self.or_lost(proven)?;
+        let digests = saved.digests.iter().filter_map(|digest| parse_digest(digest)).collect();
+        let does_io = self.loaded.values().any(|module| module.does_io);
+        let bounds = self.loader.config.canary_bounds(does_io);
+        Probation::until(bounds, digests, proven, saved.until_ms, Clock::Real.now_ms()).map(Arc::new)
+    }
+
+    fn or_lost<T>(&mut self, restored: Result<T, LoadError>) -> Option<T> {
+        restored
+            .map_err(|error| match error {
+                LoadError::ActiveSet { module, reason, .. } => self.lost.push((module, reason)),
+                other => self.lost.push(("a module".into(), other.to_string())),
+            })
+            .ok()
     }
 
     fn set(&mut self, saved: &BTreeMap<String, SavedServing>) -> Result<LiveSet, LoadError> {
@@ -155,12 +187,12 @@ impl Restore<'_> {
 
     fn trial(&mut self, saved: &SavedTrial, write: bool) -> Result<Arc<Trial>, LoadError> {
         let module = self.load(&saved.digest, write)?;
-        let judge = Judge::new(self.loader.config.canary.clone());
+        let judge = Judge::new(self.loader.config.canary_bounds(module.does_io));
         Ok(Arc::new(Trial::new(module, saved.share, saved.since_ms, saved.by.clone(), judge)))
     }
 
     fn load(&self, digest: &str, write: bool) -> Result<Arc<Module>, LoadError> {
-        self.loader.load(self.registry, digest, write, &mut Times::default()).map_err(|error| {
+        self.loader.restore(self.registry, digest, write).map_err(|error| {
             let name = self.registry.get(digest).map_or("a module", |record| &record.name);
             let module = format!("{name} ({})", digest.get(..12).unwrap_or(digest));
             LoadError::ActiveSet { module, reason: error.to_string(), path: self.registry.dir().join("active.json") }
@@ -177,23 +209,22 @@ fn start_observer(
     let work = move || {
         while let Some(job) = jobs.next() {
             match job {
-                Job::Shadow { trial, call, live } => {
-                    let candidate = trial.module.ask(Role::Shadow, &call);
-                    trial.with_comparison(|comparison| match &candidate {
-                        Ok(answered) => {
-                            comparison.compare(&call, (&live.0, live.1), (&answered.answer, answered.elapsed));
-                        }
-                        Err(failure) => comparison.failed(failure),
-                    });
-                }
+                Job::Shadow { trial, call, live } => match trial.module.ask(Role::Shadow, &call) {
+                    Ok(answered) => {
+                        let differing = differences(&call, &live.0, &answered.answer);
+                        let compare = |comparison: &mut Comparison| {
+                            comparison.compare(&call, live.1, answered.elapsed, differing);
+                        };
+                        trial.with_comparison(compare);
+                    }
+                    Err(failure) => trial.with_comparison(|comparison| comparison.failed(&failure)),
+                },
                 Job::Canary { trial, live, call, candidate } => {
-                    let asked = live.ask(Role::Shadow, &call).ok();
-                    trial.with_comparison(|comparison| match &asked {
-                        Some(answered) => {
-                            let live = (&answered.answer, answered.elapsed);
-                            comparison.compare(&call, live, (&candidate.0, candidate.1));
-                        }
-                        None => comparison.served(1, candidate.1),
+                    let asked = live.ask(Role::Test, &call).ok();
+                    let both = asked.map(|asked| (differences(&call, &asked.answer, &candidate.0), asked.elapsed));
+                    trial.with_comparison(|comparison| match both {
+                        Some((differing, elapsed)) => comparison.compare(&call, elapsed, candidate.1, differing),
+                        None => comparison.served(decisions(&call), candidate.1),
                     });
                 }
                 Job::Decision { module, at_ms, call, answer, elapsed } => {
@@ -202,11 +233,6 @@ fn start_observer(
                     let decision = Decision { at_ms, digest: module.digest.to_string(), call, answer, micros, fuel };
                     if let Err(error) = log.write(&decision) {
                         tracing::warn!(%error, "the decision log cannot be written");
-                    }
-                }
-                Job::Save { what, module, reason } => {
-                    if let Some(policies) = policies.upgrade() {
-                        policies.save_now(what, module, reason);
                     }
                 }
             }
@@ -222,20 +248,22 @@ fn start_observer(
 /// Says how much fuel a call uses: the module that serves does not count it, so the call is run again where it is.
 struct Metered {
     compiler: Compiler,
-    capabilities: Option<(Capabilities, Handle)>,
     loader: Option<Loader>,
     /// The one that was asked last.
     module: Option<Arc<Module>>,
+    /// The one that could not be started: it is not tried for every decision.
+    failed: Option<Digest>,
 }
 
 impl Metered {
     /// `None` for a module that does I/O: its call cannot be repeated.
     fn fuel(&mut self, policies: &Policies, module: &Module, call: &weir_policy_vectors::Call) -> Option<u64> {
-        if module.does_io {
+        if module.does_io || self.failed == Some(module.digest) {
             return None;
         }
         if self.module.as_ref().is_none_or(|known| known.digest != module.digest) {
             self.module = self.start(policies, module);
+            self.failed = self.module.is_none().then_some(module.digest);
         }
         self.module.as_ref()?.ask(Role::Test, call).ok()?.fuel
     }
@@ -243,9 +271,8 @@ impl Metered {
     fn start(&mut self, policies: &Policies, module: &Module) -> Option<Arc<Module>> {
         let of = &policies.loader;
         if self.loader.is_none() {
-            let (compiler, capabilities) = (self.compiler.clone(), self.capabilities.clone());
-            let settings = Arc::clone(&of.settings);
-            self.loader = Loader::new(&of.config, settings, compiler, capabilities, Metering::Fuel).ok();
+            let (compiler, settings) = (self.compiler.clone(), Arc::clone(&of.settings));
+            self.loader = Loader::new(&of.config, settings, compiler, None, Metering::Fuel).ok();
         }
         let loader = self.loader.as_ref()?;
         let digest = module.digest.to_string();
@@ -256,6 +283,9 @@ impl Metered {
         };
         let mut times = Times::default();
         let compiled = loader.compile(&bytes, None, &mut times).ok()?;
-        loader.start(&compiled, module.label(), false, &mut times).ok()
+        // Muted: its lines have been written once.
+        let imports = Imports::of_vectors(Arc::clone(&of.settings), &weir_policy_vectors::Granted::default());
+        let start = || Module::start(&loader.engine, &of.config, &compiled, module.label(), imports, 1);
+        (compiled.digest == module.digest).then(start)?.ok().map(Arc::new)
     }
 }

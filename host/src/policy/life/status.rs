@@ -29,7 +29,7 @@ fn live_set(set: &LiveSet) -> Value {
 }
 
 fn trial(trial: &Trial) -> Value {
-    let info = trial.module.info();
+    let (info, report) = (trial.module.info(), trial.report());
     json!({
         "digest": info.digest,
         "name": info.name,
@@ -39,6 +39,10 @@ fn trial(trial: &Trial) -> Value {
         "by": trial.by,
         "healthy": info.healthy,
         "failures": info.failures,
+        "decisions": report["decisions"],
+        "differing": report["differing"],
+        "live_micros": report["live_micros"],
+        "candidate_micros": report["candidate_micros"],
     })
 }
 
@@ -65,12 +69,13 @@ impl Policies {
     /// What is in force and what is tried.
     pub(in crate::policy) fn set_report(&self) -> Value {
         let active = self.active();
-        let probation = active.probation.as_ref().filter(|probation| probation.covers(&probation.digest));
+        let probation = active.probation.as_ref().filter(|probation| probation.is_on());
         json!({
             "active": live_set(&active.live),
             "previous": active.previous.as_ref().map(live_set),
             "probation": probation.map(|probation| {
-                json!({ "digest": probation.digest.to_string(), "until_ms": probation.until_ms })
+                let digests: Vec<String> = probation.digests.iter().map(ToString::to_string).collect();
+                json!({ "digests": digests, "until_ms": probation.until_ms })
             }),
             "canary": active.canary.as_deref().map(trial),
             "shadow": active.shadow.as_deref().map(trial),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::control::{ControlError, lock, roll_back};
+use super::control::{ControlError, lock};
 use super::set::{Active, Probation};
 use crate::clock::Clock;
 use crate::model::Digest;
@@ -12,7 +12,6 @@ use crate::policy::Policies;
 use crate::policy::module::Module;
 use crate::policy::trial::Trial;
 use crate::policy::trial::judge::Judge;
-use crate::policy::trial::observer::Job;
 
 impl Policies {
     /// Lets a module decide besides, for a share of the batches.
@@ -55,7 +54,7 @@ impl Policies {
     }
 
     fn trial(&self, module: Arc<Module>, share: f64, by: &str) -> Trial {
-        let judge = Judge::new(self.loader.config.canary.clone());
+        let judge = Judge::new(self.loader.config.canary_bounds(module.does_io));
         Trial::new(module, share, Clock::Real.now_ms(), by.to_owned(), judge)
     }
 
@@ -65,7 +64,7 @@ impl Policies {
     /// There is none.
     pub fn end_shadow(&self, by: &str) -> Result<Value, ControlError> {
         self.urgent_command(by, "end-shadow", None, |_| {
-            let ended = self.change(|active| active.shadow.take())?;
+            let ended = self.change_in_any_case("shadow-ended", |active| active.shadow.take());
             let module = ended.as_ref().map(|trial| trial.module.title());
             self.ended_shadow(ended, "ended by an operator");
             let module = module.ok_or_else(|| ControlError::Conflict("there is no shadow".into()))?;
@@ -80,7 +79,7 @@ impl Policies {
     /// There is none.
     pub fn end_canary(&self, by: &str) -> Result<Value, ControlError> {
         self.urgent_command(by, "end-canary", None, |_| {
-            let ended = self.change(|active| active.canary.take())?;
+            let ended = self.change_in_any_case("canary-ended", |active| active.canary.take());
             let module = ended.as_ref().map(|trial| trial.module.title());
             self.ended_canary(ended, "ended by an operator");
             let module = module.ok_or_else(|| ControlError::Conflict("there is no canary".into()))?;
@@ -94,7 +93,8 @@ impl Policies {
         let is_it = |active: &mut Active| active.canary.take_if(|current| Arc::ptr_eq(current, canary)).is_some();
         if self.change_at_once(is_it) {
             self.ended_canary(Some(Arc::clone(canary)), reason);
-            self.save_later("canary-rolled-back", canary.module.title(), reason);
+            self.control.event("canary-rolled-back", canary.module.title(), "weir", Some(reason.to_owned()));
+            self.saver.send("canary-rolled-back", canary.module.title());
         }
     }
 
@@ -102,27 +102,36 @@ impl Policies {
     pub(in crate::policy) fn roll_back_probation(&self, probation: &Arc<Probation>, module: &Module, reason: &str) {
         let is_it = |active: &mut Active| {
             let current = active.probation.as_ref().is_some_and(|current| Arc::ptr_eq(current, probation));
-            current && roll_back(active).is_some()
+            if current {
+                active.live = probation.proven.clone();
+                active.previous = None;
+                active.probation = None;
+            }
+            current
         };
         if self.change_at_once(is_it) {
-            self.save_later("rolled-back-by-itself", module.title(), reason);
+            self.control.event("rolled-back-by-itself", module.title(), "weir", Some(reason.to_owned()));
+            self.saver.send("rolled-back-by-itself", module.title());
         }
     }
 
-    fn save_later(&self, what: &'static str, module: String, reason: &str) {
-        self.observer.send(Job::Save { what, module, reason: reason.to_owned() });
-    }
-
-    /// Writes down a change that has happened by itself.
-    pub(in crate::policy) fn save_now(&self, what: &'static str, module: String, reason: String) {
+    /// Writes down a change that has happened by itself; `false` when that must be tried again.
+    pub(in crate::policy) fn save_now(&self, what: &'static str, module: &str) -> bool {
         let saving = lock(&self.control.saving);
         let saved = self.control.registry().save(&self.active().saved()).map_err(ControlError::Disk);
         drop(saving);
-        self.control.audit("weir", what, Some(&module), &saved.map_err(|error| {
+        if let Err(error) = &saved {
             tracing::error!(%error, "the active set cannot be written down: after a restart the one before is active");
-            error
-        }));
-        self.control.event(what, module, "weir", Some(reason));
+        }
+        self.control.audit("weir", what, Some(module), &saved);
+        saved.is_ok()
+    }
+
+    /// Writes down what has changed by itself and is not written down yet. For the end of the host.
+    pub fn close(&self) {
+        if self.saver.is_waiting() {
+            self.save_now("close", "");
+        }
     }
 
     /// A module that serves is tried no longer.

@@ -9,7 +9,7 @@ use super::control::{BUILT_IN, ControlError, ModuleUpload, lock};
 use super::loader::Times;
 use super::registry::{Checks, Record};
 use crate::clock::Clock;
-use crate::config::is_module_name;
+use crate::config::{is_free_module_name, is_module_name};
 use crate::model::Digest;
 use crate::policy::module::{Compiled, Label, Module, digest_of};
 use crate::policy::{Policies, outline};
@@ -49,9 +49,11 @@ impl Policies {
         upload: &ModuleUpload<'_>,
     ) -> Result<(Value, Result<Arc<Module>, ControlError>, Times), ControlError> {
         for (what, name) in [("name", &upload.name), ("version", &upload.version)] {
-            if name.as_deref().is_some_and(|name| !is_module_name(name) || name == BUILT_IN) {
+            let is_good = if what == "name" { is_free_module_name } else { is_module_name };
+            if name.as_deref().is_some_and(|name| !is_good(name) || name == BUILT_IN) {
                 return Err(ControlError::Invalid(format!(
-                    "{what}: 1 to 64 letters, digits, hyphens, dots and underscores, and not {BUILT_IN}"
+                    "{what}: 1 to 64 letters, digits, hyphens, dots and underscores; a name is not {BUILT_IN}, and not \
+                     only hexadecimal digits"
                 )));
             }
         }
@@ -59,6 +61,14 @@ impl Policies {
         let vectors = upload.vectors.as_deref().map(outline::parse_vectors).transpose()?;
         let known = self.control.registry().get(&digest.to_string()).cloned();
         if let Some(known) = known {
+            let differs = upload.name.as_ref().is_some_and(|name| *name != known.name)
+                || upload.version.is_some() && upload.version != known.version;
+            if differs {
+                let (name, version) = (&known.name, known.version.as_deref().unwrap_or("no version"));
+                return Err(ControlError::Conflict(format!(
+                    "this component is known as {name} ({version}): delete it to upload it under another name or version"
+                )));
+            }
             if let Some(vectors) = &vectors {
                 let compiled = self.loader.compile(upload.bytes, Some(&self.control.registry()), &mut times)?;
                 self.loader.check_vectors(&compiled, &[vectors], &mut times)?;

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use super::control::{ModuleUpload, lock};
-use crate::config::is_module_name;
+use crate::config::is_free_module_name;
 use crate::policy::module::digest_of;
 use crate::policy::{LoadError, Policies, outline};
 
@@ -105,7 +105,7 @@ fn take(policies: &Arc<Policies>, path: &Path, first: bool) -> Watched {
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let upload = ModuleUpload {
         bytes: &bytes,
-        name: stem.filter(|stem| is_module_name(stem)),
+        name: stem.filter(|stem| is_free_module_name(stem)),
         activate: true,
         ..ModuleUpload::default()
     };

@@ -19,7 +19,6 @@ const MICROS_MAX: u64 = 60_000_000;
 #[derive(Default)]
 pub(in crate::policy) struct Comparison {
     batches: u64,
-    skipped: u64,
     decisions: u64,
     differing: u64,
     failures: BTreeMap<&'static str, u64>,
@@ -67,11 +66,6 @@ impl Times {
 }
 
 impl Comparison {
-    /// A batch that was to be compared, and was not, because too many waited.
-    pub(in crate::policy) fn skip(&mut self) {
-        self.skipped += 1;
-    }
-
     /// A call of the candidate that failed.
     pub(in crate::policy) fn failed(&mut self, failure: &CallFailure) {
         self.batches += 1;
@@ -85,19 +79,22 @@ impl Comparison {
         self.candidate.record(elapsed);
     }
 
-    /// A call that both answered: answer and time of the live module, then of the candidate.
+    /// A call that both answered: times of the live module and of the candidate, and their [`differences`], which are
+    /// found before: whoever asks for a report must not wait for that.
     pub(in crate::policy) fn compare(
         &mut self,
         call: &Call,
-        live: (&Answer, Duration),
-        candidate: (&Answer, Duration),
+        live: Duration,
+        candidate: Duration,
+        differing: Vec<(Value, Value, Value)>,
     ) {
         self.batches += 1;
-        self.live.record(live.1);
-        self.candidate.record(candidate.1);
-        self.decisions += decisions(call);
-        for (input, live, candidate) in differences(call, live.0, candidate.0) {
-            self.differing += 1;
+        self.live.record(live);
+        self.candidate.record(candidate);
+        self.decisions += decisions(call) as u64;
+        self.differing += differing.len() as u64;
+        // Beyond so many of one call nothing new is seen, and each is compared with every sample.
+        for (input, live, candidate) in differing.into_iter().take(2 * SAMPLES_MAX) {
             self.sample(call, input, live, candidate);
         }
     }
@@ -126,7 +123,6 @@ impl Comparison {
             Cause::ALL.into_iter().map(|cause| (cause.as_str(), count(cause))).collect();
         json!({
             "batches": self.batches,
-            "skipped": self.skipped,
             "decisions": self.decisions,
             "differing": self.differing,
             "failures": failures,
@@ -138,11 +134,11 @@ impl Comparison {
 }
 
 /// How many decisions a call is.
-fn decisions(call: &Call) -> u64 {
+pub(in crate::policy) fn decisions(call: &Call) -> usize {
     match call {
-        Call::ToggleDecide(call) => call.batch.len() as u64,
+        Call::ToggleDecide(call) => call.batch.len(),
         Call::FlushPlan(_) => 1,
-        Call::FlushCoalesce(call) => call.entries.len() as u64,
+        Call::FlushCoalesce(call) => call.entries.len(),
     }
 }
 
@@ -197,9 +193,9 @@ mod tests {
         );
         let mut comparison = Comparison::default();
         let time = Duration::from_micros(5);
-        comparison.compare(&decide, (&live, time), (&candidate, time));
-        comparison.compare(&decide, (&live, time), (&candidate, time));
-        comparison.compare(&decide, (&live, time), (&live, time));
+        for candidate in [&candidate, &candidate, &live] {
+            comparison.compare(&decide, time, time, differences(&decide, &live, candidate));
+        }
         let report = comparison.report();
         assert_eq!((&report["batches"], &report["decisions"], &report["differing"]), (&json!(3), &json!(6), &json!(2)));
         let [sample] = report["samples"].as_array().unwrap().as_slice() else { panic!("{report}") };

@@ -2,9 +2,12 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use weir_policy_vectors::Decision;
+
+use crate::policy::life::registry::{FILE_MODE, create_dir};
 
 /// The file that is written to.
 const FILE: &str = "decisions.ndjson";
@@ -45,8 +48,9 @@ impl DecisionLog {
     }
 
     fn open(&self) -> std::io::Result<(File, u64)> {
-        std::fs::create_dir_all(&self.dir)?;
-        let file = OpenOptions::new().create(true).append(true).open(self.dir.join(FILE))?;
+        create_dir(&self.dir).map_err(std::io::Error::other)?;
+        // It holds the ids of actors.
+        let file = OpenOptions::new().create(true).append(true).mode(FILE_MODE).open(self.dir.join(FILE))?;
         let bytes = file.metadata()?.len();
         Ok((file, bytes))
     }

@@ -1,4 +1,4 @@
-//! What is done off the reply path: the shadow decides, decisions are written down, a change of the active set is saved.
+//! What is done off the reply path: the shadow decides, decisions are written down.
 //!
 //! One thread. Its queue is bounded: what does not fit is counted and left out, so that it never slows a request.
 
@@ -9,10 +9,11 @@ use std::time::Duration;
 use weir_policy_vectors::{Answer, Call};
 
 use super::Trial;
+use super::comparison::decisions;
 use crate::policy::module::Module;
 
-/// Observations that wait.
-const QUEUE_MAX: usize = 256;
+/// Decisions that wait, over all observations: their memory is what counts.
+const QUEUE_DECISIONS_MAX: usize = 50_000;
 
 /// Something to do.
 pub(in crate::policy) enum Job {
@@ -22,8 +23,16 @@ pub(in crate::policy) enum Job {
     Canary { trial: Arc<Trial>, live: Arc<Module>, call: Call, candidate: (Answer, Duration) },
     /// A decision for the log.
     Decision { module: Arc<Module>, at_ms: u64, call: Call, answer: Answer, elapsed: Duration },
-    /// The active set has changed by itself.
-    Save { what: &'static str, module: String, reason: String },
+}
+
+impl Job {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Shadow { call, .. } | Self::Canary { call, .. } | Self::Decision { call, .. } => {
+                decisions(call).max(1)
+            }
+        }
+    }
 }
 
 /// The sending side.
@@ -46,14 +55,14 @@ pub(in crate::policy) fn queue() -> (Observer, Jobs) {
 }
 
 impl Observer {
-    /// Whether another observation would fit: asked before one is made.
-    pub(in crate::policy) fn has_room(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) < QUEUE_MAX
+    /// Whether an observation of so many decisions would fit: asked before one is made.
+    pub(in crate::policy) fn has_room(&self, decisions: usize) -> bool {
+        self.waiting.load(Ordering::Relaxed).saturating_add(decisions) < QUEUE_DECISIONS_MAX
     }
 
     /// Hands it over. It is lost when the host is ending.
     pub(in crate::policy) fn send(&self, job: Job) {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.waiting.fetch_add(job.weight(), Ordering::Relaxed);
         let _ = self.sender.send(job);
     }
 }
@@ -62,7 +71,7 @@ impl Jobs {
     /// The next one; `None` when the host has ended.
     pub(in crate::policy) fn next(&self) -> Option<Job> {
         let job = self.receiver.recv().ok()?;
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.waiting.fetch_sub(job.weight(), Ordering::Relaxed);
         Some(job)
     }
 }
