@@ -6,6 +6,7 @@
 //! modules/DIGEST.cases.json   test vectors that were uploaded with it
 //! active.json                 which module serves which interface, before the last activation, and what is tried
 //! compiled/ENGINE/DIGEST      compiled code behind its SHA-256: made here, never accepted from outside
+//! taken.txt                   what was taken from the watched directory: it is not activated again by a restart
 //! audit.ndjson                who did what (audit.1.ndjson: the older half)
 //! ```
 //!
@@ -25,6 +26,8 @@ use super::set::SavedSet;
 
 /// Size at which the audit log begins a new file; the one before the last is dropped.
 const AUDIT_BYTES_MAX: u64 = 4 << 20;
+/// Files of the watched directory that are remembered.
+const TAKEN_MAX: usize = 1_000;
 /// Only this user.
 const DIRECTORY_MODE: u32 = 0o700;
 pub(in crate::policy) const FILE_MODE: u32 = 0o600;
@@ -213,6 +216,29 @@ impl Registry {
             // Most refusals come before there is any.
             let _ = std::fs::remove_file(engine.path().join(digest));
         }
+    }
+
+    /// Whether a file of this digest was taken from the watched directory before.
+    pub(in crate::policy) fn was_taken(&self, digest: &str) -> bool {
+        self.taken().iter().any(|taken| taken == digest)
+    }
+
+    /// Remembers that a file was taken from the watched directory: the last [`TAKEN_MAX`] are.
+    pub(in crate::policy) fn note_taken(&self, digest: &str) {
+        let mut taken = self.taken();
+        taken.retain(|other| other != digest);
+        taken.push(digest.to_owned());
+        let first = taken.len().saturating_sub(TAKEN_MAX);
+        let written = create_dir(&self.dir)
+            .and_then(|()| write(&self.dir.join("taken.txt"), taken[first..].join("\n").as_bytes(), Durable::No));
+        if let Err(error) = written {
+            tracing::warn!(error, "what was taken from the watched directory is not remembered");
+        }
+    }
+
+    fn taken(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.dir.join("taken.txt")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
     }
 
     /// Writes down who did what.

@@ -350,9 +350,11 @@ fn a_file_that_appears_in_the_watched_directory_passes_the_same_gate() {
     eventually("the good one serves", || live_names(&host.policies).0 == "keeper");
     host.policies.rollback("me").unwrap();
 
+    host.policies.delete("me", "keeper").unwrap();
+
     let restarted = host.restarted();
     restarted.watch().unwrap();
     let known = || restarted.status()["watched"].as_array().unwrap().iter().any(|w| w["state"] == json!("known"));
     eventually("it is known", known);
-    assert_eq!(live_names(&restarted).0, "built-in", "a restart does not undo a rollback");
+    assert_eq!(live_names(&restarted).0, "built-in", "a restart does not undo a rollback, nor a deletion");
 }

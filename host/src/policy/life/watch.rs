@@ -90,8 +90,8 @@ fn stamps(dir: &Path) -> BTreeMap<PathBuf, Stamp> {
     stamped.collect()
 }
 
-/// Takes one file. At the first look after a start, modules that were uploaded before are left as the active set has
-/// them: a rollback must not be undone by a restart.
+/// Takes one file. At the first look after a start, modules that were uploaded or taken before are left as the active set
+/// has them: a rollback, or a module that was deleted, must not be undone by a restart.
 fn take(policies: &Arc<Policies>, path: &Path, first: bool) -> Watched {
     let file = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let bytes = match outline::read(path, policies.loader.config.module_bytes_max) {
@@ -99,7 +99,11 @@ fn take(policies: &Arc<Policies>, path: &Path, first: bool) -> Watched {
         Err(error) => return refused(file, None, &error.to_string()),
     };
     let digest = digest_of(&bytes).to_string();
-    if first && policies.control.registry().get(&digest).is_some() {
+    let is_known = || {
+        let registry = policies.control.registry();
+        registry.get(&digest).is_some() || registry.was_taken(&digest)
+    };
+    if first && is_known() {
         return Watched { file, state: "known", digest: Some(digest), reason: None };
     }
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
@@ -110,7 +114,10 @@ fn take(policies: &Arc<Policies>, path: &Path, first: bool) -> Watched {
         ..ModuleUpload::default()
     };
     match policies.upload("directory", &upload) {
-        Ok(_) => Watched { file, state: "activated", digest: Some(digest), reason: None },
+        Ok(_) => {
+            policies.control.registry().note_taken(&digest);
+            Watched { file, state: "activated", digest: Some(digest), reason: None }
+        }
         Err(error) => refused(file, Some(digest), &error.to_string()),
     }
 }
