@@ -92,7 +92,7 @@ pub struct CanaryConfig {
     /// Length of a window, in milliseconds.
     pub window_ms: u64,
     /// Failed calls (traps, deadlines, broken contracts) that one window may hold, and that may come in a row however
-    /// far apart they are.
+    /// far apart they are. Over the whole trial, more than these are too many when they are one in 1,000 calls or more.
     pub failures_max: u64,
     /// 99th percentile of the times of a window's calls, in milliseconds.
     pub call_p99_ms_max: u64,

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 use crate::config::CanaryConfig;
 use crate::policy::instance::{CallFailure, Cause};
 
+/// One failure in so many calls, over the whole trial, is too often.
+const FAILURES_PER: u64 = 1_000;
+
 /// Counts within windows. Cheap enough for every call.
 pub(in crate::policy) struct Judge {
     bounds: CanaryConfig,
@@ -21,19 +24,22 @@ struct Window {
     /// Failures since the last call that succeeded, in this window or before: where calls are rare, no window would ever
     /// hold too many.
     in_a_row: u64,
+    /// Calls and failures since the trial began: a module that fails in one call of a hundred must go where calls are few,
+    /// too.
+    all: (u64, u64),
     /// Calls that took longer than the bound: the percentile is above it when they are over a hundredth.
     slow: u64,
 }
 
 impl Window {
-    fn fresh(in_a_row: u64) -> Self {
-        Self { began: Instant::now(), calls: 0, failures: 0, in_a_row, slow: 0 }
+    fn fresh(in_a_row: u64, all: (u64, u64)) -> Self {
+        Self { began: Instant::now(), calls: 0, failures: 0, in_a_row, all, slow: 0 }
     }
 }
 
 impl Judge {
     pub(in crate::policy) fn new(bounds: CanaryConfig) -> Self {
-        Self { bounds, window: Mutex::new(Window::fresh(0)), condemned: AtomicBool::new(false) }
+        Self { bounds, window: Mutex::new(Window::fresh(0, (0, 0))), condemned: AtomicBool::new(false) }
     }
 
     /// Notes a call. The reason why the module must go, once: to the first caller that meets it.
@@ -54,7 +60,7 @@ impl Judge {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         if window.began.elapsed() >= Duration::from_millis(self.bounds.window_ms) {
             let (calls, slow) = (window.calls, window.slow);
-            *window = Window::fresh(window.in_a_row);
+            *window = Window::fresh(window.in_a_row, window.all);
             if calls >= self.bounds.calls_min.max(1) && slow.saturating_mul(100) > calls {
                 let bound = self.bounds.call_p99_ms_max;
                 return Some(format!(
@@ -64,6 +70,7 @@ impl Judge {
             }
         }
         window.calls += 1;
+        window.all.0 += 1;
         window.slow += u64::from(elapsed > Duration::from_millis(self.bounds.call_p99_ms_max));
         let Some(failure) = failure else {
             window.in_a_row = 0;
@@ -71,11 +78,15 @@ impl Judge {
         };
         window.failures += 1;
         window.in_a_row += 1;
+        window.all.1 += 1;
+        let (calls, failures) = window.all;
         let CanaryConfig { failures_max, window_ms, .. } = self.bounds;
         let which = if window.failures > failures_max {
             format!("{} of {} calls failed within {window_ms} ms", window.failures, window.calls)
         } else if window.in_a_row > failures_max {
             format!("{} calls in a row failed", window.in_a_row)
+        } else if failures > failures_max && failures.saturating_mul(FAILURES_PER) >= calls {
+            format!("{failures} of {calls} calls failed since it began")
         } else {
             return None;
         };
@@ -111,6 +122,8 @@ mod tests {
     #[test]
     fn failures_in_a_row_are_a_verdict_however_far_apart() {
         let judge = judge(2, 1);
+        // So many that those over the whole trial are not too many.
+        assert!((0..10_000).all(|_| judge.note(QUICK, None).is_none()));
         let pause = || std::thread::sleep(Duration::from_millis(3));
         let spaced = |failing: Option<&CallFailure>| {
             pause();
@@ -120,6 +133,25 @@ mod tests {
         assert_eq!((spaced(Some(&failure())), spaced(Some(&failure()))), (None, None));
         let verdict = spaced(Some(&failure())).unwrap();
         assert!(verdict.contains("3 calls in a row failed") && verdict.contains("unreachable"), "{verdict}");
+    }
+
+    #[test]
+    fn failures_that_are_far_apart_are_counted_over_the_whole_trial() {
+        let judge = judge(2, 1);
+        let mut verdict = None;
+        for call in 0..300 {
+            let failing = (call % 100 == 99).then(failure);
+            std::thread::sleep(Duration::from_micros(50));
+            verdict = verdict.or(judge.note(QUICK, failing.as_ref()));
+        }
+        assert!(verdict.unwrap().contains("3 of 300 calls failed since it began"));
+        let judge = judge_of_rare();
+        assert!((0..30_000).all(|call| judge.note(QUICK, (call % 5_000 == 0).then(failure).as_ref()).is_none()));
+    }
+
+    /// Its windows end at once, so that only the whole trial counts.
+    fn judge_of_rare() -> Judge {
+        judge(2, 0)
     }
 
     #[test]
