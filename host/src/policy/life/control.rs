@@ -357,7 +357,9 @@ impl Policies {
 pub(super) fn roll_back(active: &mut Active) -> Option<String> {
     let previous = active.previous.take()?;
     let from = std::mem::replace(&mut active.live, previous);
-    active.probation = None;
+    // What was on probation before, and serves again, stays so.
+    let live = &active.live;
+    active.probation = active.probation.take().filter(|probation| probation.digests.iter().any(|new| live.has(new)));
     let differs =
         |interface: &Interface| from.get(*interface).module.digest != active.live.get(*interface).module.digest;
     let gone = Interface::ALL.into_iter().find(differs).unwrap_or(Interface::Toggle);

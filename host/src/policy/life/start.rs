@@ -103,10 +103,12 @@ impl Policies {
 /// What serves where nothing was activated.
 fn base(loader: &Loader) -> Result<LiveSet, LoadError> {
     let mut times = Times::default();
+    // The vectors of the built-in one are run when weir is tested: a start on a busy machine must not depend on the
+    // deadlines of their calls.
     let mut module = |name: &str, bytes: &[u8]| -> Result<Arc<Module>, LoadError> {
         let compiled = loader.compile(bytes, None, &mut times)?;
         let version = compiled.outline.version.clone();
-        if let Some(vectors) = compiled.vectors() {
+        if let Some(vectors) = compiled.vectors().filter(|_| name != BUILT_IN) {
             loader.check_vectors(&compiled, &[vectors], &mut times)?;
         }
         loader.start(&compiled, Label { name: name.to_owned(), version }, true, &mut times)

@@ -297,6 +297,18 @@ fn a_set_on_probation_rolls_itself_back_and_no_request_pays() {
     }
     assert_eq!(live_names(&restarted).0, "built-in");
 
+    // Two on probation: a rollback of the later one leaves the earlier one watched.
+    let both = Host::new(|_| {});
+    both.upload(&keeper("keeper"), true).unwrap();
+    both.upload(&toggler("toggler"), false).unwrap();
+    both.policies.activate("me", "toggler", &["flush".into()]).unwrap();
+    both.policies.rollback("me").unwrap();
+    assert_eq!(live_names(&both.policies), ("keeper".into(), "keeper".into()));
+    for _ in 0..3 {
+        assert!(!both.decide("trap", 0..3).rules.iter().any(keeps), "what was proven decides");
+    }
+    assert_eq!(live_names(&both.policies).0, "built-in");
+
     let trusting = Host::new(|config| config.probation_ms = 0);
     trusting.upload(&keeper("keeper"), true).unwrap();
     let batch = [Intent { target: Id::Int(1), actor: Id::Int(9), verb: Verb::Toggle }];

@@ -102,6 +102,8 @@ impl Policies {
     pub(in crate::policy) fn roll_back_probation(&self, probation: &Arc<Probation>, module: &Module, reason: &str) {
         let is_it = |active: &mut Active| {
             let current = active.probation.as_ref().is_some_and(|current| Arc::ptr_eq(current, probation));
+            // A batch that began before an operator took the module out condemns nobody else.
+            let current = current && active.live.has(&module.digest);
             if current {
                 active.live = probation.proven.clone();
                 active.previous = None;
