@@ -66,6 +66,8 @@ const LIMITS: Limits = Limits {
     header_timeout: Duration::from_secs(10),
     write_timeout: listener::WRITE_TIMEOUT,
     drain_grace: Duration::from_secs(2),
+    // The handlers of this listener set timers of their own.
+    request_deadline: Duration::from_secs(60),
 };
 const BODY_LIMITS: BodyLimits = BodyLimits { bytes_max: 1024, timeout: Duration::from_secs(5) };
 /// Time for one operation.

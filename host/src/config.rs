@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 
 pub use flow::{BatchConfig, FlushConfig, JournalConfig, SqlConfig, StoreConfig, StoreType};
 pub use http::{AdminConfig, AuthConfig, HttpConfig, JwtConfig, TrustedHeaderFrom};
-pub use policy::{CanaryConfig, DecisionLogConfig, GrantConfig, ParameterType, PolicyConfig, StatementConfig};
+pub use policy::{
+    BuiltinRules, CanaryConfig, DecisionLogConfig, GrantConfig, ParameterType, PolicyConfig, StatementConfig,
+};
 pub(crate) use policy::{is_free_module_name, is_module_name};
 pub use toggle::{CountTable, DurabilityLevel, PolicyFailure, ToggleConfig, ToggleResponse, ToggleTable};
 

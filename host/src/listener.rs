@@ -10,6 +10,7 @@ mod framing;
 pub mod head;
 pub mod problem;
 pub mod text;
+mod turn;
 mod wire;
 
 pub(crate) mod testing;
@@ -28,13 +29,14 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use metrics::counter;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::config::HttpConfig;
 use crate::telemetry::SHED_TOTAL;
+use turn::{End, Times, Turn};
 use wire::Wire;
 
 /// An answer. Bodies are small and whole, so that a reply is one write.
@@ -66,6 +68,9 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// Time for what is in flight when told to stop.
     pub drain_grace: Duration,
+    /// Once a request has taken so long, its handler's future is polled again and again (see `turn`): a deadline of this
+    /// length needs no timer.
+    pub request_deadline: Duration,
 }
 
 impl From<&HttpConfig> for Limits {
@@ -78,6 +83,7 @@ impl From<&HttpConfig> for Limits {
             header_timeout: Duration::from_millis(config.header_timeout_ms),
             write_timeout: WRITE_TIMEOUT,
             drain_grace: Duration::from_millis(config.drain_grace_ms),
+            request_deadline: Duration::from_millis(config.request_deadline_ms),
         }
     }
 }
@@ -148,8 +154,8 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
 fn builder(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
+        // The time for a head is kept by `turn`.
+        .header_read_timeout(None)
         .max_headers(limits.headers_max)
         .max_header_size(limits.header_bytes_max)
         .max_buf_size(limits.header_bytes_max.max(BUFFER_BYTES_MIN))
@@ -175,36 +181,35 @@ impl<H: Handler> Server<H> {
         }
         let in_head = Arc::new(AtomicBool::new(false));
         let wire = Wire::new(stream, Arc::clone(&self.handler), &self.limits, Arc::clone(&in_head));
-        let service = service_fn(|request| {
-            let handler = Arc::clone(&self.handler);
-            async move { Ok::<_, Infallible>(handler.handle(request, peer).await) }
+        let turn = Turn::new();
+        let service = service_fn(|request| async {
+            let _handling = turn.handle();
+            Ok::<_, Infallible>(self.handler.handle(request, peer).await)
         });
-        let mut shutdown = self.shutdown.clone();
         let mut connection = std::pin::pin!(self.builder.serve_connection(TokioIo::new(wire), service));
-        let ended = tokio::select! {
-            biased;
-            ended = connection.as_mut() => Some(ended),
-            () = stopped(&mut shutdown) => None,
-        };
-        let ended = match ended {
-            Some(ended) => ended,
-            None => {
+        let times = Times { head: self.limits.header_timeout, request: self.limits.request_deadline };
+        let mut timer = std::pin::pin!(tokio::time::sleep(self.limits.header_timeout));
+        let mut shutdown = self.shutdown.clone();
+        let first = turn::drive(connection.as_mut(), stopped(&mut shutdown), (&turn, times), timer.as_mut()).await;
+        let ended = match first {
+            End::Event => {
                 connection.as_mut().graceful_shutdown();
-                match tokio::time::timeout(self.limits.drain_grace, connection).await {
-                    Ok(ended) => ended,
-                    Err(_) => {
-                        counter!(SHED_TOTAL, "limit" => "drain_grace_ms").increment(1);
-                        Ok(())
-                    }
+                let grace = tokio::time::sleep(self.limits.drain_grace);
+                let last = turn::drive(connection, grace, (&turn, times), timer).await;
+                if matches!(last, End::Event) {
+                    counter!(SHED_TOTAL, "limit" => "drain_grace_ms").increment(1);
                 }
+                last
             }
+            ended => ended,
         };
-        if let Err(error) = ended {
+        match ended {
             // An idle connection that timed out was not refused anything; one with half a head was.
-            if error.is_timeout() && in_head.load(Ordering::Relaxed) {
+            End::Late if in_head.load(Ordering::Relaxed) => {
                 counter!(SHED_TOTAL, "limit" => "header_timeout_ms").increment(1);
             }
-            tracing::debug!(%peer, %error, "connection ended");
+            End::Connection(Err(error)) => tracing::debug!(%peer, %error, "connection ended"),
+            _ => {}
         }
         drop(slot);
     }

@@ -40,7 +40,7 @@ use metrics::counter;
 use weir_default_policy::rules;
 use weir_policy_vectors::Answer;
 
-use crate::config::PolicyFailure;
+use crate::config::{BuiltinRules, PolicyFailure};
 use crate::model::{Backlog, Digest, Intent, ToggleChange, ToggleRule};
 use crate::telemetry::POLICY_FALLBACKS_TOTAL;
 use call::Role;
@@ -49,6 +49,7 @@ use life::control::Control;
 use life::loader::Loader;
 use life::saver::Saver;
 use life::set::{Active, LiveSet};
+use module::Module;
 use trial::Trial;
 use trial::observer::Observer;
 
@@ -133,6 +134,7 @@ pub struct KindPolicy {
 pub struct Policies {
     kinds: HashMap<String, KindRules>,
     builtin_digest: Digest,
+    builtin: BuiltinRules,
     /// What serves where nothing was activated.
     base: LiveSet,
     /// Swapped as a whole; a call keeps the one it began with.
@@ -234,6 +236,9 @@ impl Policies {
         if batch.is_empty() {
             return Ok((Vec::new(), module.digest));
         }
+        if let Some(kind) = self.kinds.get(kind).filter(|_| self.runs_natively(module)) {
+            return Ok((builtin::decide(&kind.settings, batch), module.digest));
+        }
         let outcome = module.decide(Role::Live, kind, now_ms, batch);
         self.judge_live(active, module, &outcome);
         let failure = match outcome {
@@ -286,6 +291,9 @@ impl Policies {
             self.judge_canary(canary, &outcome);
         }
         let module = &active.live.flush.module;
+        if self.runs_natively(module) {
+            return self.builtin_plan(kind, now_ms, backlog);
+        }
         let outcome = module.plan(Role::Live, kind, now_ms, convert::backlog(backlog, now_ms));
         self.judge_live(active, module, &outcome);
         match outcome {
@@ -329,6 +337,9 @@ impl Policies {
 
     fn coalesce_live(&self, active: &Active, kind: &str, changes: &[ToggleChange], last: &[usize]) -> bool {
         let module = &active.live.flush.module;
+        if self.runs_natively(module) {
+            return false;
+        }
         let outcome = module.coalesce(Role::Live, kind, changes, last);
         self.judge_live(active, module, &outcome);
         match outcome {
@@ -357,6 +368,10 @@ impl Policies {
                 (record::flush_coalesce(kind, changes), Answer::Kept(answered.answer))
             });
         }
+    }
+
+    fn runs_natively(&self, module: &Module) -> bool {
+        self.builtin == BuiltinRules::Native && module.digest == self.builtin_digest
     }
 
     fn active(&self) -> Arc<Active> {

@@ -20,6 +20,7 @@
 pub mod embedded;
 mod explain;
 mod limit;
+mod page;
 pub mod redis;
 mod text;
 

@@ -28,6 +28,8 @@ pub const POLICY_LOG_LINES_TOTAL: &str = "weir_policy_log_lines_total";
 pub const STORE_CALL_SECONDS: &str = "weir_store_call_seconds";
 /// Failed store calls, by `operation`, `cause`.
 pub const STORE_FAILURES_TOTAL: &str = "weir_store_failures_total";
+/// Gauge: memory of the embedded store's state.
+pub const STORE_MEMORY_BYTES: &str = "weir_store_memory_bytes";
 /// Outcomes of toggles, by `kind`, `outcome`.
 pub const TOGGLES_TOTAL: &str = "weir_toggles_total";
 /// Targets and pairs read from SQL because the store did not know them, by `kind`, `what`.
@@ -67,6 +69,7 @@ pub fn describe() {
     describe_counter!(POLICY_LOG_LINES_TOTAL, "Log lines of policy modules");
     describe_histogram!(STORE_CALL_SECONDS, Unit::Seconds, "Time of one store call");
     describe_counter!(STORE_FAILURES_TOTAL, "Failed store calls");
+    describe_gauge!(STORE_MEMORY_BYTES, Unit::Bytes, "State of targets that the embedded store keeps in memory");
     describe_counter!(TOGGLES_TOTAL, "Outcomes of toggles");
     describe_counter!(HYDRATED_TOTAL, "Targets and pairs read from SQL");
     describe_gauge!(BACKLOG_ENTRIES, "Changes in the journal, not yet in SQL");

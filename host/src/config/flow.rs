@@ -16,6 +16,9 @@ pub struct StoreConfig {
     pub store_type: StoreType,
     /// Directory of the embedded store.
     pub path: PathBuf,
+    /// Memory for the state of targets in the embedded store, in bytes. Beyond, clean targets are forgotten and read
+    /// from SQL again; what waits for SQL is kept, some 60 bytes for each change.
+    pub memory_bytes_max: usize,
     /// URL of the Redis, `redis://[user:password@]host:port[/db]`.
     pub url: String,
     /// Time for one answer of Redis, in milliseconds; beyond: 503, outcome unknown.
@@ -49,6 +52,7 @@ impl Default for StoreConfig {
         Self {
             store_type: StoreType::Embedded,
             path: PathBuf::from("weir-store"),
+            memory_bytes_max: 64 << 20,
             url: "redis://127.0.0.1:6379".into(),
             response_timeout_ms: 1_000,
             partitions: 8,
@@ -67,6 +71,7 @@ impl StoreConfig {
             return Err(value("store.partitions", "must be at most 1024"));
         }
         at_least("store.response_timeout_ms", self.response_timeout_ms, 1)?;
+        at_least("store.memory_bytes_max", self.memory_bytes_max, 1 << 20)?;
         at_least("store.state_ttl_s", self.state_ttl_s, 1)?;
         at_least("store.absent_ttl_s", self.absent_ttl_s, 1)?;
         at_least("store.idempotency_ttl_s", self.idempotency_ttl_s, 1)

@@ -16,6 +16,8 @@ pub struct PolicyConfig {
     /// File of the component that serves where no other was activated; the built-in rules when absent. Interfaces that
     /// it does not export stay built in.
     pub component: Option<PathBuf>,
+    /// How the built-in rules run where they serve.
+    pub builtin: BuiltinRules,
     /// Directory of what was uploaded: modules, the active set, compiled code, the audit log, the decision log. One for
     /// each host.
     pub registry: PathBuf,
@@ -63,6 +65,7 @@ impl Default for PolicyConfig {
     fn default() -> Self {
         Self {
             component: None,
+            builtin: BuiltinRules::Component,
             registry: PathBuf::from("weir-policies"),
             dir: None,
             call_deadline_ms: 50,
@@ -83,6 +86,18 @@ impl Default for PolicyConfig {
             statements: Vec::new(),
         }
     }
+}
+
+/// How the built-in rules run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BuiltinRules {
+    /// As a component, like every other module.
+    #[default]
+    Component,
+    /// As they are compiled into the host. To measure what the call into WebAssembly costs: nothing of such a call is
+    /// counted, sampled or logged. A module that is activated is called as always.
+    Native,
 }
 
 /// When a canary, or a set on probation, is rolled back by itself. Judged at each failure and at the end of each window.

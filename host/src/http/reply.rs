@@ -7,7 +7,7 @@ use hyper::{Response, StatusCode};
 
 use crate::config::ToggleResponse;
 use crate::listener::Reply;
-use crate::listener::text::{push, push_json_string, push_timestamp};
+use crate::listener::text::{push, push_hex, push_json_string, push_number, push_timestamp};
 use crate::model::{Id, Member, PairState, RateLimit, RateState};
 use crate::toggle::{Receipt, ToggleReply};
 
@@ -19,6 +19,10 @@ const WEIR_RECEIPT: HeaderName = HeaderName::from_static("weir-receipt");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// What one reply to a toggle takes, with names of usual length.
 const TOGGLE_BYTES: usize = 192;
+/// What one header's value takes at most: a receipt.
+const HEADER_BYTES: usize = 64;
+/// Headers of a reply to a toggle.
+const TOGGLE_HEADERS: usize = 8;
 
 /// The texts of a kind, as they stand in replies.
 pub(super) struct ReplyText {
@@ -47,7 +51,8 @@ impl ReplyText {
         to.extend_from_slice(&self.active);
         to.extend_from_slice(if state.active { b":true," } else { b":false," });
         to.extend_from_slice(&self.count);
-        push(to, format_args!(":{}", state.count));
+        to.push(b':');
+        push_number(to, state.count);
     }
 
     /// The reply to `POST`, `PUT` and `DELETE`.
@@ -59,7 +64,9 @@ impl ReplyText {
         body.extend_from_slice(if reply.state.active { &self.message_active } else { &self.message_inactive });
         body.extend_from_slice(b",\"timestamp\":\"");
         push_timestamp(&mut body, reply.at_ms);
-        push(&mut body, format_args!("\",\"durability\":\"{}\"}}", reply.durability));
+        body.extend_from_slice(b"\",\"durability\":\"");
+        body.extend_from_slice(reply.durability.as_bytes());
+        body.extend_from_slice(b"\"}");
         let mut response = json(body);
         let headers = response.headers_mut();
         headers.insert(WEIR_DURABILITY, HeaderValue::from_static(reply.durability));
@@ -138,6 +145,8 @@ pub(super) fn durability(level: &'static str) -> Reply {
 pub(super) fn json(body: impl Into<Bytes>) -> Reply {
     let mut response = Response::new(Full::new(body.into()));
     let headers = response.headers_mut();
+    // At once: a map that grows is made anew and filled again.
+    headers.reserve(TOGGLE_HEADERS);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
@@ -161,19 +170,36 @@ fn push_id(to: &mut Vec<u8>, id: &Id) {
 
 /// `"toggle";r=9;t=10`: what is left, and the seconds until it is whole again.
 pub(super) fn rate_limit_value(rate: RateState) -> HeaderValue {
-    digits(format!("\"toggle\";r={};t={}", rate.remaining, rate.reset_ms.div_ceil(1000)))
+    let mut text = Vec::with_capacity(HEADER_BYTES);
+    text.extend_from_slice(b"\"toggle\";r=");
+    push_number(&mut text, u64::from(rate.remaining));
+    text.extend_from_slice(b";t=");
+    push_number(&mut text, rate.reset_ms.div_ceil(1000));
+    digits(text)
 }
 
 /// `"toggle";q=10;w=10`: the quota, and its window in seconds.
 pub(super) fn rate_limit_policy_value(limit: RateLimit) -> HeaderValue {
-    digits(format!("\"toggle\";q={};w={}", limit.burst, limit.period_ms.div_ceil(1000)))
+    let mut text = Vec::with_capacity(HEADER_BYTES);
+    text.extend_from_slice(b"\"toggle\";q=");
+    push_number(&mut text, u64::from(limit.burst));
+    text.extend_from_slice(b";w=");
+    push_number(&mut text, u64::from(limit.period_ms.div_ceil(1000)));
+    digits(text)
 }
 
+/// As [`Receipt`] displays itself, which a test holds it to.
 fn receipt_value(receipt: Receipt) -> HeaderValue {
-    digits(receipt.to_string())
+    let mut text = Vec::with_capacity(HEADER_BYTES);
+    push_number(&mut text, u64::from(receipt.partition));
+    text.push(b'-');
+    push_number(&mut text, receipt.position);
+    text.push(b'-');
+    push_hex(&mut text, receipt.incarnation.0.as_bytes());
+    digits(text)
 }
 
-fn digits(text: String) -> HeaderValue {
+fn digits(text: Vec<u8>) -> HeaderValue {
     // Digits and punctuation are always a header value.
     HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
@@ -215,6 +241,8 @@ mod tests {
     fn a_toggle_answers_state_message_time_and_durability() {
         let reply = text().toggled(&toggled());
         assert_eq!(reply.headers()["weir-receipt"], "3-17-00000000000000000000000000000000");
+        let receipt = Receipt { incarnation: crate::model::Incarnation::fresh(), ..toggled().receipt };
+        assert_eq!(receipt_value(receipt), receipt.to_string());
         assert_eq!(reply.headers()["weir-durability"], "journaled");
         assert_eq!(reply.headers()["ratelimit-policy"], "\"toggle\";q=10;w=10");
         assert_eq!(reply.headers()["ratelimit"], "\"toggle\";r=9;t=10");

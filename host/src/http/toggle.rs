@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
@@ -65,12 +66,20 @@ impl Shared {
         }
     }
 
-    /// Bounds an operation by the deadline. Dropping it does not undo it: the outcome is unknown then.
+    /// Bounds an operation by the deadline. Dropping it does not undo it: the outcome is unknown then. Sets no timer: the
+    /// listener polls a request that has taken so long (see [`crate::listener::Limits::request_deadline`]).
     async fn within<T>(&self, operation: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
-        tokio::time::timeout(self.deadline, operation).await.unwrap_or_else(|_| {
-            counter!(SHED_TOTAL, "limit" => "request_deadline_ms").increment(1);
-            Err(Refusal::DeadlineExceeded)
+        let until = Instant::now() + self.deadline;
+        let mut operation = std::pin::pin!(operation);
+        std::future::poll_fn(|context| {
+            let polled = operation.as_mut().poll(context);
+            if polled.is_pending() && Instant::now() >= until {
+                counter!(SHED_TOTAL, "limit" => "request_deadline_ms").increment(1);
+                return Poll::Ready(Err(Refusal::DeadlineExceeded));
+            }
+            polled
         })
+        .await
     }
 }
 

@@ -26,6 +26,12 @@ pub const ADD: u8 = b'+';
 /// First byte of a record that removes.
 pub const REMOVE: u8 = b'-';
 
+/// Length of what stands before the records, in bytes.
+const HEAD_BYTES: usize = 41;
+
+/// A pair that its operation left as it was.
+pub const UNCHANGED: u8 = b'0';
+
 /// A packed entry, read back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -33,7 +39,7 @@ pub struct Entry {
     pub position: Position,
     /// The policy module that decided the batch.
     pub digest: Digest,
-    /// The changes, in the order of acceptance. Never empty.
+    /// The changes; those of one target in the order of acceptance. Never empty.
     pub changes: Vec<ToggleChange>,
 }
 
@@ -76,18 +82,28 @@ fn encode_id(out: &mut Vec<u8>, id: &Id) {
 
 /// Packs `changes`, all accepted at `at_ms` under the module `digest`.
 pub fn encode(digest: &Digest, at_ms: u64, changes: &[ToggleChange]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(41 + changes.len() * 19);
+    let mut out = Vec::with_capacity(HEAD_BYTES + changes.len() * 19);
+    encode_head(&mut out, digest, at_ms);
+    for change in changes {
+        encode_record(&mut out, change.action, &change.target, &change.actor);
+    }
+    out
+}
+
+/// Begins an entry; records follow.
+pub fn encode_head(out: &mut Vec<u8>, digest: &Digest, at_ms: u64) {
     out.push(FORMAT);
     out.extend_from_slice(&digest.0);
     out.extend_from_slice(&at_ms.to_le_bytes());
-    for change in changes {
-        out.push(match change.action {
-            Action::Add => ADD,
-            Action::Remove => REMOVE,
-        });
-        encode_pair(&mut out, &change.target, &change.actor);
-    }
-    out
+}
+
+/// Appends one record to an entry.
+pub fn encode_record(out: &mut Vec<u8>, action: Action, target: &Id, actor: &Id) {
+    out.push(match action {
+        Action::Add => ADD,
+        Action::Remove => REMOVE,
+    });
+    encode_pair(out, target, actor);
 }
 
 /// Reads a whole entry that [`encode`] wrote.
@@ -106,9 +122,30 @@ pub fn decode(position: Position, bytes: &[u8]) -> Result<Entry, EntryError> {
     Ok(Entry { position, digest, changes })
 }
 
-/// Reads the records of an entry whose head the store keeps apart.
-pub fn decode_records(position: Position, digest: Digest, at_ms: u64, records: &[u8]) -> Result<Entry, EntryError> {
-    let changes = Reader { bytes: records, at: 0 }.records(at_ms)?;
+/// Reads an entry of which the store keeps the head, the pairs, and what became of each pair apart: one byte a pair, [`ADD`],
+/// [`REMOVE`] or [`UNCHANGED`].
+pub fn decode_pairs(
+    position: Position,
+    digest: Digest,
+    at_ms: u64,
+    (kinds, pairs): (&[u8], &[u8]),
+) -> Result<Entry, EntryError> {
+    let mut reader = Reader { bytes: pairs, at: 0 };
+    let mut changes = Vec::with_capacity(kinds.len());
+    for kind in kinds {
+        let at = reader.at;
+        let (target, actor) = (reader.id()?, reader.id()?);
+        let action = match *kind {
+            ADD => Action::Add,
+            REMOVE => Action::Remove,
+            UNCHANGED => continue,
+            _ => return Err(EntryError::Damaged(at)),
+        };
+        changes.push(ToggleChange { target, actor, action, at_ms });
+    }
+    if reader.at != pairs.len() || changes.is_empty() {
+        return Err(EntryError::Damaged(reader.at));
+    }
     Ok(Entry { position, digest, changes })
 }
 
@@ -190,7 +227,16 @@ mod tests {
             let bytes = encode(&Digest([7; 32]), 1_700_000_000_123, &changes);
             let entry = decode(9, &bytes).unwrap();
             prop_assert_eq!(&entry.changes, &changes);
-            prop_assert_eq!(decode_records(9, Digest([7; 32]), 1_700_000_000_123, &bytes[41..]).unwrap(), entry);
+            // Pairs apart, one that nothing became of among them.
+            let (mut kinds, mut pairs) = (vec![UNCHANGED], Vec::new());
+            encode_pair(&mut pairs, &Id::Int(1), &Id::Int(2));
+            for change in &changes {
+                kinds.push(if change.action == Action::Add { ADD } else { REMOVE });
+                encode_pair(&mut pairs, &change.target, &change.actor);
+            }
+            let read = |kinds: &[u8]| decode_pairs(9, Digest([7; 32]), 1_700_000_000_123, (kinds, &pairs));
+            prop_assert_eq!(read(&kinds).unwrap(), entry);
+            prop_assert!(read(&kinds[1..]).is_err());
         }
 
         #[test]

@@ -5,7 +5,7 @@
 //! woken by it. Knowledge only: the truth about a head is the store's, the truth about a checkpoint is SQL's.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::{Notify, watch};
@@ -18,6 +18,9 @@ use crate::model::{Backlog, Incarnation, Partition, Position};
 #[derive(Debug)]
 pub struct JournalWatch {
     heads: Mutex<Vec<Option<Head>>>,
+    /// Of all partitions: what every request asks for, without the lock.
+    backlog_entries: AtomicU64,
+    backlog_bytes: AtomicU64,
     appended: Notify,
     committed: watch::Sender<u64>,
     flush_wanted: AtomicBool,
@@ -33,6 +36,8 @@ impl JournalWatch {
     pub fn new(partitions: Partition) -> Self {
         Self {
             heads: Mutex::new(vec![None; usize::from(partitions)]),
+            backlog_entries: AtomicU64::new(0),
+            backlog_bytes: AtomicU64::new(0),
             appended: Notify::new(),
             committed: watch::Sender::new(0),
             flush_wanted: AtomicBool::new(false),
@@ -56,6 +61,7 @@ impl JournalWatch {
                     *slot = Some(*head);
                 }
             }
+            self.sum_up(&known);
         }
         if committed {
             self.committed.send_modify(|round| *round += 1);
@@ -72,6 +78,7 @@ impl JournalWatch {
                     *slot = Some(*head);
                 }
             }
+            self.sum_up(&known);
         }
         self.committed.send_modify(|round| *round += 1);
     }
@@ -98,15 +105,19 @@ impl JournalWatch {
 
     /// SQL has committed everything up to `position`. The backlog is corrected by the next observed head.
     pub fn commit(&self, partition: Partition, incarnation: Incarnation, position: Position) {
-        if let Some(Some(head)) = self.lock().get_mut(usize::from(partition))
-            && head.incarnation == incarnation
-            && head.flushed < position
         {
-            head.flushed = position;
-            if head.last <= position {
-                head.last = position;
-                head.backlog = Backlog::default();
+            let mut known = self.lock();
+            if let Some(Some(head)) = known.get_mut(usize::from(partition))
+                && head.incarnation == incarnation
+                && head.flushed < position
+            {
+                head.flushed = position;
+                if head.last <= position {
+                    head.last = position;
+                    head.backlog = Backlog::default();
+                }
             }
+            self.sum_up(&known);
         }
         self.committed.send_modify(|round| *round += 1);
     }
@@ -123,17 +134,19 @@ impl JournalWatch {
 
     /// What waits in all partitions, as far as known.
     pub fn backlog(&self) -> Backlog {
-        let mut total = Backlog::default();
-        for head in self.lock().iter().flatten() {
-            total.merge(&head.backlog);
-        }
-        total
+        total(&self.lock())
     }
 
     /// Whether the backlog has reached one of its bounds.
     pub fn is_full(&self, bounds: &JournalConfig) -> bool {
-        let backlog = self.backlog();
-        backlog.entries >= bounds.backlog_entries_max || backlog.bytes >= bounds.backlog_bytes_max
+        self.backlog_entries.load(Ordering::Relaxed) >= bounds.backlog_entries_max
+            || self.backlog_bytes.load(Ordering::Relaxed) >= bounds.backlog_bytes_max
+    }
+
+    fn sum_up(&self, heads: &[Option<Head>]) {
+        let backlog = total(heads);
+        self.backlog_entries.store(backlog.entries, Ordering::Relaxed);
+        self.backlog_bytes.store(backlog.bytes, Ordering::Relaxed);
     }
 
     /// Whether everything up to `position` of that life of the journal is known to be committed.
@@ -159,6 +172,14 @@ impl JournalWatch {
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Option<Head>>> {
         self.heads.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn total(heads: &[Option<Head>]) -> Backlog {
+    let mut total = Backlog::default();
+    for head in heads.iter().flatten() {
+        total.merge(&head.backlog);
+    }
+    total
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ fn limits() -> Limits {
         header_timeout: Duration::from_secs(20),
         write_timeout: Duration::from_secs(20),
         drain_grace: Duration::from_secs(20),
+        request_deadline: Duration::from_secs(20),
     }
 }
 

@@ -104,6 +104,8 @@ fn compile_in_child(
         .args(["--call-memory-bytes-max", &config.memory_bytes_max.to_string()])
         .args(["--data-bytes-max", &config.compile_memory_bytes_max.to_string()])
         .env_clear()
+        // The allocator would reserve a GiB at once, which counts against the child's limit.
+        .env("MIMALLOC_ARENA_RESERVE", "16MiB")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());

@@ -1,12 +1,13 @@
-//! The embedded store: state and journal in one directory, in process, crash safe.
+//! The embedded store: the journal on disk, the state in memory, in one process; crash safe.
 //!
-//! State, journal and outcomes lie in a log-structured database (fjall), whose write-ahead log is what makes a group
-//! of batches atomic and durable. There is no state in memory but the database's own bounded caches and the rate
-//! limits: what is read was committed. One thread writes (see `writer`): whatever waits while it syncs is the next
-//! group. Reads take a snapshot on the blocking pool and never wait for the writer.
+//! Journal, heads and outcomes lie in a log-structured database (fjall), whose write-ahead log is what makes a group of
+//! batches atomic and durable. One thread writes (see `writer`): whatever waits while it syncs is the next group. The
+//! state of targets is a cache, so it is kept in memory and nowhere else, within `store.memory_bytes_max`: what a
+//! restart forgets is read from SQL again, with the journal's tail laid over it. Nobody is told of a change before it
+//! is on the disk.
 //!
-//! - `layout`: keys and records · `transaction`: the writes of a group · `apply`: toggles · `change`: the rest
-//! - `guest`: what policy modules keep · `read`: snapshots · `writer`: group commit
+//! - `layout`: keys and records · `state`: targets in memory · `transaction`: the writes of a group · `apply`: toggles ·
+//!   `change`: the rest · `guest`: what policy modules keep · `read` · `writer`: group commit
 //!
 //! Never merges data of another partition count, never repairs a damaged record.
 
@@ -15,41 +16,49 @@ mod change;
 mod guest;
 mod layout;
 mod read;
+mod state;
+#[cfg(test)]
+mod tests;
 mod transaction;
 mod writer;
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use fjall::{Database, PersistMode};
-use tokio::sync::{mpsc, oneshot};
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use self::apply::Limits;
-use self::change::{Terms, Trim};
+use self::change::{Prepared, Terms, Trim};
 use self::layout::{Space, Spaces, failed};
-use self::read::Reader;
+use self::read::{Reader, Seen};
+use self::state::State;
 use self::transaction::Transaction;
-use self::writer::Job;
+use self::writer::{Job, Progress, Writer};
+use super::page::page;
 use super::{
     Counted, Durability, Head, Hydrated, Hydration, JournalRead, Members, ReadResult, Store, StoreError, ToggleBatch,
-    ToggleCommit,
+    ToggleCommit, explain,
 };
 use crate::config::StoreConfig;
-use crate::model::{Id, Incarnation, KeyEntry, KeyIncrement, Member, Partition, Position};
+use crate::model::{Id, Incarnation, KeyEntry, KeyIncrement, Member, Partition, Position, partition_of};
 
 /// The data format on disk.
-const FORMAT: &[u8] = b"1";
+const FORMAT: &[u8] = b"2";
 /// Memory for blocks read from disk, in bytes.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// See the room's text.
 pub struct EmbeddedStore {
     spaces: Arc<Spaces>,
+    state: Arc<RwLock<State>>,
+    progress: watch::Receiver<Progress>,
     partitions: Partition,
     terms: Terms,
     idempotency_ttl_ms: u64,
@@ -86,16 +95,21 @@ impl EmbeddedStore {
         let spaces = Arc::new(Spaces::open(database)?);
         check_format(&spaces, path, config.partitions)?;
         let now_ms = Arc::new(AtomicU64::new(0));
+        let mut state = State::new(config.partitions, config.memory_bytes_max);
+        change::read_tails(&spaces, &mut state)?;
+        let state = Arc::new(RwLock::new(state));
+        let (progress, watched) = watch::channel(Progress { group: 0, failed: false });
         let (sender, receiver) = mpsc::channel(writer::QUEUE_JOBS_MAX);
+        let writer =
+            Writer { spaces: Arc::clone(&spaces), state: Arc::clone(&state), progress, now_ms: Arc::clone(&now_ms) };
         let writer = std::thread::Builder::new()
             .name("weir-store".into())
-            .spawn({
-                let (spaces, now_ms) = (Arc::clone(&spaces), Arc::clone(&now_ms));
-                move || writer::run(&spaces, receiver, &now_ms)
-            })
+            .spawn(move || writer.run(receiver))
             .map_err(|error| StoreError::Refused(format!("cannot start the writer's thread: {error}")))?;
         Ok(Self {
             spaces,
+            state,
+            progress: watched,
             partitions: config.partitions,
             terms: Terms {
                 state_ttl_ms: config.state_ttl_s.saturating_mul(1_000),
@@ -134,11 +148,11 @@ impl EmbeddedStore {
     async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&mut Transaction<'_>, &mut Limits) -> Result<T, StoreError> + Send + 'static,
+        F: FnOnce(&mut Transaction<'_>, &mut State, &mut Limits) -> Result<T, StoreError> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let job: Job = Box::new(move |transaction, limits| {
-            let outcome = work(transaction, limits);
+        let job: Job = Box::new(move |transaction, state, limits| {
+            let outcome = work(transaction, state, limits);
             let keep = outcome.is_ok();
             let answer = move |committed: Result<(), StoreError>| {
                 // The caller may have gone; what it asked for is done all the same.
@@ -158,10 +172,23 @@ impl EmbeddedStore {
         T: Send + 'static,
         F: FnOnce(&Reader<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        let (spaces, partitions) = (Arc::clone(&self.spaces), self.partitions);
-        tokio::task::spawn_blocking(move || work(&Reader::new(&spaces, partitions)))
+        let spaces = Arc::clone(&self.spaces);
+        tokio::task::spawn_blocking(move || work(&Reader::new(&spaces)))
             .await
             .unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
+    }
+
+    /// What is known. Held for microseconds by the writer, and never across an await.
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells what was seen when the writes that it rests on are on the disk.
+    async fn once_written<T>(&self, seen: Seen<T>) -> Result<T, StoreError> {
+        let mut progress = self.progress.clone();
+        let is_decided = |progress: &Progress| progress.failed || progress.group >= seen.group;
+        let reached = progress.wait_for(is_decided).await.map(|progress| progress.group >= seen.group);
+        if reached.unwrap_or(false) { Ok(seen.value) } else { Err(failed(fjall::Error::Poisoned)) }
     }
 }
 
@@ -186,8 +213,11 @@ fn check_format(spaces: &Spaces, path: &Path, partitions: Partition) -> Result<(
     };
     if *format != *FORMAT {
         return Err(StoreError::Misconfigured(format!(
-            "store.path: {} was written by a later version of weir: upgrade this host",
-            path.display()
+            "store.path: {} was written by another version of weir (format {}, this one has {}): let that version flush \
+             everything, stop it, and start this one with an empty directory",
+            path.display(),
+            String::from_utf8_lossy(&format),
+            String::from_utf8_lossy(FORMAT)
         )));
     }
     let recorded = system.get("partitions").map_err(failed)?;
@@ -203,12 +233,13 @@ impl Store for EmbeddedStore {
     async fn toggle(&self, kind: &str, batch: ToggleBatch) -> Result<ToggleCommit, StoreError> {
         self.saw(batch.now_ms);
         let (kind, terms) = (kind.to_owned(), (self.partitions, self.idempotency_ttl_ms));
-        self.write(move |transaction, limits| apply::toggle(transaction, limits, terms, &kind, &batch)).await
+        self.write(move |transaction, state, limits| apply::toggle(transaction, state, limits, terms, &kind, &batch))
+            .await
     }
 
     async fn read(&self, kind: &str, now_ms: u64, pairs: &[(Id, Option<Id>)]) -> Result<Vec<ReadResult>, StoreError> {
-        let (kind, pairs) = (kind.to_owned(), pairs.to_vec());
-        self.snapshot(move |reader| reader.read(&kind, now_ms, &pairs)).await
+        let seen = read::pairs(&self.state(), (kind, self.partitions), now_ms, pairs);
+        self.once_written(seen).await
     }
 
     async fn members(
@@ -219,8 +250,14 @@ impl Store for EmbeddedStore {
         before: Option<&Member>,
         limit: usize,
     ) -> Result<Members, StoreError> {
-        let (kind, target, before) = (kind.to_owned(), target.clone(), before.cloned());
-        self.snapshot(move |reader| reader.members(&kind, now_ms, &target, before.as_ref(), limit)).await
+        let seen = read::members(&self.state(), (kind, partition_of(target, self.partitions)), now_ms, target);
+        match self.once_written(seen).await? {
+            Members::Whole(all) => {
+                let page = page(all, before, limit).await;
+                page.map(Members::Whole).ok_or_else(|| StoreError::Unavailable("the host is stopping".into()))
+            }
+            other => Ok(other),
+        }
     }
 
     async fn hydrate(&self, kind: &str, hydrations: Vec<Hydration>) -> Result<Vec<Hydrated>, StoreError> {
@@ -228,8 +265,12 @@ impl Store for EmbeddedStore {
             self.saw(first.now_ms);
         }
         let (kind, terms) = (kind.to_owned(), self.terms);
-        self.write(move |transaction, _| {
-            hydrations.iter().map(|hydration| change::hydrate(transaction, &terms, &kind, hydration)).collect()
+        let prepare =
+            move || hydrations.into_iter().map(|hydration| Prepared::new(hydration, &terms)).collect::<Vec<_>>();
+        let prepared = tokio::task::spawn_blocking(prepare).await;
+        let prepared = prepared.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        self.write(move |transaction, state, _| {
+            prepared.into_iter().map(|hydration| change::hydrate(transaction, state, &kind, hydration)).collect()
         })
         .await
     }
@@ -245,7 +286,7 @@ impl Store for EmbeddedStore {
         if let Some(heads) = found {
             return Ok(heads);
         }
-        self.write(move |transaction, _| {
+        self.write(move |transaction, _, _| {
             let head = |partition: &Partition| Ok(transaction.head_or_fresh(&kind, *partition)?.public(*partition));
             partitions.iter().map(head).collect()
         })
@@ -283,17 +324,17 @@ impl Store for EmbeddedStore {
     ) -> Result<(), StoreError> {
         let (kind, terms, now_ms) = (kind.to_owned(), self.terms, self.now_ms.load(Ordering::Relaxed));
         let trim = Trim { partition, incarnation, position, touched: touched.to_vec(), invalid: invalid.to_vec() };
-        self.write(move |transaction, _| change::trim(transaction, &terms, &kind, &trim, now_ms)).await
+        self.write(move |transaction, state, _| change::trim(transaction, state, &terms, &kind, trim, now_ms)).await
     }
 
     async fn reset(&self, kind: &str, partition: Partition, than: Incarnation) -> Result<Head, StoreError> {
         let kind = kind.to_owned();
-        self.write(move |transaction, _| change::reset(transaction, &kind, partition, than)).await
+        self.write(move |transaction, state, _| change::reset(transaction, state, &kind, partition, than)).await
     }
 
     async fn wipe_state(&self, kind: &str) -> Result<(), StoreError> {
         let (kind, partitions) = (kind.to_owned(), self.partitions);
-        self.write(move |transaction, _| change::wipe_state(transaction, &kind, partitions)).await
+        self.write(move |transaction, state, _| change::wipe_state(transaction, state, &kind, partitions)).await
     }
 
     async fn lease(&self, kind: &str, owner: &str, ttl_ms: u64) -> Result<bool, StoreError> {
@@ -322,7 +363,7 @@ impl Store for EmbeddedStore {
     async fn guest_set(&self, module: &str, now_ms: u64, entries: Vec<KeyEntry>) -> Result<(), StoreError> {
         self.saw(now_ms);
         let module = module.to_owned();
-        self.write(move |transaction, _| guest::set(transaction, &module, now_ms, &entries)).await
+        self.write(move |transaction, _, _| guest::set(transaction, &module, now_ms, &entries)).await
     }
 
     async fn guest_increment(
@@ -333,16 +374,21 @@ impl Store for EmbeddedStore {
     ) -> Result<Counted, StoreError> {
         self.saw(now_ms);
         let module = module.to_owned();
-        self.write(move |transaction, _| guest::increment(transaction, &module, now_ms, &increments)).await
+        self.write(move |transaction, _, _| guest::increment(transaction, &module, now_ms, &increments)).await
     }
 
     async fn explain(&self, kind: &str, now_ms: u64, target: &Id, actor: &Id) -> Result<serde_json::Value, StoreError> {
-        let (kind, target, actor) = (kind.to_owned(), target.clone(), actor.clone());
-        self.snapshot(move |reader| reader.explain(&kind, now_ms, &target, &actor)).await
+        let partition = partition_of(target, self.partitions);
+        let (owned, pair) = (kind.to_owned(), (target.clone(), actor.clone()));
+        let found = self.snapshot(move |reader| reader.explain((&owned, partition), &pair.0, &pair.1)).await?;
+        let flushed = found.as_ref().map_or(0, |(head, _)| head.flushed);
+        let state = read::explain_pair(&self.state(), (kind, partition), now_ms, (target, actor), flushed);
+        let (head, journal) = found.map(|(head, journal)| (explain::head(&head), journal)).unzip();
+        Ok(json!({ "partition": partition, "state": state, "head": head, "journal": journal.unwrap_or_default() }))
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        self.write(|_, _| Ok(())).await
+        self.write(|_, _, _| Ok(())).await
     }
 
     fn durability(&self) -> Durability {
@@ -355,52 +401,5 @@ impl Store for EmbeddedStore {
 
     fn partitions(&self) -> Partition {
         self.partitions
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::{LoadedState, TargetLoad};
-
-    fn keys(store: &EmbeddedStore) -> usize {
-        let spaces = [Space::Targets, Space::Members, Space::Outcomes, Space::Expiry];
-        spaces.iter().map(|&space| store.spaces.of(space).len().unwrap()).sum()
-    }
-
-    async fn load(store: &EmbeddedStore, target: i64, members: i64, now_ms: u64) {
-        let target = Id::Int(target);
-        let partition = crate::model::partition_of(&target, 1);
-        let head = store.heads("k", &[partition]).await.unwrap()[0];
-        let state = LoadedState::Whole((0..members).map(|actor| (Id::Int(actor), 7)).collect());
-        let (incarnation, position) = (head.incarnation, head.flushed);
-        let targets = vec![TargetLoad { target, state }];
-        let hydration = Hydration { partition, incarnation, position, targets, pairs: vec![], now_ms };
-        assert_eq!(store.hydrate("k", vec![hydration]).await.unwrap(), vec![Hydrated::Accepted]);
-    }
-
-    #[tokio::test]
-    async fn what_expired_is_swept_from_the_disk() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("store");
-        let store = EmbeddedStore::open(&StoreConfig { path, partitions: 1, state_ttl_s: 1, ..StoreConfig::default() });
-        let store = store.unwrap();
-        let mut now_ms = 1_800_000_000_000;
-        for target in 0..3 {
-            load(&store, target, 3_000, now_ms).await;
-        }
-        assert!(keys(&store) > 18_000);
-        // The sweeper works after each write, on what had expired by then.
-        for _ in 0..4 {
-            now_ms += 2_000;
-            load(&store, 77, 1, now_ms).await;
-        }
-        for _ in 0..2_000 {
-            if keys(&store) < 10 {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        panic!("{} keys are left", keys(&store));
     }
 }

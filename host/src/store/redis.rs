@@ -5,7 +5,7 @@
 //! read at each connection and told by [`Store::durability`].
 //!
 //! - `keys`: names · `scripts`: the Lua files · `link`: the connection · `server`: its settings · `reply`: what comes
-//!   back · `guest`: what policy modules keep
+//!   back · `toggle`: how a batch is sent · `guest`: what policy modules keep
 //!
 //! Scripts take the partitions that they touch as keys and nothing else of the cluster's slots but the outcomes, which
 //! have partitions of their own: a cluster will send one call per slot, and reserve outcomes first.
@@ -18,8 +18,9 @@ mod link;
 mod reply;
 mod scripts;
 mod server;
+mod toggle;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -29,14 +30,15 @@ use uuid::Uuid;
 
 use self::link::{Link, Nature};
 use self::reply::{Reply, unexpected};
+use self::toggle::Plan;
+use super::page::page;
 use super::text::{tagged, untagged};
 use super::{
     Counted, Durability, Head, Hydrated, Hydration, JournalRead, LoadedState, Members, PairLoad, ReadResult, Store,
-    StoreError, TargetLoad, ToggleBatch, ToggleCommit, explain, limit,
+    StoreError, TargetLoad, ToggleBatch, ToggleCommit, explain,
 };
 use crate::config::StoreConfig;
-use crate::journal::entry::encode_pair;
-use crate::model::{Effect, Id, Incarnation, KeyEntry, KeyIncrement, Member, Partition, Position, partition_of};
+use crate::model::{Id, Incarnation, KeyEntry, KeyIncrement, Member, Partition, Position, partition_of};
 
 /// Arguments of one call at most, unless one target alone has more: what one call may hold Redis up.
 const CALL_ARGUMENTS_MAX: usize = 20_000;
@@ -178,9 +180,12 @@ fn target_arguments(command: &mut Cmd, load: &TargetLoad) {
         LoadedState::Missing => command.arg("m").arg(0),
         LoadedState::Huge(count) => command.arg("h").arg(*count),
         LoadedState::Whole(members) => {
+            // The first time counts where an actor is there twice.
+            let mut seen = HashSet::with_capacity(members.len());
+            let members: Vec<_> = members.iter().filter(|(actor, _)| seen.insert(actor)).collect();
             command.arg("w").arg(members.len());
             for (actor, since_ms) in members {
-                command.arg((*since_ms).min(TIME_MS_MAX)).arg(tagged(actor));
+                command.arg(tagged(actor)).arg((*since_ms).min(TIME_MS_MAX));
             }
             command
         }
@@ -195,15 +200,6 @@ fn targets_of_one_call(targets: &[TargetLoad]) -> usize {
         arguments <= CALL_ARGUMENTS_MAX
     });
     fits.count().max(1).min(targets.len())
-}
-
-fn letter(effect: Effect) -> u8 {
-    match effect {
-        Effect::Add => b'a',
-        Effect::Remove => b'r',
-        Effect::Keep => b'k',
-        Effect::Deny => b'd',
-    }
 }
 
 /// The partitions of `targets` in ascending order, as keys; and for each partition its index among them, from 1.
@@ -222,47 +218,33 @@ fn keys_of<'a>(
 #[async_trait]
 impl Store for RedisStore {
     async fn toggle(&self, kind: &str, batch: ToggleBatch) -> Result<ToggleCommit, StoreError> {
-        let (heads, index) = keys_of(kind, self.partitions, batch.ops.iter().map(|op| &op.target));
+        let plan = Plan::new(&batch, self.partitions);
+        let partitions = plan.partitions();
+        let names: Vec<String> = partitions.iter().map(|&partition| keys::head(kind, partition)).collect();
         let value = self
             .link
-            .run(&self.link.scripts.toggle, Nature::Writes, &heads, |command| {
+            .run(&self.link.scripts.toggle, Nature::Writes, &names, |command| {
                 command
                     .arg(batch.now_ms.min(TIME_MS_MAX / 2_000))
                     .arg(&batch.digest.0[..])
                     .arg(self.idempotency_ttl_ms);
                 fresh_arguments(command);
-                let mut pair = Vec::with_capacity(64);
-                for op in &batch.ops {
-                    let place = index.get(&partition_of(&op.target, self.partitions)).copied().unwrap_or(1);
-                    pair.clear();
-                    encode_pair(&mut pair, &op.target, &op.actor);
-                    command.arg(place).arg(op.target.to_string()).arg(tagged(&op.actor));
-                    command.arg(&[letter(op.rule.when_absent), letter(op.rule.when_present)][..]);
-                    let (interval_us, burst) =
-                        op.rule.limit.map_or((0, 0), |rate| (limit::interval_us(rate), rate.burst.max(1)));
-                    command.arg(interval_us).arg(burst).arg(&pair);
-                    match &op.idempotency {
-                        None => command.arg(""),
-                        Some(idempotency) => {
-                            let name = keys::outcome(kind, &idempotency.key, self.partitions);
-                            command.arg([&idempotency.fingerprint[..], name.as_bytes()].concat())
-                        }
-                    };
-                }
+                plan.arguments(command, kind, self.partitions);
             })
             .await?;
         let mut reply = Reply::of(value)?;
-        let mut outcomes = reply.list()?;
-        let results = batch.ops.iter().map(|_| outcomes.toggle_result()).collect::<Result<_, _>>()?;
-        let mut replies = reply.list()?;
+        let (letters, numbers, mut replies) = (reply.next(), reply.next(), reply.list()?);
         let heads: Vec<(Head, bool)> =
-            index.keys().map(|&partition| replies.head(partition)).collect::<Result<_, _>>()?;
+            partitions.iter().map(|&partition| replies.head(partition)).collect::<Result<_, _>>()?;
+        let is_any_fresh = heads.iter().any(|(_, fresh)| *fresh);
+        let heads: Vec<Head> = heads.into_iter().map(|(head, _)| head).collect();
+        let results = plan.results(&mut Reply::of(Value::Array(vec![letters, numbers]))?, &heads)?;
         // The batch is applied: whatever fails now is no reason to send it again.
-        self.after_heads(heads.iter().any(|(_, fresh)| *fresh)).await.map_err(|error| match error {
+        self.after_heads(is_any_fresh).await.map_err(|error| match error {
             StoreError::Unavailable(reason) | StoreError::Refused(reason) => StoreError::OutcomeUnknown(reason),
             other => other,
         })?;
-        Ok(ToggleCommit { results, heads: heads.into_iter().map(|(head, _)| head).collect() })
+        Ok(ToggleCommit { results, heads })
     }
 
     async fn read(&self, kind: &str, _now_ms: u64, pairs: &[(Id, Option<Id>)]) -> Result<Vec<ReadResult>, StoreError> {
@@ -294,9 +276,7 @@ impl Store for RedisStore {
         let partition = partition_of(target, self.partitions);
         let value = self
             .head_call(Nature::Reads, &self.link.scripts.members, kind, partition, |command| {
-                let (since_ms, actor) =
-                    before.map_or((0, String::new()), |member| (member.since_ms, tagged(&member.actor)));
-                command.arg(target.to_string()).arg(limit.min(1_000_000)).arg(since_ms.min(TIME_MS_MAX)).arg(actor);
+                command.arg(target.to_string());
             })
             .await?;
         let mut reply = Reply::of(value)?;
@@ -306,18 +286,24 @@ impl Store for RedisStore {
             4 => return Ok(Members::ColdTarget),
             _ => {}
         }
-        let actor = |bytes: Vec<u8>| untagged(&bytes).ok_or_else(|| unexpected("an actor"));
-        let mut listed = reply.list()?;
-        let mut members = Vec::new();
+        let actor = |bytes: &[u8]| untagged(bytes).ok_or_else(|| unexpected("an actor"));
+        let (mut listed, mut members) = (reply.list()?, Vec::new());
         while !listed.is_empty() {
-            members.push(Member { actor: actor(listed.bytes()?)?, since_ms: listed.number()? });
+            let field = listed.bytes()?;
+            if field.is_empty() {
+                // What the target's other fields mean, and no actor.
+                listed.bytes()?;
+            } else {
+                members.push(Member { actor: actor(&field)?, since_ms: listed.number()? });
+            }
         }
         if code == 0 {
-            return Ok(Members::Whole(members));
+            let page = page(members, before, limit).await;
+            return page.map(Members::Whole).ok_or_else(|| StoreError::Unavailable("the host is stopping".into()));
         }
         let (mut listed, mut absent) = (reply.list()?, Vec::new());
         while !listed.is_empty() {
-            absent.push(actor(listed.bytes()?)?);
+            absent.push(actor(&listed.bytes()?)?);
         }
         Ok(Members::Overlay { present: members, absent })
     }

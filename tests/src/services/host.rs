@@ -8,7 +8,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use weir::config::Config;
 
 use super::{Process, START_TIMEOUT, free_port, wait_until};
@@ -278,6 +278,11 @@ impl Host {
     /// How many child processes it has.
     pub fn children(&self) -> usize {
         super::children_of(self.process.as_ref().expect("a running host").pid()).len()
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Pid {
+        self.process.as_ref().expect("a running host").pid()
     }
 
     /// Its resident memory, in bytes.

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 use super::{Process, find_binary, free_port, temporary_directory};
@@ -69,6 +69,11 @@ impl Redis {
     /// URL of database `number`, 0 to 15, for tests that share one server.
     pub fn url_of_database(&self, number: u8) -> String {
         format!("{}/{number}", self.url())
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Pid {
+        self.process.as_ref().expect("a running redis-server").pid()
     }
 
     /// Whether the process runs (it may be stopped by a signal).

@@ -28,6 +28,9 @@ pub const TOGGLE: ToggleRule = ToggleRule { when_absent: Effect::Add, when_prese
 
 /// Where a store keeps its data.
 pub trait Backend: Send + Sync + Sized {
+    /// Whether the state of targets outlives a crash; where not, it is read from SQL again, and the journal's tail lies
+    /// over it.
+    const STATE_SURVIVES: bool;
     /// Starts what it needs, and says how to configure a store on it.
     fn start() -> (Self, StoreConfig);
     /// The data is lost. The store is closed meanwhile where it must be.
@@ -40,6 +43,8 @@ pub trait Backend: Send + Sync + Sized {
 pub struct Embedded(pub TempDir);
 
 impl Backend for Embedded {
+    const STATE_SURVIVES: bool = false;
+
     fn start() -> (Self, StoreConfig) {
         let directory = temporary_directory("store");
         let config = StoreConfig { path: directory.path().join("store"), ..StoreConfig::default() };
@@ -66,6 +71,8 @@ impl OnRedis {
 }
 
 impl Backend for OnRedis {
+    const STATE_SURVIVES: bool = true;
+
     fn start() -> (Self, StoreConfig) {
         Self::with(RedisOptions::default())
     }

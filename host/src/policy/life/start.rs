@@ -69,6 +69,7 @@ impl Policies {
         let policies = Arc::new(Self {
             kinds: kinds.iter().map(|kind| (kind.kind.clone(), native(kind))).collect(),
             builtin_digest: digest_of(builtin::COMPONENT),
+            builtin: config.builtin,
             base,
             active: RwLock::new(Arc::new(active)),
             loader,

@@ -1,16 +1,15 @@
-//! A batch of toggles on a transaction: evaluates each rule in order, changes the state, appends the entries.
+//! A batch of toggles: evaluates each rule in order, changes the state, appends the entries.
+//!
+//! What may fail (the disk) is read before anything is changed: a batch has its whole effect or none.
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::layout::{
-    HeadRecord, Mode, Pair, Space, TargetRecord, View, damaged, expiry_key, journal_key, member_key, order_key,
-    outcome_key, target_key,
-};
+use super::layout::{HeadRecord, Space, View, damaged, expiry_key, journal_key, outcome_key};
+use super::state::{Mode, Pair, State, Target};
 use super::transaction::Transaction;
 use crate::journal::entry;
-use crate::model::{Action, Effect, PairState, Partition, Position, RateState, ToggleChange, partition_of};
+use crate::model::{Action, Effect, Id, PairState, Partition, Position, RateState, partition_of};
 use crate::store::limit::{self, Verdict};
-use crate::store::text::tagged;
 use crate::store::{Idempotency, StoreError, ToggleBatch, ToggleCommit, ToggleOp, ToggleOutcome, ToggleResult};
 
 /// Rate limits in memory at most; beyond, those that are whole again are forgotten, and then all.
@@ -22,12 +21,13 @@ const POSITION_OF_TIME_MAX: Position = 1 << 62;
 /// Rate limits: in memory only. A restart forgives; nothing that was promised depends on them.
 #[derive(Default)]
 pub(super) struct Limits {
-    tats_us: HashMap<Vec<u8>, u64>,
+    /// By index of the kind, target and actor.
+    tats_us: HashMap<(usize, Id, Id), u64>,
     sweep_at: usize,
 }
 
 impl Limits {
-    fn set(&mut self, key: Vec<u8>, tat_us: u64, now_us: u64) {
+    fn set(&mut self, key: (usize, Id, Id), tat_us: u64, now_us: u64) {
         if self.tats_us.len() >= self.sweep_at.max(1_024) {
             self.tats_us.retain(|_, tat_us| *tat_us > now_us);
             if self.tats_us.len() >= LIMITS_MAX {
@@ -38,6 +38,27 @@ impl Limits {
         }
         self.tats_us.insert(key, tat_us);
     }
+
+    /// `Err` when the operation is over its limit. What is denied does not count.
+    fn check(
+        &mut self,
+        (kind, now_ms): (usize, u64),
+        op: &ToggleOp,
+        effect: Effect,
+    ) -> Result<Option<RateState>, ToggleResult> {
+        let Some(limit) = op.rule.limit else { return Ok(None) };
+        let now_us = now_ms.saturating_mul(1_000);
+        let key = (kind, op.target.clone(), op.actor.clone());
+        match limit::check(limit, now_us, self.tats_us.get(&key).copied().unwrap_or(0)) {
+            Verdict::Limited { retry_after_ms, rate } => Err(ToggleResult::Limited { retry_after_ms, rate }),
+            Verdict::Pass { tat_us, rate } => {
+                if effect != Effect::Deny {
+                    self.set(key, tat_us, now_us);
+                }
+                Ok(Some(rate))
+            }
+        }
+    }
 }
 
 /// What a batch gathers in one partition.
@@ -45,42 +66,62 @@ struct Work {
     head: HeadRecord,
     /// The place of the entry, if there will be one.
     position: Position,
-    changes: Vec<ToggleChange>,
+    /// The entry, packed; empty as long as nothing changed.
+    entry: Vec<u8>,
+    changes: u64,
 }
 
-struct Apply<'a, 'b> {
-    transaction: &'a mut Transaction<'b>,
+struct Apply<'a> {
+    state: &'a mut State,
     limits: &'a mut Limits,
-    kind: &'a str,
-    now_ms: u64,
-    idempotency_ttl_ms: u64,
+    kind: usize,
+    batch: &'a ToggleBatch,
     work: BTreeMap<Partition, Work>,
+    /// First outcomes of the batch's idempotency keys, as far as there are any.
+    outcomes: HashMap<[u8; 16], OutcomeRecord>,
+    /// When outcomes of this batch are forgotten.
+    outcomes_expire_ms: u64,
 }
 
 /// Applies `batch`. See [`crate::store::Store::toggle`].
 pub(super) fn toggle(
     transaction: &mut Transaction<'_>,
+    state: &mut State,
     limits: &mut Limits,
     (partitions, idempotency_ttl_ms): (Partition, u64),
     kind: &str,
     batch: &ToggleBatch,
 ) -> Result<ToggleCommit, StoreError> {
     let now_ms = batch.now_ms;
-    let mut apply = Apply { transaction, limits, kind, now_ms, idempotency_ttl_ms, work: BTreeMap::new() };
-    let mut results = Vec::with_capacity(batch.ops.len());
-    for op in &batch.ops {
-        results.push(apply.one(op, partition_of(&op.target, partitions))?);
+    let places: Vec<Partition> = batch.ops.iter().map(|op| partition_of(&op.target, partitions)).collect();
+    let mut work = BTreeMap::new();
+    for partition in &places {
+        if !work.contains_key(partition) {
+            work.insert(*partition, enter(transaction, kind, *partition, now_ms)?);
+        }
     }
-    let Apply { transaction, work, .. } = apply;
-    let mut heads = Vec::with_capacity(work.len());
-    for (partition, Work { mut head, position, changes }) in work {
-        if !changes.is_empty() {
-            let bytes = entry::encode(&batch.digest, now_ms, &changes);
+    let outcomes = first_outcomes(transaction, kind, batch)?;
+
+    // Nothing fails from here on.
+    let outcomes_expire_ms = now_ms.saturating_add(idempotency_ttl_ms);
+    let place = state.kind(kind);
+    let mut apply = Apply { state, limits, kind: place, batch, work, outcomes, outcomes_expire_ms };
+    let mut results = Vec::with_capacity(batch.ops.len());
+    for (op, partition) in batch.ops.iter().zip(places) {
+        let result = apply.one(op, partition);
+        if let Some(idempotency) = &op.idempotency {
+            apply.remember(transaction, kind, idempotency, &result);
+        }
+        results.push(result);
+    }
+    let mut heads = Vec::with_capacity(apply.work.len());
+    for (partition, Work { mut head, position, entry, changes }) in apply.work {
+        if changes > 0 {
             head.oldest_at_ms = if head.entries == 0 { now_ms } else { head.oldest_at_ms };
-            head.entries += changes.len() as u64;
-            head.bytes += bytes.len() as u64;
+            head.entries += changes;
+            head.bytes += entry.len() as u64;
             head.last = position;
-            transaction.put(Space::Journal, journal_key(kind, partition, position), &bytes);
+            transaction.put(Space::Journal, journal_key(kind, partition, position), &entry);
             transaction.put_head(kind, partition, &head);
         }
         heads.push(head.public(partition));
@@ -88,159 +129,123 @@ pub(super) fn toggle(
     Ok(ToggleCommit { results, heads })
 }
 
-impl Apply<'_, '_> {
-    fn one(&mut self, op: &ToggleOp, partition: Partition) -> Result<ToggleResult, StoreError> {
-        let (head, position) = self.enter(partition)?;
-        if let Some(idempotency) = &op.idempotency
-            && let Some(first) = self.first_outcome(idempotency)?
-        {
-            return Ok(first);
-        }
-        let key = target_key(self.kind, partition, &op.target);
-        let Some(mut target) = self.transaction.target(&key)?.filter(|target| target.is_known(&head, self.now_ms))
-        else {
-            return Ok(ToggleResult::ColdTarget);
-        };
-        if target.mode == Mode::Missing {
-            return Ok(ToggleResult::TargetMissing);
-        }
-        let actor = tagged(&op.actor);
-        let pair = self.transaction.pair(&target, &actor)?;
-        let active = match pair {
-            Pair::Unknown => return Ok(ToggleResult::ColdPair),
-            Pair::Absent => false,
-            Pair::Present(_) => true,
-        };
-        let effect = if active { op.rule.when_present } else { op.rule.when_absent };
-        let rate = match self.limit(op, &key, &actor, effect) {
-            Ok(rate) => rate,
-            Err(limited) => return Ok(limited),
-        };
-        let result = match (effect, pair) {
-            (Effect::Deny, _) => ToggleResult::Denied(PairState { active, count: target.count }),
-            (Effect::Add, Pair::Absent) => {
-                self.change(partition, op, Action::Add, &key, &mut target, pair);
-                done(true, true, target.count, position, rate)
-            }
-            (Effect::Remove, Pair::Present(_)) => {
-                self.change(partition, op, Action::Remove, &key, &mut target, pair);
-                done(false, true, target.count, position, rate)
-            }
-            _ => done(active, false, target.count, if target.last > head.flushed { target.last } else { 0 }, rate),
-        };
-        if let Some(idempotency) = &op.idempotency {
-            self.remember(idempotency, &result);
-        }
-        Ok(result)
-    }
+/// The head of a partition, and the place that an entry of this batch would get there.
+fn enter(transaction: &mut Transaction<'_>, kind: &str, partition: Partition, now_ms: u64) -> Result<Work, StoreError> {
+    let head = transaction.head_or_fresh(kind, partition)?;
+    // Times make positions that are not met again by a journal that was restored from an old copy.
+    let position = head.last.saturating_add(1).max(now_ms.saturating_mul(1_000).min(POSITION_OF_TIME_MAX));
+    Ok(Work { head, position, entry: Vec::new(), changes: 0 })
+}
 
-    /// The head of the partition, and the place that an entry of this batch would get there.
-    fn enter(&mut self, partition: Partition) -> Result<(HeadRecord, Position), StoreError> {
-        if let Some(work) = self.work.get(&partition) {
-            return Ok((work.head, work.position));
-        }
-        let head = self.transaction.head_or_fresh(self.kind, partition)?;
-        // Times make positions that are not met again by a journal that was restored from an old copy.
-        let position = head.last.saturating_add(1).max(self.now_ms.saturating_mul(1_000).min(POSITION_OF_TIME_MAX));
-        self.work.insert(partition, Work { head, position, changes: Vec::new() });
-        Ok((head, position))
-    }
-
-    /// `Err` when the operation is over its limit. What is denied does not count.
-    fn limit(
-        &mut self,
-        op: &ToggleOp,
-        target_key: &[u8],
-        actor: &str,
-        effect: Effect,
-    ) -> Result<Option<RateState>, ToggleResult> {
-        let Some(limit) = op.rule.limit else { return Ok(None) };
-        let now_us = self.now_ms.saturating_mul(1_000);
-        let key = [target_key, &[0], actor.as_bytes()].concat();
-        match limit::check(limit, now_us, self.limits.tats_us.get(&key).copied().unwrap_or(0)) {
-            Verdict::Limited { retry_after_ms, rate } => Err(ToggleResult::Limited { retry_after_ms, rate }),
-            Verdict::Pass { tat_us, rate } => {
-                if effect != Effect::Deny {
-                    self.limits.set(key, tat_us, now_us);
-                }
-                Ok(Some(rate))
-            }
-        }
-    }
-
-    fn change(
-        &mut self,
-        partition: Partition,
-        op: &ToggleOp,
-        action: Action,
-        key: &[u8],
-        target: &mut TargetRecord,
-        pair: Pair,
-    ) {
-        let Some(work) = self.work.get_mut(&partition) else { return };
-        let actor = tagged(&op.actor);
-        let pair_key = member_key(&target.generation, b'p', &actor);
-        let whole = target.mode == Mode::Whole;
-        match action {
-            Action::Add => {
-                target.count += 1;
-                self.transaction.put(Space::Members, pair_key, &self.now_ms.to_le_bytes());
-                if whole {
-                    self.transaction.put(Space::Members, order_key(&target.generation, self.now_ms, &actor), b"");
-                }
-            }
-            Action::Remove if whole => {
-                target.count = target.count.saturating_sub(1);
-                self.transaction.delete(Space::Members, pair_key);
-                if let Pair::Present(since_ms) = pair {
-                    self.transaction.delete(Space::Members, order_key(&target.generation, since_ms, &actor));
-                }
-            }
-            Action::Remove => {
-                target.count = target.count.saturating_sub(1);
-                self.transaction.put(Space::Members, pair_key, b"");
-            }
-        }
-        if !whole {
-            let dirty_key = member_key(&target.generation, b'd', &actor);
-            self.transaction.put(Space::Members, dirty_key, &work.position.to_le_bytes());
-        }
-        if target.expires_ms != 0 {
-            self.transaction.delete(Space::Expiry, expiry_key(target.expires_ms, b't', key));
-            target.expires_ms = 0;
-        }
-        target.last = work.position;
-        self.transaction.put_target(key, target);
-        work.changes.push(ToggleChange {
-            target: op.target.clone(),
-            actor: op.actor.clone(),
-            action,
-            at_ms: self.now_ms,
-        });
-    }
-
-    /// What the key was answered before, or a conflict; `None` when the key is new.
-    fn first_outcome(&self, idempotency: &Idempotency) -> Result<Option<ToggleResult>, StoreError> {
-        let Some(bytes) = self.transaction.get(Space::Outcomes, &outcome_key(self.kind, &idempotency.key))? else {
-            return Ok(None);
-        };
+/// What the idempotency keys of the batch were answered before.
+fn first_outcomes(
+    transaction: &Transaction<'_>,
+    kind: &str,
+    batch: &ToggleBatch,
+) -> Result<HashMap<[u8; 16], OutcomeRecord>, StoreError> {
+    let mut outcomes = HashMap::new();
+    for idempotency in batch.ops.iter().filter_map(|op| op.idempotency.as_ref()) {
+        let Some(bytes) = transaction.get(Space::Outcomes, &outcome_key(kind, &idempotency.key))? else { continue };
         let record = OutcomeRecord::decode(&bytes).ok_or_else(|| damaged("an outcome"))?;
-        if self.now_ms >= record.expires_ms {
-            return Ok(None);
+        if batch.now_ms < record.expires_ms {
+            outcomes.insert(idempotency.key, record);
         }
-        Ok(Some(if record.fingerprint == idempotency.fingerprint {
-            record.result
-        } else {
-            ToggleResult::IdempotencyConflict
-        }))
+    }
+    Ok(outcomes)
+}
+
+impl Apply<'_> {
+    fn one(&mut self, op: &ToggleOp, partition: Partition) -> ToggleResult {
+        if let Some(idempotency) = &op.idempotency
+            && let Some(first) = self.outcomes.get(&idempotency.key)
+        {
+            let is_same = first.fingerprint == idempotency.fingerprint;
+            return if is_same { first.result.clone() } else { ToggleResult::IdempotencyConflict };
+        }
+        let Some(work) = self.work.get_mut(&partition) else { return ToggleResult::ColdTarget };
+        let (limits, batch, kind, group) = (&mut *self.limits, self.batch, self.kind, self.state.group);
+        let evaluated = self
+            .state
+            .with((kind, partition), &op.target, |target| evaluate(target, op, work, (limits, kind), (batch, group)));
+        evaluated.unwrap_or(ToggleResult::ColdTarget)
     }
 
-    fn remember(&mut self, idempotency: &Idempotency, result: &ToggleResult) {
-        let key = outcome_key(self.kind, &idempotency.key);
-        let expires_ms = self.now_ms.saturating_add(self.idempotency_ttl_ms);
-        let record = OutcomeRecord { fingerprint: idempotency.fingerprint, expires_ms, result: result.clone() };
-        self.transaction.put(Space::Expiry, expiry_key(expires_ms, b'o', &key), b"");
-        self.transaction.put(Space::Outcomes, key, &record.encode());
+    fn remember(
+        &mut self,
+        transaction: &mut Transaction<'_>,
+        kind: &str,
+        idempotency: &Idempotency,
+        result: &ToggleResult,
+    ) {
+        let is_outcome = match result {
+            ToggleResult::Done(outcome) => !outcome.replayed,
+            ToggleResult::Denied(_) => true,
+            _ => false,
+        };
+        if !is_outcome || self.outcomes.contains_key(&idempotency.key) {
+            return;
+        }
+        let key = outcome_key(kind, &idempotency.key);
+        let expires_ms = self.outcomes_expire_ms;
+        let record = OutcomeRecord { fingerprint: idempotency.fingerprint, expires_ms, result: replayed(result) };
+        transaction.put(Space::Expiry, expiry_key(expires_ms, b'o', &key), b"");
+        transaction.put(Space::Outcomes, key, &record.encode());
+        self.outcomes.insert(idempotency.key, record);
+    }
+}
+
+/// One operation on its target.
+fn evaluate(
+    target: &mut Target,
+    op: &ToggleOp,
+    work: &mut Work,
+    (limits, kind): (&mut Limits, usize),
+    (batch, group): (&ToggleBatch, u64),
+) -> ToggleResult {
+    let now_ms = batch.now_ms;
+    if !target.is_known(now_ms) {
+        return ToggleResult::ColdTarget;
+    }
+    if target.mode == Mode::Missing {
+        return ToggleResult::TargetMissing;
+    }
+    let active = match target.pair(&op.actor) {
+        Pair::Unknown => return ToggleResult::ColdPair,
+        Pair::Absent => false,
+        Pair::Present(_) => true,
+    };
+    let effect = if active { op.rule.when_present } else { op.rule.when_absent };
+    let rate = match limits.check((kind, now_ms), op, effect) {
+        Ok(rate) => rate,
+        Err(limited) => return limited,
+    };
+    let action = match effect {
+        Effect::Deny => return ToggleResult::Denied(PairState { active, count: target.count }),
+        Effect::Add if !active => Action::Add,
+        Effect::Remove if active => Action::Remove,
+        _ => {
+            let position = if target.last > work.head.flushed { target.last } else { 0 };
+            return done(active, false, target.count, position, rate);
+        }
+    };
+    let present = action == Action::Add;
+    target.set(&op.actor, if present { Pair::Present(now_ms) } else { Pair::Absent });
+    target.count = if present { target.count + 1 } else { target.count.saturating_sub(1) };
+    target.touch(&op.actor, work.position);
+    target.group = group;
+    if work.entry.is_empty() {
+        entry::encode_head(&mut work.entry, &batch.digest, now_ms);
+    }
+    entry::encode_record(&mut work.entry, action, &op.target, &op.actor);
+    work.changes += 1;
+    done(present, true, target.count, work.position, rate)
+}
+
+/// The result as it is answered to the same request again.
+fn replayed(result: &ToggleResult) -> ToggleResult {
+    match result {
+        ToggleResult::Done(outcome) => ToggleResult::Done(ToggleOutcome { replayed: true, ..*outcome }),
+        other => other.clone(),
     }
 }
 

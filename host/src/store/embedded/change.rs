@@ -1,24 +1,24 @@
-//! Every other change of the store on a transaction: hydration, trimming, new lives, and the sweeping of what expired.
+//! Every other change of the store: hydration, trimming, new lives, and the sweeping of what expired.
+//!
+//! What may fail (the disk) is read before anything is changed.
 
 use std::collections::HashSet;
 
 use fjall::{Readable, Slice};
-use uuid::Uuid;
 
 use super::apply::OutcomeRecord;
 use super::guest;
-use super::layout::{
-    HeadRecord, Mode, Pair, Space, TargetRecord, View, damaged, expiry_key, failed, journal_key, member_key, number,
-    order_key, position_of, target_key,
-};
+use super::layout::{HeadRecord, Space, Spaces, View, damaged, expiry_key, failed, journal_key, position_of};
+use super::state::{Mode, Pair, State, Target};
 use super::transaction::Transaction;
 use crate::journal::entry;
 use crate::model::{Id, Incarnation, Partition, Position};
-use crate::store::text::tagged;
-use crate::store::{Head, Hydrated, Hydration, LoadedState, PairLoad, StoreError, TargetLoad};
+use crate::store::{Head, Hydrated, Hydration, LoadedState, PairLoad, StoreError};
 
-/// Keys that one step of the sweeper looks at.
-const SWEEP_KEYS: usize = 1_024;
+/// Keys on disk, and targets in memory, that one step of the sweeper looks at.
+const SWEEP_STEP: usize = 1_024;
+/// Changes of one journal's tail that are read at a start; a longer one must reach SQL before its targets are known.
+const TAIL_CHANGES_MAX: u64 = 100_000;
 
 /// Times to live, and what else changes need of the configuration.
 #[derive(Debug, Clone, Copy)]
@@ -28,111 +28,115 @@ pub(super) struct Terms {
     pub(super) huge_pairs_max: u64,
 }
 
+/// A hydration whose tables are made: what takes long is done before the writer's turn.
+pub(super) struct Prepared {
+    partition: Partition,
+    incarnation: Incarnation,
+    position: Position,
+    now_ms: u64,
+    targets: Vec<(Id, Target)>,
+    pairs: Vec<PairLoad>,
+}
+
+impl Prepared {
+    pub(super) fn new(hydration: Hydration, terms: &Terms) -> Self {
+        let Hydration { partition, incarnation, position, targets, pairs, now_ms } = hydration;
+        let prepare = |load: crate::store::TargetLoad| {
+            let is_missing = load.state == LoadedState::Missing;
+            let ttl_ms = if is_missing { terms.absent_ttl_ms } else { terms.state_ttl_ms };
+            (load.target, Target::new(&load.state, now_ms.saturating_add(ttl_ms)))
+        };
+        Self { partition, incarnation, position, now_ms, targets: targets.into_iter().map(prepare).collect(), pairs }
+    }
+}
+
 /// See [`crate::store::Store::hydrate`].
 pub(super) fn hydrate(
     transaction: &mut Transaction<'_>,
-    terms: &Terms,
+    state: &mut State,
     kind: &str,
-    hydration: &Hydration,
+    hydration: Prepared,
 ) -> Result<Hydrated, StoreError> {
-    let head = transaction.head_or_fresh(kind, hydration.partition)?;
-    let speaks = hydration.incarnation == head.incarnation && hydration.position >= head.flushed.max(head.floor);
+    let Prepared { partition, incarnation, position, now_ms, targets, pairs } = hydration;
+    let mut head = transaction.head_or_fresh(kind, partition)?;
+    let speaks = incarnation == head.incarnation && position >= head.flushed.max(head.floor);
+    let place = (state.kind(kind), partition);
+    let Some(known) = state.known(place.0, partition) else { return Ok(Hydrated::Stale(head.public(partition))) };
+    // What changed of a huge target after the checkpoint: whether it changed the count, only its rows could tell.
+    let is_early = |(id, target): &(Id, Target)| {
+        target.mode == Mode::Huge && known.tails.get(id).is_some_and(|tail| tail.last > position)
+    };
+    if speaks && targets.iter().any(is_early) {
+        head.floor = head.last;
+        transaction.put_head(kind, partition, &head);
+        return Ok(Hydrated::Stale(head.public(partition)));
+    }
     if !speaks {
-        return Ok(Hydrated::Stale(head.public(hydration.partition)));
+        return Ok(Hydrated::Stale(head.public(partition)));
     }
-    for load in &hydration.targets {
-        hydrate_target(
-            transaction,
-            terms,
-            &head,
-            &target_key(kind, hydration.partition, &load.target),
-            load,
-            hydration,
-        )?;
+    for (id, target) in targets {
+        hydrate_target(state, place, (id, target), head.flushed, now_ms);
     }
-    for load in &hydration.pairs {
-        hydrate_pair(transaction, &head, &target_key(kind, hydration.partition, &load.target), load, hydration.now_ms)?;
+    for load in pairs {
+        state.with(place, &load.target, |target| {
+            if target.mode == Mode::Huge && target.is_known(now_ms) && target.pair(&load.actor) == Pair::Unknown {
+                target.set(&load.actor, load.present_since_ms.map_or(Pair::Absent, Pair::Present));
+            }
+        });
     }
     Ok(Hydrated::Accepted)
 }
 
 fn hydrate_target(
-    transaction: &mut Transaction<'_>,
-    terms: &Terms,
-    head: &HeadRecord,
-    key: &[u8],
-    load: &TargetLoad,
-    hydration: &Hydration,
-) -> Result<(), StoreError> {
-    if let Some(before) = transaction.target(key)? {
-        if before.is_known(head, hydration.now_ms) {
-            return Ok(());
-        }
-        drop_target(transaction, key, &before, hydration.now_ms);
+    state: &mut State,
+    place: (usize, Partition),
+    (id, mut target): (Id, Target),
+    flushed: Position,
+    now_ms: u64,
+) {
+    let Some(known) = state.known(place.0, place.1) else { return };
+    if known.targets.get(&id).is_some_and(|before| before.is_known(now_ms)) {
+        return;
     }
-    let (mode, count, ttl_ms) = match &load.state {
-        LoadedState::Missing => (Mode::Missing, 0, terms.absent_ttl_ms),
-        LoadedState::Whole(_) => (Mode::Whole, 0, terms.state_ttl_ms),
-        LoadedState::Huge(count) => (Mode::Huge, *count, terms.state_ttl_ms),
-    };
-    let mut target = TargetRecord::clean(mode, head, count, hydration.now_ms.saturating_add(ttl_ms));
-    if let LoadedState::Whole(members) = &load.state {
-        let mut seen = HashSet::with_capacity(members.len());
-        for (actor, since_ms) in members {
-            let actor = tagged(actor);
-            if seen.insert(actor.clone()) {
-                transaction.put(Space::Members, order_key(&target.generation, *since_ms, &actor), b"");
-                let pair_key = member_key(&target.generation, b'p', &actor);
-                transaction.put(Space::Members, pair_key, &since_ms.to_le_bytes());
+    if let Some(tail) = known.tails.remove(&id)
+        && target.mode == Mode::Whole
+    {
+        tail.over(&mut target, flushed);
+    }
+    state.remove(place, &id);
+    state.insert(place, &id, target);
+}
+
+/// What is left of the journals by an earlier process: what changed is laid over what SQL says of a target, so that it
+/// need not reach SQL first. Writes the heads of those with too much of it.
+pub(super) fn read_tails(spaces: &Spaces, state: &mut State) -> Result<(), StoreError> {
+    let mut transaction = Transaction::new(spaces);
+    let (_, snapshot) = transaction.committed();
+    for guard in snapshot.iter(spaces.of(Space::Heads)) {
+        let (key, value) = guard.into_inner().map_err(failed)?;
+        let mut head = HeadRecord::decode(&value).ok_or_else(|| damaged("a head"))?;
+        let Some((kind, [0, partition @ ..])) = key.split_last_chunk::<3>() else { return Err(damaged("a head")) };
+        let kind = std::str::from_utf8(kind).map_err(|_| damaged("a head"))?;
+        let partition = Partition::from_be_bytes(*partition);
+        if head.entries > TAIL_CHANGES_MAX {
+            head.floor = head.last;
+            transaction.put_head(kind, partition, &head);
+            continue;
+        }
+        let begin = journal_key(kind, partition, head.flushed.saturating_add(1));
+        let end = journal_key(kind, partition, Position::MAX);
+        for guard in snapshot.range(spaces.of(Space::Journal), begin..=end) {
+            let (key, value) = guard.into_inner().map_err(failed)?;
+            let entry = entry::decode(position_of(&key).unwrap_or(0), &value)
+                .map_err(|error| StoreError::Damaged(error.to_string()))?;
+            let place = state.kind(kind);
+            if let Some(known) = state.known(place, partition) {
+                known.add_tail(entry);
             }
         }
-        target.count = seen.len() as u64;
     }
-    transaction.put(Space::Expiry, expiry_key(target.expires_ms, b't', key), b"");
-    transaction.put_target(key, &target);
-    Ok(())
-}
-
-fn hydrate_pair(
-    transaction: &mut Transaction<'_>,
-    head: &HeadRecord,
-    key: &[u8],
-    load: &PairLoad,
-    now_ms: u64,
-) -> Result<(), StoreError> {
-    let Some(mut target) = transaction.target(key)?.filter(|target| target.is_known(head, now_ms)) else {
-        return Ok(());
-    };
-    let actor = tagged(&load.actor);
-    if target.mode != Mode::Huge || transaction.pair(&target, &actor)? != Pair::Unknown {
-        return Ok(());
-    }
-    let pair_key = member_key(&target.generation, b'p', &actor);
-    match load.present_since_ms {
-        Some(since_ms) => transaction.put(Space::Members, pair_key, &since_ms.to_le_bytes()),
-        None => transaction.put(Space::Members, pair_key, b""),
-    }
-    target.pairs += 1;
-    transaction.put_target(key, &target);
-    Ok(())
-}
-
-/// Forgets a target; its members are left to the sweeper.
-fn drop_target(transaction: &mut Transaction<'_>, key: &[u8], target: &TargetRecord, now_ms: u64) {
-    if target.expires_ms != 0 {
-        transaction.delete(Space::Expiry, expiry_key(target.expires_ms, b't', key));
-    }
-    transaction.delete(Space::Targets, key.to_vec());
-    abandon(transaction, target, now_ms);
-}
-
-/// Leaves a generation of members to the sweeper.
-fn abandon(transaction: &mut Transaction<'_>, target: &TargetRecord, now_ms: u64) {
-    if target.mode != Mode::Missing {
-        // After `now`, so that a sweep that has passed `now` meets it.
-        let key = expiry_key(now_ms.saturating_add(1), b'g', target.generation.as_bytes());
-        transaction.put(Space::Expiry, key, b"");
-    }
+    transaction.end_job(true);
+    if transaction.is_empty() { Ok(()) } else { transaction.commit(true).map_err(failed) }
 }
 
 /// What a trim is told.
@@ -147,40 +151,56 @@ pub(super) struct Trim {
 /// See [`crate::store::Store::trim`]. `now_ms` is the newest time that the store was told.
 pub(super) fn trim(
     transaction: &mut Transaction<'_>,
+    state: &mut State,
     terms: &Terms,
     kind: &str,
-    trim: &Trim,
+    trim: Trim,
     now_ms: u64,
 ) -> Result<(), StoreError> {
-    let Some(mut head) = transaction.head(kind, trim.partition)? else { return Ok(()) };
-    let applies = head.incarnation == trim.incarnation && head.flushed <= trim.position && trim.position <= head.last;
+    let Trim { partition, incarnation, position, touched, invalid } = trim;
+    let Some(mut head) = transaction.head(kind, partition)? else { return Ok(()) };
+    let applies = head.incarnation == incarnation && head.flushed <= position && position <= head.last;
     if !applies {
         return Ok(());
     }
     // The entries say themselves whom they touched: a caller that lost some targets does not keep them for ever.
-    let mut touched: HashSet<Vec<u8>> =
-        trim.touched.iter().map(|target| target_key(kind, trim.partition, target)).collect();
+    let mut touched: HashSet<Id> = touched.into_iter().collect();
+    let mut dropped = Vec::new();
     let (spaces, snapshot) = transaction.committed();
-    let after_key = |position: Position| journal_key(kind, trim.partition, position.saturating_add(1));
-    for guard in snapshot.range(spaces.of(Space::Journal), after_key(head.flushed)..after_key(trim.position)) {
+    let after_key = |position: Position| journal_key(kind, partition, position.saturating_add(1));
+    for guard in snapshot.range(spaces.of(Space::Journal), after_key(head.flushed)..after_key(position)) {
         let (key, value) = guard.into_inner().map_err(failed)?;
-        let dropped = entry::decode(position_of(&key).unwrap_or(0), &value)
+        let entry = entry::decode(position_of(&key).unwrap_or(0), &value)
             .map_err(|error| StoreError::Damaged(error.to_string()))?;
-        head.entries = head.entries.saturating_sub(dropped.changes.len() as u64);
+        head.entries = head.entries.saturating_sub(entry.changes.len() as u64);
         head.bytes = head.bytes.saturating_sub(value.len() as u64);
-        touched.extend(dropped.changes.iter().map(|change| target_key(kind, trim.partition, &change.target)));
-        transaction.delete(Space::Journal, key.to_vec());
+        touched.extend(entry.changes.into_iter().map(|change| change.target));
+        dropped.push(key.to_vec());
     }
-    head.flushed = trim.position;
+    head.flushed = position;
     if head.entries > 0 {
-        head.oldest_at_ms = oldest_at_ms(transaction, kind, trim.partition, &head)?;
+        head.oldest_at_ms = oldest_at_ms(transaction, kind, partition, &head)?;
     }
-    transaction.put_head(kind, trim.partition, &head);
-    let invalid: HashSet<Vec<u8>> =
-        trim.invalid.iter().map(|target| target_key(kind, trim.partition, target)).collect();
-    for key in touched.union(&invalid) {
-        clean_target(transaction, terms, &head, key, invalid.contains(key), now_ms)?;
+
+    // Nothing fails from here on.
+    dropped.into_iter().for_each(|key| transaction.delete(Space::Journal, key));
+    let place = (state.kind(kind), partition);
+    let invalid: HashSet<Id> = invalid.into_iter().collect();
+    touched.extend(invalid.iter().cloned());
+    for target in &touched {
+        let is_invalid = invalid.contains(target);
+        clean_target(state, terms, (place, target), (head.flushed, is_invalid), now_ms);
+        let Some(known) = state.known(place.0, partition) else { continue };
+        let Some(tail) = known.tails.get(target).map(|tail| tail.last) else { continue };
+        if tail <= head.flushed || is_invalid {
+            known.tails.remove(target);
+        }
+        if tail > head.flushed && is_invalid {
+            // Some of it SQL will never hold: let SQL have the rest first.
+            head.floor = head.last;
+        }
     }
+    transaction.put_head(kind, partition, &head);
     Ok(())
 }
 
@@ -202,63 +222,39 @@ fn oldest_at_ms(
     Ok(first.changes.first().map_or(0, |change| change.at_ms))
 }
 
+/// What SQL has of a target's changes; `flushed` is how far SQL has got.
 fn clean_target(
-    transaction: &mut Transaction<'_>,
+    state: &mut State,
     terms: &Terms,
-    head: &HeadRecord,
-    key: &[u8],
-    invalid: bool,
+    (place, id): ((usize, Partition), &Id),
+    (flushed, is_invalid): (Position, bool),
     now_ms: u64,
-) -> Result<(), StoreError> {
-    let Some(mut target) = transaction.target(key)? else { return Ok(()) };
-    let before = target;
-    target.invalid |= invalid;
-    let is_clean = target.last <= head.flushed;
-    if is_clean && (target.invalid || target.life != head.life) {
-        drop_target(transaction, key, &target, now_ms);
-        return Ok(());
-    }
-    if is_clean && target.mode == Mode::Huge {
-        if target.pairs > terms.huge_pairs_max {
-            abandon(transaction, &target, now_ms);
-            (target.generation, target.pairs) = (Uuid::now_v7(), 0);
-        } else {
-            forget_dirty_pairs(transaction, &target, head.flushed)?;
+) {
+    let cleaned = state.with(place, id, |target| {
+        target.invalid |= is_invalid;
+        let is_clean = target.last <= flushed;
+        if target.mode == Mode::Huge {
+            target.forget_dirty(flushed);
+            if is_clean && target.pairs_known() > terms.huge_pairs_max {
+                target.forget_pairs();
+            }
         }
-    } else if target.mode == Mode::Huge {
-        forget_dirty_pairs(transaction, &target, head.flushed)?;
-    }
-    if is_clean && target.expires_ms == 0 {
-        target.expires_ms = now_ms.saturating_add(terms.state_ttl_ms);
-        transaction.put(Space::Expiry, expiry_key(target.expires_ms, b't', key), b"");
-    }
-    if target != before {
-        transaction.put_target(key, &target);
-    }
-    Ok(())
-}
-
-/// Pairs of a huge target whose newest change SQL holds are no longer laid over SQL.
-fn forget_dirty_pairs(
-    transaction: &mut Transaction<'_>,
-    target: &TargetRecord,
-    flushed: Position,
-) -> Result<(), StoreError> {
-    let (spaces, snapshot) = transaction.committed();
-    for guard in snapshot.prefix(spaces.of(Space::Members), member_key(&target.generation, b'd', "")) {
-        let key = guard.key().map_err(failed)?;
-        // Through the transaction: a job of this group may have made the pair dirty again.
-        let Some(position) = transaction.get(Space::Members, &key)? else { continue };
-        if number(&position).ok_or_else(|| damaged("a changed pair"))? <= flushed {
-            transaction.delete(Space::Members, key.to_vec());
+        if is_clean && target.expires_ms == 0 {
+            target.expires_ms = now_ms.saturating_add(terms.state_ttl_ms);
         }
+        (is_clean && target.invalid, target.expires_ms)
+    });
+    match cleaned {
+        Some((true, _)) => state.remove(place, id),
+        Some((false, expires_ms)) => state.queue(place, id, expires_ms),
+        None => {}
     }
-    Ok(())
 }
 
 /// See [`crate::store::Store::reset`].
 pub(super) fn reset(
     transaction: &mut Transaction<'_>,
+    state: &mut State,
     kind: &str,
     partition: Partition,
     than: Incarnation,
@@ -266,7 +262,6 @@ pub(super) fn reset(
     let mut head = transaction.head_or_fresh(kind, partition)?;
     if head.incarnation <= than {
         head.incarnation = Incarnation::after(than);
-        head.life = Uuid::now_v7();
         head.flushed = 0;
         if head.entries == 0 {
             // An empty journal has nothing that SQL must hold first.
@@ -274,6 +269,8 @@ pub(super) fn reset(
         }
         head.floor = head.last;
         transaction.put_head(kind, partition, &head);
+        let place = state.kind(kind);
+        state.clear(place, partition);
     }
     Ok(head.public(partition))
 }
@@ -281,16 +278,18 @@ pub(super) fn reset(
 /// See [`crate::store::Store::wipe_state`].
 pub(super) fn wipe_state(
     transaction: &mut Transaction<'_>,
+    state: &mut State,
     kind: &str,
     partitions: Partition,
 ) -> Result<(), StoreError> {
     for partition in 0..partitions {
         if let Some(mut head) = transaction.head(kind, partition)? {
-            head.life = Uuid::now_v7();
             head.floor = head.last;
             transaction.put_head(kind, partition, &head);
         }
     }
+    let place = state.kind(kind);
+    (0..partitions).for_each(|partition| state.clear(place, partition));
     Ok(())
 }
 
@@ -317,14 +316,14 @@ impl Sweeper {
             self.from.clear();
         }
         let (spaces, snapshot) = transaction.committed();
-        let mut left = SWEEP_KEYS;
-        for guard in snapshot.range(spaces.of(Space::Expiry), self.from.clone()..until.clone()) {
+        for (looked_at, guard) in snapshot.range(spaces.of(Space::Expiry), self.from.clone()..until.clone()).enumerate()
+        {
             let key = guard.key().map_err(failed)?;
             self.from = key.to_vec();
-            left = left.saturating_sub(1);
-            if !sweep_one(transaction, &key, &mut left, now_ms)? || left == 0 {
+            if looked_at == SWEEP_STEP {
                 return Ok(true);
             }
+            sweep_one(transaction, &key)?;
         }
         self.from = until;
         self.swept_ms = now_ms;
@@ -332,40 +331,18 @@ impl Sweeper {
     }
 }
 
-/// Deletes what one expiry stands for; whether all of it is gone.
-fn sweep_one(
-    transaction: &mut Transaction<'_>,
-    key: &Slice,
-    left: &mut usize,
-    now_ms: u64,
-) -> Result<bool, StoreError> {
+/// Deletes what one expiry stands for.
+fn sweep_one(transaction: &mut Transaction<'_>, key: &Slice) -> Result<(), StoreError> {
     let Some((at, [what, rest @ ..])) = key.split_first_chunk::<8>() else { return Err(damaged("an expiry")) };
     let at_ms = u64::from_be_bytes(*at);
-    match what {
-        b't' => {
-            if let Some(target) = transaction.target(rest)?.filter(|target| target.expires_ms == at_ms) {
-                drop_target(transaction, rest, &target, now_ms);
-            }
-        }
-        b'o' => {
-            let record = transaction.get(Space::Outcomes, rest)?;
-            if record.is_some_and(|bytes| OutcomeRecord::decode(&bytes).is_none_or(|record| record.expires_ms == at_ms))
-            {
-                transaction.delete(Space::Outcomes, rest.to_vec());
-            }
-        }
-        b'm' => guest::sweep(transaction, rest, at_ms)?,
-        _ => {
-            let (spaces, snapshot) = transaction.committed();
-            for guard in snapshot.prefix(spaces.of(Space::Members), rest) {
-                if *left == 0 {
-                    return Ok(false);
-                }
-                *left -= 1;
-                transaction.delete(Space::Members, guard.key().map_err(failed)?.to_vec());
-            }
+    if *what == b'm' {
+        guest::sweep(transaction, rest, at_ms)?;
+    } else {
+        let record = transaction.get(Space::Outcomes, rest)?;
+        if record.is_some_and(|bytes| OutcomeRecord::decode(&bytes).is_none_or(|record| record.expires_ms == at_ms)) {
+            transaction.delete(Space::Outcomes, rest.to_vec());
         }
     }
     transaction.delete(Space::Expiry, key.to_vec());
-    Ok(true)
+    Ok(())
 }

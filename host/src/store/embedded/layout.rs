@@ -1,24 +1,20 @@
 //! What lies where on disk: keyspaces, keys and records. Everything here is data format.
 //!
 //! ```text
-//! system    "format" → "1" · "partitions" → u16 · both written once
+//! system    "format" → "2" · "partitions" → u16 · both written once
 //! heads     kind 0 partition                → Head
-//! targets   kind 0 partition target         → Target
-//! members   generation 'p' actor            → since u64, or empty: known to be absent (huge targets only)
-//!           generation 'o' since actor      → empty: the members of a whole target in order of time
-//!           generation 'd' actor            → position u64 of the newest change (huge targets only)
 //! journal   kind 0 partition position       → journal entry
 //! outcomes  kind 0 key                      → Outcome
-//! expiry    time u64 · 't' | 'o' | 'g' | 'm' · key of target | key of outcome | generation | key of modules → empty
+//! expiry    time u64 · 'o' | 'm' · key of outcome | key of modules → empty
 //! modules   module 0 key                    → GuestRecord: what policy modules keep
 //! ```
-//! Numbers in keys are big-endian so that they sort; targets and actors are tagged texts; no kind and no name of a
-//! module holds a 0 byte.
+//! Numbers in keys are big-endian so that they sort; no kind and no name of a module holds a 0 byte. The state of targets
+//! is not on disk: see `state`.
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, Slice, Snapshot};
 use uuid::Uuid;
 
-use crate::model::{Backlog, Id, Incarnation, Partition, Position};
+use crate::model::{Backlog, Incarnation, Partition, Position};
 use crate::store::{Head, StoreError};
 
 /// The keyspaces.
@@ -26,8 +22,6 @@ use crate::store::{Head, StoreError};
 pub(super) enum Space {
     System,
     Heads,
-    Targets,
-    Members,
     Journal,
     Outcomes,
     Expiry,
@@ -35,7 +29,7 @@ pub(super) enum Space {
 }
 
 /// Names on disk, in the order of [`Space`].
-const NAMES: [&str; 8] = ["system", "heads", "targets", "members", "journal", "outcomes", "expiry", "modules"];
+const NAMES: [&str; 6] = ["system", "heads", "journal", "outcomes", "expiry", "modules"];
 /// How many keyspaces there are.
 pub(super) const SPACES: usize = NAMES.len();
 /// Memory for the fresh writes of one keyspace, in bytes.
@@ -92,31 +86,6 @@ pub(super) trait View {
         let bytes = self.get(Space::Heads, &prefix(kind, partition))?;
         bytes.map(|bytes| HeadRecord::decode(&bytes).ok_or_else(|| damaged("a head"))).transpose()
     }
-
-    /// The target's record, stale and expired ones too: see [`TargetRecord::is_known`].
-    fn target(&self, key: &[u8]) -> Result<Option<TargetRecord>, StoreError> {
-        let bytes = self.get(Space::Targets, key)?;
-        bytes.map(|bytes| TargetRecord::decode(&bytes).ok_or_else(|| damaged("a target"))).transpose()
-    }
-
-    /// What is known of one actor on a target that is not missing.
-    fn pair(&self, target: &TargetRecord, actor: &str) -> Result<Pair, StoreError> {
-        match self.get(Space::Members, &member_key(&target.generation, b'p', actor))? {
-            None if target.mode == Mode::Huge => Ok(Pair::Unknown),
-            None => Ok(Pair::Absent),
-            Some(bytes) if bytes.is_empty() => Ok(Pair::Absent),
-            Some(bytes) => number(&bytes).map(Pair::Present).ok_or_else(|| damaged("a member")),
-        }
-    }
-}
-
-/// What is known of one actor on a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pair {
-    Unknown,
-    Absent,
-    /// Since when, in Unix milliseconds.
-    Present(u64),
 }
 
 /// Beginning of all keys of a (kind, partition).
@@ -125,12 +94,6 @@ pub(super) fn prefix(kind: &str, partition: Partition) -> Vec<u8> {
     key.extend_from_slice(kind.as_bytes());
     key.push(0);
     key.extend_from_slice(&partition.to_be_bytes());
-    key
-}
-
-pub(super) fn target_key(kind: &str, partition: Partition, target: &Id) -> Vec<u8> {
-    let mut key = prefix(kind, partition);
-    key.extend_from_slice(super::super::text::tagged(target).as_bytes());
     key
 }
 
@@ -149,31 +112,8 @@ pub(super) fn outcome_key(kind: &str, key: &[u8; 16]) -> Vec<u8> {
     [kind.as_bytes(), &[0], key].concat()
 }
 
-pub(super) fn member_key(generation: &Uuid, family: u8, actor: &str) -> Vec<u8> {
-    let mut key = Vec::with_capacity(17 + actor.len());
-    key.extend_from_slice(generation.as_bytes());
-    key.push(family);
-    key.extend_from_slice(actor.as_bytes());
-    key
-}
-
-/// Key in the order of time; `actor` may be empty for a bound.
-pub(super) fn order_key(generation: &Uuid, since_ms: u64, actor: &str) -> Vec<u8> {
-    let mut key = Vec::with_capacity(25 + actor.len());
-    key.extend_from_slice(generation.as_bytes());
-    key.push(b'o');
-    key.extend_from_slice(&since_ms.to_be_bytes());
-    key.extend_from_slice(actor.as_bytes());
-    key
-}
-
 pub(super) fn expiry_key(at_ms: u64, what: u8, key: &[u8]) -> Vec<u8> {
     [&at_ms.to_be_bytes()[..], &[what], key].concat()
-}
-
-/// A number as it lies in a value.
-pub(super) fn number(bytes: &[u8]) -> Option<u64> {
-    bytes.try_into().ok().map(u64::from_le_bytes)
 }
 
 /// Takes fixed-size fields from the front of a record.
@@ -207,8 +147,6 @@ impl Fields<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct HeadRecord {
     pub(super) incarnation: Incarnation,
-    /// Names the state that is valid now: a target's record with another life is cold.
-    pub(super) life: Uuid,
     pub(super) last: Position,
     pub(super) flushed: Position,
     pub(super) floor: Position,
@@ -221,25 +159,22 @@ pub(super) struct HeadRecord {
 
 impl HeadRecord {
     pub(super) fn fresh(incarnation: Incarnation) -> Self {
-        let life = Uuid::now_v7();
-        Self { incarnation, life, last: 0, flushed: 0, floor: 0, entries: 0, bytes: 0, oldest_at_ms: 0 }
+        Self { incarnation, last: 0, flushed: 0, floor: 0, entries: 0, bytes: 0, oldest_at_ms: 0 }
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(80);
+        let mut out = Vec::with_capacity(64);
         out.extend_from_slice(self.incarnation.0.as_bytes());
-        out.extend_from_slice(self.life.as_bytes());
         for value in [self.last, self.flushed, self.floor, self.entries, self.bytes, self.oldest_at_ms] {
             out.extend_from_slice(&value.to_le_bytes());
         }
         out
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut fields = Fields(bytes);
         let head = Self {
             incarnation: Incarnation(fields.uuid()?),
-            life: fields.uuid()?,
             last: fields.u64()?,
             flushed: fields.u64()?,
             floor: fields.u64()?,
@@ -263,81 +198,6 @@ impl HeadRecord {
     }
 }
 
-/// What is known of a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
-    Missing,
-    Whole,
-    Huge,
-}
-
-/// State of one target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct TargetRecord {
-    pub(super) mode: Mode,
-    /// SQL holds something else: becomes cold when it becomes clean.
-    pub(super) invalid: bool,
-    pub(super) life: Uuid,
-    /// Names its members: a target that is dropped leaves them to the sweeper.
-    pub(super) generation: Uuid,
-    pub(super) count: u64,
-    /// Newest entry with a change of it; at or below the head's `flushed` when it is clean.
-    pub(super) last: Position,
-    /// When it is forgotten; 0 while it is dirty.
-    pub(super) expires_ms: u64,
-    /// Known pairs of a huge target.
-    pub(super) pairs: u64,
-}
-
-impl TargetRecord {
-    /// A clean target of `head`'s life.
-    pub(super) fn clean(mode: Mode, head: &HeadRecord, count: u64, expires_ms: u64) -> Self {
-        let generation = Uuid::now_v7();
-        Self { mode, invalid: false, life: head.life, generation, count, last: 0, expires_ms, pairs: 0 }
-    }
-
-    /// Whether it speaks for the target now.
-    pub(super) fn is_known(&self, head: &HeadRecord, now_ms: u64) -> bool {
-        self.life == head.life && (self.expires_ms == 0 || now_ms < self.expires_ms)
-    }
-
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(66);
-        out.push(match self.mode {
-            Mode::Missing => b'm',
-            Mode::Whole => b'w',
-            Mode::Huge => b'h',
-        });
-        out.push(u8::from(self.invalid));
-        out.extend_from_slice(self.life.as_bytes());
-        out.extend_from_slice(self.generation.as_bytes());
-        for value in [self.count, self.last, self.expires_ms, self.pairs] {
-            out.extend_from_slice(&value.to_le_bytes());
-        }
-        out
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut fields = Fields(bytes);
-        let target = Self {
-            mode: match fields.u8()? {
-                b'm' => Mode::Missing,
-                b'w' => Mode::Whole,
-                b'h' => Mode::Huge,
-                _ => return None,
-            },
-            invalid: fields.u8()? != 0,
-            life: fields.uuid()?,
-            generation: fields.uuid()?,
-            count: fields.u64()?,
-            last: fields.u64()?,
-            expires_ms: fields.u64()?,
-            pairs: fields.u64()?,
-        };
-        fields.end(target)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -348,17 +208,11 @@ mod tests {
         (head.last, head.flushed, head.floor, head.entries, head.bytes, head.oldest_at_ms) = (9, 8, 7, 6, 5, 4);
         assert_eq!(HeadRecord::decode(&head.encode()), Some(head));
         assert_eq!(HeadRecord::decode(&head.encode()[1..]), None);
-        for mode in [Mode::Missing, Mode::Whole, Mode::Huge] {
-            let target = TargetRecord { invalid: true, last: 3, pairs: 2, ..TargetRecord::clean(mode, &head, 5, 6) };
-            assert_eq!(TargetRecord::decode(&target.encode()), Some(target));
-        }
-        assert_eq!(TargetRecord::decode(b"x"), None);
     }
 
     #[test]
     fn keys_sort_by_number() {
         assert!(journal_key("k", 1, 255) < journal_key("k", 1, 256));
-        assert!(order_key(&Uuid::nil(), 255, "z") < order_key(&Uuid::nil(), 256, "a"));
         assert_eq!(position_of(&journal_key("k", 1, 77)), Some(77));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use fjall::{PersistMode, Readable, Slice, Snapshot};
 
-use super::layout::{HeadRecord, SPACES, Space, Spaces, TargetRecord, View, failed, prefix};
+use super::layout::{HeadRecord, SPACES, Space, Spaces, View, failed, prefix};
 use crate::model::{Incarnation, Partition};
 use crate::store::StoreError;
 
@@ -52,10 +52,6 @@ impl<'a> Transaction<'a> {
 
     pub(super) fn put_head(&mut self, kind: &str, partition: Partition, head: &HeadRecord) {
         self.put(Space::Heads, prefix(kind, partition), &head.encode());
-    }
-
-    pub(super) fn put_target(&mut self, key: &[u8], target: &TargetRecord) {
-        self.put(Space::Targets, key.to_vec(), &target.encode());
     }
 
     /// The head, made when there is none.

@@ -2,16 +2,17 @@
 -- Reply: mode ('cold' when unknown), count, dirty, invalid, pair (since, 'absent' or 'unknown'), ttl in ms.
 local head = read_head(KEYS[1])
 local key = head and head.prefix .. 't:' .. ARGV[1]
-local record = head and call('GET', key)
-local target = head and known(record, head)
-if not target then
+local found = head and call('HMGET', key, '', ARGV[2])
+if not head or not is_known(found[1], head) then
     return { 'cold', 0, 0, 0, 'unknown', -1 }
 end
-local pair = call('ZSCORE', head.prefix .. 'm:' .. ARGV[1], ARGV[2])
+local mode, invalid, _, last, count = read_meta(found[1])
+local pair = found[2]
 if not pair then
-    local is_unknown = target.mode == 'h' and call('SISMEMBER', head.prefix .. 'n:' .. ARGV[1], ARGV[2]) == 0
-    pair = is_unknown and 'unknown' or 'absent'
+    pair = mode == 'h' and 'unknown' or 'absent'
+elseif pair == '-' then
+    pair = 'absent'
 end
 return {
-    target.mode, target.count, target.last > head.flushed and 1 or 0, tonumber(sub(record, 2, 2)), pair, call('PTTL', key),
+    mode, count or members_of(key), last > head.flushed and 1 or 0, tonumber(invalid), pair, call('PTTL', key),
 }

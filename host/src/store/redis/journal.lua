@@ -1,5 +1,6 @@
 -- Reads the journal. KEYS: the head. ARGV: incarnation, position, number of changes.
--- Reply: code (0 entries, 1 other incarnation, 2 rewound, 3 no head); the head; entries, 4 each: id, records, time, digest.
+-- Reply: code (0 entries, 1 other incarnation, 2 rewound, 3 no head); the head; entries, 5 each: id, what became of
+-- each pair, pairs, time, digest.
 local head = read_head(KEYS[1])
 if not head then
     return { 3 }
@@ -28,7 +29,7 @@ repeat
     local page = call('XRANGE', stream, '(' .. from .. '-0', '+', 'COUNT', 32)
     for _, entry in ipairs(page) do
         local field = fields(entry)
-        entries[#entries + 1], entries[#entries + 2] = entry[1], field.r
+        entries[#entries + 1], entries[#entries + 2], entries[#entries + 3] = entry[1], field.k, field.p
         entries[#entries + 1], entries[#entries + 2] = field.t, field.m
         last, from = tonumber(field.o or damaged('a journal entry')), string.match(entry[1], '^%d+')
         if last - seen >= wanted then

@@ -5,17 +5,17 @@
 //! weir:{kind}:flusher            string  owner of the lease
 //! weir:{kind:p}:x                hash    head: inc, life, last, flushed, floor; o, b: changes and bytes ever appended;
 //!                                        to, tb: of these, trimmed; old: time of the oldest that waits
-//! weir:{kind:p}:j                stream  journal; id `<position>-0`; r records, t time, m digest, o and b up to it
-//! weir:{kind:p}:t:<target>       string  record of a target: mode, invalid, life, count, last. Expires when clean
-//! weir:{kind:p}:m:<target>       zset    members (tagged) by time
-//! weir:{kind:p}:n:<target>       set     actors known to be absent (huge targets)
+//! weir:{kind:p}:j                stream  journal; id `<position>-0`; p pairs, k what became of each, t time, m digest, o
+//!                                        and b up to it
+//! weir:{kind:p}:t:<target>       hash    '' → mode, invalid, life, last (and the count of a huge one); actor (tagged) →
+//!                                        since, or `-`: known to be absent (huge targets). Expires when clean
 //! weir:{kind:p}:d:<target>       zset    changed pairs by position of the newest change (huge targets)
 //! weir:{kind:p}:l:<n>:<target>:<actor>  string  rate limit: theoretical arrival time in microseconds
 //! weir:{kind:p}:i:<key>          string  outcome of an idempotency key; p is of the key, not of the target
 //! weir-module:{<module>}:<key>   string  what a policy module keeps: `v` and a value, or the digits of a counter
 //! ```
-//! Records of targets are strings, not hashes, so that one MGET and one MSET carry those of a whole batch. The
-//! scripts make the keys after `:x` from it.
+//! One hash holds all of a target, so that one call reads it and its actors, and they expire together. The scripts make
+//! the keys after `:x` from it.
 
 use crate::model::Partition;
 

@@ -1,4 +1,4 @@
--- Before each script: heads, the records of targets, and helpers. Keys and fields: see redis/keys.rs.
+-- Before each script: heads, targets, and helpers. Keys and fields: see redis/keys.rs.
 --
 -- A script reads and checks everything before its first write, and its `#!lua` line makes Redis check memory, disk
 -- and role before the script begins: it has its whole effect or none.
@@ -35,10 +35,27 @@ local function call_many(command, key, items, step)
     end
 end
 
+-- The answers of `command key item…` for items `first` to `last` of a table, in one list.
+local function ask_many(command, key, items, first, last)
+    if last - first < 4000 then
+        return call(command, key, unpack(items, first, last))
+    end
+    local answers = {}
+    for from = first, last, 4000 do
+        for _, answer in ipairs(call(command, key, unpack(items, from, math.min(from + 3999, last)))) do
+            answers[#answers + 1] = answer
+        end
+    end
+    return answers
+end
+
 -- MGET of any number of keys.
 local function get_many(names)
+    if #names == 0 then
+        return {}
+    end
     if #names <= 4000 then
-        return #names == 0 and {} or call('MGET', unpack(names))
+        return call('MGET', unpack(names))
     end
     local values = {}
     for first = 1, #names, 4000 do
@@ -69,29 +86,26 @@ local function head_reply(head)
     }
 end
 
--- The record of a target: mode ('m'issing, 'w'hole, 'h'uge), '1' when invalid, 12 letters of the life, count, last.
-local function target_record(mode, invalid, life, count, last)
-    return mode .. invalid .. life .. ' ' .. whole(count) .. ' ' .. whole(last)
+-- What a target's field '' says: mode ('m'issing, 'w'hole, 'h'uge), '1' when invalid, 12 letters of the life, last, and
+-- the count of a huge one. The count of a whole one is the number of its other fields.
+local function meta_of(mode, invalid, life, last, count)
+    return mode .. invalid .. life .. ' ' .. whole(last) .. (mode == 'h' and ' ' .. whole(count) or '')
 end
 
--- Count and last of a record.
-local function read_record(record)
-    local count, last = match(record, '^(%d+) (%d+)$', 16)
-    if not count then
-        damaged('the record of a target is not as weir wrote it')
+-- Mode, invalid, life, last and (of a huge one) count.
+local function read_meta(meta)
+    local mode, invalid, life, last, count = match(meta, '^([mwh])([01])(............) (%d+) ?(%d*)$')
+    if not mode then
+        damaged('a target is not as weir wrote it')
     end
-    return tonumber(count), tonumber(last)
+    return mode, invalid, life, tonumber(last), tonumber(count)
 end
 
-local function is_known(record, head)
-    return record and sub(record, 3, 14) == head.life
+local function is_known(meta, head)
+    return meta and sub(meta, 3, 14) == head.life
 end
 
--- The target if it is known now, else nil.
-local function known(record, head)
-    if not is_known(record, head) then
-        return nil
-    end
-    local count, last = read_record(record)
-    return { mode = sub(record, 1, 1), count = count, last = last }
+-- How many members a whole target has.
+local function members_of(key)
+    return call('HLEN', key) - 1
 end

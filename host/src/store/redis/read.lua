@@ -4,27 +4,23 @@ local heads = {}
 for k = 1, #KEYS do
     heads[k] = read_head(KEYS[k]) or { prefix = string.sub(KEYS[k], 1, -2), life = '' }
 end
-local names = {}
+local reply = {}
 for at = 1, #ARGV, 3 do
-    names[#names + 1] = heads[tonumber(ARGV[at])].prefix .. 't:' .. ARGV[at + 1]
-end
-local values, reply = get_many(names), {}
-for at = 1, #ARGV, 3 do
-    local head, id, actor = heads[tonumber(ARGV[at])], ARGV[at + 1], ARGV[at + 2]
-    local target = known(values[(at + 2) / 3], head)
-    local code, active, count = 0, 0, 0
-    if not target then
-        code = 4
-    elseif target.mode == 'm' then
-        code = 3
-    else
-        count = target.count
-        if actor ~= '' then
-            if call('ZSCORE', head.prefix .. 'm:' .. id, actor) then
-                active = 1
-            elseif target.mode == 'h' and call('SISMEMBER', head.prefix .. 'n:' .. id, actor) == 0 then
-                code, count = 5, 0
-            end
+    local head, actor = heads[tonumber(ARGV[at])], ARGV[at + 2]
+    local key = head.prefix .. 't:' .. ARGV[at + 1]
+    -- The field '' twice where no actor is asked for.
+    local found = call('HMGET', key, '', actor)
+    local code, active, count = 4, 0, 0
+    if is_known(found[1], head) then
+        local mode, _, _, _, huge_count = read_meta(found[1])
+        local since = actor ~= '' and found[2]
+        if mode == 'm' then
+            code = 3
+        elseif mode == 'h' and actor ~= '' and not since then
+            code = 5
+        else
+            code, count = 0, huge_count or members_of(key)
+            active = since and since ~= '-' and 1 or 0
         end
     end
     reply[at], reply[at + 1], reply[at + 2] = code, active, count

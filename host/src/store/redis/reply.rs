@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use redis::Value;
 
 use crate::journal::{Entry, entry};
-use crate::model::{Backlog, Digest, Incarnation, PairState, Partition, RateState};
-use crate::store::{Head, ReadResult, StoreError, ToggleOutcome, ToggleResult};
+use crate::model::{Backlog, Digest, Incarnation, PairState, Partition};
+use crate::store::{Head, ReadResult, StoreError};
 
 /// Values of an array, taken in order.
 pub(super) struct Reply(VecDeque<Value>);
@@ -22,6 +22,11 @@ impl Reply {
             Value::Array(values) => Ok(Self(values.into())),
             _ => Err(unexpected("a list")),
         }
+    }
+
+    /// The next value, whatever it is.
+    pub(super) fn next(&mut self) -> Value {
+        self.0.pop_front().unwrap_or(Value::Nil)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -72,24 +77,6 @@ impl Reply {
         Ok((Head { partition, incarnation, last, flushed, floor, backlog }, fields.flag()?))
     }
 
-    pub(super) fn toggle_result(&mut self) -> Result<ToggleResult, StoreError> {
-        let (code, active, count, changed) = (self.number()?, self.flag()?, self.number()?, self.flag()?);
-        let (position, remaining, reset_ms) = (self.number()?, self.signed()?, self.number()?);
-        let replayed = self.flag()?;
-        let rate = u32::try_from(remaining).ok().map(|remaining| RateState { remaining, reset_ms });
-        let state = PairState { active, count };
-        Ok(match code {
-            0 => ToggleResult::Done(ToggleOutcome { state, changed, position, rate, replayed }),
-            1 => ToggleResult::Denied(state),
-            2 => ToggleResult::Limited { retry_after_ms: count, rate: RateState { remaining: 0, reset_ms } },
-            3 => ToggleResult::TargetMissing,
-            4 => ToggleResult::ColdTarget,
-            5 => ToggleResult::ColdPair,
-            6 => ToggleResult::IdempotencyConflict,
-            _ => return Err(unexpected("the code of a result")),
-        })
-    }
-
     pub(super) fn read_result(&mut self) -> Result<ReadResult, StoreError> {
         let (code, active, count) = (self.number()?, self.flag()?, self.number()?);
         Ok(match code {
@@ -104,8 +91,9 @@ impl Reply {
     pub(super) fn entry(&mut self) -> Result<Entry, StoreError> {
         let id = self.text()?;
         let position = id.strip_suffix("-0").and_then(|text| text.parse().ok()).ok_or_else(|| unexpected("an id"))?;
-        let (records, at_ms) = (self.bytes()?, self.number()?);
+        let (kinds, pairs, at_ms) = (self.bytes()?, self.bytes()?, self.number()?);
         let digest = Digest(self.bytes()?.try_into().map_err(|_| unexpected("a digest"))?);
-        entry::decode_records(position, digest, at_ms, &records).map_err(|error| StoreError::Damaged(error.to_string()))
+        entry::decode_pairs(position, digest, at_ms, (&kinds, &pairs))
+            .map_err(|error| StoreError::Damaged(error.to_string()))
     }
 }

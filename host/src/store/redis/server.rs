@@ -9,8 +9,8 @@ use crate::model::Partition;
 use crate::store::{Durability, StoreError};
 
 /// The data format in Redis.
-const FORMAT: &str = "1";
-/// The scripts need `#!lua` flags, ZMSCORE, PEXPIRE NX.
+const FORMAT: &str = "2";
+/// The scripts need `#!lua` flags and PEXPIRE NX.
 const VERSION_MIN: u32 = 7;
 
 /// Refuses a server that would break a promise; says what an acknowledged write survives there.
@@ -51,9 +51,11 @@ pub(super) async fn check_format(connection: &mut MultiplexedConnection, partiti
         (version, recorded) = read.query_async(connection).await?;
     }
     if version.as_deref() != Some(FORMAT) {
-        return Err(misconfigured(
-            "store.url: the data in this Redis was written by a later version of weir: upgrade this host".into(),
-        ));
+        return Err(misconfigured(format!(
+            "store.url: the data in this Redis was written by another version of weir (format {}, this one has {FORMAT}): \
+             let that version flush everything, stop it, and delete its keys (weir:*)",
+            version.as_deref().unwrap_or("unknown")
+        )));
     }
     match recorded {
         Some(recorded) if recorded != partitions => {

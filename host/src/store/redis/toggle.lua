@@ -1,281 +1,318 @@
 -- A batch of toggles. KEYS: heads of the partitions. ARGV: now ms, digest, ttl of outcomes ms, incarnation and life
--- for a head that must be made; then 8 per operation: index of its head in KEYS, target, actor (tagged), effects when
--- absent and present, interval of the limit in us, its burst (0: no limit), pair bytes, and fingerprint (16 bytes)
--- with the name of the outcome's key (or nothing).
+-- for a head that must be made, order ('' or the numbers of the operations in the order of evaluation), number of
+-- rules; per rule: effects when absent and present, interval of the limit in us, its burst (0: no limit); then per
+-- partition: pair bytes of all its operations, number of targets, per target: target, two bytes per operation (number of
+-- its rule), '', and the actors (tagged); then per operation with an idempotency key: number of the operation, and
+-- fingerprint (16 bytes) with the name of the outcome's key.
 --
 -- On a cluster one call carries the partitions of one slot. Outcomes lie in the partition that their key hashes to.
--- Reply: results, 8 numbers per operation (code, active, count, changed, position, remaining or -1, reset, replayed);
--- heads. This is the hot path: it makes few tables, and one call of Redis where there could be many.
+-- Reply: one letter per operation (see `answers`), the numbers that they need in the order of evaluation; heads. This is
+-- the hot path: no table per operation, no table per target with one operation, few calls of Redis.
 local now_text, digest, outcome_ttl = ARGV[1], ARGV[2], ARGV[3]
 local now = tonumber(now_text)
 local now_us = now * 1000
-local FIRST, LAST, WIDTH = 5, #ARGV - 1, 8
-local floor, ceil, min, max = math.floor, math.ceil, math.min, math.max
+local ceil, floor, min, max, byte = math.ceil, math.floor, math.min, math.max, string.byte
 
 local clock = call('TIME')
 clock = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
--- By their index as a text.
-local heads = {}
+
+-- Rules by the byte that names them.
+local at, rules, effects_absent, effects_present = 8, tonumber(ARGV[7]), {}, {}
+local intervals, tolerances = {}, {}
+for rule = 1, rules do
+    effects_absent[rule], effects_present[rule] = sub(ARGV[at], 1, 1), sub(ARGV[at], 2, 2)
+    local interval, burst = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+    intervals[rule], tolerances[rule] = burst > 0 and interval, interval * burst
+    at = at + 3
+end
+
+-- Operations, by number: their target, actor and rule. Targets, by number: what is known, before and after.
+local target_of, actor_of, rule_of, operations = {}, {}, {}, 0
+local keys, ids, head_of, metas, lasts, counts, modes, members = {}, {}, {}, {}, {}, {}, {}, {}
+local targets = 0
+local heads, blobs, firsts = {}, {}, {}
+local limit_names, limit_place = {}, {}
+
+-- Reads what is known of the actors ARGV[first] to ARGV[last]; ARGV[first - 1] is ''. Of one actor: since when, or
+-- false; of several: a table.
+local function read_target(head, key, first, last)
+    local meta, since
+    if first == last then
+        local found = call('HMGET', key, '', ARGV[first])
+        meta, since = found[1], found[2]
+    else
+        local found = ask_many('HMGET', key, ARGV, first - 1, last)
+        meta, since = found[1], {}
+        for actor = first, last do
+            since[ARGV[actor]] = found[actor - first + 2]
+        end
+    end
+    if not meta then
+        return
+    end
+    local t = targets
+    if sub(meta, 1, 15) == head.begin then
+        metas[t], lasts[t], counts[t], modes[t] = head.begin, tonumber(sub(meta, 16)), members_of(key), 'w'
+        if not lasts[t] then
+            damaged('a target is not as weir wrote it')
+        end
+    elseif is_known(meta, head) then
+        local mode, _, _, last_position, count = read_meta(meta)
+        metas[t], lasts[t], counts[t], modes[t] = sub(meta, 1, 15), last_position, count or members_of(key), mode
+        if mode == 'h' then
+            -- Fails here, before the first write, when it is no sorted set.
+            call('ZCARD', head.dirty .. ids[t])
+        end
+    end
+    members[t] = since
+end
+
 for k = 1, #KEYS do
     local head = head_or_fresh(KEYS[k], ARGV[4], ARGV[5])
     -- Fails here, before the first write, when it is no stream.
     call('XLEN', head.prefix .. 'j')
     head.position = max(head.last + 1, clock)
-    head.records, head.ops, head.targets, head.members = {}, 0, head.prefix .. 't:', head.prefix .. 'm:'
-    heads[k .. ''] = head
-end
-
--- One MGET for all targets, limits and outcomes.
-local names, place, filled = {}, {}, 0
-local target_keys, limit_keys, outcome_keys = {}, {}, {}
-for at = FIRST, LAST, WIDTH do
-    local head, id = heads[ARGV[at + 1]], ARGV[at + 2]
-    local name = head.targets .. id
-    target_keys[at] = name
-    if not place[name] then
-        filled = filled + 1
-        names[filled], place[name] = name, filled
-    end
-    if ARGV[at + 6] ~= '0' then
-        name = head.prefix .. 'l:' .. #id .. ':' .. id .. ':' .. ARGV[at + 3]
-        limit_keys[at] = name
-        if not place[name] then
-            filled = filled + 1
-            names[filled], place[name] = name, filled
-        end
-    end
-    if ARGV[at + 8] ~= '' then
-        name = sub(ARGV[at + 8], 17)
-        outcome_keys[at] = name
-        if not place[name] then
-            filled = filled + 1
-            names[filled], place[name] = name, filled
-        end
-    end
-end
-local values = get_many(names)
-
--- Known targets, and the actors to look up on each.
-local targets, order = {}, {}
-for at = FIRST, LAST, WIDTH do
-    local name, actor = target_keys[at], ARGV[at + 3]
-    local target = targets[name]
-    if target == nil then
-        local head, record, id = heads[ARGV[at + 1]], values[place[name]], ARGV[at + 2]
-        target = false
-        if is_known(record, head) then
-            local count, last = read_record(record)
-            local mode = sub(record, 1, 1)
-            local huge = mode == 'h'
-            -- All fields at once: a table that grows is made several times.
-            target = {
-                mode = mode, begin = sub(record, 1, 15), count = count, last = last, head = head, name = name,
-                members = head.members .. id, huge = huge, absent = huge and head.prefix .. 'n:' .. id,
-                dirty = huge and head.prefix .. 'd:' .. id, actors = { actor }, since = { [actor] = false },
-                touched = false, was_clean = false,
-            }
-            if mode ~= 'm' then
-                order[#order + 1] = target
+    head.begin, head.dirty, head.changes = 'w0' .. head.life .. ' ', head.prefix .. 'd:', 0
+    heads[k], blobs[k], firsts[k] = head, ARGV[at], operations + 1
+    local prefix, last_target = head.prefix .. 't:', targets + tonumber(ARGV[at + 1])
+    at = at + 2
+    while targets < last_target do
+        targets = targets + 1
+        local id, named = ARGV[at], ARGV[at + 1]
+        local first, last = at + 3, at + 2 + #named / 2
+        keys[targets], ids[targets], head_of[targets] = prefix .. id, id, head
+        read_target(head, prefix .. id, first, last)
+        for operation = 1, #named / 2 do
+            local high, low = byte(named, operation * 2 - 1, operation * 2)
+            local rule, actor = high * 256 + low, ARGV[first + operation - 1]
+            operations = operations + 1
+            target_of[operations], actor_of[operations], rule_of[operations] = targets, actor, rule
+            if intervals[rule] then
+                local name = head.prefix .. 'l:' .. #id .. ':' .. id .. ':' .. actor
+                limit_names[#limit_names + 1], limit_place[operations] = name, #limit_names + 1
             end
         end
-        targets[name] = target
-    elseif target and target.since[actor] == nil then
-        target.since[actor] = false
-        target.actors[#target.actors + 1] = actor
+        at = last + 1
     end
 end
-local function look_up(target, first, last)
-    local actors, since = target.actors, target.since
-    local scores = call('ZMSCORE', target.members, unpack(actors, first, last))
-    local absent = target.huge and call('SMISMEMBER', target.absent, unpack(actors, first, last))
-    for index = first, last do
-        local score = scores[index - first + 1]
-        if score or not absent or absent[index - first + 1] == 1 then
-            since[actors[index]] = score
-        else
-            -- Neither known to be present nor to be absent.
-            since[actors[index]] = nil
-        end
-    end
+firsts[#KEYS + 1] = operations + 1
+local tats, new_tats = get_many(limit_names), {}
+
+-- Idempotency keys by the number of the operation.
+local fingerprints, outcome_names, names, outcomes, new_outcomes = {}, {}, {}, {}, {}
+while at < #ARGV do
+    local operation, key = tonumber(ARGV[at]), ARGV[at + 1]
+    fingerprints[operation], outcome_names[operation] = sub(key, 1, 16), sub(key, 17)
+    names[#names + 1] = sub(key, 17)
+    at = at + 2
 end
-for _, target in ipairs(order) do
-    local actors = target.actors
-    if not actors[2] and not target.huge then
-        target.since[actors[1]] = call('ZSCORE', target.members, actors[1])
-    else
-        for first = 1, #actors, 4000 do
-            look_up(target, first, min(first + 3999, #actors))
-        end
-        if target.huge then
-            -- Fails here, before the first write, when it is no sorted set.
-            call('ZCARD', target.dirty)
-        end
-    end
+for index, value in ipairs(get_many(names)) do
+    outcomes[names[index]] = value
 end
 
--- Evaluates in order. Nothing is written yet.
-local results, written = {}, 0
-local function answer(code, active, count, changed, position, remaining, reset, replayed)
-    results[written + 1], results[written + 2], results[written + 3], results[written + 4] = code, active, count, changed
-    results[written + 5], results[written + 6], results[written + 7] = position, remaining, reset
-    results[written + 8] = replayed
-    written = written + 8
-end
-local tats, outcomes, changed_targets = {}, {}, {}
+-- Evaluates in order. Nothing is written yet. Letters: '+' added, '-' removed: count · 'p' unchanged and present, 'a'
+-- unchanged and absent: count, position · 'D' denied and present, 'd' denied and absent: count · 'l' limited: ms to
+-- wait, reset · 'm' missing, 'c' cold target, 'u' cold pair, 'x' conflict · 'r' replayed: code, active, count, changed,
+-- position, remaining, reset. After '+', '-', 'p' and 'a' with a limit: remaining, reset.
+local answers, numbers, filled, kinds = {}, {}, 0, {}
+local touched, was_clean, changed_targets = {}, {}, {}
 
--- Answers with the first outcome or a conflict; false when the key is new.
-local function replay(key, fingerprint)
-    local before = outcomes[key] or values[place[key]]
+local function number(value)
+    filled = filled + 1
+    numbers[filled] = value
+end
+
+-- Answers with the first outcome or a conflict; nil when the key is new.
+local function replay(operation)
+    local before = outcomes[outcome_names[operation]]
     if not before then
-        return false
+        return nil
     end
-    if sub(before, 1, 16) ~= fingerprint then
-        answer(6, 0, 0, 0, 0, -1, 0, 0)
-        return true
+    if sub(before, 1, 16) ~= fingerprints[operation] then
+        return 'x'
     end
-    local code, active, count, changed, position, remaining, reset =
-        match(before, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%-?%d+) (%d+)$', 17)
-    if not code then
+    local parts = { match(before, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%-?%d+) (%d+)$', 17) }
+    if not parts[1] then
         damaged('an outcome is not as weir wrote it')
     end
-    answer(tonumber(code), tonumber(active), tonumber(count), tonumber(changed), tonumber(position),
-        tonumber(remaining), tonumber(reset), 1)
-    return true
+    for part = 1, 7 do
+        number(tonumber(parts[part]))
+    end
+    return 'r'
 end
 
-local function evaluate(at)
-    local outcome_key = outcome_keys[at]
-    if outcome_key and replay(outcome_key, sub(ARGV[at + 8], 1, 16)) then
-        return
-    end
-    local target, actor = targets[target_keys[at]], ARGV[at + 3]
-    if not target then
-        return answer(4, 0, 0, 0, 0, -1, 0, 0)
-    end
-    if target.mode == 'm' then
-        return answer(3, 0, 0, 0, 0, -1, 0, 0)
-    end
-    local since = target.since[actor]
-    if since == nil then
-        return answer(5, 0, 0, 0, 0, -1, 0, 0)
-    end
-    local effect = since and sub(ARGV[at + 4], 2, 2) or sub(ARGV[at + 4], 1, 1)
-    local remaining, reset = -1, 0
-    local limit_key = limit_keys[at]
-    if limit_key then
-        -- The same as store/limit.rs.
-        local interval = tonumber(ARGV[at + 5])
-        local tolerance = interval * tonumber(ARGV[at + 6])
-        local tat = tats[limit_key] or tonumber(values[place[limit_key]] or 0)
-        local ahead = min(max(tat - now_us, 0), tolerance)
-        local after = ahead + interval
-        if after > tolerance then
-            return answer(2, 0, ceil((after - tolerance) / 1000), 0, 0, 0, ceil(ahead / 1000), 0)
-        end
-        remaining, reset = floor((tolerance - after) / interval), ceil(after / 1000)
-        if effect ~= 'd' then
-            tats[limit_key] = now_us + after
-        end
-    end
-    local head, active, changed, position = target.head, since and 1 or 0, 0, 0
-    if (effect == 'a' and not since) or (effect == 'r' and since) then
-        active, changed, position = 1 - active, 1, head.position
-        target.count = max(target.count + active * 2 - 1, 0)
-        target.since[actor] = active == 1 and now_text
-        if not target.touched then
-            target.touched, target.was_clean = { [actor] = true }, target.last <= head.flushed
-            changed_targets[#changed_targets + 1] = target
-        else
-            target.touched[actor] = true
-        end
-        target.last = position
-        local records = head.records
-        records[#records + 1] = (active == 1 and '+' or '-') .. ARGV[at + 7]
-        head.ops = head.ops + 1
-    elseif effect ~= 'd' and target.last > head.flushed then
-        position = target.last
-    end
-    local code = effect == 'd' and 1 or 0
-    if outcome_key then
-        outcomes[outcome_key] = sub(ARGV[at + 8], 1, 16) .. code .. ' ' .. active .. ' ' .. whole(target.count) .. ' '
-            .. changed .. ' ' .. whole(position) .. ' ' .. remaining .. ' ' .. whole(reset)
-    end
-    return answer(code, active, target.count, changed, position, remaining, reset, 0)
+local function remember(operation, code, active, count, changed, position, remaining, reset)
+    local name = outcome_names[operation]
+    local outcome = fingerprints[operation] .. code .. ' ' .. active .. ' ' .. whole(count) .. ' ' .. changed .. ' '
+        .. whole(position) .. ' ' .. remaining .. ' ' .. whole(reset)
+    outcomes[name], new_outcomes[name] = outcome, outcome
 end
-for at = FIRST, LAST, WIDTH do
-    evaluate(at)
+
+-- The rest of the limit of a rule, or nothing when it is used up. The same as store/limit.rs.
+local function pass_limit(operation, rule, counts_for)
+    local interval, tolerance, place = intervals[rule], tolerances[rule], limit_place[operation]
+    local name = limit_names[place]
+    local ahead = min(max((new_tats[name] or tonumber(tats[place] or 0)) - now_us, 0), tolerance)
+    local after = ahead + interval
+    if after > tolerance then
+        number(ceil((after - tolerance) / 1000))
+        number(ceil(ahead / 1000))
+        return nil
+    end
+    if counts_for then
+        new_tats[name] = now_us + after
+    end
+    return floor((tolerance - after) / interval), ceil(after / 1000)
+end
+
+local function change(t, operation, since, active)
+    local head, actor = head_of[t], actor_of[operation]
+    if touched[t] == nil then
+        was_clean[t] = lasts[t] <= head.flushed
+        changed_targets[#changed_targets + 1] = t
+    end
+    counts[t] = max(counts[t] + (active and 1 or -1), 0)
+    lasts[t] = head.position
+    local value = active and now_text or (modes[t] == 'h' and '-')
+    if type(members[t]) == 'table' then
+        members[t][actor] = value
+        touched[t] = touched[t] or {}
+        touched[t][actor] = true
+    else
+        members[t], touched[t] = value, actor
+    end
+    kinds[operation] = active and '+' or '-'
+    head.changes = head.changes + 1
+end
+
+local function evaluate(operation)
+    kinds[operation] = '0'
+    local has_key = fingerprints[operation]
+    local replayed = has_key and replay(operation)
+    if replayed then
+        return replayed
+    end
+    local t, rule = target_of[operation], rule_of[operation]
+    local mode = modes[t]
+    if not mode then
+        return 'c'
+    end
+    if mode == 'm' then
+        return 'm'
+    end
+    local since = members[t]
+    if type(since) == 'table' then
+        since = since[actor_of[operation]]
+    end
+    if mode == 'h' and not since then
+        return 'u'
+    end
+    local present = since and since ~= '-'
+    local effect = (present and effects_present or effects_absent)[rule]
+    local remaining, reset = -1, 0
+    if intervals[rule] then
+        remaining, reset = pass_limit(operation, rule, effect ~= 'd')
+        if not remaining then
+            return 'l'
+        end
+    end
+    local changes = (effect == 'a' and not present) or (effect == 'r' and present)
+    local position, head = 0, head_of[t]
+    if changes then
+        present = not present
+        change(t, operation, since, present)
+        position = head.position
+    elseif effect ~= 'd' and lasts[t] > head.flushed then
+        position = lasts[t]
+    end
+    if has_key then
+        remember(operation, effect == 'd' and 1 or 0, present and 1 or 0, counts[t], changes and 1 or 0, position,
+            remaining, reset)
+    end
+    number(counts[t])
+    if effect == 'd' then
+        return present and 'D' or 'd'
+    end
+    if not changes then
+        number(position)
+    end
+    if intervals[rule] then
+        number(remaining)
+        number(reset)
+    end
+    return changes and kinds[operation] or (present and 'p' or 'a')
+end
+if ARGV[6] == '' then
+    for operation = 1, operations do
+        answers[operation] = evaluate(operation)
+    end
+else
+    for text in string.gmatch(ARGV[6], '%d+') do
+        local operation = tonumber(text)
+        answers[operation] = evaluate(operation)
+    end
 end
 
 -- Writes. Nothing below can fail.
-local function write_members(target)
-    local touched, since, members = target.touched, target.since, target.members
-    local only = not target.actors[2] and not target.huge and target.actors[1]
-    if only then
-        if since[only] then
-            call('ZADD', members, now_text, only)
-        else
-            call('ZREM', members, only)
-        end
-        return
+local function write_many(t, key, meta)
+    local sets, removals, dirty, since, text = { '', meta }, {}, {}, members[t], head_of[t].position_text
+    if type(since) ~= 'table' then
+        since = { [touched[t]] = since }
     end
-    local adds, removals, added, dirty = {}, {}, {}, {}
-    for actor in pairs(touched) do
+    for actor in pairs(type(touched[t]) == 'table' and touched[t] or since) do
         if since[actor] then
-            adds[#adds + 1] = now_text
-            adds[#adds + 1] = actor
-            added[#added + 1] = actor
+            sets[#sets + 1], sets[#sets + 2] = actor, since[actor]
         else
             removals[#removals + 1] = actor
         end
-        if target.huge then
-            dirty[#dirty + 1] = target.head.position_text
-            dirty[#dirty + 1] = actor
+        if modes[t] == 'h' then
+            dirty[#dirty + 1], dirty[#dirty + 2] = text, actor
         end
     end
-    call_many('ZADD', members, adds, 4000)
-    call_many('ZREM', members, removals, 4000)
-    if target.huge then
-        call_many('SADD', target.absent, removals, 4000)
-        call_many('SREM', target.absent, added, 4000)
-        call_many('ZADD', target.dirty, dirty, 4000)
-    end
+    call_many('HSET', key, sets, 4000)
+    call_many('HDEL', key, removals, 4000)
+    call_many('ZADD', head_of[t].dirty .. ids[t], dirty, 4000)
 end
-local records = {}
-for index, target in ipairs(changed_targets) do
-    local head = target.head
+for _, t in ipairs(changed_targets) do
+    local head, key, actor = head_of[t], keys[t], touched[t]
     head.position_text = head.position_text or whole(head.position)
-    write_members(target)
-    if target.was_clean then
-        call('PERSIST', target.members)
-        if target.huge then
-            call('PERSIST', target.absent)
-        end
+    local meta = metas[t] .. head.position_text
+    if modes[t] == 'h' then
+        meta = meta .. ' ' .. whole(counts[t])
     end
-    records[index * 2 - 1], records[index * 2] = target.name, target.begin .. whole(target.count) .. ' ' .. head.position_text
+    if modes[t] == 'h' or type(actor) == 'table' then
+        write_many(t, key, meta)
+    elseif members[t] then
+        call('HSET', key, '', meta, actor, members[t])
+    else
+        call('HDEL', key, actor)
+        call('HSET', key, '', meta)
+    end
+    if was_clean[t] then
+        -- What is dirty does not expire.
+        call('PERSIST', key)
+    end
 end
-for first = 1, #records, 4000 do
-    -- MSET takes the TTL away: a dirty target does not expire.
-    call('MSET', unpack(records, first, min(first + 3999, #records)))
-end
-for name, tat in pairs(tats) do
+for name, tat in pairs(new_tats) do
     call('PSETEX', name, whole(ceil((tat - now_us) / 1000) + 1000), whole(tat))
 end
-for name, outcome in pairs(outcomes) do
+for name, outcome in pairs(new_outcomes) do
     call('PSETEX', name, outcome_ttl, outcome)
 end
 local reply = {}
 for k = 1, #KEYS do
-    local head = heads[k .. '']
-    if head.ops > 0 then
-        local packed = table.concat(head.records)
+    local head = heads[k]
+    if head.changes > 0 then
+        local became = table.concat(kinds, '', firsts[k], firsts[k + 1] - 1)
         if head.o == head.to then
             head.old = now
         end
-        head.o, head.b, head.last = head.o + head.ops, head.b + #packed + 41, head.position
+        head.o, head.b, head.last = head.o + head.changes, head.b + #blobs[k] + #became + 41, head.position
         local o, b, position = whole(head.o), whole(head.b), head.position_text
-        call('XADD', head.prefix .. 'j', position .. '-0', 'r', packed, 't', now_text, 'm', digest, 'o', o, 'b', b)
+        call('XADD', head.prefix .. 'j', position .. '-0', 'k', became, 'p', blobs[k], 't', now_text, 'm', digest, 'o', o,
+            'b', b)
         call('HSET', head.key, 'last', position, 'o', o, 'b', b, 'old', whole(head.old))
     end
     reply[k] = head_reply(head)
 end
-return { results, reply }
+return { table.concat(answers), numbers, reply }

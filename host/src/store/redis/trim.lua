@@ -6,9 +6,8 @@ local position = tonumber(ARGV[2])
 if not head or head.inc ~= ARGV[1] or position < head.flushed or position > head.last then
     return 0
 end
-local prefix, state_ttl, pairs_max, touched = head.prefix, tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local prefix, state_ttl, pairs_max, touched = head.prefix, ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local stream, after = prefix .. 'j', whole(position + 1)
-local GRACE = 60000
 
 local function field(entry, name)
     for index = 1, #entry[2], 2 do
@@ -25,47 +24,42 @@ if newest then
     to, tb = field(newest, 'o'), field(newest, 'b')
 end
 
-local names, invalid, order = {}, {}, {}
+local invalid, order, metas = {}, {}, {}
 for at = 6, #ARGV do
     local id = ARGV[at]
     if invalid[id] == nil then
         order[#order + 1] = id
-        names[#names + 1] = prefix .. 't:' .. id
+        metas[#order] = call('HGET', prefix .. 't:' .. id, '')
+        if metas[#order] then
+            -- Fails here, before the first write, when it is not as weir wrote it.
+            read_meta(metas[#order])
+        end
         invalid[id] = false
     end
     invalid[id] = invalid[id] or at > 5 + touched
-end
-local targets = {}
-for index, record in ipairs(get_many(names)) do
-    if record then
-        local count, last = read_record(record)
-        local mode, invalid, life = sub(record, 1, 1), sub(record, 2, 2), sub(record, 3, 14)
-        targets[index] = { mode = mode, invalid = invalid, life = life, count = count, last = last }
-    end
 end
 
 call('XTRIM', stream, 'MINID', '=', after .. '-0')
 call('HSET', head.key, 'flushed', ARGV[2], 'to', whole(to), 'tb', whole(tb), 'old', whole(old))
 for index, id in ipairs(order) do
-    local target = targets[index]
-    local record, members, absent, dirty = names[index], prefix .. 'm:' .. id, prefix .. 'n:' .. id, prefix .. 'd:' .. id
-    if target then
-        local is_clean, is_invalid = target.last <= position, invalid[id] or target.invalid == '1'
-        if is_clean and (is_invalid or target.life ~= head.life) then
-            call('DEL', record, members, absent, dirty)
+    local meta, key, dirty = metas[index], prefix .. 't:' .. id, prefix .. 'd:' .. id
+    if meta then
+        local mode, was_invalid, life, last, count = read_meta(meta)
+        local is_clean, is_invalid = last <= position, invalid[id] or was_invalid == '1'
+        if is_clean and (is_invalid or life ~= head.life) then
+            call('DEL', key, dirty)
         else
-            if target.mode == 'h' then
+            if mode == 'h' then
                 call('ZREMRANGEBYSCORE', dirty, '-inf', ARGV[2])
-                if is_clean and call('ZCARD', members) + call('SCARD', absent) > pairs_max then
-                    call('DEL', members, absent, dirty)
+                if is_clean and members_of(key) > pairs_max then
+                    call('DEL', key, dirty)
+                    call('HSET', key, '', meta)
                 end
             end
             if is_clean then
-                call('PEXPIRE', record, state_ttl, 'NX')
-                call('PEXPIRE', members, state_ttl + GRACE, 'NX')
-                call('PEXPIRE', absent, state_ttl + GRACE, 'NX')
-            elseif is_invalid and target.invalid == '0' then
-                call('SET', record, target_record(target.mode, '1', target.life, target.count, target.last))
+                call('PEXPIRE', key, state_ttl, 'NX')
+            elseif is_invalid and was_invalid == '0' then
+                call('HSET', key, '', meta_of(mode, '1', life, last, count))
             end
         end
     end

@@ -1,0 +1,119 @@
+//! The one timer of a connection: how long it may idle or take for a head, and when the request under way is looked
+//! after.
+//!
+//! A timer for each request would be set and unset, and nearly never fire: that costs more than reading the head. This
+//! one stands still while the connection is in time. When it fires it looks how far things have got, and is set to when
+//! they would be late.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+
+/// Looks at a request that is late come at least so far apart.
+const LOOK_AGAIN_MIN: Duration = Duration::from_millis(5);
+/// One so many-th of the deadline lies between two looks at a request that is late.
+const LOOK_AGAIN_SHARE: u32 = 20;
+
+/// Whose turn it is on a connection: the peer's, to send a head, or the handler's, to answer.
+#[derive(Debug)]
+pub(super) struct Turn {
+    origin: Instant,
+    /// Since when, in milliseconds after `origin`.
+    since_ms: AtomicU64,
+    is_handlers: AtomicBool,
+}
+
+/// How a stretch of a connection's life ended.
+pub(super) enum End<T> {
+    /// The connection itself ended.
+    Connection(T),
+    /// The peer idled, or did not send a whole head in time.
+    Late,
+    /// What was waited for besides came.
+    Event,
+}
+
+/// How long each may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    /// A head, from the end of the reply before it.
+    pub(super) head: Duration,
+    /// After this the handler's future is polled again and again, so that it sees its own deadline.
+    pub(super) request: Duration,
+}
+
+impl Turn {
+    /// It is the peer's.
+    pub(super) fn new() -> Self {
+        Self { origin: Instant::now(), since_ms: AtomicU64::new(0), is_handlers: AtomicBool::new(false) }
+    }
+
+    /// A request is handled until the returned value is dropped.
+    pub(super) fn handle(&self) -> Handling<'_> {
+        self.begin(true);
+        Handling(self)
+    }
+
+    fn begin(&self, is_handlers: bool) {
+        let since_ms = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.since_ms.store(since_ms, Ordering::Relaxed);
+        self.is_handlers.store(is_handlers, Ordering::Relaxed);
+    }
+
+    fn is_handlers(&self) -> bool {
+        self.is_handlers.load(Ordering::Relaxed)
+    }
+
+    /// When it will be late.
+    fn due(&self, times: Times) -> Instant {
+        let since = self.origin + Duration::from_millis(self.since_ms.load(Ordering::Relaxed));
+        since + if self.is_handlers() { times.request } else { times.head }
+    }
+}
+
+/// See [`Turn::handle`].
+pub(super) struct Handling<'a>(&'a Turn);
+
+impl Drop for Handling<'_> {
+    fn drop(&mut self) {
+        self.0.begin(false);
+    }
+}
+
+/// Drives a connection until it ends, is late, or `event` comes.
+pub(super) async fn drive<C: Future>(
+    mut connection: Pin<&mut C>,
+    event: impl Future<Output = ()>,
+    (turn, times): (&Turn, Times),
+    mut timer: Pin<&mut Sleep>,
+) -> End<C::Output> {
+    let mut event = std::pin::pin!(event);
+    let mut looked_at = turn.origin;
+    let look_again = (times.request / LOOK_AGAIN_SHARE).max(LOOK_AGAIN_MIN);
+    poll_fn(|context| {
+        loop {
+            if let Poll::Ready(ended) = connection.as_mut().poll(context) {
+                return Poll::Ready(End::Connection(ended));
+            }
+            if event.as_mut().poll(context).is_ready() {
+                return Poll::Ready(End::Event);
+            }
+            let due = turn.due(times).max(looked_at + look_again);
+            if due < timer.deadline() {
+                timer.as_mut().reset(due);
+            }
+            ready!(timer.as_mut().poll(context));
+            looked_at = Instant::now();
+            let due = turn.due(times);
+            if due <= looked_at && !turn.is_handlers() {
+                return Poll::Ready(End::Late);
+            }
+            timer.as_mut().reset(due.max(looked_at + look_again));
+        }
+    })
+    .await
+}

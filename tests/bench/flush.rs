@@ -1,0 +1,279 @@
+//! Rows per second from the journal into SQL, against the engine's own bulk statements run bare and one statement per
+//! action, as ratios of one run.
+//!
+//! `tests/bench/run flush [--changes 200000] [--rounds 3]`
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]
+
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use tempfile::TempDir;
+use weir::app::App;
+use weir::clock::Clock;
+use weir::config::Config;
+use weir::model::{Digest, Effect, Id, ToggleRule, partition_of};
+use weir::policy::Compiler;
+use weir::store::{Hydration, LoadedState, TargetLoad, ToggleBatch, ToggleOp};
+use weir_tests::bench::contenders::hold_back;
+use weir_tests::bench::median;
+use weir_tests::bench::report::{Aim, Report, machine};
+use weir_tests::database::Database;
+use weir_tests::services::{MariaDb, Postgres, temporary_directory};
+use weir_tests::stand::{add_targets, create_tables};
+
+const KIND: &str = "feed-like";
+const TARGETS: i64 = 1_000;
+const ACTORS: i64 = 1_000_000;
+const AT_MS: u64 = 1_790_000_000_000;
+const AT_TEXT: &str = "2026-09-21 13:33:20.000";
+const ADD: ToggleRule = ToggleRule { when_absent: Effect::Add, when_present: Effect::Keep, limit: None };
+
+/// Rows per second from the journal into SQL.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Changes that wait in the journal; all of different pairs, so that nothing is coalesced.
+    #[arg(long, default_value_t = 200_000)]
+    changes: usize,
+    /// Rounds; medians are printed.
+    #[arg(long, default_value_t = 3)]
+    rounds: u64,
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// A pair to be stored.
+type Pair = (i64, i64);
+
+/// An engine with its server, if it has one.
+enum Server {
+    Sqlite(TempDir),
+    Postgres(Postgres),
+    MariaDb(MariaDb),
+}
+
+impl Server {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "SQLite",
+            Self::Postgres(_) => "PostgreSQL",
+            Self::MariaDb(_) => "MariaDB",
+        }
+    }
+
+    /// URL of a new database with the tables and the targets.
+    async fn database(&self) -> (String, Database) {
+        let url = match self {
+            Self::Sqlite(directory) => {
+                format!("sqlite://{}/{}.db", directory.path().display(), rand::random_range(0..u64::MAX))
+            }
+            Self::Postgres(server) => server.create_database().await,
+            Self::MariaDb(server) => server.create_database().await,
+        };
+        let database = Database::connect(&url).await;
+        if let Database::Sqlite(_) = &database {
+            // As weir sets it: the bare statements get the same.
+            database.script("PRAGMA journal_mode = WAL").await;
+        }
+        create_tables(&database, "").await;
+        add_targets(&database, TARGETS).await;
+        (url, database)
+    }
+}
+
+fn main() {
+    let options = Options::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        println!("{}; {} changes, median of {} rounds", machine(), options.changes, options.rounds);
+        let mut report = Report::default();
+        report.section("journal to SQL", &["x bulk", "x single", "weir rows/s", "bulk rows/s", "single/s"]);
+        let servers = [
+            Server::Sqlite(temporary_directory("flush")),
+            Server::Postgres(Postgres::start()),
+            Server::MariaDb(MariaDb::start()),
+        ];
+        for server in servers {
+            let (mut weir, mut bulk, mut single) = (Vec::new(), Vec::new(), Vec::new());
+            for round in 0..options.rounds {
+                let pairs = pairs(options.changes, round);
+                weir.push(flushed(&server, &pairs).await);
+                bulk.push(in_bulk(&server, &pairs).await);
+                single.push(one_by_one(&server, &pairs).await);
+            }
+            let (weir, bulk, single) = (median(weir), median(bulk), median(single));
+            report.row("journal to SQL", server.name(), &[
+                ("x bulk", Some(weir / bulk)),
+                ("x single", Some(weir / single)),
+                ("weir rows/s", Some(weir)),
+                ("bulk rows/s", Some(bulk)),
+                ("single/s", Some(single)),
+            ]);
+            report.aim(format!("flush into {} against its bulk statements", server.name()), weir / bulk, Aim::AtLeast(0.8));
+            report.aim(format!("flush into {} against a statement per action", server.name()), weir / single, Aim::AtLeast(20.0));
+        }
+        report.finish("flush");
+    });
+}
+
+/// Different pairs in random order.
+fn pairs(count: usize, seed: u64) -> Vec<Pair> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut found = std::collections::HashSet::with_capacity(count);
+    while found.len() < count {
+        found.insert((rng.random_range(1..=TARGETS), rng.random_range(1..=ACTORS)));
+    }
+    let mut pairs: Vec<Pair> = found.into_iter().collect();
+    pairs.sort_unstable();
+    pairs.shuffle(&mut rng);
+    pairs
+}
+
+/// weir's whole way from the journal: read, coalesce by the component, one transaction after the other, trim.
+async fn flushed(server: &Server, pairs: &[Pair]) -> f64 {
+    let (url, database) = server.database().await;
+    let directory = temporary_directory("flush");
+    let mut config = Config::demo(directory.path());
+    config.sql.url = url;
+    config.toggles.retain(|toggle| toggle.kind == KIND);
+    config.flush.drain_grace_ms = 600_000;
+    hold_back(&mut config);
+    let app = App::start(config, Clock::Real, Compiler::InProcess).await.unwrap();
+    let mut ready = app.schema_ready();
+    ready.wait_for(|ready| *ready).await.unwrap();
+    fill(&app, pairs).await;
+
+    let started = Instant::now();
+    app.flush_now(KIND).await.unwrap();
+    let elapsed = started.elapsed();
+
+    app.stop().await;
+    check(&database, pairs.len()).await;
+    pairs.len() as f64 / elapsed.as_secs_f64()
+}
+
+/// Accepts all pairs into the journal.
+async fn fill(app: &App, pairs: &[Pair]) {
+    let (store, partitions) = (app.store(), app.store().partitions());
+    let all: Vec<_> = (0..partitions).collect();
+    let heads = store.heads(KIND, &all).await.unwrap();
+    let hydrations = heads.iter().map(|head| Hydration {
+        partition: head.partition,
+        incarnation: head.incarnation,
+        position: head.flushed,
+        targets: (1..=TARGETS)
+            .map(Id::Int)
+            .filter(|target| partition_of(target, partitions) == head.partition)
+            .map(|target| TargetLoad { target, state: LoadedState::Whole(Vec::new()) })
+            .collect(),
+        pairs: Vec::new(),
+        now_ms: AT_MS,
+    });
+    store.hydrate(KIND, hydrations.collect()).await.unwrap();
+    for chunk in pairs.chunks(512) {
+        let ops = chunk.iter().map(|&(target, actor)| ToggleOp {
+            target: Id::Int(target),
+            actor: Id::Int(actor),
+            rule: ADD,
+            idempotency: None,
+        });
+        let batch = ToggleBatch { now_ms: AT_MS, digest: Digest([7; 32]), ops: ops.collect() };
+        store.toggle(KIND, batch).await.unwrap();
+    }
+}
+
+/// The same effect by the engine's fastest plain statements, in transactions as large as weir's.
+async fn in_bulk(server: &Server, pairs: &[Pair]) -> f64 {
+    let (_, database) = server.database().await;
+    let chunk_max = Config::default().flush.batch_changes_max;
+    let started = Instant::now();
+    for chunk in pairs.chunks(chunk_max) {
+        let mut chunk = chunk.to_vec();
+        chunk.sort_unstable();
+        bulk(&database, &chunk).await;
+    }
+    let elapsed = started.elapsed();
+    check(&database, pairs.len()).await;
+    pairs.len() as f64 / elapsed.as_secs_f64()
+}
+
+async fn bulk(database: &Database, chunk: &[Pair]) {
+    let (targets, actors): (Vec<i64>, Vec<i64>) = chunk.iter().copied().unzip();
+    let mut deltas: Vec<Pair> = Vec::new();
+    for &(target, _) in chunk {
+        match deltas.last_mut() {
+            Some((last, count)) if *last == target => *count += 1,
+            _ => deltas.push((target, 1)),
+        }
+    }
+    match database {
+        Database::Postgres(pool) => {
+            let mut transaction = pool.begin().await.unwrap();
+            let insert = "INSERT INTO feed_like (feed_id, user_id, created_at) \
+                          SELECT t, a, $3::timestamptz FROM unnest($1::bigint[], $2::bigint[]) AS u (t, a) \
+                          ON CONFLICT DO NOTHING";
+            let query = sqlx::query(insert).bind(&targets).bind(&actors).bind(AT_TEXT);
+            query.execute(&mut *transaction).await.unwrap();
+            let (ids, counts): (Vec<i64>, Vec<i64>) = deltas.into_iter().unzip();
+            let update = "UPDATE feed SET like_count = like_count + d FROM unnest($1::bigint[], $2::bigint[]) AS u (t, d) \
+                          WHERE id = t";
+            sqlx::query(update).bind(ids).bind(counts).execute(&mut *transaction).await.unwrap();
+            transaction.commit().await.unwrap();
+        }
+        Database::Sqlite(pool) => {
+            let mut transaction = pool.begin().await.unwrap();
+            for (target, actor) in chunk {
+                let insert = "INSERT INTO feed_like (feed_id, user_id, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING";
+                let query = sqlx::query(insert).bind(target).bind(actor).bind(AT_TEXT);
+                query.execute(&mut *transaction).await.unwrap();
+            }
+            for (target, delta) in deltas {
+                let update = "UPDATE feed SET like_count = like_count + ? WHERE id = ?";
+                sqlx::query(update).bind(delta).bind(target).execute(&mut *transaction).await.unwrap();
+            }
+            transaction.commit().await.unwrap();
+        }
+        Database::MySql(pool) => {
+            let mut transaction = pool.begin().await.unwrap();
+            for rows in chunk.chunks(2_000) {
+                let values: Vec<String> = rows.iter().map(|(t, a)| format!("({t},{a},'{AT_TEXT}')")).collect();
+                let insert =
+                    format!("INSERT IGNORE INTO feed_like (feed_id, user_id, created_at) VALUES {}", values.join(","));
+                sqlx::raw_sql(sqlx::AssertSqlSafe(insert)).execute(&mut *transaction).await.unwrap();
+            }
+            let rows: Vec<String> = deltas.iter().map(|(t, d)| format!("SELECT {t} AS t, {d} AS d")).collect();
+            let update = format!(
+                "UPDATE feed JOIN ({}) AS u ON feed.id = u.t SET like_count = like_count + u.d",
+                rows.join(" UNION ALL ")
+            );
+            sqlx::raw_sql(sqlx::AssertSqlSafe(update)).execute(&mut *transaction).await.unwrap();
+            transaction.commit().await.unwrap();
+        }
+    }
+}
+
+/// As it is written by hand: for each action a transaction of one insert and one count, for three seconds.
+async fn one_by_one(server: &Server, pairs: &[Pair]) -> f64 {
+    let (_, database) = server.database().await;
+    let (started, mut done) = (Instant::now(), 0);
+    for chunk in pairs.chunks(1) {
+        bulk(&database, chunk).await;
+        done += 1;
+        if started.elapsed() > Duration::from_secs(3) {
+            break;
+        }
+    }
+    let rate = f64::from(done) / started.elapsed().as_secs_f64();
+    check(&database, done as usize).await;
+    rate
+}
+
+/// A benchmark of writes that did not happen would be a fast one.
+async fn check(database: &Database, rows: usize) {
+    let rows = i64::try_from(rows).unwrap();
+    assert_eq!(database.integer("SELECT COUNT(*) FROM feed_like").await, rows);
+    database.assert_counts_equal_rows().await;
+}
