@@ -84,13 +84,19 @@ pub fn closed_loop(way: &Way, toggles: Toggles, connections: u64, seconds: u64, 
 /// `rate` requests per second, whatever the answers take: the time of each counts from when it was due, so that a stall
 /// is not hidden by requests that were never sent. Panics when one failed.
 pub async fn open_loop(way: &Way, toggles: Toggles, connections: u64, seconds: u64, rate: f64) -> Met {
-    let start = Instant::now() + Duration::from_millis(50);
     let interval = Duration::from_secs_f64(connections as f64 / rate);
+    // Connections first: that one takes a while to be made is not what is measured.
+    let mut streams = Vec::new();
+    for _ in 0..connections {
+        streams.push(TcpStream::connect(way.address).await.expect("a connection"));
+    }
+    let start = Instant::now() + Duration::from_millis(50);
     let end = start + Duration::from_secs(seconds);
     let clients: Vec<_> = (0..connections)
-        .map(|number| {
+        .zip(streams)
+        .map(|(number, stream)| {
             let first = start + interval.mul_f64(number as f64 / connections as f64);
-            tokio::spawn(client(way.clone(), toggles, number, (first, interval, end)))
+            tokio::spawn(client(way.clone(), stream, (toggles, number), (first, interval, end)))
         })
         .collect();
     let mut times_us = Vec::new();
@@ -105,12 +111,11 @@ pub async fn open_loop(way: &Way, toggles: Toggles, connections: u64, seconds: u
 /// One connection. A request that is due while the one before it is not answered waits, and its time runs.
 async fn client(
     way: Way,
-    toggles: Toggles,
-    seed: u64,
+    mut stream: TcpStream,
+    (toggles, seed): (Toggles, u64),
     (first, interval, end): (Instant, Duration, Instant),
 ) -> Vec<u32> {
     let mut rng = StdRng::seed_from_u64(seed);
-    let mut stream = TcpStream::connect(way.address).await.expect("a connection");
     stream.set_nodelay(true).expect("nodelay");
     let (mut times_us, mut buffer, mut due) = (Vec::new(), vec![0; 4_096], first);
     while due < end {
