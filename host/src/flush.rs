@@ -145,6 +145,8 @@ impl FlushError {
 
 /// Pause before a journal is looked at again that gave nothing although something waits, in milliseconds.
 const POLL_MS: u64 = 50;
+/// What is appended wakes the flusher at most once in this time, in milliseconds: under load something always is.
+const WAKE_GAP_MS: u64 = 5;
 /// Failures of SQL in a row after which a host gives the lease back.
 const SQL_FAILURES_MAX: u32 = 3;
 
@@ -257,6 +259,7 @@ impl Worker {
         let mut wakeful = false;
         loop {
             let mut poll = false;
+            let rested_at = Instant::now() + Duration::from_millis(WAKE_GAP_MS);
             tokio::select! {
                 command = inbox.recv() => match command {
                     Some(Command::FlushNow(answer, deadline)) => {
@@ -270,7 +273,7 @@ impl Worker {
                     }
                     None => return self.release().await,
                 },
-                () = self.parts.watch.appended(), if wakeful => {}
+                () = appended(&self.parts.watch, rested_at), if wakeful => {}
                 () = tokio::time::sleep_until(look_at) => poll = true,
             }
             match self.turn(poll).await {
@@ -475,4 +478,10 @@ impl From<&Checkpoint> for CheckpointStatus {
             position: row.position,
         }
     }
+}
+
+/// Waits until something was appended, but not before `rested_at`.
+async fn appended(watch: &JournalWatch, rested_at: Instant) {
+    tokio::time::sleep_until(rested_at).await;
+    watch.appended().await;
 }

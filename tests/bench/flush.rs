@@ -105,15 +105,27 @@ fn main() {
                 single.push(one_by_one(&server, &pairs).await);
             }
             let (weir, bulk, single) = (median(weir), median(bulk), median(single));
-            report.row("journal to SQL", server.name(), &[
-                ("x bulk", Some(weir / bulk)),
-                ("x single", Some(weir / single)),
-                ("weir rows/s", Some(weir)),
-                ("bulk rows/s", Some(bulk)),
-                ("single/s", Some(single)),
-            ]);
-            report.aim(format!("flush into {} against its bulk statements", server.name()), weir / bulk, Aim::AtLeast(0.8));
-            report.aim(format!("flush into {} against a statement per action", server.name()), weir / single, Aim::AtLeast(20.0));
+            report.row(
+                "journal to SQL",
+                server.name(),
+                &[
+                    ("x bulk", Some(weir / bulk)),
+                    ("x single", Some(weir / single)),
+                    ("weir rows/s", Some(weir)),
+                    ("bulk rows/s", Some(bulk)),
+                    ("single/s", Some(single)),
+                ],
+            );
+            report.aim(
+                format!("flush into {} against its bulk statements", server.name()),
+                weir / bulk,
+                Aim::AtLeast(0.8),
+            );
+            report.aim(
+                format!("flush into {} against a statement per action", server.name()),
+                weir / single,
+                Aim::AtLeast(20.0),
+            );
         }
         report.finish("flush");
     });

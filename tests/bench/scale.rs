@@ -82,8 +82,8 @@ fn main() {
 
 async fn start(case: Case, on_redis: bool) -> Contender {
     let directory = temporary_directory("scale");
-    let redis = on_redis
-        .then(|| Redis::start(RedisOptions { append_fsync: AppendFsync::EverySec, ..RedisOptions::default() }));
+    let redis =
+        on_redis.then(|| Redis::start(RedisOptions { append_fsync: AppendFsync::EverySec, ..RedisOptions::default() }));
     let with = HostOptions { redis: redis.as_ref(), sql_url: None, rules: BuiltinRules::Component, flushes: false };
     let host = start_host(directory.path(), case.targets, with).await;
     let url = format!("sqlite://{}", directory.path().join("weir-data/demo.db").display());
@@ -106,7 +106,9 @@ async fn add_members(database: &Database, targets: u64, each: u64) {
             "WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < {each}) \
              SELECT feed.id, n, '2026-01-01T00:00:00.000Z' FROM feed CROSS JOIN number"
         ),
-        Database::Postgres(_) => format!("SELECT feed.id, n, now() FROM feed CROSS JOIN generate_series(1, {each}) AS n"),
+        Database::Postgres(_) => {
+            format!("SELECT feed.id, n, now() FROM feed CROSS JOIN generate_series(1, {each}) AS n")
+        }
         Database::MySql(_) => format!("SELECT feed.id, n.seq, now(3) FROM feed CROSS JOIN seq_1_to_{each} AS n"),
     };
     database.script(&format!("INSERT INTO feed_like (feed_id, user_id, created_at) {source}")).await;
@@ -134,18 +136,23 @@ async fn growth(options: &Options, report: &mut Report) {
             }
         }
     }
-    let section = format!("{} connections, {} s, median of {} rounds", options.connections, options.seconds, options.rounds);
+    let section =
+        format!("{} connections, {} s, median of {} rounds", options.connections, options.seconds, options.rounds);
     report.section(&section, &["x 1 k", "requests/s", "cold/s", "host MB", "Redis MB"]);
     let rates: Vec<f64> = rates.into_iter().map(median).collect();
     for (index, contender) in contenders.iter().enumerate() {
         let small = rates[index - index % CASES.len()];
-        report.row(&section, &contender.name, &[
-            ("x 1 k", Some(rates[index] / small)),
-            ("requests/s", Some(rates[index])),
-            ("cold/s", Some(cold[index])),
-            ("host MB", Some(cost(&contender.host).rss_bytes_peak / 1e6)),
-            ("Redis MB", contender.redis.as_ref().map(|redis| cost(&[redis.pid()]).rss_bytes_peak / 1e6)),
-        ]);
+        report.row(
+            &section,
+            &contender.name,
+            &[
+                ("x 1 k", Some(rates[index] / small)),
+                ("requests/s", Some(rates[index])),
+                ("cold/s", Some(cold[index])),
+                ("host MB", Some(cost(&contender.host).rss_bytes_peak / 1e6)),
+                ("Redis MB", contender.redis.as_ref().map(|redis| cost(&[redis.pid()]).rss_bytes_peak / 1e6)),
+            ],
+        );
         if contender.case.members_each == 10_000_000 {
             let what = format!("{} against 1 k", contender.name);
             report.aim(what, rates[index] / small, Aim::AtLeast(0.85));
@@ -174,11 +181,11 @@ async fn counts(options: &Options, report: &mut Report) {
     let section = "count of a target with 1 M likes".to_owned();
     report.section(&section, &["per second", "p50 ms", "p99 ms"]);
     for (name, (rate, ms)) in &joins {
-        report.row(&section, &format!("join in {name}"), &[
-            ("per second", Some(*rate)),
-            ("p50 ms", Some(*ms)),
-            ("p99 ms", None),
-        ]);
+        report.row(
+            &section,
+            &format!("join in {name}"),
+            &[("per second", Some(*rate)), ("p50 ms", Some(*ms)), ("p99 ms", None)],
+        );
     }
     for on_redis in [false, true] {
         let contender = start(case, on_redis).await;
@@ -187,7 +194,7 @@ async fn counts(options: &Options, report: &mut Report) {
         let (mut rates, mut p50, mut p99) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..=options.rounds {
             let met = closed_loop(&way, toggles, options.connections, options.seconds, round);
-            let open = open_loop(&way, toggles, 16, options.seconds, COUNT_RATE).await;
+            let open = open_loop(&way, toggles, 16, options.seconds, COUNT_RATE);
             if round > 0 {
                 rates.push(met.requests / met.seconds);
                 p50.push(open.p50_ms);
@@ -196,11 +203,11 @@ async fn counts(options: &Options, report: &mut Report) {
         }
         let (rate, p99_ms) = (median(rates), median(p99));
         let store = if on_redis { "Redis" } else { "embedded" };
-        report.row(&section, &format!("weir, {store} (times at {COUNT_RATE} requests/s)"), &[
-            ("per second", Some(rate)),
-            ("p50 ms", Some(median(p50))),
-            ("p99 ms", Some(p99_ms)),
-        ]);
+        report.row(
+            &section,
+            &format!("weir, {store} (times at {COUNT_RATE} requests/s)"),
+            &[("per second", Some(rate)), ("p50 ms", Some(median(p50))), ("p99 ms", Some(p99_ms))],
+        );
         report.aim(format!("p99 in ms of a count, {store}, at {COUNT_RATE}/s"), p99_ms, Aim::AtMost(1.0));
         for (name, (joins, _)) in &joins {
             report.aim(format!("counts/s, {store}, against joins/s in {name}"), rate / joins, Aim::AtLeast(1_000.0));

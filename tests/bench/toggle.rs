@@ -119,9 +119,10 @@ async fn contenders(options: &Options, bare: &Bare, servers: &mut Servers) -> Ve
             all.push(started);
         }
     }
-    for (letter, name, location) in
-        [('g', "g  nginx + Lua, one script (/script)", "/script"), ('h', "h  nginx + Lua, usual way (/common)", "/common")]
-    {
+    for (letter, name, location) in [
+        ('g', "g  nginx + Lua, one script (/script)", "/script"),
+        ('h', "h  nginx + Lua, usual way (/common)", "/common"),
+    ] {
         if options.only.contains(letter) {
             let redis = Redis::start(RedisOptions { append_fsync: AppendFsync::EverySec, ..RedisOptions::default() });
             let nginx = Nginx::start(&redis);
@@ -191,24 +192,25 @@ async fn table(options: &Options, contenders: &[Contender], connections: u64, re
         }
     }
     let section = format!("{connections} connections, {} s, median of {} rounds", options.seconds, options.rounds);
-    report.section(
-        &section,
-        &["x bare", "requests/s", "p50 ms", "p99 ms", "server s/M", "Redis s/M", "peak MB"],
-    );
+    report.section(&section, &["x bare", "requests/s", "p50 ms", "p99 ms", "server s/M", "Redis s/M", "peak MB"]);
     let middle = |index: usize, of: fn(&Sample) -> f64| median(samples[index].iter().map(of));
     let rates: Vec<f64> =
         (0..contenders.len()).map(|index| middle(index, |s| s.met.requests / s.met.seconds)).collect();
     for (index, contender) in contenders.iter().enumerate() {
         let memory = cost(&contender.server).rss_bytes_peak / 1e6;
-        report.row(&section, contender.name, &[
-            ("x bare", Some(rates[index] / rates[0])),
-            ("requests/s", Some(rates[index])),
-            ("p50 ms", Some(middle(index, |sample| sample.met.p50_ms))),
-            ("p99 ms", Some(middle(index, |sample| sample.met.p99_ms))),
-            ("server s/M", Some(middle(index, |sample| sample.server_us))),
-            ("Redis s/M", (!contender.redis.is_empty()).then(|| middle(index, |sample| sample.redis_us))),
-            ("peak MB", contender.is_host.then_some(memory)),
-        ]);
+        report.row(
+            &section,
+            contender.name,
+            &[
+                ("x bare", Some(rates[index] / rates[0])),
+                ("requests/s", Some(rates[index])),
+                ("p50 ms", Some(middle(index, |sample| sample.met.p50_ms))),
+                ("p99 ms", Some(middle(index, |sample| sample.met.p99_ms))),
+                ("server s/M", Some(middle(index, |sample| sample.server_us))),
+                ("Redis s/M", (!contender.redis.is_empty()).then(|| middle(index, |sample| sample.redis_us))),
+                ("peak MB", contender.is_host.then_some(memory)),
+            ],
+        );
     }
     if options.connections.last() == Some(&connections) {
         aims(contenders, &rates, report);
@@ -248,13 +250,7 @@ fn aims(contenders: &[Contender], rates: &[f64], report: &mut Report) {
 }
 
 /// Open loop at half of the peak. Without a warm-up: it is warm.
-async fn at_half(
-    options: &Options,
-    contenders: &[Contender],
-    peaks: &[f64],
-    connections: u64,
-    report: &mut Report,
-) {
+async fn at_half(options: &Options, contenders: &[Contender], peaks: &[f64], connections: u64, report: &mut Report) {
     let toggles = Toggles { targets: options.targets, actors: options.actors };
     let section = format!("open loop at half of the peak, {connections} connections, median of {}", options.rounds);
     report.section(&section, &["requests/s", "p50 ms", "p99 ms"]);
@@ -267,17 +263,21 @@ async fn at_half(
     let mut all: Vec<Vec<Met>> = vec![Vec::new(); chosen.len()];
     for _ in 0..options.rounds {
         for ((contender, rate), met) in chosen.iter().zip(&mut all) {
-            met.push(open_loop(&contender.way, toggles, connections, options.seconds, *rate).await);
+            met.push(open_loop(&contender.way, toggles, connections, options.seconds, *rate));
             drain(contender).await;
         }
     }
     for ((contender, rate), met) in chosen.iter().zip(&all) {
         let p99_ms = median(met.iter().map(|met| met.p99_ms));
-        report.row(&section, contender.name, &[
-            ("requests/s", Some(*rate)),
-            ("p50 ms", Some(median(met.iter().map(|met| met.p50_ms)))),
-            ("p99 ms", Some(p99_ms)),
-        ]);
+        report.row(
+            &section,
+            contender.name,
+            &[
+                ("requests/s", Some(*rate)),
+                ("p50 ms", Some(median(met.iter().map(|met| met.p50_ms)))),
+                ("p99 ms", Some(p99_ms)),
+            ],
+        );
         match contender.letter {
             'b' | 'i' => report.aim(format!("p99 in ms at half: {}", &contender.name[3..]), p99_ms, Aim::AtMost(10.0)),
             'd' | 'j' => report.aim(format!("p99 in ms at half: {}", &contender.name[3..]), p99_ms, Aim::AtMost(5.0)),

@@ -116,6 +116,9 @@ impl SqlConfig {
     }
 }
 
+/// What a batch may be set to hold: beyond, one step would hold up everything else.
+const ITEMS_MAX: usize = 16_384;
+
 /// Gathering of concurrent requests: whatever waits while the previous batch is in flight goes together.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -124,19 +127,22 @@ pub struct BatchConfig {
     pub items_max: usize,
     /// Operations that wait for a batch; a further one is answered 503 with Retry-After.
     pub queue_max: usize,
-    /// Batches in flight per kind.
+    /// Batches in flight per kind. One is best where the store is near: the next gathers meanwhile.
     pub in_flight_max: usize,
 }
 
 impl Default for BatchConfig {
     fn default() -> Self {
-        Self { items_max: 512, queue_max: 8_192, in_flight_max: 2 }
+        Self { items_max: 512, queue_max: 8_192, in_flight_max: 1 }
     }
 }
 
 impl BatchConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         at_least("batch.items_max", self.items_max, 1)?;
+        if self.items_max > ITEMS_MAX {
+            return Err(value("batch.items_max", "must be at most 16384"));
+        }
         at_least("batch.queue_max", self.queue_max, 1)?;
         at_least("batch.in_flight_max", self.in_flight_max, 1)
     }

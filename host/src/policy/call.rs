@@ -1,8 +1,9 @@
 //! The calls of a module: arguments in, answer checked, time and failures counted.
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use metrics::{counter, histogram};
+use metrics::{Histogram, counter, histogram};
 use weir_policy_vectors::{Answer, Call};
 
 use super::FlushPlan;
@@ -39,6 +40,17 @@ impl Role {
             Self::Shadow => "shadow",
             Self::Test => "test",
         }
+    }
+}
+
+/// The histograms of one module's calls, looked up once: that takes as long as a call.
+#[derive(Default)]
+pub(super) struct CallSeconds([[OnceLock<Histogram>; 4]; 2]);
+
+impl CallSeconds {
+    fn of(&self, interface: Interface, role: Role) -> &Histogram {
+        self.0[interface as usize][role as usize]
+            .get_or_init(|| histogram!(POLICY_CALL_SECONDS, "interface" => interface.name(), "role" => role.as_str()))
     }
 }
 
@@ -145,10 +157,9 @@ impl Module {
         if role == Role::Test {
             return checked;
         }
-        let (interface_name, role) = (interface.name(), role.as_str());
-        histogram!(POLICY_CALL_SECONDS, "interface" => interface_name, "role" => role).record(elapsed.as_secs_f64());
+        self.seconds.of(interface, role).record(elapsed.as_secs_f64());
         if let Err(failure) = &checked {
-            let cause = failure.cause.as_str();
+            let (interface_name, role, cause) = (interface.name(), role.as_str(), failure.cause.as_str());
             counter!(POLICY_FAILURES_TOTAL, "interface" => interface_name, "role" => role, "cause" => cause)
                 .increment(1);
             // Too many callers are no fault of the module.

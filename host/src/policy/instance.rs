@@ -139,6 +139,8 @@ struct PoolState {
     idle: Vec<Warm>,
     /// Idle and taken.
     alive: usize,
+    /// Callers that wait for one. Waking nobody costs a system call all the same.
+    waiting: usize,
 }
 
 impl Pool {
@@ -150,7 +152,7 @@ impl Pool {
         wait_max: Duration,
     ) -> wasmtime::Result<Self> {
         let idle = (0..instances).map(|_| recipe.instantiate()).collect::<wasmtime::Result<Vec<_>>>()?;
-        let state = PoolState { alive: idle.len(), idle };
+        let state = PoolState { alive: idle.len(), idle, waiting: 0 };
         Ok(Self { recipe, instances_max, wait_max, state: Mutex::new(state), returned: Condvar::new() })
     }
 
@@ -185,8 +187,8 @@ impl Pool {
     }
 
     fn take(&self) -> Result<Warm, CallFailure> {
-        let deadline = Instant::now() + self.wait_max;
         let mut state = self.lock();
+        let mut deadline = None;
         loop {
             if let Some(warm) = state.idle.pop() {
                 return Ok(warm);
@@ -200,7 +202,8 @@ impl Pool {
                     CallFailure { cause: Cause::Instantiate, reason: format!("{error:#}") }
                 });
             }
-            let left = deadline.saturating_duration_since(Instant::now());
+            let now = Instant::now();
+            let left = deadline.get_or_insert_with(|| now + self.wait_max).saturating_duration_since(now);
             if left.is_zero() {
                 let reason = format!(
                     "all {} instances are in use: raise policy.instances or policy.granted_calls_max",
@@ -208,7 +211,9 @@ impl Pool {
                 );
                 return Err(CallFailure { cause: Cause::Busy, reason });
             }
+            state.waiting += 1;
             state = self.returned.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state.waiting -= 1;
         }
     }
 
@@ -233,8 +238,11 @@ impl Drop for Slot<'_> {
             Some(warm) => state.idle.push(warm),
             None => state.alive -= 1,
         }
+        let somebody_waits = state.waiting > 0;
         drop(state);
-        self.pool.returned.notify_one();
+        if somebody_waits {
+            self.pool.returned.notify_one();
+        }
     }
 }
 

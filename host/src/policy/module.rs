@@ -10,6 +10,7 @@ use wasmtime::component::{Component, InstancePre};
 use weir_policy_vectors::Vectors;
 
 use super::bindings::{self, HostState};
+use super::call::CallSeconds;
 use super::compiler;
 use super::engine::{Metering, PolicyEngine};
 use super::imports::{Grant, Imports};
@@ -122,6 +123,7 @@ pub(super) struct Module {
     pub(super) does_io: bool,
     info: ModuleInfo,
     log: Arc<LogGate>,
+    pub(super) seconds: CallSeconds,
     failures: AtomicU64,
     last_failure: Mutex<Option<(Instant, String)>>,
 }
@@ -188,6 +190,7 @@ impl Module {
             does_io,
             info,
             log,
+            seconds: CallSeconds::default(),
             failures: AtomicU64::new(0),
             last_failure: Mutex::new(None),
         })

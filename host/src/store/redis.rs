@@ -233,12 +233,13 @@ impl Store for RedisStore {
             })
             .await?;
         let mut reply = Reply::of(value)?;
-        let (letters, numbers, mut replies) = (reply.next(), reply.next(), reply.list()?);
+        let outcomes = vec![reply.next(), reply.next(), reply.next()];
+        let mut replies = reply.list()?;
         let heads: Vec<(Head, bool)> =
             partitions.iter().map(|&partition| replies.head(partition)).collect::<Result<_, _>>()?;
         let is_any_fresh = heads.iter().any(|(_, fresh)| *fresh);
         let heads: Vec<Head> = heads.into_iter().map(|(head, _)| head).collect();
-        let results = plan.results(&mut Reply::of(Value::Array(vec![letters, numbers]))?, &heads)?;
+        let results = plan.results(&mut Reply::of(Value::Array(outcomes))?, &heads)?;
         // The batch is applied: whatever fails now is no reason to send it again.
         self.after_heads(is_any_fresh).await.map_err(|error| match error {
             StoreError::Unavailable(reason) | StoreError::Refused(reason) => StoreError::OutcomeUnknown(reason),

@@ -19,6 +19,8 @@ use crate::telemetry;
 
 /// Targets and pairs in one load: with `huge_rows_min` it bounds the memory that a load takes.
 const LOAD_ITEMS_MAX: usize = 64;
+/// Loads in flight at least: SQL takes its time.
+const LOADS_MIN: usize = 2;
 /// Pause before a load that came too early or too late for the store is repeated, in milliseconds.
 const STALE_PAUSE_MS: u64 = 10;
 
@@ -52,7 +54,8 @@ pub(super) struct Hydrator {
 impl Hydrator {
     pub(super) fn start(shared: Arc<Shared>) -> Self {
         let batch = &shared.parts.batch;
-        let config = BatchConfig { items_max: batch.items_max.min(LOAD_ITEMS_MAX), ..batch.clone() };
+        let (items_max, in_flight_max) = (batch.items_max.min(LOAD_ITEMS_MAX), batch.in_flight_max.max(LOADS_MIN));
+        let config = BatchConfig { items_max, in_flight_max, ..batch.clone() };
         let kind = shared.parts.config.kind.clone();
         let loads = Batcher::start(&config, "hydration", &kind, move |wants: Vec<Want>| {
             let shared = Arc::clone(&shared);

@@ -1,15 +1,14 @@
 //! Load: closed loop by wrk, open loop by a client of our own.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::Instant;
 
 use crate::services::find_binary;
 
@@ -82,35 +81,34 @@ pub fn closed_loop(way: &Way, toggles: Toggles, connections: u64, seconds: u64, 
 }
 
 /// `rate` requests per second, whatever the answers take: the time of each counts from when it was due, so that a stall
-/// is not hidden by requests that were never sent. Panics when one failed.
-pub async fn open_loop(way: &Way, toggles: Toggles, connections: u64, seconds: u64, rate: f64) -> Met {
+/// is not hidden by requests that were never sent. A thread for each connection, because the timers of an asynchronous
+/// runtime are a millisecond coarse. Panics when a request failed.
+pub fn open_loop(way: &Way, toggles: Toggles, connections: u64, seconds: u64, rate: f64) -> Met {
     let interval = Duration::from_secs_f64(connections as f64 / rate);
     // Connections first: that one takes a while to be made is not what is measured.
-    let mut streams = Vec::new();
-    for _ in 0..connections {
-        streams.push(TcpStream::connect(way.address).await.expect("a connection"));
-    }
-    let start = Instant::now() + Duration::from_millis(50);
+    let streams: Vec<TcpStream> =
+        (0..connections).map(|_| TcpStream::connect(way.address).expect("a connection")).collect();
+    let start = Instant::now() + Duration::from_millis(100);
     let end = start + Duration::from_secs(seconds);
-    let clients: Vec<_> = (0..connections)
-        .zip(streams)
-        .map(|(number, stream)| {
-            let first = start + interval.mul_f64(number as f64 / connections as f64);
-            tokio::spawn(client(way.clone(), stream, (toggles, number), (first, interval, end)))
-        })
-        .collect();
-    let mut times_us = Vec::new();
-    for client in clients {
-        times_us.extend(client.await.expect("a client"));
-    }
+    let mut times_us: Vec<u32> = thread::scope(|scope| {
+        let clients: Vec<_> = (0..connections)
+            .zip(streams)
+            .map(|(number, stream)| {
+                let first = start + interval.mul_f64(number as f64 / connections as f64);
+                let run = move || client(way, stream, (toggles, number), (first, interval, end));
+                thread::Builder::new().stack_size(256 << 10).spawn_scoped(scope, run).expect("a thread")
+            })
+            .collect();
+        clients.into_iter().flat_map(|client| client.join().expect("a client")).collect()
+    });
     times_us.sort_unstable();
     let at = |share: usize| f64::from(times_us[(times_us.len() - 1) * share / 100]) / 1e3;
     Met { requests: times_us.len() as f64, seconds: start.elapsed().as_secs_f64(), p50_ms: at(50), p99_ms: at(99) }
 }
 
 /// One connection. A request that is due while the one before it is not answered waits, and its time runs.
-async fn client(
-    way: Way,
+fn client(
+    way: &Way,
     mut stream: TcpStream,
     (toggles, seed): (Toggles, u64),
     (first, interval, end): (Instant, Duration, Instant),
@@ -119,20 +117,18 @@ async fn client(
     stream.set_nodelay(true).expect("nodelay");
     let (mut times_us, mut buffer, mut due) = (Vec::new(), vec![0; 4_096], first);
     while due < end {
-        if due > Instant::now() {
-            tokio::time::sleep_until(due).await;
-        }
+        thread::sleep(due.saturating_duration_since(Instant::now()));
         let (target, actor) = (rng.random_range(1..=toggles.targets), rng.random_range(1..=toggles.actors));
         let start = format!("{} {}/{target}", way.method, way.prefix);
         let request = match way.actor_in_path {
             true => format!("{start}/{actor} HTTP/1.1\r\nHost: bench\r\n\r\n"),
             false => format!("{start} HTTP/1.1\r\nHost: bench\r\nX-Actor-Id: {actor}\r\n\r\n"),
         };
-        stream.write_all(request.as_bytes()).await.expect("a request is sent");
+        stream.write_all(request.as_bytes()).expect("a request is sent");
         let mut filled = 0;
         // Replies are one small object, which is the end of the message.
         while !buffer[..filled].ends_with(b"}") {
-            let read = stream.read(&mut buffer[filled..]).await.expect("an answer");
+            let read = stream.read(&mut buffer[filled..]).expect("an answer");
             assert!(read > 0, "the server closed the connection");
             filled += read;
         }

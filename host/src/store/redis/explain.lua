@@ -14,5 +14,5 @@ elseif pair == '-' then
     pair = 'absent'
 end
 return {
-    mode, count or members_of(key), last > head.flushed and 1 or 0, tonumber(invalid), pair, call('PTTL', key),
+    mode, count, last > head.flushed and 1 or 0, tonumber(invalid), pair, call('PTTL', key),
 }

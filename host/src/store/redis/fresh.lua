@@ -8,10 +8,10 @@ local function head_or_fresh(key, inc, life)
     if call('XLEN', prefix .. 'j') > 0 then
         damaged('the head ' .. key .. ' is missing, but its journal is there')
     end
-    call('HSET', key, 'inc', inc, 'life', life, 'last', 0, 'flushed', 0, 'floor', 0, 'o', 0, 'b', 0, 'to', 0,
-        'tb', 0, 'old', 0)
-    return {
+    head = {
         key = key, prefix = prefix, inc = inc, life = life, last = 0, flushed = 0, floor = 0, o = 0, b = 0,
         to = 0, tb = 0, old = 0, fresh = 1,
     }
+    call('HSET', key, 'inc', inc, 'life', life, 'n', head_numbers(head))
+    return head
 end

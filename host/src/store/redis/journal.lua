@@ -14,6 +14,7 @@ local function fields(entry)
     for index = 1, #entry[2], 2 do
         by_name[entry[2][index]] = entry[2][index + 1]
     end
+    by_name.t, by_name.o = unpack_numbers('<ddd', by_name.n or damaged('a journal entry'))
     return by_name
 end
 local seen = head.to
@@ -22,7 +23,7 @@ if position > head.flushed then
     if #there == 0 then
         return { 2, head_reply(head), {} }
     end
-    seen = tonumber(fields(there[1]).o)
+    seen = fields(there[1]).o
 end
 local from, entries, last = whole(math.max(position, head.flushed)), {}, seen
 repeat
@@ -31,7 +32,7 @@ repeat
         local field = fields(entry)
         entries[#entries + 1], entries[#entries + 2], entries[#entries + 3] = entry[1], field.k, field.p
         entries[#entries + 1], entries[#entries + 2] = field.t, field.m
-        last, from = tonumber(field.o or damaged('a journal entry')), string.match(entry[1], '^%d+')
+        last, from = field.o, string.match(entry[1], '^%d+')
         if last - seen >= wanted then
             break
         end

@@ -3,11 +3,11 @@
 //! ```text
 //! weir:format                    hash    version, partitions
 //! weir:{kind}:flusher            string  owner of the lease
-//! weir:{kind:p}:x                hash    head: inc, life, last, flushed, floor; o, b: changes and bytes ever appended;
-//!                                        to, tb: of these, trimmed; old: time of the oldest that waits
-//! weir:{kind:p}:j                stream  journal; id `<position>-0`; p pairs, k what became of each, t time, m digest, o
-//!                                        and b up to it
-//! weir:{kind:p}:t:<target>       hash    '' → mode, invalid, life, last (and the count of a huge one); actor (tagged) →
+//! weir:{kind:p}:x                hash    head: inc, life; n, as doubles: last, flushed, floor; changes and bytes ever
+//!                                        appended; of these, trimmed; time of the oldest that waits
+//! weir:{kind:p}:j                stream  journal; id `<position>-0`; p pairs, k what became of each, m digest; n, as
+//!                                        doubles: time, changes and bytes ever appended up to it
+//! weir:{kind:p}:t:<target>       hash    '' → mode, invalid, life, last, count; actor (tagged) →
 //!                                        since, or `-`: known to be absent (huge targets). Expires when clean
 //! weir:{kind:p}:d:<target>       zset    changed pairs by position of the newest change (huge targets)
 //! weir:{kind:p}:l:<n>:<target>:<actor>  string  rate limit: theoretical arrival time in microseconds

@@ -12,14 +12,14 @@ for at = 1, #ARGV, 3 do
     local found = call('HMGET', key, '', actor)
     local code, active, count = 4, 0, 0
     if is_known(found[1], head) then
-        local mode, _, _, _, huge_count = read_meta(found[1])
+        local mode, _, _, _, known_count = read_meta(found[1])
         local since = actor ~= '' and found[2]
         if mode == 'm' then
             code = 3
         elseif mode == 'h' and actor ~= '' and not since then
             code = 5
         else
-            code, count = 0, huge_count or members_of(key)
+            code, count = 0, known_count
             active = since and since ~= '-' and 1 or 0
         end
     end

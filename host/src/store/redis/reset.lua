@@ -8,7 +8,6 @@ if not less(ARGV[1], head.inc) then
         head.last = 0
     end
     head.inc, head.life, head.flushed, head.floor = ARGV[2], ARGV[3], 0, head.last
-    call('HSET', head.key, 'inc', head.inc, 'life', head.life, 'flushed', 0, 'floor', whole(head.floor), 'last',
-        whole(head.last))
+    call('HSET', head.key, 'inc', head.inc, 'life', head.life, 'n', head_numbers(head))
 end
 return head_reply(head)

@@ -27,9 +27,7 @@ pub(super) struct Plan<'a> {
     rules: Vec<ToggleRule>,
     /// Index into `rules` of each operation of the batch.
     rule_of: Vec<u16>,
-    /// Operations of the batch in the order in which the script evaluates them.
-    evaluated: Vec<usize>,
-    /// That is another order than the one in which they are sent.
+    /// The script evaluates in the order of the batch, not of sending.
     is_reordered: bool,
 }
 
@@ -58,12 +56,7 @@ impl<'a> Plan<'a> {
             rule_of.push(u16::try_from(number).unwrap_or(u16::MAX));
         }
         targets.sort_by_key(|target| target.partition);
-        let mut evaluated: Vec<usize> = targets.iter().flat_map(|target| target.ops.iter().copied()).collect();
-        let is_reordered = has_shared_key(&batch.ops);
-        if is_reordered {
-            evaluated.sort_unstable();
-        }
-        Self { batch, targets, rules, rule_of, evaluated, is_reordered }
+        Self { batch, targets, rules, rule_of, is_reordered: has_shared_key(&batch.ops) }
     }
 
     /// The partitions in ascending order, each once.
@@ -82,7 +75,7 @@ impl<'a> Plan<'a> {
             number_of[index] = number + 1;
         }
         let order: Vec<String> = match self.is_reordered {
-            true => self.evaluated.iter().map(|&index| number_of[index].to_string()).collect(),
+            true => number_of.iter().map(usize::to_string).collect(),
             false => Vec::new(),
         };
         command.arg(order.join(" ")).arg(self.rules.len());
@@ -90,14 +83,15 @@ impl<'a> Plan<'a> {
             let (interval_us, burst) = rule.limit.map_or((0, 0), |rate| (limit::interval_us(rate), rate.burst.max(1)));
             command.arg(&[letter(rule.when_absent), letter(rule.when_present)][..]).arg(interval_us).arg(burst);
         }
+        let keyed =
+            || self.batch.ops.iter().enumerate().filter_map(|(index, op)| Some((index, op.idempotency.as_ref()?)));
+        command.arg(keyed().count());
+        for (index, idempotency) in keyed() {
+            let name = keys::outcome(kind, &idempotency.key, partitions);
+            command.arg(number_of[index]).arg([&idempotency.fingerprint[..], name.as_bytes()].concat());
+        }
         for targets in self.targets.chunk_by(|a, b| a.partition == b.partition) {
             self.partition_arguments(command, targets);
-        }
-        for (index, op) in self.batch.ops.iter().enumerate() {
-            if let Some(idempotency) = &op.idempotency {
-                let name = keys::outcome(kind, &idempotency.key, partitions);
-                command.arg(number_of[index]).arg([&idempotency.fingerprint[..], name.as_bytes()].concat());
-            }
         }
     }
 
@@ -106,16 +100,17 @@ impl<'a> Plan<'a> {
         for &index in targets.iter().flat_map(|target| &target.ops) {
             encode_pair(&mut buffer, &self.batch.ops[index].target, &self.batch.ops[index].actor);
         }
-        command.arg(&buffer).arg(targets.len());
+        command.arg(&buffer);
+        // A batch has far fewer operations than this can count.
+        let size = |target: &Target<'_>| u16::try_from(target.ops.len()).unwrap_or(u16::MAX).to_be_bytes();
+        command.arg(targets.iter().flat_map(size).collect::<Vec<u8>>());
+        let rules =
+            targets.iter().flat_map(|target| &target.ops).flat_map(|&index| (self.rule_of[index] + 1).to_be_bytes());
+        command.arg(rules.collect::<Vec<u8>>());
         for target in targets {
             buffer.clear();
             write_id(&mut buffer, target.id);
             command.arg(&buffer);
-            buffer.clear();
-            for &index in &target.ops {
-                buffer.extend_from_slice(&(self.rule_of[index] + 1).to_be_bytes());
-            }
-            command.arg(&buffer).arg("");
             for &index in &target.ops {
                 buffer.clear();
                 write_tagged(&mut buffer, &self.batch.ops[index].actor);
@@ -126,24 +121,31 @@ impl<'a> Plan<'a> {
 
     /// The results in the order of the batch.
     pub(super) fn results(&self, reply: &mut Reply, heads: &[Head]) -> Result<Vec<ToggleResult>, StoreError> {
-        let (letters, mut numbers) = (reply.bytes()?, reply.list()?);
-        if letters.len() != self.evaluated.len() {
+        let (letters, mut counts, mut extra) = (reply.bytes()?, reply.list()?, reply.list()?);
+        if letters.len() != self.batch.ops.len() {
             return Err(unexpected("a letter for each operation"));
         }
-        let mut results = vec![None; letters.len()];
-        let mut position_of: HashMap<Partition, Position> = HashMap::new();
-        position_of.extend(heads.iter().map(|head| (head.partition, head.last)));
-        // Letters come in the order of sending, numbers in that of evaluation.
-        let mut entry_of = vec![0; letters.len()];
-        let mut letter_of = vec![0; letters.len()];
-        let sent = self.targets.iter().flat_map(|target| target.ops.iter().map(|&index| (target.partition, index)));
-        for (letter, (partition, index)) in letters.into_iter().zip(sent) {
-            letter_of[index] = letter;
-            entry_of[index] = position_of.get(&partition).copied().unwrap_or(0);
+        let position_of: HashMap<Partition, Position> = heads.iter().map(|head| (head.partition, head.last)).collect();
+        // Everything comes in the order of sending.
+        let mut sent = Vec::with_capacity(letters.len());
+        for target in &self.targets {
+            let entry = position_of.get(&target.partition).copied().unwrap_or(0);
+            for &index in &target.ops {
+                let letter = letters.get(sent.len()).copied().unwrap_or_default();
+                let is_limited = self.batch.ops[index].rule.limit.is_some();
+                sent.push(Sent { index, letter, count: counts.number()?, entry, is_limited });
+            }
         }
-        for &index in &self.evaluated {
-            let is_limited = self.batch.ops[index].rule.limit.is_some();
-            results[index] = Some(result(letter_of[index], entry_of[index], is_limited, &mut numbers)?);
+        let mut results: Vec<Option<ToggleResult>> = vec![None; letters.len()];
+        while !extra.is_empty() {
+            let number = usize::try_from(extra.number()?).unwrap_or_default();
+            let of = sent.get(number.wrapping_sub(1)).ok_or_else(|| unexpected("the number of an operation"))?;
+            results[of.index] = Some(of.result(&mut extra)?);
+        }
+        for of in sent {
+            if results[of.index].is_none() {
+                results[of.index] = Some(of.result(&mut extra)?);
+            }
         }
         results.into_iter().collect::<Option<_>>().ok_or_else(|| unexpected("a result for each operation"))
     }
@@ -178,38 +180,54 @@ fn write_tagged(to: &mut Vec<u8>, id: &Id) {
     write_id(to, id);
 }
 
-/// One result; `entry` is the place of the partition's new entry.
-fn result(letter: u8, entry: Position, is_limited: bool, numbers: &mut Reply) -> Result<ToggleResult, StoreError> {
-    let active = matches!(letter, b'+' | b'p' | b'D');
-    match letter {
-        b'+' | b'-' | b'p' | b'a' => {
-            let state = PairState { active, count: numbers.number()? };
-            let changed = matches!(letter, b'+' | b'-');
-            let position = if changed { entry } else { numbers.number()? };
-            let rate = if is_limited { Some(rate(numbers)?) } else { None };
-            Ok(ToggleResult::Done(ToggleOutcome { state, changed, position, rate, replayed: false }))
+/// What came back for one operation.
+struct Sent {
+    /// Of the operation in the batch.
+    index: usize,
+    letter: u8,
+    count: u64,
+    /// The place of the partition's new entry.
+    entry: Position,
+    is_limited: bool,
+}
+
+impl Sent {
+    /// `extra` is at what belongs to this operation, if anything does.
+    fn result(&self, extra: &mut Reply) -> Result<ToggleResult, StoreError> {
+        let active = matches!(self.letter, b'+' | b'p' | b'D');
+        let state = PairState { active, count: self.count };
+        match self.letter {
+            b'+' | b'-' | b'p' | b'a' => {
+                let changed = matches!(self.letter, b'+' | b'-');
+                let position = if changed { self.entry } else { extra.number()? };
+                let rate = if self.is_limited { Some(rate(extra)?) } else { None };
+                Ok(ToggleResult::Done(ToggleOutcome { state, changed, position, rate, replayed: false }))
+            }
+            b'D' | b'd' => Ok(ToggleResult::Denied(state)),
+            b'l' => {
+                let retry_after_ms = extra.number()?;
+                Ok(ToggleResult::Limited {
+                    retry_after_ms,
+                    rate: RateState { remaining: 0, reset_ms: extra.number()? },
+                })
+            }
+            b'm' => Ok(ToggleResult::TargetMissing),
+            b'c' => Ok(ToggleResult::ColdTarget),
+            b'u' => Ok(ToggleResult::ColdPair),
+            b'x' => Ok(ToggleResult::IdempotencyConflict),
+            b'r' => {
+                let (code, active, count) = (extra.number()?, extra.number()? != 0, extra.number()?);
+                let (changed, position) = (extra.number()? != 0, extra.number()?);
+                let (remaining, reset_ms) = (extra.signed()?, extra.number()?);
+                let state = PairState { active, count };
+                let rate = u32::try_from(remaining).ok().map(|remaining| RateState { remaining, reset_ms });
+                Ok(match code {
+                    1 => ToggleResult::Denied(state),
+                    _ => ToggleResult::Done(ToggleOutcome { state, changed, position, rate, replayed: true }),
+                })
+            }
+            _ => Err(unexpected("the letter of a result")),
         }
-        b'D' | b'd' => Ok(ToggleResult::Denied(PairState { active, count: numbers.number()? })),
-        b'l' => {
-            let retry_after_ms = numbers.number()?;
-            Ok(ToggleResult::Limited { retry_after_ms, rate: RateState { remaining: 0, reset_ms: numbers.number()? } })
-        }
-        b'm' => Ok(ToggleResult::TargetMissing),
-        b'c' => Ok(ToggleResult::ColdTarget),
-        b'u' => Ok(ToggleResult::ColdPair),
-        b'x' => Ok(ToggleResult::IdempotencyConflict),
-        b'r' => {
-            let (code, active, count) = (numbers.number()?, numbers.number()? != 0, numbers.number()?);
-            let (changed, position) = (numbers.number()? != 0, numbers.number()?);
-            let (remaining, reset_ms) = (numbers.signed()?, numbers.number()?);
-            let state = PairState { active, count };
-            let rate = u32::try_from(remaining).ok().map(|remaining| RateState { remaining, reset_ms });
-            Ok(match code {
-                1 => ToggleResult::Denied(state),
-                _ => ToggleResult::Done(ToggleOutcome { state, changed, position, rate, replayed: true }),
-            })
-        }
-        _ => Err(unexpected("the letter of a result")),
     }
 }
 

@@ -9,20 +9,23 @@ end
 local prefix, state_ttl, pairs_max, touched = head.prefix, ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local stream, after = prefix .. 'j', whole(position + 1)
 
-local function field(entry, name)
+-- Time, and changes and bytes up to the entry.
+local function numbers(entry)
     for index = 1, #entry[2], 2 do
-        if entry[2][index] == name then
-            return tonumber(entry[2][index + 1])
+        if entry[2][index] == 'n' then
+            return unpack_numbers('<ddd', entry[2][index + 1])
         end
     end
-    damaged('a journal entry lacks the field ' .. name)
+    damaged('a journal entry lacks its numbers')
 end
 local newest = call('XREVRANGE', stream, ARGV[2] .. '-0', '-', 'COUNT', 1)[1]
 local oldest = call('XRANGE', stream, after .. '-0', '+', 'COUNT', 1)[1]
-local to, tb, old = head.to, head.tb, oldest and field(oldest, 't') or 0
+head.old = oldest and numbers(oldest) or 0
 if newest then
-    to, tb = field(newest, 'o'), field(newest, 'b')
+    local _
+    _, head.to, head.tb = numbers(newest)
 end
+head.flushed = position
 
 local invalid, order, metas = {}, {}, {}
 for at = 6, #ARGV do
@@ -40,7 +43,7 @@ for at = 6, #ARGV do
 end
 
 call('XTRIM', stream, 'MINID', '=', after .. '-0')
-call('HSET', head.key, 'flushed', ARGV[2], 'to', whole(to), 'tb', whole(tb), 'old', whole(old))
+call('HSET', head.key, 'n', head_numbers(head))
 for index, id in ipairs(order) do
     local meta, key, dirty = metas[index], prefix .. 't:' .. id, prefix .. 'd:' .. id
     if meta then
@@ -51,7 +54,7 @@ for index, id in ipairs(order) do
         else
             if mode == 'h' then
                 call('ZREMRANGEBYSCORE', dirty, '-inf', ARGV[2])
-                if is_clean and members_of(key) > pairs_max then
+                if is_clean and call('HLEN', key) - 1 > pairs_max then
                     call('DEL', key, dirty)
                     call('HSET', key, '', meta)
                 end

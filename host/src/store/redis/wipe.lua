@@ -2,7 +2,8 @@
 for k = 1, #KEYS do
     local head = read_head(KEYS[k])
     if head then
-        call('HSET', head.key, 'life', ARGV[1], 'floor', whole(head.last))
+        head.floor = head.last
+        call('HSET', head.key, 'life', ARGV[1], 'n', head_numbers(head))
     end
 end
 return 1
