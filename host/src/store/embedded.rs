@@ -17,7 +17,6 @@ mod guest;
 mod layout;
 mod read;
 mod state;
-#[cfg(test)]
 mod tests;
 mod transaction;
 mod writer;

@@ -1,5 +1,7 @@
 //! What only the embedded store does: memory bounds, expiry in memory, the tail after a restart.
 
+#![cfg(test)]
+
 use super::*;
 use crate::model::{Digest, Effect, PairState, ToggleRule};
 use crate::store::{LoadedState, TargetLoad, ToggleOp, ToggleResult};

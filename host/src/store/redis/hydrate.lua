@@ -17,6 +17,9 @@ for _ = 1, tonumber(ARGV[7]) do
     local key = prefix .. 't:' .. id
     if not is_known(call('HGET', key, ''), head) then
         call('DEL', key, prefix .. 'd:' .. id)
+        if size >= 64 then
+            call('HSET', key, '', LONG)
+        end
         call('HSET', key, '', meta_of(mode, '0', head.life, 0, size))
         for from = first, at - 1, 2000 do
             call('HSET', key, unpack(ARGV, from, math.min(from + 1999, at - 1)))

@@ -94,14 +94,26 @@ end
 
 -- What a target's field '' says: mode ('m'issing, 'w'hole, 'h'uge), '1' when invalid, 12 letters of the life; the
 -- position of its newest entry and its count, as doubles.
+--
+-- Redis looks through a small hash field by field, up to 512 of them unless a value is longer than 64 bytes: now and then
+-- one is made so long, where the hash is no longer small.
+local LONG = string.rep('-', 65)
+
+local function meta_after(begin, last, count)
+    if count >= 64 and count % 64 == 0 then
+        return begin .. pack_numbers('<dd', last, count) .. LONG
+    end
+    return begin .. pack_numbers('<dd', last, count)
+end
+
 local function meta_of(mode, invalid, life, last, count)
-    return mode .. invalid .. life .. pack_numbers('<dd', last, count)
+    return meta_after(mode .. invalid .. life, last, count)
 end
 
 -- Mode, invalid, life, last and count.
 local function read_meta(meta)
     local mode, invalid = match(meta, '^([mwh])([01])')
-    if not mode or #meta ~= 30 then
+    if not mode or #meta < 30 then
         damaged('a target is not as weir wrote it')
     end
     return mode, invalid, sub(meta, 3, 14), unpack_numbers('<dd', meta, 15)

@@ -64,7 +64,7 @@ local function pass(head, operation, rule, key, actor, meta, since)
         count = since and max(count - 1, 0) or count + 1
         passed = passed + 1
         passed_keys[passed], passed_actors[passed], passed_times[passed] = key, actor, not since and now_text
-        passed_metas[passed] = head.begin .. pack_numbers('<dd', head.position, count)
+        passed_metas[passed] = meta_after(head.begin, head.position, count)
         passed_clean[passed] = last <= head.flushed
         local kind = since and '-' or '+'
         kinds[operation], answers[operation], counts_after[operation] = kind, kind, count
@@ -318,7 +318,7 @@ for _, t in ipairs(changed_targets) do
     if type(since) ~= 'table' then
         since, changed = { [changed] = since }, { [changed] = true }
     end
-    local sets, removals, dirty, text = { '', metas[t] .. pack_numbers('<dd', lasts[t], counts[t]) }, {}, {}, nil
+    local sets, removals, dirty, text = { '', meta_after(metas[t], lasts[t], counts[t]) }, {}, {}, nil
     text = modes[t] == 'h' and whole(head.position)
     for actor in pairs(changed) do
         if since[actor] then
