@@ -12,6 +12,7 @@
 //! Never merges data of another partition count, never repairs a damaged record.
 
 mod apply;
+mod by_id;
 mod change;
 mod guest;
 mod layout;

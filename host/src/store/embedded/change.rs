@@ -200,6 +200,8 @@ pub(super) fn trim(
             head.floor = head.last;
         }
     }
+    // What was dirty until now may have grown beyond the bound.
+    state.make_room();
     transaction.put_head(kind, partition, &head);
     Ok(())
 }

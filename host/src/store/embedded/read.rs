@@ -51,7 +51,7 @@ pub(super) fn members(state: &State, (kind, partition): (&str, Partition), now_m
     let Some(target) = state.target(kind, partition, id, now_ms) else {
         return Seen { value: Members::ColdTarget, group: 0 };
     };
-    let member = |(actor, since_ms): (&Id, u64)| Member { actor: actor.clone(), since_ms };
+    let member = |(actor, since_ms): (Id, u64)| Member { actor, since_ms };
     let value = match target.mode {
         Mode::Missing => Members::TargetMissing,
         Mode::Whole => Members::Whole(target.members().map(member).collect()),
@@ -60,7 +60,7 @@ pub(super) fn members(state: &State, (kind, partition): (&str, Partition), now_m
             for (actor, pair) in target.dirty() {
                 match pair {
                     Pair::Present(since_ms) => present.push(member((actor, since_ms))),
-                    Pair::Absent | Pair::Unknown => absent.push(actor.clone()),
+                    Pair::Absent | Pair::Unknown => absent.push(actor),
                 }
             }
             Members::Overlay { present, absent }

@@ -8,12 +8,11 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
+use super::by_id::ById;
 use crate::journal::Entry;
 use crate::model::{Action, Id, Partition, Position};
 use crate::store::LoadedState;
 
-/// What one entry of a table takes besides its key and value: a control byte, and what is kept free.
-const TABLE_OVERHEAD_BYTES: usize = 2;
 /// The time of a pair that is known to be absent.
 const ABSENT: u64 = u64::MAX;
 
@@ -50,11 +49,9 @@ pub(super) struct Target {
     /// Its place in the queue of those that expire; 0 when it has none. An item of another time is not its own.
     queued_ms: u64,
     /// Members of a whole target; known pairs of a huge one.
-    pairs: HashMap<Id, u64>,
+    pairs: ById<u64>,
     /// Of a huge target: pairs that SQL may not hold yet, with their newest change.
-    dirty: HashMap<Id, Position>,
-    /// What the texts of `pairs` take, in bytes.
-    text_bytes: usize,
+    dirty: ById<Position>,
 }
 
 impl Target {
@@ -67,16 +64,17 @@ impl Target {
             expires_ms,
             group: 0,
             queued_ms: 0,
-            pairs: HashMap::new(),
-            dirty: HashMap::new(),
-            text_bytes: 0,
+            pairs: ById::default(),
+            dirty: ById::default(),
         };
         match state {
             LoadedState::Missing => {}
             LoadedState::Huge(count) => (target.mode, target.count) = (Mode::Huge, *count),
             LoadedState::Whole(members) => {
                 target.mode = Mode::Whole;
-                target.pairs.reserve(members.len());
+                if let Some((actor, _)) = members.first() {
+                    target.pairs.reserve(members.len(), actor);
+                }
                 members.iter().for_each(|(actor, since_ms)| target.set(actor, Pair::Present(*since_ms)));
                 target.count = target.pairs.len() as u64;
             }
@@ -104,15 +102,10 @@ impl Target {
             Pair::Present(since_ms) => since_ms.min(ABSENT - 1),
             Pair::Absent if self.mode == Mode::Huge => ABSENT,
             Pair::Absent | Pair::Unknown => {
-                if self.pairs.remove(actor).is_some() {
-                    self.text_bytes -= text_bytes(actor);
-                }
-                return;
+                return self.pairs.remove(actor);
             }
         };
-        if self.pairs.insert(actor.clone(), since_ms).is_none() {
-            self.text_bytes += text_bytes(actor);
-        }
+        self.pairs.insert(actor, since_ms);
     }
 
     /// Notes that the change of a pair lies in the entry at `position`.
@@ -120,13 +113,13 @@ impl Target {
         self.last = position;
         self.expires_ms = 0;
         if self.mode == Mode::Huge {
-            self.dirty.insert(actor.clone(), position);
+            self.dirty.insert(actor, position);
         }
     }
 
     /// Changes up to `flushed` lie in SQL: they are no longer laid over it.
     pub(super) fn forget_dirty(&mut self, flushed: Position) {
-        self.dirty.retain(|_, position| *position > flushed);
+        self.dirty.retain(|position| *position > flushed);
     }
 
     /// Known pairs: of a huge target what was looked up or changed.
@@ -135,28 +128,26 @@ impl Target {
     }
 
     pub(super) fn forget_pairs(&mut self) {
-        (self.pairs, self.dirty, self.text_bytes) = (HashMap::new(), HashMap::new(), 0);
+        (self.pairs, self.dirty) = (ById::default(), ById::default());
     }
 
     /// Who is present, and since when.
-    pub(super) fn members(&self) -> impl Iterator<Item = (&Id, u64)> {
+    pub(super) fn members(&self) -> impl Iterator<Item = (Id, u64)> {
         self.pairs.iter().filter(|(_, since_ms)| **since_ms != ABSENT).map(|(actor, since_ms)| (actor, *since_ms))
     }
 
     /// Pairs that are laid over SQL.
-    pub(super) fn dirty(&self) -> impl Iterator<Item = (&Id, Pair)> {
-        self.dirty.keys().map(|actor| (actor, self.pair(actor)))
+    pub(super) fn dirty(&self) -> impl Iterator<Item = (Id, Pair)> {
+        self.dirty.iter().map(|(actor, _)| {
+            let pair = self.pair(&actor);
+            (actor, pair)
+        })
     }
 
     /// Memory that it takes, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        let entry = size_of::<(Id, u64)>() + TABLE_OVERHEAD_BYTES;
-        size_of::<(Id, Self)>() + (self.pairs.capacity() + self.dirty.capacity()) * entry + self.text_bytes
+        size_of::<(Id, Self)>() + self.pairs.bytes() + self.dirty.bytes()
     }
-}
-
-fn text_bytes(id: &Id) -> usize {
-    if let Id::Text(text) = id { text.len() + 2 * size_of::<usize>() } else { 0 }
 }
 
 /// What the journal holds of a target that is not known: the last change of each pair.
@@ -320,7 +311,7 @@ impl State {
     }
 
     /// Forgets clean targets until the rest fits, or none is left.
-    fn make_room(&mut self) {
+    pub(super) fn make_room(&mut self) {
         while self.bytes > self.bytes_max && !self.queue.is_empty() {
             self.pop(|target| target.expires_ms == 0);
         }
