@@ -52,7 +52,7 @@ use crate::model::{Id, Incarnation, KeyEntry, KeyIncrement, Member, Partition, P
 /// The data format on disk.
 const FORMAT: &[u8] = b"2";
 /// Memory for blocks read from disk, in bytes.
-const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// See the room's text.
 pub struct EmbeddedStore {
