@@ -56,13 +56,15 @@ pub struct Host {
     starts: u32,
 }
 
-/// The `weir` binary that belongs to this test executable. `cargo test` does not build it: panics when it is missing
+/// The `weir` binary that belongs to this test executable, or that of the profile `WEIR_PROFILE`. `cargo test` does not build it: panics when it is missing
 /// or older than the sources, so that no test proves anything about another binary.
 pub fn weir_binary() -> PathBuf {
     static CHECKED: OnceLock<PathBuf> = OnceLock::new();
     let find = || {
         let test = std::env::current_exe().expect("the path of this executable");
-        let profile = test.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
+        let target = test.ancestors().nth(3).expect("target/<profile>/deps/<test>");
+        let own = || test.ancestors().nth(2).and_then(Path::file_name).map(std::ffi::OsStr::to_owned);
+        let profile = target.join(std::env::var_os("WEIR_PROFILE").or_else(own).expect("a profile"));
         let binary = profile.join("weir");
         let hint = "run `cargo build --workspace` first, or use tests/run";
         assert!(binary.is_file(), "{} is missing: {hint}", binary.display());
