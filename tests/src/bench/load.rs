@@ -1,14 +1,16 @@
 //! Load: closed loop by wrk, open loop by a client of our own.
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use rustix::event::{Timespec, epoll};
 
 use crate::services::find_binary;
 
@@ -81,60 +83,93 @@ pub fn closed_loop(way: &Way, toggles: Toggles, connections: u64, seconds: u64, 
 }
 
 /// `rate` requests per second, whatever the answers take: the time of each counts from when it was due, so that a stall
-/// is not hidden by requests that were never sent. A thread for each connection, because the timers of an asynchronous
-/// runtime are a millisecond coarse. Panics when a request failed.
+/// is not hidden by requests that were never sent. One thread that sleeps to the microsecond: the timers of an asynchronous
+/// runtime are a millisecond coarse, and a thread for each connection costs more than the server. Panics when a request
+/// failed.
 pub fn open_loop(way: &Way, toggles: Toggles, connections: u64, seconds: u64, rate: f64) -> Met {
-    let interval = Duration::from_secs_f64(connections as f64 / rate);
+    let mut rng = StdRng::seed_from_u64(rand::random());
+    let poll = epoll::create(epoll::CreateFlags::CLOEXEC).expect("epoll");
     // Connections first: that one takes a while to be made is not what is measured.
-    let streams: Vec<TcpStream> =
-        (0..connections).map(|_| TcpStream::connect(way.address).expect("a connection")).collect();
-    let start = Instant::now() + Duration::from_millis(100);
-    let end = start + Duration::from_secs(seconds);
-    let mut times_us: Vec<u32> = thread::scope(|scope| {
-        let clients: Vec<_> = (0..connections)
-            .zip(streams)
-            .map(|(number, stream)| {
-                let first = start + interval.mul_f64(number as f64 / connections as f64);
-                let run = move || client(way, stream, (toggles, number), (first, interval, end));
-                thread::Builder::new().stack_size(256 << 10).spawn_scoped(scope, run).expect("a thread")
-            })
-            .collect();
-        clients.into_iter().flat_map(|client| client.join().expect("a client")).collect()
-    });
+    let mut clients: Vec<Client> = (0..connections).map(|number| Client::connect(way, &poll, number)).collect();
+    let (start, total) = (Instant::now() + Duration::from_millis(100), (rate * seconds as f64) as usize);
+    let due_at = |request: usize| start + Duration::from_secs_f64(request as f64 / rate);
+    let (mut asked, mut times_us) = (0, Vec::with_capacity(total));
+    let mut events: Vec<epoll::Event> = Vec::with_capacity(1_024);
+    while times_us.len() < total {
+        while asked < total && due_at(asked) <= Instant::now() {
+            let client = asked % clients.len();
+            clients[client].due.push_back(due_at(asked));
+            clients[client].send(way, toggles, &mut rng);
+            asked += 1;
+        }
+        let pause = if asked < total {
+            due_at(asked).saturating_duration_since(Instant::now())
+        } else {
+            Duration::from_secs(10)
+        };
+        let timeout = Timespec::try_from(pause).expect("a short time");
+        events.clear();
+        epoll::wait(&poll, rustix::buffer::spare_capacity(&mut events), Some(&timeout)).expect("epoll");
+        assert!(!events.is_empty() || asked < total, "no answer from {} for {pause:?}", way.address);
+        for event in &events {
+            let client = &mut clients[usize::try_from(event.data.u64()).expect("a number of a client")];
+            if let Some(time) = client.receive() {
+                times_us.push(u32::try_from(time.as_micros()).unwrap_or(u32::MAX));
+                client.send(way, toggles, &mut rng);
+            }
+        }
+    }
     times_us.sort_unstable();
     let at = |share: usize| f64::from(times_us[(times_us.len() - 1) * share / 100]) / 1e3;
     Met { requests: times_us.len() as f64, seconds: start.elapsed().as_secs_f64(), p50_ms: at(50), p99_ms: at(99) }
 }
 
-/// One connection. A request that is due while the one before it is not answered waits, and its time runs.
-fn client(
-    way: &Way,
-    mut stream: TcpStream,
-    (toggles, seed): (Toggles, u64),
-    (first, interval, end): (Instant, Duration, Instant),
-) -> Vec<u32> {
-    let mut rng = StdRng::seed_from_u64(seed);
-    stream.set_nodelay(true).expect("nodelay");
-    let (mut times_us, mut buffer, mut due) = (Vec::new(), vec![0; 4_096], first);
-    while due < end {
-        thread::sleep(due.saturating_duration_since(Instant::now()));
+/// One connection of the open loop. A request that is due while the one before it is not answered waits, and its time
+/// runs.
+struct Client {
+    stream: TcpStream,
+    /// When the requests were due that are not answered yet; the first is under way when `is_asking`.
+    due: VecDeque<Instant>,
+    is_asking: bool,
+    buffer: Vec<u8>,
+    filled: usize,
+}
+
+impl Client {
+    fn connect(way: &Way, poll: &OwnedFd, number: u64) -> Self {
+        let stream = TcpStream::connect(way.address).expect("a connection");
+        stream.set_nodelay(true).expect("nodelay");
+        epoll::add(poll, &stream, epoll::EventData::new_u64(number), epoll::EventFlags::IN).expect("epoll");
+        Self { stream, due: VecDeque::new(), is_asking: false, buffer: vec![0; 4_096], filled: 0 }
+    }
+
+    /// Sends the next request that is due, unless one is under way.
+    fn send(&mut self, way: &Way, toggles: Toggles, rng: &mut StdRng) {
+        if self.is_asking || self.due.is_empty() {
+            return;
+        }
         let (target, actor) = (rng.random_range(1..=toggles.targets), rng.random_range(1..=toggles.actors));
         let start = format!("{} {}/{target}", way.method, way.prefix);
         let request = match way.actor_in_path {
             true => format!("{start}/{actor} HTTP/1.1\r\nHost: bench\r\n\r\n"),
             false => format!("{start} HTTP/1.1\r\nHost: bench\r\nX-Actor-Id: {actor}\r\n\r\n"),
         };
-        stream.write_all(request.as_bytes()).expect("a request is sent");
-        let mut filled = 0;
-        // Replies are one small object, which is the end of the message.
-        while !buffer[..filled].ends_with(b"}") {
-            let read = stream.read(&mut buffer[filled..]).expect("an answer");
-            assert!(read > 0, "the server closed the connection");
-            filled += read;
-        }
-        assert!(buffer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&buffer[..filled]));
-        times_us.push(u32::try_from(due.elapsed().as_micros()).unwrap_or(u32::MAX));
-        due += interval;
+        self.stream.write_all(request.as_bytes()).expect("a request is sent");
+        self.is_asking = true;
     }
-    times_us
+
+    /// Takes what has come; the time of the request when its answer is whole.
+    fn receive(&mut self) -> Option<Duration> {
+        let read = self.stream.read(&mut self.buffer[self.filled..]).expect("an answer");
+        assert!(read > 0, "the server closed the connection");
+        self.filled += read;
+        let answer = &self.buffer[..self.filled];
+        // Replies are one small object, which is the end of the message.
+        if !answer.ends_with(b"}") {
+            return None;
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(answer));
+        (self.filled, self.is_asking) = (0, false);
+        self.due.pop_front().map(|due| due.elapsed())
+    }
 }
