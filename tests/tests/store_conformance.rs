@@ -53,6 +53,7 @@ on_both! {
     state::a_huge_target_lists_only_what_sql_may_not_hold,
     state::known_pairs_of_a_huge_target_are_bounded,
     state::members_come_newest_first_in_pages,
+    state::many_members_are_all_listed_once,
     state::ids_of_every_type_are_read_back,
     state::a_clean_target_expires_and_a_dirty_one_does_not,
     toggles::rules_are_evaluated_against_the_state,

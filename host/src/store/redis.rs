@@ -20,7 +20,7 @@ mod scripts;
 mod server;
 mod toggle;
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -32,7 +32,7 @@ use self::link::{Link, Nature};
 use self::reply::{Reply, unexpected};
 use self::toggle::Plan;
 use super::page::page;
-use super::text::{tagged, untagged};
+use super::text::tagged;
 use super::{
     Counted, Durability, Head, Hydrated, Hydration, JournalRead, LoadedState, Members, PairLoad, ReadResult, Store,
     StoreError, TargetLoad, ToggleBatch, ToggleCommit, explain,
@@ -275,38 +275,34 @@ impl Store for RedisStore {
         limit: usize,
     ) -> Result<Members, StoreError> {
         let partition = partition_of(target, self.partitions);
-        let value = self
-            .head_call(Nature::Reads, &self.link.scripts.members, kind, partition, |command| {
-                command.arg(target.to_string());
-            })
-            .await?;
-        let mut reply = Reply::of(value)?;
-        let code = reply.number()?;
-        match code {
-            3 => return Ok(Members::TargetMissing),
-            4 => return Ok(Members::ColdTarget),
-            _ => {}
-        }
-        let actor = |bytes: &[u8]| untagged(bytes).ok_or_else(|| unexpected("an actor"));
-        let (mut listed, mut members) = (reply.list()?, Vec::new());
-        while !listed.is_empty() {
-            let field = listed.bytes()?;
-            if field.is_empty() {
-                // What the target's other fields mean, and no actor.
-                listed.bytes()?;
-            } else {
-                members.push(Member { actor: actor(&field)?, since_ms: listed.number()? });
+        let (mut cursor, mut whole) = (0, HashMap::new());
+        loop {
+            let value = self
+                .head_call(Nature::Reads, &self.link.scripts.members, kind, partition, |command| {
+                    command.arg(target.to_string()).arg(cursor);
+                })
+                .await?;
+            let mut reply = Reply::of(value)?;
+            match reply.number()? {
+                0 => {
+                    whole.extend(reply.members()?);
+                    cursor = reply.number()?;
+                    if cursor == 0 {
+                        break;
+                    }
+                }
+                1 => {
+                    let present = reply.members()?;
+                    let present = present.into_iter().map(|(actor, since_ms)| Member { actor, since_ms }).collect();
+                    return Ok(Members::Overlay { present, absent: reply.actors()? });
+                }
+                3 => return Ok(Members::TargetMissing),
+                _ => return Ok(Members::ColdTarget),
             }
         }
-        if code == 0 {
-            let page = page(members, before, limit).await;
-            return page.map(Members::Whole).ok_or_else(|| StoreError::Unavailable("the host is stopping".into()));
-        }
-        let (mut listed, mut absent) = (reply.list()?, Vec::new());
-        while !listed.is_empty() {
-            absent.push(actor(&listed.bytes()?)?);
-        }
-        Ok(Members::Overlay { present: members, absent })
+        let all = whole.into_iter().map(|(actor, since_ms)| Member { actor, since_ms }).collect();
+        let page = page(all, before, limit).await;
+        page.map(Members::Whole).ok_or_else(|| StoreError::Unavailable("the host is stopping".into()))
     }
 
     async fn hydrate(&self, kind: &str, hydrations: Vec<Hydration>) -> Result<Vec<Hydrated>, StoreError> {

@@ -230,6 +230,24 @@ pub async fn members_come_newest_first_in_pages<B: Backend>() {
     assert_eq!(after, Members::Whole(vec![member(4, 500), member(3, 500)]));
 }
 
+pub async fn many_members_are_all_listed_once<B: Backend>() {
+    let stand = Stand::<B>::new().await;
+    let all: Vec<i64> = (1..=5_000).collect();
+    stand.load_whole(1, &all).await;
+    stand.toggle((1..=200).map(|actor| crate::stand::op(1, actor, crate::stand::TOGGLE)).collect()).await;
+    stand.toggle((6_001..=6_200).map(|actor| crate::stand::op(1, actor, crate::stand::TOGGLE)).collect()).await;
+    let Members::Whole(listed) = members(&stand, 1, None, 10_000).await else { panic!("whole") };
+    assert!(listed.is_sorted_by_key(|member| std::cmp::Reverse(member.since_ms)));
+    let mut actors: Vec<Id> = listed.into_iter().map(|member| member.actor).collect();
+    actors.sort_unstable();
+    let expected: Vec<Id> = (201..=5_000).chain(6_001..=6_200).map(Id::Int).collect();
+    assert_eq!(actors, expected);
+    assert_eq!(stand.read(1, 6_001).await, known(true, 5_000));
+    // A page of what is in the middle.
+    let Members::Whole(page) = members(&stand, 1, Some(&member(3_000, 3_000)), 3).await else { panic!("whole") };
+    assert_eq!(page, [member(2_999, 2_999), member(2_998, 2_998), member(2_997, 2_997)]);
+}
+
 pub async fn ids_of_every_type_are_read_back<B: Backend>() {
     let stand = Stand::<B>::tuned(|config| config.partitions = 1).await;
     let text = |text: &str| Id::Text(text.into());

@@ -46,7 +46,7 @@ async fn what_expired_is_swept_out_of_memory() {
         load(&store, target, whole(3_000), NOW_MS).await;
     }
     let full = store.state().bytes;
-    assert!(full > 9_000 * size_of::<(Id, u64)>());
+    assert!(full > 9_000 * size_of::<(i64, u64)>());
     // The sweeper works after each write, on what had expired by then.
     load(&store, 77, whole(1), NOW_MS + 2_000).await;
     load(&store, 78, whole(1), NOW_MS + 2_000).await;

@@ -1,5 +1,6 @@
--- Members of a target. KEYS: its head. ARGV: target.
--- Reply: code (0 whole, 1 overlay, 3 missing, 4 cold); members with their times, in no order; actors known to be absent.
+-- Members of a target. KEYS: its head. ARGV: target, cursor (0 to begin with).
+-- Reply: code (0 whole, 1 overlay, 3 missing, 4 cold); members with their times, in no order; actors known to be absent,
+-- or of a whole target the next cursor, 0 at the end. What is there all the while comes once or more often.
 local head = read_head(KEYS[1])
 local key = head and head.prefix .. 't:' .. ARGV[1]
 local meta = head and call('HGET', key, '')
@@ -12,7 +13,8 @@ if mode == 'm' then
 end
 if mode == 'w' then
     -- The host takes the field '' out, sorts, and cuts: that is no work for a server that does one thing at a time.
-    return { 0, call('HGETALL', key) }
+    local found = call('HSCAN', key, ARGV[2], 'COUNT', 1000)
+    return { 0, found[2], found[1] }
 end
 local present, absent = {}, {}
 local changed = call('ZRANGE', head.prefix .. 'd:' .. ARGV[1], 0, -1)

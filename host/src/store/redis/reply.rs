@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use redis::Value;
 
 use crate::journal::{Entry, entry};
-use crate::model::{Backlog, Digest, Incarnation, PairState, Partition};
+use crate::model::{Backlog, Digest, Id, Incarnation, PairState, Partition};
+use crate::store::text::untagged;
 use crate::store::{Head, ReadResult, StoreError};
 
 /// Values of an array, taken in order.
@@ -77,6 +78,26 @@ impl Reply {
         Ok((Head { partition, incarnation, last, flushed, floor, backlog }, fields.flag()?))
     }
 
+    /// Actors and since when, without what a target's field '' says.
+    pub(super) fn members(&mut self) -> Result<Vec<(Id, u64)>, StoreError> {
+        let (mut listed, mut members) = (self.list()?, Vec::new());
+        while !listed.is_empty() {
+            match listed.bytes()?.as_slice() {
+                b"" => drop(listed.bytes()?),
+                field => members.push((actor(field)?, listed.number()?)),
+            }
+        }
+        Ok(members)
+    }
+
+    pub(super) fn actors(&mut self) -> Result<Vec<Id>, StoreError> {
+        let (mut listed, mut actors) = (self.list()?, Vec::new());
+        while !listed.is_empty() {
+            actors.push(actor(&listed.bytes()?)?);
+        }
+        Ok(actors)
+    }
+
     pub(super) fn read_result(&mut self) -> Result<ReadResult, StoreError> {
         let (code, active, count) = (self.number()?, self.flag()?, self.number()?);
         Ok(match code {
@@ -96,4 +117,8 @@ impl Reply {
         entry::decode_pairs(position, digest, at_ms, (&kinds, &pairs))
             .map_err(|error| StoreError::Damaged(error.to_string()))
     }
+}
+
+fn actor(bytes: &[u8]) -> Result<Id, StoreError> {
+    untagged(bytes).ok_or_else(|| unexpected("an actor"))
 }
