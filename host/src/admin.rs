@@ -198,7 +198,7 @@ pub trait Operations: Send + Sync + 'static {
     /// Drops one.
     async fn drop_dead_letter(&self, id: i64) -> Result<(), OperationsError>;
     /// Everything known of one pair.
-    async fn explain(&self, kind: &str, target: &str, actor: &str) -> Result<Value, OperationsError>;
+    async fn explain(&self, kind: &str, target: &str, actor: Option<&str>) -> Result<Value, OperationsError>;
     /// The metrics in Prometheus' text format.
     fn metrics(&self) -> String;
 }
@@ -274,8 +274,9 @@ impl AdminState {
             Route::Replay => self.operations.replay_dead_letter(letter_id(&param("id")?)?).await.map(done),
             Route::Explain => {
                 let (kind, target, actor) = (param("kind")?, param("target")?, param("actor")?);
-                self.operations.explain(&kind, &target, &actor).await
+                self.operations.explain(&kind, &target, Some(&actor)).await
             }
+            Route::ExplainTarget => self.operations.explain(&param("kind")?, &param("target")?, None).await,
             Route::Flush => self.operations.flush_status().await,
         };
         answer.map(|value| reply::json(StatusCode::OK, &value)).map_err(|error| from_error(&error))

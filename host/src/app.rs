@@ -21,14 +21,18 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::capability::Parts;
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, KindTable, PolicyFailure};
+use crate::counter::CounterKind;
 use crate::flush::{FlushError, FlushParts, FlushStatus, Flusher};
+use crate::http::Kinds;
+use crate::ingest::{IngestKind, check_schema};
 use crate::journal::JournalWatch;
 use crate::policy::{Compiler, KindPolicy, LoadError, Policies, PolicySetup};
 use crate::sql::{Sql, SqlError};
 use crate::store::{Store, StoreError};
-use crate::toggle::{ToggleKind, ToggleParts, Toggles};
+use crate::toggle::ToggleKind;
 use schema::{KindFinding, Schema};
 
 /// Why the host does not start. Each says what to do.
@@ -78,7 +82,7 @@ pub struct App {
     store: Arc<dyn Store>,
     sql: Arc<dyn Sql>,
     policies: Arc<Policies>,
-    toggles: Toggles,
+    kinds: Kinds,
     flushers: BTreeMap<String, Flusher>,
     schema: Schema,
 }
@@ -90,6 +94,7 @@ impl App {
     /// Whatever waiting does not mend: see [`AppError`].
     pub async fn start(config: Config, clock: Clock, compiler: Compiler) -> Result<Self, AppError> {
         config.validate()?;
+        config.ingests.iter().try_for_each(check_schema)?;
         let store = crate::store::open(&config.store).await?;
         let sql = crate::sql::open(&config.sql).await?;
         let granted = grants::capabilities(Arc::clone(&store), Arc::clone(&sql), &config.policy, clock.clone());
@@ -99,37 +104,37 @@ impl App {
         let schema = Schema::start(&config, Arc::clone(&sql), store.partitions()).await?;
 
         let owner = format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
-        let (mut toggles, mut flushers) = (Toggles::default(), BTreeMap::new());
-        for toggle in &config.toggles {
-            let watch = Arc::new(JournalWatch::new(store.partitions()));
-            let flusher = Flusher::start(FlushParts {
-                kind: toggle.kind.clone(),
-                table: toggle.table.clone(),
-                config: config.flush.clone(),
-                owner: owner.clone(),
-                policies: Arc::clone(&policies),
-                store: Arc::clone(&store),
-                sql: Arc::clone(&sql),
-                journal: config.journal.clone(),
-                watch: Arc::clone(&watch),
-                clock: clock.clone(),
-                schema_ready: schema.ready(),
-            });
-            flushers.insert(toggle.kind.clone(), flusher);
-            let kind = ToggleKind::start(ToggleParts {
-                config: toggle.clone(),
-                batch: config.batch.clone(),
-                journal: config.journal.clone(),
-                deadline_ms: config.http.request_deadline_ms,
-                policies: Arc::clone(&policies),
-                store: Arc::clone(&store),
-                sql: Arc::clone(&sql),
-                watch,
-                clock: clock.clone(),
-            });
-            toggles.kinds.insert(toggle.kind.clone(), Arc::new(kind));
+        let (mut served, mut flushers) = (Kinds::default(), BTreeMap::new());
+        let parts = |kind: &str| Parts {
+            kind: kind.to_owned(),
+            batch: config.batch.clone(),
+            journal: config.journal.clone(),
+            deadline_ms: config.http.request_deadline_ms,
+            policies: Arc::clone(&policies),
+            store: Arc::clone(&store),
+            sql: Arc::clone(&sql),
+            watch: Arc::new(JournalWatch::new(store.partitions())),
+            clock: clock.clone(),
+        };
+        let kinds: BTreeMap<String, Parts> =
+            config.kinds().iter().map(|(kind, _)| ((*kind).to_owned(), parts(kind))).collect();
+        for (kind, table) in config.kinds() {
+            let flusher = flusher(&config, table, &kinds[kind], &owner, schema.ready());
+            flushers.insert(kind.to_owned(), flusher);
         }
-        Ok(Self { config, clock, store, sql, policies, toggles, flushers, schema })
+        for toggle in &config.toggles {
+            let kind = ToggleKind::start(toggle.clone(), kinds[&toggle.kind].clone());
+            served.toggles.kinds.insert(toggle.kind.clone(), Arc::new(kind));
+        }
+        for counter in &config.counters {
+            let kind = CounterKind::start(counter.clone(), kinds[&counter.kind].clone());
+            served.counters.kinds.insert(counter.kind.clone(), Arc::new(kind));
+        }
+        for ingest in &config.ingests {
+            let kind = IngestKind::start(ingest.clone(), kinds[&ingest.kind].clone())?;
+            served.ingests.kinds.insert(ingest.kind.clone(), Arc::new(kind));
+        }
+        Ok(Self { config, clock, store, sql, policies, kinds: served, flushers, schema })
     }
 
     /// The configuration it was started with.
@@ -137,9 +142,9 @@ impl App {
         &self.config
     }
 
-    /// The toggle kinds.
-    pub fn toggles(&self) -> &Toggles {
-        &self.toggles
+    /// All kinds.
+    pub fn kinds(&self) -> &Kinds {
+        &self.kinds
     }
 
     /// The store.
@@ -190,6 +195,29 @@ impl App {
     }
 }
 
+/// The flusher of a kind.
+fn flusher(
+    config: &Config,
+    table: KindTable,
+    parts: &Parts,
+    owner: &str,
+    schema_ready: watch::Receiver<bool>,
+) -> Flusher {
+    Flusher::start(FlushParts {
+        kind: parts.kind.clone(),
+        table,
+        config: config.flush.clone(),
+        owner: owner.to_owned(),
+        policies: Arc::clone(&parts.policies),
+        store: Arc::clone(&parts.store),
+        sql: Arc::clone(&parts.sql),
+        journal: parts.journal.clone(),
+        watch: Arc::clone(&parts.watch),
+        clock: parts.clock.clone(),
+        schema_ready,
+    })
+}
+
 /// Loads the rules on a thread that may wait: compiling takes long, and a module's start may do I/O.
 pub(crate) async fn load_policies(config: &Config, setup: PolicySetup) -> Result<Arc<Policies>, AppError> {
     let (policy, kinds) = (config.policy.clone(), kind_policies(config));
@@ -203,10 +231,13 @@ pub(crate) async fn load_policies(config: &Config, setup: PolicySetup) -> Result
 
 /// What the policy room needs to know of each kind.
 pub(crate) fn kind_policies(config: &Config) -> Vec<KindPolicy> {
-    let of = |toggle: &crate::config::ToggleConfig| KindPolicy {
-        kind: toggle.kind.clone(),
-        settings: toggle.settings.clone(),
-        on_failure: toggle.on_policy_failure,
+    let of = |kind: &str, settings: BTreeMap<String, String>, on_failure: PolicyFailure| KindPolicy {
+        kind: kind.to_owned(),
+        settings,
+        on_failure,
     };
-    config.toggles.iter().map(of).collect()
+    let toggles = config.toggles.iter().map(|kind| of(&kind.kind, kind.settings.clone(), kind.on_policy_failure));
+    let counters = config.counters.iter().map(|kind| of(&kind.kind, kind.policy_settings(), kind.on_policy_failure));
+    let ingests = config.ingests.iter().map(|kind| of(&kind.kind, kind.policy_settings(), kind.on_policy_failure));
+    toggles.chain(counters).chain(ingests).collect()
 }

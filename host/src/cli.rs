@@ -84,14 +84,14 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Print everything known of one (target, actor): store state, journal entries, SQL row, checkpoint.
+    /// Print everything known of a target, or of one actor on it: store state, journal entries, SQL row, checkpoint.
     Explain {
         /// The kind, such as feed-like.
         kind: String,
         /// The target's id.
         target: String,
-        /// The actor's id.
-        actor: String,
+        /// The actor's id; only a toggle needs one.
+        actor: Option<String>,
         #[command(flatten)]
         place: Where,
         #[command(flatten)]

@@ -3,22 +3,29 @@
 //! Tier 0. The only room that reads configuration files and environment variables. Unknown fields are errors; a
 //! wrong value is refused at start with the name of the field and what to write instead.
 
+mod counter;
 mod flow;
 mod http;
+mod ingest;
+mod kind;
 mod policy;
 mod toggle;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use counter::{ActorNeed, CounterConfig, CounterTable, EventTable};
 pub use flow::{BatchConfig, FlushConfig, JournalConfig, SqlConfig, StoreConfig, StoreType};
 pub use http::{AdminConfig, AuthConfig, HttpConfig, JwtConfig, TrustedHeaderFrom};
+pub use ingest::{ChildTable, IngestConfig, IngestTable};
+pub use kind::{DurabilityLevel, KindTable, PolicyFailure};
 pub use policy::{
     BuiltinRules, CanaryConfig, DecisionLogConfig, GrantConfig, ParameterType, PolicyConfig, StatementConfig,
 };
 pub(crate) use policy::{is_free_module_name, is_module_name};
-pub use toggle::{CountTable, DurabilityLevel, PolicyFailure, ToggleConfig, ToggleResponse, ToggleTable};
+pub use toggle::{CountTable, ToggleConfig, ToggleResponse, ToggleTable};
 
 /// Everything in `weir.toml`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -45,6 +52,12 @@ pub struct Config {
     /// The kinds of the toggle capability.
     #[serde(rename = "toggle")]
     pub toggles: Vec<ToggleConfig>,
+    /// The kinds of the counter capability.
+    #[serde(rename = "counter")]
+    pub counters: Vec<CounterConfig>,
+    /// The kinds of the ingest capability.
+    #[serde(rename = "ingest")]
+    pub ingests: Vec<IngestConfig>,
 }
 
 /// Why a configuration is not usable. The message names the field and says what to do.
@@ -87,7 +100,7 @@ impl Config {
         Ok(config)
     }
 
-    /// The embedded demo: SQLite and the embedded store under `data`, kind `feed-like`, actor by trusted header on
+    /// The embedded demo: SQLite and the embedded store under `data`, one kind of each capability, actor by trusted header on
     /// loopback.
     pub fn demo(data: &Path) -> Self {
         Self {
@@ -95,7 +108,9 @@ impl Config {
             store: StoreConfig { path: data.join("store"), ..StoreConfig::default() },
             policy: PolicyConfig { registry: data.join("policies"), ..PolicyConfig::default() },
             sql: SqlConfig { url: format!("sqlite://{}", data.join("demo.db").display()), ..SqlConfig::default() },
-            toggles: vec![ToggleConfig::demo()],
+            toggles: vec![ToggleConfig::demo(), ToggleConfig::demo_video()],
+            counters: vec![CounterConfig::demo()],
+            ingests: vec![IngestConfig::demo()],
             ..Self::default()
         }
     }
@@ -110,13 +125,26 @@ impl Config {
         self.policy.validate()?;
         self.batch.validate()?;
         self.flush.validate()?;
-        for (index, toggle) in self.toggles.iter().enumerate() {
-            toggle.validate(index)?;
-            if self.toggles[..index].iter().any(|earlier| earlier.kind == toggle.kind) {
-                return Err(value(format!("toggle[{index}].kind"), format!("{:?} is configured twice", toggle.kind)));
-            }
+        self.toggles.iter().enumerate().try_for_each(|(index, kind)| kind.validate(index))?;
+        self.counters.iter().enumerate().try_for_each(|(index, kind)| kind.validate(index))?;
+        self.ingests.iter().enumerate().try_for_each(|(index, kind)| {
+            kind.validate(index)?;
+            kind.validate_for_rules(index, self.policy.documents_bytes_max())
+        })?;
+        // One name, one journal: also over capabilities.
+        let mut kinds = BTreeSet::new();
+        match self.kinds().into_iter().find(|(kind, _)| !kinds.insert(*kind)) {
+            Some((kind, _)) => Err(value("kind", format!("{kind:?} is configured twice"))),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Every kind and its tables.
+    pub fn kinds(&self) -> Vec<(&str, KindTable)> {
+        let toggles = self.toggles.iter().map(|kind| (kind.kind.as_str(), KindTable::Toggle(kind.table.clone())));
+        let counters = self.counters.iter().map(|kind| (kind.kind.as_str(), KindTable::Counter(kind.table.clone())));
+        let ingests = self.ingests.iter().map(|kind| (kind.kind.as_str(), KindTable::Ingest(kind.table.clone())));
+        toggles.chain(counters).chain(ingests).collect()
     }
 }
 
@@ -144,6 +172,18 @@ mod tests {
     fn unknown_fields_are_named() {
         let error = toml::from_str::<Config>("[http]\nlisten_adress = \"127.0.0.1:1\"").unwrap_err();
         assert!(error.to_string().contains("listen_adress"), "{error}");
+    }
+
+    #[test]
+    fn a_document_fits_into_a_call_of_the_rules() {
+        let mut config = Config::demo(Path::new("d"));
+        config.ingests[0].document_bytes_max = 256 << 10;
+        config.validate().unwrap();
+        config.ingests[0].document_bytes_max += 1;
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.contains("ingest[0].document_bytes_max") && error.contains("transfer_bytes_max"), "{error}");
+        config.policy.transfer_bytes_max = 2 << 20;
+        config.validate().unwrap();
     }
 
     #[test]

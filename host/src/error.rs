@@ -23,6 +23,9 @@ pub enum Refusal {
         /// The limit.
         limit: Option<RateLimit>,
     },
+    /// The counter is at the greatest count that every part of the way holds exactly.
+    #[error("the count would leave the range of whole numbers that are held exactly (2^53 - 1)")]
+    CountOverflow,
     /// The `Idempotency-Key` was used with another request.
     #[error("the Idempotency-Key was used with another request")]
     IdempotencyConflict,

@@ -6,11 +6,13 @@
 //! One [`Flusher`] per kind and host. Of several hosts the one with the lease works, which only saves work: what keeps
 //! two flushers apart is the compare-and-set of the checkpoint, first in each transaction.
 //!
+//! - `gather`: what one round takes, as SQL will be told.
 //! - `round`: read after the checkpoint → coalesce → one transaction → trim.
 //! - `adopt`: make SQL's checkpoint and the journal's life agree before anything is flushed.
 //! - `pace`: adaptive batch size, patient retry.
 
 mod adopt;
+mod gather;
 mod pace;
 mod round;
 
@@ -25,7 +27,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::clock::Clock;
-use crate::config::{FlushConfig, JournalConfig, ToggleTable};
+use crate::config::{FlushConfig, JournalConfig, KindTable};
 use crate::journal::JournalWatch;
 use crate::model::{Backlog, Checkpoint, Partition};
 use crate::policy::Policies;
@@ -39,7 +41,7 @@ pub struct FlushParts {
     /// The kind.
     pub kind: String,
     /// The user's tables.
-    pub table: ToggleTable,
+    pub table: KindTable,
     /// The host's bounds.
     pub config: FlushConfig,
     /// Name of this host in leases.
@@ -67,6 +69,8 @@ pub struct FlushStatus {
     pub kind: String,
     /// Changes in the journal that SQL has not committed.
     pub backlog_entries: u64,
+    /// Targets that these change.
+    pub backlog_targets: u64,
     /// Their size, in bytes.
     pub backlog_bytes: u64,
     /// Age of the oldest, in milliseconds.
@@ -209,6 +213,7 @@ impl Flusher {
         let backlog = self.watch.backlog();
         status.ended = self.task.is_finished();
         status.backlog_entries = backlog.entries;
+        status.backlog_targets = backlog.targets;
         status.backlog_bytes = backlog.bytes;
         status.oldest_age_ms = backlog.oldest_age_ms(self.clock.now_ms());
         status

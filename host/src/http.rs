@@ -8,19 +8,23 @@
 //! spelling of an id are 400. A request that is given up at its deadline may still be applied: only an
 //! `Idempotency-Key` makes it safe to send again.
 
+mod counter;
 mod identity;
+mod ingest;
+mod json;
 mod meter;
 mod openapi;
 mod problem;
 mod query;
 mod reply;
 mod route;
+mod shared;
 mod toggle;
 
 mod tests;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,7 +39,9 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::clock::Clock;
 use crate::config::{AuthConfig, ConfigError, HttpConfig};
+use crate::counter::Counters;
 use crate::error::Refusal;
+use crate::ingest::Ingests;
 use crate::listener::body::{self, BodyLimits};
 use crate::listener::head;
 use crate::listener::problem::{BAD_BODY, METHOD_NOT_ALLOWED, Problem};
@@ -44,14 +50,36 @@ use crate::listener::{self, Handler, Limits, Reply};
 use crate::model::Verb;
 use crate::telemetry::SHED_TOTAL;
 use crate::toggle::Toggles;
+use counter::CounterView;
 use identity::Authenticator;
+use ingest::IngestView;
 use meter::{Meter, OTHER_METHOD, method_index};
+use openapi::KindConfig;
 use problem::{BAD_PATH, KIND_MISSING, ROUTE_MISSING, Repeatable, from_refusal};
 use route::{Found, Route, Routes};
-use toggle::{KindView, Shared};
+use shared::Shared;
+use toggle::KindView;
 
 /// `Allow` for `OPTIONS *`.
 const ALLOW_ANYWHERE: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS");
+
+/// All kinds, by capability.
+#[derive(Clone, Default)]
+pub struct Kinds {
+    /// Those of the toggle capability.
+    pub toggles: Toggles,
+    /// Those of the counter capability.
+    pub counters: Counters,
+    /// Those of the ingest capability.
+    pub ingests: Ingests,
+}
+
+/// One kind of whatever capability. A name is configured once.
+enum View {
+    Toggle(KindView),
+    Counter(CounterView),
+    Ingest(IngestView),
+}
 
 /// Everything that answers requests. Make it after the metrics recorder is installed.
 pub struct HttpState {
@@ -59,7 +87,7 @@ pub struct HttpState {
     body_limits: BodyLimits,
     requests: Semaphore,
     routes: Routes,
-    toggles: BTreeMap<String, KindView>,
+    kinds: BTreeMap<String, View>,
     shared: Shared,
     openapi: Bytes,
     root: Bytes,
@@ -71,17 +99,27 @@ impl HttpState {
     ///
     /// # Errors
     /// A key that cannot be read or does not fit its algorithm; a trusted header that is not a header name.
-    pub fn new(config: &HttpConfig, auth: &AuthConfig, toggles: Toggles, clock: Clock) -> Result<Self, ConfigError> {
+    pub fn new(config: &HttpConfig, auth: &AuthConfig, kinds: Kinds, clock: Clock) -> Result<Self, ConfigError> {
         let routes = Routes::new()
             .map_err(|error| ConfigError::Value { field: "http".into(), reason: format!("routes: {error}") })?;
-        let configs: Vec<_> = toggles.kinds.values().map(|kind| kind.config()).collect();
-        let kinds: Vec<_> = toggles.kinds.keys().collect();
+        let Kinds { toggles, counters, ingests } = kinds;
         let root = serde_json::json!({
             "service": "weir",
             "version": env!("CARGO_PKG_VERSION"),
             "openapi": Route::OpenApi.pattern(),
-            "toggles": kinds,
+            "toggles": toggles.kinds.keys().collect::<Vec<_>>(),
+            "counters": counters.kinds.keys().collect::<Vec<_>>(),
+            "ingest": ingests.kinds.keys().collect::<Vec<_>>(),
         });
+        let of_toggles = toggles.kinds.values().map(|kind| KindConfig::Toggle(kind.config()));
+        let of_counters = counters.kinds.values().map(|kind| KindConfig::Counter(kind.config()));
+        let of_ingests = ingests.kinds.values().map(|kind| KindConfig::Ingest(kind.config()));
+        let configs: Vec<_> = of_toggles.chain(of_counters).chain(of_ingests).collect();
+        let openapi = openapi::document(&configs, config, auth).to_string().into();
+        let of_toggles = toggles.kinds.into_iter().map(|(name, kind)| (name, View::Toggle(KindView::new(kind))));
+        let of_counters = counters.kinds.into_iter().map(|(name, kind)| (name, View::Counter(CounterView::new(kind))));
+        let of_ingests = ingests.kinds.into_iter().map(|(name, kind)| (name, View::Ingest(IngestView::new(kind))));
+        let kinds = of_toggles.chain(of_counters).chain(of_ingests).collect();
         Ok(Self {
             limits: Limits::from(config),
             body_limits: BodyLimits {
@@ -90,10 +128,10 @@ impl HttpState {
             },
             requests: Semaphore::new(config.requests_max.min(Semaphore::MAX_PERMITS)),
             routes,
-            openapi: openapi::document(&configs, config, auth).to_string().into(),
+            openapi,
             root: root.to_string().into(),
             shared: Shared::new(config, Authenticator::new(auth, clock.clone())?, clock),
-            toggles: toggles.kinds.into_iter().map(|(name, kind)| (name, KindView::new(kind))).collect(),
+            kinds,
             meter: Meter::new(),
         })
     }
@@ -127,23 +165,38 @@ impl HttpState {
         match found.route {
             Route::OpenApi => Ok(reply::json(self.openapi.clone())),
             Route::Root => Ok(reply::json(self.root.clone())),
-            _ => self.toggle(&found, &head, body, peer).await,
+            _ => self.of_kind(&found, &head, body, peer.ip()).await,
+        }
+    }
+
+    async fn of_kind(&self, found: &Found<'_>, head: &Parts, body: Incoming, peer: IpAddr) -> Result<Reply, Problem> {
+        let kind = decode_segment(found.kind).map_err(|error| Problem::new(&BAD_PATH, format!("kind: {error}")))?;
+        let place = (found.route, found.target);
+        match (self.kinds.get(kind.as_ref()), found.route) {
+            (
+                Some(View::Toggle(view)),
+                Route::Toggle | Route::ToggleMany | Route::ToggleActors | Route::ToggleStatus,
+            ) => self.toggle(view, place, head, body, peer).await,
+            (Some(View::Counter(view)), Route::Counter | Route::CounterMany | Route::CounterStatus) => {
+                self.counter(view, place, head, body, peer).await
+            }
+            (Some(View::Ingest(view)), Route::Ingest | Route::IngestDocument) => {
+                self.ingest(view, place, head, body, peer).await
+            }
+            _ => Err(Problem::new(&KIND_MISSING, "see / for the kinds that there are")),
         }
     }
 
     async fn toggle(
         &self,
-        found: &Found<'_>,
+        view: &KindView,
+        (route, target): (Route, &str),
         head: &Parts,
         body: Incoming,
-        peer: SocketAddr,
+        peer: IpAddr,
     ) -> Result<Reply, Problem> {
-        let kind = decode_segment(found.kind).map_err(|error| Problem::new(&BAD_PATH, format!("kind: {error}")))?;
-        let Some(view) = self.toggles.get(kind.as_ref()) else {
-            return Err(Problem::new(&KIND_MISSING, "see / for the kinds that there are"));
-        };
-        let (shared, target, peer) = (&self.shared, found.target, peer.ip());
-        let verb = match (found.route, &head.method) {
+        let shared = &self.shared;
+        let verb = match (route, &head.method) {
             (Route::ToggleMany, _) => return view.read_many(shared, head, peer).await,
             (Route::ToggleActors, _) => return view.actors(shared, head, peer, target).await,
             (Route::ToggleStatus, _) => return view.status(shared, head, peer, target).await,
@@ -161,6 +214,56 @@ impl HttpState {
             }
         }
         view.write(shared, write).await
+    }
+
+    async fn counter(
+        &self,
+        view: &CounterView,
+        (route, target): (Route, &str),
+        head: &Parts,
+        body: Incoming,
+        peer: IpAddr,
+    ) -> Result<Reply, Problem> {
+        match (route, &head.method) {
+            (Route::CounterMany, _) => view.read_many(&self.shared, head).await,
+            (Route::CounterStatus, _) => view.status(&self.shared, head, target).await,
+            (_, &Method::POST) => {
+                let hit = view.read_hit(&self.shared, head, peer, target)?;
+                let bytes = body::read(body, self.body_limits).await?;
+                if !bytes.is_empty() {
+                    body::check_json_type(&head.headers)?;
+                }
+                view.count(&self.shared, hit, &bytes).await
+            }
+            _ => view.read(&self.shared, head, target).await,
+        }
+    }
+
+    async fn ingest(
+        &self,
+        view: &IngestView,
+        (route, target): (Route, &str),
+        head: &Parts,
+        body: Incoming,
+        peer: IpAddr,
+    ) -> Result<Reply, Problem> {
+        match (route, &head.method) {
+            (Route::IngestDocument, _) => view.read(&self.shared, head, peer, target).await,
+            (_, &Method::POST) => {
+                let create = view.read_create(&self.shared, head, peer)?;
+                body::check_json_type(&head.headers)?;
+                let limits = view.body_limits(self.body_limits);
+                let announced = body.size_hint().upper().and_then(|bytes| usize::try_from(bytes).ok());
+                let bytes_held = announced.unwrap_or(limits.bytes_max).min(limits.bytes_max);
+                let _held = view
+                    .kind()
+                    .reserve(bytes_held)
+                    .map_err(|refusal| from_refusal(&refusal, Repeatable::Yes).close())?;
+                let bytes = body::read(body, limits).await?;
+                view.create(&self.shared, create, bytes).await
+            }
+            _ => view.list(&self.shared, head, peer).await,
+        }
     }
 }
 

@@ -5,7 +5,10 @@
 //! | room | duty | tier |
 //! |---|---|---|
 //! | [`http`] | parse, bound, authenticate, route; map every cause to its one status | 4 |
+//! | [`capability`] | what all capabilities stand on: refusals, hydration, receipts | 3 |
 //! | [`toggle`] | the toggle capability: operation → batch → rule → store step → reply; hydrates cold targets | 3 |
+//! | [`counter`] | the counter capability: hit → batch → rule → store step → reply | 3 |
+//! | [`ingest`] | the ingest capability: documents → shape → batch → rule → store step → reply; their status | 3 |
 //! | [`listener`] | bounded HTTP/1 connections for `http` and `admin`: strict framing, limits, problem+json, drain | 1 |
 //! | [`batcher`] | gather what is concurrent, bounded | 1 |
 //! | [`policy`] | one wasm call per batch; trusts nothing that comes back | 2 |
@@ -22,12 +25,15 @@
 pub mod admin;
 pub mod app;
 pub mod batcher;
+pub mod capability;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod counter;
 pub mod error;
 pub mod flush;
 pub mod http;
+pub mod ingest;
 pub mod journal;
 pub mod listener;
 pub mod model;

@@ -9,6 +9,7 @@ pub mod body;
 mod framing;
 pub mod head;
 pub mod problem;
+pub mod reply;
 pub mod text;
 mod turn;
 mod wire;
@@ -23,8 +24,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -36,11 +35,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::config::HttpConfig;
 use crate::telemetry::SHED_TOTAL;
+use reply::ReplyBody;
 use turn::{End, Times, Turn};
 use wire::Wire;
 
-/// An answer. Bodies are small and whole, so that a reply is one write.
-pub type Reply = Response<Full<Bytes>>;
+/// An answer. Most bodies are small and whole, so that a reply is one write.
+pub type Reply = Response<ReplyBody>;
 
 /// Pause after a failed accept (no file descriptors left, say), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -181,10 +181,12 @@ impl<H: Handler> Server<H> {
         }
         let in_head = Arc::new(AtomicBool::new(false));
         let wire = Wire::new(stream, Arc::clone(&self.handler), &self.limits, Arc::clone(&in_head));
-        let turn = Turn::new();
+        let turn = Arc::new(Turn::new());
         let service = service_fn(|request| async {
-            let _handling = turn.handle();
-            Ok::<_, Infallible>(self.handler.handle(request, peer).await)
+            let handling = Turn::handle(&turn);
+            let mut reply = self.handler.handle(request, peer).await;
+            reply.body_mut().hold(handling);
+            Ok::<_, Infallible>(reply)
         });
         let mut connection = std::pin::pin!(self.builder.serve_connection(TokioIo::new(wire), service));
         let times = Times { head: self.limits.header_timeout, request: self.limits.request_deadline };

@@ -1,7 +1,7 @@
 //! SQL: the truth. Checkpoints, bulk writes, bulk loads, dead letters, self-checks; the user's own tables.
 //!
 //! Tier 2: imports tiers 0 and 1. Never imports policy or store. Every statement of an engine lives in that engine's
-//! one file. Identifiers come from the configuration, are checked against the catalogue and quoted; values are bound.
+//! `statements`. Identifiers come from the configuration, are checked against the catalogue and quoted; values are bound.
 //!
 //! # Rules
 //! - The fence is the first statement of a flush transaction, and a compare-and-set of (incarnation, epoch, position):
@@ -15,21 +15,26 @@
 //!   locks to the one that took over.
 
 mod classify;
+mod documents;
+mod explain;
 mod facts;
 mod flight;
 mod granted;
 mod lease;
+mod letters;
 pub mod mysql;
+mod plans;
 pub mod postgres;
 mod rows;
 pub mod sqlite;
+mod values;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::Serialize;
 
-use crate::config::{SqlConfig, StatementConfig, ToggleTable};
+use crate::config::{CounterTable, IngestTable, KindTable, SqlConfig, StatementConfig, ToggleTable};
 use crate::model::{Action, Checkpoint, Digest, Id, Incarnation, Member, Partition, Position, SqlValue};
 
 /// Compare-and-set of one partition's checkpoint.
@@ -60,6 +65,136 @@ pub struct RowChange {
     pub digest: Digest,
 }
 
+/// What is added to one counter: the sum of a flush. A target occurs at most once in a flush.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CountRow {
+    /// The partition of the target.
+    pub partition: Partition,
+    /// What is counted.
+    pub target: Id,
+    /// What is added, 1 or more.
+    pub by: u64,
+    /// When the newest part of it was accepted, in Unix milliseconds.
+    pub at_ms: u64,
+    /// The newest journal entry that it comes from, for the dead letter.
+    pub position: Position,
+    /// The module that accepted that, for the dead letter.
+    pub digest: Digest,
+}
+
+/// One hit, for the table of events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventRow {
+    /// The partition of the target.
+    pub partition: Partition,
+    /// What is counted.
+    pub target: Id,
+    /// Who was counted.
+    pub actor: Option<Id>,
+    /// What it added.
+    pub by: u64,
+    /// When it was accepted, in Unix milliseconds.
+    pub at_ms: u64,
+    /// The journal entry that it comes from, for the dead letter.
+    pub position: Position,
+    /// The module that accepted it, for the dead letter.
+    pub digest: Digest,
+}
+
+/// One document to insert. An id occurs at most once in a flush.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DocumentRow {
+    /// Its partition.
+    pub partition: Partition,
+    /// Its id.
+    pub id: Id,
+    /// Who created it.
+    pub actor: Id,
+    /// A JSON object, as text.
+    pub body: Arc<str>,
+    /// When it was accepted, in Unix milliseconds.
+    pub at_ms: u64,
+    /// The journal entry that it comes from, for the dead letter.
+    pub position: Position,
+    /// The module that accepted it, for the dead letter.
+    pub digest: Digest,
+}
+
+/// One row of a flush. A flush of a toggle has toggles, one of a counter counts and events, one of creates documents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Row {
+    /// Of a toggle.
+    Toggle(RowChange),
+    /// Of a counter.
+    Count(CountRow),
+    /// Of a counter's table of events.
+    Event(EventRow),
+    /// Of creates.
+    Document(DocumentRow),
+}
+
+impl Row {
+    /// The partition of its target.
+    pub fn partition(&self) -> Partition {
+        match self {
+            Self::Toggle(row) => row.partition,
+            Self::Count(row) => row.partition,
+            Self::Event(row) => row.partition,
+            Self::Document(row) => row.partition,
+        }
+    }
+
+    /// Its target; of a document its id.
+    pub fn target(&self) -> &Id {
+        match self {
+            Self::Toggle(row) => &row.target,
+            Self::Count(row) => &row.target,
+            Self::Event(row) => &row.target,
+            Self::Document(row) => &row.id,
+        }
+    }
+
+    /// Its actor, where there is one.
+    pub fn actor(&self) -> Option<&Id> {
+        match self {
+            Self::Toggle(row) => Some(&row.actor),
+            Self::Count(_) => None,
+            Self::Event(row) => row.actor.as_ref(),
+            Self::Document(row) => Some(&row.actor),
+        }
+    }
+
+    /// When it was accepted, in Unix milliseconds.
+    pub fn at_ms(&self) -> u64 {
+        match self {
+            Self::Toggle(row) => row.at_ms,
+            Self::Count(row) => row.at_ms,
+            Self::Event(row) => row.at_ms,
+            Self::Document(row) => row.at_ms,
+        }
+    }
+
+    /// The journal entry that it comes from.
+    pub fn position(&self) -> Position {
+        match self {
+            Self::Toggle(row) => row.position,
+            Self::Count(row) => row.position,
+            Self::Event(row) => row.position,
+            Self::Document(row) => row.position,
+        }
+    }
+
+    /// The module that accepted it.
+    pub fn digest(&self) -> Digest {
+        match self {
+            Self::Toggle(row) => row.digest,
+            Self::Count(row) => row.digest,
+            Self::Event(row) => row.digest,
+            Self::Document(row) => row.digest,
+        }
+    }
+}
+
 /// What a committed flush did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Applied {
@@ -67,6 +202,8 @@ pub struct Applied {
     pub inserted: u64,
     /// Rows really deleted.
     pub deleted: u64,
+    /// Counters to which something was added.
+    pub updated: u64,
     /// Rows moved to the dead letters in the same transaction: index into the rows, and the reason.
     pub dead: Vec<(usize, String)>,
     /// Statements sent, for the figures.
@@ -125,6 +262,20 @@ pub enum TargetState {
     Huge(u64),
 }
 
+/// A document as it lies in SQL.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredDocument {
+    /// Its id.
+    pub id: Id,
+    /// Its fields, as far as they have columns; arrays from the tables of what is nested. NULLs are left out, and arrays
+    /// without rows. The field with the id is not among them.
+    pub body: serde_json::Map<String, serde_json::Value>,
+    /// Who created it, where there is an actor column.
+    pub actor: Option<Id>,
+    /// When, in Unix milliseconds, where there is a created-at column.
+    pub at_ms: Option<u64>,
+}
+
 /// A row that could never be stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DeadLetter {
@@ -136,10 +287,13 @@ pub struct DeadLetter {
     pub partition: Partition,
     /// Canonical text of the target.
     pub target: String,
-    /// Canonical text of the actor.
+    /// Canonical text of the actor; empty where there is none.
     pub actor: String,
-    /// `add` or `remove`.
+    /// `add` or `remove` of a toggle, `count` or `event` of a counter, `create` of a document.
     pub action: String,
+    /// What else is needed to store it: the document, or `{"by":n}`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
     /// When it was accepted, in Unix milliseconds.
     pub at_ms: u64,
     /// The journal's life.
@@ -186,9 +340,10 @@ pub trait Sql: Send + Sync {
     /// `innodb_flush_log_at_trx_commit`, isolation, time limits that cannot be set).
     async fn check_server(&self) -> Result<Vec<Finding>, SqlError>;
 
-    /// Tables, columns and their types, unique key on (target, actor), plan of the bulk delete, text collations,
-    /// count column. See [`Finding`].
-    async fn check_toggle(&self, table: &ToggleTable) -> Result<Vec<Finding>, SqlError>;
+    /// Tables, columns and their types, rights, text collations; of a toggle the unique key on (target, actor), the plan of
+    /// the bulk delete and the count column; of a counter the unique key and the type of the count; of creates the unique
+    /// key, columns that must be given and are not, keys of the tables of what is nested. See [`Finding`].
+    async fn check_table(&self, table: &KindTable) -> Result<Vec<Finding>, SqlError>;
 
     /// The checkpoint rows of the given partitions, in order; `None` where there is none yet.
     async fn checkpoints(&self, kind: &str, partitions: &[Partition]) -> Result<Vec<Option<Checkpoint>>, SqlError>;
@@ -204,15 +359,19 @@ pub trait Sql: Send + Sync {
         take_over: bool,
     ) -> Result<Vec<Checkpoint>, SqlError>;
 
-    /// One transaction: fences (in partition order), bulk delete, bulk insert, count deltas derived from the rows
-    /// really changed. A row that can never be stored (constraint, type, length) is found by bisection under
-    /// savepoints and moved alone to the dead letters within the same transaction.
-    async fn apply_toggles(
+    /// One transaction: fences (in partition order), then the rows in bulk. Of a toggle: delete, insert, and count deltas
+    /// derived from the rows really changed. Of a counter: the sums are added (a target that is not there any more is a row
+    /// that can never be stored), events inserted. Of creates: documents and what is nested in them are inserted. A row that
+    /// can never be stored (constraint, type, length, range) is found by bisection under savepoints and moved alone to the
+    /// dead letters within the same transaction; a document with all that is nested in it. A field that is missing or null
+    /// becomes NULL, in a column that is NOT NULL and has a default the default. What an engine would cut, round to an
+    /// integer or reinterpret is a value that can never be stored.
+    async fn apply(
         &self,
         kind: &str,
-        table: &ToggleTable,
+        table: &KindTable,
         fences: &[Fence],
-        rows: &[RowChange],
+        rows: &[Row],
         now_ms: u64,
     ) -> Result<Applied, SqlError>;
 
@@ -237,9 +396,30 @@ pub trait Sql: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Member>, SqlError>;
 
-    /// The row and the count as they are in SQL, in words, for `weir explain`: an object with `row` (null when
-    /// absent), `count` and `rows` (the number of rows of the target, null when huge).
-    async fn explain(&self, table: &ToggleTable, target: &Id, actor: &Id) -> Result<serde_json::Value, SqlError>;
+    /// The count of each target, in order (NULL is 0); `None` where there is no such target. MUST be called after
+    /// [`Sql::checkpoints`] returned (law of hydration).
+    async fn load_counts(&self, table: &CounterTable, targets: &[Id]) -> Result<Vec<Option<u64>>, SqlError>;
+
+    /// The documents with these ids, in order; `None` where there is none. Numbers that are no 64-bit integers come back as
+    /// doubles.
+    async fn load_documents(&self, table: &IngestTable, ids: &[Id]) -> Result<Vec<Option<StoredDocument>>, SqlError>;
+
+    /// The documents of one actor in descending order of (created-at, id), or of the id where there is no created-at
+    /// column; strictly after `before`, at most `limit`. Empty where there is no actor column.
+    async fn documents_of(
+        &self,
+        table: &IngestTable,
+        actor: &Id,
+        before: Option<&StoredDocument>,
+        limit: usize,
+    ) -> Result<Vec<StoredDocument>, SqlError>;
+
+    /// The dead letters of documents, by their ids, in order; `None` where there is none.
+    async fn rejections(&self, kind: &str, ids: &[Id]) -> Result<Vec<Option<DeadLetter>>, SqlError>;
+
+    /// What SQL holds, in words, for `weir explain`. Of a toggle an object with `row` (null when absent), `count` and `rows`
+    /// (the number of rows of the target, null when huge); of a counter `count`; of creates `document`.
+    async fn explain(&self, table: &KindTable, target: &Id, actor: Option<&Id>) -> Result<serde_json::Value, SqlError>;
 
     /// Runs one of the operator's own statements once for each row of `parameters`, in order, in one transaction, which is
     /// read-only (and of one snapshot) unless the statement may write. The result has the same length and order. All
@@ -264,7 +444,7 @@ pub trait Sql: Send + Sync {
 
     /// Tries to store a dead letter again in one transaction that holds its partition's checkpoint row: on success
     /// the row and the count are written and the letter is gone. `Permanent` with the reason when it still fails.
-    async fn replay_dead_letter(&self, table: &ToggleTable, letter: &DeadLetter) -> Result<(), SqlError>;
+    async fn replay_dead_letter(&self, table: &KindTable, letter: &DeadLetter) -> Result<(), SqlError>;
 
     /// Drops dead letters by id; how many there were.
     async fn drop_dead_letters(&self, ids: &[i64]) -> Result<u64, SqlError>;

@@ -5,10 +5,14 @@
 //!
 //! # What an implementation holds, per (kind, partition)
 //! - a **head**: incarnation, `last` (position of the newest entry), `flushed` (position known to be committed in
-//!   SQL, the trim point), `floor` (below it the state cannot speak for itself);
+//!   SQL, the trim point), `floor` (below it the state cannot speak for itself), and what waits: changes, bytes, and the
+//!   targets that these concern, as far as their state is known;
 //! - the **journal**: packed entries above `flushed`;
 //! - per target a **state**: unknown (cold) · missing (not in SQL, short TTL) · whole (all members) · huge (count
-//!   and known pairs only).
+//!   and known pairs only) · counter (count) · exists (a document whose id comes from outside);
+//! - per document that waits, where it lies. That is the journal's, not the state's: no wipe and no new life forgets it;
+//! - a **table of windows** (see `unique`), of fixed size: who was counted on what, and until when. It outlives a wipe and a
+//!   new life, too.
 //!
 //! # The law of hydration
 //! A target with entries above `flushed` is *dirty* and its state is never dropped or expired. So a target without
@@ -16,38 +20,37 @@
 //! the head's incarnation and `c >= max(flushed, floor)`. [`Store::hydrate`] checks exactly that, atomically;
 //! a load that came too late or too early is refused as stale and read again. The loader MUST read the checkpoint
 //! row *before* it reads the data.
+//!
+//! The embedded store forgets all state at a restart, and lays what waits in the journal over what SQL says: of a whole
+//! target the last change of each pair, of a counter the sum of all increments above `c`. Members are what they are,
+//! however often a change is laid over them; a count that a flush has moved meanwhile would be counted twice. So a counter
+//! with an increment above `c` that the flusher has read, and may have committed since, is refused as stale, until SQL has
+//! it. What no store can see is the commit of an earlier process that was on its way when that died: only a loader that
+//! reads the checkpoint row again after a count, and finds it where it was, is sure of that, too.
 
+mod count;
+mod create;
 pub mod embedded;
 mod explain;
 mod limit;
 mod page;
 pub mod redis;
 mod text;
+mod toggle;
+mod unique;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 pub use crate::journal::Head;
+pub use count::{CountBatch, CountOp, CountOutcome, CountResult};
+pub use create::{CreateBatch, CreateOp, CreateResult, Created, PendingDocument};
+pub use toggle::{ToggleBatch, ToggleOp, ToggleOutcome, ToggleResult};
 
 use crate::config::{StoreConfig, StoreType};
 use crate::journal::Entry;
-use crate::model::{
-    Digest, Id, Incarnation, KeyEntry, KeyIncrement, Member, PairState, Partition, Position, RateState, ToggleRule,
-};
-
-/// One operation with its decided rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ToggleOp {
-    /// What is liked.
-    pub target: Id,
-    /// Who likes it.
-    pub actor: Id,
-    /// The decision table to evaluate against the state.
-    pub rule: ToggleRule,
-    /// Present when the caller sent an `Idempotency-Key`.
-    pub idempotency: Option<Idempotency>,
-}
+use crate::model::{Id, Incarnation, KeyEntry, KeyIncrement, Member, PairState, Partition, Position};
 
 /// Makes an operation safe to repeat: the same key and fingerprint answer the first outcome again. Outcomes are `Done`
 /// and `Denied`; what was not evaluated is not remembered. Checked before everything else, needs no state, and costs
@@ -60,62 +63,14 @@ pub struct Idempotency {
     pub fingerprint: [u8; 16],
 }
 
-/// Operations of one kind, decided by one module, to be applied in order.
-#[derive(Debug, Clone)]
-pub struct ToggleBatch {
-    /// The module that decided them; goes into the journal.
-    pub digest: Digest,
-    /// When, in Unix milliseconds: the time of the entries and of the rate limits.
-    pub now_ms: u64,
-    /// The operations. Several may concern the same pair; each sees the effect of those before it.
-    pub ops: Vec<ToggleOp>,
-}
-
-/// Result of one operation, index-aligned with the batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ToggleResult {
-    /// Evaluated. The state and, if it changed, the journal are durable as [`Store::durability`] says.
-    Done(ToggleOutcome),
-    /// The rule's effect is `deny`; the state and the rate limit are untouched.
-    Denied(PairState),
-    /// Over the rule's rate limit; the state is untouched.
-    Limited {
-        /// Milliseconds until one operation is allowed again.
-        retry_after_ms: u64,
-        /// What is left: `remaining` is 0.
-        rate: RateState,
-    },
-    /// The target does not exist in SQL (cached absence).
-    TargetMissing,
-    /// The target's state is unknown: hydrate it, then apply the operation again. Nothing was done.
-    ColdTarget,
-    /// The target is huge and this pair unknown: hydrate the pair, then again. Nothing was done.
-    ColdPair,
-    /// The idempotency key was used with another request. Nothing was done.
-    IdempotencyConflict,
-}
-
-/// The outcome of an evaluated operation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ToggleOutcome {
-    /// The pair and its count afterwards.
-    pub state: PairState,
-    /// Whether the operation changed the pair.
-    pub changed: bool,
-    /// Position in the partition's journal at or below which the answered state lies: the entry of this change, or
-    /// the newest entry of the target when nothing changed; 0 when SQL already holds it all.
-    pub position: Position,
-    /// The limit's state, when the rule had a limit.
-    pub rate: Option<RateState>,
-    /// The answer is that of an earlier request with the same idempotency key.
-    pub replayed: bool,
-}
+/// Bytes of a journal after which a read of it stops.
+const READ_BYTES_MAX: usize = 8 << 20;
 
 /// What a batch left behind: its results, and the heads of the partitions it touched.
 #[derive(Debug, Clone)]
-pub struct ToggleCommit {
+pub struct Commit<R> {
     /// Index-aligned with the operations.
-    pub results: Vec<ToggleResult>,
+    pub results: Vec<R>,
     /// Heads after the batch, of each partition that an operation of the batch belongs to.
     pub heads: Vec<Head>,
 }
@@ -151,6 +106,10 @@ pub enum LoadedState {
     Whole(Vec<(Id, u64)>),
     /// Too many to load: only the count. Pairs are hydrated one by one, in bulk.
     Huge(u64),
+    /// A counter: its count. More than 2^53 - 1 is taken for that.
+    Count(u64),
+    /// It is there; of a document whose id comes from outside nothing else matters.
+    Exists,
 }
 
 /// What SQL said of one pair of a huge target.
@@ -308,9 +267,36 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// The whole call fails; after [`StoreError::OutcomeUnknown`] some partitions may have been applied.
-    async fn toggle(&self, kind: &str, batch: ToggleBatch) -> Result<ToggleCommit, StoreError>;
+    async fn toggle(&self, kind: &str, batch: ToggleBatch) -> Result<Commit<ToggleResult>, StoreError>;
 
-    /// Reads count and, where an actor is given, the pair. Index-aligned.
+    /// Applies a batch of hits on counters, as [`Store::toggle`] does; the mark of a window is set in the same step as its
+    /// increment. Where actors are not kept, the hits of a batch on one target are one record, and one change, of their sum.
+    /// Counts are read by [`Store::read`] without an actor, and hydrated as [`LoadedState::Count`] or
+    /// [`LoadedState::Missing`].
+    ///
+    /// # Errors
+    /// As [`Store::toggle`].
+    async fn count(&self, kind: &str, batch: CountBatch) -> Result<Commit<CountResult>, StoreError>;
+
+    /// Takes documents, each operation with all of its documents or none of them, and appends them to the journal. Ids from
+    /// outside are hydrated as [`LoadedState::Exists`] or [`LoadedState::Missing`]; after the flush such a document is known
+    /// to exist for a while.
+    ///
+    /// # Errors
+    /// As [`Store::toggle`]. `Refused` when a partition does not exist.
+    async fn create(&self, kind: &str, batch: CreateBatch) -> Result<Commit<CreateResult>, StoreError>;
+
+    /// The documents that wait in the journal, index-aligned with their partitions and ids; `None` where none waits (any
+    /// more): then SQL has it, or refused it, or there never was one. As lasting as the journal: neither [`Store::wipe_state`]
+    /// nor [`Store::reset`] nor a restart forgets a document that waits. One round trip.
+    async fn documents(&self, kind: &str, ids: &[(Partition, Id)]) -> Result<Vec<Option<PendingDocument>>, StoreError>;
+
+    /// The documents of one actor that wait in the journal, of all partitions, at most `limit`: newest first by their
+    /// positions, ties by the id's text descending. As lasting as [`Store::documents`].
+    async fn documents_of(&self, kind: &str, actor: &Id, limit: usize) -> Result<Vec<PendingDocument>, StoreError>;
+
+    /// Reads count and, where an actor is given, the pair. Index-aligned. Of a counter the count; a document that is known to
+    /// exist has none, and one that waits is cold here: see [`Store::documents`].
     async fn read(&self, kind: &str, now_ms: u64, pairs: &[(Id, Option<Id>)]) -> Result<Vec<ReadResult>, StoreError>;
 
     /// Members of `target`, newest first: at most `limit`, only those strictly older than `before` in the order
@@ -330,7 +316,7 @@ pub trait Store: Send + Sync {
     /// The heads of the given partitions (created with a fresh incarnation where there is none), in order.
     async fn heads(&self, kind: &str, partitions: &[Partition]) -> Result<Vec<Head>, StoreError>;
 
-    /// Reads entries after `position` of the given incarnation until `changes_max` changes are read or the journal
+    /// Reads entries after `position` of the given incarnation until `changes_max` changes or 8 MiB are read or the journal
     /// ends (at least one entry if there is any). Detects a journal that was recreated or rewound: `position` above
     /// `flushed` MUST be the position of an entry that is still there.
     async fn read_journal(
@@ -344,7 +330,8 @@ pub trait Store: Send + Sync {
 
     /// Drops entries up to `position`, which SQL has committed, and moves `flushed` there; without effect when
     /// `flushed` is further already or the incarnation is another. `touched` are the targets of the dropped entries:
-    /// those without newer entries become clean (expire after the TTL). `invalid` are targets whose state is no
+    /// those without newer entries become clean (expire after the TTL). A document does not wait any more: one whose id came
+    /// from outside is known to exist, any other is forgotten. `invalid` are targets whose state is no
     /// longer what SQL holds (a row was dead-lettered): those without newer entries become cold at once, the others
     /// when a later trim makes them clean. A trim that failed MUST be repeated, or its targets given to a later one:
     /// a target that is never named stays dirty, which costs memory, not truth.
@@ -360,11 +347,12 @@ pub trait Store: Send + Sync {
 
     /// Starts a new life of a partition whose journal was rewound, or whose incarnation is older than SQL's: a new
     /// incarnation greater than `than`, `flushed` = 0, `floor` = `last`; all state becomes cold; entries stay. Where no
-    /// entry is left, `last` becomes 0 and so does `floor`: SQL as it is speaks for all. Returns the new head. When the incarnation is greater than `than` already, only returns the head.
+    /// entry is left, `last` becomes 0 and so does `floor`: SQL as it is speaks for all. Returns the new head. When the
+    /// incarnation is greater than `than` already, only returns the head. Documents that wait are still told.
     async fn reset(&self, kind: &str, partition: Partition, than: Incarnation) -> Result<Head, StoreError>;
 
     /// Makes all state of the kind cold, as if the cache had been lost, but keeps the journal: `floor` = `last`.
-    /// For operators and tests.
+    /// Documents that wait are no cache, and are still told. For operators and tests.
     async fn wipe_state(&self, kind: &str) -> Result<(), StoreError>;
 
     /// Takes or renews the lease to flush `kind` for `owner`. `true` when `owner` holds it now, until `ttl_ms` from
@@ -394,9 +382,16 @@ pub trait Store: Send + Sync {
         increments: Vec<KeyIncrement>,
     ) -> Result<Counted, StoreError>;
 
-    /// Everything known of one pair, in words, for `weir explain`: an object with at least `state`, `head` and
-    /// `journal` (the entries of this pair above `flushed`, newest last, at most 100).
-    async fn explain(&self, kind: &str, now_ms: u64, target: &Id, actor: &Id) -> Result<serde_json::Value, StoreError>;
+    /// Everything known of a target, and of one actor on it, in words, for `weir explain`: an object with at least `state`,
+    /// `head` and `journal` (the entries of this target, and of this actor where one is given, above `flushed`, newest last,
+    /// at most 100).
+    async fn explain(
+        &self,
+        kind: &str,
+        now_ms: u64,
+        target: (Partition, &Id),
+        actor: Option<&Id>,
+    ) -> Result<serde_json::Value, StoreError>;
 
     /// Whether the store answers now.
     async fn ping(&self) -> Result<(), StoreError>;

@@ -32,6 +32,10 @@ pub const STORE_FAILURES_TOTAL: &str = "weir_store_failures_total";
 pub const STORE_MEMORY_BYTES: &str = "weir_store_memory_bytes";
 /// Outcomes of toggles, by `kind`, `outcome`.
 pub const TOGGLES_TOTAL: &str = "weir_toggles_total";
+/// Outcomes of hits on counters, by `kind`, `outcome`.
+pub const COUNTS_TOTAL: &str = "weir_counts_total";
+/// Outcomes of creates, in documents, by `kind`, `outcome`.
+pub const DOCUMENTS_TOTAL: &str = "weir_documents_total";
 /// Targets and pairs read from SQL because the store did not know them, by `kind`, `what`.
 pub const HYDRATED_TOTAL: &str = "weir_hydrated_total";
 /// Changes in the journal, not yet in SQL, by `kind`.
@@ -46,6 +50,8 @@ pub const FLUSH_SECONDS: &str = "weir_flush_seconds";
 pub const FLUSH_CHANGES_TOTAL: &str = "weir_flush_changes_total";
 /// Rows changed in SQL by committed flushes, by `kind`, `action`.
 pub const FLUSH_ROWS_TOTAL: &str = "weir_flush_rows_total";
+/// Statements of committed flushes, by `kind`.
+pub const FLUSH_STATEMENTS_TOTAL: &str = "weir_flush_statements_total";
 /// Flushes that did not commit, by `kind`, `cause` (`fenced`, `transient`, `unknown`, `permanent`).
 pub const FLUSH_FAILURES_TOTAL: &str = "weir_flush_failures_total";
 /// Rows moved to the dead letters, by `kind`.
@@ -78,6 +84,7 @@ pub fn describe() {
     describe_histogram!(FLUSH_SECONDS, Unit::Seconds, "Time of one flush");
     describe_counter!(FLUSH_CHANGES_TOTAL, "Changes committed to SQL");
     describe_counter!(FLUSH_ROWS_TOTAL, "Rows changed in SQL");
+    describe_counter!(FLUSH_STATEMENTS_TOTAL, "Statements that committed flushes sent");
     describe_counter!(FLUSH_FAILURES_TOTAL, "Flushes that did not commit");
     describe_counter!(DEAD_LETTERS_TOTAL, "Rows moved to the dead letters");
     describe_gauge!(FLUSH_BATCH_CHANGES, "Size of the adaptive flush batch");

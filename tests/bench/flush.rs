@@ -11,7 +11,6 @@ use clap::Parser;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
-use tempfile::TempDir;
 use weir::app::App;
 use weir::clock::Clock;
 use weir::config::Config;
@@ -19,10 +18,11 @@ use weir::model::{Digest, Effect, Id, ToggleRule, partition_of};
 use weir::policy::Compiler;
 use weir::store::{Hydration, LoadedState, TargetLoad, ToggleBatch, ToggleOp};
 use weir_tests::bench::contenders::hold_back;
+use weir_tests::bench::engines::Server;
 use weir_tests::bench::median;
 use weir_tests::bench::report::{Aim, Report, machine};
 use weir_tests::database::Database;
-use weir_tests::services::{MariaDb, Postgres, temporary_directory};
+use weir_tests::services::temporary_directory;
 use weir_tests::stand::{add_targets, create_tables};
 
 const KIND: &str = "feed-like";
@@ -48,40 +48,12 @@ struct Options {
 /// A pair to be stored.
 type Pair = (i64, i64);
 
-/// An engine with its server, if it has one.
-enum Server {
-    Sqlite(TempDir),
-    Postgres(Postgres),
-    MariaDb(MariaDb),
-}
-
-impl Server {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Sqlite(_) => "SQLite",
-            Self::Postgres(_) => "PostgreSQL",
-            Self::MariaDb(_) => "MariaDB",
-        }
-    }
-
-    /// URL of a new database with the tables and the targets.
-    async fn database(&self) -> (String, Database) {
-        let url = match self {
-            Self::Sqlite(directory) => {
-                format!("sqlite://{}/{}.db", directory.path().display(), rand::random_range(0..u64::MAX))
-            }
-            Self::Postgres(server) => server.create_database().await,
-            Self::MariaDb(server) => server.create_database().await,
-        };
-        let database = Database::connect(&url).await;
-        if let Database::Sqlite(_) = &database {
-            // As weir sets it: the bare statements get the same.
-            database.script("PRAGMA journal_mode = WAL").await;
-        }
-        create_tables(&database, "").await;
-        add_targets(&database, TARGETS).await;
-        (url, database)
-    }
+/// URL of a new database with the tables and the targets.
+async fn database(server: &Server) -> (String, Database) {
+    let (url, database) = server.database().await;
+    create_tables(&database, "").await;
+    add_targets(&database, TARGETS).await;
+    (url, database)
 }
 
 fn main() {
@@ -91,12 +63,7 @@ fn main() {
         println!("{}; {} changes, median of {} rounds", machine(), options.changes, options.rounds);
         let mut report = Report::default();
         report.section("journal to SQL", &["x bulk", "x single", "weir rows/s", "bulk rows/s", "single/s"]);
-        let servers = [
-            Server::Sqlite(temporary_directory("flush")),
-            Server::Postgres(Postgres::start()),
-            Server::MariaDb(MariaDb::start()),
-        ];
-        for server in servers {
+        for server in Server::all() {
             let (mut weir, mut bulk, mut single) = (Vec::new(), Vec::new(), Vec::new());
             for round in 0..options.rounds {
                 let pairs = pairs(options.changes, round);
@@ -146,7 +113,7 @@ fn pairs(count: usize, seed: u64) -> Vec<Pair> {
 
 /// weir's whole way from the journal: read, coalesce by the component, one transaction after the other, trim.
 async fn flushed(server: &Server, pairs: &[Pair]) -> f64 {
-    let (url, database) = server.database().await;
+    let (url, database) = database(server).await;
     let directory = temporary_directory("flush");
     let mut config = Config::demo(directory.path());
     config.sql.url = url;
@@ -199,7 +166,7 @@ async fn fill(app: &App, pairs: &[Pair]) {
 
 /// The same effect by the engine's fastest plain statements, in transactions as large as weir's.
 async fn in_bulk(server: &Server, pairs: &[Pair]) -> f64 {
-    let (_, database) = server.database().await;
+    let (_, database) = database(server).await;
     let chunk_max = Config::default().flush.batch_changes_max;
     let started = Instant::now();
     for chunk in pairs.chunks(chunk_max) {
@@ -268,7 +235,7 @@ async fn bulk(database: &Database, chunk: &[Pair]) {
 
 /// As it is written by hand: for each action a transaction of one insert and one count, for three seconds.
 async fn one_by_one(server: &Server, pairs: &[Pair]) -> f64 {
-    let (_, database) = server.database().await;
+    let (_, database) = database(server).await;
     let (started, mut done) = (Instant::now(), 0);
     for chunk in pairs.chunks(1) {
         bulk(&database, chunk).await;

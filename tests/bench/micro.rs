@@ -15,7 +15,7 @@ use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 use weir::config::{BuiltinRules, PolicyConfig, PolicyFailure, StoreConfig, StoreType};
 use weir::journal::entry;
-use weir::model::{Action, Digest, Effect, Id, Intent, ToggleChange, ToggleRule, Verb, partition_of};
+use weir::model::{Action, Change, Digest, Effect, Id, Intent, ToggleChange, ToggleRule, Verb, partition_of};
 use weir::policy::{KindPolicy, Policies, PolicySetup};
 use weir::store::{Hydration, LoadedState, Store, TargetLoad, ToggleBatch, ToggleOp};
 use weir_tests::bench::report::{Aim, Report, machine};
@@ -83,7 +83,7 @@ fn changes(count: usize) -> Vec<ToggleChange> {
 }
 
 fn journal(criterion: &mut Criterion) {
-    let changes = changes(256);
+    let changes: Vec<Change> = changes(256).into_iter().map(Change::Toggle).collect();
     let bytes = entry::encode(&DIGEST, NOW_MS, &changes);
     let mut group = criterion.benchmark_group("journal-entry");
     group.throughput(Throughput::Elements(256));

@@ -4,6 +4,7 @@
 //! reported, ratios before absolute figures, and CPU time beside the clock.
 
 pub mod contenders;
+pub mod engines;
 pub mod load;
 pub mod report;
 

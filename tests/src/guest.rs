@@ -5,11 +5,15 @@
 
 use wasm_encoder::{ComponentSection as _, CustomSection};
 
-/// A module that decides toggles, and flushes if it is asked to.
+/// A module that decides toggles, and more if it is asked to.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Guest<'a> {
     /// Also exports `flush`.
     pub flush: bool,
+    /// Also exports `counter`.
+    pub counter: bool,
+    /// Also exports `ingest`.
+    pub ingest: bool,
     /// What it imports.
     pub import: Import,
     /// Functions (and a start section) of its own.
@@ -18,6 +22,10 @@ pub struct Guest<'a> {
     pub before: &'a str,
     /// Done for each intent, when its rule is written: `$intent` and `$rule` are their places in memory.
     pub each: &'a str,
+    /// Done for each hit, when its rule is written: `$rule` is its place in memory, `$length` the number of rules.
+    pub counted: &'a str,
+    /// Done for each document, when its verdict is written: `$verdict` is its place in memory, `$length` their number.
+    pub judged: &'a str,
     /// Done last in each call of `coalesce`: `$kept` is the place of `$length` indexes.
     pub coalesced: &'a str,
 }
@@ -87,14 +95,18 @@ impl Guest<'_> {
             .replace("FUNCTIONS", self.functions)
             .replace("BEFORE", self.before)
             .replace("EACH", self.each)
+            .replace("COUNTED", self.counted)
+            .replace("JUDGED", self.judged)
             .replace("COALESCED", self.coalesced);
         let host = if self.import.has_function() { r#"(with "host" (instance $host))"# } else { "" };
         let text = format!(
             "(component\n{lib}\n(alias core export $lib \"memory\" (core memory $memory))\n{import}\n{rules}\n\
-             (core instance $rules (instantiate $rules-module (with \"lib\" (instance $lib)) {host}))\n{toggle}\n{flush})",
+             (core instance $rules (instantiate $rules-module (with \"lib\" (instance $lib)) {host}))\n{toggle}\n{counter}\n{ingest}\n{flush})",
             lib = include_str!("guest/lib.wat"),
             import = self.import.component_text(),
             toggle = include_str!("guest/toggle.wat"),
+            counter = if self.counter { include_str!("guest/counter.wat") } else { "" },
+            ingest = if self.ingest { include_str!("guest/ingest.wat") } else { "" },
             flush = if self.flush { include_str!("guest/flush.wat") } else { "" },
         );
         wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}"))
@@ -144,8 +156,9 @@ mod tests {
     #[test]
     fn every_guest_is_a_component() {
         for import in [Import::Nothing, Import::Log, Import::Redis, Import::Sql] {
-            for flush in [false, true] {
-                assert!(Guest { import, flush, ..Guest::default() }.component().starts_with(b"\0asm"));
+            for more in [false, true] {
+                let guest = Guest { import, flush: more, counter: more, ingest: more, ..Guest::default() };
+                assert!(guest.component().starts_with(b"\0asm"));
             }
         }
     }

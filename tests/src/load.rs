@@ -5,6 +5,12 @@
 //! until it is answered: their ledger is exact. Every fourth actor sends no key and uses only PUT and DELETE: after an
 //! unknown outcome either state is right, until the next answer.
 
+mod counts;
+mod creates;
+
+pub use counts::{CountLedger, CountLoad};
+pub use creates::{CreateLedger, CreateLoad};
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tempfile::TempDir;
-use weir::config::{AuthConfig, Config, SqlConfig, StoreConfig, StoreType, ToggleConfig};
+use weir::config::{AuthConfig, Config, CounterConfig, IngestConfig, SqlConfig, StoreConfig, StoreType, ToggleConfig};
 
 use crate::database::Database;
 use crate::services::{Host, HostConfig, MariaDb, Postgres, Redis, RedisOptions, temporary_directory};
@@ -108,7 +108,19 @@ impl Stand {
         let database = Database::connect(&database_url).await;
         create_tables(&database, "").await;
         add_targets(&database, targets).await;
+        create_more_tables(&database, targets).await;
         Self { setup, redis, sql, database_url, database, directory }
+    }
+
+    /// As [`Stand::config`], with kind `video-view` (a flush after 100 ms) and kind `playlist` (as they are by default)
+    /// besides.
+    pub fn full_config(&self) -> Config {
+        let mut config = self.config();
+        let mut counter = CounterConfig::demo();
+        counter.settings.insert("flush-age-ms".into(), "100".into());
+        config.counters.push(counter);
+        config.ingests.push(IngestConfig::demo());
+        config
     }
 
     /// Kind `feed-like` on the stand's servers: no rate limit, actor by trusted header, a flush at 100 changes or
@@ -162,6 +174,29 @@ pub async fn create_tables(database: &Database, constraints: &str) {
          PRIMARY KEY (feed_id, user_id){constraints});"
     );
     database.script(&script).await;
+}
+
+/// Creates `video`, `playlist` and `playlist_track`, and videos 1 to `videos` that nobody has seen.
+pub async fn create_more_tables(database: &Database, videos: i64) {
+    let (integer, text, time, id) = match database {
+        Database::Sqlite(_) => ("INTEGER", "TEXT", "TEXT", "TEXT"),
+        Database::Postgres(_) => ("BIGINT", "TEXT", "TIMESTAMPTZ", "UUID"),
+        Database::MySql(_) => {
+            ("BIGINT", "VARCHAR(200)", "DATETIME(3)", "CHAR(36) CHARACTER SET ascii COLLATE ascii_bin")
+        }
+    };
+    let script = format!(
+        "CREATE TABLE video (id {integer} NOT NULL PRIMARY KEY, view_count {integer} NOT NULL DEFAULT 0);\n\
+         CREATE TABLE playlist (id {id} NOT NULL PRIMARY KEY, user_id {integer} NOT NULL, title {text} NOT NULL, \
+         description {text}, created_at {time} NOT NULL);\n\
+         CREATE TABLE playlist_track (playlist_id {id} NOT NULL, position {integer} NOT NULL, title {text} NOT NULL, \
+         seconds {integer}, PRIMARY KEY (playlist_id, position), FOREIGN KEY (playlist_id) REFERENCES playlist (id));"
+    );
+    database.script(&script).await;
+    let values: Vec<String> = (1..=videos).map(|id| format!("({id}, 0)")).collect();
+    for chunk in values.chunks(500) {
+        database.script(&format!("INSERT INTO video (id, view_count) VALUES {}", chunk.join(", "))).await;
+    }
 }
 
 /// Adds targets 1 to `targets` that nobody likes.

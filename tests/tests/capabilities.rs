@@ -19,6 +19,8 @@ const SETUPS: [Setup; 2] = [Setup::EmbeddedSqlite, Setup::RedisPostgres];
 /// Counts its calls under the key `calls`, and makes that the burst of each rule.
 const COUNTS: Guest<'static> = Guest {
     flush: false,
+    counter: false,
+    ingest: false,
     import: Import::Redis,
     functions: r#"
         (data (i32.const 128) "calls")
@@ -36,6 +38,8 @@ const COUNTS: Guest<'static> = Guest {
     each: "(i32.store8 offset=4 (local.get $rule) (i32.const 1))
         (i32.store offset=8 (local.get $rule) (i32.add (i32.const 1000) (global.get $counted)))
         (i32.store offset=12 (local.get $rule) (i32.const 60000))",
+    counted: "",
+    judged: "",
     coalesced: "",
 };
 

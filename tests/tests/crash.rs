@@ -1,7 +1,8 @@
-//! `kill -9` of host, Redis and SQL at random moments under a load of toggles, on real processes.
+//! `kill -9` of host, Redis and SQL at random moments under a load of toggles, increments and creates, on real processes.
 //!
-//! At the end, after a drain: every acknowledged outcome is in SQL, no other row is, counts equal rows; meanwhile
-//! counts equal rows in every snapshot of SQL that could be taken. One line per setup: acks, kills, lost, doubled.
+//! At the end, after a drain: every acknowledged outcome is in SQL, no other row is, counts equal rows, counters hold the sum
+//! of what was acknowledged, each document is there once with its tracks; meanwhile counts equal rows in every snapshot of
+//! SQL that could be taken. One line per setup: acks, kills, lost, doubled.
 //!
 //! `WEIR_CRASH_KILLS` sets the number of kills over all setups together (24), `WEIR_CRASH_SEED` what is sent and
 //! killed; the moments are the machine's. `tests/run crash --kills 200` is the long run.
@@ -19,7 +20,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use weir_tests::client::Client;
 use weir_tests::database::Database;
-use weir_tests::load::{Difference, Ledger, Load, LoadOptions};
+use weir_tests::load::{CountLoad, CreateLoad, Difference, Ledger, Load, LoadOptions};
 use weir_tests::services::Host;
 use weir_tests::stand::{Setup, Stand};
 
@@ -73,10 +74,12 @@ async fn crash(setup: Setup, victims: &'static [Victim]) {
     println!("{}: {kills_wanted} kills, WEIR_CRASH_SEED={seed}", setup.name());
 
     let stand = Stand::start(setup, 5).await;
-    let host = stand.host(&stand.config());
+    let host = stand.host(&stand.full_config());
     let (public, admin) = (host.public(), host.admin());
     let database = stand.database.clone();
     let load = Load::start(&[public], LoadOptions { clients: 32, actors: 200, targets: 5, seed });
+    let counts = CountLoad::start(&[public], LoadOptions { clients: 12, actors: 1, targets: 5, seed });
+    let creates = CreateLoad::start(&[public], LoadOptions { clients: 8, actors: 4, targets: 0, seed });
     assert!(load.wait_for_acks(200, DRAIN_LIMIT).await, "the load does not get going:\n{}", host.log());
     let snapshots = Snapshots::start(database.clone());
 
@@ -86,16 +89,29 @@ async fn crash(setup: Setup, victims: &'static [Victim]) {
     host.wait_ready();
     // What was taken after the last kill must work too.
     assert!(load.wait_for_acks(200, DRAIN_LIMIT).await, "no acknowledgements after the last kill:\n{}", host.log());
-    let ledger = load.stop().await;
+    let (ledger, counts_acked) = (load.stop().await, counts.acks.load(Ordering::Relaxed));
+    let (counts, creates) = (counts.stop().await, creates.stop().await);
     Client::new(admin).wait_drained(DRAIN_LIMIT).await;
     let (taken, torn) = snapshots.stop().await;
 
     let difference = ledger.compare(&database).await;
     report(setup, seed, &ledger, &kills, &difference, taken);
+    let (wrong, torn_documents) = (counts.compare(&database).await, creates.compare(&database).await);
+    println!(
+        "crash {}: increments={counts_acked} wrong-counters={} documents={} lost={} doubled={} torn={}",
+        setup.name(),
+        wrong.len(),
+        creates.documents.len(),
+        torn_documents.lost.len(),
+        torn_documents.doubled.len(),
+        torn_documents.torn.len(),
+    );
     assert!(kills.total() >= kills_wanted, "{kills:?}");
     assert!(taken > 0, "no snapshot of SQL was taken");
     assert!(torn.is_empty(), "counts differ from rows in a snapshot (target, count, rows): {torn:?}");
     ledger.assert_holds(&database).await;
+    counts.assert_holds(&database).await;
+    creates.assert_holds(&database).await;
     check_answers(public, &database).await;
     assert_eq!(host.terminate().code(), Some(0), "{}", host.log());
     drop(stand);

@@ -158,6 +158,7 @@ async fn bad_modules_are_refused_or_contained_while_the_host_serves() {
     modules_that_do_not_fit(&mut bench).await;
     modules_that_do_not_end(&mut bench).await;
     modules_that_fail_their_vectors(&mut bench).await;
+    modules_that_miscount_or_misjudge(&mut bench).await;
     modules_that_fail_in_calls(&mut bench).await;
     modules_that_fail_seldom_or_not_at_all(&mut bench).await;
     audit_and_metric_hold(&mut bench).await;
@@ -209,6 +210,8 @@ async fn announce(host: &Host, bytes: usize) -> (u16, String) {
 async fn modules_that_do_not_fit(bench: &mut Bench) {
     bench.fixture("wrong-world", "no-exports.wat").await;
     bench.fixture("missing-export", "missing-function.wat").await;
+    bench.fixture("missing-exports-of-others", "missing-functions.wat").await;
+    bench.fixture("export-of-before", "backlog-without-targets.wat").await;
     bench.fixture("mistyped-export", "wrong-signature.wat").await;
     bench.fixture("unknown-import", "unknown-import.wat").await;
     bench.fixture("mistyped-import", "wrong-import.wat").await;
@@ -265,6 +268,68 @@ async fn modules_that_fail_their_vectors(bench: &mut Bench) {
     let reply = bench.operator.push_with_vectors(&trapping.component(), "trap-with-vectors", &case("add")).await;
     let before = serving(&bench.operator.status().await, "toggle");
     bench.assert_refused("trap-with-vectors", &before, &reply, ("vectors", "trap")).await;
+}
+
+/// What they answer to hits and documents breaks the contract: their own vectors bring it to light.
+async fn modules_that_miscount_or_misjudge(bench: &mut Bench) {
+    let count = r#"{"name": "a hit", "counter.decide": {"kind": "video-view", "batch": [{"target": 1, "actor": 2}]},
+        "expect": {"hits": [{"weight": 1}]}}"#;
+    let judge = r#"{"name": "a document", "ingest.validate": {"kind": "playlist", "batch": [{"id": 1, "actor": 2,
+        "body": {"title": "a"}}]}, "expect": {"documents": [{"ok": null}]}}"#;
+    let good = Guest {
+        counter: true,
+        ingest: true,
+        functions: "(data (i32.const 128) \"[1] is no object\")",
+        ..Guest::default()
+    };
+    let vectors = |case: &str| format!("{{\"cases\": [{case}]}}");
+    let fewer = "(local.set $length (i32.sub (local.get $length) (i32.const 1)))";
+    let limit = "(i32.store8 offset=12 (local.get $rule) (i32.const 1))
+        (i64.store offset=16 align=4 (local.get $rule) (i64.const 5))";
+    for (module, counted, words) in [
+        ("count-wrong-length", fewer, "contract: 0 rules for 1 hits"),
+        (
+            "count-weight-too-large",
+            "(i32.store (local.get $rule) (i32.const 1000001))",
+            "contract: rule 0 has a weight",
+        ),
+        (
+            "count-window-of-0",
+            "(i64.store offset=4 align=4 (local.get $rule) (i64.const 1))",
+            "rule 0 has a unique-ms of 0",
+        ),
+        ("count-limit-without-period", limit, "contract: rule 0 has a limit with a period of 0"),
+        ("count-traps", "unreachable", "trap: "),
+    ] {
+        let bytes = with_section(Guest { counted, ..good }.component(), "weir:vectors", &vectors(count));
+        bench.refused(module, &bytes, ("vectors", words)).await;
+    }
+    // A text of so many bytes, from this place of the data above.
+    let text = |at: u32, bytes: u32| {
+        format!(
+            "(i32.store offset=4 (local.get $verdict) (i32.const 1))
+             (i32.store offset=8 (local.get $verdict) (i32.const {at}))
+             (i32.store offset=12 (local.get $verdict) (i32.const {bytes}))"
+        )
+    };
+    let empty =
+        "(i32.store (local.get $verdict) (i32.const 1)) (i32.store offset=8 (local.get $verdict) (i32.const 0))";
+    for (module, judged, words) in [
+        ("judge-wrong-length", fewer.to_owned(), "contract: 0 verdicts for 1 documents"),
+        ("judge-not-json", text(132, 12), "contract: document 0 is normalised to what is no JSON object"),
+        ("judge-no-object", text(128, 3), "contract: document 0 is normalised to what is no JSON object"),
+        ("judge-no-violation", empty.to_owned(), "contract: document 0 is refused without a violation"),
+        ("judge-endless", "(loop $forever (br $forever))".to_owned(), "deadline: "),
+    ] {
+        let bytes = with_section(Guest { judged: &judged, ..good }.component(), "weir:vectors", &vectors(judge));
+        bench.refused(module, &bytes, ("vectors", words)).await;
+    }
+    let both = with_section(good.component(), "weir:vectors", &vectors(&[count, judge].join(",")));
+    let before = serving(&bench.operator.status().await, "counter");
+    let reply = bench.operator.push(&both, "counts-and-judges", true).await;
+    assert_eq!((reply.status, &reply.json()["checks"]["vectors"]), (201, &2.into()), "{}", reply.text());
+    assert_ne!(serving(&bench.operator.status().await, "counter"), before, "the good one serves");
+    bench.operator.command("POST", "/rollback").await;
 }
 
 async fn modules_that_fail_in_calls(bench: &mut Bench) {
@@ -388,7 +453,17 @@ fn state_between_calls(stand: &Stand, table: &mut Table) {
     assert!(ended.stdout.contains("not pure") && ended.stdout.contains("toggle.decide"), "{ended:?}");
     let first = ended.stdout.lines().next().unwrap();
     table.add("state-between-calls", "found", &format!("weir policy check --purity: {first}"));
-    let pure = check("pure.wasm", &Guest { flush: true, ..Guest::default() }.component());
+    let miscounts = Guest {
+        counter: true,
+        before: "(i32.store (i32.const 128) (global.get $calls))",
+        counted: "(i32.store (i32.const 128) (i32.add (i32.load (i32.const 128)) (i32.const 1)))
+            (i32.store (local.get $rule) (i32.load (i32.const 128)))",
+        ..Guest::default()
+    };
+    let ended = check("miscounts.wasm", &miscounts.component());
+    assert!(ended.stdout.contains("not pure") && ended.stdout.contains("counter.decide"), "{ended:?}");
+    let all = Guest { flush: true, counter: true, ingest: true, ..Guest::default() };
+    let pure = check("pure.wasm", &all.component());
     assert_eq!(pure.code, Some(0), "{pure:?}");
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../guest/default/policy.wasm");
     let pure = weir(directory, &["policy", "check", "--purity", default.to_str().unwrap()]);

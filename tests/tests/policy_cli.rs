@@ -21,6 +21,16 @@ const CASES: &str = r#"{"cases": [{
     "expect": {"rules": [{"when_absent": "add", "when_present": "remove"}]}
 }]}"#;
 
+const CASES_OF_BATCHES: &str = r#"{"cases": [{
+    "name": "a view",
+    "counter.decide": {"kind": "video-view", "batch": [{"target": 1, "actor": 2}, {"target": 1, "by": 7}]},
+    "expect": {"hits": [{"weight": 1}, {"weight": 1}]}
+}, {
+    "name": "a playlist",
+    "ingest.validate": {"kind": "playlist", "batch": [{"id": 1, "actor": 2, "body": {"title": "a"}}]},
+    "expect": {"documents": [{"ok": null}]}
+}]}"#;
+
 /// A command line with a host to speak to.
 struct Shell<'a> {
     directory: &'a Path,
@@ -62,6 +72,8 @@ fn write_files(directory: &Path) {
     // Never takes a like back.
     let keeps = "(i32.store8 offset=1 (local.get $rule) (i32.const 2))";
     write("one-way.wasm", &Guest { each: keeps, ..Guest::default() }.component());
+    write("batches.wasm", &Guest { counter: true, ingest: true, ..Guest::default() }.component());
+    write("batches.json", CASES_OF_BATCHES.as_bytes());
     write("core.wasm", &wat::parse_str("(module)").unwrap());
     write("cases.json", CASES.as_bytes());
     write("wrong.json", CASES.replace("\"add\"", "\"deny\"").as_bytes());
@@ -162,6 +174,11 @@ async fn replay(shell: &Shell<'_>, host: &Host) {
     let tested = local(&["test", "plain.wasm", "cases.json"]);
     assert_eq!(tested.code, Some(0), "{tested:?}");
     contains(&tested.stdout, &["ok", "toggle.decide", "fuel", "1 passed, 0 failed"]);
+    let tested = local(&["test", "batches.wasm", "batches.json"]);
+    assert_eq!(tested.code, Some(0), "{tested:?}");
+    contains(&tested.stdout, &["counter.decide", "ingest.validate", "2 passed, 0 failed"]);
+    let failed = local(&["test", "plain.wasm", "batches.json"]);
+    assert_eq!(failed.code, Some(1), "it exports neither: {failed:?}");
     let failed = local(&["test", "plain.wasm", "wrong.json"]);
     assert_eq!(failed.code, Some(1), "{failed:?}");
     contains(&failed.stdout, &["FAILED", "expected"]);

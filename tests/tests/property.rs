@@ -173,7 +173,7 @@ impl<'a> Case<'a> {
     }
 
     fn kind(&self) -> Arc<ToggleKind> {
-        Arc::clone(&self.app().toggles().kinds[KIND])
+        Arc::clone(&self.app().kinds().toggles.kinds[KIND])
     }
 
     fn count(&self, target: i64) -> u64 {

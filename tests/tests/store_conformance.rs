@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "store_conformance/counters.rs"]
+mod counters;
+#[path = "store_conformance/documents.rs"]
+mod documents;
 #[path = "store_conformance/embedded_only.rs"]
 mod embedded_only;
 #[path = "store_conformance/guest.rs"]
@@ -21,6 +25,8 @@ mod state;
 mod together;
 #[path = "store_conformance/toggles.rs"]
 mod toggles;
+#[path = "store_conformance/windows.rs"]
+mod windows;
 
 /// Makes `embedded::name` and `redis::name` of each function that takes a backend.
 macro_rules! on_both {
@@ -85,7 +91,34 @@ on_both! {
     life::another_number_of_partitions_is_refused,
     life::one_owner_holds_the_lease,
     life::explain_tells_state_head_and_journal,
+    life::explain_tells_of_counters_and_documents,
     life::the_store_says_what_survives,
+    counters::a_counter_is_cold_until_it_is_loaded,
+    counters::hits_add_what_they_weigh,
+    counters::each_hit_sees_those_before_it,
+    counters::a_count_stays_in_its_range,
+    counters::a_limit_counts_every_hit_that_it_lets_pass,
+    windows::a_pair_counts_once_within_its_window,
+    windows::a_full_table_forgets_first_what_goes_first,
+    windows::a_table_of_another_size_remembers_anew,
+    counters::an_idempotency_key_answers_the_first_count_again,
+    counters::a_flushed_counter_is_clean,
+    counters::wiped_counters_are_loaded_again_after_the_flush,
+    counters::counts_and_windows_survive_a_crash,
+    counters::capabilities_do_not_take_each_others_state,
+    counters::a_batch_of_thousands_of_hits_is_one_step,
+    documents::a_document_waits_until_it_is_flushed,
+    documents::a_request_is_accepted_whole_or_not_at_all,
+    documents::each_request_sees_those_before_it,
+    documents::an_id_from_outside_is_taken_once,
+    documents::an_idempotency_key_answers_the_first_create_again,
+    documents::an_actors_documents_come_newest_first,
+    documents::what_waits_outlives_crashes_wipes_and_new_lives,
+    documents::a_trim_takes_what_it_drops,
+    documents::documents_of_every_kind_are_read_back,
+    documents::thousands_of_documents_are_one_step,
+    documents::a_journal_of_large_documents_is_read_in_steps,
+    documents::a_partition_that_is_not_is_refused,
     guest::a_module_finds_what_it_kept,
     guest::modules_do_not_see_each_other,
     guest::counters_count_in_order,
@@ -93,5 +126,8 @@ on_both! {
     guest::what_was_kept_is_forgotten_after_its_time,
     guest::concurrent_increments_are_counted_exactly,
     together::concurrent_toggles_of_one_pair_are_counted_exactly,
+    together::concurrent_hits_are_counted_exactly,
     together::random_histories_end_in_the_same_sql,
+    together::random_counts_end_in_the_same_sql,
+    together::random_creates_end_in_the_same_sql,
 }

@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use weir_policy_sdk::{
-    Backlog, Effect, Entry, Flush, FlushPlan, Id, Intent, Level, RateLimit, Rule, Toggle, Verb, log, setting,
+    Backlog, Counter, Document, Effect, Entry, Flush, FlushPlan, Hit, HitRule, Id, Ingest, Intent, Level, RateLimit,
+    Rule, Toggle, Verb, Verdict, log, setting,
 };
 
 use crate::rules::{self, Settings};
@@ -14,7 +15,7 @@ const KINDS_REMEMBERED_MAX: usize = 1_024;
 
 struct DefaultPolicy;
 
-weir_policy_sdk::export!(DefaultPolicy: toggle, flush);
+weir_policy_sdk::export!(DefaultPolicy: toggle, counter, ingest, flush);
 
 thread_local! {
     static SETTINGS: RefCell<BTreeMap<String, Settings>> = const { RefCell::new(BTreeMap::new()) };
@@ -45,6 +46,11 @@ fn effect(effect: rules::Effect) -> Effect {
     }
 }
 
+fn limit(limit: (u32, u32)) -> RateLimit {
+    let (burst, period_ms) = limit;
+    RateLimit { burst, period_ms }
+}
+
 impl Toggle for DefaultPolicy {
     fn decide(kind: &str, _now_ms: u64, batch: &[Intent]) -> Vec<Rule> {
         let settings = settings(kind);
@@ -60,16 +66,31 @@ impl Toggle for DefaultPolicy {
             Rule {
                 when_absent: effect(rule.when_absent),
                 when_present: effect(rule.when_present),
-                limit: rule.limit.map(|(burst, period_ms)| RateLimit { burst, period_ms }),
+                limit: rule.limit.map(limit),
             }
         };
         batch.iter().map(rule).collect()
     }
 }
 
+impl Counter for DefaultPolicy {
+    fn decide(kind: &str, _now_ms: u64, batch: &[Hit]) -> Vec<HitRule> {
+        let rule = rules::count(&settings(kind));
+        let rule = HitRule { weight: rule.weight, unique_ms: rule.unique_ms, limit: rule.limit.map(limit) };
+        vec![rule; batch.len()]
+    }
+}
+
+impl Ingest for DefaultPolicy {
+    fn validate(_kind: &str, _now_ms: u64, batch: &[Document]) -> Vec<Verdict> {
+        batch.iter().map(|_| Ok(None)).collect()
+    }
+}
+
 impl Flush for DefaultPolicy {
     fn plan(kind: &str, _now_ms: u64, backlog: &Backlog) -> FlushPlan {
-        let plan = rules::plan(&settings(kind), backlog.entries, backlog.oldest_age_ms);
+        let Backlog { entries, targets, oldest_age_ms, .. } = *backlog;
+        let plan = rules::plan(&settings(kind), rules::Backlog { entries, targets, oldest_age_ms });
         // The host's adaptive batch knows better what SQL takes.
         FlushPlan { flush_now: plan.flush_now, changes_max: u32::MAX, look_again_ms: plan.look_again_ms }
     }
@@ -94,7 +115,7 @@ mod tests {
     fn a_batch_is_answered_in_order() {
         testing::set("like", "limit-burst", "2");
         let batch = [Intent::clear(1, 9), Intent::toggle(1, "bo"), Intent::set("a", "b")];
-        let rules = DefaultPolicy::decide("like", 5, &batch);
+        let rules = <DefaultPolicy as Toggle>::decide("like", 5, &batch);
         let limited = |absent, present| Rule::new(absent, present).limited(2, 10_000);
         let expected = [
             limited(Effect::Keep, Effect::Remove),
@@ -102,7 +123,20 @@ mod tests {
             limited(Effect::Add, Effect::Keep),
         ];
         assert_eq!(rules, expected);
-        assert!(DefaultPolicy::decide("like", 5, &[]).is_empty());
+        assert!(<DefaultPolicy as Toggle>::decide("like", 5, &[]).is_empty());
+    }
+
+    #[test]
+    fn hits_and_documents_are_answered_one_by_one() {
+        testing::set("view", "weight", "2");
+        testing::set("view", "unique-ms", "1000");
+        testing::set("view", "limit-burst", "3");
+        let batch = [Hit::new(1, 9), Hit::anonymous("a").times(5)];
+        let rules = <DefaultPolicy as Counter>::decide("view", 5, &batch);
+        assert_eq!(rules, [HitRule::new(2).unique(1_000).limited(3, 10_000); 2]);
+        assert!(<DefaultPolicy as Counter>::decide("view", 5, &[]).is_empty());
+        let batch = [Document::new("a", 9, "{}"), Document::new("b", 9, r#"{"title":"x"}"#)];
+        assert_eq!(DefaultPolicy::validate("playlist", 5, &batch), [Ok(None), Ok(None)]);
     }
 
     #[test]

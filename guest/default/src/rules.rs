@@ -2,12 +2,18 @@
 //!
 //! | setting | default | meaning |
 //! |---|---|---|
-//! | `limit-burst` | 10 | operations by one actor on one target allowed at once; 0 turns the limit off |
+//! | `limit-burst` | 10 for toggles, 0 for counters | operations by one actor on one target allowed at once; 0 turns the limit off |
 //! | `limit-period-ms` | 10000 | time in which they are refilled; 1 or more |
+//! | `weight` | 1 | what each unit of a hit counts for; at most 1000000, 0 counts nothing |
+//! | `unique-ms` | 0 | within so many milliseconds an actor counts once on a target; 0: every hit counts |
 //! | `flush-entries` | 100 | changes at which a flush is due; 1 or more |
+//! | `flush-targets` | 0 | targets at which a flush is due; 0: however many there are |
 //! | `flush-age-ms` | 2000 | age of the oldest change at which a flush is due |
 //!
-//! A setting that is no such number counts as not set; [`Settings::read`] says which.
+//! A setting that is no such number counts as not set; [`Settings::read`] says which. The host hands each kind the
+//! defaults of its capability as settings. Documents are taken in as they are: their shape is the configuration's matter.
+
+use std::ops::RangeInclusive;
 
 /// What the caller asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +48,28 @@ pub struct Rule {
     pub limit: Option<(u32, u32)>,
 }
 
+/// What a hit counts for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HitRule {
+    /// What each unit counts for.
+    pub weight: u32,
+    /// Within so many milliseconds, 1 or more, an actor counts once on a target.
+    pub unique_ms: Option<u32>,
+    /// Hits allowed at once, and the time in milliseconds in which they are refilled. Both 1 or more.
+    pub limit: Option<(u32, u32)>,
+}
+
+/// What waits for SQL.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Changes.
+    pub entries: u64,
+    /// Targets that they concern.
+    pub targets: u64,
+    /// Age of the oldest, in milliseconds.
+    pub oldest_age_ms: u64,
+}
+
 /// What to do with a backlog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
@@ -55,28 +83,39 @@ pub struct Plan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
     limit: Option<(u32, u32)>,
+    hit: HitRule,
     flush_entries: u32,
+    flush_targets: u32,
     flush_age_ms: u32,
 }
+
+/// Greatest weight of a hit.
+const WEIGHT_MAX: u32 = 1_000_000;
 
 impl Settings {
     /// Reads the settings through `get`; `unusable` is told the name and value of each that is ignored.
     pub fn read(get: impl Fn(&str) -> Option<String>, mut unusable: impl FnMut(&str, &str)) -> Self {
-        let mut number = |key: &str, least: u32, default: u32| match get(key) {
-            None => default,
-            Some(text) => match text.trim().parse() {
-                Ok(value) if value >= least => value,
-                _ => {
-                    unusable(key, &text);
-                    default
-                }
-            },
+        let mut number = |key: &str, allowed: RangeInclusive<u32>| {
+            let text = get(key)?;
+            let usable = text.trim().parse().ok().filter(|value| allowed.contains(value));
+            if usable.is_none() {
+                unusable(key, &text);
+            }
+            usable
         };
-        let (burst, period_ms) = (number("limit-burst", 0, 10), number("limit-period-ms", 1, 10_000));
+        let burst = number("limit-burst", 0..=u32::MAX);
+        let period_ms = number("limit-period-ms", 1..=u32::MAX).unwrap_or(10_000);
+        let limit = |burst: u32| (burst > 0).then_some((burst, period_ms));
         Self {
-            limit: (burst > 0).then_some((burst, period_ms)),
-            flush_entries: number("flush-entries", 1, 100),
-            flush_age_ms: number("flush-age-ms", 0, 2_000),
+            limit: limit(burst.unwrap_or(10)),
+            hit: HitRule {
+                weight: number("weight", 0..=WEIGHT_MAX).unwrap_or(1),
+                unique_ms: number("unique-ms", 0..=u32::MAX).filter(|unique_ms| *unique_ms > 0),
+                limit: limit(burst.unwrap_or(0)),
+            },
+            flush_entries: number("flush-entries", 1..=u32::MAX).unwrap_or(100),
+            flush_targets: number("flush-targets", 0..=u32::MAX).unwrap_or(0),
+            flush_age_ms: number("flush-age-ms", 0..=u32::MAX).unwrap_or(2_000),
         }
     }
 }
@@ -91,10 +130,18 @@ pub fn decide(settings: &Settings, verb: Verb) -> Rule {
     Rule { when_absent, when_present, limit: settings.limit }
 }
 
-/// Flush when enough waits, or when the oldest has waited long enough; look again when that will be.
-pub fn plan(settings: &Settings, entries: u64, oldest_age_ms: u64) -> Plan {
+/// Every hit counts for the same.
+pub fn count(settings: &Settings) -> HitRule {
+    settings.hit
+}
+
+/// Flush when enough waits, on enough targets, or when the oldest has waited long enough; look again when that will be.
+pub fn plan(settings: &Settings, backlog: Backlog) -> Plan {
+    let Backlog { entries, targets, oldest_age_ms } = backlog;
     let age_ms = u64::from(settings.flush_age_ms);
-    let flush_now = entries >= u64::from(settings.flush_entries) || (entries > 0 && oldest_age_ms >= age_ms);
+    let many_targets = settings.flush_targets > 0 && targets >= u64::from(settings.flush_targets);
+    let is_due = entries >= u64::from(settings.flush_entries) || many_targets || oldest_age_ms >= age_ms;
+    let flush_now = entries > 0 && is_due;
     // After a flush the oldest that is left is unknown: whatever comes next is due no sooner than a whole age.
     let wait_ms = if entries == 0 || flush_now { age_ms } else { age_ms - oldest_age_ms };
     Plan { flush_now, look_again_ms: u32::try_from(wait_ms).unwrap_or(u32::MAX).max(1) }
@@ -152,13 +199,34 @@ mod tests {
         let zero = Settings::read(|_| Some("0".into()), |key, _| named.push(key.to_owned()));
         assert_eq!(named, ["limit-period-ms", "flush-entries"]);
         assert_eq!(decide(&zero, Verb::Set).limit, None);
+        let mut named = Vec::new();
+        let heavy = Settings::read(
+            |key| (key == "weight").then(|| "1000001".into()),
+            |key, value| named.push(format!("{key}={value}")),
+        );
+        assert_eq!((count(&heavy).weight, named), (1, vec!["weight=1000001".to_owned()]));
+    }
+
+    #[test]
+    fn a_hit_counts_one_without_limit_unless_set_otherwise() {
+        let counted = |set: &[(&str, &str)]| count(&settings(set));
+        let plain = HitRule { weight: 1, unique_ms: None, limit: None };
+        assert_eq!(counted(&[]), plain);
+        assert_eq!(counted(&[("unique-ms", "0"), ("limit-burst", "0"), ("weight", "1")]), plain);
+        assert_eq!(counted(&[("weight", "0")]), HitRule { weight: 0, ..plain });
+        let all = [("weight", "1000000"), ("unique-ms", "60000"), ("limit-burst", "3"), ("limit-period-ms", "7")];
+        assert_eq!(counted(&all), HitRule { weight: 1_000_000, unique_ms: Some(60_000), limit: Some((3, 7)) });
+    }
+
+    fn waiting(entries: u64, oldest_age_ms: u64) -> Backlog {
+        Backlog { entries, targets: entries, oldest_age_ms }
     }
 
     #[test]
     fn a_flush_is_due_by_number_or_by_age() {
         let default = settings(&[]);
         let plan = |entries, age| {
-            let plan = plan(&default, entries, age);
+            let plan = plan(&default, waiting(entries, age));
             (plan.flush_now, plan.look_again_ms)
         };
         assert_eq!(plan(0, 0), (false, 2_000));
@@ -173,8 +241,17 @@ mod tests {
     #[test]
     fn with_no_age_a_flush_is_due_at_once_and_the_host_is_not_kept_spinning() {
         let eager = settings(&[("flush-age-ms", "0")]);
-        assert_eq!(plan(&eager, 1, 0), Plan { flush_now: true, look_again_ms: 1 });
-        assert_eq!(plan(&eager, 0, 0), Plan { flush_now: false, look_again_ms: 1 });
+        assert_eq!(plan(&eager, waiting(1, 0)), Plan { flush_now: true, look_again_ms: 1 });
+        assert_eq!(plan(&eager, waiting(0, 0)), Plan { flush_now: false, look_again_ms: 1 });
+    }
+
+    #[test]
+    fn a_flush_is_due_by_targets_where_that_is_set() {
+        let of_targets = |set: &[(&str, &str)], targets| {
+            plan(&settings(set), Backlog { entries: 50, targets, oldest_age_ms: 0 }).flush_now
+        };
+        assert!(!of_targets(&[], 50) && !of_targets(&[("flush-targets", "0")], 50));
+        assert!(!of_targets(&[("flush-targets", "20")], 19) && of_targets(&[("flush-targets", "20")], 20));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 use std::marker::PhantomData;
 
-use crate::{Flush, Toggle};
+use crate::{Counter, Flush, Ingest, Toggle};
 
 /// World `toggle-policy`, and the types and imports that all worlds share.
 pub mod toggle {
@@ -23,24 +23,33 @@ pub mod toggle {
     });
 }
 
-/// World `flush-policy`.
-pub mod flush {
-    wit_bindgen::generate!({
-        path: "../../wit",
-        world: "flush-policy",
-        with: {
-            "weir:policy/types@0.1.0": crate::bindings::toggle::weir::policy::types,
-            "weir:policy/log@0.1.0": crate::bindings::toggle::weir::policy::log,
-            "weir:policy/config@0.1.0": crate::bindings::toggle::weir::policy::config,
-            "weir:policy/redis@0.1.0": crate::bindings::toggle::weir::policy::redis,
-            "weir:policy/sql@0.1.0": crate::bindings::toggle::weir::policy::sql,
-        },
-        additional_derives: [PartialEq, Eq, PartialOrd, Ord, Hash],
-        pub_export_macro: true,
-        export_macro_name: "export_flush",
-        default_bindings_module: "weir_policy_sdk::bindings::flush",
-    });
+/// A further world, which shares types and imports with `toggle-policy`.
+macro_rules! world {
+    ($module:ident, $world:literal, $export_macro:literal, $path:literal) => {
+        #[doc = concat!("World `", $world, "`.")]
+        pub mod $module {
+            wit_bindgen::generate!({
+                path: "../../wit",
+                world: $world,
+                with: {
+                    "weir:policy/types@0.1.0": crate::bindings::toggle::weir::policy::types,
+                    "weir:policy/log@0.1.0": crate::bindings::toggle::weir::policy::log,
+                    "weir:policy/config@0.1.0": crate::bindings::toggle::weir::policy::config,
+                    "weir:policy/redis@0.1.0": crate::bindings::toggle::weir::policy::redis,
+                    "weir:policy/sql@0.1.0": crate::bindings::toggle::weir::policy::sql,
+                },
+                additional_derives: [PartialEq, Eq, PartialOrd, Ord, Hash],
+                pub_export_macro: true,
+                export_macro_name: $export_macro,
+                default_bindings_module: $path,
+            });
+        }
+    };
 }
+
+world!(counter, "counter-policy", "export_counter", "weir_policy_sdk::bindings::counter");
+world!(ingest, "ingest-policy", "export_ingest", "weir_policy_sdk::bindings::ingest");
+world!(flush, "flush-policy", "export_flush", "weir_policy_sdk::bindings::flush");
 
 /// Stands for a guest's type towards the generated code.
 pub struct Exported<Policy>(PhantomData<Policy>);
@@ -49,6 +58,20 @@ impl<Policy: Toggle + 'static> toggle::exports::weir::policy::toggle::Guest for 
     fn decide(kind: String, now_ms: u64, batch: Vec<crate::Intent>) -> Vec<crate::Rule> {
         report_panics();
         Policy::decide(&kind, now_ms, &batch)
+    }
+}
+
+impl<Policy: Counter + 'static> counter::exports::weir::policy::counter::Guest for Exported<Policy> {
+    fn decide(kind: String, now_ms: u64, batch: Vec<crate::Hit>) -> Vec<crate::HitRule> {
+        report_panics();
+        Policy::decide(&kind, now_ms, &batch)
+    }
+}
+
+impl<Policy: Ingest + 'static> ingest::exports::weir::policy::ingest::Guest for Exported<Policy> {
+    fn validate(kind: String, now_ms: u64, batch: Vec<crate::Document>) -> Vec<crate::Verdict> {
+        report_panics();
+        Policy::validate(&kind, now_ms, &batch)
     }
 }
 

@@ -1,6 +1,7 @@
 //! For writing weir's rules in Rust.
 //!
-//! Implement [`Toggle`], [`Flush`] or both for a type, name them in [`export!`], and run `weir policy build`:
+//! Implement [`Toggle`], [`Counter`], [`Ingest`], [`Flush`] or several for a type, name them in [`export!`], and run
+//! `weir policy build`:
 //!
 //! ```
 //! use weir_policy_sdk::{Effect, Intent, Rule, Toggle, Verb, export, setting};
@@ -42,16 +43,36 @@ pub mod testing;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod vectors;
 
+pub use bindings::counter::exports::weir::policy::counter::{Hit, HitRule};
 pub use bindings::flush::exports::weir::policy::flush::{Action, Backlog, Entry, FlushPlan};
-pub use bindings::toggle::exports::weir::policy::toggle::{Effect, Intent, RateLimit, Rule, Verb};
+pub use bindings::ingest::exports::weir::policy::ingest::{Document, Violation};
+pub use bindings::toggle::exports::weir::policy::toggle::{Effect, Intent, Rule, Verb};
 pub use bindings::toggle::weir::policy::log::Level;
-pub use bindings::toggle::weir::policy::types::Id;
+pub use bindings::toggle::weir::policy::types::{Id, RateLimit};
 pub use pairs::last_of_each_pair;
 
 /// Interface `toggle`: what a like, a follow, a bookmark does.
 pub trait Toggle {
     /// One rule for each intent, in order. The empty batch has the empty result.
     fn decide(kind: &str, now_ms: u64, batch: &[Intent]) -> Vec<Rule>;
+}
+
+/// Interface `counter`: what a view, a play, a download counts for.
+pub trait Counter {
+    /// One rule for each hit, in order. The empty batch has the empty result.
+    fn decide(kind: &str, now_ms: u64, batch: &[Hit]) -> Vec<HitRule>;
+}
+
+/// What becomes of a document: `Ok(None)`, it is taken in as it is; `Ok(Some(text))`, as this JSON object; an error, it is
+/// refused for these reasons, one or more.
+pub type Verdict = Result<Option<String>, Vec<Violation>>;
+
+/// Interface `ingest`: which documents are taken in, and how they are written.
+///
+/// Text in, text out: read it with the JSON library that you like. A component that needs none stays small.
+pub trait Ingest {
+    /// One verdict for each document, in order. The empty batch has the empty result.
+    fn validate(kind: &str, now_ms: u64, batch: &[Document]) -> Vec<Verdict>;
 }
 
 /// Interface `flush`: when accepted changes are written to SQL, and which of them.
@@ -116,6 +137,14 @@ macro_rules! __export_interface {
     ($policy:ty, toggle) => {
         type ToggleExport = $crate::bindings::Exported<$policy>;
         $crate::bindings::toggle::export_toggle!(ToggleExport with_types_in $crate::bindings::toggle);
+    };
+    ($policy:ty, counter) => {
+        type CounterExport = $crate::bindings::Exported<$policy>;
+        $crate::bindings::counter::export_counter!(CounterExport with_types_in $crate::bindings::counter);
+    };
+    ($policy:ty, ingest) => {
+        type IngestExport = $crate::bindings::Exported<$policy>;
+        $crate::bindings::ingest::export_ingest!(IngestExport with_types_in $crate::bindings::ingest);
     };
     ($policy:ty, flush) => {
         type FlushExport = $crate::bindings::Exported<$policy>;

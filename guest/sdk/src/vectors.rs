@@ -3,9 +3,12 @@
 use std::fmt::Write as _;
 
 use weir_policy_vectors as vectors;
-use weir_policy_vectors::{Answer, Call, Case, Vectors};
+use weir_policy_vectors::{Answer, Call, Case, Vectors, Verdict};
 
-use crate::{Backlog, Effect, Entry, Flush, Id, Intent, Toggle, Verb, testing};
+use crate::{
+    Backlog, Counter, Document, Effect, Entry, Flush, Hit, Id, Ingest, Intent, RateLimit, Toggle, Verb, Violation,
+    testing,
+};
 
 /// What [`export!`](crate::export) exports of a type. Implemented by it.
 pub trait Exports {
@@ -13,10 +16,15 @@ pub trait Exports {
     fn exports() -> Exported;
 }
 
+/// Fails where a document is normalised to what is none.
+type Validate = fn(&vectors::IngestValidate) -> Result<Answer, String>;
+
 /// The interfaces that a type exports. Only [`export!`](crate::export) makes one.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Exported {
-    decide: Option<fn(&vectors::ToggleDecide) -> Answer>,
+    toggle: Option<fn(&vectors::ToggleDecide) -> Answer>,
+    count: Option<fn(&vectors::CounterDecide) -> Answer>,
+    validate: Option<Validate>,
     plan: Option<fn(&vectors::FlushPlan) -> Answer>,
     coalesce: Option<fn(&vectors::FlushCoalesce) -> Answer>,
 }
@@ -24,7 +32,17 @@ pub struct Exported {
 impl Exported {
     /// With `toggle`.
     pub fn toggle<Policy: Toggle>(self) -> Self {
-        Self { decide: Some(decide::<Policy>), ..self }
+        Self { toggle: Some(toggle::<Policy>), ..self }
+    }
+
+    /// With `counter`.
+    pub fn counter<Policy: Counter>(self) -> Self {
+        Self { count: Some(count::<Policy>), ..self }
+    }
+
+    /// With `ingest`.
+    pub fn ingest<Policy: Ingest>(self) -> Self {
+        Self { validate: Some(validate::<Policy>), ..self }
     }
 
     /// With `flush`.
@@ -34,11 +52,13 @@ impl Exported {
 
     fn answer(self, call: &Call) -> Result<Answer, String> {
         let answer = match call {
-            Call::ToggleDecide(call) => self.decide.map(|decide| decide(call)),
-            Call::FlushPlan(call) => self.plan.map(|plan| plan(call)),
-            Call::FlushCoalesce(call) => self.coalesce.map(|coalesce| coalesce(call)),
+            Call::ToggleDecide(call) => self.toggle.map(|toggle| Ok(toggle(call))),
+            Call::CounterDecide(call) => self.count.map(|count| Ok(count(call))),
+            Call::IngestValidate(call) => self.validate.map(|validate| validate(call)),
+            Call::FlushPlan(call) => self.plan.map(|plan| Ok(plan(call))),
+            Call::FlushCoalesce(call) => self.coalesce.map(|coalesce| Ok(coalesce(call))),
         };
-        answer.ok_or_else(|| format!("export! does not name the interface of {}", call.name()))
+        answer.unwrap_or_else(|| Err(format!("export! does not name the interface of {}", call.name())))
     }
 }
 
@@ -86,7 +106,7 @@ fn run(exported: Exported, vectors: &Vectors, case: &Case) -> Result<Answer, Str
     exported.answer(&case.call)
 }
 
-fn decide<Policy: Toggle>(call: &vectors::ToggleDecide) -> Answer {
+fn toggle<Policy: Toggle>(call: &vectors::ToggleDecide) -> Answer {
     let intent = |intent: &vectors::Intent| Intent {
         target: id(&intent.target),
         actor: id(&intent.actor),
@@ -100,14 +120,44 @@ fn decide<Policy: Toggle>(call: &vectors::ToggleDecide) -> Answer {
     let rule = |rule: crate::Rule| vectors::Rule {
         when_absent: effect(rule.when_absent),
         when_present: effect(rule.when_present),
-        limit: rule.limit.map(|limit| vectors::RateLimit { burst: limit.burst, period_ms: limit.period_ms }),
+        limit: rule.limit.map(limit),
     };
     Answer::Rules(Policy::decide(&call.kind, call.now_ms, &batch).into_iter().map(rule).collect())
 }
 
+fn count<Policy: Counter>(call: &vectors::CounterDecide) -> Answer {
+    let hit = |hit: &vectors::Hit| Hit { target: id(&hit.target), actor: hit.actor.as_ref().map(id), by: hit.by };
+    let batch: Vec<Hit> = call.batch.iter().map(hit).collect();
+    let rule = |rule: crate::HitRule| vectors::HitRule {
+        weight: rule.weight,
+        unique_ms: rule.unique_ms,
+        limit: rule.limit.map(limit),
+    };
+    Answer::Hits(Policy::decide(&call.kind, call.now_ms, &batch).into_iter().map(rule).collect())
+}
+
+fn validate<Policy: Ingest>(call: &vectors::IngestValidate) -> Result<Answer, String> {
+    let document = |document: &vectors::Document| {
+        let body = serde_json::Value::Object(document.body.clone()).to_string();
+        Document::new(id(&document.id), id(&document.actor), body)
+    };
+    let batch: Vec<Document> = call.batch.iter().map(document).collect();
+    let violation = |Violation { path, message }| vectors::Violation { path, message };
+    let verdict = |(index, verdict): (usize, crate::Verdict)| match verdict {
+        Ok(None) => Ok(Verdict::Ok(None)),
+        Ok(Some(text)) => match serde_json::from_str(&text) {
+            Ok(fields) => Ok(Verdict::Ok(Some(fields))),
+            Err(error) => Err(format!("document {index} is normalised to what is no JSON object: {error}: {text}")),
+        },
+        Err(violations) => Ok(Verdict::Violations(violations.into_iter().map(violation).collect())),
+    };
+    let verdicts = Policy::validate(&call.kind, call.now_ms, &batch).into_iter().enumerate();
+    verdicts.map(verdict).collect::<Result<_, _>>().map(Answer::Documents)
+}
+
 fn plan<Policy: Flush>(call: &vectors::FlushPlan) -> Answer {
-    let vectors::Backlog { entries, bytes, oldest_age_ms } = call.backlog;
-    let plan = Policy::plan(&call.kind, call.now_ms, &Backlog { entries, bytes, oldest_age_ms });
+    let vectors::Backlog { entries, targets, bytes, oldest_age_ms } = call.backlog;
+    let plan = Policy::plan(&call.kind, call.now_ms, &Backlog { entries, targets, bytes, oldest_age_ms });
     Answer::Plan(vectors::Plan {
         flush_now: plan.flush_now,
         changes_max: plan.changes_max,
@@ -129,6 +179,10 @@ fn id(id: &vectors::Id) -> Id {
         vectors::Id::Int(value) => Id::Int(*value),
         vectors::Id::Text(value) => Id::Text(value.clone()),
     }
+}
+
+fn limit(limit: RateLimit) -> vectors::RateLimit {
+    vectors::RateLimit { burst: limit.burst, period_ms: limit.period_ms }
 }
 
 fn effect(effect: Effect) -> vectors::Effect {
@@ -175,7 +229,29 @@ mod tests {
         }
     }
 
-    crate::export!(Sample: toggle, flush);
+    impl Counter for Sample {
+        fn decide(_kind: &str, _now_ms: u64, batch: &[Hit]) -> Vec<crate::HitRule> {
+            let rule = |hit: &Hit| match hit.actor {
+                Some(_) => crate::HitRule::new(hit.by).unique(1_000).limited(2, 3),
+                None => crate::HitRule::new(0),
+            };
+            batch.iter().map(rule).collect()
+        }
+    }
+
+    impl Ingest for Sample {
+        fn validate(_kind: &str, _now_ms: u64, batch: &[Document]) -> Vec<crate::Verdict> {
+            let verdict = |document: &Document| match document.body.as_str() {
+                "{}" => Err(vec![Violation::new("/title", "is missing")]),
+                "{\"keep\":1}" => Ok(None),
+                "{\"break\":1}" => Ok(Some("[]".into())),
+                _ => Ok(Some("{ \"title\": \"b\" }".into())),
+            };
+            batch.iter().map(verdict).collect()
+        }
+    }
+
+    crate::export!(Sample: toggle, counter, ingest, flush);
 
     struct ToggleOnly;
 
@@ -200,7 +276,13 @@ mod tests {
              "expect": {"plan": {"flush_now": true, "look_again_ms": 7}}},
             {"name": "four", "flush.coalesce": {"kind": "k", "entries": [
                 {"target": 1, "actor": 7, "action": "add"}, {"target": 1, "actor": 7, "action": "remove"}]},
-             "expect": {"kept": [1]}}
+             "expect": {"kept": [1]}},
+            {"name": "five", "counter.decide": {"kind": "k", "batch": [{"target": 1, "actor": 7, "by": 4}, {"target": 1}]},
+             "expect": {"hits": [{"weight": 4, "unique_ms": 1000, "limit": {"burst": 2, "period_ms": 3}}, {"weight": 0}]}},
+            {"name": "six", "ingest.validate": {"kind": "k", "batch": [{"id": 1, "actor": 7, "body": {}},
+                {"id": 1, "actor": 7, "body": {"keep": 1}}, {"id": 1, "actor": 7, "body": {"title": " b "}}]},
+             "expect": {"documents": [{"violations": [{"path": "/title", "message": "is missing"}]}, {"ok": null},
+                {"ok": {"title": "b"}}]}}
         ]
     }"#;
 
@@ -216,8 +298,8 @@ mod tests {
     #[test]
     fn each_failing_case_is_named_with_what_came() {
         let text = failure::<ToggleOnly>(FILE);
-        assert!(text.starts_with("4 of 4 cases failed:"), "{text}");
-        for part in ["\"one\"\n", "expected {\"rules\":[{", "got      {\"rules\":[]}", "interface of flush.plan"] {
+        assert!(text.starts_with("6 of 6 cases failed:"), "{text}");
+        for part in ["\"one\"\n", "expected {\"rules\":[{", "got      {\"rules\":[]}", "interface of ingest.validate"] {
             assert!(text.contains(part), "no {part} in {text}");
         }
     }
@@ -228,5 +310,8 @@ mod tests {
             "expect": {"rules": []}}]}"#;
         assert!(failure::<Sample>(late).contains("a panic"));
         assert!(failure::<Sample>("{}").contains("there is no case"));
+        let broken = r#"{"cases": [{"name": "broken", "ingest.validate": {"kind": "k", "batch": [
+            {"id": 1, "actor": 7, "body": {"break": 1}}]}, "expect": {"documents": [{"ok": {}}]}}]}"#;
+        assert!(failure::<Sample>(broken).contains("document 0 is normalised to what is no JSON object"));
     }
 }

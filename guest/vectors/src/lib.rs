@@ -15,9 +15,18 @@
 //! assert_eq!(vectors.unwrap().cases[0].call.name(), "toggle.decide");
 //! ```
 
+mod answer;
+mod call;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use answer::{Answer, Effect, HitRule, Plan, RateLimit, Rule, Verdict, Violation};
+pub use call::{
+    Action, Backlog, Call, CounterDecide, Document, Entry, Fields, FlushCoalesce, FlushPlan, Hit, Id, IngestValidate,
+    Intent, ToggleDecide, Verb,
+};
 
 /// Name of the custom section in which a component may carry its vectors, as their JSON text.
 pub const VECTORS_SECTION: &str = "weir:vectors";
@@ -89,198 +98,6 @@ pub struct Case {
     pub call: Call,
     /// The answer that it must have.
     pub expect: Answer,
-}
-
-/// A call of a module, under its name in the WIT.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Call {
-    /// `toggle.decide`.
-    #[serde(rename = "toggle.decide")]
-    ToggleDecide(ToggleDecide),
-    /// `flush.plan`.
-    #[serde(rename = "flush.plan")]
-    FlushPlan(FlushPlan),
-    /// `flush.coalesce`.
-    #[serde(rename = "flush.coalesce")]
-    FlushCoalesce(FlushCoalesce),
-}
-
-/// Arguments of `toggle.decide`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ToggleDecide {
-    /// Name of the kind.
-    pub kind: String,
-    /// Unix time, in milliseconds; left out, [`NOW_MS_DEFAULT`].
-    #[serde(default = "the_first_of_2026")]
-    pub now_ms: u64,
-    /// The requests.
-    pub batch: Vec<Intent>,
-}
-
-/// Arguments of `flush.plan`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FlushPlan {
-    /// Name of the kind.
-    pub kind: String,
-    /// Unix time, in milliseconds; left out, [`NOW_MS_DEFAULT`].
-    #[serde(default = "the_first_of_2026")]
-    pub now_ms: u64,
-    /// What waits.
-    pub backlog: Backlog,
-}
-
-/// Arguments of `flush.coalesce`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FlushCoalesce {
-    /// Name of the kind.
-    pub kind: String,
-    /// The changes, in order of acceptance.
-    pub entries: Vec<Entry>,
-}
-
-/// Identifies a target or an actor. UUIDs cross as text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Id {
-    /// An integer.
-    Int(i64),
-    /// Text.
-    Text(String),
-}
-
-/// One request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Intent {
-    /// What is liked.
-    pub target: Id,
-    /// Who likes it.
-    pub actor: Id,
-    /// What the caller asks for.
-    #[serde(default)]
-    pub verb: Verb,
-}
-
-/// What the caller asks for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verb {
-    /// The other state.
-    #[default]
-    Toggle,
-    /// Present.
-    Set,
-    /// Absent.
-    Clear,
-}
-
-/// A decision table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Rule {
-    /// Effect when the pair is absent.
-    pub when_absent: Effect,
-    /// Effect when the pair is present.
-    pub when_present: Effect,
-    /// Beyond it the request is refused.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<RateLimit>,
-}
-
-/// What happens in one state of a pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Effect {
-    /// Make it present.
-    Add,
-    /// Make it absent.
-    Remove,
-    /// Leave it.
-    Keep,
-    /// Refuse the request.
-    Deny,
-}
-
-/// At most `burst` operations in any `period_ms`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RateLimit {
-    /// Operations allowed at once.
-    pub burst: u32,
-    /// Time in which they are refilled, in milliseconds.
-    pub period_ms: u32,
-}
-
-/// What waits in the journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Backlog {
-    /// Changes.
-    pub entries: u64,
-    /// Their size, in bytes.
-    #[serde(default)]
-    pub bytes: u64,
-    /// Age of the oldest, in milliseconds; at most `now_ms`.
-    #[serde(default)]
-    pub oldest_age_ms: u64,
-}
-
-/// What to do with a backlog.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Plan {
-    /// Write what waits, now.
-    pub flush_now: bool,
-    /// At most so many changes in one transaction; left out, the host decides.
-    #[serde(default = "the_hosts_batch")]
-    pub changes_max: u32,
-    /// Ask again after so many milliseconds.
-    pub look_again_ms: u32,
-}
-
-fn the_first_of_2026() -> u64 {
-    NOW_MS_DEFAULT
-}
-
-fn the_hosts_batch() -> u32 {
-    u32::MAX
-}
-
-/// One accepted change.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Entry {
-    /// What is liked.
-    pub target: Id,
-    /// Who likes it.
-    pub actor: Id,
-    /// What holds afterwards.
-    pub action: Action,
-}
-
-/// What holds for a pair after a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Action {
-    /// It is present.
-    Add,
-    /// It is absent.
-    Remove,
-}
-
-/// The answer to a call.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Answer {
-    /// Of `toggle.decide`: one for each intent.
-    Rules(Vec<Rule>),
-    /// Of `flush.plan`.
-    Plan(Plan),
-    /// Of `flush.coalesce`: indexes of the entries that survive.
-    Kept(Vec<u32>),
 }
 
 /// A line of a decision log.
@@ -368,46 +185,6 @@ impl Granted {
     }
 }
 
-impl Call {
-    /// Every [`Call::name`].
-    pub const NAMES: [&str; 3] = ["toggle.decide", "flush.plan", "flush.coalesce"];
-
-    /// Interface and function, such as `toggle.decide`.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::ToggleDecide(_) => "toggle.decide",
-            Self::FlushPlan(_) => "flush.plan",
-            Self::FlushCoalesce(_) => "flush.coalesce",
-        }
-    }
-
-    /// The kind that it is about.
-    pub fn kind(&self) -> &str {
-        match self {
-            Self::ToggleDecide(call) => &call.kind,
-            Self::FlushPlan(call) => &call.kind,
-            Self::FlushCoalesce(call) => &call.kind,
-        }
-    }
-
-    fn answer_name(&self) -> &'static str {
-        match self {
-            Self::ToggleDecide(_) => "rules",
-            Self::FlushPlan(_) => "plan",
-            Self::FlushCoalesce(_) => "kept",
-        }
-    }
-
-    fn takes(&self, answer: &Answer) -> bool {
-        matches!(
-            (self, answer),
-            (Self::ToggleDecide(_), Answer::Rules(_))
-                | (Self::FlushPlan(_), Answer::Plan(_))
-                | (Self::FlushCoalesce(_), Answer::Kept(_))
-        )
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -422,12 +199,28 @@ mod tests {
     fn every_call_is_read_and_written() {
         let texts = [
             r#"{"name":"a","toggle.decide":{"kind":"k","now_ms":5,"batch":[{"target":1,"actor":"b","verb":"set"}]},"expect":{"rules":[{"when_absent":"add","when_present":"keep","limit":{"burst":1,"period_ms":2}}]}}"#,
-            r#"{"name":"b","flush.plan":{"kind":"k","now_ms":9,"backlog":{"entries":3,"bytes":57,"oldest_age_ms":9}},"expect":{"plan":{"flush_now":true,"changes_max":7,"look_again_ms":1}}}"#,
+            r#"{"name":"b","flush.plan":{"kind":"k","now_ms":9,"backlog":{"entries":3,"targets":2,"bytes":57,"oldest_age_ms":9}},"expect":{"plan":{"flush_now":true,"changes_max":7,"look_again_ms":1}}}"#,
             r#"{"name":"c","flush.coalesce":{"kind":"k","entries":[{"target":1,"actor":2,"action":"remove"}]},"expect":{"kept":[0]}}"#,
+            r#"{"name":"d","counter.decide":{"kind":"k","now_ms":5,"batch":[{"target":1,"actor":"b","by":3},{"target":1,"by":1}]},"expect":{"hits":[{"weight":2,"unique_ms":9,"limit":{"burst":1,"period_ms":2}},{"weight":0}]}}"#,
+            r#"{"name":"e","ingest.validate":{"kind":"k","now_ms":5,"batch":[{"id":"a","actor":2,"body":{"n":[1.5,null],"title":"é"}}]},"expect":{"documents":[{"ok":null},{"ok":{"title":"e"}},{"violations":[{"path":"/title","message":"m"}]}]}}"#,
         ];
         for text in texts {
             assert_eq!(serde_json::to_string(&case(text).unwrap()).unwrap(), text);
         }
+    }
+
+    #[test]
+    fn what_is_left_out_has_its_default() {
+        let hit = case(
+            r#"{"name":"a","counter.decide":{"kind":"k","batch":[{"target":1}]},"expect":{"hits":[{"weight":1}]}}"#,
+        );
+        let Call::CounterDecide(call) = hit.unwrap().call else { panic!("another call") };
+        assert_eq!((call.now_ms, &call.batch[0].actor, call.batch[0].by), (NOW_MS_DEFAULT, &None, 1));
+        let plan = case(
+            r#"{"name":"a","flush.plan":{"kind":"k","backlog":{"entries":1}},"expect":{"plan":{"flush_now":true,"look_again_ms":1}}}"#,
+        );
+        let Call::FlushPlan(call) = plan.unwrap().call else { panic!("another call") };
+        assert_eq!(call.backlog, Backlog { entries: 1, targets: 0, bytes: 0, oldest_age_ms: 0 });
     }
 
     #[test]
@@ -439,6 +232,8 @@ mod tests {
         let early = r#""flush.plan":{"kind":"k","now_ms":4,"backlog":{"entries":1,"oldest_age_ms":5}}"#;
         let answer = r#""expect":{"plan":{"flush_now":true,"look_again_ms":1}}"#;
         assert!(wrong(&format!(r#"{{"name":"a",{early},{answer}}}"#)).contains("more than now_ms 4"));
+        let text = r#"{"name":"a","ingest.validate":{"kind":"k","batch":[{"id":1,"actor":1,"body":"{}"}]},"expect":{"documents":[]}}"#;
+        assert!(wrong(text).contains("map"), "a body is written as an object");
         assert!(wrong(r#"{"name":"a","toggle.decid":{},"expect":{"kept":[]}}"#).contains("Call"));
         let extra =
             format!(r#"{{"name":"a",{plan},"expct":1,"expect":{{"plan":{{"flush_now":true,"look_again_ms":1}}}}}}"#);

@@ -1,7 +1,6 @@
 //! Replies of this listener: JSON, the page's files, and the problem of each failed operation.
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde_json::Value;
@@ -9,6 +8,7 @@ use serde_json::Value;
 use super::{BAD_REQUEST, CONFLICT, NOT_FOUND, OperationsError, REFUSED, UNAVAILABLE};
 use crate::listener::Reply;
 use crate::listener::problem::Problem;
+use crate::listener::reply::ReplyBody;
 
 /// The page loads nothing from elsewhere, and is nobody's frame.
 const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
@@ -23,7 +23,7 @@ pub(super) fn json(status: StatusCode, value: &Value) -> Reply {
 }
 
 pub(super) fn page(content: impl Into<Bytes>, content_type: &'static str) -> Reply {
-    let mut reply = Response::new(Full::new(content.into()));
+    let mut reply = Response::new(ReplyBody::whole(content));
     let headers = reply.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

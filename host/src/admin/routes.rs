@@ -17,6 +17,8 @@ pub(super) enum Route {
     Letter,
     Replay,
     Explain,
+    /// Without an actor.
+    ExplainTarget,
     Policy(PolicyRoute),
 }
 
@@ -39,7 +41,7 @@ pub(super) enum PolicyRoute {
 }
 
 /// A fixed segment goes before `{module}`: a module with such a name is reached by its digest.
-const ROUTES: [(&str, Route); 21] = [
+const ROUTES: [(&str, Route); 22] = [
     ("/", Route::Page),
     ("/dashboard.js", Route::Script),
     ("/dashboard.css", Route::Style),
@@ -60,6 +62,7 @@ const ROUTES: [(&str, Route); 21] = [
     ("/admin/v1/dead-letters", Route::Letters),
     ("/admin/v1/dead-letters/{id}", Route::Letter),
     ("/admin/v1/dead-letters/{id}/replay", Route::Replay),
+    ("/admin/v1/explain/{kind}/{target}", Route::ExplainTarget),
     ("/admin/v1/explain/{kind}/{target}/{actor}", Route::Explain),
 ];
 

@@ -113,11 +113,11 @@ impl Operations for Written {
         if id == 13 { Err(OperationsError::NotFound("no such letter".into())) } else { Ok(()) }
     }
 
-    async fn explain(&self, kind: &str, target: &str, actor: &str) -> Result<Value, OperationsError> {
-        if actor == "x" {
+    async fn explain(&self, kind: &str, target: &str, actor: Option<&str>) -> Result<Value, OperationsError> {
+        if actor == Some("x") {
             return Err(OperationsError::Invalid("no such id".into()));
         }
-        Ok(self.call(format!("explain {kind} {target} {actor}")))
+        Ok(self.call(format!("explain {kind} {target} {}", actor.unwrap_or("-"))))
     }
 
     fn metrics(&self) -> String {

@@ -13,3 +13,33 @@ CREATE TABLE IF NOT EXISTS feed_like (
 INSERT INTO feed (id, content)
 WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 1000)
 SELECT n, 'Post number ' || n FROM number WHERE NOT EXISTS (SELECT 1 FROM feed);
+CREATE TABLE IF NOT EXISTS video (
+    id INTEGER PRIMARY KEY,
+    title TEXT NOT NULL,
+    view_count INTEGER NOT NULL DEFAULT 0,
+    like_count INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE IF NOT EXISTS video_like (
+    video_id INTEGER NOT NULL REFERENCES video (id),
+    user_id INTEGER NOT NULL,
+    created_at TEXT NOT NULL,
+    PRIMARY KEY (video_id, user_id)
+) WITHOUT ROWID;
+INSERT INTO video (id, title)
+WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 1000)
+SELECT n, 'Video number ' || n FROM number WHERE NOT EXISTS (SELECT 1 FROM video);
+CREATE TABLE IF NOT EXISTS playlist (
+    id TEXT NOT NULL PRIMARY KEY,
+    user_id INTEGER NOT NULL,
+    title TEXT NOT NULL,
+    description TEXT,
+    created_at TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS playlist_of_user ON playlist (user_id, created_at, id);
+CREATE TABLE IF NOT EXISTS playlist_track (
+    playlist_id TEXT NOT NULL REFERENCES playlist (id),
+    position INTEGER NOT NULL,
+    title TEXT NOT NULL,
+    seconds INTEGER,
+    PRIMARY KEY (playlist_id, position)
+) WITHOUT ROWID;

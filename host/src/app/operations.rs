@@ -10,9 +10,10 @@ use tokio::sync::OnceCell;
 
 use super::{App, AppError};
 use crate::admin::{Check, ModuleCommand, Operations, OperationsError, Upload};
+use crate::capability::explain;
 use crate::clock::Clock;
-use crate::config::{Config, ToggleConfig};
-use crate::model::{Id, partition_of};
+use crate::config::{Config, KindTable};
+use crate::model::{Id, Partition, partition_of};
 use crate::policy::{ControlError, ModuleUpload, Policies};
 use crate::sql::{DeadLetter, Sql, SqlError};
 use crate::store::{Store, StoreError};
@@ -74,19 +75,25 @@ impl Operator {
         })
     }
 
-    /// Everything known of one pair; see [`explain`](fn@crate::toggle::explain).
+    /// Everything known of a target, and of one actor on it; see [`explain`].
     ///
     /// # Errors
-    /// Unknown kind, or an id of the wrong type.
-    pub async fn explain(&self, kind: &str, target: &str, actor: &str) -> Result<Value, OperationsError> {
-        let toggle = self.toggle(kind)?;
+    /// Unknown kind, an id of the wrong type, or no actor where a toggle needs one.
+    pub async fn explain(&self, kind: &str, target: &str, actor: Option<&str>) -> Result<Value, OperationsError> {
+        let table = self.table(kind)?;
         let id = |name, id_type, text| {
             Id::parse(id_type, text).map_err(|error| OperationsError::Invalid(format!("{name} {text:?}: {error}")))
         };
-        let target = id("target", toggle.table.target_type, target)?;
-        let actor = id("actor", toggle.table.actor_type, actor)?;
+        let (target_type, actor_type) = table.id_types();
+        let target = id("target", target_type, target)?;
+        let actor = actor.map(|text| id("actor", actor_type, text)).transpose()?;
+        if actor.is_none() && matches!(table, KindTable::Toggle(_)) {
+            return Err(OperationsError::Invalid("a toggle is explained for one actor: name it, too".into()));
+        }
         let (store, now_ms) = (self.store().await?, self.clock.now_ms());
-        Ok(crate::toggle::explain(toggle, &**store, &*self.sql, now_ms, &target, &actor).await)
+        let partition = self.partition(kind, &target, store.partitions());
+        let rooms = (&**store, &*self.sql);
+        Ok(explain((kind, &table), rooms, now_ms, (partition, &target), actor.as_ref()).await)
     }
 
     /// A page of dead letters above the number `after`, as `{"dead_letters":[…]}`.
@@ -103,11 +110,11 @@ impl Operator {
     /// [`OperationsError::Conflict`] with the database's reason when it still cannot be stored.
     pub async fn replay_dead_letter(&self, id: i64) -> Result<(), OperationsError> {
         let letter = self.letter(id).await?;
-        let toggle = self.toggle(&letter.kind)?;
+        let table = self.table(&letter.kind)?;
         // Before SQL changes: without the store its state could not be made to follow.
         self.store().await?;
-        self.sql.replay_dead_letter(&toggle.table, &letter).await?;
-        self.forget(toggle, &letter).await
+        self.sql.replay_dead_letter(&table, &letter).await?;
+        self.forget(&table, &letter).await
     }
 
     /// Drops a letter.
@@ -129,10 +136,10 @@ impl Operator {
     }
 
     /// The store's state of the letter's target is older than SQL now: it becomes cold as soon as it is clean.
-    async fn forget(&self, toggle: &ToggleConfig, letter: &DeadLetter) -> Result<(), OperationsError> {
-        let Ok(target) = Id::parse(toggle.table.target_type, &letter.target) else { return Ok(()) };
+    async fn forget(&self, table: &KindTable, letter: &DeadLetter) -> Result<(), OperationsError> {
+        let Ok(target) = Id::parse(table.id_types().0, &letter.target) else { return Ok(()) };
         let store = self.store().await?;
-        let partition = partition_of(&target, store.partitions());
+        let partition = self.partition(&letter.kind, &target, store.partitions());
         for head in store.heads(&letter.kind, &[partition]).await? {
             let invalid = [target.clone()];
             store.trim(&letter.kind, partition, head.incarnation, head.flushed, &[], &invalid).await?;
@@ -140,13 +147,19 @@ impl Operator {
         Ok(())
     }
 
-    fn toggle(&self, kind: &str) -> Result<&ToggleConfig, OperationsError> {
-        let known = || self.config.toggles.iter().map(|toggle| toggle.kind.as_str()).collect::<Vec<_>>().join(", ");
-        self.config
-            .toggles
-            .iter()
-            .find(|toggle| toggle.kind == kind)
-            .ok_or_else(|| OperationsError::NotFound(format!("there is no kind {kind:?}; configured: {}", known())))
+    /// The partition of a target of this kind.
+    fn partition(&self, kind: &str, target: &Id, partitions: Partition) -> Partition {
+        let ingest = self.config.ingests.iter().find(|ingest| ingest.kind == kind);
+        ingest.map_or_else(|| partition_of(target, partitions), |ingest| ingest.partition(target, partitions))
+    }
+
+    fn table(&self, kind: &str) -> Result<KindTable, OperationsError> {
+        let kinds = self.config.kinds();
+        let known = kinds.iter().map(|(kind, _)| *kind).collect::<Vec<_>>().join(", ");
+        let found = kinds.into_iter().find(|(name, _)| *name == kind);
+        found
+            .map(|(_, table)| table)
+            .ok_or_else(|| OperationsError::NotFound(format!("there is no kind {kind:?}; configured: {known}")))
     }
 }
 
@@ -309,7 +322,7 @@ impl Operations for Desk {
         self.operator.drop_dead_letter(id).await
     }
 
-    async fn explain(&self, kind: &str, target: &str, actor: &str) -> Result<Value, OperationsError> {
+    async fn explain(&self, kind: &str, target: &str, actor: Option<&str>) -> Result<Value, OperationsError> {
         self.operator.explain(kind, target, actor).await
     }
 

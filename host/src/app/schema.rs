@@ -130,9 +130,9 @@ async fn prepare(config: &Config, sql: &dyn Sql, partitions: Partition) -> Resul
 pub async fn findings(config: &Config, sql: &dyn Sql) -> Result<Vec<KindFinding>, SqlError> {
     let mut found: Vec<KindFinding> =
         sql.check_server().await?.into_iter().map(|finding| KindFinding { kind: None, finding }).collect();
-    for toggle in &config.toggles {
-        let of_kind = sql.check_toggle(&toggle.table).await?;
-        found.extend(of_kind.into_iter().map(|finding| KindFinding { kind: Some(toggle.kind.clone()), finding }));
+    for (kind, table) in config.kinds() {
+        let of_kind = sql.check_table(&table).await?;
+        found.extend(of_kind.into_iter().map(|finding| KindFinding { kind: Some(kind.to_owned()), finding }));
     }
     for statement in &config.policy.statements {
         if let Some(finding) = sql.check_statement(statement).await? {

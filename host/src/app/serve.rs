@@ -14,10 +14,9 @@ use super::{App, AppError, demo};
 use crate::admin::{self, AdminState, PolicyLimits};
 use crate::cli::{Failure, Where};
 use crate::clock::Clock;
-use crate::http::{self, HttpState};
+use crate::http::{self, HttpState, Kinds};
 use crate::policy::Compiler;
 use crate::telemetry;
-use crate::toggle::Toggles;
 
 /// Bounds of the buckets for times, in seconds.
 const SECONDS: [f64; 14] =
@@ -41,19 +40,19 @@ pub async fn run(place: Where, listen: Option<SocketAddr>, admin_listen: Option<
     let (public_address, operators_address) = (local_address(&public)?, local_address(&operators)?);
     let mut signals = Signals::new()?;
     let metrics = install_recorder()?;
-    telemetry::begin_at_zero(&config.toggles.iter().map(|toggle| toggle.kind.as_str()).collect::<Vec<_>>());
+    telemetry::begin_at_zero(&config.kinds().iter().map(|(kind, _)| *kind).collect::<Vec<_>>());
     if is_demo {
         demo::prepare(&place.data).await?;
     }
 
     let clock = Clock::Real;
     // What cannot be served must not have begun to flush: keys and tokens are read before anything starts.
-    HttpState::new(&config.http, &config.auth, Toggles::default(), clock.clone())?;
+    HttpState::new(&config.http, &config.auth, Kinds::default(), clock.clone())?;
     config.admin.read_token()?;
     let app = Arc::new(App::start(config.clone(), clock.clone(), Compiler::this_executable()).await?);
     let durability = app.store().durability();
     tracing::info!(store = durability.mode, "{}", durability.description);
-    let state = HttpState::new(&config.http, &config.auth, app.toggles().clone(), clock)?;
+    let state = HttpState::new(&config.http, &config.auth, app.kinds().clone(), clock)?;
     let desk = Arc::new(Desk::new(Arc::clone(&app), metrics));
     let admin_state = AdminState::new(&config.admin, PolicyLimits::from(&config.policy), desk)?;
 

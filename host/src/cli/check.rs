@@ -6,10 +6,9 @@ use super::{Failure, Where};
 use crate::app::{demo, load_policies, schema};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::http::HttpState;
+use crate::http::{HttpState, Kinds};
 use crate::policy::{Compiler, PolicySetup};
 use crate::store::StoreError;
-use crate::toggle::Toggles;
 
 /// Checks everything that a start would check, and prints it.
 ///
@@ -31,7 +30,7 @@ async fn check(place: &Where, report: &mut Report) -> Result<(), Failure> {
     config.validate()?;
     let config = if is_demo { demo::prepare(&place.data).await? } else { config };
     // Keys and tokens are read where they are used.
-    HttpState::new(&config.http, &config.auth, Toggles::default(), Clock::Real)?;
+    HttpState::new(&config.http, &config.auth, Kinds::default(), Clock::Real)?;
     config.admin.read_token()?;
     report.line("configuration", if is_demo { "the embedded demo" } else { "valid" });
 

@@ -1,4 +1,4 @@
-//! `weir explain KIND TARGET ACTOR`: asks the running host, or looks itself when none runs.
+//! `weir explain KIND TARGET [ACTOR]`: asks the running host, or looks itself when none runs.
 
 use hyper::Method;
 use serde_json::Value;
@@ -13,21 +13,24 @@ pub struct Pair {
     pub kind: String,
     /// The target's id.
     pub target: String,
-    /// The actor's id.
-    pub actor: String,
+    /// The actor's id; only a toggle needs one.
+    pub actor: Option<String>,
 }
 
-/// Prints everything known of the pair.
+/// Prints everything known of the target, or of the pair.
 ///
 /// # Errors
 /// Unknown kind, wrong id, or neither host nor data reachable.
 pub async fn run(pair: Pair, place: Where, admin: AdminAddress, json: bool) -> Result<(), Failure> {
     let (config, _) = place.load()?;
     let client = AdminClient::new(&admin, &config.admin)?;
-    let path = format!("/admin/v1/explain/{}/{}/{}", segment(&pair.kind), segment(&pair.target), segment(&pair.actor));
+    let mut path = format!("/admin/v1/explain/{}/{}", segment(&pair.kind), segment(&pair.target));
+    if let Some(actor) = &pair.actor {
+        path = format!("{path}/{}", segment(actor));
+    }
     let known = match client.call(Method::GET, &path).await? {
         Some(known) => known,
-        None => Operator::open(config).await?.explain(&pair.kind, &pair.target, &pair.actor).await?,
+        None => Operator::open(config).await?.explain(&pair.kind, &pair.target, pair.actor.as_deref()).await?,
     };
     if json {
         println!("{known}");

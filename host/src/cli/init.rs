@@ -24,7 +24,7 @@ pub fn run(file: &Path, force: bool) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::config::{Config, CounterConfig, IngestConfig};
 
     #[test]
     fn the_template_is_a_valid_configuration_with_the_documented_defaults() {
@@ -71,5 +71,30 @@ mod tests {
             (shown.write, shown.rows_max, shown.timeout_ms),
             (default.write, default.rows_max, default.timeout_ms)
         );
+    }
+
+    #[test]
+    fn the_examples_of_kinds_are_valid_and_show_the_defaults() {
+        let lines = TEMPLATE.lines().skip_while(|line| !line.starts_with("#[[counter]]"));
+        let text = lines.filter_map(|line| line.strip_prefix('#')).filter(|line| !line.starts_with(' '));
+        let text: String = text.map(|line| format!("{line}\n")).collect();
+        let config: Config = toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        config.validate().unwrap();
+        let (counter, ingest) = (&config.counters[0], &config.ingests[0]);
+        let defaults = CounterConfig { settings: counter.settings.clone(), ..CounterConfig::demo() };
+        assert_eq!(
+            (counter.by_max, counter.actor, counter.unique_pairs_max),
+            (defaults.by_max, defaults.actor, defaults.unique_pairs_max)
+        );
+        for (key, value) in &counter.settings {
+            let default = CounterConfig::demo().policy_settings().get(key).cloned();
+            assert!(default.is_none_or(|default| default == *value), "{key}");
+        }
+        let demo = IngestConfig::demo();
+        assert_eq!(
+            (ingest.documents_max, ingest.document_bytes_max, ingest.body_bytes_max),
+            (demo.documents_max, demo.document_bytes_max, demo.body_bytes_max)
+        );
+        assert_eq!(ingest.settings, demo.policy_settings());
     }
 }

@@ -36,7 +36,8 @@ pub struct PolicyConfig {
     pub compile_deadline_ms: u64,
     /// Memory that compiling a component may take, in bytes.
     pub compile_memory_bytes_max: u64,
-    /// Bytes that one call may hand back to the host.
+    /// Bytes that one call may hand back to the host. One call carries documents of a quarter of that, so that each may come
+    /// back four times as long, and no kind may take a larger document.
     pub transfer_bytes_max: usize,
     /// Instances of a module kept ready.
     pub instances: usize,
@@ -201,6 +202,11 @@ impl PolicyConfig {
             bounds.call_p99_ms_max = bounds.call_p99_ms_max.max(self.granted_call_deadline_ms / 2);
         }
         bounds
+    }
+
+    /// Bytes of documents that one call carries.
+    pub(crate) fn documents_bytes_max(&self) -> usize {
+        self.transfer_bytes_max / 4
     }
 
     pub(super) fn validate(&self) -> Result<(), ConfigError> {

@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::kind::{DurabilityLevel, PolicyFailure, check_identifier, check_kind};
 use super::{ConfigError, value};
 use crate::model::IdType;
-
-/// Longest name of a kind, in bytes.
-const KIND_BYTES_MAX: usize = 64;
 
 /// One kind of the toggle capability.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,38 +29,6 @@ pub struct ToggleConfig {
     /// `limit-period-ms` (10000; `limit-burst` = 0 turns the limit off), `flush-entries` (100) and `flush-age-ms` (2000).
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
-}
-
-/// The level that a reply waits for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DurabilityLevel {
-    /// In the journal.
-    #[default]
-    Journaled,
-    /// Committed in SQL.
-    Stored,
-}
-
-impl DurabilityLevel {
-    /// The word of replies.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Journaled => "journaled",
-            Self::Stored => "stored",
-        }
-    }
-}
-
-/// What a batch gets when its policy module fails.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PolicyFailure {
-    /// 503 with Retry-After.
-    #[default]
-    Deny,
-    /// The built-in rules decide.
-    BuiltIn,
 }
 
 /// The user's tables of a toggle kind.
@@ -164,14 +130,28 @@ impl ToggleConfig {
         }
     }
 
+    /// Kind `video-like` of the embedded demo.
+    pub fn demo_video() -> Self {
+        let demo = Self::demo();
+        Self {
+            kind: "video-like".into(),
+            table: ToggleTable {
+                name: "video_like".into(),
+                target_column: "video_id".into(),
+                targets: Some(CountTable {
+                    name: "video".into(),
+                    key_column: "id".into(),
+                    count_column: Some("like_count".into()),
+                }),
+                ..demo.table
+            },
+            ..demo
+        }
+    }
+
     pub(super) fn validate(&self, index: usize) -> Result<(), ConfigError> {
         let field = |name: &str| format!("toggle[{index}].{name}");
-        let kind_ok = !self.kind.is_empty()
-            && self.kind.len() <= KIND_BYTES_MAX
-            && self.kind.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        if !kind_ok {
-            return Err(value(field("kind"), "must be 1 to 64 lower-case letters, digits and hyphens"));
-        }
+        check_kind(&field("kind"), &self.kind)?;
         let table = &self.table;
         let mut names = vec![
             ("table.name", &table.name),
@@ -192,24 +172,6 @@ impl ToggleConfig {
         }
         Ok(())
     }
-}
-
-/// Letters, digits and underscores, not beginning with a digit, at most 63 bytes; a table may have a schema before it.
-fn check_identifier(field: &str, given: &str, table: bool) -> Result<(), ConfigError> {
-    let part_ok = |part: &str| {
-        !part.is_empty()
-            && part.len() <= 63
-            && !part.starts_with(|c: char| c.is_ascii_digit())
-            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-    };
-    let parts: Vec<&str> = given.split('.').collect();
-    if parts.len() <= if table { 2 } else { 1 } && parts.iter().all(|part| part_ok(part)) {
-        return Ok(());
-    }
-    Err(value(
-        field,
-        format!("{given:?} is not a plain SQL name (letters, digits, underscores; tables may have a schema)"),
-    ))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{FlushError, Worker};
-use crate::model::{Checkpoint, Id, Partition, Position};
+use crate::model::{Change, Checkpoint, Id, Partition, Position};
 use crate::store::{Head, JournalRead};
 
 /// Dead letters read at once when the trim of an earlier owner is made good.
@@ -73,9 +73,10 @@ impl Worker {
             checkpoint = checkpoint.position,
             "the journal has lost entries that SQL has committed; its state is read from SQL again"
         );
-        let (kind, store) = (&self.parts.kind, &self.parts.store);
         // Not the checkpoint itself: should the reset fail, the rewind must still be seen. There is no entry at it.
         let committed = checkpoint.position.saturating_sub(1).min(head.last);
+        self.trim_committed(&head, committed, &BTreeSet::new()).await?;
+        let (kind, store) = (&self.parts.kind, &self.parts.store);
         store.trim(kind, head.partition, head.incarnation, committed, &[], &[]).await?;
         let head = store.reset(kind, head.partition, head.incarnation).await?;
         self.adopt_life(head).await
@@ -99,21 +100,30 @@ impl Worker {
     /// take from the dead letters.
     async fn catch_up(&mut self, head: Head, row: Checkpoint) -> Result<(), FlushError> {
         let invalid = self.dead_targets(head.partition, &row, head.flushed).await?;
+        self.trim_committed(&head, row.position, &invalid).await
+    }
+
+    /// Drops the entries up to `position`, and names the targets that they changed.
+    async fn trim_committed(
+        &self,
+        head: &Head,
+        position: Position,
+        invalid: &BTreeSet<String>,
+    ) -> Result<(), FlushError> {
+        let (kind, store) = (&self.parts.kind, &self.parts.store);
         let mut after = head.flushed;
         loop {
-            let (kind, store) = (&self.parts.kind, &self.parts.store);
-            let read = store.read_journal(kind, head.partition, row.incarnation, after, CATCH_UP_CHANGES).await?;
+            let read = store.read_journal(kind, head.partition, head.incarnation, after, CATCH_UP_CHANGES).await?;
             let JournalRead::Entries(entries) = read else {
                 // A rewound or new life shows itself again in the next round, which treats it.
                 return Ok(());
             };
-            let committed: Vec<_> = entries.into_iter().take_while(|entry| entry.position <= row.position).collect();
+            let committed: Vec<_> = entries.into_iter().take_while(|entry| entry.position <= position).collect();
             let Some(newest) = committed.last().map(|entry| entry.position) else { return Ok(()) };
-            let touched: BTreeSet<&Id> =
-                committed.iter().flat_map(|e| &e.changes).map(|change| &change.target).collect();
+            let touched: BTreeSet<&Id> = committed.iter().flat_map(|e| &e.changes).map(Change::target).collect();
             let touched: Vec<Id> = touched.into_iter().cloned().collect();
             let unsound: Vec<Id> = touched.iter().filter(|id| invalid.contains(&id.to_string())).cloned().collect();
-            store.trim(kind, head.partition, row.incarnation, newest, &touched, &unsound).await?;
+            store.trim(kind, head.partition, head.incarnation, newest, &touched, &unsound).await?;
             after = newest;
         }
     }

@@ -1,29 +1,94 @@
 //! The OpenAPI 3.1 document, written from the route table and the configured kinds: concrete paths with the names and
 //! id types of each kind.
 
+mod counter;
+mod ingest;
+mod toggle;
+
 use hyper::Method;
 use serde_json::{Map, Value, json};
 
 use super::problem::API_TYPES;
 use super::route::{ROUTES, Route, SHARED_STATUSES};
-use crate::config::{AuthConfig, HttpConfig, ToggleConfig};
+use crate::config::{AuthConfig, CounterConfig, HttpConfig, IngestConfig, ToggleConfig};
 use crate::listener::problem::{LISTENER_TYPES, ProblemType};
 use crate::model::{ID_TEXT_BYTES_MAX, IdType};
 
+/// A configured kind.
+#[derive(Clone, Copy)]
+pub(super) enum KindConfig<'a> {
+    Toggle(&'a ToggleConfig),
+    Counter(&'a CounterConfig),
+    Ingest(&'a IngestConfig),
+}
+
+impl KindConfig<'_> {
+    fn name(&self) -> &str {
+        match self {
+            Self::Toggle(kind) => &kind.kind,
+            Self::Counter(kind) => &kind.kind,
+            Self::Ingest(kind) => &kind.kind,
+        }
+    }
+
+    /// Whether `route` is one of its capability.
+    fn has(&self, route: Route) -> bool {
+        match route {
+            Route::Toggle | Route::ToggleMany | Route::ToggleActors | Route::ToggleStatus => {
+                matches!(self, Self::Toggle(_))
+            }
+            Route::Counter | Route::CounterMany | Route::CounterStatus => matches!(self, Self::Counter(_)),
+            Route::Ingest | Route::IngestDocument => matches!(self, Self::Ingest(_)),
+            Route::OpenApi | Route::Root | Route::Unknown => false,
+        }
+    }
+
+    fn parameters(&self, route: Route, method: &Method, http: &HttpConfig) -> Vec<Value> {
+        match self {
+            Self::Toggle(kind) => toggle::parameters(route, method, kind, http),
+            Self::Counter(kind) => counter::parameters(route, method, kind, http),
+            Self::Ingest(kind) => ingest::parameters(route, method, kind, http),
+        }
+    }
+
+    fn success_schema(&self, route: Route, method: &Method) -> Value {
+        match self {
+            Self::Toggle(kind) => toggle::success_schema(route, method, kind),
+            Self::Counter(_) => counter::success_schema(route, method),
+            Self::Ingest(kind) => ingest::success_schema(route, method, kind),
+        }
+    }
+
+    /// What is sent; `None` where nothing is.
+    fn request_body(&self) -> Value {
+        let (required, schema) = match self {
+            Self::Toggle(_) => (false, json!({ "type": "object", "additionalProperties": false })),
+            Self::Counter(kind) => (false, counter::request_schema(kind)),
+            Self::Ingest(kind) => (true, ingest::request_schema(kind)),
+        };
+        json!({ "required": required, "content": { "application/json": { "schema": schema } } })
+    }
+
+    /// Whether a request may name nobody.
+    fn needs_no_actor(&self, method: &Method) -> bool {
+        match self {
+            Self::Toggle(_) => method == Method::GET,
+            Self::Counter(kind) => method == Method::GET || kind.actor == crate::config::ActorNeed::Optional,
+            Self::Ingest(_) => false,
+        }
+    }
+}
+
 /// The document.
-pub(super) fn document(kinds: &[&ToggleConfig], http: &HttpConfig, auth: &AuthConfig) -> Value {
+pub(super) fn document(kinds: &[KindConfig<'_>], http: &HttpConfig, auth: &AuthConfig) -> Value {
     let mut paths = Map::new();
     for route in ROUTES {
-        match route {
-            Route::OpenApi | Route::Root => {
-                let item = json!({ "get": operation(route, &Method::GET, None, http) });
-                paths.insert(route.pattern().to_owned(), item);
-            }
-            _ => {
-                for kind in kinds {
-                    paths.insert(route.pattern().replace("{kind}", &kind.kind), path_item(route, kind, http));
-                }
-            }
+        if matches!(route, Route::OpenApi | Route::Root) {
+            let item = json!({ "get": operation(route, &Method::GET, None, http) });
+            paths.insert(route.pattern().to_owned(), item);
+        }
+        for kind in kinds.iter().filter(|kind| kind.has(route)) {
+            paths.insert(route.pattern().replace("{kind}", kind.name()), path_item(route, kind, http));
         }
     }
     json!({
@@ -39,7 +104,7 @@ pub(super) fn document(kinds: &[&ToggleConfig], http: &HttpConfig, auth: &AuthCo
     })
 }
 
-fn path_item(route: Route, kind: &ToggleConfig, http: &HttpConfig) -> Value {
+fn path_item(route: Route, kind: &KindConfig<'_>, http: &HttpConfig) -> Value {
     let mut item = Map::new();
     for method in route.methods() {
         let name = method.as_str().to_ascii_lowercase();
@@ -48,30 +113,28 @@ fn path_item(route: Route, kind: &ToggleConfig, http: &HttpConfig) -> Value {
     Value::Object(item)
 }
 
-fn operation(route: Route, method: &Method, kind: Option<&ToggleConfig>, http: &HttpConfig) -> Value {
+fn operation(route: Route, method: &Method, kind: Option<&KindConfig<'_>>, http: &HttpConfig) -> Value {
     let mut responses = Map::new();
     for status in route.statuses(method).iter().chain(&SHARED_STATUSES) {
         let response = match *status {
-            200 => success(route, method, kind),
+            200 | 202 => success(route, method, kind),
             refused => refusal(refused),
         };
         responses.insert(status.to_string(), response);
     }
     let id = match kind {
-        Some(kind) => format!("{}-{}-{}", method.as_str().to_ascii_lowercase(), kind.kind, route_word(route)),
+        Some(kind) => format!("{}-{}-{}", method.as_str().to_ascii_lowercase(), kind.name(), route_word(route)),
         None => route_word(route).to_owned(),
     };
     let mut operation = json!({ "operationId": id, "summary": summary(route, method), "responses": responses });
     if let Some(kind) = kind {
-        operation["tags"] = json!([kind.kind]);
-        operation["parameters"] = parameters(route, method, kind, http);
-        // Reads need no identity; `{}` says so.
-        let optional = method == Method::GET;
+        operation["tags"] = json!([kind.name()]);
+        operation["parameters"] = Value::Array(kind.parameters(route, method, http));
+        // `{}` says that no identity is needed.
+        let optional = kind.needs_no_actor(method);
         operation["security"] = if optional { json!([{}, { "actor": [] }]) } else { json!([{ "actor": [] }]) };
-        if !optional {
-            let empty = json!({ "type": "object", "additionalProperties": false });
-            operation["requestBody"] =
-                json!({ "required": false, "content": { "application/json": { "schema": empty } } });
+        if method != Method::GET {
+            operation["requestBody"] = kind.request_body();
         }
     }
     operation
@@ -82,7 +145,11 @@ fn route_word(route: Route) -> &'static str {
         Route::Toggle => "toggle",
         Route::ToggleMany => "toggles",
         Route::ToggleActors => "actors",
-        Route::ToggleStatus => "status",
+        Route::ToggleStatus | Route::CounterStatus => "status",
+        Route::Counter => "counter",
+        Route::CounterMany => "counters",
+        Route::Ingest => "documents",
+        Route::IngestDocument => "document",
         Route::OpenApi => "openapi",
         Route::Root | Route::Unknown => "root",
     }
@@ -96,112 +163,84 @@ fn summary(route: Route, method: &Method) -> &'static str {
         (Route::Toggle, _) => "State for this actor, and count",
         (Route::ToggleMany, _) => "State and count of many targets, in the order asked for",
         (Route::ToggleActors, _) => "Actors, newest first",
-        (Route::ToggleStatus, _) => "Whether a write has reached SQL; Prefer: wait=N waits for it, within the deadline",
+        (Route::ToggleStatus | Route::CounterStatus, _) => {
+            "Whether a write has reached SQL; Prefer: wait=N waits for it, within the deadline"
+        }
+        (Route::Counter, &Method::POST) => "Count, by the rules of the kind",
+        (Route::Counter, _) => "The count",
+        (Route::CounterMany, _) => "The counts of many targets, in the order asked for",
+        (Route::Ingest, &Method::POST) => "Create one document, or several together: all of them or none",
+        (Route::Ingest, _) => "The actor's own documents: pending ones first, each part newest first",
+        (Route::IngestDocument, _) => "What has become of a document of the actor's own",
         (Route::OpenApi, _) => "This document",
         (Route::Root | Route::Unknown, _) => "Where to begin",
     }
 }
 
-fn parameters(route: Route, method: &Method, kind: &ToggleConfig, http: &HttpConfig) -> Value {
-    let table = &kind.table;
-    let mut list = Vec::new();
-    let mut add = |name: &str, place: &str, required: bool, schema: Value, text: &str| {
-        list.push(json!({ "name": name, "in": place, "required": required, "schema": schema, "description": text }));
-    };
-    if route != Route::ToggleMany {
-        add("target", "path", true, id_schema(table.target_type), "What is toggled");
-    }
-    match route {
-        Route::Toggle if method != Method::GET => {
-            let schema = json!({ "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$" });
-            let text = "The same key with the same request answers the first outcome again: makes it safe to repeat";
-            add("Idempotency-Key", "header", false, schema, text);
-        }
-        Route::ToggleMany => {
-            let items = id_schema(table.target_type);
-            let schema = json!({ "type": "array", "items": items, "minItems": 1, "maxItems": http.targets_max });
-            list.push(json!({
-                "name": "targets", "in": "query", "required": true, "style": "form", "explode": false,
-                "schema": schema, "description": "Ids, separated by commas; a comma in a text id is %2C",
-            }));
-        }
-        Route::ToggleActors => {
-            let schema = json!({ "type": "integer", "minimum": 1, "maximum": http.actors_limit_max });
-            add("limit", "query", false, schema, "Length of the list");
-            add("before", "query", false, json!({ "type": "string" }), "`next` of the page before this one");
-        }
-        Route::ToggleStatus => {
-            let schema = json!({ "type": "string", "pattern": "^[0-9]+-[0-9]+$" });
-            add("position", "query", true, schema, "`Weir-Receipt` of a write");
-            add("Prefer", "header", false, json!({ "type": "string" }), "`wait=N`: wait up to N seconds");
-        }
-        _ => {}
-    }
-    Value::Array(list)
+/// A parameter.
+fn parameter(name: &str, place: &str, required: bool, schema: &Value, text: &str) -> Value {
+    json!({ "name": name, "in": place, "required": required, "schema": schema, "description": text })
 }
 
-fn success(route: Route, method: &Method, kind: Option<&ToggleConfig>) -> Value {
+/// `Idempotency-Key`.
+fn idempotency_key() -> Value {
+    let schema = json!({ "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$" });
+    let text = "The same key with the same request answers the first outcome again: makes it safe to repeat";
+    parameter("Idempotency-Key", "header", false, &schema, text)
+}
+
+/// `?targets=`.
+fn targets(id_type: IdType, http: &HttpConfig) -> Value {
+    let items = id_schema(id_type);
+    let schema = json!({ "type": "array", "items": items, "minItems": 1, "maxItems": http.targets_max });
+    json!({
+        "name": "targets", "in": "query", "required": true, "style": "form", "explode": false,
+        "schema": schema, "description": "Ids, separated by commas; a comma in a text id is %2C",
+    })
+}
+
+/// `?position=` and `Prefer`.
+fn receipt() -> [Value; 2] {
+    let schema = json!({ "type": "string", "pattern": "^[0-9]+-[0-9]+-[0-9a-f]{32}$" });
+    [parameter("position", "query", true, &schema, "`Weir-Receipt` of a write"), prefer_wait()]
+}
+
+fn prefer_wait() -> Value {
+    parameter("Prefer", "header", false, &json!({ "type": "string" }), "`wait=N`: wait for SQL up to N seconds")
+}
+
+/// `journaled` or `stored`.
+fn level() -> Value {
+    json!({ "type": "string", "enum": ["journaled", "stored"] })
+}
+
+/// An object all of whose properties are there.
+fn object(properties: Map<String, Value>) -> Value {
+    let required: Vec<String> = properties.keys().cloned().collect();
+    json!({ "type": "object", "properties": properties, "required": required })
+}
+
+fn success(route: Route, method: &Method, kind: Option<&KindConfig<'_>>) -> Value {
     let mut response = json!({ "description": summary(route, method) });
-    let schema = match kind {
-        None => json!({ "type": "object" }),
-        Some(kind) => success_schema(route, method, kind),
-    };
+    let schema = kind.map_or_else(|| json!({ "type": "object" }), |kind| kind.success_schema(route, method));
     response["content"] = json!({ "application/json": { "schema": schema } });
-    if route == Route::Toggle && method != Method::GET {
+    if method != Method::GET {
         let header = |text: &str| json!({ "schema": { "type": "string" }, "description": text });
-        response["headers"] = json!({
+        let mut headers = json!({
             "Weir-Durability": header("The level reached, as in the body"),
             "Weir-Receipt": header("Place in the journal: ask …/status?position= with it"),
-            "RateLimit-Policy": header("The rule's limit, when it has one"),
-            "RateLimit": header("What is left of it"),
             "Idempotency-Replayed": header("`true` when this is the outcome of an earlier request with the same key"),
         });
+        if route == Route::Ingest {
+            headers["Location"] = header("Of a single document");
+            headers["Preference-Applied"] = header("`wait` where a wish to wait was followed");
+        } else {
+            headers["RateLimit-Policy"] = header("The rule's limit, when it has one");
+            headers["RateLimit"] = header("What is left of it");
+        }
+        response["headers"] = headers;
     }
     response
-}
-
-fn success_schema(route: Route, method: &Method, kind: &ToggleConfig) -> Value {
-    let names = &kind.response;
-    let active = json!({ "type": "boolean", "description": "false for a request that names no actor" });
-    let count = json!({ "type": "integer", "minimum": 0 });
-    let time = json!({ "type": "string", "format": "date-time" });
-    let level = json!({ "type": "string", "enum": ["journaled", "stored"] });
-    let mut properties = Map::new();
-    let mut add = |name: &str, schema: &Value| properties.insert(name.to_owned(), schema.clone());
-    match route {
-        Route::ToggleActors => {
-            let since = json!({ "type": ["string", "null"], "format": "date-time" });
-            let actor = json!({ "actor": id_schema(kind.table.actor_type), "since": since });
-            let item = json!({ "type": "object", "properties": actor, "required": ["actor", "since"] });
-            add("actors", &json!({ "type": "array", "items": item }));
-            add("next", &json!({ "type": ["string", "null"] }));
-        }
-        Route::ToggleStatus => {
-            add("durability", &level);
-        }
-        Route::ToggleMany => {
-            let mut item = Map::new();
-            item.insert("target".into(), id_schema(kind.table.target_type));
-            item.insert(names.active.clone(), active);
-            item.insert(names.count.clone(), count);
-            let text = "Given, and then false, only for a target that does not exist; state and count are absent then";
-            item.insert("exists".into(), json!({ "const": false, "description": text }));
-            let item = json!({ "type": "object", "properties": item, "required": ["target"] });
-            let list = json!({ "type": "array", "items": item });
-            return json!({ "type": "object", "properties": { "targets": list }, "required": ["targets"] });
-        }
-        _ => {
-            add(&names.active, &active);
-            add(&names.count, &count);
-            add("timestamp", &time);
-            if method != Method::GET {
-                add("message", &json!({ "type": "string" }));
-                add("durability", &level);
-            }
-        }
-    }
-    let required: Vec<_> = properties.keys().cloned().collect();
-    json!({ "type": "object", "properties": properties, "required": required })
 }
 
 fn refusal(status: u16) -> Value {
@@ -240,6 +279,11 @@ fn problem_schema() -> Value {
             "title": { "type": "string" },
             "status": { "type": "integer" },
             "detail": { "type": "string", "description": "What to do next" },
+            "violations": {
+                "type": "array",
+                "description": "Of `invalid-document`: what is wrong where (JSON Pointer; in a list it begins with the index)",
+                "items": { "type": "object", "properties": { "path": { "type": "string" }, "message": { "type": "string" } } },
+            },
         },
         "required": ["type", "title", "status", "detail"],
     })
@@ -266,17 +310,20 @@ mod tests {
     use super::*;
 
     fn demo() -> Value {
-        let kind = ToggleConfig::demo();
-        document(&[&kind], &HttpConfig::default(), &AuthConfig::default())
+        let (toggle, counter, ingest) = (ToggleConfig::demo(), CounterConfig::demo(), IngestConfig::demo());
+        let kinds = [KindConfig::Toggle(&toggle), KindConfig::Counter(&counter), KindConfig::Ingest(&ingest)];
+        document(&kinds, &HttpConfig::default(), &AuthConfig::default())
     }
 
     #[test]
     fn every_route_method_and_status_is_described() {
         let document = demo();
         for route in ROUTES {
-            let path = route.pattern().replace("{kind}", "feed-like");
+            let kinds = ["feed-like", "video-view", "playlist"];
+            let paths = kinds.map(|kind| route.pattern().replace("{kind}", kind));
+            let path = paths.iter().find(|path| !document["paths"][path].is_null()).unwrap();
             for method in route.methods() {
-                let operation = &document["paths"][&path][method.as_str().to_ascii_lowercase()];
+                let operation = &document["paths"][path][method.as_str().to_ascii_lowercase()];
                 for status in route.statuses(method).iter().chain(&SHARED_STATUSES) {
                     let response = &operation["responses"][status.to_string()];
                     let text = response["description"].as_str().unwrap_or_default();

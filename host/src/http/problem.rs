@@ -19,6 +19,12 @@ problem_types! { API_TYPES:
     ROUTE_MISSING = 404 "route-missing" "There is nothing at this path";
     KIND_MISSING = 404 "kind-missing" "The kind is not configured";
     TARGET_MISSING = 404 "target-missing" "The target does not exist";
+    DOCUMENT_MISSING = 404 "document-missing" "There is no such document of this actor";
+    DOCUMENT_EXISTS = 409 "document-exists" "A document with this id exists";
+    COUNT_OVERFLOW = 409 "count-overflow" "The counter is full";
+    TOO_MANY_DOCUMENTS = 413 "too-many-documents" "The request has too many documents";
+    INVALID_BODY = 400 "invalid-body" "The body is not what this path takes";
+    INVALID_DOCUMENT = 422 "invalid-document" "A document is not accepted";
     IDEMPOTENCY_CONFLICT = 422 "idempotency-conflict" "The Idempotency-Key was used with another request";
     RATE_LIMITED = 429 "rate-limited" "Too many operations on this target by this actor";
     OVERLOADED = 503 "overloaded" "The host is overloaded";
@@ -51,6 +57,9 @@ pub(super) fn from_refusal(refusal: &Refusal, repeatable: Repeatable) -> Problem
         Refusal::TargetMissing => Problem::new(&TARGET_MISSING, "use the id of a target that exists"),
         Refusal::Denied => Problem::new(&DENIED, "the rules refuse it in the present state; do not repeat it"),
         Refusal::RateLimited { retry_after_ms, rate, limit } => rate_limited(*retry_after_ms, *rate, *limit),
+        Refusal::CountOverflow => {
+            Problem::new(&COUNT_OVERFLOW, "nothing was changed; counts are held up to 9007199254740991")
+        }
         Refusal::IdempotencyConflict => {
             Problem::new(&IDEMPOTENCY_CONFLICT, "use a new Idempotency-Key for each operation, the same to repeat one")
         }
@@ -113,6 +122,7 @@ mod tests {
         let all = vec![
             Refusal::TargetMissing,
             Refusal::Denied,
+            Refusal::CountOverflow,
             Refusal::RateLimited { retry_after_ms: 1_001, rate, limit: None },
             Refusal::IdempotencyConflict,
             Refusal::Overloaded { queue: "batch.queue_max" },
@@ -128,6 +138,7 @@ mod tests {
             match refusal {
                 Refusal::TargetMissing
                 | Refusal::Denied
+                | Refusal::CountOverflow
                 | Refusal::RateLimited { .. }
                 | Refusal::IdempotencyConflict
                 | Refusal::Overloaded { .. }
@@ -147,7 +158,7 @@ mod tests {
     fn every_refusal_has_its_status() {
         let statuses: Vec<u16> =
             every_refusal().iter().map(|refusal| from_refusal(refusal, Repeatable::Yes).status().as_u16()).collect();
-        assert_eq!(statuses, [404, 403, 429, 422, 503, 503, 503, 503, 503, 503, 503, 503]);
+        assert_eq!(statuses, [404, 403, 409, 429, 422, 503, 503, 503, 503, 503, 503, 503, 503]);
     }
 
     #[test]

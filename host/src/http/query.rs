@@ -5,11 +5,11 @@ use std::fmt::Write;
 use hyper::header::{HeaderMap, HeaderName};
 
 use super::problem::{BAD_HEADER, BAD_ID, BAD_QUERY};
+use crate::capability::Receipt;
 use crate::listener::head::one;
 use crate::listener::problem::Problem;
 use crate::listener::text::{decode_query_value, decode_segment, query_parts};
 use crate::model::{Id, IdType, Incarnation, Member, Position};
-use crate::toggle::Receipt;
 
 /// Longest `Idempotency-Key`, in bytes.
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;

@@ -1,15 +1,17 @@
 //! Successful replies, written by hand: the field names of a kind are escaped once, at start.
 
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
+use crate::capability::Receipt;
 use crate::config::ToggleResponse;
+use crate::counter::CountReply;
 use crate::listener::Reply;
+use crate::listener::reply::ReplyBody;
 use crate::listener::text::{push, push_hex, push_json_string, push_number, push_timestamp};
 use crate::model::{Id, Member, PairState, RateLimit, RateState};
-use crate::toggle::{Receipt, ToggleReply};
+use crate::toggle::ToggleReply;
 
 /// `RateLimit` (draft-ietf-httpapi-ratelimit-headers).
 pub(super) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -69,14 +71,10 @@ impl ReplyText {
         body.extend_from_slice(b"\"}");
         let mut response = json(body);
         let headers = response.headers_mut();
-        headers.insert(WEIR_DURABILITY, HeaderValue::from_static(reply.durability));
-        headers.insert(WEIR_RECEIPT, receipt_value(reply.receipt));
+        journaled(headers, reply.durability, reply.receipt, reply.replayed);
         if let Some((rate, limit)) = reply.rate {
             headers.insert(RATE_LIMIT_POLICY, rate_limit_policy_value(limit));
             headers.insert(RATE_LIMIT, rate_limit_value(rate));
-        }
-        if reply.replayed {
-            headers.insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
         }
         response
     }
@@ -111,6 +109,74 @@ impl ReplyText {
     }
 }
 
+/// The headers of every write that was accepted.
+pub(super) fn journaled(headers: &mut HeaderMap, durability: &'static str, receipt: Receipt, replayed: bool) {
+    headers.insert(WEIR_DURABILITY, HeaderValue::from_static(durability));
+    headers.insert(WEIR_RECEIPT, receipt_value(receipt));
+    if replayed {
+        headers.insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
+    }
+}
+
+/// The reply to a hit on a counter.
+pub(super) fn counted(reply: &CountReply) -> Reply {
+    let mut body = Vec::with_capacity(TOGGLE_BYTES);
+    body.extend_from_slice(b"{\"count\":");
+    push_number(&mut body, reply.count);
+    body.extend_from_slice(if reply.counted { b",\"counted\":true" } else { b",\"counted\":false" });
+    body.extend_from_slice(b",\"timestamp\":\"");
+    push_timestamp(&mut body, reply.at_ms);
+    body.extend_from_slice(b"\",\"durability\":\"");
+    body.extend_from_slice(reply.durability.as_bytes());
+    body.extend_from_slice(b"\"}");
+    let mut response = json(body);
+    let headers = response.headers_mut();
+    journaled(headers, reply.durability, reply.receipt, reply.replayed);
+    if let Some((rate, limit)) = reply.rate {
+        headers.insert(RATE_LIMIT_POLICY, rate_limit_policy_value(limit));
+        headers.insert(RATE_LIMIT, rate_limit_value(rate));
+    }
+    response
+}
+
+/// The reply to `GET` of one counter.
+pub(super) fn count(count: u64, now_ms: u64) -> Reply {
+    let mut body = Vec::with_capacity(TOGGLE_BYTES);
+    body.extend_from_slice(b"{\"count\":");
+    push_number(&mut body, count);
+    body.extend_from_slice(b",\"timestamp\":\"");
+    push_timestamp(&mut body, now_ms);
+    body.extend_from_slice(b"\"}");
+    json(body)
+}
+
+/// The reply to `GET` of many counters: in the order of the request; a target that does not exist says so.
+pub(super) fn counts(targets: &[Id], counts: &[Option<u64>]) -> Reply {
+    let mut body = Vec::with_capacity(TOGGLE_BYTES / 4 * (targets.len() + 1));
+    body.extend_from_slice(b"{\"targets\":[");
+    for (index, (target, count)) in targets.iter().zip(counts).enumerate() {
+        body.extend_from_slice(if index == 0 { b"{\"target\":" } else { b",{\"target\":" });
+        push_id(&mut body, target);
+        match count {
+            Some(count) => {
+                body.extend_from_slice(b",\"count\":");
+                push_number(&mut body, *count);
+            }
+            None => body.extend_from_slice(b",\"exists\":false"),
+        }
+        body.push(b'}');
+    }
+    body.extend_from_slice(b"]}");
+    json(body)
+}
+
+/// A time as replies write it.
+pub(super) fn timestamp(at_ms: u64) -> String {
+    let mut text = Vec::new();
+    push_timestamp(&mut text, at_ms);
+    String::from_utf8(text).unwrap_or_default()
+}
+
 /// The reply to `GET …/actors`. `next` is the cursor of the page after this one.
 pub(super) fn actors(members: &[Member], next: Option<&str>) -> Reply {
     let mut body = b"{\"actors\":[".to_vec();
@@ -143,7 +209,7 @@ pub(super) fn durability(level: &'static str) -> Reply {
 
 /// 200 with a JSON body that must not be cached: it is true of one moment and one actor.
 pub(super) fn json(body: impl Into<Bytes>) -> Reply {
-    let mut response = Response::new(Full::new(body.into()));
+    let mut response = Response::new(ReplyBody::whole(body));
     let headers = response.headers_mut();
     // At once: a map that grows is made anew and filled again.
     headers.reserve(TOGGLE_HEADERS);
@@ -154,7 +220,7 @@ pub(super) fn json(body: impl Into<Bytes>) -> Reply {
 
 /// 204 with `Allow`.
 pub(super) fn options(allow: HeaderValue) -> Reply {
-    let mut response = Response::new(Full::default());
+    let mut response = Response::new(ReplyBody::default());
     *response.status_mut() = StatusCode::NO_CONTENT;
     response.headers_mut().insert(header::ALLOW, allow);
     response

@@ -16,6 +16,16 @@ pub(super) enum Route {
     ToggleActors,
     /// How durable a write is by now.
     ToggleStatus,
+    /// One target of a counter kind.
+    Counter,
+    /// Many targets of a counter kind.
+    CounterMany,
+    /// How durable a hit is by now.
+    CounterStatus,
+    /// Creates of an ingest kind, and the list of one's own documents.
+    Ingest,
+    /// One document of an ingest kind.
+    IngestDocument,
     /// The OpenAPI document.
     OpenApi,
     /// Where to begin.
@@ -25,8 +35,19 @@ pub(super) enum Route {
 }
 
 /// Every route of the API, in the order of the OpenAPI document.
-pub(super) const ROUTES: [Route; 6] =
-    [Route::Toggle, Route::ToggleMany, Route::ToggleActors, Route::ToggleStatus, Route::OpenApi, Route::Root];
+pub(super) const ROUTES: [Route; 11] = [
+    Route::Toggle,
+    Route::ToggleMany,
+    Route::ToggleActors,
+    Route::ToggleStatus,
+    Route::Counter,
+    Route::CounterMany,
+    Route::CounterStatus,
+    Route::Ingest,
+    Route::IngestDocument,
+    Route::OpenApi,
+    Route::Root,
+];
 
 impl Route {
     /// Its path pattern; also its name in metrics.
@@ -36,6 +57,11 @@ impl Route {
             Self::ToggleMany => "/v1/toggles/{kind}",
             Self::ToggleActors => "/v1/toggles/{kind}/{target}/actors",
             Self::ToggleStatus => "/v1/toggles/{kind}/{target}/status",
+            Self::Counter => "/v1/counters/{kind}/{target}",
+            Self::CounterMany => "/v1/counters/{kind}",
+            Self::CounterStatus => "/v1/counters/{kind}/{target}/status",
+            Self::Ingest => "/v1/ingest/{kind}",
+            Self::IngestDocument => "/v1/ingest/{kind}/{target}",
             Self::OpenApi => "/openapi.json",
             Self::Root => "/",
             Self::Unknown => "none",
@@ -46,6 +72,7 @@ impl Route {
     pub(super) const fn allow(self) -> HeaderValue {
         match self {
             Self::Toggle => HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS"),
+            Self::Counter | Self::Ingest => HeaderValue::from_static("GET, HEAD, POST, OPTIONS"),
             _ => HeaderValue::from_static("GET, HEAD, OPTIONS"),
         }
     }
@@ -54,6 +81,7 @@ impl Route {
     pub(super) const fn methods(self) -> &'static [Method] {
         match self {
             Self::Toggle => &[Method::GET, Method::POST, Method::PUT, Method::DELETE],
+            Self::Counter | Self::Ingest => &[Method::GET, Method::POST],
             _ => &[Method::GET],
         }
     }
@@ -67,6 +95,12 @@ impl Route {
             (Self::ToggleMany, _) => &[200, 400, 401, 404, 503],
             (Self::ToggleActors, _) => &[200, 400, 401, 404, 503],
             (Self::ToggleStatus, _) => &[200, 400, 401, 404, 503],
+            (Self::Counter, &Method::GET) => &[200, 400, 404, 503],
+            (Self::Counter, _) => &[200, 400, 401, 404, 408, 409, 413, 415, 422, 429, 503],
+            (Self::CounterMany | Self::CounterStatus, _) => &[200, 400, 404, 503],
+            (Self::Ingest, &Method::GET) => &[200, 400, 401, 404, 503],
+            (Self::Ingest, _) => &[202, 400, 401, 404, 408, 409, 413, 415, 422, 503],
+            (Self::IngestDocument, _) => &[200, 400, 401, 404, 503],
             _ => &[200, 400, 503],
         }
     }
@@ -123,6 +157,9 @@ mod tests {
         assert_eq!(route("/v1/toggles/feed-like/3"), Some(Route::Toggle));
         assert_eq!(route("/v1/toggles/feed-like/3/actors"), Some(Route::ToggleActors));
         assert_eq!(route("/v1/toggles/feed-like/3/status"), Some(Route::ToggleStatus));
+        assert_eq!(route("/v1/counters/video-view/3"), Some(Route::Counter));
+        assert_eq!(route("/v1/ingest/playlist"), Some(Route::Ingest));
+        assert_eq!(route("/v1/ingest/playlist/3"), Some(Route::IngestDocument));
         for unknown in
             ["", "*", "//", "/v1", "/v1/toggles", "/v1/toggles/", "/v1/toggles//3", "/v1/toggles/k/3/", "/V1"]
         {

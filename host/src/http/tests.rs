@@ -7,7 +7,7 @@ use crate::listener::testing::{Served, serve};
 
 async fn weir() -> Served {
     let auth = AuthConfig { trusted_header: Some("X-Actor-Id".into()), ..AuthConfig::default() };
-    let state = HttpState::new(&HttpConfig::default(), &auth, Toggles::default(), Clock::Real).unwrap();
+    let state = HttpState::new(&HttpConfig::default(), &auth, Kinds::default(), Clock::Real).unwrap();
     let limits = state.limits;
     serve(Arc::new(state), limits).await
 }
@@ -88,7 +88,7 @@ async fn a_body_where_none_belongs_is_refused() {
 #[tokio::test]
 async fn requests_over_the_bound_are_shed() {
     let config = HttpConfig { requests_max: 0, ..HttpConfig::default() };
-    let state = HttpState::new(&config, &AuthConfig::default(), Toggles::default(), Clock::Real).unwrap();
+    let state = HttpState::new(&config, &AuthConfig::default(), Kinds::default(), Clock::Real).unwrap();
     let limits = state.limits;
     let answer = serve(Arc::new(state), limits).await.ask(&request("GET", "/")).await;
     assert_eq!((answer.status, answer.problem().as_str()), (503, "overloaded"));
@@ -98,6 +98,6 @@ async fn requests_over_the_bound_are_shed() {
 #[test]
 fn a_trusted_header_must_be_a_header_name() {
     let auth = AuthConfig { trusted_header: Some("X Actor".into()), ..AuthConfig::default() };
-    let error = HttpState::new(&HttpConfig::default(), &auth, Toggles::default(), Clock::Real).err().unwrap();
+    let error = HttpState::new(&HttpConfig::default(), &auth, Kinds::default(), Clock::Real).err().unwrap();
     assert!(error.to_string().contains("auth.trusted_header"), "{error}");
 }

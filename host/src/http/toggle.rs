@@ -1,86 +1,26 @@
 //! The requests of the toggle capability.
 
-use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::Duration;
 
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::HeaderMap;
 use hyper::http::request::Parts;
-use metrics::counter;
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
 
-use super::identity::Authenticator;
 use super::problem::{Repeatable, TARGET_MISSING, from_refusal};
 use super::query;
 use super::reply::{self, ReplyText};
-use crate::clock::Clock;
-use crate::config::{DurabilityLevel, HttpConfig};
-use crate::error::Refusal;
+use super::shared::{Shared, refused_read};
 use crate::listener::Reply;
 use crate::listener::problem::Problem;
 use crate::model::{Id, Verb};
-use crate::telemetry::SHED_TOTAL;
 use crate::toggle::{ToggleKind, ToggleRequest};
 
 /// Actors in one list when the caller does not say.
 const ACTORS_LIMIT_DEFAULT: usize = 50;
-/// First pause between two looks at a checkpoint while a caller waits for it; doubled each time.
-const STATUS_POLL_MIN: Duration = Duration::from_millis(50);
-/// Longest such pause.
-const STATUS_POLL_MAX: Duration = Duration::from_millis(400);
-/// Of the requests under way, one in so many may wait for a checkpoint. Waiting is a courtesy: the others are answered at
-/// once, so that those who wait do not keep those who write out.
-const WAITS_SHARE: usize = 4;
-/// What is kept of the deadline to answer a caller who waits.
-const STATUS_MARGIN: Duration = Duration::from_millis(100);
-const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
-
 /// One kind, with what its replies need.
 pub(super) struct KindView {
     kind: Arc<ToggleKind>,
     text: ReplyText,
-}
-
-/// What the requests of all kinds share.
-pub(super) struct Shared {
-    pub(super) authenticator: Authenticator,
-    pub(super) clock: Clock,
-    pub(super) deadline: Duration,
-    pub(super) targets_max: usize,
-    pub(super) actors_limit_max: usize,
-    waits: Semaphore,
-}
-
-impl Shared {
-    pub(super) fn new(config: &HttpConfig, authenticator: Authenticator, clock: Clock) -> Self {
-        Self {
-            authenticator,
-            clock,
-            deadline: Duration::from_millis(config.request_deadline_ms),
-            targets_max: config.targets_max,
-            actors_limit_max: config.actors_limit_max,
-            waits: Semaphore::new((config.requests_max / WAITS_SHARE).min(Semaphore::MAX_PERMITS)),
-        }
-    }
-
-    /// Bounds an operation by the deadline. Dropping it does not undo it: the outcome is unknown then. Sets no timer: the
-    /// listener polls a request that has taken so long (see [`crate::listener::Limits::request_deadline`]).
-    async fn within<T>(&self, operation: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
-        let until = Instant::now() + self.deadline;
-        let mut operation = std::pin::pin!(operation);
-        std::future::poll_fn(|context| {
-            let polled = operation.as_mut().poll(context);
-            if polled.is_pending() && Instant::now() >= until {
-                counter!(SHED_TOTAL, "limit" => "request_deadline_ms").increment(1);
-                return Poll::Ready(Err(Refusal::DeadlineExceeded));
-            }
-            polled
-        })
-        .await
-    }
 }
 
 /// A write whose head was understood; its body is still to be read.
@@ -186,38 +126,7 @@ impl KindView {
         segment: &str,
     ) -> Result<Reply, Problem> {
         self.target(segment)?;
-        let [position] = query::parameters(head.uri.query(), ["position"])?;
-        let receipt = query::receipt(position)?;
         self.actor(shared, &head.headers, peer)?;
-        let wait_s = query::prefer_wait_s(&head.headers);
-        let waits = wait_s.and_then(|_| shared.waits.try_acquire().ok());
-        let wait = if waits.is_some() { Duration::from_secs(wait_s.unwrap_or(0)) } else { Duration::ZERO };
-        let until = Instant::now() + wait.min(shared.deadline.saturating_sub(STATUS_MARGIN));
-        let mut pause = STATUS_POLL_MIN;
-        let looked = shared.within(async {
-            loop {
-                if self.kind.is_stored(receipt).await? {
-                    return Ok(DurabilityLevel::Stored);
-                }
-                let now = Instant::now();
-                if now >= until {
-                    return Ok(DurabilityLevel::Journaled);
-                }
-                // The last look is at the end of the wait.
-                tokio::time::sleep(pause.min(until - now)).await;
-                pause = (pause * 2).min(STATUS_POLL_MAX);
-            }
-        });
-        let level = looked.await.map_err(refused_read)?;
-        let mut response = reply::durability(level.as_str());
-        if waits.is_some() {
-            // As RFC 7240 has it: the preference was followed, whether or not the time was used up.
-            response.headers_mut().insert(PREFERENCE_APPLIED, HeaderValue::from_static("wait"));
-        }
-        Ok(response)
+        shared.status(self.kind.ground(), head).await
     }
-}
-
-fn refused_read(refusal: Refusal) -> Problem {
-    from_refusal(&refusal, Repeatable::Yes)
 }

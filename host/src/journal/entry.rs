@@ -1,36 +1,45 @@
 //! What an entry is: everything that one batch changed in one partition, packed.
 //!
 //! ```text
-//! entry   = format u8 (=1) · digest 32 bytes · at_ms u64 LE · records
-//! records = record*
-//! record  = action u8 ('+' add, '-' remove) · pair
-//! pair    = id(target) · id(actor)
-//! id      = 'i' i64 LE | 'u' 16 bytes | 't' length u16 LE · UTF-8
+//! entry    = format u8 (=1) · digest 32 bytes · at_ms u64 LE · record*
+//! record   = '+' pair | '-' pair | 'c' count | 'd' document
+//! pair     = id(target) · id(actor)                        a toggle: added, removed
+//! count    = id(target) · (id(actor) | 'n') · by u64 LE    an increment and its actor where the kind keeps events;
+//!                                                          otherwise a batch's increments, summed
+//! document = id · id(actor) · length u32 LE · UTF-8        a create
+//! id       = 'i' i64 LE | 'u' 16 bytes | 't' length u16 LE · UTF-8
 //! ```
 //!
 //! A store keeps the head (format, digest, time) and the records apart or together, as suits it: on Redis the script
-//! knows the outcome and joins `action` with the `pair` bytes that the host prepared. Integrity is the medium's
-//! (the embedded store checksums its blocks; Redis checks its AOF); the decoder refuses whatever does not fit.
+//! knows the outcome, and keeps one letter for each record apart from the bytes that the host prepared. Integrity is the
+//! medium's (the embedded store checksums its blocks; Redis checks its AOF); the decoder refuses whatever does not fit.
 
 use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::model::{Action, Digest, Id, Position, ToggleChange};
+use crate::model::{Action, Change, CountChange, Digest, DocumentChange, Id, Position, ToggleChange};
 
 /// The only format so far. A host refuses a greater one, with the request to upgrade.
 pub const FORMAT: u8 = 1;
 
-/// First byte of a record that adds.
+/// A pair that was added.
 pub const ADD: u8 = b'+';
-/// First byte of a record that removes.
+/// A pair that was removed.
 pub const REMOVE: u8 = b'-';
+/// A pair that its operation left as it was. Only among letters that are kept apart.
+pub const UNCHANGED: u8 = b'0';
+/// An increment.
+pub const COUNT: u8 = b'c';
+/// A hit that counted nothing. Only among letters that are kept apart.
+pub const UNCOUNTED: u8 = b'x';
+/// A document.
+pub const DOCUMENT: u8 = b'd';
 
+/// Stands for an actor that is not kept.
+const NOBODY: u8 = b'n';
 /// Length of what stands before the records, in bytes.
 const HEAD_BYTES: usize = 41;
-
-/// A pair that its operation left as it was.
-pub const UNCHANGED: u8 = b'0';
 
 /// A packed entry, read back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +49,7 @@ pub struct Entry {
     /// The policy module that decided the batch.
     pub digest: Digest,
     /// The changes; those of one target in the order of acceptance. Never empty.
-    pub changes: Vec<ToggleChange>,
+    pub changes: Vec<Change>,
 }
 
 /// Why bytes are not an entry.
@@ -58,6 +67,25 @@ pub enum EntryError {
 pub fn encode_pair(out: &mut Vec<u8>, target: &Id, actor: &Id) {
     encode_id(out, target);
     encode_id(out, actor);
+}
+
+/// Appends the `count` bytes of an increment.
+pub fn encode_count(out: &mut Vec<u8>, target: &Id, actor: Option<&Id>, by: u64) {
+    encode_id(out, target);
+    match actor {
+        Some(actor) => encode_id(out, actor),
+        None => out.push(NOBODY),
+    }
+    out.extend_from_slice(&by.to_le_bytes());
+}
+
+/// Appends the `document` bytes of a create.
+pub fn encode_document(out: &mut Vec<u8>, id: &Id, actor: &Id, body: &str) {
+    encode_pair(out, id, actor);
+    // Bodies are far smaller than this: their limit is the configuration's.
+    let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(&body.as_bytes()[..length as usize]);
 }
 
 fn encode_id(out: &mut Vec<u8>, id: &Id) {
@@ -81,11 +109,21 @@ fn encode_id(out: &mut Vec<u8>, id: &Id) {
 }
 
 /// Packs `changes`, all accepted at `at_ms` under the module `digest`.
-pub fn encode(digest: &Digest, at_ms: u64, changes: &[ToggleChange]) -> Vec<u8> {
+pub fn encode(digest: &Digest, at_ms: u64, changes: &[Change]) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEAD_BYTES + changes.len() * 19);
     encode_head(&mut out, digest, at_ms);
     for change in changes {
-        encode_record(&mut out, change.action, &change.target, &change.actor);
+        match change {
+            Change::Toggle(change) => encode_record(&mut out, change.action, &change.target, &change.actor),
+            Change::Count(change) => {
+                out.push(COUNT);
+                encode_count(&mut out, &change.target, change.actor.as_ref(), change.by);
+            }
+            Change::Document(change) => {
+                out.push(DOCUMENT);
+                encode_document(&mut out, &change.id, &change.actor, &change.body);
+            }
+        }
     }
     out
 }
@@ -97,7 +135,7 @@ pub fn encode_head(out: &mut Vec<u8>, digest: &Digest, at_ms: u64) {
     out.extend_from_slice(&at_ms.to_le_bytes());
 }
 
-/// Appends one record to an entry.
+/// Appends the record of a toggle.
 pub fn encode_record(out: &mut Vec<u8>, action: Action, target: &Id, actor: &Id) {
     out.push(match action {
         Action::Add => ADD,
@@ -108,42 +146,58 @@ pub fn encode_record(out: &mut Vec<u8>, action: Action, target: &Id, actor: &Id)
 
 /// Reads a whole entry that [`encode`] wrote.
 pub fn decode(position: Position, bytes: &[u8]) -> Result<Entry, EntryError> {
-    let mut reader = Reader { bytes, at: 0 };
-    let format = reader.take::<1>()?[0];
-    if format > FORMAT {
-        return Err(EntryError::NewerFormat(format));
+    let (mut reader, digest, at_ms) = Reader::of(bytes)?;
+    let mut changes = Vec::new();
+    while let Some((_, change)) = reader.lettered(at_ms)? {
+        changes.push(change);
     }
-    if format != FORMAT {
-        return Err(EntryError::Damaged(0));
-    }
-    let digest = Digest(reader.take::<32>()?);
-    let at_ms = u64::from_le_bytes(reader.take::<8>()?);
-    let changes = reader.records(at_ms)?;
-    Ok(Entry { position, digest, changes })
+    if changes.is_empty() { Err(EntryError::Damaged(reader.at)) } else { Ok(Entry { position, digest, changes }) }
 }
 
-/// Reads an entry of which the store keeps the head, the pairs, and what became of each pair apart: one byte a pair, [`ADD`],
-/// [`REMOVE`] or [`UNCHANGED`].
-pub fn decode_pairs(
+/// The changes of a whole entry, each with the place of its record in it, in bytes.
+pub fn decode_places(bytes: &[u8]) -> Result<Vec<(usize, Change)>, EntryError> {
+    let (mut reader, _, at_ms) = Reader::of(bytes)?;
+    let mut changes = Vec::new();
+    while let Some(change) = reader.lettered(at_ms)? {
+        changes.push(change);
+    }
+    Ok(changes)
+}
+
+/// When a whole entry was accepted, in Unix milliseconds.
+pub fn decode_at_ms(bytes: &[u8]) -> Result<u64, EntryError> {
+    Reader::of(bytes).map(|(_, _, at_ms)| at_ms)
+}
+
+/// The document whose record is at `place` in a whole entry, without reading those before it.
+pub fn decode_document(bytes: &[u8], place: usize) -> Result<DocumentChange, EntryError> {
+    let (mut reader, _, at_ms) = Reader::of(bytes)?;
+    reader.at = place;
+    match reader.lettered(at_ms)? {
+        Some((_, Change::Document(document))) => Ok(document),
+        _ => Err(EntryError::Damaged(place)),
+    }
+}
+
+/// Whether a whole entry holds documents. All changes of an entry are of one kind, and with it of one case.
+pub fn is_of_documents(bytes: &[u8]) -> bool {
+    bytes.get(HEAD_BYTES) == Some(&DOCUMENT)
+}
+
+/// Reads an entry of which the store keeps the head, the records without their letters, and one letter for each record
+/// apart, also for those that changed nothing.
+pub fn decode_records(
     position: Position,
     digest: Digest,
     at_ms: u64,
-    (kinds, pairs): (&[u8], &[u8]),
+    (letters, records): (&[u8], &[u8]),
 ) -> Result<Entry, EntryError> {
-    let mut reader = Reader { bytes: pairs, at: 0 };
-    let mut changes = Vec::with_capacity(kinds.len());
-    for kind in kinds {
-        let at = reader.at;
-        let (target, actor) = (reader.id()?, reader.id()?);
-        let action = match *kind {
-            ADD => Action::Add,
-            REMOVE => Action::Remove,
-            UNCHANGED => continue,
-            _ => return Err(EntryError::Damaged(at)),
-        };
-        changes.push(ToggleChange { target, actor, action, at_ms });
+    let mut reader = Reader { bytes: records, at: 0 };
+    let mut changes = Vec::with_capacity(letters.len());
+    for letter in letters {
+        changes.extend(reader.record(*letter, at_ms)?);
     }
-    if reader.at != pairs.len() || changes.is_empty() {
+    if reader.at != records.len() || changes.is_empty() {
         return Err(EntryError::Damaged(reader.at));
     }
     Ok(Entry { position, digest, changes })
@@ -154,7 +208,34 @@ struct Reader<'a> {
     at: usize,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    /// At the first record of a whole entry; its digest and time.
+    fn of(bytes: &'a [u8]) -> Result<(Self, Digest, u64), EntryError> {
+        let mut reader = Self { bytes, at: 0 };
+        let format = reader.take::<1>()?[0];
+        if format > FORMAT {
+            return Err(EntryError::NewerFormat(format));
+        }
+        if format != FORMAT {
+            return Err(EntryError::Damaged(0));
+        }
+        let digest = Digest(reader.take::<32>()?);
+        let at_ms = u64::from_le_bytes(reader.take::<8>()?);
+        Ok((reader, digest, at_ms))
+    }
+
+    /// The next record with its letter before it, and its place; `None` at the end.
+    fn lettered(&mut self, at_ms: u64) -> Result<Option<(usize, Change)>, EntryError> {
+        let at = self.at;
+        if at >= self.bytes.len() {
+            return Ok(None);
+        }
+        let letter = self.take::<1>()?[0];
+        // What changed nothing has no record here.
+        let change = if matches!(letter, UNCHANGED | UNCOUNTED) { None } else { self.record(letter, at_ms)? };
+        change.map(|change| Some((at, change))).ok_or(EntryError::Damaged(at))
+    }
+
     fn slice(&mut self, length: usize) -> Result<&[u8], EntryError> {
         let end = self.at.checked_add(length).ok_or(EntryError::Damaged(self.at))?;
         let slice = self.bytes.get(self.at..end).ok_or(EntryError::Damaged(self.at))?;
@@ -167,19 +248,40 @@ impl Reader<'_> {
         self.slice(N)?.try_into().map_err(|_| EntryError::Damaged(at))
     }
 
-    fn records(&mut self, at_ms: u64) -> Result<Vec<ToggleChange>, EntryError> {
-        let mut changes = Vec::new();
-        while self.at < self.bytes.len() {
-            let at = self.at;
-            let action = match self.take::<1>()?[0] {
-                ADD => Action::Add,
-                REMOVE => Action::Remove,
-                _ => return Err(EntryError::Damaged(at)),
-            };
-            let (target, actor) = (self.id()?, self.id()?);
-            changes.push(ToggleChange { target, actor, action, at_ms });
-        }
-        if changes.is_empty() { Err(EntryError::Damaged(self.at)) } else { Ok(changes) }
+    /// What follows a letter; nothing where it changed nothing.
+    fn record(&mut self, letter: u8, at_ms: u64) -> Result<Option<Change>, EntryError> {
+        let at = self.at;
+        let change = match letter {
+            ADD | REMOVE | UNCHANGED => {
+                let (target, actor) = (self.id()?, self.id()?);
+                let action = if letter == ADD { Action::Add } else { Action::Remove };
+                Change::Toggle(ToggleChange { target, actor, action, at_ms })
+            }
+            COUNT | UNCOUNTED => {
+                let target = self.id()?;
+                let actor = if self.bytes.get(self.at) == Some(&NOBODY) {
+                    self.at += 1;
+                    None
+                } else {
+                    Some(self.id()?)
+                };
+                let by = u64::from_le_bytes(self.take::<8>()?);
+                Change::Count(CountChange { target, actor, by, at_ms })
+            }
+            DOCUMENT => {
+                let (id, actor) = (self.id()?, self.id()?);
+                let length = u32::from_le_bytes(self.take::<4>()?);
+                let body = self.text(length as usize)?;
+                Change::Document(DocumentChange { id, actor, body, at_ms })
+            }
+            _ => return Err(EntryError::Damaged(at)),
+        };
+        Ok((!matches!(letter, UNCHANGED | UNCOUNTED)).then_some(change))
+    }
+
+    fn text(&mut self, length: usize) -> Result<Arc<str>, EntryError> {
+        let at = self.at;
+        std::str::from_utf8(self.slice(length)?).map(Arc::from).map_err(|_| EntryError::Damaged(at))
     }
 
     fn id(&mut self) -> Result<Id, EntryError> {
@@ -189,9 +291,7 @@ impl Reader<'_> {
             b'u' => Ok(Id::Uuid(Uuid::from_bytes(self.take::<16>()?))),
             b't' => {
                 let length = u16::from_le_bytes(self.take::<2>()?);
-                let text =
-                    std::str::from_utf8(self.slice(usize::from(length))?).map_err(|_| EntryError::Damaged(at))?;
-                Ok(Id::Text(Arc::from(text)))
+                self.text(usize::from(length)).map(Id::Text)
             }
             _ => Err(EntryError::Damaged(at)),
         }
@@ -203,6 +303,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const AT_MS: u64 = 1_700_000_000_123;
+
     fn any_id() -> impl Strategy<Value = Id> {
         prop_oneof![
             any::<i64>().prop_map(Id::Int),
@@ -211,32 +313,69 @@ mod tests {
         ]
     }
 
-    fn any_changes() -> impl Strategy<Value = Vec<ToggleChange>> {
-        let change = (any_id(), any_id(), any::<bool>()).prop_map(|(target, actor, add)| ToggleChange {
-            target,
-            actor,
-            action: if add { Action::Add } else { Action::Remove },
-            at_ms: 1_700_000_000_123,
+    fn any_changes() -> impl Strategy<Value = Vec<Change>> {
+        let toggle = (any_id(), any_id(), any::<bool>()).prop_map(|(target, actor, add)| {
+            let action = if add { Action::Add } else { Action::Remove };
+            Change::Toggle(ToggleChange { target, actor, action, at_ms: AT_MS })
         });
-        proptest::collection::vec(change, 1..20)
+        let count = (any_id(), proptest::option::of(any_id()), any::<u64>())
+            .prop_map(|(target, actor, by)| Change::Count(CountChange { target, actor, by, at_ms: AT_MS }));
+        let document = (any_id(), any_id(), "[{}a-zé\"]{0,60}").prop_map(|(id, actor, body)| {
+            Change::Document(DocumentChange { id, actor, body: Arc::from(body.as_str()), at_ms: AT_MS })
+        });
+        proptest::collection::vec(prop_oneof![toggle, count, document], 1..20)
+    }
+
+    /// Records without their letters, each after one that changed nothing.
+    fn apart(changes: &[Change]) -> (Vec<u8>, Vec<u8>) {
+        let (mut letters, mut records) = (Vec::new(), Vec::new());
+        for change in changes {
+            letters.extend([UNCHANGED, UNCOUNTED]);
+            encode_pair(&mut records, &Id::Int(1), &Id::Int(2));
+            encode_count(&mut records, &Id::Int(1), None, 3);
+            match change {
+                Change::Toggle(change) => {
+                    letters.push(if change.action == Action::Add { ADD } else { REMOVE });
+                    encode_pair(&mut records, &change.target, &change.actor);
+                }
+                Change::Count(change) => {
+                    letters.push(COUNT);
+                    encode_count(&mut records, &change.target, change.actor.as_ref(), change.by);
+                }
+                Change::Document(change) => {
+                    letters.push(DOCUMENT);
+                    encode_document(&mut records, &change.id, &change.actor, &change.body);
+                }
+            }
+        }
+        (letters, records)
     }
 
     proptest! {
         #[test]
         fn what_is_written_is_read_back(changes in any_changes()) {
-            let bytes = encode(&Digest([7; 32]), 1_700_000_000_123, &changes);
-            let entry = decode(9, &bytes).unwrap();
+            let entry = decode(9, &encode(&Digest([7; 32]), AT_MS, &changes)).unwrap();
             prop_assert_eq!(&entry.changes, &changes);
-            // Pairs apart, one that nothing became of among them.
-            let (mut kinds, mut pairs) = (vec![UNCHANGED], Vec::new());
-            encode_pair(&mut pairs, &Id::Int(1), &Id::Int(2));
-            for change in &changes {
-                kinds.push(if change.action == Action::Add { ADD } else { REMOVE });
-                encode_pair(&mut pairs, &change.target, &change.actor);
+            let (letters, records) = apart(&changes);
+            let read = |letters: &[u8]| decode_records(9, Digest([7; 32]), AT_MS, (letters, &records));
+            prop_assert_eq!(read(&letters).unwrap(), entry);
+            prop_assert!(read(&letters[1..]).is_err());
+        }
+
+        #[test]
+        fn a_document_is_found_by_its_place(changes in any_changes()) {
+            let bytes = encode(&Digest([7; 32]), AT_MS, &changes);
+            let places = decode_places(&bytes).unwrap();
+            prop_assert_eq!(is_of_documents(&bytes), matches!(changes[0], Change::Document(_)));
+            prop_assert_eq!(places.len(), changes.len());
+            for ((place, found), change) in places.into_iter().zip(changes) {
+                prop_assert_eq!(&found, &change);
+                match change {
+                    Change::Document(document) => prop_assert_eq!(decode_document(&bytes, place), Ok(document)),
+                    _ => prop_assert!(decode_document(&bytes, place).is_err()),
+                }
             }
-            let read = |kinds: &[u8]| decode_pairs(9, Digest([7; 32]), 1_700_000_000_123, (kinds, &pairs));
-            prop_assert_eq!(read(&kinds).unwrap(), entry);
-            prop_assert!(read(&kinds[1..]).is_err());
+            prop_assert!(decode_document(&bytes, bytes.len()).is_err());
         }
 
         #[test]
@@ -259,13 +398,19 @@ mod tests {
 
     #[test]
     fn the_format_is_pinned() {
-        let change =
-            ToggleChange { target: Id::Int(3), actor: Id::Text(Arc::from("bo")), action: Action::Add, at_ms: 258 };
-        let bytes = encode(&Digest([0xab; 32]), 258, &[change]);
+        let bo = Id::Text(Arc::from("bo"));
+        let changes = [
+            Change::Toggle(ToggleChange { target: Id::Int(3), actor: bo.clone(), action: Action::Add, at_ms: 258 }),
+            Change::Count(CountChange { target: Id::Int(4), actor: None, by: 5, at_ms: 258 }),
+            Change::Document(DocumentChange { id: Id::Int(6), actor: bo, body: Arc::from("{}"), at_ms: 258 }),
+        ];
+        let bytes = encode(&Digest([0xab; 32]), 258, &changes);
         let mut expected = vec![1];
         expected.extend([0xab; 32]);
         expected.extend([2, 1, 0, 0, 0, 0, 0, 0]);
         expected.extend(b"+i\x03\0\0\0\0\0\0\0t\x02\0bo");
+        expected.extend(b"ci\x04\0\0\0\0\0\0\0n\x05\0\0\0\0\0\0\0");
+        expected.extend(b"di\x06\0\0\0\0\0\0\0t\x02\0bo\x02\0\0\0{}");
         assert_eq!(bytes, expected);
         assert_eq!(decode(1, &[2]), Err(EntryError::NewerFormat(2)));
     }

@@ -149,14 +149,22 @@ impl JournalWatch {
         self.backlog_bytes.store(backlog.bytes, Ordering::Relaxed);
     }
 
-    /// Whether everything up to `position` of that life of the journal is known to be committed.
+    /// Whether the flush of everything up to `position` of that life of the journal is known to be committed, whatever became
+    /// of single rows.
+    pub fn is_flushed(&self, partition: Partition, incarnation: Incarnation, position: Position) -> bool {
+        position == 0
+            || matches!(self.lock().get(usize::from(partition)), Some(Some(head))
+                if head.incarnation == incarnation && head.flushed >= position)
+    }
+
+    /// Whether everything up to `position` of that life of the journal is known to be committed, and no row of the entry there
+    /// went to the dead letters.
     pub fn is_stored(&self, partition: Partition, incarnation: Incarnation, position: Position) -> bool {
         if position == 0 {
             return true;
         }
-        let committed = matches!(self.lock().get(usize::from(partition)), Some(Some(head))
-            if head.incarnation == incarnation && head.flushed >= position);
-        committed && !self.dead.lock().unwrap_or_else(PoisonError::into_inner).contains(&(partition, position))
+        self.is_flushed(partition, incarnation, position)
+            && !self.dead.lock().unwrap_or_else(PoisonError::into_inner).contains(&(partition, position))
     }
 
     /// Changes whenever more is known to be committed.
@@ -187,7 +195,7 @@ mod tests {
     use super::*;
 
     fn head(incarnation: Incarnation, last: Position, flushed: Position, entries: u64) -> Head {
-        let backlog = Backlog { entries, bytes: entries * 19, oldest_at_ms: (entries > 0).then_some(5) };
+        let backlog = Backlog { entries, targets: 0, bytes: entries * 19, oldest_at_ms: (entries > 0).then_some(5) };
         Head { partition: 1, incarnation, last, flushed, floor: 0, backlog }
     }
 

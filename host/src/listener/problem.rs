@@ -5,12 +5,12 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
+use serde_json::Value;
 
 use super::Reply;
+use super::reply::ReplyBody;
 use super::text::push_json_string;
 
 /// The media type of problems.
@@ -58,7 +58,7 @@ problem_types! { LISTENER_TYPES:
 pub struct Problem {
     kind: &'static ProblemType,
     detail: Cow<'static, str>,
-    members: Vec<(&'static str, Cow<'static, str>)>,
+    members: Vec<(&'static str, Value)>,
     retry_after_s: Option<u64>,
     headers: Vec<(HeaderName, HeaderValue)>,
     close: bool,
@@ -73,7 +73,13 @@ impl Problem {
 
     /// Adds an extension member, for callers that branch on more than the type. `name` is none of RFC 9457's own.
     pub fn member(mut self, name: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
-        self.members.push((name, text.into()));
+        self.members.push((name, Value::String(text.into().into_owned())));
+        self
+    }
+
+    /// Adds an extension member that is more than a text.
+    pub fn value(mut self, name: &'static str, value: Value) -> Self {
+        self.members.push((name, value));
         self
     }
 
@@ -111,11 +117,11 @@ impl Problem {
         body.extend_from_slice(self.kind.status.to_string().as_bytes());
         body.extend_from_slice(b",\"detail\":");
         push_json_string(&mut body, &self.detail);
-        for (name, text) in &self.members {
+        for (name, value) in &self.members {
             body.push(b',');
             push_json_string(&mut body, name);
             body.push(b':');
-            push_json_string(&mut body, text);
+            body.extend_from_slice(value.to_string().as_bytes());
         }
         body.push(b'}');
         body
@@ -123,7 +129,7 @@ impl Problem {
 
     /// As a reply.
     pub fn into_reply(self) -> Reply {
-        let mut reply = Response::new(Full::new(Bytes::from(self.body())));
+        let mut reply = Response::new(ReplyBody::whole(self.body()));
         *reply.status_mut() = self.status();
         let headers = reply.headers_mut();
         headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);

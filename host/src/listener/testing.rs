@@ -138,6 +138,20 @@ impl Client {
         while self.receive().await {}
     }
 
+    /// Takes what comes until it ends with `end`.
+    pub(crate) async fn until(&mut self, end: &str) -> String {
+        while !self.received.ends_with(end.as_bytes()) {
+            assert!(self.receive().await, "closed before {end:?}: {:?}", String::from_utf8_lossy(&self.received));
+        }
+        String::from_utf8(std::mem::take(&mut self.received)).unwrap()
+    }
+
+    /// Takes what comes until the server closes, and says what it was.
+    pub(crate) async fn until_closed(&mut self) -> String {
+        self.ended().await;
+        String::from_utf8(std::mem::take(&mut self.received)).unwrap()
+    }
+
     /// Whether more came; `false` at the end.
     async fn receive(&mut self) -> bool {
         let reading = self.stream.read_buf(&mut self.received);

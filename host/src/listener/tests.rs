@@ -46,10 +46,23 @@ impl Handler for Length {
             self.go.notified().await;
         }
         if request.uri().path() == "/large" {
-            return Response::new(Full::new(Bytes::from_static(&[b'x'; 1 << 16])));
+            return Response::new(ReplyBody::whole(&[b'x'; 1 << 16][..]));
+        }
+        if request.uri().path() == "/drops" {
+            // Five drops, a while apart; the second client gets a torn answer.
+            let is_torn = request.uri().query().is_some();
+            let drops = futures_util::stream::unfold(0, move |count| async move {
+                tokio::time::sleep(Duration::from_millis(60)).await;
+                match count {
+                    3 if is_torn => Some((Err(reply::CutShort("on purpose".into())), 9)),
+                    0..5 => Some((Ok(bytes::Bytes::from_static(b"drop")), count + 1)),
+                    _ => None,
+                }
+            });
+            return Response::new(ReplyBody::stream(drops, None));
         }
         match body::read(request.into_body(), BODY_LIMITS).await {
-            Ok(bytes) => Response::new(Full::new(Bytes::from(bytes.len().to_string()))),
+            Ok(bytes) => Response::new(ReplyBody::whole(bytes.len().to_string())),
             Err(problem) => problem.into_reply(),
         }
     }
@@ -275,4 +288,22 @@ async fn a_stop_does_not_wait_for_ever() {
     handler.arrived.notified().await;
     served.stop().await;
     busy.closed().await;
+}
+
+#[tokio::test]
+async fn a_stream_may_take_longer_than_a_head_and_is_whole_or_torn() {
+    let patience = Limits { header_timeout: Duration::from_millis(150), ..limits() };
+    let served = serve(Arc::new(Length::default()), patience).await;
+    let mut client = served.client().await;
+    client.send("GET /drops HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let text = client.until("\r\n0\r\n\r\n").await;
+    assert_eq!(text.matches("drop").count(), 5, "{text}");
+    // The connection is good for another request, and then its time to idle begins.
+    assert_eq!(client.ask(GET).await.body, "0");
+    client.closed().await;
+    let mut client = served.client().await;
+    client.send("GET /drops?torn HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let text = client.until_closed().await;
+    assert!(text.matches("drop").count() == 3 && !text.ends_with("0\r\n\r\n"), "{text}");
+    served.stop().await;
 }

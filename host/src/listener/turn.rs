@@ -7,6 +7,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Poll, ready};
 use std::time::Duration;
@@ -53,9 +54,9 @@ impl Turn {
     }
 
     /// A request is handled until the returned value is dropped.
-    pub(super) fn handle(&self) -> Handling<'_> {
-        self.begin(true);
-        Handling(self)
+    pub(super) fn handle(turn: &Arc<Self>) -> Handling {
+        turn.begin(true);
+        Handling(Arc::clone(turn))
     }
 
     fn begin(&self, is_handlers: bool) {
@@ -76,9 +77,9 @@ impl Turn {
 }
 
 /// See [`Turn::handle`].
-pub(super) struct Handling<'a>(&'a Turn);
+pub(super) struct Handling(Arc<Turn>);
 
-impl Drop for Handling<'_> {
+impl Drop for Handling {
     fn drop(&mut self) {
         self.0.begin(false);
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use wasmtime::Store;
-use wasmtime::component::{Func, HasSelf, Instance, Linker};
+use wasmtime::component::{Func, HasSelf, Instance, InstancePre, Linker};
 
 use super::imports::Imports;
 use super::instance::MemoryLimit;
@@ -21,8 +21,8 @@ mod generated {
     });
 }
 
-pub(super) use generated::exports::weir::policy::{flush, toggle};
-pub(super) use generated::weir::policy::types::Id;
+pub(super) use generated::exports::weir::policy::{counter, flush, ingest, toggle};
+pub(super) use generated::weir::policy::types::{Id, RateLimit};
 use generated::weir::policy::{config, log};
 pub(super) use generated::weir::policy::{redis, sql};
 
@@ -47,6 +47,45 @@ pub(super) fn is_offered(import: &str) -> bool {
 pub(super) fn is_granted_import(import: &str) -> bool {
     is_one_of(&GRANTED_IMPORTS, import)
 }
+
+/// Each interface and the module of its bindings.
+macro_rules! exports {
+    ($($interface:ident => $module:ident),+ $(,)?) => {
+        /// Where a component has the functions of the interfaces that it exports.
+        #[derive(Default)]
+        pub(super) struct ExportIndices {
+            $($module: Option<$module::GuestIndices>,)+
+        }
+
+        /// The interfaces that an instance exports.
+        pub(super) struct Exports {
+            $(pub(super) $module: Option<$module::Guest>,)+
+        }
+
+        impl ExportIndices {
+            /// Finds the functions of an interface that it exports.
+            pub(super) fn find(
+                &mut self,
+                interface: Interface,
+                component: &InstancePre<HostState>,
+            ) -> wasmtime::Result<()> {
+                match interface {
+                    $(Interface::$interface => self.$module = Some($module::GuestIndices::new(component)?),)+
+                }
+                Ok(())
+            }
+
+            /// Takes them from an instance.
+            pub(super) fn load(&self, store: &mut Store<HostState>, instance: &Instance) -> wasmtime::Result<Exports> {
+                Ok(Exports {
+                    $($module: self.$module.as_ref().map(|known| known.load(&mut *store, instance)).transpose()?,)+
+                })
+            }
+        }
+    };
+}
+
+exports!(Toggle => toggle, Counter => counter, Ingest => ingest, Flush => flush);
 
 /// What an instance's imports see.
 pub(super) struct HostState {
@@ -106,6 +145,13 @@ pub(super) fn wrong_functions(interface: Interface, store: &mut Store<HostState>
     match interface {
         Interface::Toggle => check("decide", &|store, function| {
             function.typed::<(&str, u64, &[toggle::Intent<'_>]), (Vec<toggle::Rule>,)>(store).map(drop)
+        }),
+        Interface::Counter => check("decide", &|store, function| {
+            function.typed::<(&str, u64, &[counter::Hit<'_>]), (Vec<counter::HitRule>,)>(store).map(drop)
+        }),
+        Interface::Ingest => check("validate", &|store, function| {
+            type Verdicts = Vec<Result<Option<String>, Vec<ingest::Violation>>>;
+            function.typed::<(&str, u64, &[ingest::Document<'_>]), (Verdicts,)>(store).map(drop)
         }),
         Interface::Flush => {
             check("plan", &|store, function| {

@@ -3,21 +3,15 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use metrics::{Histogram, counter, histogram};
+use metrics::{Histogram, histogram};
 use weir_policy_vectors::{Answer, Call};
 
-use super::FlushPlan;
-use super::bindings;
-use super::convert::{self, UuidTexts};
+use super::decide::Subject;
 use super::instance::{CallFailure, Cause, Warm};
-use super::interface::Interface;
+use super::interface::{Interface, counter, flush, ingest, toggle};
 use super::module::Module;
-use super::record;
-use crate::model::{Intent, ToggleChange, ToggleRule};
+use crate::model::{Document, Hit, Intent, ToggleChange};
 use crate::telemetry::{POLICY_CALL_SECONDS, POLICY_FAILURES_TOTAL};
-
-/// Changes that one deadline is for when a batch is coalesced: it is many times the size of a batch of requests.
-const COALESCE_STEP: usize = 1_000;
 
 /// What a module is called for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +27,8 @@ pub(super) enum Role {
 }
 
 impl Role {
+    const COUNT: usize = 4;
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Live => "live",
@@ -45,7 +41,7 @@ impl Role {
 
 /// The histograms of one module's calls, looked up once: that takes as long as a call.
 #[derive(Default)]
-pub(super) struct CallSeconds([[OnceLock<Histogram>; 4]; 2]);
+pub(super) struct CallSeconds([[OnceLock<Histogram>; Role::COUNT]; Interface::COUNT]);
 
 impl CallSeconds {
     fn of(&self, interface: Interface, role: Role) -> &Histogram {
@@ -64,82 +60,50 @@ pub(super) struct Answered<T> {
     pub(super) fuel: Option<u64>,
 }
 
+impl<T> Answered<T> {
+    /// The same with another form of the answer.
+    fn map<U>(self, form: impl FnOnce(T) -> U) -> Answered<U> {
+        Answered { answer: form(self.answer), elapsed: self.elapsed, fuel: self.fuel }
+    }
+}
+
 /// The outcome of a call.
 pub(super) type Outcome<T> = Result<Answered<T>, CallFailure>;
 
 impl Module {
-    /// One rule for each intent.
-    pub(super) fn decide(&self, role: Role, kind: &str, now_ms: u64, batch: &[Intent]) -> Outcome<Vec<ToggleRule>> {
-        let mut texts = UuidTexts::for_ids(batch.iter().flat_map(|intent| [&intent.target, &intent.actor]));
-        let intents = convert::intents(batch, &mut texts);
-        let call = |warm: &mut Warm| match &warm.toggle {
-            Some(toggle) => toggle.call_decide(&mut warm.store, kind, now_ms, &intents),
-            None => Err(not_exported()),
-        };
-        let check = |rules: Vec<bindings::toggle::Rule>| convert::check_rules(batch.len(), &rules);
-        self.run(role, Interface::Toggle, 1, call, check)
-    }
-
-    /// When to flush.
-    pub(super) fn plan(
-        &self,
-        role: Role,
-        kind: &str,
-        now_ms: u64,
-        waiting: bindings::flush::Backlog,
-    ) -> Outcome<FlushPlan> {
-        let call = |warm: &mut Warm| match &warm.flush {
-            Some(flush) => flush.call_plan(&mut warm.store, kind, now_ms, waiting),
-            None => Err(not_exported()),
-        };
-        self.run(role, Interface::Flush, 1, call, convert::check_plan)
-    }
-
-    /// Indexes of the changes that survive, `last` among them: [`convert::last_of_each_pair`].
-    pub(super) fn coalesce(
-        &self,
-        role: Role,
-        kind: &str,
-        changes: &[ToggleChange],
-        last: &[usize],
-    ) -> Outcome<Vec<u32>> {
-        let mut texts = UuidTexts::for_ids(changes.iter().flat_map(|change| [&change.target, &change.actor]));
-        let entries = convert::entries(changes, &mut texts);
-        let call = |warm: &mut Warm| match &warm.flush {
-            Some(flush) => flush.call_coalesce(&mut warm.store, kind, &entries),
-            None => Err(not_exported()),
-        };
-        let check = |kept: Vec<u32>| convert::check_kept(last, changes.len(), &kept).map(|()| kept);
-        let deadlines = changes.len().div_ceil(COALESCE_STEP) as u64;
-        self.run(role, Interface::Flush, deadlines, call, check)
-    }
-
     /// A call and its answer as test vectors and the decision log have them.
     pub(super) fn ask(&self, role: Role, call: &Call) -> Outcome<Answer> {
-        fn answer<T>(answered: Answered<T>, to_answer: impl FnOnce(T) -> Answer) -> Answered<Answer> {
-            Answered { answer: to_answer(answered.answer), elapsed: answered.elapsed, fuel: answered.fuel }
-        }
         match call {
             Call::ToggleDecide(call) => {
-                let batch: Vec<Intent> = call.batch.iter().map(record::to_intent).collect();
-                let answered = self.decide(role, &call.kind, call.now_ms, &batch)?;
-                Ok(answer(answered, |rules| record::rules(&rules)))
+                let batch: Vec<Intent> = call.batch.iter().map(toggle::to_intent).collect();
+                self.decide(role, &call.kind, call.now_ms, &batch)
+            }
+            Call::CounterDecide(call) => {
+                let batch: Vec<Hit> = call.batch.iter().map(counter::to_hit).collect();
+                self.decide(role, &call.kind, call.now_ms, &batch)
+            }
+            Call::IngestValidate(call) => {
+                let batch: Vec<Document> = call.batch.iter().map(ingest::to_document).collect();
+                self.decide(role, &call.kind, call.now_ms, &batch)
             }
             Call::FlushPlan(call) => {
-                let answered = self.plan(role, &call.kind, call.now_ms, record::to_backlog(&call.backlog))?;
-                Ok(answer(answered, |plan| record::plan(&plan)))
+                let planned = self.plan(role, &call.kind, call.now_ms, flush::to_backlog(&call.backlog))?;
+                Ok(planned.map(|plan| flush::record_planned(&plan)))
             }
             Call::FlushCoalesce(call) => {
-                let changes: Vec<ToggleChange> = call.entries.iter().map(record::to_change).collect();
-                let last = convert::last_of_each_pair(&changes);
-                let answered = self.coalesce(role, &call.kind, &changes, &last)?;
-                Ok(answer(answered, Answer::Kept))
+                let changes: Vec<ToggleChange> = call.entries.iter().map(flush::to_change).collect();
+                let last = flush::last_of_each_pair(&changes);
+                Ok(self.coalesce(role, &call.kind, &changes, &last)?.map(Answer::Kept))
             }
         }
     }
 
-    /// Calls, measures, checks the answer, and counts what fails.
-    fn run<Raw, T>(
+    fn decide<S: Subject>(&self, role: Role, kind: &str, now_ms: u64, batch: &[S]) -> Outcome<Answer> {
+        Ok(S::ask(self, role, kind, now_ms, batch)?.map(|rules| S::record_rules(&rules)))
+    }
+
+    /// Calls, measures, checks the answer, and counts what fails. The call may take `deadlines` times as long as one may.
+    pub(super) fn run<Raw, T>(
         &self,
         role: Role,
         interface: Interface,
@@ -160,7 +124,7 @@ impl Module {
         self.seconds.of(interface, role).record(elapsed.as_secs_f64());
         if let Err(failure) = &checked {
             let (interface_name, role, cause) = (interface.name(), role.as_str(), failure.cause.as_str());
-            counter!(POLICY_FAILURES_TOTAL, "interface" => interface_name, "role" => role, "cause" => cause)
+            metrics::counter!(POLICY_FAILURES_TOTAL, "interface" => interface_name, "role" => role, "cause" => cause)
                 .increment(1);
             // Too many callers are no fault of the module.
             if failure.cause != Cause::Busy {
@@ -172,6 +136,6 @@ impl Module {
 }
 
 /// Cannot happen: a module is called only for what it exports.
-fn not_exported() -> wasmtime::Error {
+pub(super) fn not_exported() -> wasmtime::Error {
     wasmtime::Error::msg("the module does not export this interface")
 }

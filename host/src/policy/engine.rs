@@ -7,12 +7,13 @@ use wasmtime::component::Linker;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::bindings::{self, HostState};
+use super::interface::Interface;
 use super::refusal::LoadError;
 use crate::config::PolicyConfig;
 
-/// Modules whose instances may be alive at once: two interfaces, each live, before that, and draining; a shadow, a
-/// canary, those that ended last, one being tried, and two that serve where nothing was activated.
-const MODULES_MAX: usize = 14;
+/// Modules whose instances may be alive at once: of each interface one that is live, one before that, and one draining; a
+/// shadow, a canary, those that ended last, one being tried, and two that serve where nothing was activated.
+const MODULES_MAX: usize = 3 * Interface::COUNT + 8;
 /// Core instances of one component instance: a guest of Rust has one, and the shims of its imports two; one of JavaScript
 /// has 13.
 const CORE_INSTANCES_MAX: u32 = 16;

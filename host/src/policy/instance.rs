@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use wasmtime::component::InstancePre;
 use wasmtime::{ResourceLimiter, Store, Trap};
 
-use super::bindings::{HostState, flush, toggle};
+use super::bindings::{ExportIndices, Exports, HostState};
 
 /// Elements of one table: functions that a guest calls through pointers.
 const TABLE_ELEMENTS_MAX: usize = 20_000;
@@ -73,20 +73,16 @@ impl CallFailure {
 pub(super) struct Warm {
     /// Holds the instance.
     pub(super) store: Store<HostState>,
-    /// Its interface `toggle`, if it exports that.
-    pub(super) toggle: Option<toggle::Guest>,
-    /// Its interface `flush`, if it exports that.
-    pub(super) flush: Option<flush::Guest>,
+    /// Its interfaces.
+    pub(super) exports: Exports,
 }
 
 /// What is needed to make an instance.
 pub(super) struct Recipe {
     /// The component, its imports resolved.
     pub(super) pre: InstancePre<HostState>,
-    /// Where the functions of `toggle` are.
-    pub(super) toggle: Option<toggle::GuestIndices>,
-    /// Where the functions of `flush` are.
-    pub(super) flush: Option<flush::GuestIndices>,
+    /// Where its functions are.
+    pub(super) exports: ExportIndices,
     /// Makes the state of an instance.
     pub(super) state: Box<dyn Fn() -> HostState + Send + Sync>,
     /// Bytes that one call may hand back.
@@ -119,9 +115,8 @@ impl Recipe {
     fn instantiate(&self) -> wasmtime::Result<Warm> {
         let mut store = self.store();
         let instance = self.pre.instantiate(&mut store)?;
-        let toggle = self.toggle.as_ref().map(|indices| indices.load(&mut store, &instance)).transpose()?;
-        let flush = self.flush.as_ref().map(|indices| indices.load(&mut store, &instance)).transpose()?;
-        Ok(Warm { store, toggle, flush })
+        let exports = self.exports.load(&mut store, &instance)?;
+        Ok(Warm { store, exports })
     }
 }
 

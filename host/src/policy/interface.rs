@@ -1,22 +1,39 @@
-//! The interfaces that the host calls.
+//! The interfaces that the host calls: one file for each, with everything that crosses the border there.
+//!
+//! A new interface: a file here (its data into the guest's types, its answers checked, both recorded, the built-in answer),
+//! a case below, its functions' types in `bindings`, and its calls in `ask`, in the language of vectors and in the
+//! comparison. The compiler names the places.
+
+pub(super) mod counter;
+pub(super) mod flush;
+pub(super) mod ingest;
+pub(super) mod toggle;
 
 /// One interface of the WIT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Interface {
     /// Decides toggles.
     Toggle,
+    /// Decides what hits count for.
+    Counter,
+    /// Judges documents.
+    Ingest,
     /// Decides when and what to flush.
     Flush,
 }
 
 impl Interface {
+    /// How many there are.
+    pub(super) const COUNT: usize = 4;
     /// Every interface.
-    pub(super) const ALL: [Self; 2] = [Self::Toggle, Self::Flush];
+    pub(super) const ALL: [Self; Self::COUNT] = [Self::Toggle, Self::Counter, Self::Ingest, Self::Flush];
 
     /// For metrics and people.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Toggle => "toggle",
+            Self::Counter => "counter",
+            Self::Ingest => "ingest",
             Self::Flush => "flush",
         }
     }
@@ -30,15 +47,14 @@ impl Interface {
     pub(super) fn export_name(self) -> &'static str {
         match self {
             Self::Toggle => "weir:policy/toggle@0.1.0",
+            Self::Counter => "weir:policy/counter@0.1.0",
+            Self::Ingest => "weir:policy/ingest@0.1.0",
             Self::Flush => "weir:policy/flush@0.1.0",
         }
     }
 
     /// The same with the compatible later patches.
     pub(super) fn export_prefix(self) -> &'static str {
-        match self {
-            Self::Toggle => "weir:policy/toggle@0.1.",
-            Self::Flush => "weir:policy/flush@0.1.",
-        }
+        self.export_name().trim_end_matches('0')
     }
 }

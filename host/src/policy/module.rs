@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use wasmtime::component::{Component, InstancePre};
 use weir_policy_vectors::Vectors;
 
-use super::bindings::{self, HostState};
+use super::bindings::{self, ExportIndices, HostState};
 use super::call::CallSeconds;
 use super::compiler;
 use super::engine::{Metering, PolicyEngine};
@@ -154,8 +154,7 @@ impl Module {
         let deadline_ms = if does_io { config.granted_call_deadline_ms } else { config.call_deadline_ms };
         let mut recipe = Recipe {
             pre: compiled.pre.clone(),
-            toggle: None,
-            flush: None,
+            exports: ExportIndices::default(),
             state: Box::new(move || HostState {
                 imports: imports.begin(),
                 log: Arc::clone(&gate),
@@ -266,13 +265,7 @@ fn bind(recipe: &mut Recipe, border: &Border) -> Result<Vec<&'static str>, LoadE
         }
         let refused =
             |error: wasmtime::Error| LoadError::WrongExport { interface: interface_name, reason: format!("{error:#}") };
-        let pre: &InstancePre<HostState> = &recipe.pre;
-        match interface {
-            Interface::Toggle => {
-                recipe.toggle = Some(bindings::toggle::GuestIndices::new(pre).map_err(refused)?);
-            }
-            Interface::Flush => recipe.flush = Some(bindings::flush::GuestIndices::new(pre).map_err(refused)?),
-        }
+        recipe.exports.find(interface, &recipe.pre).map_err(refused)?;
     }
     Ok(border.known.iter().map(|interface| interface.name()).collect())
 }

@@ -65,13 +65,14 @@ impl Policies {
         }
     }
 
-    /// Hands what the live module decided to the shadow and the decision log, where it is of their samples.
+    /// Hands what the live module decided to the shadow and the decision log, where it is of their samples. `weight` is
+    /// what it takes to keep that, in decisions.
     pub(super) fn observe_live(
         &self,
         active: &Active,
         module: &Arc<Module>,
         interface: Interface,
-        decisions: usize,
+        weight: usize,
         elapsed: Duration,
         recorded: impl FnOnce() -> (Call, Answer),
     ) {
@@ -80,7 +81,7 @@ impl Policies {
         if shadow.is_none() && !logged {
             return;
         }
-        if !self.observer.has_room(decisions) {
+        if !self.observer.has_room(weight) {
             if let Some(shadow) = shadow {
                 shadow.skip();
             }
@@ -88,11 +89,11 @@ impl Policies {
         }
         let (call, answer) = recorded();
         if let Some(trial) = shadow.cloned() {
-            self.observer.send(Job::Shadow { trial, call: call.clone(), live: (answer.clone(), elapsed) });
+            self.observer.send(weight, Job::Shadow { trial, call: call.clone(), live: (answer.clone(), elapsed) });
         }
         if logged {
             let at_ms = Clock::Real.now_ms();
-            self.observer.send(Job::Decision { module: Arc::clone(module), at_ms, call, answer, elapsed });
+            self.observer.send(weight, Job::Decision { module: Arc::clone(module), at_ms, call, answer, elapsed });
         }
     }
 
@@ -102,17 +103,17 @@ impl Policies {
         active: &Active,
         canary: &Arc<Trial>,
         interface: Interface,
-        decisions: usize,
+        weight: usize,
         elapsed: Duration,
         recorded: impl FnOnce() -> (Call, Answer),
     ) {
         let live = Arc::clone(&active.live.get(interface).module);
         // One that does I/O would do it for what it does not serve.
-        if live.does_io || !self.observer.has_room(decisions) {
+        if live.does_io || !self.observer.has_room(weight) {
             canary.skip();
             return;
         }
         let (call, answer) = recorded();
-        self.observer.send(Job::Canary { trial: Arc::clone(canary), live, call, candidate: (answer, elapsed) });
+        self.observer.send(weight, Job::Canary { trial: Arc::clone(canary), live, call, candidate: (answer, elapsed) });
     }
 }

@@ -5,14 +5,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use weir_policy_vectors::{Call, Vectors};
 
+use super::KindPolicy;
 use super::bindings::Settings;
 use super::call::Role;
 use super::compiler::Compiler;
+use super::decide::Subject;
 use super::engine::Metering;
 use super::imports::{Grant, Imports};
+use super::interface::flush;
 use super::life::loader::{Loader, Times, settings};
 use super::module::{Compiled, Label, Module, ModuleInfo};
 use super::outline;
@@ -20,9 +23,8 @@ use super::refusal::LoadError;
 use super::trial::comparison::differences;
 use super::trial::decisions;
 use super::trial::vectors::{self, CaseReport};
-use super::{KindPolicy, record};
 use crate::config::PolicyConfig;
-use crate::model::{Action, Backlog, Id, Intent, ToggleChange, Verb};
+use crate::model::{Action, Backlog, Document, Hit, Id, Intent, ToggleChange, Verb};
 
 /// Differences that a report names; the others are counted.
 const DIFFERENCES_MAX: usize = 100;
@@ -223,8 +225,7 @@ pub fn replay_file(
 
 impl ReplayReport {
     fn replay(&mut self, module: &Module, line: usize, decision: &weir_policy_vectors::Decision) {
-        let interface = decision.call.name().split('.').next().unwrap_or_default();
-        if !self.module.interfaces.contains(&interface) {
+        if !self.module.interfaces.contains(&decision.call.interface()) {
             self.skipped += 1;
             return;
         }
@@ -266,7 +267,7 @@ pub fn check_purity(config: &PolicyConfig, compiler: Compiler, path: &Path) -> R
     let vectors = bench.compiled.vectors().cloned().unwrap_or_default();
     let (fresh, used) = (bench.with_vectors(&vectors)?, bench.with_vectors(&vectors)?);
     let info = bench.start()?.info();
-    let exported = |call: &Call| info.interfaces.contains(&call.name().split('.').next().unwrap_or_default());
+    let exported = |call: &Call| info.interfaces.contains(&call.interface());
     let carried = vectors.cases.into_iter().map(|case| case.call);
     let calls: Vec<Call> = carried.chain(calls_of_every_sort()).filter(exported).collect();
     let mut report = PurityReport { module: info, calls: calls.len(), differences: Vec::new(), failures: Vec::new() };
@@ -299,15 +300,32 @@ fn calls_of_every_sort() -> Vec<Call> {
         action: if n % 3 == 0 { Action::Remove } else { Action::Add },
         at_ms: 0,
     };
+    let hit =
+        |n: i64| Hit { target: id(n / 3), actor: (n % 3 > 0).then(|| id(n)), by: 1 + n.unsigned_abs() as u32 % 9 };
+    let document = |n: i64| Document { id: id(n), actor: id(n / 2), body: body(n).to_string().into() };
     let mut calls = Vec::new();
     for size in [1, 2, 7, 64] {
-        let (batch, changes): (Vec<Intent>, Vec<ToggleChange>) =
-            ((0..size).map(intent).collect(), (0..size).map(change).collect());
-        calls.push(record::decide("purity", 1_000, &batch));
-        calls.push(record::flush_coalesce("purity", &changes));
+        calls.push(record_batch(&(0..size).map(intent).collect::<Vec<_>>()));
+        calls.push(record_batch(&(0..size).map(hit).collect::<Vec<_>>()));
+        calls.push(record_batch(&(0..size).map(document).collect::<Vec<_>>()));
+        calls.push(flush::record_coalesce("purity", &(0..size).map(change).collect::<Vec<_>>()));
         let entries = size.unsigned_abs() * 100;
-        let backlog = Backlog { entries, bytes: entries * 19, oldest_at_ms: Some(500) };
-        calls.push(record::flush_plan("purity", 1_000, &backlog));
+        let backlog = Backlog { entries, targets: entries / 3, bytes: entries * 19, oldest_at_ms: Some(500) };
+        calls.push(flush::record_plan("purity", 1_000, &backlog));
     }
     calls
+}
+
+fn record_batch<S: Subject>(batch: &[S]) -> Call {
+    S::record("purity", 1_000, batch)
+}
+
+/// Fields of every sort, some of them with white space around.
+fn body(n: i64) -> Value {
+    match n % 4 {
+        0 => json!({ "title": format!(" title {n} "), "tracks": [{ "title": "a", "seconds": n }] }),
+        1 => json!({ "title": "", "description": null, "public": true }),
+        2 => json!({}),
+        _ => json!({ "text": "x".repeat(n.unsigned_abs() as usize * 10), "nested": { "n": [n, 0.5] } }),
+    }
 }

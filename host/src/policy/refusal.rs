@@ -84,7 +84,7 @@ pub enum LoadError {
         reason: String,
     },
     /// Exports none of the interfaces of weir.
-    #[error("exports neither {} nor {}; it exports {}", Interface::Toggle.export_name(), Interface::Flush.export_name(), listed(.found))]
+    #[error("exports none of {}; it exports {}", Interface::ALL.map(Interface::export_name).join(", "), listed(.found))]
     NoExports {
         /// What it exports instead.
         found: Vec<String>,

@@ -2,15 +2,20 @@
 
 #![cfg(test)]
 
+mod batches;
+
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
 
 use futures_util::FutureExt as _;
 
-use super::instance::Warm;
+use super::call::Role;
+use super::decide::Subject;
+use super::instance::{Cause, Warm};
+use super::interface::{Interface, flush};
 use super::*;
 use crate::config::PolicyConfig;
-use crate::model::{Action, Effect, Id, RateLimit, Verb};
+use crate::model::{Action, Backlog, Effect, Id, RateLimit, ToggleChange, Verb};
 
 fn fixtures() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/policies")
@@ -26,12 +31,12 @@ fn check(config: &PolicyConfig, bytes: &[u8]) -> Result<ModuleInfo, LoadError> {
 
 /// Pure modules answer at once.
 trait Now {
-    fn decide_now(&self, kind: &str, now_ms: u64, batch: &[Intent]) -> Result<DecidedToggles, PolicyError>;
+    fn decide_now(&self, kind: &str, now_ms: u64, batch: &[Intent]) -> Result<Decided<ToggleRule>, PolicyError>;
     fn plan_now(&self, kind: &str, now_ms: u64, backlog: &Backlog) -> FlushPlan;
 }
 
 impl Now for Arc<Policies> {
-    fn decide_now(&self, kind: &str, now_ms: u64, batch: &[Intent]) -> Result<DecidedToggles, PolicyError> {
+    fn decide_now(&self, kind: &str, now_ms: u64, batch: &[Intent]) -> Result<Decided<ToggleRule>, PolicyError> {
         self.decide_toggles(kind, now_ms, batch).now_or_never().unwrap()
     }
 
@@ -68,8 +73,25 @@ fn misbehaving(config: PolicyConfig, on_failure: PolicyFailure) -> Misbehaving {
     let path = dir.path().join("policy.wasm");
     std::fs::write(&path, wat::parse_file(fixtures().join("misbehaves.wat")).unwrap()).unwrap();
     let config = PolicyConfig { component: Some(path), ..config };
-    let names =
-        ["fine", "trap", "loop", "memory", "grows", "short", "wide", "burst", "period", "effect", "huge", "outside"];
+    let names = [
+        "fine",
+        "trap",
+        "loop",
+        "memory",
+        "grows",
+        "short",
+        "wide",
+        "burst",
+        "period",
+        "effect",
+        "unique",
+        "changed",
+        "refused",
+        "no object",
+        "violations",
+        "huge",
+        "outside",
+    ];
     let kinds = names.map(|name| kind(name, &[("limit-burst", "3")], on_failure));
     Misbehaving { policies: load(&config, &kinds).unwrap(), _dir: dir }
 }
@@ -108,7 +130,7 @@ fn changes(length: usize, pairs: usize) -> Vec<ToggleChange> {
 }
 
 fn backlog(entries: u64, oldest_at_ms: u64) -> Backlog {
-    Backlog { entries, bytes: entries * 60, oldest_at_ms: (entries > 0).then_some(oldest_at_ms) }
+    Backlog { entries, targets: 0, bytes: entries * 60, oldest_at_ms: (entries > 0).then_some(oldest_at_ms) }
 }
 
 #[test]
@@ -126,7 +148,7 @@ fn the_component_decides_as_the_native_rules_do() {
         for length in [1, 2, 50, 512] {
             let batch = batch(length);
             let decided = policies.decide_now(&kind.kind, 5, &batch).unwrap();
-            assert_eq!(decided.rules, builtin::decide(&settings, &batch), "{}", kind.kind);
+            assert_eq!(decided.rules, Intent::builtin(&settings, &batch), "{}", kind.kind);
             assert_eq!(decided.decider, Decider::One(policies.builtin_digest));
         }
         for (entries, oldest_at_ms) in
@@ -134,7 +156,7 @@ fn the_component_decides_as_the_native_rules_do() {
         {
             let backlog = backlog(entries, oldest_at_ms);
             let planned = policies.plan_now(&kind.kind, 10_000, &backlog);
-            assert_eq!(planned, builtin::plan(&settings, 10_000, &backlog), "{} {backlog:?}", kind.kind);
+            assert_eq!(planned, flush::builtin_plan(&settings, 10_000, &backlog), "{} {backlog:?}", kind.kind);
         }
     }
     assert_eq!(policies.decide_now("default", 5, &[]).unwrap().rules, []);
@@ -270,7 +292,8 @@ fn a_module_takes_over_what_it_exports_and_no_more() {
     policies.decide_now("trap", 1, &batch(1)).unwrap_err();
     assert_eq!(policies.plan_now("trap", 1_000, &backlog(1, 500)).look_again_ms, 1_500);
     let [given, builtin] = policies.modules().try_into().unwrap();
-    assert_eq!((given.name.as_str(), given.interfaces, given.healthy), ("policy", vec!["toggle"], false));
+    assert_eq!((given.name.as_str(), given.healthy), ("policy", false));
+    assert_eq!(given.interfaces, ["toggle", "counter", "ingest"]);
     assert_eq!(given.ignored, ["weir:policy/flush@9.0.0"]);
     assert_eq!((builtin.name.as_str(), builtin.interfaces, builtin.healthy), ("built-in", vec!["flush"], true));
 }
@@ -357,7 +380,7 @@ fn a_caller_that_finds_no_instance_is_refused_and_the_module_stays_healthy() {
                 release.wait();
                 Ok(())
             };
-            active.live.toggle.module.pool.call(1, hold).unwrap();
+            active.live.get(Interface::Toggle).module.pool.call(1, hold).unwrap();
         });
         taken.wait();
         let error = misbehaving.policies.decide_now("fine", 1, &batch(1)).unwrap_err();
@@ -373,8 +396,9 @@ fn a_call_that_panics_in_the_host_gives_its_place_back() {
     let misbehaving = misbehaving(PolicyConfig { instances: 1, ..patient() }, PolicyFailure::Deny);
     let active = misbehaving.policies.active();
     let panics = |_: &mut Warm| -> wasmtime::Result<()> { panic!("on purpose") };
-    let caught =
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| active.live.toggle.module.pool.call(1, panics)));
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        active.live.get(Interface::Toggle).module.pool.call(1, panics)
+    }));
     caught.unwrap_err();
     misbehaving.policies.decide_now("fine", 1, &batch(1)).unwrap();
 }

@@ -103,6 +103,11 @@ fn reason(error: &sqlx::Error) -> String {
         },
         other => other.to_string(),
     };
+    kept(&text)
+}
+
+/// A reason as it is kept: cut short, and fit for every engine.
+pub(super) fn kept(text: &str) -> String {
     text.chars().filter(|c| *c != '\0').take(REASON_CHARS_MAX).collect()
 }
 
@@ -140,10 +145,10 @@ fn sqlstate_class(code: &str) -> Class {
 
 fn mysql_class(number: u16) -> Class {
     match number {
-        // NULL, range, truncation, wrong value, length, CHECK (MySQL, MariaDB), other unique key, foreign keys, SIGNAL
-        // of a trigger, no partition for the value.
-        1048 | 1062 | 1169 | 1216 | 1217 | 1264 | 1265 | 1292 | 1366 | 1367 | 1406 | 1411 | 1451 | 1452 | 1525
-        | 1526 | 1586 | 1644 | 1690 | 1748 | 1761 | 1762 | 3819 | 4025 => Class::Row,
+        // NULL, range, truncation, wrong value, length (of the row, too), CHECK (MySQL, MariaDB), other unique key,
+        // foreign keys, SIGNAL of a trigger, no partition for the value, text that is no JSON.
+        1048 | 1062 | 1118 | 1169 | 1216 | 1217 | 1264 | 1265 | 1292 | 1366 | 1367 | 1406 | 1411 | 1451 | 1452
+        | 1525 | 1526 | 1586 | 1644 | 1690 | 1748 | 1761 | 1762 | 3140 | 3819 | 4025 => Class::Row,
         // Deadlock, lock wait, too many connections, memory, disk, table full, engine error, read-only, interrupted,
         // time limits, definition changed, statements exhausted or to be prepared again, failed at commit.
         1015 | 1020 | 1021 | 1028 | 1030 | 1037 | 1038 | 1040 | 1041 | 1114 | 1129 | 1135 | 1180 | 1203 | 1205
@@ -191,7 +196,7 @@ mod tests {
 
     #[test]
     fn mysql_numbers_are_judged() {
-        for number in [1048, 1062, 1264, 1406, 1452, 3819, 4025] {
+        for number in [1048, 1062, 1118, 1264, 1406, 1452, 3140, 3819, 4025] {
             assert_eq!(mysql_class(number), Class::Row, "{number}");
         }
         for number in [1205, 1213, 1040, 1290, 1836, 1114, 1969] {

@@ -2,12 +2,13 @@
 //! are stored.
 //!
 //! Engine-free part of the room: an engine reads its catalogue into [`Facts`] and words the statements to run
-//! ([`Words`]). Sends nothing.
+//! ([`Words`]). Sends nothing. The checks of each capability are in the files beside this one.
 
-use std::sync::{Arc, PoisonError, RwLock};
+pub(super) mod counter;
+pub(super) mod ingest;
+pub(super) mod toggle;
 
 use super::{Finding, SqlError};
-use crate::config::ToggleTable;
 use crate::model::{ID_TEXT_BYTES_MAX, IdType};
 
 /// How an id lies in its column.
@@ -43,18 +44,32 @@ pub(super) enum TimeForm {
 pub(super) enum Holds {
     /// An integer of so many bytes.
     Integer(u8),
+    /// True and false.
+    Boolean,
+    /// An exact number.
+    Decimal,
+    /// A floating-point number.
+    Real,
     /// The engine's own UUID type.
     Uuid,
     /// 16 bytes.
     Bytes16,
+    /// Other bytes.
+    Bytes,
     /// Text of so many characters at most.
     Text(Option<u64>),
     /// Text padded to so many characters, whose own trailing spaces are lost.
     Fixed(u64),
+    /// JSON.
+    Json,
+    /// A day.
+    Date,
     /// A point in time, with so many digits after the second.
     Zoned(u8),
     /// Date and time of day, with so many digits after the second.
     Plain(u8),
+    /// One of some words, or a set of them, which the engine also numbers.
+    Choice,
     /// Anything else.
     Other,
 }
@@ -68,8 +83,14 @@ pub(super) struct Column {
     pub declared: String,
     /// What it can hold.
     pub holds: Holds,
+    /// Of one for integers: none below 0.
+    pub unsigned: bool,
     /// NOT NULL, without default, not generated: somebody must give it a value.
     pub must_be_given: bool,
+    /// Of one that is NOT NULL: its default as an expression, where a statement can name it.
+    pub default: Option<String>,
+    /// The engine computes it, and takes no value for it.
+    pub generated: bool,
     /// Why its comparisons are not those of bytes, when they are not.
     pub collation: Option<Finding>,
 }
@@ -90,6 +111,8 @@ pub(super) struct Facts {
     pub columns: Vec<Column>,
     /// Its unique keys.
     pub unique: Vec<UniqueKey>,
+    /// The columns with which its indexes begin, where that was asked.
+    pub leading: Vec<String>,
     /// What only this engine can find fault with.
     pub findings: Vec<Finding>,
 }
@@ -108,24 +131,41 @@ impl Facts {
     }
 }
 
-/// The statements that an operator is told to run.
+/// What a column is wanted for, in the statements that an operator is told to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// An id.
+    Id(IdType),
+    /// An id, or NULL.
+    IdOrNull(IdType),
+    /// A time.
+    Time,
+    /// A count, from 0.
+    Count,
+    /// A field of a document, or NULL.
+    Field,
+}
+
+/// The statements that an operator is told to run, and what is peculiar about an engine's values.
 pub(super) trait Words: Sync {
     /// Whether a UUID may lie in a text column of this engine.
     const UUID_TEXT: bool;
+    /// Whether text may hold the character NUL.
+    const NUL: bool;
 
-    /// Creates the table of the pairs.
-    fn create_pairs(&self, table: &ToggleTable) -> String;
-    /// Creates the table of the targets.
-    fn create_targets(&self, table: &ToggleTable) -> String;
+    /// Whether a column with this takes a text with a zone for something else than it says.
+    fn loses_zone(&self, holds: Holds) -> bool;
+    /// Creates a table with a primary key, if `key` names columns.
+    fn create(&self, table: &str, columns: &[(&str, Wanted)], key: &[&str]) -> String;
     /// Adds a unique key.
     fn add_unique(&self, table: &str, columns: &[&str]) -> String;
-    /// Adds a column for the time.
-    fn add_time(&self, table: &str, column: &str) -> String;
-    /// Adds a column for the count.
-    fn add_count(&self, table: &str, column: &str) -> String;
+    /// Adds an index.
+    fn add_index(&self, table: &str, columns: &[&str]) -> String;
+    /// Adds a column; rows that are there get something.
+    fn add(&self, table: &str, column: &str, wanted: Wanted) -> String;
     /// Makes a column of the type for these ids.
     fn retype(&self, table: &str, column: &str, id_type: IdType) -> String;
-    /// Gives a column a default.
+    /// Lets rows leave a column out.
     fn add_default(&self, table: &str, column: &Column) -> String;
 }
 
@@ -155,137 +195,86 @@ pub(super) fn time_form(column: &Column) -> Option<TimeForm> {
     }
 }
 
-/// The forms of a kind's columns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Forms {
-    /// Of the target column.
-    pub target: IdForm,
-    /// Of the actor column.
-    pub actor: IdForm,
-    /// Of the created-at column.
-    pub created: Option<TimeForm>,
-    /// Of the key of the table of the targets.
-    pub key: Option<IdForm>,
+/// The form of times in the column of this name, if one is named: `None` when it cannot hold them.
+fn created_form(facts: &Facts, column: Option<&String>) -> Option<Option<TimeForm>> {
+    match column {
+        None => Some(None),
+        Some(name) => Some(Some(time_form(facts.column(name)?)?)),
+    }
 }
 
-/// The forms, or the first finding that makes the tables unusable.
-pub(super) fn forms<W: Words>(
-    words: &W,
-    table: &ToggleTable,
-    pairs: Option<&Facts>,
-    targets: Option<&Facts>,
-) -> Result<Forms, SqlError> {
-    let found = || {
-        let pairs = pairs?;
-        let key = match &table.targets {
-            None => None,
-            Some(given) => Some(id_form(words, targets?.column(&given.key_column)?, table.target_type)?),
-        };
-        let created = match &table.created_at_column {
-            None => None,
-            Some(name) => Some(time_form(pairs.column(name)?)?),
-        };
-        Some(Forms {
-            target: id_form(words, pairs.column(&table.target_column)?, table.target_type)?,
-            actor: id_form(words, pairs.column(&table.actor_column)?, table.actor_type)?,
-            created,
-            key,
-        })
-    };
-    found().ok_or_else(|| {
-        let first = check(words, table, pairs, targets).into_iter().find(|finding| !finding.warning);
+/// The forms, or the first of the findings that makes the tables unusable.
+fn usable<F>(found: Option<F>, findings: impl FnOnce() -> Vec<Finding>) -> Result<F, SqlError> {
+    found.ok_or_else(|| {
+        let first = findings().into_iter().find(|finding| !finding.warning);
         let text = first.map_or_else(|| "the tables do not fit".into(), |f| format!("{}; {}", f.problem, f.remedy));
         SqlError::Permanent(text)
     })
 }
 
-/// What makes every insert into the table of the pairs fail.
-pub(super) fn misfit<W: Words>(words: &W, table: &ToggleTable, pairs: Option<&Facts>) -> Option<String> {
-    let Some(pairs) = pairs else { return Some(format!("table {} does not exist", table.name)) };
+/// What is prepared for tables that are not what they were any more.
+pub(super) fn changed<F: PartialEq>(known: &F, now: Result<F, SqlError>) -> Option<String> {
+    match now {
+        Ok(now) if now == *known => None,
+        Ok(_) => Some("the tables have changed; they are looked at anew".into()),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+/// What makes every insert into a table fail: it is not there, or has columns that must be given and are none of `given`.
+fn insert_misfit<W: Words>(words: &W, table: &str, facts: Option<&Facts>, given: &[&str]) -> Option<String> {
+    let Some(facts) = facts else { return Some(format!("table {table} does not exist")) };
     let mut findings = Vec::new();
-    check_given(words, table, pairs, &mut findings);
+    check_given(words, table, facts, given, &mut findings);
     findings.into_iter().next().map(|finding| format!("{}; {}", finding.problem, finding.remedy))
 }
 
-/// All findings that follow from the catalogue.
-pub(super) fn check<W: Words>(
-    words: &W,
-    table: &ToggleTable,
-    pairs: Option<&Facts>,
-    targets: Option<&Facts>,
-) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    match pairs {
-        None => findings.push(refuse(format!("table {} does not exist", table.name), words.create_pairs(table))),
-        Some(facts) => check_pairs(words, table, facts, &mut findings),
-    }
-    if let Some(given) = &table.targets {
-        match targets {
-            None => findings.push(refuse(format!("table {} does not exist", given.name), words.create_targets(table))),
-            Some(facts) => check_targets(words, table, facts, &mut findings),
-        }
-    }
-    findings
-}
-
-fn check_pairs<W: Words>(words: &W, table: &ToggleTable, facts: &Facts, findings: &mut Vec<Finding>) {
-    findings.extend(facts.findings.iter().cloned());
-    let name = &table.name;
-    check_id(words, name, &table.target_column, table.target_type, facts, findings);
-    check_id(words, name, &table.actor_column, table.actor_type, facts, findings);
-    if let Some(created) = &table.created_at_column {
-        match facts.column(created) {
-            None => findings.push(refuse(missing(name, created), words.add_time(name, created))),
-            Some(column) if time_form(column).is_none() => findings.push(refuse(
-                format!("{name}.{created} is {}, which cannot hold a time in milliseconds", column.declared),
-                "make it a timestamp, a 64-bit integer (Unix milliseconds) or text of 24 characters or more".into(),
-            )),
-            Some(_) => {}
-        }
-    }
-    let pair = [table.target_column.as_str(), table.actor_column.as_str()];
-    if pair.iter().all(|column| facts.column(column).is_some()) && facts.unique_on(&pair).is_none() {
-        findings.push(refuse(
-            format!("{name} has no unique key on exactly ({}, {})", pair[0], pair[1]),
-            words.add_unique(name, &pair),
-        ));
-    }
-    check_given(words, table, facts, findings);
-}
-
-fn check_given<W: Words>(words: &W, table: &ToggleTable, facts: &Facts, findings: &mut Vec<Finding>) {
+fn check_given<W: Words>(words: &W, table: &str, facts: &Facts, given: &[&str], findings: &mut Vec<Finding>) {
     for column in facts.columns.iter().filter(|column| column.must_be_given) {
-        let given = column.name == table.target_column
-            || column.name == table.actor_column
-            || table.created_at_column.as_ref() == Some(&column.name);
-        if !given {
+        if !given.contains(&column.name.as_str()) {
             findings.push(refuse(
-                format!("{}.{} is NOT NULL without a default, and weir has no value for it", table.name, column.name),
-                words.add_default(&table.name, column),
+                format!("{table}.{} is NOT NULL without a default, and weir has no value for it", column.name),
+                words.add_default(table, column),
             ));
         }
     }
 }
 
-fn check_targets<W: Words>(words: &W, table: &ToggleTable, facts: &Facts, findings: &mut Vec<Finding>) {
-    let Some(given) = &table.targets else { return };
-    findings.extend(facts.findings.iter().cloned());
-    check_id(words, &given.name, &given.key_column, table.target_type, facts, findings);
-    if facts.column(&given.key_column).is_some() && facts.unique_on(&[given.key_column.as_str()]).is_none() {
+fn check_unique<W: Words>(words: &W, table: &str, facts: &Facts, columns: &[&str], findings: &mut Vec<Finding>) {
+    if columns.iter().all(|column| facts.column(column).is_some()) && facts.unique_on(columns).is_none() {
         findings.push(refuse(
-            format!("{} has no unique key on exactly ({})", given.name, given.key_column),
-            words.add_unique(&given.name, &[given.key_column.as_str()]),
+            format!("{table} has no unique key on exactly ({})", columns.join(", ")),
+            words.add_unique(table, columns),
         ));
     }
-    if let Some(count) = &given.count_column {
-        match facts.column(count) {
-            None => findings.push(refuse(missing(&given.name, count), words.add_count(&given.name, count))),
-            Some(column) if !matches!(column.holds, Holds::Integer(_)) => findings.push(refuse(
-                format!("{}.{count} is {}, a count needs an integer", given.name, column.declared),
-                words.retype(&given.name, count, IdType::Integer),
-            )),
-            Some(_) => {}
-        }
+}
+
+fn check_time<W: Words>(words: &W, table: &str, name: &str, facts: &Facts, findings: &mut Vec<Finding>) {
+    match facts.column(name) {
+        None => findings.push(refuse(missing(table, name), words.add(table, name, Wanted::Time))),
+        Some(column) if time_form(column).is_none() => findings.push(refuse(
+            format!("{table}.{name} is {}, which cannot hold a time in milliseconds", column.declared),
+            "make it a timestamp, a 64-bit integer (Unix milliseconds) or text of 24 characters or more".into(),
+        )),
+        Some(_) => {}
+    }
+}
+
+/// A column for numbers; `what` says which.
+fn check_integer<W: Words>(
+    words: &W,
+    table: &str,
+    (name, what): (&str, &str),
+    facts: &Facts,
+    findings: &mut Vec<Finding>,
+) {
+    match facts.column(name) {
+        None => findings.push(refuse(missing(table, name), words.add(table, name, Wanted::Count))),
+        Some(column) if !matches!(column.holds, Holds::Integer(_)) => findings.push(refuse(
+            format!("{table}.{name} is {}, a {what} needs an integer", column.declared),
+            words.retype(table, name, IdType::Integer),
+        )),
+        Some(_) => {}
     }
 }
 
@@ -335,34 +324,4 @@ pub(super) fn refuse(problem: String, remedy: String) -> Finding {
 /// A finding worth knowing.
 pub(super) fn warn(problem: impl Into<String>, remedy: impl Into<String>) -> Finding {
     Finding { warning: true, problem: problem.into(), remedy: remedy.into() }
-}
-
-/// What an engine has prepared per kind, so that the catalogue is read once.
-pub(super) struct Plans<P>(RwLock<Vec<(ToggleTable, Arc<P>)>>);
-
-impl<P> Plans<P> {
-    /// Nothing prepared.
-    pub fn new() -> Self {
-        Self(RwLock::new(Vec::new()))
-    }
-
-    /// What was prepared for `table`.
-    pub fn get(&self, table: &ToggleTable) -> Option<Arc<P>> {
-        let plans = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        plans.iter().find(|(known, _)| known == table).map(|(_, plan)| Arc::clone(plan))
-    }
-
-    /// Keeps what was prepared for `table`.
-    pub fn put(&self, table: &ToggleTable, plan: P) -> Arc<P> {
-        let plan = Arc::new(plan);
-        let mut plans = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        plans.retain(|(known, _)| known != table);
-        plans.push((table.clone(), Arc::clone(&plan)));
-        plan
-    }
-
-    /// Forgets it: the tables are not what they were.
-    pub fn forget(&self, table: &ToggleTable) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).retain(|(known, _)| known != table);
-    }
 }

@@ -4,52 +4,52 @@
 //! server's, set on every connection. What was really changed is known from reading it under lock first.
 
 mod catalogue;
+mod counters;
+mod documents;
 mod granted;
+mod letters;
 mod read;
 mod statements;
+mod toggles;
 mod write;
 
+use std::slice;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, MySql, MySqlPool, Row};
+use sqlx::{AssertSqlSafe, ConnectOptions, MySql, MySqlPool};
 
-use self::catalogue::{number, read_both, text};
-use self::read::{dead_letter, kept, load, padded, page, read_checkpoints, read_id, read_known, read_pairs, read_size};
-use self::statements::{MysqlWords, Statements};
-use self::write::{MysqlFlight, claim, migrate};
+use self::catalogue::text;
+use self::read::read_checkpoints;
+use self::statements::words::MysqlWords;
+use self::write::{MysqlFlight, PlanOf, claim, migrate};
 use super::classify::sql_error;
-use super::facts::{Facts, Forms, Plans, check, forms, refuse, warn};
-use super::flight::{Flight, fly};
+use super::explain::{explained_count, explained_document};
+use super::facts::{refuse, warn};
+use super::flight::fly;
 use super::granted::{Seats, finding};
 use super::lease::{Lease, leased, within};
-use super::rows::{
-    check_schema, check_types, explanation, in_order, no_letter, other_partitions, replayed, signed, unsigned,
+use super::plans::Plans;
+use super::rows::{check_rows, in_order, is_older, other_partitions, signed};
+use super::{
+    Applied, DeadLetter, Fence, Finding, Row, RowSets, Sql, SqlError, StatementError, StoredDocument, TargetRow,
 };
-use super::{Applied, DeadLetter, Fence, Finding, RowChange, RowSets, Sql, SqlError, StatementError, TargetRow};
-use crate::config::{SqlConfig, StatementConfig, ToggleTable};
+use crate::config::{CounterTable, IngestTable, KindTable, SqlConfig, StatementConfig, ToggleTable};
 use crate::model::{Checkpoint, Id, Incarnation, Member, Partition, SqlValue};
 
 /// Rows of one statement, a power of two. Beyond, the planner's memory for ranges is the limit; nothing gets faster.
 const CHUNK: usize = 1_024;
 /// Prepared statements that a connection keeps: some ten kinds of statements in eleven sizes, for several kinds.
 const STATEMENTS_KEPT: usize = 1_000;
-/// Targets that are loaded with one connection.
-const TARGETS_PER_LOAD: usize = 1_024;
-
-/// What is prepared per kind.
-struct Plan {
-    forms: Forms,
-    statements: Statements,
-}
-
 /// A MariaDB or MySQL database.
 pub struct MysqlSql {
     pool: MySqlPool,
-    plans: Plans<Plan>,
+    toggles: Plans<ToggleTable, toggles::Plan>,
+    counters: Plans<CounterTable, counters::Plan>,
+    ingests: Plans<IngestTable, documents::Plan>,
     seats: Seats,
     settings: SqlConfig,
     limit: Duration,
@@ -80,7 +80,9 @@ impl MysqlSql {
         let limit = Duration::from_millis(settings.statement_timeout_ms.saturating_mul(2));
         Ok(Self {
             pool,
-            plans: Plans::new(),
+            toggles: Plans::default(),
+            counters: Plans::default(),
+            ingests: Plans::default(),
             seats: Seats::new(settings.connections_max),
             settings: settings.clone(),
             limit,
@@ -97,48 +99,21 @@ impl MysqlSql {
         MysqlWords { maria: self.maria.get().copied().unwrap_or(true) }
     }
 
-    async fn read_both(&self, table: &ToggleTable) -> Result<(Option<Facts>, Option<Facts>), SqlError> {
-        let lease = self.lease().await?;
-        let words = self.words();
-        leased!(lease, |connection| read_both(connection, words, table))
-    }
-
-    async fn plan(&self, table: &ToggleTable) -> Result<Arc<Plan>, SqlError> {
-        if let Some(plan) = self.plans.get(table) {
-            return Ok(plan);
-        }
-        let (pairs, targets) = self.read_both(table).await?;
-        let forms = forms(&self.words(), table, pairs.as_ref(), targets.as_ref())?;
-        Ok(self.plans.put(table, Plan { forms, statements: Statements::new(table, forms) }))
+    async fn plan_of(&self, table: &KindTable) -> Result<PlanOf, SqlError> {
+        Ok(match table {
+            KindTable::Toggle(table) => PlanOf::Toggle(self.toggle_plan(table).await?),
+            KindTable::Counter(table) => PlanOf::Counter(self.counter_plan(table).await?),
+            KindTable::Ingest(table) => PlanOf::Ingest(self.document_plan(table).await?),
+        })
     }
 
     /// Forgets what was prepared when a failure may come from a changed schema.
-    fn heed<T>(&self, table: &ToggleTable, result: Result<T, SqlError>) -> Result<T, SqlError> {
-        if matches!(result, Err(SqlError::Permanent(_))) {
-            self.plans.forget(table);
+    fn heed<T>(&self, table: &KindTable, result: Result<T, SqlError>) -> Result<T, SqlError> {
+        match table {
+            KindTable::Toggle(table) => self.toggles.heed(table, result),
+            KindTable::Counter(table) => self.counters.heed(table, result),
+            KindTable::Ingest(table) => self.ingests.heed(table, result),
         }
-        result
-    }
-
-    /// Whether the bulk delete can use the unique key. Which key it does use on a small table says nothing.
-    async fn check_plan(&self, table: &ToggleTable, pairs: &Facts) -> Result<Option<Finding>, SqlError> {
-        let plan = self.plan(table).await?;
-        let steps = leased!(self.lease().await?, |connection| {
-            sqlx::raw_sql(AssertSqlSafe(plan.statements.delete_plan())).fetch_all(connection)
-        })?;
-        let possible = |name: &str| {
-            steps.iter().any(|step| {
-                let keys: Option<String> = step.try_get_unchecked("possible_keys").unwrap_or_default();
-                keys.is_some_and(|keys| keys.split(',').any(|key| key == name))
-            })
-        };
-        let key = pairs.unique_on(&[&table.target_column, &table.actor_column]);
-        Ok((!key.is_some_and(|key| possible(&key.name))).then(|| {
-            refuse(
-                format!("the bulk delete from {} cannot use its unique key", table.name),
-                "compare the column types with the id types in weir.toml".into(),
-            )
-        }))
     }
 }
 
@@ -151,9 +126,9 @@ impl Sql for MysqlSql {
     async fn migrate(&self) -> Result<(), SqlError> {
         let patience_s = signed(self.settings.statement_timeout_ms.div_ceil(2_000));
         let recorded = leased!(self.lease().await?, |connection| {
-            migrate(connection, patience_s, |recorded| check_schema(recorded).is_ok())
+            migrate(connection, patience_s, |recorded| is_older(recorded).ok())
         })?;
-        check_schema(&recorded)
+        is_older(&recorded).map(drop)
     }
 
     async fn execute_script(&self, script: &str) -> Result<(), SqlError> {
@@ -216,14 +191,12 @@ impl Sql for MysqlSql {
         Ok(findings)
     }
 
-    async fn check_toggle(&self, table: &ToggleTable) -> Result<Vec<Finding>, SqlError> {
-        self.plans.forget(table);
-        let (pairs, targets) = self.read_both(table).await?;
-        let mut findings = check(&self.words(), table, pairs.as_ref(), targets.as_ref());
-        if let (true, Some(pairs)) = (findings.iter().all(|finding| finding.warning), &pairs) {
-            findings.extend(self.check_plan(table, pairs).await?);
+    async fn check_table(&self, table: &KindTable) -> Result<Vec<Finding>, SqlError> {
+        match table {
+            KindTable::Toggle(table) => self.check_toggle(table).await,
+            KindTable::Counter(table) => self.check_counter(table).await,
+            KindTable::Ingest(table) => self.check_documents(table).await,
         }
-        Ok(findings)
     }
 
     async fn checkpoints(&self, kind: &str, partitions: &[Partition]) -> Result<Vec<Option<Checkpoint>>, SqlError> {
@@ -241,19 +214,19 @@ impl Sql for MysqlSql {
         in_order(partitions, &rows)
     }
 
-    async fn apply_toggles(
+    async fn apply(
         &self,
         kind: &str,
-        table: &ToggleTable,
+        table: &KindTable,
         fences: &[Fence],
-        rows: &[RowChange],
+        rows: &[Row],
         now_ms: u64,
     ) -> Result<Applied, SqlError> {
-        check_types(table, rows.iter().map(|row| &row.target), rows.iter().map(|row| &row.actor))?;
-        let plan = self.plan(table).await?;
+        check_rows(table, rows)?;
+        let plan = self.plan_of(table).await?;
         let mut lease = self.lease().await?;
         let words = self.words();
-        let mut flight = MysqlFlight { connection: lease.connection(), words, table, plan: &plan, statements: 0 };
+        let mut flight = MysqlFlight { connection: lease.connection(), words, plan: &plan, statements: 0 };
         let result = fly(&mut flight, self.limit, kind, fences, rows, now_ms).await;
         if result.is_ok() {
             lease.give_back();
@@ -267,27 +240,11 @@ impl Sql for MysqlSql {
         targets: &[Id],
         huge_rows_min: u64,
     ) -> Result<Vec<TargetRow>, SqlError> {
-        check_types(table, targets, [])?;
-        let plan = self.plan(table).await?;
-        let mut loaded = Vec::with_capacity(targets.len());
-        for part in targets.chunks(TARGETS_PER_LOAD) {
-            let rows = leased!(self.lease().await?, |connection| load(connection, &plan, part, huge_rows_min));
-            loaded.extend(self.heed(table, rows)?);
-        }
-        Ok(loaded)
+        self.toggle_targets(table, targets, huge_rows_min).await
     }
 
     async fn load_pairs(&self, table: &ToggleTable, pairs: &[(Id, Id)]) -> Result<Vec<Option<u64>>, SqlError> {
-        check_types(table, pairs.iter().map(|(target, _)| target), pairs.iter().map(|(_, actor)| actor))?;
-        let plan = self.plan(table).await?;
-        let mut found = Vec::with_capacity(pairs.len());
-        for part in pairs.chunks(CHUNK) {
-            let wanted: Vec<(&Id, &Id)> = part.iter().map(|(target, actor)| (target, actor)).collect();
-            let there = leased!(self.lease().await?, |connection| read_pairs(connection, &plan, &wanted, false));
-            let there = self.heed(table, there)?;
-            found.extend(part.iter().map(|pair| there.get(pair).copied()));
-        }
-        Ok(found)
+        self.toggle_pairs(table, pairs).await
     }
 
     async fn load_members(
@@ -297,24 +254,37 @@ impl Sql for MysqlSql {
         before: Option<&Member>,
         limit: usize,
     ) -> Result<Vec<Member>, SqlError> {
-        check_types(table, [target], before.map(|member| &member.actor))?;
-        let plan = self.plan(table).await?;
-        let rows = leased!(self.lease().await?, |connection| page(connection, &plan, target, before, limit));
-        let rows = self.heed(table, rows)?;
-        let members = rows
-            .iter()
-            .map(|row| Ok(Member { actor: read_id(row, 0, plan.forms.actor)?, since_ms: unsigned(number(row, 1)?) }));
-        members.collect::<Result<_, sqlx::Error>>().map_err(sql_error)
+        self.toggle_members(table, target, before, limit).await
     }
 
-    async fn explain(&self, table: &ToggleTable, target: &Id, actor: &Id) -> Result<Value, SqlError> {
-        let at = self.load_pairs(table, &[(target.clone(), actor.clone())]).await?;
-        let plan = self.plan(table).await?;
-        let (known, size) = leased!(self.lease().await?, |connection| async {
-            let known = read_known(connection, &plan, std::slice::from_ref(target)).await?;
-            Ok((known, read_size(connection, &plan, target, table.huge_rows_min).await?))
-        })?;
-        Ok(explanation(at.first().copied().flatten(), target, known.as_ref(), size, table))
+    async fn load_counts(&self, table: &CounterTable, targets: &[Id]) -> Result<Vec<Option<u64>>, SqlError> {
+        self.counts(table, targets).await
+    }
+
+    async fn load_documents(&self, table: &IngestTable, ids: &[Id]) -> Result<Vec<Option<StoredDocument>>, SqlError> {
+        self.documents(table, ids).await
+    }
+
+    async fn documents_of(
+        &self,
+        table: &IngestTable,
+        actor: &Id,
+        before: Option<&StoredDocument>,
+        limit: usize,
+    ) -> Result<Vec<StoredDocument>, SqlError> {
+        self.documents_page(table, actor, before, limit).await
+    }
+
+    async fn rejections(&self, kind: &str, ids: &[Id]) -> Result<Vec<Option<DeadLetter>>, SqlError> {
+        self.newest_letters(kind, ids).await
+    }
+
+    async fn explain(&self, table: &KindTable, target: &Id, actor: Option<&Id>) -> Result<Value, SqlError> {
+        match table {
+            KindTable::Toggle(table) => self.explain_toggle(table, target, actor).await,
+            KindTable::Counter(table) => Ok(explained_count(&self.counts(table, slice::from_ref(target)).await?)),
+            KindTable::Ingest(table) => Ok(explained_document(&self.documents(table, slice::from_ref(target)).await?)),
+        }
     }
 
     async fn run_statement(
@@ -345,46 +315,19 @@ impl Sql for MysqlSql {
     }
 
     async fn dead_letters(&self, kind: Option<&str>, after: i64, limit: usize) -> Result<Vec<DeadLetter>, SqlError> {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let query = sqlx::query(statements::DEAD_LETTERS).bind(kind).bind(kind).bind(after).bind(limit);
-        let rows = leased!(self.lease().await?, |connection| query.fetch_all(connection))?;
-        rows.iter().map(dead_letter).collect::<Result<_, _>>().map_err(sql_error)
+        self.letters(kind, after, limit).await
     }
 
     async fn dead_letter_counts(&self) -> Result<Vec<(String, u64)>, SqlError> {
-        let rows =
-            leased!(self.lease().await?, |connection| sqlx::query(statements::DEAD_COUNTS).fetch_all(connection))?;
-        let counts = rows.iter().map(|row| Ok((text(row, 0)?, unsigned(number(row, 1)?))));
-        counts.collect::<Result<_, sqlx::Error>>().map_err(sql_error)
+        self.letter_counts().await
     }
 
-    async fn replay_dead_letter(&self, table: &ToggleTable, letter: &DeadLetter) -> Result<(), SqlError> {
-        let change = replayed(table, letter)?;
-        let plan = self.plan(table).await?;
-        let lease = self.lease().await?;
-        let words = self.words();
-        let result = leased!(lease, |connection| async {
-            sqlx::raw_sql(statements::BEGIN).execute(&mut *connection).await?;
-            read_checkpoints(connection, &letter.kind, &[letter.partition], true).await?;
-            let query = kept(statements::dead_drop(1)).bind(letter.id);
-            if query.execute(&mut *connection).await?.rows_affected() == 0 {
-                return Err(no_letter(letter.id));
-            }
-            let mut flight = MysqlFlight { connection: &mut *connection, words, table, plan: &plan, statements: 0 };
-            flight.store(&[&change]).await?;
-            sqlx::raw_sql(statements::COMMIT).execute(&mut *connection).await.map(drop)
-        });
-        self.heed(table, result)
+    async fn replay_dead_letter(&self, table: &KindTable, letter: &DeadLetter) -> Result<(), SqlError> {
+        self.replay(table, letter).await
     }
 
     async fn drop_dead_letters(&self, ids: &[i64]) -> Result<u64, SqlError> {
-        let mut dropped = 0;
-        for part in ids.chunks(CHUNK) {
-            let list = padded(part);
-            let query = list.clone().fold(kept(statements::dead_drop(list.len())), |query, id| query.bind(*id));
-            dropped += leased!(self.lease().await?, |connection| query.execute(connection))?.rows_affected();
-        }
-        Ok(dropped)
+        self.drop_letters(ids).await
     }
 
     async fn ping(&self) -> Result<(), SqlError> {

@@ -4,52 +4,49 @@
 //! connection: a statement, a wait for a lock, a transaction left idle by an owner that was stopped.
 
 mod catalogue;
+mod counters;
+mod documents;
 mod granted;
+mod letters;
 mod read;
 mod statements;
+mod toggles;
 mod write;
 
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, PgPool, Postgres, Row};
+use sqlx::{AssertSqlSafe, ConnectOptions, PgPool, Postgres, Row as _};
 
-use self::catalogue::read_both;
-use self::read::{bind_ids, dead_letter, load, ordinal, page, read_checkpoints, read_id, read_known, read_size};
-use self::statements::{PostgresWords, Statements};
-use self::write::{PostgresFlight, claim, migrate};
+use self::read::read_checkpoints;
+use self::write::{PlanOf, PostgresFlight, claim, migrate, upgrade};
 use super::classify::sql_error;
-use super::facts::{Facts, Forms, Plans, check, forms, refuse, warn};
-use super::flight::{Flight, fly};
+use super::explain::{explained_count, explained_document};
+use super::facts::{refuse, warn};
+use super::flight::fly;
 use super::granted::{Seats, finding};
 use super::lease::{Lease, leased, within};
-use super::rows::{
-    check_schema, check_types, explanation, in_order, no_letter, other_partitions, replayed, signed, unsigned,
+use super::plans::Plans;
+use super::rows::{check_rows, in_order, is_older, other_partitions, signed};
+use super::{
+    Applied, DeadLetter, Fence, Finding, Row, RowSets, Sql, SqlError, StatementError, StoredDocument, TargetRow,
 };
-use super::{Applied, DeadLetter, Fence, Finding, RowChange, RowSets, Sql, SqlError, StatementError, TargetRow};
-use crate::config::{SqlConfig, StatementConfig, ToggleTable};
+use crate::config::{CounterTable, IngestTable, KindTable, SqlConfig, StatementConfig, ToggleTable};
 use crate::model::{Checkpoint, Id, Incarnation, Member, Partition, SqlValue};
 
-/// Targets whose members are loaded by one statement.
-const TARGETS_PER_LOAD: usize = 256;
-/// Pairs that are looked up by one statement.
-const PAIRS_PER_LOAD: usize = 10_000;
 /// The oldest version that has all that is used, as PostgreSQL numbers them.
 const VERSION_MIN: i64 = 120_000;
-
-/// What is prepared per kind.
-struct Plan {
-    forms: Forms,
-    statements: Statements,
-}
 
 /// A PostgreSQL database.
 pub struct PostgresSql {
     pool: PgPool,
-    plans: Plans<Plan>,
+    toggles: Plans<ToggleTable, toggles::Plan>,
+    counters: Plans<CounterTable, counters::Plan>,
+    ingests: Plans<IngestTable, documents::Plan>,
     seats: Seats,
     settings: SqlConfig,
     limit: Duration,
@@ -72,7 +69,9 @@ impl PostgresSql {
         let limit = Duration::from_millis(settings.statement_timeout_ms.saturating_mul(2));
         Ok(Self {
             pool,
-            plans: Plans::new(),
+            toggles: Plans::default(),
+            counters: Plans::default(),
+            ingests: Plans::default(),
             seats: Seats::new(settings.connections_max),
             settings: settings.clone(),
             limit,
@@ -83,43 +82,21 @@ impl PostgresSql {
         Lease::take(&self.pool, self.limit).await.map_err(sql_error)
     }
 
-    async fn plan(&self, table: &ToggleTable) -> Result<Arc<Plan>, SqlError> {
-        if let Some(plan) = self.plans.get(table) {
-            return Ok(plan);
-        }
-        let (pairs, targets) = leased!(self.lease().await?, |connection| read_both(connection, table))?;
-        let forms = forms(&PostgresWords, table, pairs.as_ref(), targets.as_ref())?;
-        Ok(self.plans.put(table, Plan { forms, statements: Statements::new(table, forms) }))
+    async fn plan_of(&self, table: &KindTable) -> Result<PlanOf, SqlError> {
+        Ok(match table {
+            KindTable::Toggle(table) => PlanOf::Toggle(self.toggle_plan(table).await?),
+            KindTable::Counter(table) => PlanOf::Counter(self.counter_plan(table).await?),
+            KindTable::Ingest(table) => PlanOf::Ingest(self.document_plan(table).await?),
+        })
     }
 
     /// Forgets what was prepared when a failure may come from a changed schema.
-    fn heed<T>(&self, table: &ToggleTable, result: Result<T, SqlError>) -> Result<T, SqlError> {
-        if matches!(result, Err(SqlError::Permanent(_))) {
-            self.plans.forget(table);
+    fn heed<T>(&self, table: &KindTable, result: Result<T, SqlError>) -> Result<T, SqlError> {
+        match table {
+            KindTable::Toggle(table) => self.toggles.heed(table, result),
+            KindTable::Counter(table) => self.counters.heed(table, result),
+            KindTable::Ingest(table) => self.ingests.heed(table, result),
         }
-        result
-    }
-
-    /// Whether the bulk delete can use the unique key.
-    async fn check_plan(&self, table: &ToggleTable, pairs: &Facts) -> Result<Option<Finding>, SqlError> {
-        let plan = self.plan(table).await?;
-        let steps = leased!(self.lease().await?, |connection| async {
-            sqlx::raw_sql(statements::PLAN_BEGIN).execute(&mut *connection).await?;
-            let query = sqlx::query(AssertSqlSafe(plan.statements.delete_plan.clone()));
-            let query = bind_ids(bind_ids(query, plan.forms.target, []), plan.forms.actor, []);
-            let steps = query.fetch_all(&mut *connection).await?;
-            sqlx::raw_sql(statements::ROLLBACK).execute(&mut *connection).await?;
-            Ok(steps)
-        })?;
-        let key = pairs.unique_on(&[&table.target_column, &table.actor_column]).map(|key| key.name.as_str());
-        let text: Vec<String> = steps.iter().filter_map(|step| step.try_get(0).ok()).collect();
-        let text = text.join("\n");
-        Ok((!key.is_some_and(|key| text.contains(key))).then(|| {
-            refuse(
-                format!("the bulk delete from {} cannot use its unique key: {text}", table.name),
-                "compare the column types with the id types in weir.toml".into(),
-            )
-        }))
     }
 }
 
@@ -132,7 +109,8 @@ impl Sql for PostgresSql {
     async fn migrate(&self) -> Result<(), SqlError> {
         let mut lease = self.lease().await?;
         let recorded = migrate(lease.connection()).await.map_err(sql_error)?;
-        check_schema(&recorded)?;
+        let is_older = is_older(&recorded)?;
+        upgrade(lease.connection(), is_older).await.map_err(sql_error)?;
         sqlx::raw_sql(statements::COMMIT).execute(lease.connection()).await.map_err(sql_error)?;
         lease.give_back();
         Ok(())
@@ -164,12 +142,12 @@ impl Sql for PostgresSql {
         for (index, name) in [(1, "fsync"), (2, "full_page_writes")] {
             if text(index) != "on" {
                 let problem = format!("{name} is {}: a power failure may lose or damage what is stored", text(index));
-                findings.push(warn(problem, format!("ALTER SYSTEM SET {name} = on")));
+                findings.push(warn(problem, statements::set_on(name)));
             }
         }
         if text(3) == "off" {
             let problem = "synchronous_commit is off and cannot be set: a crash could undo commits".into();
-            findings.push(refuse(problem, "ALTER SYSTEM SET synchronous_commit = on".into()));
+            findings.push(refuse(problem, statements::set_on("synchronous_commit")));
         }
         if text(4) != "UTF8" {
             let problem = format!("the database's encoding is {}: some text ids cannot be stored", text(4));
@@ -192,14 +170,12 @@ impl Sql for PostgresSql {
         Ok(findings)
     }
 
-    async fn check_toggle(&self, table: &ToggleTable) -> Result<Vec<Finding>, SqlError> {
-        self.plans.forget(table);
-        let (pairs, targets) = leased!(self.lease().await?, |connection| read_both(connection, table))?;
-        let mut findings = check(&PostgresWords, table, pairs.as_ref(), targets.as_ref());
-        if let (true, Some(pairs)) = (findings.iter().all(|finding| finding.warning), &pairs) {
-            findings.extend(self.check_plan(table, pairs).await?);
+    async fn check_table(&self, table: &KindTable) -> Result<Vec<Finding>, SqlError> {
+        match table {
+            KindTable::Toggle(table) => self.check_toggle(table).await,
+            KindTable::Counter(table) => self.check_counter(table).await,
+            KindTable::Ingest(table) => self.check_documents(table).await,
         }
-        Ok(findings)
     }
 
     async fn checkpoints(&self, kind: &str, partitions: &[Partition]) -> Result<Vec<Option<Checkpoint>>, SqlError> {
@@ -219,18 +195,18 @@ impl Sql for PostgresSql {
         in_order(partitions, &rows)
     }
 
-    async fn apply_toggles(
+    async fn apply(
         &self,
         kind: &str,
-        table: &ToggleTable,
+        table: &KindTable,
         fences: &[Fence],
-        rows: &[RowChange],
+        rows: &[Row],
         now_ms: u64,
     ) -> Result<Applied, SqlError> {
-        check_types(table, rows.iter().map(|row| &row.target), rows.iter().map(|row| &row.actor))?;
-        let plan = self.plan(table).await?;
+        check_rows(table, rows)?;
+        let plan = self.plan_of(table).await?;
         let mut lease = self.lease().await?;
-        let mut flight = PostgresFlight { connection: lease.connection(), table, plan: &plan, statements: 0 };
+        let mut flight = PostgresFlight { connection: lease.connection(), plan: &plan, statements: 0 };
         let result = fly(&mut flight, self.limit, kind, fences, rows, now_ms).await;
         if result.is_ok() {
             lease.give_back();
@@ -244,34 +220,11 @@ impl Sql for PostgresSql {
         targets: &[Id],
         huge_rows_min: u64,
     ) -> Result<Vec<TargetRow>, SqlError> {
-        check_types(table, targets, [])?;
-        let plan = self.plan(table).await?;
-        let mut loaded = Vec::with_capacity(targets.len());
-        for part in targets.chunks(TARGETS_PER_LOAD) {
-            let rows = leased!(self.lease().await?, |connection| load(connection, &plan, part, huge_rows_min));
-            loaded.extend(self.heed(table, rows)?);
-        }
-        Ok(loaded)
+        self.toggle_targets(table, targets, huge_rows_min).await
     }
 
     async fn load_pairs(&self, table: &ToggleTable, pairs: &[(Id, Id)]) -> Result<Vec<Option<u64>>, SqlError> {
-        check_types(table, pairs.iter().map(|(target, _)| target), pairs.iter().map(|(_, actor)| actor))?;
-        let plan = self.plan(table).await?;
-        let mut found = Vec::with_capacity(pairs.len());
-        for part in pairs.chunks(PAIRS_PER_LOAD) {
-            let query = sqlx::query(AssertSqlSafe(plan.statements.pairs.clone()));
-            let query = bind_ids(query, plan.forms.target, part.iter().map(|(target, _)| target));
-            let query = bind_ids(query, plan.forms.actor, part.iter().map(|(_, actor)| actor));
-            let rows = leased!(self.lease().await?, |connection| query.fetch_all(connection));
-            let start = found.len();
-            found.resize(start + part.len(), None);
-            for row in &self.heed(table, rows)? {
-                if let Some(slot) = found.get_mut(start + ordinal(row).map_err(sql_error)?) {
-                    *slot = Some(unsigned(row.try_get(1).map_err(sql_error)?));
-                }
-            }
-        }
-        Ok(found)
+        self.toggle_pairs(table, pairs).await
     }
 
     async fn load_members(
@@ -281,24 +234,37 @@ impl Sql for PostgresSql {
         before: Option<&Member>,
         limit: usize,
     ) -> Result<Vec<Member>, SqlError> {
-        check_types(table, [target], before.map(|member| &member.actor))?;
-        let plan = self.plan(table).await?;
-        let rows = leased!(self.lease().await?, |connection| page(connection, &plan, target, before, limit));
-        let rows = self.heed(table, rows)?;
-        let members = rows
-            .iter()
-            .map(|row| Ok(Member { actor: read_id(row, 0, plan.forms.actor)?, since_ms: unsigned(row.try_get(1)?) }));
-        members.collect::<Result<_, sqlx::Error>>().map_err(sql_error)
+        self.toggle_members(table, target, before, limit).await
     }
 
-    async fn explain(&self, table: &ToggleTable, target: &Id, actor: &Id) -> Result<Value, SqlError> {
-        let at = self.load_pairs(table, &[(target.clone(), actor.clone())]).await?;
-        let plan = self.plan(table).await?;
-        let (known, size) = leased!(self.lease().await?, |connection| async {
-            let known = read_known(connection, &plan, std::slice::from_ref(target)).await?;
-            Ok((known, read_size(connection, &plan, target, table.huge_rows_min).await?))
-        })?;
-        Ok(explanation(at.first().copied().flatten(), target, known.as_ref(), size, table))
+    async fn load_counts(&self, table: &CounterTable, targets: &[Id]) -> Result<Vec<Option<u64>>, SqlError> {
+        self.counts(table, targets).await
+    }
+
+    async fn load_documents(&self, table: &IngestTable, ids: &[Id]) -> Result<Vec<Option<StoredDocument>>, SqlError> {
+        self.documents(table, ids).await
+    }
+
+    async fn documents_of(
+        &self,
+        table: &IngestTable,
+        actor: &Id,
+        before: Option<&StoredDocument>,
+        limit: usize,
+    ) -> Result<Vec<StoredDocument>, SqlError> {
+        self.documents_page(table, actor, before, limit).await
+    }
+
+    async fn rejections(&self, kind: &str, ids: &[Id]) -> Result<Vec<Option<DeadLetter>>, SqlError> {
+        self.newest_letters(kind, ids).await
+    }
+
+    async fn explain(&self, table: &KindTable, target: &Id, actor: Option<&Id>) -> Result<Value, SqlError> {
+        match table {
+            KindTable::Toggle(table) => self.explain_toggle(table, target, actor).await,
+            KindTable::Counter(table) => Ok(explained_count(&self.counts(table, slice::from_ref(target)).await?)),
+            KindTable::Ingest(table) => Ok(explained_document(&self.documents(table, slice::from_ref(target)).await?)),
+        }
     }
 
     async fn run_statement(
@@ -328,43 +294,19 @@ impl Sql for PostgresSql {
     }
 
     async fn dead_letters(&self, kind: Option<&str>, after: i64, limit: usize) -> Result<Vec<DeadLetter>, SqlError> {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = leased!(self.lease().await?, |connection| {
-            sqlx::query(statements::DEAD_LETTERS).bind(kind).bind(after).bind(limit).fetch_all(connection)
-        })?;
-        rows.iter().map(dead_letter).collect::<Result<_, _>>().map_err(sql_error)
+        self.letters(kind, after, limit).await
     }
 
     async fn dead_letter_counts(&self) -> Result<Vec<(String, u64)>, SqlError> {
-        let rows =
-            leased!(self.lease().await?, |connection| sqlx::query(statements::DEAD_COUNTS).fetch_all(connection))?;
-        let counts = rows.iter().map(|row| Ok((row.try_get(0)?, unsigned(row.try_get(1)?))));
-        counts.collect::<Result<_, sqlx::Error>>().map_err(sql_error)
+        self.letter_counts().await
     }
 
-    async fn replay_dead_letter(&self, table: &ToggleTable, letter: &DeadLetter) -> Result<(), SqlError> {
-        let change = replayed(table, letter)?;
-        let plan = self.plan(table).await?;
-        let result = leased!(self.lease().await?, |connection| async {
-            sqlx::raw_sql(statements::BEGIN).execute(&mut *connection).await?;
-            read_checkpoints(connection, statements::LOCK, &letter.kind, &[letter.partition]).await?;
-            let query = sqlx::query(statements::DEAD_DROP).bind(vec![letter.id]);
-            if query.execute(&mut *connection).await?.rows_affected() == 0 {
-                return Err(no_letter(letter.id));
-            }
-            let mut flight = PostgresFlight { connection: &mut *connection, table, plan: &plan, statements: 0 };
-            flight.store(&[&change]).await?;
-            sqlx::raw_sql(statements::COMMIT).execute(&mut *connection).await.map(drop)
-        });
-        self.heed(table, result)
+    async fn replay_dead_letter(&self, table: &KindTable, letter: &DeadLetter) -> Result<(), SqlError> {
+        self.replay(table, letter).await
     }
 
     async fn drop_dead_letters(&self, ids: &[i64]) -> Result<u64, SqlError> {
-        let ids = ids.to_vec();
-        let done = leased!(self.lease().await?, |connection| {
-            sqlx::query(statements::DEAD_DROP).bind(ids).execute(connection)
-        })?;
-        Ok(done.rows_affected())
+        self.drop_letters(ids).await
     }
 
     async fn ping(&self) -> Result<(), SqlError> {

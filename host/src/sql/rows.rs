@@ -6,17 +6,23 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use uuid::Uuid;
 
-use super::{DeadLetter, RowChange, SqlError, TargetRow, TargetState};
-use crate::config::ToggleTable;
-use crate::model::{Action, Checkpoint, Digest, Id, Incarnation, Member, Partition};
+use super::letters::TARGET_GONE;
+use super::{CountRow, DocumentRow, EventRow, Row, RowChange, SqlError, TargetRow, TargetState};
+use crate::config::KindTable;
+use crate::model::{Action, Checkpoint, Id, IdType, Incarnation, Partition};
 
-/// The schema of weir's own tables that this version knows.
-pub(super) const SCHEMA: i64 = 1;
+/// The schema of weir's own tables that this version knows. 2: dead letters have a body, and an index on their targets.
+pub(super) const SCHEMA: i64 = 2;
+/// The schema in which the tables are created. What is newer comes to new tables in the same way as to old ones.
+pub(super) const SCHEMA_CREATED: i64 = 1;
 
-/// Refuses weir's tables when a later version made them.
-pub(super) fn check_schema(recorded: &str) -> Result<(), SqlError> {
+/// Whether weir's tables were made by an earlier version, and must be brought up to [`SCHEMA`].
+///
+/// # Errors
+/// When a later version made them.
+pub(super) fn is_older(recorded: &str) -> Result<bool, SqlError> {
     match recorded.parse::<i64>() {
-        Ok(version) if version <= SCHEMA => Ok(()),
+        Ok(version) if version <= SCHEMA => Ok(version < SCHEMA),
         Ok(version) => Err(SqlError::Permanent(format!(
             "weir's tables have schema {version}, this weir knows {SCHEMA}: upgrade weir"
         ))),
@@ -45,18 +51,37 @@ pub(super) fn claimed(row: &Checkpoint, wanted: Incarnation, take_over: bool) ->
 
 /// Refuses ids of another type than the kind's: an engine would store something else, or not find it.
 pub(super) fn check_types<'a>(
-    table: &ToggleTable,
+    table: &str,
+    (target_type, actor_type): (IdType, IdType),
     targets: impl IntoIterator<Item = &'a Id>,
     actors: impl IntoIterator<Item = &'a Id>,
 ) -> Result<(), SqlError> {
-    let wrong_target = targets.into_iter().find(|id| id.id_type() != table.target_type);
-    let wrong = wrong_target.or_else(|| actors.into_iter().find(|id| id.id_type() != table.actor_type));
+    let wrong_target = targets.into_iter().find(|id| id.id_type() != target_type);
+    let wrong = wrong_target.or_else(|| actors.into_iter().find(|id| id.id_type() != actor_type));
     match wrong {
         None => Ok(()),
-        Some(id) => {
-            Err(SqlError::Permanent(format!("id {id} is not of the type that is configured for {}", table.name)))
-        }
+        Some(id) => Err(SqlError::Permanent(format!("id {id} is not of the type that is configured for {table}"))),
     }
+}
+
+/// Refuses rows of another capability than the tables', and ids of other types.
+pub(super) fn check_rows(table: &KindTable, rows: &[Row]) -> Result<(), SqlError> {
+    let belongs = |row: &Row| match (table, row) {
+        (KindTable::Toggle(_), Row::Toggle(_))
+        | (KindTable::Counter(_), Row::Count(_))
+        | (KindTable::Ingest(_), Row::Document(_)) => true,
+        (KindTable::Counter(table), Row::Event(_)) => table.events.is_some(),
+        _ => false,
+    };
+    let name = match table {
+        KindTable::Toggle(table) => &table.name,
+        KindTable::Counter(table) => &table.name,
+        KindTable::Ingest(table) => &table.name,
+    };
+    if !rows.iter().all(belongs) {
+        return Err(SqlError::Permanent(format!("a flush into {name} has rows of another capability")));
+    }
+    check_types(name, table.id_types(), rows.iter().map(Row::target), rows.iter().filter_map(Row::actor))
 }
 
 /// A time cut down to what a column with so many digits after the second holds: never later than it was.
@@ -73,14 +98,63 @@ pub(super) fn cut_down(at_ms: u64, digits: u8) -> u64 {
 /// 9999-12-30 in Unix milliseconds: later than all that happened, and every engine still has dates after it.
 const FAR_MS: u64 = 253_402_214_400_000;
 
-/// Above what the last member before a page has, in Unix milliseconds: everything, when it is the first page.
-pub(super) fn page_end(before: Option<&Member>) -> u64 {
-    before.map_or(FAR_MS, |member| member.since_ms.min(FAR_MS))
+/// Above what the last one before a page has, in Unix milliseconds: everything, when it is the first page.
+pub(super) fn page_end(since_ms: Option<u64>) -> u64 {
+    since_ms.map_or(FAR_MS, |since_ms| since_ms.min(FAR_MS))
 }
 
-/// Splits rows into those to delete and those to insert.
-pub(super) fn split<'a>(rows: &[&'a RowChange]) -> (Vec<&'a RowChange>, Vec<&'a RowChange>) {
-    rows.iter().partition(|row| row.action == Action::Remove)
+/// The toggles among rows, split into those to delete and those to insert.
+pub(super) fn split<'a>(rows: &[&'a Row]) -> (Vec<&'a RowChange>, Vec<&'a RowChange>) {
+    let toggles = rows.iter().filter_map(|row| if let Row::Toggle(change) = row { Some(change) } else { None });
+    toggles.partition(|change| change.action == Action::Remove)
+}
+
+/// The counts among rows.
+pub(super) fn counts<'a>(rows: &[&'a Row]) -> Vec<&'a CountRow> {
+    rows.iter().filter_map(|row| if let Row::Count(count) = row { Some(count) } else { None }).collect()
+}
+
+/// The events among rows.
+pub(super) fn events<'a>(rows: &[&'a Row]) -> Vec<&'a EventRow> {
+    rows.iter().filter_map(|row| if let Row::Event(event) = row { Some(event) } else { None }).collect()
+}
+
+/// The documents among rows.
+pub(super) fn documents<'a>(rows: &[&'a Row]) -> Vec<&'a DocumentRow> {
+    rows.iter().filter_map(|row| if let Row::Document(document) = row { Some(document) } else { None }).collect()
+}
+
+/// Rows in parts of so many rows and bytes at most; a row that is larger by itself is a part of its own.
+pub(super) fn parts_of<T>(rows: &[T], rows_max: usize, bytes_max: usize, bytes_of: impl Fn(&T) -> usize) -> Vec<&[T]> {
+    let (mut parts, mut start, mut bytes) = (Vec::new(), 0, 0);
+    for (index, row) in rows.iter().enumerate() {
+        let more = bytes_of(row);
+        if index > start && (bytes + more > bytes_max || index - start >= rows_max) {
+            parts.push(&rows[start..index]);
+            (start, bytes) = (index, 0);
+        }
+        bytes += more;
+    }
+    if start < rows.len() {
+        parts.push(&rows[start..]);
+    }
+    parts
+}
+
+/// A row that can never be stored: its index, and why.
+pub(super) type Unstorable = (usize, String);
+
+/// What is added to which counters, of those targets that are `there`; and the rows that can never be stored.
+pub(super) fn sums<'a>(rows: &[&'a CountRow], there: &HashSet<Id>) -> (Vec<(&'a Id, i64)>, Vec<Unstorable>) {
+    let (mut sums, mut dead) = (Vec::with_capacity(rows.len()), Vec::new());
+    for (index, row) in rows.iter().enumerate() {
+        match i64::try_from(row.by) {
+            _ if !there.contains(&row.target) => dead.push((index, TARGET_GONE.to_owned())),
+            Err(_) => dead.push((index, format!("{} is more than a count can hold", row.by))),
+            Ok(by) => sums.push((&row.target, by)),
+        }
+    }
+    (sums, dead)
 }
 
 /// Count deltas per target, in target order.
@@ -209,56 +283,6 @@ pub(super) fn uuid_id(text: &str) -> Result<Id, sqlx::Error> {
     Uuid::try_parse(text.trim_end()).map(Id::Uuid).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
-/// How an action is called in a dead letter.
-pub(super) fn action_text(action: Action) -> &'static str {
-    match action {
-        Action::Add => "add",
-        Action::Remove => "remove",
-    }
-}
-
-/// The row that a dead letter was.
-pub(super) fn replayed(table: &ToggleTable, letter: &DeadLetter) -> Result<RowChange, SqlError> {
-    let wrong = |what: &str, why: String| SqlError::Permanent(format!("dead letter {}: {what}: {why}", letter.id));
-    let action = match letter.action.as_str() {
-        "add" => Action::Add,
-        "remove" => Action::Remove,
-        other => return Err(wrong("action", format!("{other:?} is neither add nor remove"))),
-    };
-    Ok(RowChange {
-        partition: letter.partition,
-        target: Id::parse(table.target_type, &letter.target).map_err(|error| wrong("target", error.to_string()))?,
-        actor: Id::parse(table.actor_type, &letter.actor).map_err(|error| wrong("actor", error.to_string()))?,
-        action,
-        at_ms: letter.at_ms,
-        position: letter.position,
-        digest: Digest::default(),
-    })
-}
-
-/// The dead letter is not there any more.
-pub(super) fn no_letter(id: i64) -> sqlx::Error {
-    sqlx::Error::InvalidArgument(format!("there is no dead letter {id} any more"))
-}
-
-/// What SQL holds of a pair and its target, in words. `size` is counted up to one more than `huge_rows_min`.
-pub(super) fn explanation(
-    at_ms: Option<u64>,
-    target: &Id,
-    known: Option<&Known>,
-    size: u64,
-    table: &ToggleTable,
-) -> serde_json::Value {
-    let exists = known.is_none_or(|known| known.contains_key(target));
-    let count = known.and_then(|known| known.get(target).copied().flatten());
-    serde_json::json!({
-        "target_exists": exists,
-        "row": at_ms.map(|at_ms| serde_json::json!({ "created_at_ms": at_ms })),
-        "count": count,
-        "rows": (size <= table.huge_rows_min).then_some(size),
-    })
-}
-
 /// `2024-05-01T12:34:56.789Z`, or with a space and without the zone.
 pub(super) fn time_text(at_ms: u64, iso: bool) -> String {
     let (days, ms) = (signed(at_ms) / 86_400_000, at_ms % 86_400_000);
@@ -281,6 +305,16 @@ pub(super) fn civil(days: i64) -> (i64, i64, i64) {
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
+/// The day since 1970-01-01 of a year, a month and a day: the way back from [`civil`].
+pub(super) fn days_of(year: i64, month: i64, day: i64) -> i64 {
+    let shifted_year = if month <= 2 { year - 1 } else { year };
+    let era = shifted_year.div_euclid(400);
+    let year_of_era = shifted_year.rem_euclid(400);
+    let shifted_month = if month > 2 { month - 3 } else { month + 9 };
+    let day_of_year = (153 * shifted_month + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -291,6 +325,14 @@ mod tests {
         assert_eq!(time_text(1_709_210_096_789, false), "2024-02-29 12:34:56.789");
         assert_eq!(time_text(4_102_444_799_999, true), "2099-12-31T23:59:59.999Z");
         assert_eq!(time_text(951_782_400_000, true), "2000-02-29T00:00:00.000Z");
+    }
+
+    #[test]
+    fn days_and_dates_lead_to_each_other() {
+        for days in (-720_000..3_000_000).step_by(97) {
+            let (year, month, day) = civil(days);
+            assert_eq!(days_of(year, month, day), days);
+        }
     }
 
     #[test]
@@ -317,7 +359,8 @@ mod tests {
 
     #[test]
     fn a_later_schema_is_refused() {
-        check_schema("1").unwrap();
-        assert!(check_schema("2").unwrap_err().to_string().contains("upgrade weir"));
+        assert!(is_older("1").unwrap() && !is_older("2").unwrap());
+        assert!(is_older("3").unwrap_err().to_string().contains("upgrade weir"));
+        assert!(is_older("x").is_err());
     }
 }

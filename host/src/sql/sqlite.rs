@@ -4,46 +4,43 @@
 //! writer waits for the write lock up to the acquire timeout, and a stopped process keeps it (one host only).
 
 mod catalogue;
+mod counters;
+mod documents;
 mod granted;
+mod letters;
 mod read;
 mod statements;
+mod toggles;
 mod write;
 
-use std::sync::Arc;
+use std::slice;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::{Value, json};
+use serde_json::Value;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions, Row, Sqlite, SqlitePool};
+use sqlx::{AssertSqlSafe, ConnectOptions, Row as _, Sqlite, SqlitePool};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use self::catalogue::read_both;
-use self::read::{dead_letter, indexed, json_id, load, page, read_checkpoints, read_id, read_known, read_sizes};
-use self::statements::{SqliteWords, Statements};
-use self::write::{SqliteFlight, claim, migrate};
+use self::read::read_checkpoints;
+use self::write::{PlanOf, SqliteFlight, claim, migrate, upgrade};
 use super::classify::{Class, judge, sql_error};
-use super::facts::{Forms, Plans, check, forms, refuse, warn};
-use super::flight::{Flight, fly};
+use super::explain::{explained_count, explained_document};
+use super::facts::{refuse, warn};
+use super::flight::fly;
 use super::granted::{Seats, finding};
 use super::lease::{Lease, leased, within};
-use super::rows::{check_schema, check_types, explanation, in_order, no_letter, other_partitions, replayed, unsigned};
-use super::{Applied, DeadLetter, Fence, Finding, RowChange, RowSets, Sql, SqlError, StatementError, TargetRow};
-use crate::config::{SqlConfig, StatementConfig, ToggleTable};
+use super::plans::Plans;
+use super::rows::{check_rows, in_order, is_older, other_partitions};
+use super::{
+    Applied, DeadLetter, Fence, Finding, Row, RowSets, Sql, SqlError, StatementError, StoredDocument, TargetRow,
+};
+use crate::config::{CounterTable, IngestTable, KindTable, SqlConfig, StatementConfig, ToggleTable};
 use crate::model::{Checkpoint, Id, Incarnation, Member, Partition, SqlValue};
-
-/// Targets whose members are loaded by one statement.
-const TARGETS_PER_LOAD: usize = 256;
 
 /// Rows that the engine may be ahead of their reader.
 const ROWS_BUFFERED: usize = 1_024;
-
-/// What is prepared per kind.
-struct Plan {
-    forms: Forms,
-    statements: Statements,
-}
 
 /// A SQLite database file.
 pub struct SqliteSql {
@@ -53,7 +50,9 @@ pub struct SqliteSql {
     seats: Seats,
     /// SQLite has one write lock; waiting for it here is fair, and does not keep a thread.
     writer: Mutex<()>,
-    plans: Plans<Plan>,
+    toggles: Plans<ToggleTable, toggles::Plan>,
+    counters: Plans<CounterTable, counters::Plan>,
+    ingests: Plans<IngestTable, documents::Plan>,
     acquire_timeout: Duration,
     limit: Duration,
 }
@@ -89,7 +88,17 @@ impl SqliteSql {
         let (pool, readers) = (pooled().connect_lazy_with(options), pooled().connect_lazy_with(reading));
         let limit = Duration::from_millis(settings.statement_timeout_ms.saturating_mul(2));
         let seats = Seats::new(settings.connections_max);
-        Ok(Self { pool, readers, seats, writer: Mutex::new(()), plans: Plans::new(), acquire_timeout, limit })
+        Ok(Self {
+            pool,
+            readers,
+            seats,
+            writer: Mutex::new(()),
+            toggles: Plans::default(),
+            counters: Plans::default(),
+            ingests: Plans::default(),
+            acquire_timeout,
+            limit,
+        })
     }
 
     async fn lease(&self) -> Result<Lease<Sqlite>, SqlError> {
@@ -108,21 +117,21 @@ impl SqliteSql {
         }
     }
 
-    async fn plan(&self, table: &ToggleTable) -> Result<Arc<Plan>, SqlError> {
-        if let Some(plan) = self.plans.get(table) {
-            return Ok(plan);
-        }
-        let (pairs, targets) = leased!(self.lease().await?, |connection| read_both(connection, table))?;
-        let forms = forms(&SqliteWords, table, pairs.as_ref(), targets.as_ref())?;
-        Ok(self.plans.put(table, Plan { forms, statements: Statements::new(table, forms) }))
+    async fn plan_of(&self, table: &KindTable) -> Result<PlanOf, SqlError> {
+        Ok(match table {
+            KindTable::Toggle(table) => PlanOf::Toggle(self.toggle_plan(table).await?),
+            KindTable::Counter(table) => PlanOf::Counter(self.counter_plan(table).await?),
+            KindTable::Ingest(table) => PlanOf::Ingest(self.document_plan(table).await?),
+        })
     }
 
     /// Forgets what was prepared when a failure may come from a changed schema.
-    fn heed<T>(&self, table: &ToggleTable, result: Result<T, SqlError>) -> Result<T, SqlError> {
-        if matches!(result, Err(SqlError::Permanent(_))) {
-            self.plans.forget(table);
+    fn heed<T>(&self, table: &KindTable, result: Result<T, SqlError>) -> Result<T, SqlError> {
+        match table {
+            KindTable::Toggle(table) => self.toggles.heed(table, result),
+            KindTable::Counter(table) => self.counters.heed(table, result),
+            KindTable::Ingest(table) => self.ingests.heed(table, result),
         }
-        result
     }
 }
 
@@ -136,7 +145,8 @@ impl Sql for SqliteSql {
         let _writer = self.writer.lock().await;
         let mut lease = self.lease().await?;
         let recorded = migrate(lease.connection()).await.map_err(sql_error)?;
-        check_schema(&recorded)?;
+        let is_older = is_older(&recorded)?;
+        upgrade(lease.connection(), is_older).await.map_err(sql_error)?;
         sqlx::raw_sql(statements::COMMIT).execute(lease.connection()).await.map_err(sql_error)?;
         lease.give_back();
         Ok(())
@@ -172,38 +182,21 @@ impl Sql for SqliteSql {
         if !matches!(text(1).as_str(), "2" | "3") {
             findings.push(refuse(
                 format!("synchronous is {}, a power failure could undo commits", text(1)),
-                "PRAGMA synchronous = FULL".into(),
+                statements::SYNCHRONOUS_FULL.into(),
             ));
         }
         if text(2) != "1" {
-            findings.push(warn("foreign keys are not enforced", "PRAGMA foreign_keys = ON"));
+            findings.push(warn("foreign keys are not enforced", statements::FOREIGN_KEYS_ON));
         }
         Ok(findings)
     }
 
-    async fn check_toggle(&self, table: &ToggleTable) -> Result<Vec<Finding>, SqlError> {
-        self.plans.forget(table);
-        let (pairs, targets) = leased!(self.lease().await?, |connection| read_both(connection, table))?;
-        let mut findings = check(&SqliteWords, table, pairs.as_ref(), targets.as_ref());
-        if findings.iter().all(|finding| finding.warning) {
-            let plan = self.plan(table).await?;
-            let steps = leased!(self.lease().await?, |connection| async {
-                let query = sqlx::query(AssertSqlSafe(plan.statements.delete_plan())).bind("[]");
-                query.fetch_all(connection).await
-            })?;
-            let name = table.name.rsplit('.').next().unwrap_or(&table.name);
-            let searched = steps.iter().any(|step| {
-                step.try_get_unchecked::<String, _>(3)
-                    .is_ok_and(|detail| detail.starts_with(&format!("SEARCH {name} ")))
-            });
-            if !searched {
-                findings.push(refuse(
-                    format!("the bulk delete from {} does not use its unique key, it scans the table", table.name),
-                    "run ANALYZE, and compare the column types with the id types in weir.toml".into(),
-                ));
-            }
+    async fn check_table(&self, table: &KindTable) -> Result<Vec<Finding>, SqlError> {
+        match table {
+            KindTable::Toggle(table) => self.check_toggle(table).await,
+            KindTable::Counter(table) => self.check_counter(table).await,
+            KindTable::Ingest(table) => self.check_documents(table).await,
         }
-        Ok(findings)
     }
 
     async fn checkpoints(&self, kind: &str, partitions: &[Partition]) -> Result<Vec<Option<Checkpoint>>, SqlError> {
@@ -222,19 +215,19 @@ impl Sql for SqliteSql {
         in_order(partitions, &rows)
     }
 
-    async fn apply_toggles(
+    async fn apply(
         &self,
         kind: &str,
-        table: &ToggleTable,
+        table: &KindTable,
         fences: &[Fence],
-        rows: &[RowChange],
+        rows: &[Row],
         now_ms: u64,
     ) -> Result<Applied, SqlError> {
-        check_types(table, rows.iter().map(|row| &row.target), rows.iter().map(|row| &row.actor))?;
-        let plan = self.plan(table).await?;
+        check_rows(table, rows)?;
+        let plan = self.plan_of(table).await?;
         let _writer = self.writer.lock().await;
         let mut lease = self.lease().await?;
-        let mut flight = SqliteFlight { connection: lease.connection(), table, plan: &plan, statements: 0 };
+        let mut flight = SqliteFlight { connection: lease.connection(), plan: &plan, statements: 0 };
         let result = fly(&mut flight, self.limit, kind, fences, rows, now_ms).await;
         if result.is_ok() {
             lease.give_back();
@@ -248,37 +241,11 @@ impl Sql for SqliteSql {
         targets: &[Id],
         huge_rows_min: u64,
     ) -> Result<Vec<TargetRow>, SqlError> {
-        check_types(table, targets, [])?;
-        let plan = self.plan(table).await?;
-        let mut loaded = Vec::with_capacity(targets.len());
-        let mut lease = self.lease().await?;
-        for part in targets.chunks(TARGETS_PER_LOAD) {
-            let rows = load(lease.connection(), table, &plan, part, huge_rows_min).await.map_err(sql_error);
-            loaded.extend(self.heed(table, rows)?);
-        }
-        lease.give_back();
-        Ok(loaded)
+        self.toggle_targets(table, targets, huge_rows_min).await
     }
 
     async fn load_pairs(&self, table: &ToggleTable, pairs: &[(Id, Id)]) -> Result<Vec<Option<u64>>, SqlError> {
-        check_types(table, pairs.iter().map(|(target, _)| target), pairs.iter().map(|(_, actor)| actor))?;
-        let plan = self.plan(table).await?;
-        let forms = plan.forms;
-        let list: Vec<Value> =
-            pairs.iter().map(|(t, a)| json!([json_id(t, forms.target), json_id(a, forms.actor)])).collect();
-        let rows = leased!(self.lease().await?, |connection| {
-            sqlx::query(AssertSqlSafe(plan.statements.pairs.clone()))
-                .bind(Value::from(list).to_string())
-                .fetch_all(connection)
-        });
-        let mut found = vec![None; pairs.len()];
-        for row in self.heed(table, rows)? {
-            let (index, at) = indexed(&row).map_err(sql_error)?;
-            if let Some(slot) = found.get_mut(index) {
-                *slot = Some(at);
-            }
-        }
-        Ok(found)
+        self.toggle_pairs(table, pairs).await
     }
 
     async fn load_members(
@@ -288,27 +255,37 @@ impl Sql for SqliteSql {
         before: Option<&Member>,
         limit: usize,
     ) -> Result<Vec<Member>, SqlError> {
-        check_types(table, [target], before.map(|member| &member.actor))?;
-        let plan = self.plan(table).await?;
-        let forms = plan.forms;
-        let rows = leased!(self.lease().await?, |connection| page(connection, &plan, target, before, limit));
-        let rows = self.heed(table, rows)?;
-        let members = rows.iter().map(|row| {
-            Ok(Member { actor: read_id(row, 0, forms.actor)?, since_ms: unsigned(row.try_get_unchecked(1)?) })
-        });
-        members.collect::<Result<_, sqlx::Error>>().map_err(sql_error)
+        self.toggle_members(table, target, before, limit).await
     }
 
-    async fn explain(&self, table: &ToggleTable, target: &Id, actor: &Id) -> Result<Value, SqlError> {
-        let at = self.load_pairs(table, &[(target.clone(), actor.clone())]).await?;
-        let plan = self.plan(table).await?;
-        let (known, size) = leased!(self.lease().await?, |connection| async {
-            let list = std::slice::from_ref(target);
-            let known = read_known(connection, &plan, list).await?;
-            let sizes = read_sizes(connection, &plan, list, table.huge_rows_min).await?;
-            Ok((known, sizes.first().copied().unwrap_or(0)))
-        })?;
-        Ok(explanation(at.first().copied().flatten(), target, known.as_ref(), size, table))
+    async fn load_counts(&self, table: &CounterTable, targets: &[Id]) -> Result<Vec<Option<u64>>, SqlError> {
+        self.counts(table, targets).await
+    }
+
+    async fn load_documents(&self, table: &IngestTable, ids: &[Id]) -> Result<Vec<Option<StoredDocument>>, SqlError> {
+        self.documents(table, ids).await
+    }
+
+    async fn documents_of(
+        &self,
+        table: &IngestTable,
+        actor: &Id,
+        before: Option<&StoredDocument>,
+        limit: usize,
+    ) -> Result<Vec<StoredDocument>, SqlError> {
+        self.documents_page(table, actor, before, limit).await
+    }
+
+    async fn rejections(&self, kind: &str, ids: &[Id]) -> Result<Vec<Option<DeadLetter>>, SqlError> {
+        self.newest_letters(kind, ids).await
+    }
+
+    async fn explain(&self, table: &KindTable, target: &Id, actor: Option<&Id>) -> Result<Value, SqlError> {
+        match table {
+            KindTable::Toggle(table) => self.explain_toggle(table, target, actor).await,
+            KindTable::Counter(table) => Ok(explained_count(&self.counts(table, slice::from_ref(target)).await?)),
+            KindTable::Ingest(table) => Ok(explained_document(&self.documents(table, slice::from_ref(target)).await?)),
+        }
     }
 
     async fn run_statement(
@@ -340,45 +317,19 @@ impl Sql for SqliteSql {
     }
 
     async fn dead_letters(&self, kind: Option<&str>, after: i64, limit: usize) -> Result<Vec<DeadLetter>, SqlError> {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = leased!(self.lease().await?, |connection| {
-            sqlx::query(statements::DEAD_LETTERS).bind(kind).bind(after).bind(limit).fetch_all(connection)
-        })?;
-        rows.iter().map(dead_letter).collect::<Result<_, _>>().map_err(sql_error)
+        self.letters(kind, after, limit).await
     }
 
     async fn dead_letter_counts(&self) -> Result<Vec<(String, u64)>, SqlError> {
-        let rows =
-            leased!(self.lease().await?, |connection| sqlx::query(statements::DEAD_COUNTS).fetch_all(connection))?;
-        let counts = rows.iter().map(|row| Ok((row.try_get(0)?, unsigned(row.try_get(1)?))));
-        counts.collect::<Result<_, sqlx::Error>>().map_err(sql_error)
+        self.letter_counts().await
     }
 
-    async fn replay_dead_letter(&self, table: &ToggleTable, letter: &DeadLetter) -> Result<(), SqlError> {
-        let change = replayed(table, letter)?;
-        let plan = self.plan(table).await?;
-        let _writer = self.writer.lock().await;
-        let result = leased!(self.lease().await?, |connection| async {
-            sqlx::raw_sql(statements::BEGIN).execute(&mut *connection).await?;
-            let ids = json!([letter.id]).to_string();
-            let gone = sqlx::query(statements::DEAD_DROP).bind(ids).execute(&mut *connection).await?.rows_affected();
-            if gone == 0 {
-                return Err(no_letter(letter.id));
-            }
-            let mut flight = SqliteFlight { connection: &mut *connection, table, plan: &plan, statements: 0 };
-            flight.store(&[&change]).await?;
-            sqlx::raw_sql(statements::COMMIT).execute(&mut *connection).await.map(drop)
-        });
-        self.heed(table, result)
+    async fn replay_dead_letter(&self, table: &KindTable, letter: &DeadLetter) -> Result<(), SqlError> {
+        self.replay(table, letter).await
     }
 
     async fn drop_dead_letters(&self, ids: &[i64]) -> Result<u64, SqlError> {
-        let _writer = self.writer.lock().await;
-        let list = json!(ids).to_string();
-        let done = leased!(self.lease().await?, |connection| {
-            sqlx::query(statements::DEAD_DROP).bind(list).execute(connection)
-        })?;
-        Ok(done.rows_affected())
+        self.drop_letters(ids).await
     }
 
     async fn ping(&self) -> Result<(), SqlError> {

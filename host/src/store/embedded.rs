@@ -6,51 +6,60 @@
 //! restart forgets is read from SQL again, with the journal's tail laid over it. Nobody is told of a change before it
 //! is on the disk.
 //!
-//! - `layout`: keys and records · `state`: targets in memory · `transaction`: the writes of a group · `apply`: toggles ·
-//!   `change`: the rest · `guest`: what policy modules keep · `read` · `writer`: group commit
+//! - `layout`: keys and records · `state`: what is known, in memory: each `target`, the journal's `tail`, documents that are
+//!   `pending` · `transaction`: the writes of a group · `batch`: what all batches have in common, with `limits` and
+//!   `outcome` · `toggle`, `count`, `create` · `hydrate` · `change`: the rest · `guest`: what policy modules keep · `read` ·
+//!   `writer`: group commit
 //!
 //! Never merges data of another partition count, never repairs a damaged record.
 
-mod apply;
+mod batch;
 mod by_id;
 mod change;
+mod count;
+mod create;
 mod guest;
+mod hydrate;
 mod layout;
+mod limits;
+mod outcome;
+mod pending;
 mod read;
 mod state;
+mod tail;
+mod target;
 mod tests;
+mod toggle;
 mod transaction;
 mod writer;
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use fjall::{Database, PersistMode};
+use fjall::Database;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use self::apply::Limits;
-use self::change::{Prepared, Terms, Trim};
-use self::layout::{Space, Spaces, failed};
+use self::change::{Terms, Trim};
+use self::hydrate::Prepared;
+use self::layout::{Spaces, failed};
+use self::limits::Limits;
 use self::read::{Reader, Seen};
 use self::state::State;
 use self::transaction::Transaction;
 use self::writer::{Job, Progress, Writer};
 use super::page::page;
 use super::{
-    Counted, Durability, Head, Hydrated, Hydration, JournalRead, Members, ReadResult, Store, StoreError, ToggleBatch,
-    ToggleCommit, explain,
+    Commit, CountBatch, CountResult, Counted, CreateBatch, CreateResult, Durability, Head, Hydrated, Hydration,
+    JournalRead, Members, PendingDocument, ReadResult, Store, StoreError, ToggleBatch, ToggleResult, explain,
 };
 use crate::config::StoreConfig;
 use crate::model::{Id, Incarnation, KeyEntry, KeyIncrement, Member, Partition, Position, partition_of};
 
-/// The data format on disk.
-const FORMAT: &[u8] = b"2";
 /// Memory for blocks read from disk, in bytes.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 
@@ -93,10 +102,10 @@ impl EmbeddedStore {
             other => failed(other),
         })?;
         let spaces = Arc::new(Spaces::open(database)?);
-        check_format(&spaces, path, config.partitions)?;
+        layout::check_format(&spaces, path, config.partitions)?;
         let now_ms = Arc::new(AtomicU64::new(0));
         let mut state = State::new(config.partitions, config.memory_bytes_max);
-        change::read_tails(&spaces, &mut state)?;
+        hydrate::read_tails(&spaces, &mut state)?;
         let state = Arc::new(RwLock::new(state));
         let (progress, watched) = watch::channel(Progress { group: 0, failed: false });
         let (sender, receiver) = mpsc::channel(writer::QUEUE_JOBS_MAX);
@@ -172,8 +181,8 @@ impl EmbeddedStore {
         T: Send + 'static,
         F: FnOnce(&Reader<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        let spaces = Arc::clone(&self.spaces);
-        tokio::task::spawn_blocking(move || work(&Reader::new(&spaces)))
+        let (spaces, state) = (Arc::clone(&self.spaces), Arc::clone(&self.state));
+        tokio::task::spawn_blocking(move || work(&Reader::new(&spaces, &state)))
             .await
             .unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
     }
@@ -202,39 +211,43 @@ impl Drop for EmbeddedStore {
     }
 }
 
-/// Compares format and number of partitions with what is recorded; records them in a new directory.
-fn check_format(spaces: &Spaces, path: &Path, partitions: Partition) -> Result<(), StoreError> {
-    let system = spaces.of(Space::System);
-    let Some(format) = system.get("format").map_err(failed)? else {
-        let mut batch = spaces.database.batch().durability(Some(PersistMode::SyncAll));
-        batch.insert(system, "format", FORMAT);
-        batch.insert(system, "partitions", partitions.to_le_bytes());
-        return batch.commit().map_err(failed);
-    };
-    if *format != *FORMAT {
-        return Err(StoreError::Misconfigured(format!(
-            "store.path: {} was written by another version of weir (format {}, this one has {}): let that version flush \
-             everything, stop it, and start this one with an empty directory",
-            path.display(),
-            String::from_utf8_lossy(&format),
-            String::from_utf8_lossy(FORMAT)
-        )));
-    }
-    let recorded = system.get("partitions").map_err(failed)?;
-    match recorded.as_deref().and_then(|bytes| bytes.try_into().ok()).map(Partition::from_le_bytes) {
-        Some(recorded) if recorded == partitions => Ok(()),
-        Some(recorded) => Err(super::other_partitions(&format!("directory {}", path.display()), recorded, partitions)),
-        None => Err(layout::damaged("the number of partitions")),
-    }
-}
-
 #[async_trait]
 impl Store for EmbeddedStore {
-    async fn toggle(&self, kind: &str, batch: ToggleBatch) -> Result<ToggleCommit, StoreError> {
+    async fn toggle(&self, kind: &str, batch: ToggleBatch) -> Result<Commit<ToggleResult>, StoreError> {
         self.saw(batch.now_ms);
         let (kind, terms) = (kind.to_owned(), (self.partitions, self.idempotency_ttl_ms));
-        self.write(move |transaction, state, limits| apply::toggle(transaction, state, limits, terms, &kind, &batch))
+        self.write(move |transaction, state, limits| toggle::toggle(transaction, state, limits, terms, &kind, &batch))
             .await
+    }
+
+    async fn count(&self, kind: &str, batch: CountBatch) -> Result<Commit<CountResult>, StoreError> {
+        self.saw(batch.now_ms);
+        let (kind, terms) = (kind.to_owned(), (self.partitions, self.idempotency_ttl_ms));
+        self.write(move |transaction, state, limits| count::count(transaction, state, limits, terms, &kind, &batch))
+            .await
+    }
+
+    async fn create(&self, kind: &str, batch: CreateBatch) -> Result<Commit<CreateResult>, StoreError> {
+        self.saw(batch.now_ms);
+        let (kind, terms) = (kind.to_owned(), (self.partitions, self.idempotency_ttl_ms));
+        self.write(move |transaction, state, _| create::create(transaction, state, terms, &kind, &batch)).await
+    }
+
+    async fn documents(&self, kind: &str, ids: &[(Partition, Id)]) -> Result<Vec<Option<PendingDocument>>, StoreError> {
+        let seen = read::places(&self.state(), kind, ids);
+        let places = self.once_written(seen).await?;
+        if places.iter().all(Option::is_none) {
+            return Ok(vec![None; places.len()]);
+        }
+        let kind = kind.to_owned();
+        self.snapshot(move |reader| reader.documents(&kind, places)).await
+    }
+
+    async fn documents_of(&self, kind: &str, actor: &Id, limit: usize) -> Result<Vec<PendingDocument>, StoreError> {
+        let seen = read::places_of(&self.state(), (kind, self.partitions), actor, limit);
+        let (kind, places) = (kind.to_owned(), self.once_written(seen).await?);
+        let found = self.snapshot(move |reader| reader.documents(&kind, read::newest(places, limit))).await?;
+        Ok(found.into_iter().flatten().collect())
     }
 
     async fn read(&self, kind: &str, now_ms: u64, pairs: &[(Id, Option<Id>)]) -> Result<Vec<ReadResult>, StoreError> {
@@ -270,7 +283,7 @@ impl Store for EmbeddedStore {
         let prepared = tokio::task::spawn_blocking(prepare).await;
         let prepared = prepared.map_err(|error| StoreError::Unavailable(error.to_string()))?;
         self.write(move |transaction, state, _| {
-            prepared.into_iter().map(|hydration| change::hydrate(transaction, state, &kind, hydration)).collect()
+            prepared.into_iter().map(|hydration| hydrate::hydrate(transaction, state, &kind, hydration)).collect()
         })
         .await
     }
@@ -286,8 +299,11 @@ impl Store for EmbeddedStore {
         if let Some(heads) = found {
             return Ok(heads);
         }
-        self.write(move |transaction, _, _| {
-            let head = |partition: &Partition| Ok(transaction.head_or_fresh(&kind, *partition)?.public(*partition));
+        self.write(move |transaction, state, _| {
+            let head = |&partition: &Partition| {
+                let head = transaction.head_or_fresh(&kind, partition)?;
+                Ok(head.public(partition, state.waiting(&kind, partition)))
+            };
             partitions.iter().map(head).collect()
         })
         .await
@@ -303,7 +319,15 @@ impl Store for EmbeddedStore {
     ) -> Result<JournalRead, StoreError> {
         let owned = kind.to_owned();
         let read = move |reader: &Reader<'_>| reader.journal(&owned, partition, incarnation, position, changes_max);
+        let has_tails = self.state().has_tails(kind, partition);
         if let Some(read) = self.snapshot(read).await? {
+            if let JournalRead::Entries(entries) = &read
+                && let Some(newest) = entries.last()
+                && has_tails
+            {
+                let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+                state.note_read(kind, partition, newest.position);
+            }
             return Ok(read);
         }
         let head = self.heads(kind, &[partition]).await?;
@@ -377,12 +401,18 @@ impl Store for EmbeddedStore {
         self.write(move |transaction, _, _| guest::increment(transaction, &module, now_ms, &increments)).await
     }
 
-    async fn explain(&self, kind: &str, now_ms: u64, target: &Id, actor: &Id) -> Result<serde_json::Value, StoreError> {
-        let partition = partition_of(target, self.partitions);
-        let (owned, pair) = (kind.to_owned(), (target.clone(), actor.clone()));
-        let found = self.snapshot(move |reader| reader.explain((&owned, partition), &pair.0, &pair.1)).await?;
+    async fn explain(
+        &self,
+        kind: &str,
+        now_ms: u64,
+        (partition, target): (Partition, &Id),
+        actor: Option<&Id>,
+    ) -> Result<serde_json::Value, StoreError> {
+        let (owned, pair) = (kind.to_owned(), (target.clone(), actor.cloned()));
+        let read = move |reader: &Reader<'_>| reader.explain((&owned, partition), &pair.0, pair.1.as_ref());
+        let found = self.snapshot(read).await?;
         let flushed = found.as_ref().map_or(0, |(head, _)| head.flushed);
-        let state = read::explain_pair(&self.state(), (kind, partition), now_ms, (target, actor), flushed);
+        let state = read::explain(&self.state(), (kind, partition), now_ms, (target, actor), flushed);
         let (head, journal) = found.map(|(head, journal)| (explain::head(&head), journal)).unzip();
         Ok(json!({ "partition": partition, "state": state, "head": head, "journal": journal.unwrap_or_default() }))
     }

@@ -5,22 +5,28 @@ use std::collections::VecDeque;
 use serde_json::{Value, json};
 
 use crate::journal::Entry;
-use crate::model::{Action, Id};
+use crate::model::{Action, Change, Id};
 use crate::store::Head;
 
 /// Journal entries of one pair that are shown: the newest.
 const ENTRIES_MAX: usize = 100;
 
-/// Adds what `entry` says of the pair; keeps the newest [`ENTRIES_MAX`].
-pub(super) fn entry(entry: &Entry, target: &Id, actor: &Id, found: &mut VecDeque<Value>) {
-    for change in entry.changes.iter().filter(|change| change.target == *target && change.actor == *actor) {
+/// Adds what `entry` says of the target, or of the pair where there is an actor; keeps the newest [`ENTRIES_MAX`].
+pub(super) fn entry(entry: &Entry, target: &Id, actor: Option<&Id>, found: &mut VecDeque<Value>) {
+    let concerns = |change: &&Change| change.target() == target && (actor.is_none() || change.actor() == actor);
+    for change in entry.changes.iter().filter(concerns) {
         if found.len() == ENTRIES_MAX {
             found.pop_front();
         }
         found.push_back(json!({
             "position": entry.position,
-            "action": if change.action == Action::Add { "add" } else { "remove" },
-            "at_ms": change.at_ms,
+            "action": match change {
+                Change::Toggle(change) if change.action == Action::Add => "add",
+                Change::Toggle(_) => "remove",
+                Change::Count(_) => "count",
+                Change::Document(_) => "create",
+            },
+            "at_ms": change.at_ms(),
             "digest": entry.digest.to_string(),
         }));
     }

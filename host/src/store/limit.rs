@@ -1,4 +1,4 @@
-//! The rate limit: GCRA in whole microseconds. The embedded store calls it; `redis/toggle.lua` says the same in Lua,
+//! The rate limit: GCRA in whole microseconds. The embedded store calls it; `redis/batch.lua` says the same in Lua,
 //! and the conformance suite holds both to it.
 //!
 //! An operation costs one *interval* = period / burst, rounded up, so that rounding never lets more through. The

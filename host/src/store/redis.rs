@@ -5,47 +5,46 @@
 //! read at each connection and told by [`Store::durability`].
 //!
 //! - `keys`: names · `scripts`: the Lua files · `link`: the connection · `server`: its settings · `reply`: what comes
-//!   back · `toggle`: how a batch is sent · `guest`: what policy modules keep
+//!   back · `batch`: how batches are sent, with `toggle`, `count` and `create` · `hydrate` · `read` · `guest`: what policy
+//!   modules keep
 //!
 //! Scripts take the partitions that they touch as keys and nothing else of the cluster's slots but the outcomes, which
 //! have partitions of their own: a cluster will send one call per slot, and reserve outcomes first.
 //!
 //! Never repeats a call whose outcome is unknown, never lets a server evict.
 
+mod batch;
+mod count;
+mod create;
 mod guest;
+mod hydrate;
 mod keys;
 mod link;
+mod read;
 mod reply;
 mod scripts;
 mod server;
 mod toggle;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::{Cmd, Value};
-use serde_json::json;
 use uuid::Uuid;
 
 use self::link::{Link, Nature};
 use self::reply::{Reply, unexpected};
-use self::toggle::Plan;
-use super::page::page;
-use super::text::tagged;
 use super::{
-    Counted, Durability, Head, Hydrated, Hydration, JournalRead, LoadedState, Members, PairLoad, ReadResult, Store,
-    StoreError, TargetLoad, ToggleBatch, ToggleCommit, explain,
+    Commit, CountBatch, CountResult, Counted, CreateBatch, CreateResult, Durability, Head, Hydrated, Hydration,
+    JournalRead, Members, PendingDocument, ReadResult, Store, StoreError, ToggleBatch, ToggleResult,
 };
 use crate::config::StoreConfig;
-use crate::model::{Id, Incarnation, KeyEntry, KeyIncrement, Member, Partition, Position, partition_of};
+use crate::model::{Id, Incarnation, KeyEntry, KeyIncrement, Member, Partition, Position};
 
 /// Arguments of one call at most, unless one target alone has more: what one call may hold Redis up.
 const CALL_ARGUMENTS_MAX: usize = 20_000;
 /// Greatest time that a score can hold exactly.
 const TIME_MS_MAX: u64 = (1 << 53) - 1;
-/// Journal changes that `explain` reads in one call.
-const EXPLAIN_PAGE_CHANGES: usize = 2_000;
 
 /// See the room's text.
 pub struct RedisStore {
@@ -96,71 +95,6 @@ impl RedisStore {
     ) -> Result<Value, StoreError> {
         self.link.run(script, nature, &[keys::head(kind, partition)], arguments).await
     }
-
-    /// Pages of the journal; `None` when there is no head.
-    async fn journal(
-        &self,
-        kind: &str,
-        partition: Partition,
-        (incarnation, position, changes_max): (Incarnation, Position, usize),
-    ) -> Result<Option<JournalRead>, StoreError> {
-        let value = self
-            .head_call(Nature::Reads, &self.link.scripts.journal, kind, partition, |command| {
-                command.arg(incarnation.to_string()).arg(position).arg(changes_max.max(1));
-            })
-            .await?;
-        let mut reply = Reply::of(value)?;
-        let code = reply.number()?;
-        if code == 3 {
-            return Ok(None);
-        }
-        let (head, _) = reply.head(partition)?;
-        let mut entries = reply.list()?;
-        match code {
-            0 => {
-                let mut read = Vec::new();
-                while !entries.is_empty() {
-                    read.push(entries.entry()?);
-                }
-                Ok(Some(JournalRead::Entries(read)))
-            }
-            1 => Ok(Some(JournalRead::OtherIncarnation(head))),
-            2 => Ok(Some(JournalRead::Rewound(head))),
-            _ => Err(unexpected("the code of a journal")),
-        }
-    }
-
-    async fn hydrate_call(
-        &self,
-        kind: &str,
-        hydration: &Hydration,
-        targets: &[TargetLoad],
-        pairs: &[PairLoad],
-    ) -> Result<(bool, Head), StoreError> {
-        let value = self
-            .head_call(Nature::Writes, &self.link.scripts.hydrate, kind, hydration.partition, |command| {
-                command.arg(hydration.incarnation.to_string()).arg(hydration.position);
-                command.arg(self.state_ttl_ms).arg(self.absent_ttl_ms);
-                fresh_arguments(command);
-                command.arg(targets.len());
-                for load in targets {
-                    target_arguments(command, load);
-                }
-                for load in pairs {
-                    command.arg(load.target.to_string()).arg(tagged(&load.actor));
-                    match load.present_since_ms {
-                        Some(since_ms) => command.arg(since_ms.min(TIME_MS_MAX)),
-                        None => command.arg("-"),
-                    };
-                }
-            })
-            .await?;
-        let mut reply = Reply::of(value)?;
-        let is_taken = reply.number()? == 1;
-        let (head, fresh) = reply.head(hydration.partition)?;
-        self.after_heads(fresh).await?;
-        Ok((is_taken, head))
-    }
 }
 
 /// Incarnation and life for heads that a script must make.
@@ -174,96 +108,31 @@ fn life() -> String {
     text.get(..12).unwrap_or(&text).to_owned()
 }
 
-fn target_arguments(command: &mut Cmd, load: &TargetLoad) {
-    command.arg(load.target.to_string());
-    match &load.state {
-        LoadedState::Missing => command.arg("m").arg(0),
-        LoadedState::Huge(count) => command.arg("h").arg(*count),
-        LoadedState::Whole(members) => {
-            // The first time counts where an actor is there twice.
-            let mut seen = HashSet::with_capacity(members.len());
-            let members: Vec<_> = members.iter().filter(|(actor, _)| seen.insert(actor)).collect();
-            command.arg("w").arg(members.len());
-            for (actor, since_ms) in members {
-                command.arg(tagged(actor)).arg((*since_ms).min(TIME_MS_MAX));
-            }
-            command
-        }
-    };
-}
-
-/// How many of `targets`, from the front, fit into one call.
-fn targets_of_one_call(targets: &[TargetLoad]) -> usize {
-    let mut arguments = 0;
-    let fits = targets.iter().take_while(|load| {
-        arguments += 3 + if let LoadedState::Whole(members) = &load.state { members.len() * 2 } else { 0 };
-        arguments <= CALL_ARGUMENTS_MAX
-    });
-    fits.count().max(1).min(targets.len())
-}
-
-/// The partitions of `targets` in ascending order, as keys; and for each partition its index among them, from 1.
-fn keys_of<'a>(
-    kind: &str,
-    partitions: Partition,
-    targets: impl Iterator<Item = &'a Id>,
-) -> (Vec<String>, BTreeMap<Partition, usize>) {
-    let mut index: BTreeMap<Partition, usize> = targets.map(|target| (partition_of(target, partitions), 0)).collect();
-    for (place, (_, slot)) in index.iter_mut().enumerate() {
-        *slot = place + 1;
-    }
-    (index.keys().map(|&partition| keys::head(kind, partition)).collect(), index)
-}
-
 #[async_trait]
 impl Store for RedisStore {
-    async fn toggle(&self, kind: &str, batch: ToggleBatch) -> Result<ToggleCommit, StoreError> {
-        let plan = Plan::new(&batch, self.partitions);
-        let partitions = plan.partitions();
-        let names: Vec<String> = partitions.iter().map(|&partition| keys::head(kind, partition)).collect();
-        let value = self
-            .link
-            .run(&self.link.scripts.toggle, Nature::Writes, &names, |command| {
-                command
-                    .arg(batch.now_ms.min(TIME_MS_MAX / 2_000))
-                    .arg(&batch.digest.0[..])
-                    .arg(self.idempotency_ttl_ms);
-                fresh_arguments(command);
-                plan.arguments(command, kind, self.partitions);
-            })
-            .await?;
-        let mut reply = Reply::of(value)?;
-        let outcomes = vec![reply.next(), reply.next(), reply.next()];
-        let mut replies = reply.list()?;
-        let heads: Vec<(Head, bool)> =
-            partitions.iter().map(|&partition| replies.head(partition)).collect::<Result<_, _>>()?;
-        let is_any_fresh = heads.iter().any(|(_, fresh)| *fresh);
-        let heads: Vec<Head> = heads.into_iter().map(|(head, _)| head).collect();
-        let results = plan.results(&mut Reply::of(Value::Array(outcomes))?, &heads)?;
-        // The batch is applied: whatever fails now is no reason to send it again.
-        self.after_heads(is_any_fresh).await.map_err(|error| match error {
-            StoreError::Unavailable(reason) | StoreError::Refused(reason) => StoreError::OutcomeUnknown(reason),
-            other => other,
-        })?;
-        Ok(ToggleCommit { results, heads })
+    async fn toggle(&self, kind: &str, batch: ToggleBatch) -> Result<Commit<ToggleResult>, StoreError> {
+        self.apply_toggles(kind, &batch).await
+    }
+
+    async fn count(&self, kind: &str, batch: CountBatch) -> Result<Commit<CountResult>, StoreError> {
+        self.apply_counts(kind, &batch).await
+    }
+
+    async fn create(&self, kind: &str, batch: CreateBatch) -> Result<Commit<CreateResult>, StoreError> {
+        self.apply_creates(kind, &batch).await
+    }
+
+    async fn documents(&self, kind: &str, ids: &[(Partition, Id)]) -> Result<Vec<Option<PendingDocument>>, StoreError> {
+        let ids: Vec<(Partition, String)> = ids.iter().map(|(partition, id)| (*partition, id.to_string())).collect();
+        self.waiting_documents(kind, &ids).await
+    }
+
+    async fn documents_of(&self, kind: &str, actor: &Id, limit: usize) -> Result<Vec<PendingDocument>, StoreError> {
+        self.waiting_documents_of(kind, actor, limit).await
     }
 
     async fn read(&self, kind: &str, _now_ms: u64, pairs: &[(Id, Option<Id>)]) -> Result<Vec<ReadResult>, StoreError> {
-        if pairs.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (heads, index) = keys_of(kind, self.partitions, pairs.iter().map(|(target, _)| target));
-        let value = self
-            .link
-            .run(&self.link.scripts.read, Nature::Reads, &heads, |command| {
-                for (target, actor) in pairs {
-                    let place = index.get(&partition_of(target, self.partitions)).copied().unwrap_or(1);
-                    command.arg(place).arg(target.to_string()).arg(actor.as_ref().map(tagged).unwrap_or_default());
-                }
-            })
-            .await?;
-        let mut reply = Reply::of(value)?;
-        pairs.iter().map(|_| reply.read_result()).collect()
+        self.read_pairs(kind, pairs).await
     }
 
     async fn members(
@@ -274,57 +143,13 @@ impl Store for RedisStore {
         before: Option<&Member>,
         limit: usize,
     ) -> Result<Members, StoreError> {
-        let partition = partition_of(target, self.partitions);
-        let (mut cursor, mut whole) = (0, HashMap::new());
-        loop {
-            let value = self
-                .head_call(Nature::Reads, &self.link.scripts.members, kind, partition, |command| {
-                    command.arg(target.to_string()).arg(cursor);
-                })
-                .await?;
-            let mut reply = Reply::of(value)?;
-            match reply.number()? {
-                0 => {
-                    whole.extend(reply.members()?);
-                    cursor = reply.number()?;
-                    if cursor == 0 {
-                        break;
-                    }
-                }
-                1 => {
-                    let present = reply.members()?;
-                    let present = present.into_iter().map(|(actor, since_ms)| Member { actor, since_ms }).collect();
-                    return Ok(Members::Overlay { present, absent: reply.actors()? });
-                }
-                3 => return Ok(Members::TargetMissing),
-                _ => return Ok(Members::ColdTarget),
-            }
-        }
-        let all = whole.into_iter().map(|(actor, since_ms)| Member { actor, since_ms }).collect();
-        let page = page(all, before, limit).await;
-        page.map(Members::Whole).ok_or_else(|| StoreError::Unavailable("the host is stopping".into()))
+        self.members_of(kind, target, before, limit).await
     }
 
     async fn hydrate(&self, kind: &str, hydrations: Vec<Hydration>) -> Result<Vec<Hydrated>, StoreError> {
         let mut results = Vec::with_capacity(hydrations.len());
         for hydration in &hydrations {
-            let (mut targets, mut pairs) = (&hydration.targets[..], &hydration.pairs[..]);
-            // Each call checks the law for itself, so what an earlier one took stays true.
-            let taken = loop {
-                let (now, later) = targets.split_at(targets_of_one_call(targets));
-                targets = later;
-                let room = if later.is_empty() { pairs.len().min(CALL_ARGUMENTS_MAX / 3) } else { 0 };
-                let (pairs_now, pairs_later) = pairs.split_at(room);
-                pairs = pairs_later;
-                let (is_taken, head) = self.hydrate_call(kind, hydration, now, pairs_now).await?;
-                if !is_taken {
-                    break Hydrated::Stale(head);
-                }
-                if targets.is_empty() && pairs.is_empty() {
-                    break Hydrated::Accepted;
-                }
-            };
-            results.push(taken);
+            results.push(self.hydrate_one(kind, hydration).await?);
         }
         Ok(results)
     }
@@ -432,41 +257,10 @@ impl Store for RedisStore {
         &self,
         kind: &str,
         _now_ms: u64,
-        target: &Id,
-        actor: &Id,
+        (partition, target): (Partition, &Id),
+        actor: Option<&Id>,
     ) -> Result<serde_json::Value, StoreError> {
-        let partition = partition_of(target, self.partitions);
-        let value = self
-            .head_call(Nature::Reads, &self.link.scripts.explain, kind, partition, |command| {
-                command.arg(target.to_string()).arg(tagged(actor));
-            })
-            .await?;
-        let mut reply = Reply::of(value)?;
-        let (mode, count, dirty, invalid) = (reply.text()?, reply.number()?, reply.number()?, reply.number()?);
-        let (pair, ttl_ms) = (reply.text()?, reply.signed()?);
-        let state = match mode.as_str() {
-            "cold" => json!({ "known": "cold" }),
-            "m" => json!({ "known": "missing", "ttl_ms": ttl_ms }),
-            mode => json!({
-                "known": if mode == "h" { "huge" } else { "whole" },
-                "count": count,
-                "pair": if pair.parse::<u64>().is_ok() { "present" } else { pair.as_str() },
-                "since_ms": pair.parse::<u64>().ok(),
-                "dirty": dirty == 1,
-                "invalid": invalid == 1,
-            }),
-        };
-        let heads = self.heads(kind, &[partition]).await?;
-        let head = heads.first().ok_or_else(|| unexpected("a head"))?;
-        let (mut found, mut position) = (VecDeque::new(), head.flushed);
-        while let Some(JournalRead::Entries(entries)) =
-            self.journal(kind, partition, (head.incarnation, position, EXPLAIN_PAGE_CHANGES)).await?
-        {
-            let Some(newest) = entries.last() else { break };
-            position = newest.position;
-            entries.iter().for_each(|entry| explain::entry(entry, target, actor, &mut found));
-        }
-        Ok(json!({ "partition": partition, "state": state, "head": explain::head(head), "journal": found }))
+        self.explain_target(kind, (partition, target), actor).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

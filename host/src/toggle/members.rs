@@ -15,9 +15,9 @@ pub(super) async fn page(
     before: Option<&Member>,
     limit: usize,
 ) -> Result<Option<Vec<Member>>, Refusal> {
-    let parts = &shared.parts;
-    let known = parts.store.members(&parts.config.kind, parts.clock.now_ms(), target, before, limit).await;
-    match known.map_err(|error| shared.store_refusal(&error))? {
+    let (parts, ground) = (&shared.ground.parts, &shared.ground);
+    let known = parts.store.members(&parts.kind, parts.clock.now_ms(), target, before, limit).await;
+    match known.map_err(|error| ground.store_refusal(&error))? {
         Members::Whole(page) => Ok(Some(page)),
         Members::TargetMissing => Err(Refusal::TargetMissing),
         Members::ColdTarget => Ok(None),
@@ -34,10 +34,10 @@ async fn overlay(
     present: Vec<Member>,
     absent: Vec<Id>,
 ) -> Result<Vec<Member>, Refusal> {
-    let parts = &shared.parts;
+    let (parts, ground) = (&shared.ground.parts, &shared.ground);
     let rows_max = limit.saturating_add(present.len()).saturating_add(absent.len());
-    let rows = parts.sql.load_members(&parts.config.table, target, before, rows_max).await;
-    let rows = rows.map_err(|error| shared.sql_refusal(&error))?;
+    let rows = parts.sql.load_members(&shared.config.table, target, before, rows_max).await;
+    let rows = rows.map_err(|error| ground.sql_refusal(&error))?;
     let hidden: HashSet<Id> = absent.into_iter().chain(present.iter().map(|member| member.actor.clone())).collect();
     let mut page: Vec<Member> = rows.into_iter().filter(|row| !hidden.contains(&row.actor)).collect();
     page.extend(present.into_iter().filter(|member| before.is_none_or(|before| newness(member) < newness(before))));

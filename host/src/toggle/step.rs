@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use metrics::{Counter, Histogram, counter, histogram};
-use sha2::{Digest as _, Sha256};
 
 use super::{Shared, ToggleRequest};
+use crate::capability::{idempotency, in_steps};
 use crate::error::Refusal;
-use crate::model::{Digest, Incarnation, Intent, Partition, RateLimit, Verb, partition_of};
-use crate::policy::{DecidedToggles, Decider};
-use crate::store::{Idempotency, StoreError, ToggleBatch, ToggleOp, ToggleOutcome, ToggleResult};
+use crate::model::{Digest, Incarnation, Intent, Partition, RateLimit, Verb};
+use crate::policy::Decided;
+use crate::store::{Idempotency, ToggleBatch, ToggleOp, ToggleOutcome, ToggleResult};
 use crate::telemetry;
 
 /// What became of one request in its batch.
@@ -36,7 +36,7 @@ pub(super) struct Step {
 
 impl Step {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let outcomes = Arc::new(Outcomes::new(&shared.parts.config.kind));
+        let outcomes = Arc::new(Outcomes::new(shared.ground.kind()));
         Self { shared, store_seconds: histogram!(telemetry::STORE_CALL_SECONDS, "operation" => "toggle"), outcomes }
     }
 
@@ -49,19 +49,22 @@ impl Step {
     }
 
     async fn evaluate(&self, batch: Vec<ToggleRequest>) -> Result<Vec<Result<Evaluated, Refusal>>, Refusal> {
-        let parts = &self.shared.parts;
-        let kind = parts.config.kind.as_str();
+        let parts = &self.shared.ground.parts;
+        let kind = parts.kind.as_str();
         let now_ms = parts.clock.now_ms();
         let (intents, keys): (Vec<Intent>, Vec<Option<Idempotency>>) = batch
             .into_iter()
             .map(|request| {
-                let key = request.idempotency_key.as_deref().map(|key| idempotency(kind, &request, key));
+                let key = request.idempotency_key.as_deref().map(|key| {
+                    let asked = [verb_text(request.verb), &request.target.to_string()];
+                    idempotency((kind, &request.actor.to_string(), key), &asked)
+                });
                 (Intent { target: request.target, actor: request.actor, verb: request.verb }, key)
             })
             .unzip();
         // A failed module is logged, counted and reported by the policy room itself.
         let decided = parts.policies.decide_toggles(kind, now_ms, &intents).await;
-        let DecidedToggles { rules, decider } = decided.map_err(|_| Refusal::PolicyFailed)?;
+        let Decided { rules, decider } = decided.map_err(|_| Refusal::PolicyFailed)?;
         let ops = intents.into_iter().zip(keys).zip(rules);
         let ops: Vec<ToggleOp> = ops
             .map(|((intent, idempotency), rule)| ToggleOp {
@@ -71,57 +74,19 @@ impl Step {
                 idempotency,
             })
             .collect();
-        match decider {
-            Decider::One(digest) => {
-                let evaluated = self.commit(digest, now_ms, ops).await?;
-                Ok(evaluated.into_iter().map(Ok).collect())
-            }
-            Decider::Each(digests) => Ok(self.commit_each(&digests, now_ms, ops).await),
-        }
-    }
-
-    /// Each journal entry names one module, so each module's operations are a step of their own. The order of operations
-    /// on one target stays: one module decides them all.
-    async fn commit_each(
-        &self,
-        digests: &[Digest],
-        now_ms: u64,
-        ops: Vec<ToggleOp>,
-    ) -> Vec<Result<Evaluated, Refusal>> {
-        let mut by_module: BTreeMap<Digest, (Vec<usize>, Vec<ToggleOp>)> = BTreeMap::new();
-        let mut results: Vec<Option<Result<Evaluated, Refusal>>> = vec![None; ops.len()];
-        for (index, (digest, op)) in digests.iter().zip(ops).enumerate() {
-            let (indexes, of_module) = by_module.entry(*digest).or_default();
-            indexes.push(index);
-            of_module.push(op);
-        }
-        for (digest, (indexes, ops)) in by_module {
-            let evaluated = match self.commit(digest, now_ms, ops).await {
-                Ok(evaluated) => evaluated.into_iter().map(Ok).collect(),
-                Err(refusal) => vec![Err(refusal); indexes.len()],
-            };
-            for (index, result) in indexes.into_iter().zip(evaluated) {
-                results[index] = Some(result);
-            }
-        }
-        results.into_iter().map(|result| result.unwrap_or(Err(Refusal::StoreUnavailable))).collect()
+        Ok(in_steps(decider, ops, |digest, ops| self.commit(digest, now_ms, ops)).await)
     }
 
     /// One store step. Index-aligned with `ops`.
     async fn commit(&self, digest: Digest, now_ms: u64, ops: Vec<ToggleOp>) -> Result<Vec<Evaluated>, Refusal> {
-        let parts = &self.shared.parts;
+        let (ground, parts) = (&self.shared.ground, &self.shared.ground.parts);
         let limits: Vec<Option<RateLimit>> = ops.iter().map(|op| op.rule.limit).collect();
-        let partitions: Vec<Partition> =
-            ops.iter().map(|op| partition_of(&op.target, parts.store.partitions())).collect();
+        let partitions: Vec<Partition> = ops.iter().map(|op| ground.partition(&op.target)).collect();
         let started = Instant::now();
-        let commit = parts.store.toggle(&parts.config.kind, ToggleBatch { digest, now_ms, ops }).await;
+        let commit = parts.store.toggle(&parts.kind, ToggleBatch { digest, now_ms, ops }).await;
         self.store_seconds.record(started.elapsed().as_secs_f64());
-        let commit = commit.map_err(|error| {
-            counter!(telemetry::STORE_FAILURES_TOTAL, "operation" => "toggle", "cause" => error.cause()).increment(1);
-            let refusal = self.shared.store_refusal(&error);
-            if matches!(error, StoreError::OutcomeUnknown(_)) { Refusal::OutcomeUnknown } else { refusal }
-        })?;
-        self.shared.store_served();
+        let commit = commit.map_err(|error| ground.step_refusal("toggle", &error))?;
+        ground.store_served();
         parts.watch.observe(&commit.heads);
         let changed = |result: &ToggleResult| matches!(result, ToggleResult::Done(ToggleOutcome { changed: true, .. }));
         if commit.results.iter().any(changed) {
@@ -140,29 +105,13 @@ impl Step {
     }
 }
 
-/// The key is the actor's own: two actors may use the same `Idempotency-Key`.
-fn idempotency(kind: &str, request: &ToggleRequest, key: &str) -> Idempotency {
-    let verb = match request.verb {
+/// Set, clear and toggle are different requests.
+fn verb_text(verb: Verb) -> &'static str {
+    match verb {
         Verb::Toggle => "toggle",
         Verb::Set => "set",
         Verb::Clear => "clear",
-    };
-    Idempotency {
-        key: hash(&[kind, &request.actor.to_string(), key]),
-        fingerprint: hash(&[verb, &request.target.to_string()]),
     }
-}
-
-/// First half of SHA-256 over the length-prefixed parts.
-fn hash(parts: &[&str]) -> [u8; 16] {
-    let mut hasher = Sha256::new();
-    for part in parts {
-        hasher.update((part.len() as u64).to_le_bytes());
-        hasher.update(part.as_bytes());
-    }
-    let mut half = [0; 16];
-    half.copy_from_slice(&hasher.finalize()[..16]);
-    half
 }
 
 /// Counters of outcomes, looked up once.

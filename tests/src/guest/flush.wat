@@ -1,5 +1,5 @@
 ;; The interface `flush` of the rules; behind that of `toggle`, whose ids it shares.
-(type $backlog (record (field "entries" u64) (field "bytes" u64) (field "oldest-age-ms" u64)))
+(type $backlog (record (field "entries" u64) (field "targets" u64) (field "bytes" u64) (field "oldest-age-ms" u64)))
 (type $flush-plan (record (field "flush-now" bool) (field "changes-max" u32) (field "look-again-ms" u32)))
 (type $action (enum "add" "remove"))
 (type $entry (record (field "target" $id) (field "actor" $id) (field "action" $action)))
@@ -11,7 +11,7 @@
 (component $flush-shape
   (type $id_ (variant (case "int" s64) (case "text" string)))
   (import "id" (type $id (eq $id_)))
-  (type $backlog_ (record (field "entries" u64) (field "bytes" u64) (field "oldest-age-ms" u64)))
+  (type $backlog_ (record (field "entries" u64) (field "targets" u64) (field "bytes" u64) (field "oldest-age-ms" u64)))
   (import "backlog" (type $backlog (eq $backlog_)))
   (type $flush-plan_ (record (field "flush-now" bool) (field "changes-max" u32) (field "look-again-ms" u32)))
   (import "flush-plan" (type $flush-plan (eq $flush-plan_)))

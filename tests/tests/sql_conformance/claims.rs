@@ -1,9 +1,10 @@
 //! Who may flush; weir's own tables.
 
-use weir::model::Incarnation;
+use weir::config::KindTable;
+use weir::model::{Checkpoint, Incarnation};
 use weir::sql::SqlError;
 
-use crate::fixture::{Fixture, KIND};
+use crate::fixture::{Engine, Fixture, KIND};
 
 pub async fn a_claim_creates_raises_and_respects(fixture: &Fixture) {
     let old = Incarnation::fresh();
@@ -54,6 +55,96 @@ pub async fn migrations_run_at_once(fixture: &Fixture) {
     fixture.sql.migrate().await.unwrap();
     assert_eq!(fixture.number("SELECT count(*) FROM weir_meta").await, 1);
     fixture.claim(0).await;
+}
+
+/// weir's tables as schema 1 had them.
+fn schema_one(engine: Engine) -> &'static str {
+    match engine {
+        Engine::Sqlite => {
+            "CREATE TABLE weir_meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+             CREATE TABLE weir_checkpoint (
+                kind TEXT NOT NULL, \"partition\" INTEGER NOT NULL, incarnation TEXT NOT NULL, epoch INTEGER NOT NULL,
+                \"position\" INTEGER NOT NULL, PRIMARY KEY (kind, \"partition\")) WITHOUT ROWID;
+             CREATE TABLE weir_dead_letter (
+                id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, \"partition\" INTEGER NOT NULL,
+                target TEXT NOT NULL, actor TEXT NOT NULL, action TEXT NOT NULL, at_ms INTEGER NOT NULL,
+                incarnation TEXT NOT NULL, \"position\" INTEGER NOT NULL, digest TEXT NOT NULL, reason TEXT NOT NULL,
+                dead_at_ms INTEGER NOT NULL)"
+        }
+        Engine::Postgres => {
+            "CREATE TABLE weir_meta (name text PRIMARY KEY, value text NOT NULL);
+             CREATE TABLE weir_checkpoint (
+                kind text NOT NULL, \"partition\" integer NOT NULL, incarnation uuid NOT NULL, epoch bigint NOT NULL,
+                \"position\" bigint NOT NULL, PRIMARY KEY (kind, \"partition\"));
+             CREATE TABLE weir_dead_letter (
+                id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, kind text NOT NULL, \"partition\" integer NOT NULL,
+                target text NOT NULL, actor text NOT NULL, action text NOT NULL, at_ms bigint NOT NULL,
+                incarnation text NOT NULL, \"position\" bigint NOT NULL, digest text NOT NULL, reason text NOT NULL,
+                dead_at_ms bigint NOT NULL)"
+        }
+        Engine::MariaDb => {
+            "CREATE TABLE weir_meta (name VARCHAR(64) NOT NULL PRIMARY KEY, value VARCHAR(255) NOT NULL)
+                CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+             CREATE TABLE weir_checkpoint (
+                kind VARCHAR(64) NOT NULL, `partition` INT NOT NULL, incarnation CHAR(36) NOT NULL,
+                epoch BIGINT NOT NULL, `position` BIGINT NOT NULL, PRIMARY KEY (kind, `partition`))
+                CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+             CREATE TABLE weir_dead_letter (
+                id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, kind VARCHAR(64) NOT NULL, `partition` INT NOT NULL,
+                target VARCHAR(191) NOT NULL, actor VARCHAR(191) NOT NULL, action VARCHAR(16) NOT NULL,
+                at_ms BIGINT NOT NULL, incarnation VARCHAR(36) NOT NULL, `position` BIGINT NOT NULL,
+                digest CHAR(64) NOT NULL, reason TEXT NOT NULL, dead_at_ms BIGINT NOT NULL)
+                CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+        }
+    }
+}
+
+pub async fn schema_one_is_upgraded_with_its_rows(fixture: &Fixture) {
+    let table = fixture.tables(3, "").await;
+    fixture.run("DROP TABLE weir_meta; DROP TABLE weir_checkpoint; DROP TABLE weir_dead_letter").await;
+    fixture.run(schema_one(fixture.engine)).await;
+    let life = Incarnation::fresh();
+    let (partition, position) = match fixture.engine {
+        Engine::MariaDb => ("`partition`", "`position`"),
+        _ => ("\"partition\"", "\"position\""),
+    };
+    fixture
+        .run(&format!(
+            "INSERT INTO weir_meta VALUES ('schema', '1'), ('partitions', '8');
+             INSERT INTO weir_checkpoint VALUES ('{KIND}', 3, '{life}', 5, 77);
+             INSERT INTO weir_dead_letter (kind, {partition}, target, actor, action, at_ms, incarnation, {position},
+                digest, reason, dead_at_ms)
+                VALUES ('{KIND}', 3, '1', '9', 'add', 5, '{life}', 6, '{}', 'so it was', 7)",
+            "07".repeat(32)
+        ))
+        .await;
+    let hosts = [fixture.other().await, fixture.other().await, fixture.other().await];
+    let done = futures_util::future::join_all(hosts.iter().map(|host| host.migrate())).await;
+    assert!(done.iter().all(Result::is_ok), "{done:?}");
+    fixture.sql.migrate().await.unwrap();
+    assert_eq!(fixture.text("SELECT value FROM weir_meta WHERE name = 'schema'").await, "2");
+    let expected = Checkpoint { partition: 3, incarnation: life, epoch: 5, position: 77 };
+    assert_eq!(fixture.checkpoint(3).await, Some(expected));
+    assert_eq!(fixture.sql.check_partitions(8).await.unwrap(), None);
+    let letters = fixture.sql.dead_letters(None, 0, 9).await.unwrap();
+    let known = (letters[0].reason.as_str(), letters[0].position, letters[0].dead_at_ms, &letters[0].body);
+    assert_eq!((letters.len(), known), (1, ("so it was", 6, 7, &None)));
+    // New letters have all of theirs, old ones can still be stored.
+    let kind = KindTable::Toggle(table.clone());
+    fixture.sql.replay_dead_letter(&kind, &letters[0]).await.unwrap();
+    assert_eq!(fixture.number("SELECT like_count FROM feed WHERE id = 1").await, 1);
+    fixture.run("CREATE UNIQUE INDEX one_each ON feed_like (user_id)").await;
+    let applied = fixture.flush(&table, fixture.claim(0).await, &[crate::fixture::add(2, 9)]).await;
+    assert_eq!((applied.dead.len(), fixture.sql.dead_letters(None, 0, 9).await.unwrap().len()), (1, 1));
+    let index = match fixture.engine {
+        Engine::Sqlite => "SELECT count(*) FROM pragma_index_info('weir_dead_letter_target')",
+        Engine::Postgres => "SELECT count(*) FROM pg_indexes WHERE indexname = 'weir_dead_letter_target'",
+        Engine::MariaDb => {
+            "SELECT count(*) FROM information_schema.statistics
+             WHERE table_schema = DATABASE() AND index_name = 'weir_dead_letter_target'"
+        }
+    };
+    assert!(fixture.number(index).await > 0, "rejections are found by an index");
 }
 
 pub async fn a_later_schema_is_refused(fixture: &Fixture) {

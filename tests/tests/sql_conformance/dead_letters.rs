@@ -1,10 +1,10 @@
 //! Rows that can never be stored, and errors that are no row's fault.
 
-use weir::config::ToggleTable;
+use weir::config::{KindTable, ToggleTable};
 use weir::model::{Action, Id, IdType};
 use weir::sql::{Fence, RowChange, SqlError};
 
-use crate::fixture::{AT_MS, Engine, Fixture, KIND, add, change, table};
+use crate::fixture::{AT_MS, Engine, Fixture, KIND, Toggles as _, add, change, table};
 
 /// Flushes a thousand rows of which those at `bad` are bad; exactly they must be dead, all others stored.
 async fn flush_with_bad(fixture: &Fixture, table: &ToggleTable, rows: &[RowChange], bad: &[usize]) {
@@ -164,15 +164,18 @@ pub async fn dead_letters_are_listed_replayed_and_dropped(fixture: &Fixture) {
     assert_eq!((first.len(), rest.len()), (2, 2));
     assert!(fixture.sql.dead_letters(Some("other"), 0, 100).await.unwrap().is_empty());
     // Still bad: it stays, and says why.
-    let error = fixture.sql.replay_dead_letter(&table, &first[0]).await.unwrap_err();
+    let error = fixture.sql.replay_dead_letter(&KindTable::Toggle(table.clone()), &first[0]).await.unwrap_err();
     assert!(matches!(&error, SqlError::Permanent(reason) if !reason.is_empty()), "{error:?}");
     assert_eq!(fixture.number("SELECT count(*) FROM weir_dead_letter").await, 4);
     // Mended: the row and the count are there, the letter is gone, and it is gone once.
     fixture.run("INSERT INTO feed (id) VALUES (77)").await;
-    fixture.sql.replay_dead_letter(&table, &first[0]).await.unwrap();
+    fixture.sql.replay_dead_letter(&KindTable::Toggle(table.clone()), &first[0]).await.unwrap();
     assert_eq!(fixture.number("SELECT like_count FROM feed WHERE id = 77").await, 1);
     fixture.counts_equal_rows().await;
-    assert!(matches!(fixture.sql.replay_dead_letter(&table, &first[0]).await, Err(SqlError::Permanent(_))));
+    assert!(matches!(
+        fixture.sql.replay_dead_letter(&KindTable::Toggle(table.clone()), &first[0]).await,
+        Err(SqlError::Permanent(_))
+    ));
     assert_eq!(fixture.number("SELECT like_count FROM feed WHERE id = 77").await, 1);
     assert_eq!(fixture.sql.drop_dead_letters(&[first[0].id, first[1].id, rest[0].id]).await.unwrap(), 2);
     assert_eq!(fixture.sql.drop_dead_letters(&[]).await.unwrap(), 0);

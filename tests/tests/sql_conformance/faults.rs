@@ -12,7 +12,7 @@ use weir::model::Incarnation;
 use weir::sql::{self, Fence, Sql, SqlError};
 use weir_tests::services::{MariaDb, Postgres};
 
-use crate::fixture::{AT_MS, Engine, Fixture, KIND, Probe, add, settings, table};
+use crate::fixture::{AT_MS, Engine, Fixture, KIND, Probe, Toggles as _, add, settings, table};
 
 /// Begins a transaction of another session that holds the fence of partition 0 of [`KIND`].
 async fn hold_fence(fixture: &Fixture) -> Probe {

@@ -2,14 +2,15 @@
 
 use std::sync::{Arc, OnceLock};
 
+use async_trait::async_trait;
 use sqlx::mysql::MySqlConnection;
 use sqlx::postgres::PgConnection;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection};
 use tempfile::TempDir;
-use weir::config::{CountTable, SqlConfig, ToggleTable};
+use weir::config::{CountTable, KindTable, SqlConfig, ToggleTable};
 use weir::model::{Action, Checkpoint, Digest, Id, IdType, Incarnation, Partition};
-use weir::sql::{self, Fence, RowChange, Sql};
+use weir::sql::{self, Applied, Fence, Finding, Row, RowChange, Sql, SqlError};
 use weir_tests::services::{MariaDb, Postgres, PostgresOptions, temporary_directory};
 
 /// The kind of most tests.
@@ -55,6 +56,42 @@ pub fn settings(url: &str) -> SqlConfig {
     }
 }
 
+/// What most tests ask of the tables of a toggle.
+#[async_trait]
+pub trait Toggles {
+    /// [`Sql::apply`] of toggles.
+    async fn apply_toggles(
+        &self,
+        kind: &str,
+        table: &ToggleTable,
+        fences: &[Fence],
+        rows: &[RowChange],
+        now_ms: u64,
+    ) -> Result<Applied, SqlError>;
+
+    /// [`Sql::check_table`] of a toggle.
+    async fn check_toggle(&self, table: &ToggleTable) -> Result<Vec<Finding>, SqlError>;
+}
+
+#[async_trait]
+impl Toggles for dyn Sql + '_ {
+    async fn apply_toggles(
+        &self,
+        kind: &str,
+        table: &ToggleTable,
+        fences: &[Fence],
+        rows: &[RowChange],
+        now_ms: u64,
+    ) -> Result<Applied, SqlError> {
+        let rows: Vec<Row> = rows.iter().cloned().map(Row::Toggle).collect();
+        self.apply(kind, &KindTable::Toggle(table.clone()), fences, &rows, now_ms).await
+    }
+
+    async fn check_toggle(&self, table: &ToggleTable) -> Result<Vec<Finding>, SqlError> {
+        self.check_table(&KindTable::Toggle(table.clone())).await
+    }
+}
+
 impl Fixture {
     pub async fn new(engine: Engine) -> Self {
         let (url, directory) = match engine {
@@ -92,6 +129,11 @@ impl Fixture {
         self.probe().await.run(script).await.unwrap();
     }
 
+    /// The text that a query answers.
+    pub async fn text(&self, query: &str) -> String {
+        self.probe().await.text(query).await
+    }
+
     /// The number that a query answers.
     pub async fn number(&self, query: &str) -> i64 {
         self.probe().await.number(query).await
@@ -127,6 +169,18 @@ impl Fixture {
         let query = "SELECT count(*) FROM feed
             WHERE like_count <> (SELECT count(*) FROM feed_like WHERE feed_id = feed.id)";
         assert_eq!(self.number(query).await, 0, "counts differ from rows");
+    }
+
+    /// Moves the fence of partition 0 of [`KIND`] on by one, claiming it first if need be, and stores rows with it.
+    pub async fn store(&self, table: &KindTable, rows: &[Row]) -> Applied {
+        let from = match self.checkpoint(0).await {
+            Some(row) => row,
+            None => self.claim(0).await,
+        };
+        let fence = Fence { from, to: from.position + 1 };
+        let applied = self.sql.apply(KIND, table, &[fence], rows, AT_MS + 1).await.unwrap();
+        assert_eq!(self.checkpoint(0).await.unwrap().position, from.position + 1, "the flush is committed");
+        applied
     }
 
     /// Moves a fence on by one and stores rows with it.

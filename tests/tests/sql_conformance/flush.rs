@@ -3,7 +3,7 @@
 use weir::model::{Checkpoint, Id};
 use weir::sql::{Fence, RowChange, SqlError};
 
-use crate::fixture::{AT_MS, Fixture, KIND, add, remove};
+use crate::fixture::{AT_MS, Fixture, KIND, Toggles as _, add, remove};
 
 pub async fn a_flush_moves_checkpoint_rows_and_counts_together(fixture: &Fixture) {
     let table = fixture.tables(3, "").await;

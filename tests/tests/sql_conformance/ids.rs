@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::json;
 use uuid::Uuid;
-use weir::model::{Action, Id, IdType};
-use weir::sql::{Applied, TargetState};
+use weir::config::{IngestTable, KindTable};
+use weir::model::{Action, Digest, Id, IdType};
+use weir::sql::{Applied, DocumentRow, Row, StoredDocument, TargetState};
 
-use crate::fixture::{AT_MS, Engine, Fixture, change, table};
+use crate::documents::body;
+use crate::fixture::{AT_MS, Engine, Fixture, Toggles as _, change, table};
 
 /// Type of ids, and the column types that may hold them.
 fn columns(engine: Engine) -> Vec<(IdType, &'static str)> {
@@ -256,5 +259,96 @@ pub async fn every_kind_of_created_at(fixture: &Fixture) {
         let members = fixture.sql.load_members(&table, &Id::Int(1), None, 5).await.unwrap();
         assert_eq!(members[0].since_ms, at, "{column}");
         assert_eq!(fixture.sql.load_members(&table, &Id::Int(1), members.last(), 5).await.unwrap(), vec![], "{column}");
+    }
+}
+
+/// Type of the ids of documents and of actors, and the column types that may hold them and a time.
+fn document_columns(engine: Engine) -> &'static [(IdType, &'static str, &'static str)] {
+    match engine {
+        Engine::Sqlite => &[
+            (IdType::Integer, "INTEGER", "INTEGER NOT NULL"),
+            (IdType::Uuid, "BLOB", "DATETIME NOT NULL"),
+            (IdType::Uuid, "TEXT", "TEXT NOT NULL"),
+            (IdType::Text, "TEXT", "TEXT"),
+        ],
+        Engine::Postgres => &[
+            (IdType::Integer, "INTEGER", "BIGINT NOT NULL"),
+            (IdType::Uuid, "UUID", "TIMESTAMP NOT NULL"),
+            (IdType::Text, "VARCHAR(191)", "TEXT"),
+            (IdType::Text, "TEXT", "TIMESTAMPTZ(0)"),
+        ],
+        Engine::MariaDb => &[
+            (IdType::Integer, "INT UNSIGNED", "BIGINT NOT NULL"),
+            (IdType::Uuid, "BINARY(16)", "TIMESTAMP(3) NOT NULL"),
+            (IdType::Uuid, "UUID", "DATETIME NOT NULL"),
+            (IdType::Uuid, "CHAR(36)", "VARCHAR(40)"),
+            (IdType::Text, "VARCHAR(191) COLLATE utf8mb4_nopad_bin", "DATETIME(6)"),
+        ],
+    }
+}
+
+/// The tables of documents with one nested table, with columns of these types.
+async fn wholes(fixture: &Fixture, index: usize, id_type: IdType, column: &str, created: &str) -> IngestTable {
+    fixture
+        .run(&format!(
+            "CREATE TABLE whole_{index} (id {column} NOT NULL PRIMARY KEY, owner {column}, made {created},
+                title VARCHAR(9));
+             CREATE TABLE part_{index} (whole_id {column} NOT NULL, n INTEGER NOT NULL, v INTEGER,
+                PRIMARY KEY (whole_id, n), FOREIGN KEY (whole_id) REFERENCES whole_{index} (id))"
+        ))
+        .await;
+    toml::from_str(&format!(
+        "name = 'whole_{index}'\nid_column = 'id'\nid_type = '{0}'\nactor_column = 'owner'\nactor_type = '{0}'\n
+         created_at_column = 'made'\ncolumns = {{ title = 'title' }}\n
+         [[children]]\nfield = 'parts'\nname = 'part_{index}'\nparent_column = 'whole_id'\nposition_column = 'n'\n
+         value_column = 'v'",
+        format!("{id_type:?}").to_lowercase()
+    ))
+    .unwrap()
+}
+
+pub async fn document_ids_of_every_type(fixture: &Fixture) {
+    for (index, (id_type, column, created)) in document_columns(fixture.engine).iter().enumerate() {
+        let table = wholes(fixture, index, *id_type, column, created).await;
+        let id = |n: u8| match id_type {
+            IdType::Integer => Id::Int(i64::from(n)),
+            IdType::Uuid => {
+                Id::Uuid(Uuid::from_u128((u128::from(n) << 120) + 0x0092_f0c1_2345_7abc_8def_0123_4567_89ab))
+            }
+            IdType::Text => Id::Text(format!("it's {n:03} \\").into()),
+        };
+        let row = |n: u8| DocumentRow {
+            partition: 0,
+            id: id(n),
+            actor: id(200),
+            body: json!({ "title": "t", "parts": [n, n + 1] }).to_string().into(),
+            at_ms: AT_MS + u64::from(n / 2),
+            position: 7,
+            digest: Digest([7; 32]),
+        };
+        let rows: Vec<Row> = (1..=9).map(|n| Row::Document(row(n))).collect();
+        let applied = fixture.store(&KindTable::Ingest(table.clone()), &rows).await;
+        assert_eq!((applied.inserted, &applied.dead), (9, &vec![]), "{column} {created}");
+        let ids: Vec<Id> = (1..=10).map(id).collect();
+        let found = fixture.sql.load_documents(&table, &ids).await.unwrap();
+        for (document, n) in found[..9].iter().zip(1..) {
+            let document = document.as_ref().unwrap_or_else(|| panic!("{column}: {n} is missing"));
+            assert_eq!((&document.id, &document.actor), (&id(n), &Some(id(200))), "{column}");
+            assert_eq!(body(Some(document)), json!({ "title": "t", "parts": [n, n + 1] }), "{column}");
+            // Never later than it was, and in the same second.
+            let at_ms = document.at_ms.unwrap();
+            assert!(at_ms <= row(n).at_ms && at_ms + 1_000 > AT_MS, "{created}: {at_ms}");
+        }
+        assert_eq!(found[9], None, "{column}");
+        let mut paged: Vec<StoredDocument> = Vec::new();
+        loop {
+            let page = fixture.sql.documents_of(&table, &id(200), paged.last(), 2).await.unwrap();
+            if page.is_empty() {
+                break;
+            }
+            paged.extend(page);
+        }
+        let expected: Vec<Id> = (1..=9).rev().map(id).collect();
+        assert_eq!(paged.into_iter().map(|document| document.id).collect::<Vec<_>>(), expected, "{column} {created}");
     }
 }

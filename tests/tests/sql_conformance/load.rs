@@ -1,9 +1,10 @@
 //! Reading the user's tables in bulk.
 
+use weir::config::KindTable;
 use weir::model::{Id, Member};
 use weir::sql::{TargetRow, TargetState};
 
-use crate::fixture::{Engine, Fixture};
+use crate::fixture::{Engine, Fixture, Toggles as _};
 
 /// Rows (target, 1..=count), each added a second after the one before.
 async fn likes(fixture: &Fixture, target: i64, count: i64) {
@@ -176,7 +177,9 @@ pub async fn explain_tells_row_count_and_rows(fixture: &Fixture) {
     let table = fixture.tables(3, "").await;
     likes(fixture, 1, 3).await;
     likes(fixture, 2, 120).await;
-    let explain = async |target, actor| fixture.sql.explain(&table, &Id::Int(target), &Id::Int(actor)).await.unwrap();
+    let kind = KindTable::Toggle(table.clone());
+    let explain =
+        async |target, actor| fixture.sql.explain(&kind, &Id::Int(target), Some(&Id::Int(actor))).await.unwrap();
     let there = explain(1, 2).await;
     assert_eq!(
         (&there["row"]["created_at_ms"], &there["count"], &there["rows"]),

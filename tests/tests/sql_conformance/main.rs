@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod claims;
+mod counters;
 mod dead_letters;
+mod documents;
 mod faults;
 mod fixture;
 mod flush;
@@ -12,6 +14,8 @@ mod granted;
 mod ids;
 mod load;
 mod selfcheck;
+mod selfcheck_kinds;
+mod values;
 
 /// Runs functions over a fixture, once per engine.
 macro_rules! conformance {
@@ -47,18 +51,33 @@ conformance! {
         schema_errors_are_nobodys_dead_letter, a_column_that_weir_cannot_fill_is_nobodys_dead_letter,
         dead_letters_are_listed_replayed_and_dropped;
     claims: a_claim_creates_raises_and_respects, two_claimers_agree, migrations_run_at_once,
+        schema_one_is_upgraded_with_its_rows,
         a_later_schema_is_refused, the_number_of_partitions_is_recorded;
     load: whole_huge_and_missing_targets, huge_without_a_count_column, without_a_table_of_targets,
         pairs_are_found_in_order, members_are_paged_newest_first_with_ties,
         members_are_paged_by_native_times_and_none, explain_tells_row_count_and_rows,
         a_huge_target_is_recognised_by_its_count_column;
-    ids: every_id_type, hostile_texts, every_kind_of_created_at;
+    ids: every_id_type, hostile_texts, every_kind_of_created_at, document_ids_of_every_type;
     selfcheck: good_tables_pass, a_missing_unique_key_is_mended_by_the_printed_statement,
         missing_tables_are_mended_by_the_printed_statements, unsuitable_columns_are_named,
         text_is_compared_by_bytes, the_server_is_checked;
+    selfcheck_kinds: good_counters_pass, good_documents_pass, missing_tables_are_created_by_the_printed_statements,
+        columns_that_do_not_fit_are_named, columns_that_nobody_fills_are_refused, slow_reads_are_told;
     granted: parameters_of_every_type, columns_of_every_type, other_types_are_refused_by_name,
         each_row_of_parameters_has_its_rows, what_one_call_may_find_is_bounded, a_statement_writes_only_when_it_may,
         mistakes_are_told_from_outages, a_slow_statement_leaves_the_pool_usable,
         modules_leave_connections_to_the_host, a_call_sees_one_snapshot;
+    counters: sums_are_added_and_null_is_zero, many_sums_are_few_statements, a_vanished_target_is_dead_alone,
+        a_sum_that_leaves_the_range_is_dead_alone, sixty_four_bits_are_exact, events_are_inserted_beside_their_counts,
+        a_bad_event_is_dead_alone_and_its_count_stays, a_zombie_adds_nothing, counts_are_loaded_in_order,
+        counters_of_every_id_type, counts_and_events_are_replayed_once, counters_on_one_table_do_not_deadlock,
+        a_changed_table_is_nobodys_dead_letter, rows_of_another_capability_are_refused;
+    documents: documents_come_back_as_they_were, a_thousand_documents_are_few_statements,
+        one_bad_document_among_a_thousand, every_way_to_be_bad, a_zombie_creates_nothing,
+        tables_that_take_no_document_are_nobodys_dead_letter, rejections_tell_the_newest_letter,
+        a_document_is_replayed_once, an_actors_documents_are_paged_newest_first, nested_values_of_every_shape;
+    values: values_of_every_type, odd_texts, large_documents_are_inserted_in_parts, nul_is_stored_or_refused_never_cut, what_would_be_bent_is_refused,
+        a_changed_column_is_nobodys_dead_letter,
+        defaults_are_used_where_null_cannot_be;
     faults: a_lock_held_by_another_session_is_transient, rows_locked_by_another_session_are_waited_for;
 }

@@ -4,7 +4,7 @@ use weir::config::CountTable;
 use weir::model::IdType;
 use weir::sql::Finding;
 
-use crate::fixture::{Engine, Fixture, KIND, add, table};
+use crate::fixture::{Engine, Fixture, KIND, Toggles as _, add, table};
 
 /// The findings that forbid to start.
 fn refusals(findings: &[Finding]) -> Vec<&Finding> {

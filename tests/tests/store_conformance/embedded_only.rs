@@ -3,9 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use weir::store::StoreError;
+use weir::model::{Id, Position};
 use weir::store::embedded::EmbeddedStore;
+use weir::store::{Hydrated, LoadedState, ReadResult, StoreError, TargetLoad};
 
+use crate::counters::{Counts, hit};
+use crate::documents::create;
 use crate::stand::{Embedded, KIND, Stand, known};
 
 fn copy_directory(from: &Path, to: &Path) {
@@ -110,4 +113,139 @@ async fn a_closed_store_takes_no_more_and_lost_nothing() {
     assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
     drop(store);
     stand.open().await;
+}
+
+/// A counter as of the checkpoint at `position` of partition 0.
+async fn load_count_at(stand: &Stand<Embedded>, target: i64, count: u64, position: Position) -> Hydrated {
+    let head = stand.head(0).await;
+    let load = TargetLoad { target: Id::Int(target), state: LoadedState::Count(count) };
+    stand.hydrate_at(0, (head.incarnation, position), vec![load], vec![]).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_restart_the_tail_of_a_counter_counts_from_the_checkpoint_on() {
+    let mut stand = Stand::<Embedded>::tuned(|config| config.partitions = 1).await;
+    let mut sql = Counts::from([(Id::Int(1), 100), (Id::Int(2), 200), (Id::Int(3), 300)]);
+    for target in 1..=3 {
+        stand.load_count(target, sql[&Id::Int(target)]).await;
+    }
+    let mut positions = Vec::new();
+    for by in [1, 10, 1_000] {
+        stand.hits(vec![hit(1, by), hit(2, by), hit(1, by)]).await;
+        positions.push(stand.head(0).await.last);
+    }
+    // A flusher that died between its commit and its trim: SQL is ahead of the trim point.
+    stand.flush_counts(&mut sql, 0, (positions[0], true)).await;
+    stand.flush_counts(&mut sql, 0, (positions[1], false)).await;
+    assert_eq!((sql[&Id::Int(1)], sql[&Id::Int(2)]), (122, 211));
+    stand.crash().await;
+    assert_eq!(stand.head(0).await.backlog.targets, 2, "those that wait in the journal");
+    assert_eq!(load_count_at(&stand, 1, 122, positions[1]).await, Hydrated::Accepted);
+    assert_eq!(stand.count_of(1).await, known(false, 2_122), "only what SQL does not hold yet");
+    // What SQL held at the trim point leads to the same.
+    assert_eq!(load_count_at(&stand, 2, 201, positions[0]).await, Hydrated::Accepted);
+    assert_eq!(stand.count_of(2).await, known(false, 1_211));
+    assert_eq!(load_count_at(&stand, 3, 300, positions[1]).await, Hydrated::Accepted);
+    assert_eq!(stand.count_of(3).await, known(false, 300));
+    assert_eq!(stand.head(0).await.backlog.targets, 2, "dirty, and known");
+    stand.flush_counts(&mut sql, 0, (Position::MAX, true)).await;
+    assert_eq!(stand.head(0).await.backlog.targets, 0);
+    assert_eq!((stand.count_of(1).await, stand.count_of(2).await), (known(false, 2_122), known(false, 1_211)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_counter_waits_for_what_the_flusher_may_have_committed() {
+    let mut stand = Stand::<Embedded>::tuned(|config| config.partitions = 1).await;
+    let mut sql = Counts::from([(Id::Int(1), 100), (Id::Int(2), 100)]);
+    for target in [1, 2] {
+        stand.load_count(target, 100).await;
+    }
+    stand.hits(vec![hit(1, 5)]).await;
+    let first = stand.head(0).await.last;
+    stand.hits(vec![hit(2, 7)]).await;
+    stand.crash().await;
+    // The loader has read the checkpoint, at 0; now the flusher reads and commits; then the loader reads the count.
+    stand.flush_counts(&mut sql, 0, (Position::MAX, false)).await;
+    assert!(matches!(load_count_at(&stand, 1, sql[&Id::Int(1)], 0).await, Hydrated::Stale(_)), "not counted twice");
+    let head = stand.head(0).await;
+    assert_eq!(head.floor, head.last, "SQL must have it first");
+    assert!(matches!(load_count_at(&stand, 2, sql[&Id::Int(2)], first).await, Hydrated::Stale(_)));
+    assert_eq!(load_count_at(&stand, 1, sql[&Id::Int(1)], head.last).await, Hydrated::Accepted);
+    assert_eq!(load_count_at(&stand, 2, sql[&Id::Int(2)], head.last).await, Hydrated::Accepted);
+    assert_eq!((stand.count_of(1).await, stand.count_of(2).await), (known(false, 105), known(false, 107)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_counter_that_was_missing_for_a_while_keeps_its_tail() {
+    let mut stand = Stand::<Embedded>::tuned(|config| config.partitions = 1).await;
+    stand.load_count(1, 100).await;
+    stand.hits(vec![hit(1, 5)]).await;
+    stand.crash().await;
+    stand.load(vec![(1, LoadedState::Missing)]).await;
+    assert_eq!(stand.count_of(1).await, ReadResult::TargetMissing);
+    stand.advance_ms(60_000);
+    stand.load_count(1, 20).await;
+    assert_eq!(stand.count_of(1).await, known(false, 25), "what waits will be added to the row that came back");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tail_that_is_too_long_reaches_sql_first_and_its_documents_are_found() {
+    let mut stand = Stand::<Embedded>::tuned(|config| config.partitions = 1).await;
+    let ids: Vec<i64> = (0..101_000).collect();
+    for some in ids.chunks(5_000) {
+        let mut op = create(0, some);
+        op.has_fresh_ids = true;
+        stand.create(op).await;
+    }
+    let head = stand.head(0).await;
+    assert_eq!((head.backlog.entries, head.backlog.targets), (101_000, 101_000));
+    stand.crash().await;
+    assert_eq!(stand.head(0).await, head);
+    assert!(stand.waiting(&ids).await.iter().all(Option::is_some), "documents are found however many they are");
+    // Of counters the tail is bounded.
+    let mut stand = Stand::<Embedded>::tuned(|config| config.partitions = 1).await;
+    let loads = ids.iter().map(|&id| TargetLoad { target: Id::Int(id), state: LoadedState::Count(0) }).collect();
+    assert_eq!(stand.hydrate(0, loads, vec![]).await, Hydrated::Accepted);
+    for some in ids.chunks(5_000) {
+        stand.hits(some.iter().map(|&id| hit(id, 1)).collect()).await;
+    }
+    assert_eq!(stand.head(0).await.backlog.targets, 101_000);
+    stand.crash().await;
+    let head = stand.head(0).await;
+    assert_eq!((head.floor, head.backlog.targets), (head.last, 0), "nothing is known of them");
+    assert!(matches!(load_count_at(&stand, 1, 0, 0).await, Hydrated::Stale(_)));
+    assert_eq!(load_count_at(&stand, 1, 1, head.last).await, Hydrated::Accepted);
+    assert_eq!(stand.count_of(1).await, known(false, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_torn_tail_holds_the_mark_and_the_increment_or_neither() {
+    let stand = Stand::<Embedded>::tuned(|config| config.partitions = 1).await;
+    stand.load_count(1, 0).await;
+    stand.hits(vec![hit(1, 1)]).await;
+    let log = logs(&stand.config.path).last().expect("a write-ahead log").clone();
+    let whole = fs::read(&log).unwrap();
+    let unique = || {
+        let mut op = hit(1, 1);
+        (op.actor, op.rule.unique_ms) = (Some(Id::Int(5)), Some(3_600_000));
+        op
+    };
+    stand.hits(vec![unique()]).await;
+    let longer = fs::read(&log).unwrap();
+    let start = whole.iter().zip(&longer).take_while(|(a, b)| a == b).count();
+    let end = longer.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    for (index, cut) in [start + 1, start + (end - start) / 2, end - 1, end].into_iter().enumerate() {
+        let copy = stand.backend.0.path().join(format!("torn-{index}"));
+        copy_directory(&stand.config.path, &copy);
+        fs::write(copy.join(log.file_name().unwrap()), &longer[..cut]).unwrap();
+        let mut config = stand.config.clone();
+        config.path = copy;
+        let (directory, _) = <Embedded as crate::stand::Backend>::start();
+        let reopened = Stand::<Embedded>::on(directory, config, |_| {}).await;
+        reopened.load_count(1, 0).await;
+        let before = if cut == end { 2 } else { 1 };
+        assert_eq!(reopened.count_of(1).await, known(false, before), "cut at {cut} of {start}..{end}");
+        reopened.hits(vec![unique()]).await;
+        assert_eq!(reopened.count_of(1).await, known(false, 2), "counted once, whatever was torn");
+    }
 }

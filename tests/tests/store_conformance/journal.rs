@@ -88,6 +88,7 @@ pub async fn the_backlog_is_what_waits<B: Backend>() {
     let backlog = async || stand.head(0).await.backlog;
     let expect = |entries, changes, age| Backlog {
         entries: changes,
+        targets: 1,
         bytes: bytes(entries, changes),
         oldest_at_ms: Some(START_MS + age),
     };

@@ -7,6 +7,8 @@ use weir::store::{
     Head, Hydrated, JournalRead, LoadedState, Members, ReadResult, StoreError, TargetLoad, ToggleBatch, ToggleResult,
 };
 
+use crate::counters::hit;
+use crate::documents::create;
 use crate::stand::{Backend, DIGEST, KIND, Sql, Stand, TOGGLE, keyed, known, op, outcome, state};
 
 pub async fn heads_are_made_once<B: Backend>() {
@@ -85,7 +87,8 @@ pub async fn a_reset_starts_a_new_life_and_keeps_the_journal<B: Backend>() {
     let before = stand.head(0).await;
     let after = stand.store().reset(KIND, 0, before.incarnation).await.unwrap();
     assert!(after.incarnation > before.incarnation);
-    assert_eq!(after, Head { incarnation: after.incarnation, flushed: 0, floor: last, ..before });
+    let backlog = Backlog { targets: 0, ..before.backlog };
+    assert_eq!(after, Head { incarnation: after.incarnation, flushed: 0, floor: last, backlog, ..before });
     assert_eq!(stand.head(0).await, after);
     assert_eq!(stand.read(1, 3).await, ReadResult::ColdTarget, "all state is cold");
     assert_eq!(stand.one(op(1, 3, TOGGLE)).await, ToggleResult::ColdTarget);
@@ -129,7 +132,8 @@ pub async fn wiped_state_is_loaded_again_after_the_flush<B: Backend>() {
     let heads = stand.store().heads(KIND, &[0, 1]).await.unwrap();
     stand.store().wipe_state(KIND).await.unwrap();
     for (before, after) in heads.iter().zip(stand.store().heads(KIND, &[0, 1]).await.unwrap()) {
-        assert_eq!(after, Head { floor: before.last, ..*before }, "the same life, the journal kept");
+        let backlog = Backlog { targets: 0, ..before.backlog };
+        assert_eq!(after, Head { floor: before.last, backlog, ..*before }, "the same life, the journal kept");
     }
     assert_eq!(stand.read(1, 5).await, ReadResult::ColdTarget);
     assert_eq!(stand.read(9, 5).await, ReadResult::ColdTarget);
@@ -206,7 +210,7 @@ pub async fn one_owner_holds_the_lease<B: Backend>() {
 pub async fn explain_tells_state_head_and_journal<B: Backend>() {
     let stand = Stand::<B>::tuned(|config| config.partitions = 1).await;
     let explain = async |target, actor| {
-        stand.store().explain(KIND, stand.now_ms(), &Id::Int(target), &Id::Int(actor)).await.unwrap()
+        stand.store().explain(KIND, stand.now_ms(), (0, &Id::Int(target)), Some(&Id::Int(actor))).await.unwrap()
     };
     assert_eq!(explain(1, 2).await["state"]["known"], "cold");
     stand.load_whole(1, &[7]).await;
@@ -231,6 +235,33 @@ pub async fn explain_tells_state_head_and_journal<B: Backend>() {
     assert_eq!((&journal[99]["action"], &journal[98]["action"]), (&"add".into(), &"remove".into()));
     assert_eq!(journal[99]["digest"], DIGEST.to_string());
     assert_eq!(dirty["head"]["incarnation"], head.incarnation.to_string());
+}
+
+pub async fn explain_tells_of_counters_and_documents<B: Backend>() {
+    let stand = Stand::<B>::tuned(|config| config.partitions = 1).await;
+    let explain =
+        async |target: i64| stand.store().explain(KIND, stand.now_ms(), (0, &Id::Int(target)), None).await.unwrap();
+    stand.load(vec![(1, LoadedState::Count(5)), (2, LoadedState::Exists), (3, LoadedState::Missing)]).await;
+    let clean = explain(1).await;
+    assert_eq!((&clean["state"]["known"], &clean["state"]["count"]), (&"counter".into(), &5.into()));
+    assert_eq!(clean["state"]["dirty"], false);
+    for _ in 0..2 {
+        stand.hit(hit(1, 7)).await;
+    }
+    let dirty = explain(1).await;
+    assert_eq!((&dirty["state"]["dirty"], &dirty["state"]["count"]), (&true.into(), &19.into()));
+    let actions: Vec<_> = dirty["journal"].as_array().unwrap().iter().map(|entry| entry["action"].clone()).collect();
+    assert_eq!(actions, ["count", "count"]);
+    assert_eq!(explain(2).await["state"]["known"], "exists");
+    assert_eq!(stand.count_of(2).await, known(false, 0));
+    stand.create(create(0, &[3])).await;
+    let pending = explain(3).await;
+    assert_eq!((&pending["state"]["known"], &pending["state"]["actor"]), (&"pending".into(), &7.into()));
+    assert_eq!(pending["state"]["position"], stand.head(0).await.last);
+    assert_eq!(
+        (&pending["journal"][0]["action"], &pending["head"]["backlog"]["targets"]),
+        (&"create".into(), &2.into())
+    );
 }
 
 pub async fn the_store_says_what_survives<B: Backend>() {

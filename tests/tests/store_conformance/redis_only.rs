@@ -1,14 +1,20 @@
 //! What only the Redis store promises: it refuses what would lose data, and lives through a Redis that comes and goes.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use weir::config::{StoreConfig, StoreType};
 use weir::model::{Id, Incarnation};
 use weir::store::redis::RedisStore;
-use weir::store::{JournalRead, LoadedState, ReadResult, Store, StoreError, ToggleResult};
+use weir::store::{
+    CountBatch, CountOp, CountOutcome, CountResult, CreateBatch, CreateOp, CreateResult, JournalRead, LoadedState,
+    ReadResult, Store, StoreError, ToggleResult,
+};
 use weir_tests::services::{AppendFsync, RedisOptions, free_port};
 
-use crate::stand::{Backend, KIND, OnRedis, Sql, Stand, TOGGLE, known, limited, op, state};
+use crate::counters::hit;
+use crate::documents::create;
+use crate::stand::{Backend, DIGEST, KIND, OnRedis, Sql, Stand, TOGGLE, known, limited, op, state};
 
 async fn refused(config: &StoreConfig) -> String {
     match RedisStore::connect(config).await {
@@ -42,6 +48,14 @@ async fn a_wrong_url_is_refused() {
     assert!(refused(&config).await.contains("store.url"), "a wrong one");
     config.url = config.url.replace(":wrong@", ":secret-of-redis@");
     RedisStore::connect(&config).await.unwrap().ping().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn data_of_another_format_is_refused() {
+    let (redis, config) = OnRedis::start();
+    redis.0.command::<()>(&["HSET", "weir:format", "version", "2", "partitions", "8"]);
+    let message = refused(&config).await;
+    assert!(message.contains("format 2, this one has 3") && message.contains("delete its keys"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -180,6 +194,8 @@ async fn a_full_redis_refuses_toggles_and_lets_the_journal_drain() {
     stand.backend.0.command::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
     let full = stand.try_toggle(vec![op(1, 2, TOGGLE), op(2, 2, limited(1, 9_000))]).await;
     assert!(matches!(full, Err(StoreError::Refused(_))), "{full:?}");
+    let full = stand.try_hits(false, vec![hit(1, 1)]).await;
+    assert!(matches!(full, Err(StoreError::Refused(_))), "{full:?}");
     assert_eq!(stand.read(1, 2).await, known(true, 1), "nothing was done");
     assert_eq!(stand.head(0).await, before);
     let mut sql = Sql::default();
@@ -244,6 +260,123 @@ async fn two_hosts_share_one_state() {
     assert_eq!(read, vec![known(true, 1)]);
     assert!(stand.store().lease(KIND, "one", 60_000).await.unwrap());
     assert!(!other.lease(KIND, "two", 60_000).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hosts_share_counts_windows_and_documents() {
+    let stand = Stand::<OnRedis>::tuned(|config| config.partitions = 1).await;
+    let other = RedisStore::connect(&stand.config).await.unwrap();
+    stand.load_count(1, 0).await;
+    let first = stand.hits(vec![unique_hit(1, 5), hit(1, 1)]).await.remove(0);
+    let ops = vec![unique_hit(1, 5), unique_hit(1, 6)];
+    let batch = CountBatch { digest: DIGEST, now_ms: stand.now_ms(), keep_actors: true, unique_pairs_max: 10_000, ops };
+    let results = other.count(KIND, batch).await.unwrap().results;
+    let (CountResult::Done(first), CountResult::Done(again)) = (first, results[0].clone()) else {
+        panic!("{results:?}")
+    };
+    assert_eq!(again, CountOutcome { count: 2, counted: false, ..first });
+    assert!(matches!(results[1], CountResult::Done(CountOutcome { count: 3, counted: true, .. })));
+    assert_eq!(stand.count_of(1).await, known(false, 3));
+    stand.load_ids(&[7], LoadedState::Missing).await;
+    stand.create(create(0, &[7])).await;
+    assert_eq!(other.documents(KIND, &[(0, Id::Int(7))]).await.unwrap(), stand.waiting(&[7]).await);
+    let batch = CreateBatch { digest: DIGEST, now_ms: stand.now_ms(), ops: vec![create(0, &[7])] };
+    assert_eq!(other.create(KIND, batch).await.unwrap().results, vec![CreateResult::Exists(0)]);
+}
+
+/// One that counts once in an hour.
+fn unique_hit(target: i64, actor: i64) -> CountOp {
+    let mut op = hit(target, 1);
+    (op.actor, op.rule.unique_ms) = (Some(Id::Int(actor)), Some(3_600_000));
+    op
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_table_of_windows_is_bounded_and_goes_away() {
+    let stand = Stand::<OnRedis>::tuned(|config| config.partitions = 1).await;
+    stand.load_count(1, 0).await;
+    let redis = &stand.backend.0;
+    let table = || {
+        let key = "weir:{feed-like:0}:u";
+        (redis.command::<usize>(&["STRLEN", key]), redis.command::<i64>(&["PTTL", key]))
+    };
+    stand.hit(hit(1, 1)).await;
+    assert_eq!(table(), (0, -2), "nobody needs one");
+    let see = async |unique_pairs_max: u64, unique_ms: u32, actors: std::ops::Range<i64>| {
+        let one = |actor| {
+            let mut op = unique_hit(1, actor);
+            op.rule.unique_ms = Some(unique_ms);
+            op
+        };
+        let (now_ms, ops) = (stand.now_ms(), actors.map(one).collect());
+        let batch = CountBatch { digest: DIGEST, now_ms, keep_actors: false, unique_pairs_max, ops };
+        stand.store().count(KIND, batch).await.unwrap();
+    };
+    // As many pairs as there are slots, and ten times as many.
+    for actors in [0..2_000, 0..20_000] {
+        see(1_000, 60_000, actors).await;
+        let (bytes, ttl_ms) = table();
+        assert!(bytes <= 1_000 * 16 && bytes > 900 * 16, "{bytes} bytes");
+        assert!((60_000..=121_000).contains(&ttl_ms), "{ttl_ms}");
+    }
+    see(1_000, 600_000, 0..1).await;
+    assert!((600_000..=1_201_000).contains(&table().1), "as long as the longest window");
+    see(1_000, 1_000, 1..2).await;
+    assert!(table().1 > 1_100_000, "a shorter one takes nothing back");
+    see(100, 60_000, 0..1).await;
+    assert!(table().0 <= 100 * 16 + 128, "a smaller table takes the place of a larger one");
+    see(100, 200, 0..1).await;
+    redis.command::<()>(&["PEXPIRE", "weir:{feed-like:0}:u", "1"]);
+    stand.until("it goes away", async || table() == (0, -2)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_left_of_documents_that_were_flushed() {
+    let stand = Stand::<OnRedis>::tuned(|config| config.partitions = 1).await;
+    let keys = || {
+        let mut keys: Vec<String> = stand.backend.0.command(&["KEYS", "weir:{feed-like:0}:*"]);
+        keys.iter_mut().for_each(|key| *key = key.replace("weir:{feed-like:0}:", ""));
+        keys.sort();
+        keys
+    };
+    stand.load_ids(&[3, 4], LoadedState::Missing).await;
+    let fresh = CreateOp { has_fresh_ids: true, ..create(0, &[1, 2]) };
+    stand.creates(vec![fresh, create(0, &[3, 4])]).await;
+    assert_eq!(keys(), ["j", "o:i7", "t:1", "t:2", "t:3", "t:4", "x"]);
+    let ttl = |key: &str| stand.backend.0.command::<i64>(&["PTTL", &format!("weir:{{feed-like:0}}:{key}")]);
+    assert_eq!(["t:1", "t:3", "o:i7"].map(ttl), [-1; 3], "what waits does not expire");
+    stand.flush_documents(&mut BTreeSet::new(), 0, &[4]).await;
+    assert_eq!(keys(), ["j", "t:3", "x"], "but that the one exists whose id may be asked for");
+    assert!(ttl("t:3") > 0, "for a while");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_meets_damage_leaves_nothing() {
+    let stand = Stand::<OnRedis>::tuned(|config| config.partitions = 1).await;
+    for target in [1, 2] {
+        stand.load_count(target, 0).await;
+    }
+    let head = stand.head(0).await;
+    let redis = &stand.backend.0;
+    for key in ["t:2", "u"] {
+        let key = format!("weir:{{feed-like:0}}:{key}");
+        redis.command::<()>(&["DEL", &key]);
+        redis.command::<()>(&["LPUSH", &key, "x"]);
+        let damaged = stand.try_hits(false, vec![hit(1, 1), unique_hit(1, 5), hit(2, 1)]).await;
+        assert!(matches!(damaged, Err(StoreError::Damaged(_))), "{key}: {damaged:?}");
+        redis.command::<()>(&["DEL", &key]);
+    }
+    for key in ["t:8", "o:i7"] {
+        let key = format!("weir:{{feed-like:0}}:{key}");
+        redis.command::<()>(&["LPUSH", &key, "x"]);
+        let fresh = CreateOp { has_fresh_ids: true, ..create(0, &[6, 8]) };
+        let batch = CreateBatch { digest: DIGEST, now_ms: stand.now_ms(), ops: vec![fresh] };
+        let damaged = stand.store().create(KIND, batch).await.map(|commit| commit.results);
+        assert!(matches!(damaged, Err(StoreError::Damaged(_))), "{key}: {damaged:?}");
+        redis.command::<()>(&["DEL", &key]);
+    }
+    assert_eq!((stand.count_of(1).await, stand.waiting(&[6]).await), (known(false, 0), vec![None]));
+    assert_eq!(stand.head(0).await, head);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

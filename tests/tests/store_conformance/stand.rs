@@ -8,8 +8,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 use weir::config::{StoreConfig, StoreType};
 use weir::model::{
-    Action, Digest, Effect, Id, Incarnation, PairState, Partition, Position, RateLimit, ToggleChange, ToggleRule,
-    partition_of,
+    Action, Change, Digest, Effect, Id, Incarnation, PairState, Partition, Position, RateLimit, ToggleChange,
+    ToggleRule, partition_of,
 };
 use weir::store::{
     Head, Hydrated, Hydration, Idempotency, JournalRead, LoadedState, PairLoad, ReadResult, Store, StoreError,
@@ -215,8 +215,17 @@ impl<B: Backend> Stand<B> {
         self.store().hydrate(KIND, vec![hydration]).await.unwrap().remove(0)
     }
 
-    /// Entries above `flushed`, in pages of `changes_max` changes.
+    /// Toggles above `flushed`, in pages of `changes_max` changes.
     pub async fn changes(&self, partition: Partition, changes_max: usize) -> Vec<(Position, ToggleChange)> {
+        let toggle = |(position, change)| match change {
+            Change::Toggle(change) => (position, change),
+            other => panic!("{other:?}"),
+        };
+        self.records(partition, changes_max).await.into_iter().map(toggle).collect()
+    }
+
+    /// Entries above `flushed`, in pages of `changes_max` changes.
+    pub async fn records(&self, partition: Partition, changes_max: usize) -> Vec<(Position, Change)> {
         let head = self.head(partition).await;
         let (mut position, mut changes) = (head.flushed, Vec::new());
         loop {

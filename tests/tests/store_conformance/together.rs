@@ -1,11 +1,16 @@
 //! Many at once, and long random histories against an oracle.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use weir::model::{Effect, Id};
-use weir::store::{Hydrated, LoadedState, Members, ReadResult, TargetLoad, ToggleBatch, ToggleResult};
+use weir::store::{
+    CountBatch, CountResult, CreateResult, Hydrated, LoadedState, Members, ReadResult, TargetLoad, ToggleBatch,
+    ToggleResult,
+};
 
+use crate::counters::{Counts, hit};
+use crate::documents::create;
 use crate::stand::{Backend, DIGEST, KIND, Sql, Stand, TOGGLE, known, op, outcome, rule};
 
 pub async fn concurrent_toggles_of_one_pair_are_counted_exactly<B: Backend>() {
@@ -47,6 +52,36 @@ pub async fn concurrent_toggles_of_one_pair_are_counted_exactly<B: Backend>() {
     assert_eq!(sql.members(&Id::Int(2)).len(), usize::try_from(TASKS).unwrap());
 }
 
+pub async fn concurrent_hits_are_counted_exactly<B: Backend>() {
+    let stand = Stand::<B>::new().await;
+    stand.load_count(1, 0).await;
+    let tasks: Vec<_> = (0..8)
+        .map(|_| {
+            let (store, now_ms) = (Arc::clone(stand.store()), stand.now_ms());
+            tokio::spawn(async move {
+                let mut seen = Vec::new();
+                for _ in 0..50 {
+                    let ops = vec![hit(1, 1), hit(1, 1)];
+                    let batch = CountBatch { digest: DIGEST, now_ms, keep_actors: false, unique_pairs_max: 1_000, ops };
+                    for result in store.count(KIND, batch).await.unwrap().results {
+                        let CountResult::Done(outcome) = result else { panic!("{result:?}") };
+                        seen.push(outcome.count);
+                    }
+                }
+                seen
+            })
+        })
+        .collect();
+    let mut seen = BTreeSet::new();
+    for task in tasks {
+        seen.extend(task.await.unwrap());
+    }
+    assert_eq!(seen, (1..=800).collect(), "each count once");
+    let mut sql = Counts::new();
+    stand.flush_all_counts(&mut sql).await;
+    assert_eq!(sql, Counts::from([(Id::Int(1), 800)]));
+}
+
 /// A small generator, so that a seed names a history.
 struct Dice(u64);
 
@@ -59,6 +94,161 @@ impl Dice {
     fn id(&mut self, bound: u64) -> i64 {
         i64::try_from(self.below(bound)).unwrap()
     }
+}
+
+pub async fn random_counts_end_in_the_same_sql<B: Backend>() {
+    for seed in 1..=4 {
+        count_history::<B>(seed).await;
+    }
+}
+
+async fn count_history<B: Backend>(seed: u64) {
+    let mut stand = Stand::<B>::tuned(|config| config.partitions = 2).await;
+    let mut dice = Dice(seed);
+    let (mut truth, mut sql) = (BTreeMap::new(), Counts::new());
+    for step in 0..250 {
+        let partition = u16::try_from(dice.below(2)).unwrap();
+        match dice.below(20) {
+            0..=11 => count_some(&stand, &mut dice, &mut truth, &mut sql, seed, step).await,
+            12..=14 => {
+                // All of it, or what was there at some time: the rest waits for another flush.
+                let records = stand.records(partition, 100).await;
+                let some = records.get(usize::try_from(dice.below(8)).unwrap()).map(|(position, _)| *position);
+                stand.flush_counts(&mut sql, partition, (some.unwrap_or(u64::MAX), true)).await;
+            }
+            15 => stand.store().wipe_state(KIND).await.unwrap(),
+            16 => {
+                stand.flush_all_counts(&mut sql).await;
+                stand.lose_all().await;
+            }
+            17 | 18 => stand.crash().await,
+            _ => {
+                let head = stand.head(partition).await;
+                stand.store().reset(KIND, partition, head.incarnation).await.unwrap();
+            }
+        }
+        stand.advance_ms(dice.below(3_000));
+    }
+    stand.flush_all_counts(&mut sql).await;
+    assert_eq!(sql, truth, "seed {seed}");
+    for partition in 0..2 {
+        assert_eq!(stand.head(partition).await.backlog.targets, 0, "seed {seed}");
+    }
+}
+
+/// A batch; whatever is cold is loaded from `sql`, flushed first where the law asks for it.
+async fn count_some<B: Backend>(
+    stand: &Stand<B>,
+    dice: &mut Dice,
+    truth: &mut Counts,
+    sql: &mut Counts,
+    seed: u64,
+    step: usize,
+) {
+    let mut waiting: Vec<_> =
+        (0..=dice.below(6)).map(|_| hit(dice.id(6), u32::try_from(dice.below(4)).unwrap())).collect();
+    for _ in 0..10 {
+        let mut again = Vec::new();
+        for (op, result) in waiting.clone().into_iter().zip(stand.hits(waiting).await) {
+            match result {
+                CountResult::Done(outcome) => {
+                    let count = truth.entry(op.target.clone()).or_default();
+                    *count += u64::from(op.by);
+                    let said = (outcome.count, outcome.counted);
+                    assert_eq!(said, (*count, op.by > 0), "seed {seed}, step {step}, {}", op.target);
+                    if *count == 0 {
+                        truth.remove(&op.target);
+                    }
+                }
+                CountResult::ColdTarget => {
+                    warm_count(stand, &op.target, sql).await;
+                    again.push(op);
+                }
+                other => panic!("seed {seed}, step {step}: {other:?}"),
+            }
+        }
+        if again.is_empty() {
+            return;
+        }
+        waiting = again;
+    }
+    panic!("seed {seed}, step {step}: never warm");
+}
+
+async fn warm_count<B: Backend>(stand: &Stand<B>, target: &Id, sql: &mut Counts) {
+    let partition = weir::model::partition_of(target, stand.config.partitions);
+    for _ in 0..2 {
+        let state = LoadedState::Count(sql.get(target).copied().unwrap_or(0));
+        let load = TargetLoad { target: target.clone(), state };
+        if stand.hydrate(partition, vec![load], vec![]).await == Hydrated::Accepted {
+            return;
+        }
+        stand.flush_counts(sql, partition, (u64::MAX, true)).await;
+    }
+    panic!("still stale after a flush");
+}
+
+pub async fn random_creates_end_in_the_same_sql<B: Backend>() {
+    for seed in 1..=4 {
+        create_history::<B>(seed).await;
+    }
+}
+
+/// Ids from outside: whether one is taken must never be answered wrongly, whatever happens to the store.
+async fn create_history<B: Backend>(seed: u64) {
+    let mut stand = Stand::<B>::tuned(|config| (config.partitions, config.state_ttl_s) = (1, 5)).await;
+    let mut dice = Dice(seed);
+    let (mut truth, mut sql) = (BTreeSet::new(), BTreeSet::new());
+    for step in 0..250 {
+        match dice.below(20) {
+            0..=11 => {
+                let id = dice.id(60);
+                create_one(&stand, id, &mut truth, &mut sql, &format!("seed {seed}, step {step}, id {id}")).await;
+            }
+            12..=14 => stand.flush_documents(&mut sql, 0, &[]).await,
+            15 => stand.store().wipe_state(KIND).await.unwrap(),
+            16 => {
+                stand.flush_documents(&mut sql, 0, &[]).await;
+                stand.lose_all().await;
+            }
+            17 | 18 => stand.crash().await,
+            _ => {
+                let head = stand.head(0).await;
+                stand.store().reset(KIND, 0, head.incarnation).await.unwrap();
+            }
+        }
+        let waiting: Vec<i64> =
+            (0..60).filter(|&id| truth.contains(&Id::Int(id)) && !sql.contains(&Id::Int(id))).collect();
+        assert!(stand.waiting(&waiting).await.iter().all(Option::is_some), "seed {seed}, step {step}");
+        assert_eq!(stand.head(0).await.backlog.targets, waiting.len() as u64, "seed {seed}, step {step}");
+        stand.advance_ms(dice.below(3_000));
+    }
+    stand.flush_documents(&mut sql, 0, &[]).await;
+    assert_eq!(sql, truth, "seed {seed}");
+}
+
+async fn create_one<B: Backend>(
+    stand: &Stand<B>,
+    id: i64,
+    truth: &mut BTreeSet<Id>,
+    sql: &mut BTreeSet<Id>,
+    what: &str,
+) {
+    for _ in 0..4 {
+        match stand.create(create(0, &[id])).await {
+            CreateResult::Done(_) => return assert!(truth.insert(Id::Int(id)), "{what}: created twice"),
+            CreateResult::Exists(0) => return assert!(truth.contains(&Id::Int(id)), "{what}: there is none"),
+            CreateResult::Cold(cold) => {
+                assert_eq!(cold, [Id::Int(id)], "{what}");
+                let state = if sql.contains(&Id::Int(id)) { LoadedState::Exists } else { LoadedState::Missing };
+                if matches!(stand.load_ids(&[id], state).await, Hydrated::Stale(_)) {
+                    stand.flush_documents(sql, 0, &[]).await;
+                }
+            }
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+    panic!("{what}: never warm");
 }
 
 pub async fn random_histories_end_in_the_same_sql<B: Backend>() {

@@ -80,7 +80,7 @@ fn print_cases(report: &TestReport) {
     for case in &report.cases {
         let fuel = case.fuel.map_or_else(String::new, |fuel| format!("{fuel} fuel"));
         let state = if case.passed { "ok" } else { "FAILED" };
-        println!("{state:<6}  {:<14}  {fuel:>14}  {}", case.call, case.name);
+        println!("{state:<6}  {:<15}  {fuel:>14}  {}", case.call, case.name);
         if let Some(reason) = &case.reason {
             println!("        {reason}");
         }

@@ -32,24 +32,20 @@ impl Serving {
 
 /// One module for each interface.
 #[derive(Clone)]
-pub(in crate::policy) struct LiveSet {
-    pub(in crate::policy) toggle: Serving,
-    pub(in crate::policy) flush: Serving,
-}
+pub(in crate::policy) struct LiveSet([Serving; Interface::COUNT]);
 
 impl LiveSet {
+    /// What `serving` says of each interface.
+    pub(in crate::policy) fn of(serving: impl FnMut(Interface) -> Serving) -> Self {
+        Self(Interface::ALL.map(serving))
+    }
+
     pub(in crate::policy) fn get(&self, interface: Interface) -> &Serving {
-        match interface {
-            Interface::Toggle => &self.toggle,
-            Interface::Flush => &self.flush,
-        }
+        &self.0[interface as usize]
     }
 
     pub(in crate::policy) fn set(&mut self, interface: Interface, serving: Serving) {
-        match interface {
-            Interface::Toggle => self.toggle = serving,
-            Interface::Flush => self.flush = serving,
-        }
+        self.0[interface as usize] = serving;
     }
 
     /// Whether `digest` serves something.
@@ -59,8 +55,7 @@ impl LiveSet {
 
     /// The module of this digest.
     pub(in crate::policy) fn module(&self, digest: &Digest) -> Option<&Arc<Module>> {
-        let serving = Interface::ALL.into_iter().map(|interface| self.get(interface));
-        serving.map(|serving| &serving.module).find(|module| module.digest == *digest)
+        self.0.iter().map(|serving| &serving.module).find(|module| module.digest == *digest)
     }
 
     /// What is written down: all but what was not activated.

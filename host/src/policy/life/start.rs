@@ -117,7 +117,7 @@ fn base(loader: &Loader) -> Result<LiveSet, LoadError> {
     let mut built_in = || module(BUILT_IN, builtin::COMPONENT);
     let Some(path) = &loader.config.component else {
         let module = built_in()?;
-        return Ok(LiveSet { toggle: Serving::base(&module), flush: Serving::base(&module) });
+        return Ok(LiveSet::of(|_| Serving::base(&module)));
     };
     let bytes = outline::read(path, loader.config.module_bytes_max)?;
     let carried = outline::inspect(&loader.config, &bytes)?.name;
@@ -126,8 +126,7 @@ fn base(loader: &Loader) -> Result<LiveSet, LoadError> {
     let given = module(&name, &bytes)?;
     let all = Interface::ALL.into_iter().all(|interface| given.exports(interface));
     let rest = if all { Arc::clone(&given) } else { module(BUILT_IN, builtin::COMPONENT)? };
-    let serves = |interface| Serving::base(if given.exports(interface) { &given } else { &rest });
-    Ok(LiveSet { toggle: serves(Interface::Toggle), flush: serves(Interface::Flush) })
+    Ok(LiveSet::of(|interface| Serving::base(if given.exports(interface) { &given } else { &rest })))
 }
 
 /// Loads what was active when the host ended.

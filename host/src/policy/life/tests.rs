@@ -2,6 +2,8 @@
 
 #![cfg(test)]
 
+mod batches;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +19,7 @@ use super::start::PolicySetup;
 use crate::config::{CanaryConfig, PolicyConfig, PolicyFailure};
 use crate::model::{Id, Intent, ToggleRule, Verb};
 use crate::policy::trial::vectors::gate;
-use crate::policy::{DecidedToggles, Decider, KindPolicy, Policies, builtin};
+use crate::policy::{Decided, Decider, KindPolicy, Policies, builtin};
 
 struct Host {
     policies: Arc<Policies>,
@@ -58,12 +60,12 @@ impl Host {
         self.policies.upload("me", &ModuleUpload { bytes, activate, ..ModuleUpload::default() })
     }
 
-    fn decide(&self, kind: &str, targets: std::ops::Range<i64>) -> DecidedToggles {
+    fn decide(&self, kind: &str, targets: std::ops::Range<i64>) -> Decided<crate::model::ToggleRule> {
         decide(&self.policies, kind, targets)
     }
 }
 
-fn decide(policies: &Arc<Policies>, kind: &str, targets: std::ops::Range<i64>) -> DecidedToggles {
+fn decide(policies: &Arc<Policies>, kind: &str, targets: std::ops::Range<i64>) -> Decided<crate::model::ToggleRule> {
     let batch: Vec<Intent> =
         targets.map(|n| Intent { target: Id::Int(n), actor: Id::Int(9), verb: Verb::Toggle }).collect();
     policies.decide_toggles(kind, 1, &batch).now_or_never().unwrap().unwrap()
@@ -137,7 +139,7 @@ fn interfaces_may_be_served_by_different_modules_and_survive_a_restart() {
     host.policies.activate("me", "keeper", &["toggle".into()]).unwrap();
     assert_eq!(live_names(&host.policies), ("keeper".into(), "toggler".into()));
     let error = host.policies.activate("me", "keeper", &["togle".into()]).unwrap_err();
-    assert!(error.to_string().contains("toggle, flush"), "{error}");
+    assert!(error.to_string().contains("toggle, counter, ingest, flush"), "{error}");
 
     let restarted = host.restarted();
     assert_eq!(live_names(&restarted), ("keeper".into(), "toggler".into()));

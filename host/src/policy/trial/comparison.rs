@@ -100,7 +100,7 @@ impl Comparison {
     }
 
     fn sample(&mut self, call: &Call, input: Value, live: Value, candidate: Value) {
-        let interface = call.name().split('.').next().unwrap_or_default();
+        let interface = call.interface();
         let same = |sample: &&mut Sample| {
             sample.interface == interface
                 && sample.kind == call.kind()
@@ -137,6 +137,8 @@ impl Comparison {
 pub(in crate::policy) fn decisions(call: &Call) -> usize {
     match call {
         Call::ToggleDecide(call) => call.batch.len(),
+        Call::CounterDecide(call) => call.batch.len(),
+        Call::IngestValidate(call) => call.batch.len(),
         Call::FlushPlan(_) => 1,
         Call::FlushCoalesce(call) => call.entries.len(),
     }
@@ -146,10 +148,13 @@ pub(in crate::policy) fn decisions(call: &Call) -> usize {
 pub(in crate::policy) fn differences(call: &Call, live: &Answer, candidate: &Answer) -> Vec<(Value, Value, Value)> {
     match (call, live, candidate) {
         (Call::ToggleDecide(call), Answer::Rules(live), Answer::Rules(candidate)) => {
-            let both = call.batch.iter().zip(live.iter().zip(candidate));
-            both.filter(|(_, (live, candidate))| live != candidate)
-                .map(|(intent, (live, candidate))| (json!(intent), json!(live), json!(candidate)))
-                .collect()
+            one_by_one(&call.batch, live, candidate)
+        }
+        (Call::CounterDecide(call), Answer::Hits(live), Answer::Hits(candidate)) => {
+            one_by_one(&call.batch, live, candidate)
+        }
+        (Call::IngestValidate(call), Answer::Documents(live), Answer::Documents(candidate)) => {
+            one_by_one(&call.batch, live, candidate)
         }
         (Call::FlushPlan(call), Answer::Plan(live), Answer::Plan(candidate)) if live != candidate => {
             vec![(json!(call.backlog), json!(live), json!(candidate))]
@@ -166,6 +171,16 @@ pub(in crate::policy) fn differences(call: &Call, live: &Answer, candidate: &Ans
         }
         _ => Vec::new(),
     }
+}
+
+/// Of a batch with one answer for each item.
+fn one_by_one<I: Serialize, A: Serialize + PartialEq>(
+    batch: &[I],
+    live: &[A],
+    candidate: &[A],
+) -> Vec<(Value, Value, Value)> {
+    let both = batch.iter().zip(live.iter().zip(candidate)).filter(|(_, (live, candidate))| live != candidate);
+    both.map(|(item, (live, candidate))| (json!(item), json!(live), json!(candidate))).collect()
 }
 
 #[cfg(test)]

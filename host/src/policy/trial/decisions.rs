@@ -13,8 +13,9 @@ use crate::policy::life::registry::{FILE_MODE, create_dir};
 const FILE: &str = "decisions.ndjson";
 /// The older half.
 const OLDER_FILE: &str = "decisions.1.ndjson";
-/// Bytes of a decision that is written; a larger one is counted and left out.
-const DECISION_BYTES_MAX: usize = 256 << 10;
+/// Bytes of a decision that is written; a larger one is left out. Several times the documents of one call: what became of
+/// them is written beside them.
+const DECISION_BYTES_MAX: usize = 1 << 20;
 
 /// Appends to the log. When the file has reached half of the bound it becomes the older half, and the one before it is
 /// dropped.

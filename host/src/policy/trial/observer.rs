@@ -9,10 +9,9 @@ use std::time::Duration;
 use weir_policy_vectors::{Answer, Call};
 
 use super::Trial;
-use super::comparison::decisions;
 use crate::policy::module::Module;
 
-/// Decisions that wait, over all observations: their memory is what counts.
+/// Decisions that wait, over all observations: their memory is what counts, so a large one weighs as several.
 const QUEUE_DECISIONS_MAX: usize = 50_000;
 
 /// Something to do.
@@ -25,25 +24,15 @@ pub(in crate::policy) enum Job {
     Decision { module: Arc<Module>, at_ms: u64, call: Call, answer: Answer, elapsed: Duration },
 }
 
-impl Job {
-    fn weight(&self) -> usize {
-        match self {
-            Self::Shadow { call, .. } | Self::Canary { call, .. } | Self::Decision { call, .. } => {
-                decisions(call).max(1)
-            }
-        }
-    }
-}
-
 /// The sending side.
 pub(in crate::policy) struct Observer {
-    sender: mpsc::Sender<Job>,
+    sender: mpsc::Sender<(usize, Job)>,
     waiting: Arc<AtomicUsize>,
 }
 
 /// The receiving side, for its thread.
 pub(in crate::policy) struct Jobs {
-    receiver: mpsc::Receiver<Job>,
+    receiver: mpsc::Receiver<(usize, Job)>,
     waiting: Arc<AtomicUsize>,
 }
 
@@ -55,23 +44,23 @@ pub(in crate::policy) fn queue() -> (Observer, Jobs) {
 }
 
 impl Observer {
-    /// Whether an observation of so many decisions would fit: asked before one is made.
-    pub(in crate::policy) fn has_room(&self, decisions: usize) -> bool {
-        self.waiting.load(Ordering::Relaxed).saturating_add(decisions) < QUEUE_DECISIONS_MAX
+    /// Whether an observation of this weight, in decisions, would fit: asked before one is made.
+    pub(in crate::policy) fn has_room(&self, weight: usize) -> bool {
+        self.waiting.load(Ordering::Relaxed).saturating_add(weight) < QUEUE_DECISIONS_MAX
     }
 
     /// Hands it over. It is lost when the host is ending.
-    pub(in crate::policy) fn send(&self, job: Job) {
-        self.waiting.fetch_add(job.weight(), Ordering::Relaxed);
-        let _ = self.sender.send(job);
+    pub(in crate::policy) fn send(&self, weight: usize, job: Job) {
+        self.waiting.fetch_add(weight, Ordering::Relaxed);
+        let _ = self.sender.send((weight, job));
     }
 }
 
 impl Jobs {
     /// The next one; `None` when the host has ended.
     pub(in crate::policy) fn next(&self) -> Option<Job> {
-        let job = self.receiver.recv().ok()?;
-        self.waiting.fetch_sub(job.weight(), Ordering::Relaxed);
+        let (weight, job) = self.receiver.recv().ok()?;
+        self.waiting.fetch_sub(weight, Ordering::Relaxed);
         Some(job)
     }
 }

@@ -3,7 +3,8 @@
 use sqlx::Row;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 
-use super::statements::{self, MysqlWords};
+use super::statements;
+use super::statements::words::{MysqlWords, default};
 use crate::config::ToggleTable;
 use crate::sql::facts::{Column, Facts, Holds, UniqueKey, refuse, warn};
 
@@ -52,11 +53,17 @@ pub(super) async fn read_facts(
             let problem = format!("{table}.{column} is compared by {collation}, under which different ids are equal");
             Some(refuse(problem, remedy))
         };
+        let (extra, default_text) = (text(&row, 8)?, text(&row, 9)?);
+        // A missing number is a new one.
+        let has_default = not_null && number(&row, 10)? != 0 && !extra.contains("auto_increment");
         facts.columns.push(Column {
-            holds: holds(&text(&row, 2)?, number(&row, 3)?, number(&row, 4)?),
+            holds: holds(&text(&row, 2)?, &declared, number(&row, 3)?, number(&row, 4)?),
+            unsigned: declared.contains("unsigned"),
+            must_be_given: not_null && number(&row, 6)? == 0,
+            default: has_default.then(|| default(words.maria, &column, &extra, &default_text)),
+            generated: extra.contains(" GENERATED"),
             name: column,
             declared,
-            must_be_given: not_null && number(&row, 6)? == 0,
             collation: finding,
         });
     }
@@ -75,7 +82,31 @@ fn is_exact(collation: &str) -> bool {
     collation.ends_with("_bin") && (collation.contains("_nopad_") || collation.contains("_0900_"))
 }
 
-fn holds(data_type: &str, length: i64, digits: i64) -> Holds {
+/// The columns with which the indexes of a table begin.
+pub(super) async fn read_leading(connection: &mut MySqlConnection, table: &str) -> Result<Vec<String>, sqlx::Error> {
+    read_names(connection, statements::LEADING, table).await
+}
+
+/// The columns that were declared as JSON, where the engine calls them text.
+pub(super) async fn read_json_columns(
+    connection: &mut MySqlConnection,
+    words: MysqlWords,
+    table: &str,
+) -> Result<Vec<String>, sqlx::Error> {
+    if words.maria { read_names(connection, statements::JSON_COLUMNS, table).await } else { Ok(Vec::new()) }
+}
+
+async fn read_names(
+    connection: &mut MySqlConnection,
+    query: &'static str,
+    table: &str,
+) -> Result<Vec<String>, sqlx::Error> {
+    let (schema, name) = table.split_once('.').map_or((None, table), |(schema, name)| (Some(schema), name));
+    let rows = sqlx::query(query).bind(schema).bind(name).fetch_all(connection).await?;
+    rows.iter().map(|row| text(row, 0)).collect()
+}
+
+fn holds(data_type: &str, declared: &str, length: i64, digits: i64) -> Holds {
     let length = u64::try_from(length).unwrap_or(0);
     let digits = u8::try_from(digits).unwrap_or(0);
     match data_type {
@@ -84,9 +115,16 @@ fn holds(data_type: &str, length: i64, digits: i64) -> Holds {
         "mediumint" => Holds::Integer(3),
         "int" => Holds::Integer(4),
         "bigint" => Holds::Integer(8),
+        "bit" if declared == "bit(1)" => Holds::Boolean,
+        "decimal" => Holds::Decimal,
+        "float" | "double" => Holds::Real,
         "uuid" => Holds::Uuid,
         "binary" | "varbinary" if length == 16 => Holds::Bytes16,
+        "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => Holds::Bytes,
         "char" => Holds::Fixed(length),
+        "json" => Holds::Json,
+        "date" => Holds::Date,
+        "enum" | "set" => Holds::Choice,
         "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" => Holds::Text(Some(length)),
         "timestamp" => Holds::Zoned(digits),
         "datetime" => Holds::Plain(digits),

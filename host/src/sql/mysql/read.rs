@@ -1,18 +1,19 @@
-//! What is read: checkpoints, states of targets, dead letters; and ids as they lie in columns and parameters.
+//! What is read: checkpoints, states of targets; and ids as they lie in columns and parameters.
 
 use std::collections::HashMap;
 
 use sqlx::mysql::{MySqlArguments, MySqlConnection, MySqlRow};
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, MySql, Row};
+use sqlx::{AssertSqlSafe, MySql, Row, ValueRef as _};
 use uuid::Uuid;
 
 use super::catalogue::{number, text};
-use super::{CHUNK, Plan, statements};
+use super::toggles::Plan;
+use super::{CHUNK, statements};
 use crate::model::{Checkpoint, Id, Member, Partition};
+use crate::sql::TargetRow;
 use crate::sql::facts::{IdForm, TimeForm};
 use crate::sql::rows::{Known, Load, checkpoint, cut_down, page_end, signed, time_text, unsigned, uuid_id};
-use crate::sql::{DeadLetter, TargetRow};
 
 /// Targets whose members are loaded by one statement: each is a part of a UNION.
 const TARGETS_PER_LOAD: usize = 64;
@@ -158,10 +159,11 @@ pub(super) async fn page(
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     // Text has no certain order.
     let form = plan.forms.created.filter(|form| *form != TimeForm::Iso);
+    let end_ms = page_end(before.map(|member| member.since_ms));
     let mut within = None;
     if let (Some(form), Some(text), true) = (form, plan.statements.page_start(), limit > 0) {
         let query = bind_id(kept(text), plan.forms.target, target);
-        let query = bind_time(query, form, page_end(before)).bind(limit - 1);
+        let query = bind_time(query, form, end_ms).bind(limit - 1);
         let row = query.fetch_optional(&mut *connection).await?;
         let start = row.map(|row| number(&row, 0)).transpose()?;
         within = start.map(|start| (form, unsigned(start)));
@@ -170,7 +172,7 @@ pub(super) async fn page(
     if let Some((form, start)) = within {
         query = bind_time(query, form, start);
         // One second on where the column holds no less: a time that is cut down must stay above all that it means.
-        query = bind_time(query, form, page_end(before).saturating_add(1_000));
+        query = bind_time(query, form, end_ms.saturating_add(1_000));
     }
     let since = before.map(|member| signed(member.since_ms));
     let text = before.map(|member| order_text(plan.forms.actor, &member.actor));
@@ -183,6 +185,14 @@ pub(super) fn bind_id<'q>(query: MysqlQuery<'q>, form: IdForm, id: &Id) -> Mysql
         (_, Id::Int(value)) => query.bind(*value),
         (IdForm::UuidBytes, Id::Uuid(value)) => query.bind(*value),
         (_, other) => query.bind(other.to_string()),
+    }
+}
+
+/// Binds an id, or NULL. Even a NULL has a type here, and not every type goes into every column.
+pub(super) fn bind_optional_id<'q>(query: MysqlQuery<'q>, form: IdForm, id: Option<&Id>) -> MysqlQuery<'q> {
+    match id {
+        Some(id) => bind_id(query, form, id),
+        None => query.bind(None::<String>),
     }
 }
 
@@ -204,8 +214,8 @@ pub(super) fn bind_time(query: MysqlQuery<'_>, form: TimeForm, at_ms: u64) -> My
     }
 }
 
-/// The text by which members of equal age are ordered.
-fn order_text(form: IdForm, id: &Id) -> String {
+/// The text by which members, and documents, of equal age are ordered.
+pub(super) fn order_text(form: IdForm, id: &Id) -> String {
     match (form, id) {
         (IdForm::UuidBytes, Id::Uuid(uuid)) => Uuid::simple(*uuid).to_string(),
         _ => id.to_string(),
@@ -221,22 +231,9 @@ pub(super) fn read_id(row: &MySqlRow, index: usize, form: IdForm) -> Result<Id, 
     }
 }
 
-/// A dead letter.
-pub(super) fn dead_letter(row: &MySqlRow) -> Result<DeadLetter, sqlx::Error> {
-    Ok(DeadLetter {
-        id: number(row, 0)?,
-        kind: text(row, 1)?,
-        partition: Partition::try_from(number(row, 2)?).unwrap_or_default(),
-        target: text(row, 3)?,
-        actor: text(row, 4)?,
-        action: text(row, 5)?,
-        at_ms: unsigned(number(row, 6)?),
-        incarnation: text(row, 7)?,
-        position: unsigned(number(row, 8)?),
-        digest: text(row, 9)?,
-        reason: text(row, 10)?,
-        dead_at_ms: unsigned(number(row, 11)?),
-    })
+/// An id, or NULL.
+pub(super) fn read_optional_id(row: &MySqlRow, index: usize, form: IdForm) -> Result<Option<Id>, sqlx::Error> {
+    if row.try_get_raw(index)?.is_null() { Ok(None) } else { read_id(row, index, form).map(Some) }
 }
 
 #[cfg(test)]

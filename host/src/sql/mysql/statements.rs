@@ -1,14 +1,17 @@
-//! All SQL text of MariaDB (10.3 or later) and MySQL (5.7 or later).
+//! All SQL text of MariaDB (10.3 or later) and MySQL (5.7 or later): weir's own tables and the catalogue here, each
+//! capability's beside.
 //!
 //! Neither has what both need for arrays, so a batch is a list of placeholders in chunks. There is no `RETURNING` on
 //! both either, and the affected rows of this driver count rows found, not changed: what is there is read under lock
 //! first. Never `INSERT IGNORE` (it swallows errors). Identifiers come from the checked configuration and are quoted.
 
-use std::sync::Arc;
+pub(super) mod counters;
+pub(super) mod documents;
+pub(super) mod toggles;
+pub(super) mod words;
 
-use crate::config::{SqlConfig, ToggleTable};
-use crate::model::IdType;
-use crate::sql::facts::{Column, Forms, IdForm, TimeForm, Words};
+use crate::config::SqlConfig;
+use crate::sql::facts::{IdForm, TimeForm};
 
 /// Tells MariaDB from MySQL.
 pub(super) const VERSION: &str = "SELECT VERSION()";
@@ -69,7 +72,7 @@ pub(super) const MIGRATE_UNLOCK: &str = "DO RELEASE_LOCK(CONCAT('weir ', MD5(DAT
 pub(super) const CREATE_META: &str = "CREATE TABLE IF NOT EXISTS weir_meta (
     name VARCHAR(64) NOT NULL PRIMARY KEY, value VARCHAR(255) NOT NULL)
     ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
-/// weir's other tables.
+/// weir's other tables, as of schema 1.
 pub(super) const CREATE: &[&str] = &[
     "CREATE TABLE IF NOT EXISTS weir_checkpoint (
         kind VARCHAR(64) NOT NULL, `partition` INT NOT NULL, incarnation CHAR(36) NOT NULL, epoch BIGINT NOT NULL,
@@ -81,9 +84,17 @@ pub(super) const CREATE: &[&str] = &[
         incarnation VARCHAR(36) NOT NULL, `position` BIGINT NOT NULL, digest CHAR(64) NOT NULL, reason TEXT NOT NULL,
         dead_at_ms BIGINT NOT NULL) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
 ];
+/// Whether the table of dead letters is as since schema 2.
+pub(super) const HAS_BODY: &str = "SELECT CAST(COUNT(*) AS SIGNED) FROM information_schema.columns
+    WHERE table_schema = DATABASE() AND table_name = 'weir_dead_letter' AND column_name = 'body'";
+/// Schema 1 becomes schema 2.
+pub(super) const UPGRADE: &str = "ALTER TABLE weir_dead_letter ADD COLUMN body LONGTEXT NULL,
+    ADD KEY weir_dead_letter_target (kind, target)";
 /// Records a value when there is none: ? name, ? value.
 pub(super) const META_RECORD: &str =
     "INSERT INTO weir_meta (name, value) VALUES (?, ?) ON DUPLICATE KEY UPDATE name = VALUES(name)";
+/// Sets a value: ? value, ? name.
+pub(super) const META_SET: &str = "UPDATE weir_meta SET value = ? WHERE name = ?";
 /// Reads a value: ? name.
 pub(super) const META_READ: &str = "SELECT value FROM weir_meta WHERE name = ?";
 
@@ -128,20 +139,33 @@ pub(super) fn claim_create(count: usize) -> String {
 pub(super) const CLAIM_SET: &str =
     "UPDATE weir_checkpoint SET incarnation = ?, epoch = ?, `position` = ? WHERE kind = ? AND `partition` = ?";
 
-/// Writes `count` dead letters, with 11 values each.
+/// Writes `count` dead letters, with 12 values each.
 pub(super) fn bury(count: usize) -> String {
     format!(
         "INSERT INTO weir_dead_letter
-         (kind, `partition`, target, actor, action, at_ms, incarnation, `position`, digest, reason, dead_at_ms)
+         (kind, `partition`, target, actor, action, at_ms, incarnation, `position`, digest, reason, dead_at_ms, body)
          VALUES {}",
-        list("(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", count)
+        list("(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", count)
     )
 }
 
 /// Reads dead letters: ? kind or NULL, ? the same, ? after, ? limit.
 pub(super) const DEAD_LETTERS: &str = "SELECT id, kind, CAST(`partition` AS SIGNED), target, actor, action, at_ms,
-    incarnation, `position`, digest, reason, dead_at_ms FROM weir_dead_letter
+    incarnation, `position`, digest, reason, dead_at_ms, body FROM weir_dead_letter
     WHERE (? IS NULL OR kind = ?) AND id > ? ORDER BY id LIMIT ?";
+
+/// The newest dead letter of each target: ? kind, ? action, `count` targets. Targets that differ in trailing spaces are
+/// equal to this engine, but not here.
+pub(super) fn newest_letters(count: usize) -> String {
+    format!(
+        "SELECT l.id, l.kind, CAST(l.`partition` AS SIGNED), l.target, l.actor, l.action, l.at_ms, l.incarnation,
+         l.`position`, l.digest, l.reason, l.dead_at_ms, l.body FROM weir_dead_letter AS l
+         JOIN (SELECT MAX(id) AS id FROM weir_dead_letter WHERE kind = ? AND action = ? AND target IN ({})
+               GROUP BY CAST(target AS BINARY)) AS n ON n.id = l.id",
+        list("?", count)
+    )
+}
+
 /// Dead letters per kind.
 pub(super) const DEAD_COUNTS: &str = "SELECT kind, COUNT(*) FROM weir_dead_letter GROUP BY kind ORDER BY kind";
 
@@ -161,7 +185,8 @@ pub(super) const COLUMNS: &str = "SELECT CAST(column_name AS CHAR), CAST(column_
     LOWER(CAST(data_type AS CHAR)), CAST(COALESCE(character_maximum_length, 0) AS SIGNED),
     CAST(COALESCE(datetime_precision, 0) AS SIGNED), CAST(is_nullable = 'NO' AS SIGNED),
     CAST(column_default IS NOT NULL OR extra LIKE '%auto_increment%' OR extra LIKE '%GENERATED%' AS SIGNED),
-    CAST(COALESCE(collation_name, '') AS CHAR)
+    CAST(COALESCE(collation_name, '') AS CHAR), CAST(extra AS CHAR), CAST(COALESCE(column_default, '') AS CHAR),
+    CAST(column_default IS NOT NULL AS SIGNED)
     FROM information_schema.columns WHERE table_schema = COALESCE(?, DATABASE()) AND table_name = ?
     ORDER BY ordinal_position";
 /// Columns of the unique keys: ? schema or NULL, ? name. A prefix or an expression is no column.
@@ -169,6 +194,15 @@ pub(super) const UNIQUE: &str = "SELECT CAST(index_name AS CHAR),
     CAST(CASE WHEN sub_part IS NULL THEN COALESCE(column_name, '') ELSE '' END AS CHAR)
     FROM information_schema.statistics WHERE table_schema = COALESCE(?, DATABASE()) AND table_name = ?
     AND non_unique = 0 ORDER BY index_name, seq_in_index";
+
+/// Columns with which indexes begin: ? schema or NULL, ? name.
+pub(super) const LEADING: &str = "SELECT DISTINCT CAST(column_name AS CHAR) FROM information_schema.statistics
+    WHERE table_schema = COALESCE(?, DATABASE()) AND table_name = ? AND seq_in_index = 1 AND sub_part IS NULL
+    AND column_name IS NOT NULL";
+/// Columns that MariaDB calls text, and that were declared as JSON: ? schema or NULL, ? name.
+pub(super) const JSON_COLUMNS: &str = "SELECT CAST(constraint_name AS CHAR) FROM information_schema.check_constraints
+    WHERE constraint_schema = COALESCE(?, DATABASE()) AND table_name = ?
+    AND check_clause = CONCAT('json_valid(`', constraint_name, '`)')";
 
 /// Settings that matter, as text.
 pub(super) fn settings(maria: bool) -> String {
@@ -181,162 +215,6 @@ pub(super) fn settings(maria: bool) -> String {
         "SELECT CAST(@@innodb_flush_log_at_trx_commit AS CHAR), CAST({isolation} AS CHAR), CAST(@@sql_mode AS CHAR),
          CAST(@@read_only AS CHAR), CAST(@@log_bin AS CHAR), CAST(@@binlog_format AS CHAR), {limits}"
     )
-}
-
-/// The statements of one kind.
-#[derive(Debug)]
-pub(super) struct Statements {
-    name: String,
-    target: String,
-    actor: String,
-    created: Option<String>,
-    shown_target: String,
-    shown_actor: String,
-    actor_bytes: String,
-    ms: String,
-    sample: String,
-    targets: Option<TargetNames>,
-}
-
-#[derive(Debug)]
-struct TargetNames {
-    name: String,
-    key: String,
-    shown_key: String,
-    count: Option<String>,
-}
-
-impl Statements {
-    /// Words the parts that do not depend on the size of a batch.
-    pub fn new(table: &ToggleTable, forms: Forms) -> Self {
-        let (target, actor) = (quote(&table.target_column), quote(&table.actor_column));
-        let shown_actor = shown(forms.actor, &actor);
-        let targets = table.targets.as_ref().zip(forms.key).map(|(targets, form)| TargetNames {
-            name: path(&targets.name),
-            shown_key: shown(form, &quote(&targets.key_column)),
-            key: quote(&targets.key_column),
-            count: targets.count_column.as_ref().map(|column| quote(column)),
-        });
-        Self {
-            name: path(&table.name),
-            created: table.created_at_column.as_ref().map(|column| quote(column)),
-            shown_target: shown(forms.target, &target),
-            // Bytes, because text of this engine is equal whatever spaces trail it.
-            actor_bytes: format!("CAST({shown_actor} AS BINARY)"),
-            shown_actor,
-            ms: millis(table, forms),
-            sample: format!("({0}, {1}), ({0}, {1})", sample(forms.target), sample(forms.actor)),
-            target,
-            actor,
-            targets,
-        }
-    }
-
-    /// Pairs, and their times: `count` × (? target, ? actor); locked when `lock`.
-    pub fn pairs(&self, count: usize, lock: bool) -> String {
-        format!(
-            "SELECT {}, {}, {} FROM {} WHERE ({}, {}) IN ({}){}",
-            self.shown_target,
-            self.shown_actor,
-            self.ms,
-            self.name,
-            self.target,
-            self.actor,
-            list("(?, ?)", count),
-            if lock { " FOR UPDATE" } else { "" }
-        )
-    }
-
-    /// Deletes pairs: `count` × (? target, ? actor).
-    pub fn delete(&self, count: usize) -> String {
-        format!("DELETE FROM {} WHERE ({}, {}) IN ({})", self.name, self.target, self.actor, list("(?, ?)", count))
-    }
-
-    /// Inserts pairs: `count` × (? target, ? actor[, ? time]).
-    pub fn insert(&self, count: usize) -> String {
-        let (column, row) = match &self.created {
-            Some(created) => (format!(", {created}"), "(?, ?, ?)"),
-            None => (String::new(), "(?, ?)"),
-        };
-        format!("INSERT INTO {} ({}, {}{column}) VALUES {}", self.name, self.target, self.actor, list(row, count))
-    }
-
-    /// Locks rows of targets in order: `count` × ? target. `None` where no count is kept.
-    pub fn lock_counts(&self, count: usize) -> Option<String> {
-        let TargetNames { name, key, count: Some(_), .. } = self.targets.as_ref()? else { return None };
-        Some(format!("SELECT 1 FROM {name} WHERE {key} IN ({}) ORDER BY {key} FOR UPDATE", list("?", count)))
-    }
-
-    /// Adds to counts: `count` × (? target, ? delta), then `count` × ? target. `None` where no count is kept.
-    pub fn counts(&self, count: usize) -> Option<String> {
-        let TargetNames { name, key, count: Some(column), .. } = self.targets.as_ref()? else { return None };
-        Some(format!(
-            "UPDATE {name} SET {column} = GREATEST(CAST(COALESCE({column}, 0) AS SIGNED) + CASE {key}{} ELSE 0 END, 0)
-             WHERE {key} IN ({})",
-            " WHEN ? THEN CAST(? AS SIGNED)".repeat(count),
-            list("?", count)
-        ))
-    }
-
-    /// Which targets exist, and their counts: `count` × ? target. `None` where there is no table of targets.
-    pub fn known(&self, count: usize) -> Option<String> {
-        let TargetNames { name, key, shown_key, count: column } = self.targets.as_ref()?;
-        let shown = match column {
-            Some(column) => format!("CAST(COALESCE({column}, 0) AS SIGNED)"),
-            None => "NULL".to_owned(),
-        };
-        Some(format!("SELECT {shown_key}, {shown} FROM {name} WHERE {key} IN ({})", list("?", count)))
-    }
-
-    /// Members of each of `count` targets, at most `bound` each: `count` × ? target; index, actor, time.
-    pub fn members(&self, count: usize, bound: i64) -> String {
-        let one = |index: usize| {
-            format!(
-                "(SELECT CAST({index} AS SIGNED), {}, {} FROM {} WHERE {} = ? LIMIT {bound})",
-                self.shown_actor, self.ms, self.name, self.target
-            )
-        };
-        (0..count).map(one).collect::<Vec<_>>().join(" UNION ALL ")
-    }
-
-    /// Number of members up to a bound: ? target, ? bound.
-    pub fn size(&self) -> String {
-        format!("SELECT COUNT(*) FROM (SELECT 1 FROM {} WHERE {} = ? LIMIT ?) AS m", self.name, self.target)
-    }
-
-    /// Exact number of members: ? target.
-    pub fn total(&self) -> String {
-        format!("SELECT COUNT(*) FROM {} WHERE {} = ?", self.name, self.target)
-    }
-
-    /// A page of members: ? target, three times ? time of the last one before, ? its text, ? limit. With `within`,
-    /// after ? target: ? oldest, ? newer than all; an index on target and time can find them.
-    pub fn page(&self, within: bool) -> String {
-        let within = match &self.created {
-            Some(created) if within => format!(" AND {created} >= ? AND {created} < ?"),
-            _ => String::new(),
-        };
-        format!(
-            "SELECT a, m FROM (SELECT {} AS a, {} AS m, {} AS x FROM {} WHERE {} = ?{within}) AS p
-             WHERE ? IS NULL OR m < ? OR (m = ? AND x < CAST(? AS BINARY)) ORDER BY m DESC, x DESC LIMIT ?",
-            self.shown_actor, self.ms, self.actor_bytes, self.name, self.target
-        )
-    }
-
-    /// How old a page's last member is at most: ? target, ? time of the last one before, ? limit less one. `None`
-    /// where there are no times.
-    pub fn page_start(&self) -> Option<String> {
-        let Self { ms, name, target, .. } = self;
-        let created = self.created.as_ref()?;
-        Some(format!(
-            "SELECT {ms} FROM {name} WHERE {target} = ? AND {created} < ? ORDER BY {created} DESC LIMIT 1 OFFSET ?"
-        ))
-    }
-
-    /// The plan of the bulk delete.
-    pub fn delete_plan(&self) -> String {
-        format!("EXPLAIN DELETE FROM {} WHERE ({}, {}) IN ({})", self.name, self.target, self.actor, self.sample)
-    }
 }
 
 fn list(one: &str, count: usize) -> String {
@@ -355,24 +233,21 @@ fn shown(form: IdForm, column: &str) -> String {
     }
 }
 
-/// Any id, for a plan.
-fn sample(form: IdForm) -> &'static str {
+/// An id as it is ordered: integers as such, all others as bytes, because text of this engine is equal whatever spaces
+/// trail it.
+fn ordered(form: IdForm, column: &str) -> String {
     match form {
-        IdForm::Integer => "1",
-        IdForm::UuidBytes => "x'00000000000000000000000000000000'",
-        IdForm::Uuid | IdForm::UuidText => "'00000000-0000-0000-0000-000000000000'",
-        IdForm::Text => "'a'",
+        IdForm::Integer => shown(form, column),
+        _ => format!("CAST({} AS BINARY)", shown(form, column)),
     }
 }
 
 /// The created-at column as Unix milliseconds, 0 where it says nothing.
-fn millis(table: &ToggleTable, forms: Forms) -> String {
-    let Some(column) = table.created_at_column.as_ref().map(|column| quote(column)) else {
-        return "CAST(0 AS SIGNED)".into();
-    };
+fn millis(column: Option<&String>, form: Option<TimeForm>) -> String {
+    let Some(column) = column.map(|column| quote(column)) else { return "CAST(0 AS SIGNED)".into() };
     let since =
         |time: &str| format!("CAST(COALESCE(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {time}) DIV 1000, 0) AS SIGNED)");
-    match forms.created {
+    match form {
         Some(TimeForm::Millis) => format!("CAST(COALESCE({column}, 0) AS SIGNED)"),
         Some(TimeForm::Iso) => since(&format!("CAST(LEFT({column}, 23) AS DATETIME(3))")),
         _ => since(&column),
@@ -385,96 +260,4 @@ fn quote(name: &str) -> String {
 
 fn path(name: &str) -> String {
     name.split('.').map(quote).collect::<Vec<_>>().join(".")
-}
-
-/// Words of MariaDB, or of MySQL.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct MysqlWords {
-    /// MariaDB.
-    pub maria: bool,
-}
-
-impl Words for MysqlWords {
-    const UUID_TEXT: bool = true;
-
-    fn create_pairs(&self, table: &ToggleTable) -> String {
-        let created = table.created_at_column.as_ref().map(|c| format!("{} DATETIME(3) NOT NULL, ", quote(c)));
-        format!(
-            "CREATE TABLE {} ({target} {} NOT NULL, {actor} {} NOT NULL, {}PRIMARY KEY ({target}, {actor}))
-             ENGINE = InnoDB",
-            path(&table.name),
-            self.type_for(table.target_type),
-            self.type_for(table.actor_type),
-            created.unwrap_or_default(),
-            target = quote(&table.target_column),
-            actor = quote(&table.actor_column),
-        )
-    }
-
-    fn create_targets(&self, table: &ToggleTable) -> String {
-        let Some(targets) = &table.targets else { return String::new() };
-        let count = targets.count_column.as_ref().map(|c| format!(", {} BIGINT NOT NULL DEFAULT 0", quote(c)));
-        format!(
-            "CREATE TABLE {} ({} {} NOT NULL PRIMARY KEY{}) ENGINE = InnoDB",
-            path(&targets.name),
-            quote(&targets.key_column),
-            self.type_for(table.target_type),
-            count.unwrap_or_default()
-        )
-    }
-
-    fn add_unique(&self, table: &str, columns: &[&str]) -> String {
-        let list = columns.iter().map(|c| quote(c)).collect::<Vec<_>>().join(", ");
-        format!("ALTER TABLE {} ADD UNIQUE KEY ({list})", path(table))
-    }
-
-    fn add_time(&self, table: &str, column: &str) -> String {
-        format!(
-            "ALTER TABLE {} ADD COLUMN {} DATETIME(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3)",
-            path(table),
-            quote(column)
-        )
-    }
-
-    fn add_count(&self, table: &str, column: &str) -> String {
-        format!("ALTER TABLE {} ADD COLUMN {} BIGINT NOT NULL DEFAULT 0", path(table), quote(column))
-    }
-
-    fn retype(&self, table: &str, column: &str, id_type: IdType) -> String {
-        format!("ALTER TABLE {} MODIFY COLUMN {} {} NOT NULL", path(table), quote(column), self.type_for(id_type))
-    }
-
-    fn add_default(&self, table: &str, column: &Column) -> String {
-        format!("ALTER TABLE {} MODIFY COLUMN {} {} NULL", path(table), quote(&column.name), column.declared)
-    }
-}
-
-impl MysqlWords {
-    /// Makes a column compare by bytes.
-    pub fn collate(self, table: &str, column: &str, declared: &str, not_null: bool) -> String {
-        let null = if not_null { "NOT NULL" } else { "NULL" };
-        let (table, column) = (path(table), quote(column));
-        format!("ALTER TABLE {table} MODIFY COLUMN {column} {declared} {} {null}", self.collation())
-    }
-
-    /// Makes a table transactional.
-    pub fn engine(table: &str) -> String {
-        format!("ALTER TABLE {} ENGINE = InnoDB", path(table))
-    }
-
-    fn collation(self) -> &'static str {
-        if self.maria {
-            "CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin"
-        } else {
-            "CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_bin"
-        }
-    }
-
-    fn type_for(self, id_type: IdType) -> Arc<str> {
-        match id_type {
-            IdType::Integer => "BIGINT".into(),
-            IdType::Uuid => "BINARY(16)".into(),
-            IdType::Text => format!("VARCHAR(191) {}", self.collation()).into(),
-        }
-    }
 }

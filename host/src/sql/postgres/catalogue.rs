@@ -3,7 +3,8 @@
 use sqlx::Row;
 use sqlx::postgres::PgConnection;
 
-use super::statements::{self, PostgresWords, path};
+use super::statements::words::PostgresWords;
+use super::statements::{self, path};
 use crate::config::ToggleTable;
 use crate::sql::facts::{Column, Facts, Holds, UniqueKey, refuse};
 
@@ -57,7 +58,9 @@ pub(super) async fn read_facts(
                 PostgresWords::collate(table, &name, &declared),
             )),
         };
-        facts.columns.push(Column { name, declared, holds, must_be_given, collation });
+        let (generated, default) = (row.try_get(8)?, row.try_get(9)?);
+        let unsigned = false;
+        facts.columns.push(Column { name, declared, holds, unsigned, must_be_given, default, generated, collation });
     }
     for row in sqlx::query(statements::UNIQUE).bind(number).fetch_all(&mut *connection).await? {
         let (key, column): (String, String) = (row.try_get(0)?, row.try_get(1)?);
@@ -69,16 +72,32 @@ pub(super) async fn read_facts(
     Ok(Some(facts))
 }
 
+/// The columns with which the indexes of a table begin.
+pub(super) async fn read_leading(connection: &mut PgConnection, table: &str) -> Result<Vec<String>, sqlx::Error> {
+    let Some(row) = sqlx::query(statements::TABLE).bind(path(table)).fetch_optional(&mut *connection).await? else {
+        return Ok(Vec::new());
+    };
+    let number: i64 = row.try_get(0)?;
+    sqlx::query_scalar(statements::LEADING).bind(number).fetch_all(connection).await
+}
+
 fn holds(type_name: &str, modifier: i32) -> Holds {
     let digits = u8::try_from(modifier).unwrap_or(6);
     match type_name {
         "int2" => Holds::Integer(2),
         "int4" => Holds::Integer(4),
         "int8" => Holds::Integer(8),
+        "bool" => Holds::Boolean,
+        "numeric" => Holds::Decimal,
+        "float4" | "float8" => Holds::Real,
         "uuid" => Holds::Uuid,
+        "bytea" => Holds::Bytes,
         "text" => Holds::Text(None),
         // The modifier counts a header of four bytes that is long gone.
         "varchar" => Holds::Text(u64::try_from(modifier).ok().map(|length| length.saturating_sub(4))),
+        "bpchar" if modifier > 4 => Holds::Fixed(u64::from(modifier.unsigned_abs()).saturating_sub(4)),
+        "json" | "jsonb" => Holds::Json,
+        "date" => Holds::Date,
         "timestamptz" => Holds::Zoned(digits),
         "timestamp" => Holds::Plain(digits),
         _ => Holds::Other,

@@ -1,18 +1,18 @@
-//! What is read: checkpoints, states of targets, dead letters; and ids as they lie in columns and parameters.
+//! What is read: checkpoints, states of targets; and ids as they lie in columns and parameters.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, Postgres, Row};
+use sqlx::{AssertSqlSafe, Postgres, Row, ValueRef as _};
 use uuid::Uuid;
 
-use super::Plan;
+use super::toggles::Plan;
 use crate::model::{Checkpoint, Id, Member, Partition};
+use crate::sql::TargetRow;
 use crate::sql::facts::{IdForm, TimeForm};
 use crate::sql::rows::{Known, Load, checkpoint, cut_down, page_end, signed, time_text, unsigned};
-use crate::sql::{DeadLetter, TargetRow};
 
 /// A statement with its parameters.
 pub(super) type PgQuery<'q> = Query<'q, Postgres, PgArguments>;
@@ -100,9 +100,10 @@ pub(super) async fn page(
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let one_target =
         |text: &Arc<str>| bind_ids(sqlx::query(AssertSqlSafe(Arc::clone(text))), plan.forms.target, [target]);
+    let end_ms = page_end(before.map(|member| member.since_ms));
     let mut start: Option<i64> = None;
     if !plan.statements.page_start.is_empty() && limit > 0 {
-        let query = one_target(&plan.statements.page_start).bind(signed(page_end(before))).bind(limit - 1);
+        let query = one_target(&plan.statements.page_start).bind(signed(end_ms)).bind(limit - 1);
         let row = query.fetch_optional(&mut *connection).await?;
         start = row.map(|row| row.try_get(0)).transpose()?;
     }
@@ -112,7 +113,7 @@ pub(super) async fn page(
         .bind(before.map(|member| member.actor.to_string()))
         .bind(limit);
     if let Some(start) = start {
-        query = query.bind(start).bind(signed(page_end(before).saturating_add(1)));
+        query = query.bind(start).bind(signed(end_ms.saturating_add(1)));
     }
     query.fetch_all(&mut *connection).await
 }
@@ -130,6 +131,28 @@ pub(super) fn bind_ids<'q, 'i>(query: PgQuery<'q>, form: IdForm, ids: impl IntoI
             query.bind(ids.map(uuid).collect::<Vec<Uuid>>())
         }
         IdForm::Text | IdForm::UuidText => query.bind(ids.map(ToString::to_string).collect::<Vec<String>>()),
+    }
+}
+
+/// Binds ids as one array, NULL where there is none.
+pub(super) fn bind_optional_ids<'q, 'i>(
+    query: PgQuery<'q>,
+    form: IdForm,
+    ids: impl IntoIterator<Item = Option<&'i Id>>,
+) -> PgQuery<'q> {
+    let ids = ids.into_iter();
+    match form {
+        IdForm::Integer => {
+            let int = |id: Option<&Id>| if let Some(Id::Int(value)) = id { Some(*value) } else { None };
+            query.bind(ids.map(int).collect::<Vec<Option<i64>>>())
+        }
+        IdForm::Uuid | IdForm::UuidBytes => {
+            let uuid = |id: Option<&Id>| if let Some(Id::Uuid(value)) = id { Some(*value) } else { None };
+            query.bind(ids.map(uuid).collect::<Vec<Option<Uuid>>>())
+        }
+        IdForm::Text | IdForm::UuidText => {
+            query.bind(ids.map(|id| id.map(ToString::to_string)).collect::<Vec<Option<String>>>())
+        }
     }
 }
 
@@ -153,25 +176,12 @@ pub(super) fn read_id(row: &PgRow, index: usize, form: IdForm) -> Result<Id, sql
     }
 }
 
+/// An id, or NULL.
+pub(super) fn read_optional_id(row: &PgRow, index: usize, form: IdForm) -> Result<Option<Id>, sqlx::Error> {
+    if row.try_get_raw(index)?.is_null() { Ok(None) } else { read_id(row, index, form).map(Some) }
+}
+
 /// The index, from 0, that the first column says from 1.
 pub(super) fn ordinal(row: &PgRow) -> Result<usize, sqlx::Error> {
     Ok(usize::try_from(row.try_get::<i64, _>(0)? - 1).unwrap_or(usize::MAX))
-}
-
-/// A dead letter.
-pub(super) fn dead_letter(row: &PgRow) -> Result<DeadLetter, sqlx::Error> {
-    Ok(DeadLetter {
-        id: row.try_get(0)?,
-        kind: row.try_get(1)?,
-        partition: Partition::try_from(row.try_get::<i64, _>(2)?).unwrap_or_default(),
-        target: row.try_get(3)?,
-        actor: row.try_get(4)?,
-        action: row.try_get(5)?,
-        at_ms: unsigned(row.try_get(6)?),
-        incarnation: row.try_get(7)?,
-        position: unsigned(row.try_get(8)?),
-        digest: row.try_get(9)?,
-        reason: row.try_get(10)?,
-        dead_at_ms: unsigned(row.try_get(11)?),
-    })
 }

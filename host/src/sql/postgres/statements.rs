@@ -1,13 +1,15 @@
-//! All SQL text of PostgreSQL (12 or later).
+//! All SQL text of PostgreSQL (12 or later): weir's own tables and the catalogue here, each capability's beside.
 //!
-//! A batch is a few array parameters, read by `unnest`: one statement text for any batch size. Identifiers come from
-//! the checked configuration and are quoted; values are bound.
+//! A batch is a few array parameters, read by `unnest`, or one of JSON: one statement text for any batch size.
+//! Identifiers come from the checked configuration and are quoted; values are bound.
 
-use std::sync::Arc;
+pub(super) mod counters;
+pub(super) mod documents;
+pub(super) mod toggles;
+pub(super) mod words;
 
-use crate::config::{SqlConfig, ToggleTable};
-use crate::model::IdType;
-use crate::sql::facts::{Column, Forms, IdForm, TimeForm, Words};
+use crate::config::SqlConfig;
+use crate::sql::facts::{IdForm, TimeForm};
 
 /// Settings of every connection: the server's time limits, UTC, no chatter; a commit is on disk when it is answered.
 pub(super) fn session(settings: &SqlConfig) -> String {
@@ -29,7 +31,7 @@ pub(super) fn lock_ms(settings: &SqlConfig) -> u64 {
 
 /// One creation of weir's tables at a time; the number is arbitrary, and weir's.
 pub(super) const MIGRATE_LOCK: &str = "SELECT pg_advisory_xact_lock(7595464623318)";
-/// weir's own tables.
+/// weir's own tables, as of schema 1.
 pub(super) const CREATE: &str = "
     CREATE TABLE IF NOT EXISTS weir_meta (name text PRIMARY KEY, value text NOT NULL);
     CREATE TABLE IF NOT EXISTS weir_checkpoint (
@@ -40,8 +42,16 @@ pub(super) const CREATE: &str = "
         target text NOT NULL, actor text NOT NULL, action text NOT NULL, at_ms bigint NOT NULL,
         incarnation text NOT NULL, \"position\" bigint NOT NULL, digest text NOT NULL, reason text NOT NULL,
         dead_at_ms bigint NOT NULL)";
+/// Whether the table of dead letters is as since schema 2.
+pub(super) const HAS_BODY: &str = "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_attribute
+    WHERE attrelid = to_regclass('weir_dead_letter') AND attname = 'body' AND NOT attisdropped)";
+/// Schema 1 becomes schema 2.
+pub(super) const UPGRADE: &str = "ALTER TABLE weir_dead_letter ADD COLUMN body text;
+    CREATE INDEX IF NOT EXISTS weir_dead_letter_target ON weir_dead_letter (kind, target)";
 /// Records a value when there is none: $1 name, $2 value.
 pub(super) const META_RECORD: &str = "INSERT INTO weir_meta (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+/// Sets a value: $1 name, $2 value.
+pub(super) const META_SET: &str = "UPDATE weir_meta SET value = $2 WHERE name = $1";
 /// Reads a value: $1 name.
 pub(super) const META_READ: &str = "SELECT value FROM weir_meta WHERE name = $1";
 
@@ -80,15 +90,20 @@ pub(super) const CLAIM_SET: &str =
     FROM unnest($2::int4[], $3::uuid[], $4::int8[], $5::int8[]) AS f (part, life, age, reached)
     WHERE c.kind = $1 AND c.\"partition\" = f.part";
 
-/// Writes dead letters: $1 kind, $2 to $10 columns, $11 now.
+/// Writes dead letters: $1 kind, $2 to $11 columns, $12 now.
 pub(super) const BURY: &str = "INSERT INTO weir_dead_letter
-    (kind, \"partition\", target, actor, action, at_ms, incarnation, \"position\", digest, reason, dead_at_ms)
-    SELECT $1, d.*, $11 FROM unnest($2::int4[], $3::text[], $4::text[], $5::text[], $6::int8[], $7::text[], $8::int8[],
-        $9::text[], $10::text[]) AS d";
+    (kind, \"partition\", target, actor, action, at_ms, incarnation, \"position\", digest, reason, body, dead_at_ms)
+    SELECT $1, d.*, $12 FROM unnest($2::int4[], $3::text[], $4::text[], $5::text[], $6::int8[], $7::text[], $8::int8[],
+        $9::text[], $10::text[], $11::text[]) AS d";
 /// Reads dead letters: $1 kind or NULL, $2 after, $3 limit.
 pub(super) const DEAD_LETTERS: &str = "SELECT id, kind, \"partition\"::int8, target, actor, action, at_ms, incarnation,
-    \"position\", digest, reason, dead_at_ms FROM weir_dead_letter
+    \"position\", digest, reason, dead_at_ms, body FROM weir_dead_letter
     WHERE ($1::text IS NULL OR kind = $1) AND id > $2 ORDER BY id LIMIT $3";
+/// The newest dead letter of each target: $1 kind, $2 action, $3 targets.
+pub(super) const NEWEST_LETTERS: &str =
+    "SELECT DISTINCT ON (target) id, kind, \"partition\"::int8, target, actor, action, at_ms, incarnation,
+    \"position\", digest, reason, dead_at_ms, body FROM weir_dead_letter
+    WHERE kind = $1 AND action = $2 AND target = ANY ($3::text[]) ORDER BY target, id DESC";
 /// Dead letters per kind.
 pub(super) const DEAD_COUNTS: &str = "SELECT kind, count(*) FROM weir_dead_letter GROUP BY kind ORDER BY kind";
 /// Drops dead letters: $1 ids.
@@ -105,12 +120,19 @@ pub(super) const TABLE: &str = "SELECT c.oid::int8, c.relkind IN ('r', 'p'),
 pub(super) const COLUMNS: &str = "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod),
     COALESCE(b.typname, t.typname)::text, a.atttypmod, a.attnotnull,
     a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> '' OR t.typdefault IS NOT NULL,
-    COALESCE(o.collisdeterministic, true), o.collname::text
+    COALESCE(o.collisdeterministic, true), o.collname::text, a.attgenerated <> '' OR a.attidentity = 'a',
+    CASE WHEN a.attnotnull AND a.attgenerated = '' THEN COALESCE(pg_get_expr(d.adbin, d.adrelid), t.typdefault) END
     FROM pg_catalog.pg_attribute AS a
     JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
     LEFT JOIN pg_catalog.pg_type AS b ON b.oid = NULLIF(t.typbasetype, 0)
     LEFT JOIN pg_catalog.pg_collation AS o ON o.oid = a.attcollation
+    LEFT JOIN pg_catalog.pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
     WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
+/// Columns with which indexes that cover every row begin: $1 the table's number.
+pub(super) const LEADING: &str = "SELECT DISTINCT a.attname::text
+    FROM pg_catalog.pg_index AS x
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = x.indkey[0]
+    WHERE x.indrelid = $1::oid AND x.indisvalid AND x.indpred IS NULL";
 /// Columns of the unique keys that cover every row and hold at once: $1 the table's number.
 pub(super) const UNIQUE: &str = "SELECT i.relname::text, a.attname::text
     FROM pg_catalog.pg_index AS x JOIN pg_catalog.pg_class AS i ON i.oid = x.indexrelid
@@ -121,6 +143,11 @@ pub(super) const UNIQUE: &str = "SELECT i.relname::text, a.attname::text
 /// Makes the planner show whether an index can be used at all, whatever the size of the tables now.
 pub(super) const PLAN_BEGIN: &str = "BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off;
     SET LOCAL enable_mergejoin = off";
+/// Turns a setting of the server on.
+pub(super) fn set_on(name: &str) -> String {
+    format!("ALTER SYSTEM SET {name} = on")
+}
+
 /// Settings that matter.
 pub(super) const SETTINGS: &str = "SELECT current_setting('server_version_num')::int8, current_setting('fsync'),
     current_setting('full_page_writes'), current_setting('synchronous_commit'), current_setting('server_encoding'),
@@ -128,162 +155,12 @@ pub(super) const SETTINGS: &str = "SELECT current_setting('server_version_num'):
     (SELECT setting::int8 FROM pg_catalog.pg_settings WHERE name = 'statement_timeout'),
     (SELECT setting::int8 FROM pg_catalog.pg_settings WHERE name = 'idle_in_transaction_session_timeout')";
 
-/// The statements of one kind.
-#[derive(Debug)]
-pub(super) struct Statements {
-    /// Deletes pairs: $1 targets, $2 actors; the targets of those that were there, and how many.
-    pub delete: Arc<str>,
-    /// Inserts pairs: $1 targets, $2 actors, $3 times if there is a column; as `delete`.
-    pub insert: Arc<str>,
-    /// Locks rows of targets in order: $1 targets. Empty where no count is kept.
-    pub lock_counts: Arc<str>,
-    /// Adds to counts: $1 targets, $2 deltas.
-    pub counts: Arc<str>,
-    /// Which targets exist, and their counts: $1 targets.
-    pub known: Arc<str>,
-    /// Members of each target up to a bound: $1 targets, $2 bound; index from 1, actor, time.
-    pub members: Arc<str>,
-    /// Number of members up to a bound: $1 one target, $2 bound.
-    pub size: Arc<str>,
-    /// Exact numbers of members: $1 targets; index from 1.
-    pub totals: Arc<str>,
-    /// Pairs: $1 targets, $2 actors; index from 1 and time of those that are there.
-    pub pairs: Arc<str>,
-    /// A page of members: $1 one target, $2 and $3 time and text of the last one before, $4 limit.
-    pub page: Arc<str>,
-    /// As `page`, of those not older than $5 and older than $6: an index on target and time can find them.
-    pub page_within: Arc<str>,
-    /// How old the page's last member is at most: $1 one target, $2 time of the last one before, $3 limit less one.
-    /// Empty where times are not in an order that an index has.
-    pub page_start: Arc<str>,
-    /// The plan of `delete`.
-    pub delete_plan: Arc<str>,
-}
-
-impl Statements {
-    /// Words them.
-    pub fn new(table: &ToggleTable, forms: Forms) -> Self {
-        let (name, target, actor) = (path(&table.name), quote(&table.target_column), quote(&table.actor_column));
-        let (t, a) = (sql_type(forms.target), sql_type(forms.actor));
-        let ms = millis(table, forms);
-        let (column, times, time) = match (&table.created_at_column, forms.created) {
-            (Some(column), Some(TimeForm::Iso)) => (format!(", {}", quote(column)), ", $3::text[]", ", u.c"),
-            (Some(column), Some(TimeForm::Millis)) => (format!(", {}", quote(column)), ", $3::int8[]", ", u.c"),
-            (Some(column), Some(TimeForm::Zoned(_))) => (
-                format!(", {}", quote(column)),
-                ", $3::int8[]",
-                ", timestamptz 'epoch' + u.c * interval '1 millisecond'",
-            ),
-            (Some(column), _) => {
-                (format!(", {}", quote(column)), ", $3::int8[]", ", timestamp 'epoch' + u.c * interval '1 millisecond'")
-            }
-            (None, _) => (String::new(), "", ""),
-        };
-        let alias = if times.is_empty() { "u (t, a)" } else { "u (t, a, c)" };
-        let delete = format!(
-            "WITH gone AS (DELETE FROM {name} AS l USING unnest($1::{t}[], $2::{a}[]) AS u (t, a)
-             WHERE l.{target} = u.t AND l.{actor} = u.a RETURNING l.{target} AS t)
-             SELECT t::{t}, count(*) FROM gone GROUP BY 1"
-        );
-        let (lock_counts, counts, known) = target_statements(table, forms);
-        let (page, page_within, page_start) = page_statements(table, forms);
-        Self {
-            insert: format!(
-                "WITH come AS (INSERT INTO {name} ({target}, {actor}{column})
-                 SELECT u.t, u.a{time} FROM unnest($1::{t}[], $2::{a}[]{times}) AS {alias}
-                 ON CONFLICT ({target}, {actor}) DO NOTHING RETURNING {target} AS t)
-                 SELECT t::{t}, count(*) FROM come GROUP BY 1"
-            )
-            .into(),
-            lock_counts,
-            counts,
-            known,
-            members: format!(
-                "SELECT u.o, m.a, m.ms FROM unnest($1::{t}[]) WITH ORDINALITY AS u (t, o) CROSS JOIN LATERAL
-                 (SELECT l.{actor}::{a} AS a, {ms} AS ms FROM {name} AS l WHERE l.{target} = u.t LIMIT $2) AS m"
-            )
-            .into(),
-            size: format!(
-                "SELECT count(*) FROM (SELECT 1 FROM {name} AS l WHERE l.{target} = ($1::{t}[])[1] LIMIT $2) AS m"
-            )
-            .into(),
-            totals: format!(
-                "SELECT u.o, (SELECT count(*) FROM {name} AS l WHERE l.{target} = u.t)
-                 FROM unnest($1::{t}[]) WITH ORDINALITY AS u (t, o)"
-            )
-            .into(),
-            pairs: format!(
-                "SELECT u.o, {ms} FROM unnest($1::{t}[], $2::{a}[]) WITH ORDINALITY AS u (t, a, o)
-                 JOIN {name} AS l ON l.{target} = u.t AND l.{actor} = u.a"
-            )
-            .into(),
-            page,
-            page_within,
-            page_start,
-            delete_plan: format!("EXPLAIN {delete}").into(),
-            delete: delete.into(),
-        }
-    }
-}
-
-/// `page`, `page_within` and `page_start`.
-fn page_statements(table: &ToggleTable, forms: Forms) -> (Arc<str>, Arc<str>, Arc<str>) {
-    let (name, target, actor) = (path(&table.name), quote(&table.target_column), quote(&table.actor_column));
-    let (t, a) = (sql_type(forms.target), sql_type(forms.actor));
-    let ms = millis(table, forms);
-    let created = table.created_at_column.as_ref().map(|column| quote(column)).unwrap_or_default();
-    let page = |within: String| -> Arc<str> {
-        format!(
-            "SELECT p.a, p.m FROM (SELECT l.{actor}::{a} AS a, {ms} AS m, l.{actor}::text COLLATE \"C\" AS x
-             FROM {name} AS l WHERE l.{target} = ($1::{t}[])[1]{within}) AS p
-             WHERE $2::int8 IS NULL OR (p.m, p.x) < ($2::int8, $3::text COLLATE \"C\")
-             ORDER BY p.m DESC, p.x DESC LIMIT $4"
-        )
-        .into()
-    };
-    let point = point(forms.created);
-    let page_start = point.as_ref().map_or_else(String::new, |point| {
-        format!(
-            "SELECT {ms} FROM {name} AS l WHERE l.{target} = ($1::{t}[])[1] AND l.{created} < {}
-             ORDER BY l.{created} DESC OFFSET $3 LIMIT 1",
-            point("$2")
-        )
-    });
-    let within = point.as_ref().map_or_else(String::new, |point| {
-        format!(" AND l.{created} >= {} AND l.{created} < {}", point("$5"), point("$6"))
-    });
-    (page(String::new()), page(within), page_start.into())
-}
-
-fn target_statements(table: &ToggleTable, forms: Forms) -> (Arc<str>, Arc<str>, Arc<str>) {
-    let (Some(targets), Some(form)) = (&table.targets, forms.key) else { return ("".into(), "".into(), "".into()) };
-    let (name, key, k) = (path(&targets.name), quote(&targets.key_column), sql_type(form));
-    let count = targets.count_column.as_ref().map(|column| quote(column));
-    let (lock, counts) = match &count {
-        None => (String::new(), String::new()),
-        Some(count) => (
-            format!(
-                "SELECT 1 FROM {name} AS f WHERE f.{key} = ANY ($1::{k}[]) ORDER BY f.{key} FOR NO KEY UPDATE OF f"
-            ),
-            format!(
-                "UPDATE {name} AS f SET {count} = GREATEST(COALESCE(f.{count}, 0) + d.change, 0)
-                 FROM unnest($1::{k}[], $2::int8[]) AS d (id, change) WHERE f.{key} = d.id"
-            ),
-        ),
-    };
-    let shown = count.map_or_else(|| "NULL::int8".to_owned(), |count| format!("COALESCE(f.{count}, 0)::int8"));
-    let known = format!("SELECT f.{key}::{k}, {shown} FROM {name} AS f WHERE f.{key} = ANY ($1::{k}[])");
-    (lock.into(), counts.into(), known.into())
-}
-
 /// The created-at column of `l` as Unix milliseconds, 0 where it says nothing.
-fn millis(table: &ToggleTable, forms: Forms) -> String {
-    let Some(column) = table.created_at_column.as_ref().map(|column| format!("l.{}", quote(column))) else {
-        return "0::int8".into();
-    };
+fn millis(column: Option<&String>, form: Option<TimeForm>) -> String {
+    let Some(column) = column.map(|column| format!("l.{}", quote(column))) else { return "0::int8".into() };
     let epoch =
         |time: &str| format!("round((extract(epoch FROM date_trunc('milliseconds', {time})) * 1000)::numeric)::int8");
-    match forms.created {
+    match form {
         Some(TimeForm::Millis) => format!("COALESCE({column}, 0)"),
         Some(TimeForm::Iso) => format!(
             "CASE WHEN {column} ~ '^\\d{{4}}-(0[1-9]|1[0-2])-([0-2]\\d|3[01])[T ]([01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d'
@@ -305,6 +182,15 @@ fn point(form: Option<TimeForm>) -> Option<impl Fn(&str) -> String> {
     Some(move |parameter: &str| format!("{start}{parameter}::int8{unit}"))
 }
 
+/// A time as a column of this form takes it, from Unix milliseconds (or from text).
+fn from_millis(form: TimeForm, value: &str) -> String {
+    match form {
+        TimeForm::Iso | TimeForm::Millis => value.to_owned(),
+        TimeForm::Zoned(_) => format!("timestamptz 'epoch' + {value} * interval '1 millisecond'"),
+        TimeForm::Plain(_) => format!("timestamp 'epoch' + {value} * interval '1 millisecond'"),
+    }
+}
+
 fn sql_type(form: IdForm) -> &'static str {
     match form {
         IdForm::Integer => "int8",
@@ -320,78 +206,4 @@ fn quote(name: &str) -> String {
 /// A table's name, quoted.
 pub(super) fn path(name: &str) -> String {
     name.split('.').map(quote).collect::<Vec<_>>().join(".")
-}
-
-/// Words of PostgreSQL.
-pub(super) struct PostgresWords;
-
-impl Words for PostgresWords {
-    const UUID_TEXT: bool = false;
-
-    fn create_pairs(&self, table: &ToggleTable) -> String {
-        let created = table.created_at_column.as_ref().map(|c| format!("{} timestamptz NOT NULL, ", quote(c)));
-        format!(
-            "CREATE TABLE {} ({target} {} NOT NULL, {actor} {} NOT NULL, {}PRIMARY KEY ({target}, {actor}))",
-            path(&table.name),
-            type_for(table.target_type),
-            type_for(table.actor_type),
-            created.unwrap_or_default(),
-            target = quote(&table.target_column),
-            actor = quote(&table.actor_column),
-        )
-    }
-
-    fn create_targets(&self, table: &ToggleTable) -> String {
-        let Some(targets) = &table.targets else { return String::new() };
-        let count = targets.count_column.as_ref().map(|c| format!(", {} bigint NOT NULL DEFAULT 0", quote(c)));
-        format!(
-            "CREATE TABLE {} ({} {} PRIMARY KEY{})",
-            path(&targets.name),
-            quote(&targets.key_column),
-            type_for(table.target_type),
-            count.unwrap_or_default()
-        )
-    }
-
-    fn add_unique(&self, table: &str, columns: &[&str]) -> String {
-        let list = columns.iter().map(|c| quote(c)).collect::<Vec<_>>().join(", ");
-        format!("CREATE UNIQUE INDEX ON {} ({list})", path(table))
-    }
-
-    fn add_time(&self, table: &str, column: &str) -> String {
-        format!("ALTER TABLE {} ADD COLUMN {} timestamptz NOT NULL DEFAULT now()", path(table), quote(column))
-    }
-
-    fn add_count(&self, table: &str, column: &str) -> String {
-        format!("ALTER TABLE {} ADD COLUMN {} bigint NOT NULL DEFAULT 0", path(table), quote(column))
-    }
-
-    fn retype(&self, table: &str, column: &str, id_type: IdType) -> String {
-        let (column, wanted) = (quote(column), type_for(id_type));
-        format!("ALTER TABLE {} ALTER COLUMN {column} TYPE {wanted} USING {column}::{wanted}", path(table))
-    }
-
-    fn add_default(&self, table: &str, column: &Column) -> String {
-        format!("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL", path(table), quote(&column.name))
-    }
-}
-
-impl PostgresWords {
-    /// Makes a column compare by bytes.
-    pub fn collate(table: &str, column: &str, declared: &str) -> String {
-        format!("ALTER TABLE {} ALTER COLUMN {} TYPE {declared} COLLATE \"C\"", path(table), quote(column))
-    }
-
-    /// Grants a right.
-    pub fn grant(right: &str, table: &str) -> String {
-        format!("GRANT {right} ON {} TO CURRENT_USER (as the owner)", path(table))
-    }
-}
-
-fn type_for(id_type: IdType) -> &'static str {
-    match id_type {
-        IdType::Integer => "bigint",
-        IdType::Uuid => "uuid",
-        IdType::Text => "text",
-    }
 }

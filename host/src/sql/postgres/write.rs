@@ -4,28 +4,34 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, Row};
 use uuid::Uuid;
 
-use super::Plan;
 use super::catalogue::read_facts;
-use super::read::{bind_ids, bind_times, read_checkpoints, read_id};
-use super::statements::{self, PostgresWords};
-use crate::config::ToggleTable;
+use super::read::read_checkpoints;
+use super::statements::words::PostgresWords;
+use super::{counters, documents, statements, toggles};
 use crate::model::{Checkpoint, Incarnation, Partition};
-use crate::sql::facts::misfit;
+use crate::sql::facts::toggle;
 use crate::sql::flight::{Dead, Effect, Flight};
-use crate::sql::rows::{Deltas, SCHEMA, action_text, claimed, signed, split, unsigned};
-use crate::sql::{Fence, RowChange};
+use crate::sql::rows::{SCHEMA, SCHEMA_CREATED, claimed, signed};
+use crate::sql::{Fence, Row};
+
+/// What is prepared for the tables of a kind.
+pub(super) enum PlanOf {
+    /// Of a toggle.
+    Toggle(Arc<toggles::Plan>),
+    /// Of a counter.
+    Counter(Arc<counters::Plan>),
+    /// Of creates.
+    Ingest(Arc<documents::Plan>),
+}
 
 /// One flush transaction.
 pub(super) struct PostgresFlight<'a> {
     /// Its connection.
     pub connection: &'a mut PgConnection,
-    /// The kind's tables.
-    pub table: &'a ToggleTable,
-    /// What is prepared for them.
-    pub plan: &'a Plan,
+    /// What is prepared for the kind's tables.
+    pub plan: &'a PlanOf,
     /// Statements sent.
     pub statements: u64,
 }
@@ -56,52 +62,28 @@ impl Flight for PostgresFlight<'_> {
         Ok(query.execute(&mut *self.connection).await?.rows_affected())
     }
 
-    async fn store(&mut self, rows: &[&RowChange]) -> Result<Effect, sqlx::Error> {
-        let (removes, adds) = split(rows);
-        let mut deltas = Deltas::default();
-        let mut effect = Effect::default();
-        let plan = self.plan;
-        if !removes.is_empty() {
-            effect.deleted = self.change(&plan.statements.delete, &removes, -1, &mut deltas).await?;
+    async fn store(&mut self, rows: &[&Row]) -> Result<Effect, sqlx::Error> {
+        match self.plan {
+            PlanOf::Toggle(plan) => self.store_toggles(plan, rows).await,
+            PlanOf::Counter(plan) if matches!(rows, [Row::Event(_), ..]) => self.insert_events(plan, rows).await,
+            PlanOf::Counter(plan) => self.add_counts(plan, rows).await,
+            PlanOf::Ingest(plan) => self.insert_documents(plan, rows).await,
         }
-        if !adds.is_empty() {
-            effect.inserted = self.change(&plan.statements.insert, &adds, 1, &mut deltas).await?;
-        }
-        let (targets, changes) = deltas.changed();
-        if let (Some(key), false, false) = (plan.forms.key, plan.statements.counts.is_empty(), targets.is_empty()) {
-            if targets.len() > 1 {
-                self.statements += 1;
-                let lock = sqlx::query(AssertSqlSafe(plan.statements.lock_counts.clone()));
-                bind_ids(lock, key, targets.iter().copied()).execute(&mut *self.connection).await?;
-            }
-            self.statements += 1;
-            let query = bind_ids(sqlx::query(AssertSqlSafe(plan.statements.counts.clone())), key, targets);
-            query.bind(changes).execute(&mut *self.connection).await?;
-        }
-        Ok(effect)
     }
 
-    async fn misfit(&mut self) -> Result<Option<String>, sqlx::Error> {
-        let pairs = read_facts(self.connection, &self.table.name, &[]).await?;
-        Ok(misfit(&PostgresWords, self.table, pairs.as_ref()))
+    async fn misfit(&mut self, row: &Row) -> Result<Option<String>, sqlx::Error> {
+        match self.plan {
+            PlanOf::Toggle(plan) => {
+                let pairs = read_facts(self.connection, &plan.table.name, &[]).await?;
+                Ok(toggle::misfit(&PostgresWords, &plan.table, pairs.as_ref()))
+            }
+            PlanOf::Counter(plan) => self.counter_misfit(plan, row).await,
+            PlanOf::Ingest(plan) => self.documents_misfit(plan).await,
+        }
     }
 
     async fn bury(&mut self, kind: &str, dead: &[Dead<'_>], now_ms: u64) -> Result<(), sqlx::Error> {
-        self.statements += 1;
-        let life = |dead: &Dead<'_>| dead.incarnation.map(|life| life.to_string()).unwrap_or_default();
-        let query = sqlx::query(statements::BURY)
-            .bind(kind)
-            .bind(dead.iter().map(|dead| i32::from(dead.row.partition)).collect::<Vec<i32>>())
-            .bind(dead.iter().map(|dead| dead.row.target.to_string()).collect::<Vec<String>>())
-            .bind(dead.iter().map(|dead| dead.row.actor.to_string()).collect::<Vec<String>>())
-            .bind(dead.iter().map(|dead| action_text(dead.row.action)).collect::<Vec<&str>>())
-            .bind(dead.iter().map(|dead| signed(dead.row.at_ms)).collect::<Vec<i64>>())
-            .bind(dead.iter().map(life).collect::<Vec<String>>())
-            .bind(dead.iter().map(|dead| signed(dead.row.position)).collect::<Vec<i64>>())
-            .bind(dead.iter().map(|dead| dead.row.digest.to_string()).collect::<Vec<String>>())
-            .bind(dead.iter().map(|dead| dead.reason).collect::<Vec<&str>>())
-            .bind(signed(now_ms));
-        query.execute(&mut *self.connection).await.map(drop)
+        self.write_letters(kind, dead, now_ms).await
     }
 
     fn statements(&self) -> u64 {
@@ -109,41 +91,28 @@ impl Flight for PostgresFlight<'_> {
     }
 }
 
-impl PostgresFlight<'_> {
-    /// Deletes or inserts, adding `by` to the delta of each row that it really changed; how many that were.
-    async fn change(
-        &mut self,
-        text: &Arc<str>,
-        rows: &[&RowChange],
-        by: i64,
-        deltas: &mut Deltas,
-    ) -> Result<u64, sqlx::Error> {
-        self.statements += 1;
-        let forms = self.plan.forms;
-        let mut query = sqlx::query(AssertSqlSafe(Arc::clone(text)));
-        query = bind_ids(query, forms.target, rows.iter().map(|row| &row.target));
-        query = bind_ids(query, forms.actor, rows.iter().map(|row| &row.actor));
-        if let (Some(form), true) = (forms.created, by > 0) {
-            query = bind_times(query, form, rows.iter().map(|row| row.at_ms));
-        }
-        let mut changed = 0;
-        for row in &query.fetch_all(&mut *self.connection).await? {
-            let count: i64 = row.try_get(1)?;
-            deltas.add(read_id(row, 0, forms.target)?, by * count);
-            changed += unsigned(count);
-        }
-        Ok(changed)
-    }
-}
-
-/// Within a transaction that it leaves open; the recorded schema.
+/// Begins a transaction, in which weir's tables are created where they are missing; the recorded schema.
 pub(super) async fn migrate(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
     sqlx::raw_sql(statements::BEGIN).execute(&mut *connection).await?;
     sqlx::raw_sql(statements::MIGRATE_LOCK).execute(&mut *connection).await?;
     sqlx::raw_sql(statements::CREATE).execute(&mut *connection).await?;
-    let schema = SCHEMA.to_string();
+    let schema = SCHEMA_CREATED.to_string();
     sqlx::query(statements::META_RECORD).bind("schema").bind(schema).execute(&mut *connection).await?;
     sqlx::query_scalar(statements::META_READ).bind("schema").fetch_one(&mut *connection).await
+}
+
+/// Goes on with that transaction: brings the tables up to [`SCHEMA`]. What they have already is not touched, which would
+/// wait for those who write.
+pub(super) async fn upgrade(connection: &mut PgConnection, is_older: bool) -> Result<(), sqlx::Error> {
+    let has_body: bool = sqlx::query_scalar(statements::HAS_BODY).fetch_one(&mut *connection).await?;
+    if !has_body {
+        sqlx::raw_sql(statements::UPGRADE).execute(&mut *connection).await?;
+    }
+    if is_older {
+        let schema = SCHEMA.to_string();
+        sqlx::query(statements::META_SET).bind("schema").bind(schema).execute(&mut *connection).await?;
+    }
+    Ok(())
 }
 
 /// In a transaction of its own; the rows afterwards.

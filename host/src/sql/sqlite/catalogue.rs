@@ -34,14 +34,24 @@ pub(super) async fn read_facts(connection: &mut SqliteConnection, table: &str) -
     for row in &columns {
         let (name, declared): (String, String) = (row.try_get_unchecked(0)?, row.try_get_unchecked(1)?);
         let number = |index: usize| row.try_get_unchecked::<i64, _>(index);
-        let (not_null, default, key, hidden) = (number(2)? != 0, number(3)? != 0, number(4)?, number(5)? != 0);
+        let (not_null, key, hidden) = (number(2)? != 0, number(4)?, number(5)?);
+        let default: Option<String> = row.try_get_unchecked(3)?;
         if key > 0 {
             primary.push((key, name.clone()));
         }
         // SQLite fills the alias of the row id by itself.
         let alias = key == 1 && declared.eq_ignore_ascii_case("INTEGER");
-        let must_be_given = not_null && !default && !hidden && !alias;
-        facts.columns.push(Column { holds: holds(&declared), name, declared, must_be_given, collation: None });
+        facts.columns.push(Column {
+            holds: holds(&declared),
+            name,
+            declared,
+            unsigned: false,
+            must_be_given: not_null && default.is_none() && hidden == 0 && !alias,
+            default: default.filter(|_| not_null).map(|text| expression(&text)),
+            // 2 and 3 are generated columns.
+            generated: hidden > 1,
+            collation: None,
+        });
     }
     primary.sort_unstable();
     if !primary.is_empty() {
@@ -75,6 +85,22 @@ pub(super) async fn read_facts(connection: &mut SqliteConnection, table: &str) -
     Ok(Some(facts))
 }
 
+/// The columns with which the indexes of a table begin.
+pub(super) async fn read_leading(connection: &mut SqliteConnection, table: &str) -> Result<Vec<String>, sqlx::Error> {
+    let (schema, name) = table.split_once('.').unwrap_or(("main", table));
+    sqlx::query_scalar(statements::LEADING).bind(name).bind(schema).fetch_all(connection).await
+}
+
+/// A default as an expression: where it stands, a bare word is a text.
+fn expression(default: &str) -> String {
+    let is_word = default.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && default.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let is_value = ["CURRENT_TIMESTAMP", "CURRENT_TIME", "CURRENT_DATE", "TRUE", "FALSE", "NULL"]
+        .iter()
+        .any(|word| word.eq_ignore_ascii_case(default));
+    if is_word && !is_value { format!("'{default}'") } else { format!("({default})") }
+}
+
 fn holds(declared: &str) -> Holds {
     let declared = declared.to_ascii_uppercase();
     let has = |part: &str| declared.contains(part);
@@ -86,6 +112,14 @@ fn holds(declared: &str) -> Holds {
         Holds::Bytes16
     } else if has("DATETIME") || has("TIMESTAMP") {
         Holds::Plain(3)
+    } else if has("BOOL") {
+        Holds::Boolean
+    } else if has("JSON") {
+        Holds::Json
+    } else if has("REAL") || has("FLOA") || has("DOUB") {
+        Holds::Real
+    } else if has("NUMERIC") || has("DECIMAL") {
+        Holds::Decimal
     } else {
         Holds::Other
     }

@@ -1,19 +1,23 @@
-//! What is read: checkpoints, states of targets, dead letters; and ids as they lie in columns and parameters.
+//! What is read: checkpoints, states of targets; and ids as they lie in columns and parameters.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
+use sqlx::{AssertSqlSafe, Row, Sqlite, ValueRef as _};
 use uuid::Uuid;
 
-use super::{Plan, statements};
-use crate::config::ToggleTable;
+use super::statements;
+use super::toggles::Plan;
 use crate::model::{Checkpoint, Id, Member, Partition};
+use crate::sql::TargetRow;
 use crate::sql::facts::{IdForm, TimeForm};
 use crate::sql::rows::{Known, Load, checkpoint, page_end, signed, time_text, unsigned, uuid_id};
-use crate::sql::{DeadLetter, TargetRow};
+
+/// A statement with its parameters.
+pub(super) type SqliteQuery<'q> = Query<'q, Sqlite, SqliteArguments>;
 
 pub(super) async fn read_checkpoints(
     connection: &mut SqliteConnection,
@@ -32,13 +36,12 @@ pub(super) async fn read_checkpoints(
 
 pub(super) async fn load(
     connection: &mut SqliteConnection,
-    table: &ToggleTable,
     plan: &Plan,
     targets: &[Id],
     huge_rows_min: u64,
 ) -> Result<Vec<TargetRow>, sqlx::Error> {
     let mut load = Load::default();
-    if table.targets.is_some() {
+    if plan.table.targets.is_some() {
         load.known = read_known(connection, plan, targets).await?;
     }
     let look = load.to_look_at(targets, huge_rows_min);
@@ -112,16 +115,12 @@ pub(super) async fn page(
     limit: usize,
 ) -> Result<Vec<SqliteRow>, sqlx::Error> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let one_target = |text: &Arc<str>| {
-        let query = sqlx::query(AssertSqlSafe(Arc::clone(text)));
-        match (plan.forms.target, target) {
-            (IdForm::Integer, Id::Int(id)) => query.bind(*id),
-            (form, id) => query.bind(json_id(id, form).as_str().map(ToOwned::to_owned)),
-        }
-    };
+    let one_target =
+        |text: &Arc<str>| bind_id(sqlx::query(AssertSqlSafe(Arc::clone(text))), plan.forms.target, Some(target));
+    let end_ms = page_end(before.map(|member| member.since_ms));
     let mut start: Option<i64> = None;
     if !plan.statements.page_start.is_empty() && limit > 0 {
-        let query = one_target(&plan.statements.page_start).bind(signed(page_end(before))).bind(limit - 1);
+        let query = one_target(&plan.statements.page_start).bind(signed(end_ms)).bind(limit - 1);
         let row = query.fetch_optional(&mut *connection).await?;
         start = row.map(|row| row.try_get_unchecked(0)).transpose()?;
     }
@@ -132,9 +131,17 @@ pub(super) async fn page(
     let text = if start.is_some() { &plan.statements.page_within } else { &plan.statements.page };
     let mut query = one_target(text).bind(before.map(|member| signed(member.since_ms))).bind(last).bind(limit);
     if let Some(start) = start {
-        query = query.bind(start).bind(signed(page_end(before).saturating_add(1)));
+        query = query.bind(start).bind(signed(end_ms.saturating_add(1)));
     }
     query.fetch_all(&mut *connection).await
+}
+
+/// Binds one id as its JSON value would be; NULL where there is none.
+pub(super) fn bind_id<'q>(query: SqliteQuery<'q>, form: IdForm, id: Option<&Id>) -> SqliteQuery<'q> {
+    match (form, id) {
+        (IdForm::Integer, Some(Id::Int(id))) => query.bind(*id),
+        (form, id) => query.bind(id.and_then(|id| json_id(id, form).as_str().map(ToOwned::to_owned))),
+    }
 }
 
 pub(super) fn json_id(id: &Id, form: IdForm) -> Value {
@@ -144,8 +151,8 @@ pub(super) fn json_id(id: &Id, form: IdForm) -> Value {
     }
 }
 
-pub(super) fn json_ids(ids: &[Id], form: IdForm) -> String {
-    Value::from(ids.iter().map(|id| json_id(id, form)).collect::<Vec<_>>()).to_string()
+pub(super) fn json_ids<'i>(ids: impl IntoIterator<Item = &'i Id>, form: IdForm) -> String {
+    Value::from(ids.into_iter().map(|id| json_id(id, form)).collect::<Vec<_>>()).to_string()
 }
 
 pub(super) fn json_time(at_ms: u64, form: TimeForm) -> Value {
@@ -168,25 +175,13 @@ pub(super) fn read_id(row: &SqliteRow, index: usize, form: IdForm) -> Result<Id,
     }
 }
 
+/// An id, or NULL.
+pub(super) fn read_optional_id(row: &SqliteRow, index: usize, form: IdForm) -> Result<Option<Id>, sqlx::Error> {
+    if row.try_get_raw(index)?.is_null() { Ok(None) } else { read_id(row, index, form).map(Some) }
+}
+
 /// An index and a number.
 pub(super) fn indexed(row: &SqliteRow) -> Result<(usize, u64), sqlx::Error> {
     let index: i64 = row.try_get_unchecked(0)?;
     Ok((usize::try_from(index).unwrap_or(usize::MAX), unsigned(row.try_get_unchecked(1)?)))
-}
-
-pub(super) fn dead_letter(row: &SqliteRow) -> Result<DeadLetter, sqlx::Error> {
-    Ok(DeadLetter {
-        id: row.try_get(0)?,
-        kind: row.try_get(1)?,
-        partition: Partition::try_from(row.try_get::<i64, _>(2)?).unwrap_or_default(),
-        target: row.try_get(3)?,
-        actor: row.try_get(4)?,
-        action: row.try_get(5)?,
-        at_ms: unsigned(row.try_get(6)?),
-        incarnation: row.try_get(7)?,
-        position: unsigned(row.try_get(8)?),
-        digest: row.try_get(9)?,
-        reason: row.try_get(10)?,
-        dead_at_ms: unsigned(row.try_get(11)?),
-    })
 }

@@ -4,28 +4,34 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use sqlx::AssertSqlSafe;
 use sqlx::sqlite::SqliteConnection;
 
-use super::Plan;
 use super::catalogue::read_facts;
-use super::read::{json_id, json_time, read_checkpoints, read_id};
-use super::statements::{self, SqliteWords};
-use crate::config::ToggleTable;
+use super::read::read_checkpoints;
+use super::statements::words::SqliteWords;
+use super::{counters, documents, statements, toggles};
 use crate::model::{Checkpoint, Incarnation, Partition};
-use crate::sql::facts::misfit;
+use crate::sql::facts::toggle;
 use crate::sql::flight::{Dead, Effect, Flight};
-use crate::sql::rows::{Deltas, SCHEMA, action_text, claimed, signed, split};
-use crate::sql::{Fence, RowChange};
+use crate::sql::rows::{SCHEMA, SCHEMA_CREATED, claimed, signed};
+use crate::sql::{Fence, Row};
+
+/// What is prepared for the tables of a kind.
+pub(super) enum PlanOf {
+    /// Of a toggle.
+    Toggle(Arc<toggles::Plan>),
+    /// Of a counter.
+    Counter(Arc<counters::Plan>),
+    /// Of creates.
+    Ingest(Arc<documents::Plan>),
+}
 
 /// One flush transaction.
 pub(super) struct SqliteFlight<'a> {
     /// Its connection.
     pub connection: &'a mut SqliteConnection,
-    /// The kind's tables.
-    pub table: &'a ToggleTable,
-    /// What is prepared for them.
-    pub plan: &'a Plan,
+    /// What is prepared for the kind's tables.
+    pub plan: &'a PlanOf,
     /// Statements sent.
     pub statements: u64,
 }
@@ -51,56 +57,28 @@ impl Flight for SqliteFlight<'_> {
         Ok(moved.execute(&mut *self.connection).await?.rows_affected())
     }
 
-    async fn store(&mut self, rows: &[&RowChange]) -> Result<Effect, sqlx::Error> {
-        let (removes, adds) = split(rows);
-        let mut deltas = Deltas::default();
-        let mut effect = Effect::default();
-        if !removes.is_empty() {
-            effect.deleted = self.change(&self.plan.statements.delete.clone(), &removes, -1, &mut deltas).await?;
+    async fn store(&mut self, rows: &[&Row]) -> Result<Effect, sqlx::Error> {
+        match self.plan {
+            PlanOf::Toggle(plan) => self.store_toggles(plan, rows).await,
+            PlanOf::Counter(plan) if matches!(rows, [Row::Event(_), ..]) => self.insert_events(plan, rows).await,
+            PlanOf::Counter(plan) => self.add_counts(plan, rows).await,
+            PlanOf::Ingest(plan) => self.insert_documents(plan, rows).await,
         }
-        if !adds.is_empty() {
-            effect.inserted = self.change(&self.plan.statements.insert.clone(), &adds, 1, &mut deltas).await?;
-        }
-        let (targets, changes) = deltas.changed();
-        if let (Some(key), false, false) =
-            (self.plan.forms.key, self.plan.statements.counts.is_empty(), targets.is_empty())
-        {
-            self.statements += 1;
-            let list: Vec<Value> = targets.iter().zip(changes).map(|(id, by)| json!([json_id(id, key), by])).collect();
-            sqlx::query(AssertSqlSafe(self.plan.statements.counts.clone()))
-                .bind(Value::from(list).to_string())
-                .execute(&mut *self.connection)
-                .await?;
-        }
-        Ok(effect)
     }
 
-    async fn misfit(&mut self) -> Result<Option<String>, sqlx::Error> {
-        let pairs = read_facts(self.connection, &self.table.name).await?;
-        Ok(misfit(&SqliteWords, self.table, pairs.as_ref()))
+    async fn misfit(&mut self, row: &Row) -> Result<Option<String>, sqlx::Error> {
+        match self.plan {
+            PlanOf::Toggle(plan) => {
+                let pairs = read_facts(self.connection, &plan.table.name).await?;
+                Ok(toggle::misfit(&SqliteWords, &plan.table, pairs.as_ref()))
+            }
+            PlanOf::Counter(plan) => self.counter_misfit(plan, row).await,
+            PlanOf::Ingest(plan) => self.documents_misfit(plan).await,
+        }
     }
 
     async fn bury(&mut self, kind: &str, dead: &[Dead<'_>], now_ms: u64) -> Result<(), sqlx::Error> {
-        self.statements += 1;
-        let rows: Vec<Value> = dead
-            .iter()
-            .map(|Dead { row, incarnation, reason }| {
-                let life = incarnation.map(|life| life.to_string()).unwrap_or_default();
-                json!([
-                    row.partition,
-                    row.target.to_string(),
-                    row.actor.to_string(),
-                    action_text(row.action),
-                    signed(row.at_ms),
-                    life,
-                    signed(row.position),
-                    row.digest.to_string(),
-                    reason
-                ])
-            })
-            .collect();
-        let query = sqlx::query(statements::BURY).bind(kind).bind(Value::from(rows).to_string()).bind(signed(now_ms));
-        query.execute(&mut *self.connection).await.map(drop)
+        self.write_letters(kind, dead, now_ms).await
     }
 
     fn statements(&self) -> u64 {
@@ -108,46 +86,31 @@ impl Flight for SqliteFlight<'_> {
     }
 }
 
-impl SqliteFlight<'_> {
-    /// Deletes or inserts, adding `by` to the delta of each row that it really changed; how many that were.
-    async fn change(
-        &mut self,
-        text: &Arc<str>,
-        rows: &[&RowChange],
-        by: i64,
-        deltas: &mut Deltas,
-    ) -> Result<u64, sqlx::Error> {
-        self.statements += 1;
-        let forms = self.plan.forms;
-        let list: Vec<Value> = rows
-            .iter()
-            .map(|row| {
-                let (target, actor) = (json_id(&row.target, forms.target), json_id(&row.actor, forms.actor));
-                match forms.created {
-                    None => json!([target, actor]),
-                    Some(form) => json!([target, actor, json_time(row.at_ms, form)]),
-                }
-            })
-            .collect();
-        let query = sqlx::query(AssertSqlSafe(Arc::clone(text))).bind(Value::from(list).to_string());
-        let changed = query.fetch_all(&mut *self.connection).await?;
-        for row in &changed {
-            deltas.add(read_id(row, 0, forms.target)?, by);
-        }
-        Ok(changed.len() as u64)
-    }
-}
-
-/// Within an open transaction; the recorded schema.
+/// Begins a transaction, in which weir's tables are created where they are missing; the recorded schema.
 pub(super) async fn migrate(connection: &mut SqliteConnection) -> Result<String, sqlx::Error> {
     sqlx::raw_sql(statements::BEGIN).execute(&mut *connection).await?;
     sqlx::raw_sql(statements::CREATE_META).execute(&mut *connection).await?;
     for text in statements::CREATE {
         sqlx::raw_sql(*text).execute(&mut *connection).await?;
     }
-    let schema = SCHEMA.to_string();
+    let schema = SCHEMA_CREATED.to_string();
     sqlx::query(statements::META_RECORD).bind("schema").bind(schema).execute(&mut *connection).await?;
     sqlx::query_scalar(statements::META_READ).bind("schema").fetch_one(&mut *connection).await
+}
+
+/// Goes on with that transaction: brings the tables up to [`SCHEMA`].
+pub(super) async fn upgrade(connection: &mut SqliteConnection, is_older: bool) -> Result<(), sqlx::Error> {
+    let has_body: i64 = sqlx::query_scalar(statements::HAS_BODY).fetch_one(&mut *connection).await?;
+    if has_body == 0 {
+        for text in statements::UPGRADE {
+            sqlx::raw_sql(*text).execute(&mut *connection).await?;
+        }
+    }
+    if is_older {
+        let schema = SCHEMA.to_string();
+        sqlx::query(statements::META_SET).bind("schema").bind(schema).execute(&mut *connection).await?;
+    }
+    Ok(())
 }
 
 /// In a transaction of its own; the rows afterwards.

@@ -1,4 +1,4 @@
-//! Every other change of the store: hydration, trimming, new lives, and the sweeping of what expired.
+//! Every other change of the store: trimming, new lives, and the sweeping of what expired.
 //!
 //! What may fail (the disk) is read before anything is changed.
 
@@ -6,19 +6,18 @@ use std::collections::HashSet;
 
 use fjall::{Readable, Slice};
 
-use super::apply::OutcomeRecord;
 use super::guest;
-use super::layout::{HeadRecord, Space, Spaces, View, damaged, expiry_key, failed, journal_key, position_of};
-use super::state::{Mode, Pair, State, Target};
+use super::layout::{HeadRecord, Space, View, damaged, decoded, expiry_key, failed, journal_key};
+use super::outcome::OutcomeRecord;
+use super::state::State;
+use super::target::{Mode, Target};
 use super::transaction::Transaction;
 use crate::journal::entry;
-use crate::model::{Id, Incarnation, Partition, Position};
-use crate::store::{Head, Hydrated, Hydration, LoadedState, PairLoad, StoreError};
+use crate::model::{Change, Id, Incarnation, Partition, Position};
+use crate::store::{Head, LoadedState, StoreError};
 
 /// Keys on disk, and targets in memory, that one step of the sweeper looks at.
 const SWEEP_STEP: usize = 1_024;
-/// Changes of one journal's tail that are read at a start; a longer one must reach SQL before its targets are known.
-const TAIL_CHANGES_MAX: u64 = 100_000;
 
 /// Times to live, and what else changes need of the configuration.
 #[derive(Debug, Clone, Copy)]
@@ -26,117 +25,6 @@ pub(super) struct Terms {
     pub(super) state_ttl_ms: u64,
     pub(super) absent_ttl_ms: u64,
     pub(super) huge_pairs_max: u64,
-}
-
-/// A hydration whose tables are made: what takes long is done before the writer's turn.
-pub(super) struct Prepared {
-    partition: Partition,
-    incarnation: Incarnation,
-    position: Position,
-    now_ms: u64,
-    targets: Vec<(Id, Target)>,
-    pairs: Vec<PairLoad>,
-}
-
-impl Prepared {
-    pub(super) fn new(hydration: Hydration, terms: &Terms) -> Self {
-        let Hydration { partition, incarnation, position, targets, pairs, now_ms } = hydration;
-        let prepare = |load: crate::store::TargetLoad| {
-            let is_missing = load.state == LoadedState::Missing;
-            let ttl_ms = if is_missing { terms.absent_ttl_ms } else { terms.state_ttl_ms };
-            (load.target, Target::new(&load.state, now_ms.saturating_add(ttl_ms)))
-        };
-        Self { partition, incarnation, position, now_ms, targets: targets.into_iter().map(prepare).collect(), pairs }
-    }
-}
-
-/// See [`crate::store::Store::hydrate`].
-pub(super) fn hydrate(
-    transaction: &mut Transaction<'_>,
-    state: &mut State,
-    kind: &str,
-    hydration: Prepared,
-) -> Result<Hydrated, StoreError> {
-    let Prepared { partition, incarnation, position, now_ms, targets, pairs } = hydration;
-    let mut head = transaction.head_or_fresh(kind, partition)?;
-    let speaks = incarnation == head.incarnation && position >= head.flushed.max(head.floor);
-    let place = (state.kind(kind), partition);
-    let Some(known) = state.known(place.0, partition) else { return Ok(Hydrated::Stale(head.public(partition))) };
-    // What changed of a huge target after the checkpoint: whether it changed the count, only its rows could tell.
-    let is_early = |(id, target): &(Id, Target)| {
-        target.mode == Mode::Huge && known.tails.get(id).is_some_and(|tail| tail.last > position)
-    };
-    if speaks && targets.iter().any(is_early) {
-        head.floor = head.last;
-        transaction.put_head(kind, partition, &head);
-        return Ok(Hydrated::Stale(head.public(partition)));
-    }
-    if !speaks {
-        return Ok(Hydrated::Stale(head.public(partition)));
-    }
-    for (id, target) in targets {
-        hydrate_target(state, place, (id, target), head.flushed, now_ms);
-    }
-    for load in pairs {
-        state.with(place, &load.target, |target| {
-            if target.mode == Mode::Huge && target.is_known(now_ms) && target.pair(&load.actor) == Pair::Unknown {
-                target.set(&load.actor, load.present_since_ms.map_or(Pair::Absent, Pair::Present));
-            }
-        });
-    }
-    Ok(Hydrated::Accepted)
-}
-
-fn hydrate_target(
-    state: &mut State,
-    place: (usize, Partition),
-    (id, mut target): (Id, Target),
-    flushed: Position,
-    now_ms: u64,
-) {
-    let Some(known) = state.known(place.0, place.1) else { return };
-    if known.targets.get(&id).is_some_and(|before| before.is_known(now_ms)) {
-        return;
-    }
-    if let Some(tail) = known.tails.remove(&id)
-        && target.mode == Mode::Whole
-    {
-        tail.over(&mut target, flushed);
-    }
-    state.remove(place, &id);
-    state.insert(place, &id, target);
-}
-
-/// What is left of the journals by an earlier process: what changed is laid over what SQL says of a target, so that it
-/// need not reach SQL first. Writes the heads of those with too much of it.
-pub(super) fn read_tails(spaces: &Spaces, state: &mut State) -> Result<(), StoreError> {
-    let mut transaction = Transaction::new(spaces);
-    let (_, snapshot) = transaction.committed();
-    for guard in snapshot.iter(spaces.of(Space::Heads)) {
-        let (key, value) = guard.into_inner().map_err(failed)?;
-        let mut head = HeadRecord::decode(&value).ok_or_else(|| damaged("a head"))?;
-        let Some((kind, [0, partition @ ..])) = key.split_last_chunk::<3>() else { return Err(damaged("a head")) };
-        let kind = std::str::from_utf8(kind).map_err(|_| damaged("a head"))?;
-        let partition = Partition::from_be_bytes(*partition);
-        if head.entries > TAIL_CHANGES_MAX {
-            head.floor = head.last;
-            transaction.put_head(kind, partition, &head);
-            continue;
-        }
-        let begin = journal_key(kind, partition, head.flushed.saturating_add(1));
-        let end = journal_key(kind, partition, Position::MAX);
-        for guard in snapshot.range(spaces.of(Space::Journal), begin..=end) {
-            let (key, value) = guard.into_inner().map_err(failed)?;
-            let entry = entry::decode(position_of(&key).unwrap_or(0), &value)
-                .map_err(|error| StoreError::Damaged(error.to_string()))?;
-            let place = state.kind(kind);
-            if let Some(known) = state.known(place, partition) {
-                known.add_tail(entry);
-            }
-        }
-    }
-    transaction.end_job(true);
-    if transaction.is_empty() { Ok(()) } else { transaction.commit(true).map_err(failed) }
 }
 
 /// What a trim is told.
@@ -157,35 +45,29 @@ pub(super) fn trim(
     trim: Trim,
     now_ms: u64,
 ) -> Result<(), StoreError> {
-    let Trim { partition, incarnation, position, touched, invalid } = trim;
+    let Trim { partition, incarnation, position, touched: touched_by_caller, invalid } = trim;
     let Some(mut head) = transaction.head(kind, partition)? else { return Ok(()) };
     let applies = head.incarnation == incarnation && head.flushed <= position && position <= head.last;
     if !applies {
         return Ok(());
     }
-    // The entries say themselves whom they touched: a caller that lost some targets does not keep them for ever.
-    let mut touched: HashSet<Id> = touched.into_iter().collect();
-    let mut dropped = Vec::new();
-    let (spaces, snapshot) = transaction.committed();
-    let after_key = |position: Position| journal_key(kind, partition, position.saturating_add(1));
-    for guard in snapshot.range(spaces.of(Space::Journal), after_key(head.flushed)..after_key(position)) {
-        let (key, value) = guard.into_inner().map_err(failed)?;
-        let entry = entry::decode(position_of(&key).unwrap_or(0), &value)
-            .map_err(|error| StoreError::Damaged(error.to_string()))?;
-        head.entries = head.entries.saturating_sub(entry.changes.len() as u64);
-        head.bytes = head.bytes.saturating_sub(value.len() as u64);
-        touched.extend(entry.changes.into_iter().map(|change| change.target));
-        dropped.push(key.to_vec());
-    }
+    let dropped = take_entries(transaction, kind, partition, (&mut head, position))?;
     head.flushed = position;
     if head.entries > 0 {
         head.oldest_at_ms = oldest_at_ms(transaction, kind, partition, &head)?;
     }
 
     // Nothing fails from here on.
-    dropped.into_iter().for_each(|key| transaction.delete(Space::Journal, key));
+    dropped.keys.into_iter().for_each(|key| transaction.delete(Space::Journal, key));
     let place = (state.kind(kind), partition);
     let invalid: HashSet<Id> = invalid.into_iter().collect();
+    let exists_until_ms = now_ms.saturating_add(terms.state_ttl_ms);
+    for id in dropped.documents {
+        clean_document(state, (place, &id), exists_until_ms);
+    }
+    // The entries say themselves whom they touched: a caller that lost some targets does not keep them for ever.
+    let mut touched = dropped.targets;
+    touched.extend(touched_by_caller);
     touched.extend(invalid.iter().cloned());
     for target in &touched {
         let is_invalid = invalid.contains(target);
@@ -206,6 +88,49 @@ pub(super) fn trim(
     Ok(())
 }
 
+/// Entries that are dropped: their keys, and what they changed.
+#[derive(Default)]
+struct Dropped {
+    keys: Vec<Vec<u8>>,
+    documents: Vec<Id>,
+    targets: HashSet<Id>,
+}
+
+/// Reads the entries from `flushed` up to `position`, and takes them out of what the head says that waits.
+fn take_entries(
+    transaction: &Transaction<'_>,
+    kind: &str,
+    partition: Partition,
+    (head, position): (&mut HeadRecord, Position),
+) -> Result<Dropped, StoreError> {
+    let mut dropped = Dropped::default();
+    let (spaces, snapshot) = transaction.committed();
+    let after_key = |position: Position| journal_key(kind, partition, position.saturating_add(1));
+    for guard in snapshot.range(spaces.of(Space::Journal), after_key(head.flushed)..after_key(position)) {
+        let (key, value) = guard.into_inner().map_err(failed)?;
+        let entry = decoded(&key, &value)?;
+        head.entries = head.entries.saturating_sub(entry.changes.len() as u64);
+        head.bytes = head.bytes.saturating_sub(value.len() as u64);
+        for change in entry.changes {
+            match change {
+                Change::Document(document) => dropped.documents.push(document.id),
+                other => drop(dropped.targets.insert(other.into_target())),
+            }
+        }
+        dropped.keys.push(key.to_vec());
+    }
+    Ok(dropped)
+}
+
+/// A document does not wait any more. One whose id may be asked for again is known to exist; what SQL refused is then
+/// cleaned like every invalid target.
+fn clean_document(state: &mut State, (place, id): ((usize, Partition), &Id), exists_until_ms: u64) {
+    let waiting = state.with_pending(place, |pending| pending.remove(id)).flatten();
+    if waiting.is_some_and(|waiting| waiting.is_asked_again) {
+        state.insert(place, id, Target::new(&LoadedState::Exists, exists_until_ms));
+    }
+}
+
 /// When the first entry above `flushed` was accepted.
 fn oldest_at_ms(
     transaction: &Transaction<'_>,
@@ -218,10 +143,8 @@ fn oldest_at_ms(
     let Some(guard) = snapshot.range(spaces.of(Space::Journal), range).next() else {
         return Ok(head.oldest_at_ms);
     };
-    let (key, value) = guard.into_inner().map_err(failed)?;
-    let first = entry::decode(position_of(&key).unwrap_or(0), &value)
-        .map_err(|error| StoreError::Damaged(error.to_string()))?;
-    Ok(first.changes.first().map_or(0, |change| change.at_ms))
+    let (_, value) = guard.into_inner().map_err(failed)?;
+    entry::decode_at_ms(&value).map_err(|error| StoreError::Damaged(error.to_string()))
 }
 
 /// What SQL has of a target's changes; `flushed` is how far SQL has got.
@@ -241,7 +164,7 @@ fn clean_target(
                 target.forget_pairs();
             }
         }
-        if is_clean && target.expires_ms == 0 {
+        if is_clean && target.is_dirty() {
             target.expires_ms = now_ms.saturating_add(terms.state_ttl_ms);
         }
         (is_clean && target.invalid, target.expires_ms)
@@ -274,7 +197,7 @@ pub(super) fn reset(
         let place = state.kind(kind);
         state.clear(place, partition);
     }
-    Ok(head.public(partition))
+    Ok(head.public(partition, state.waiting(kind, partition)))
 }
 
 /// See [`crate::store::Store::wipe_state`].

@@ -1,21 +1,25 @@
 //! What lies where on disk: keyspaces, keys and records. Everything here is data format.
 //!
 //! ```text
-//! system    "format" → "2" · "partitions" → u16 · both written once
+//! system    "format" → "3" · "partitions" → u16 · both written once
 //! heads     kind 0 partition                → Head
 //! journal   kind 0 partition position       → journal entry
 //! outcomes  kind 0 key                      → Outcome
 //! expiry    time u64 · 'o' | 'm' · key of outcome | key of modules → empty
 //! modules   module 0 key                    → GuestRecord: what policy modules keep
+//! uniques   kind 0 partition bucket         → slots of the table of windows (see `store/unique`); a short one ends in zeros
 //! ```
 //! Numbers in keys are big-endian so that they sort; no kind and no name of a module holds a 0 byte. The state of targets
 //! is not on disk: see `state`.
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, Slice, Snapshot};
+use std::path::Path;
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice, Snapshot};
 use uuid::Uuid;
 
+use crate::journal::{Entry, entry};
 use crate::model::{Backlog, Incarnation, Partition, Position};
-use crate::store::{Head, StoreError};
+use crate::store::{Head, StoreError, other_partitions};
 
 /// The keyspaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,10 +30,13 @@ pub(super) enum Space {
     Outcomes,
     Expiry,
     Modules,
+    Uniques,
 }
 
+/// The data format on disk.
+const FORMAT: &[u8] = b"3";
 /// Names on disk, in the order of [`Space`].
-const NAMES: [&str; 6] = ["system", "heads", "journal", "outcomes", "expiry", "modules"];
+const NAMES: [&str; 7] = ["system", "heads", "journal", "outcomes", "expiry", "modules", "uniques"];
 /// How many keyspaces there are.
 pub(super) const SPACES: usize = NAMES.len();
 /// Memory for the fresh writes of one keyspace, in bytes.
@@ -78,6 +85,38 @@ pub(super) fn damaged(what: &str) -> StoreError {
     StoreError::Damaged(format!("a record of {what} in the embedded store is not as weir wrote it"))
 }
 
+/// An entry of the journal, as it lies on disk.
+pub(super) fn decoded(key: &[u8], value: &[u8]) -> Result<Entry, StoreError> {
+    let position = position_of(key).ok_or_else(|| damaged("the journal"))?;
+    entry::decode(position, value).map_err(|error| StoreError::Damaged(error.to_string()))
+}
+
+/// Compares format and number of partitions with what is recorded; records them in a new directory.
+pub(super) fn check_format(spaces: &Spaces, path: &Path, partitions: Partition) -> Result<(), StoreError> {
+    let system = spaces.of(Space::System);
+    let Some(format) = system.get("format").map_err(failed)? else {
+        let mut batch = spaces.database.batch().durability(Some(PersistMode::SyncAll));
+        batch.insert(system, "format", FORMAT);
+        batch.insert(system, "partitions", partitions.to_le_bytes());
+        return batch.commit().map_err(failed);
+    };
+    if *format != *FORMAT {
+        return Err(StoreError::Misconfigured(format!(
+            "store.path: {} was written by another version of weir (format {}, this one has {}): let that version flush \
+             everything, stop it, and start this one with an empty directory",
+            path.display(),
+            String::from_utf8_lossy(&format),
+            String::from_utf8_lossy(FORMAT)
+        )));
+    }
+    let recorded = system.get("partitions").map_err(failed)?;
+    match recorded.as_deref().and_then(|bytes| bytes.try_into().ok()).map(Partition::from_le_bytes) {
+        Some(recorded) if recorded == partitions => Ok(()),
+        Some(recorded) => Err(other_partitions(&format!("directory {}", path.display()), recorded, partitions)),
+        None => Err(damaged("the number of partitions")),
+    }
+}
+
 /// Reads keys: as of a snapshot, or with the writes of a transaction before it.
 pub(super) trait View {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Slice>, StoreError>;
@@ -106,6 +145,12 @@ pub(super) fn journal_key(kind: &str, partition: Partition, position: Position) 
 /// The position at the end of a journal key.
 pub(super) fn position_of(key: &[u8]) -> Option<Position> {
     key.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes))
+}
+
+pub(super) fn unique_key(kind: &str, partition: Partition, bucket: u32) -> Vec<u8> {
+    let mut key = prefix(kind, partition);
+    key.extend_from_slice(&bucket.to_be_bytes());
+    key
 }
 
 pub(super) fn outcome_key(kind: &str, key: &[u8; 16]) -> Vec<u8> {
@@ -185,7 +230,8 @@ impl HeadRecord {
         fields.end(head)
     }
 
-    pub(super) fn public(&self, partition: Partition) -> Head {
+    /// As it is told; `targets` wait, as far as the state knows.
+    pub(super) fn public(&self, partition: Partition, targets: u64) -> Head {
         let oldest_at_ms = (self.entries > 0).then_some(self.oldest_at_ms);
         Head {
             partition,
@@ -193,7 +239,7 @@ impl HeadRecord {
             last: self.last,
             flushed: self.flushed,
             floor: self.floor,
-            backlog: Backlog { entries: self.entries, bytes: self.bytes, oldest_at_ms },
+            backlog: Backlog { entries: self.entries, targets, bytes: self.bytes, oldest_at_ms },
         }
     }
 }

@@ -1,16 +1,19 @@
 //! Reads: of the state in memory, and of the journal on disk; both run beside the writer.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
+use std::sync::{PoisonError, RwLock};
 
-use fjall::{Readable, Snapshot};
+use fjall::{Readable, Slice, Snapshot};
 use serde_json::json;
 
-use super::layout::{HeadRecord, Space, Spaces, View, damaged, failed, journal_key, position_of};
-use super::state::{Mode, Pair, State};
+use super::layout::{HeadRecord, Space, Spaces, View, damaged, decoded, failed, journal_key};
+use super::state::State;
+use super::target::{Mode, Pair};
 use crate::journal::{Entry, entry};
 use crate::model::{Id, Incarnation, Member, PairState, Partition, Position, partition_of};
 use crate::store::explain;
-use crate::store::{Head, JournalRead, Members, ReadResult, StoreError};
+use crate::store::{Head, JournalRead, Members, PendingDocument, READ_BYTES_MAX, ReadResult, StoreError};
 
 /// What was read, and the group of writes that must be on the disk before it is told.
 pub(super) struct Seen<T> {
@@ -54,6 +57,8 @@ pub(super) fn members(state: &State, (kind, partition): (&str, Partition), now_m
     let member = |(actor, since_ms): (Id, u64)| Member { actor, since_ms };
     let value = match target.mode {
         Mode::Missing => Members::TargetMissing,
+        // Of another capability: nobody has told who the members are.
+        Mode::Count | Mode::Exists => Members::ColdTarget,
         Mode::Whole => Members::Whole(target.members().map(member).collect()),
         Mode::Huge => {
             let (mut present, mut absent) = (Vec::new(), Vec::new());
@@ -69,30 +74,80 @@ pub(super) fn members(state: &State, (kind, partition): (&str, Partition), now_m
     Seen { value, group: target.group }
 }
 
-/// What is known of a pair, in words.
-pub(super) fn explain_pair(
+/// Where a document lies that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    partition: Partition,
+    position: Position,
+    /// Of its record in the entry, in bytes.
+    place: usize,
+    id: Id,
+}
+
+/// Where documents lie; `None` for those that do not wait. Index-aligned with `ids`.
+pub(super) fn places(state: &State, kind: &str, ids: &[(Partition, Id)]) -> Seen<Vec<Option<Place>>> {
+    let mut group = 0;
+    let one = |(partition, id): &(Partition, Id)| {
+        let waiting = state.pending(kind, *partition)?.get(id)?;
+        group = group.max(waiting.group);
+        Some(Place { partition: *partition, position: waiting.position, place: waiting.place, id: id.clone() })
+    };
+    let value = ids.iter().map(one).collect();
+    Seen { value, group }
+}
+
+/// Where the newest `limit` documents of an actor lie in each partition, in no order: the writer does not wait for that.
+pub(super) fn places_of(
+    state: &State,
+    (kind, partitions): (&str, Partition),
+    actor: &Id,
+    limit: usize,
+) -> Seen<Vec<Place>> {
+    let (mut value, mut group) = (Vec::new(), 0);
+    for partition in 0..partitions {
+        let newest = state.pending(kind, partition).map(|pending| pending.newest_of(actor, limit));
+        for (id, waiting) in newest.into_iter().flatten() {
+            group = group.max(waiting.group);
+            value.push(Place { partition, position: waiting.position, place: waiting.place, id: id.clone() });
+        }
+    }
+    Seen { value, group }
+}
+
+/// The newest `limit` of these, newest first, ties by the id's text descending.
+pub(super) fn newest(mut places: Vec<Place>, limit: usize) -> Vec<Option<Place>> {
+    places.sort_by_cached_key(|place| Reverse((place.position, place.id.to_string())));
+    places.truncate(limit);
+    places.into_iter().map(Some).collect()
+}
+
+/// What is known of a target, and of a pair where there is an actor, in words.
+pub(super) fn explain(
     state: &State,
     (kind, partition): (&str, Partition),
     now_ms: u64,
-    (id, actor): (&Id, &Id),
+    (id, actor): (&Id, Option<&Id>),
     flushed: Position,
 ) -> serde_json::Value {
-    let Some(target) = state.target(kind, partition, id, now_ms) else { return json!({ "known": "cold" }) };
-    if target.mode == Mode::Missing {
-        return json!({ "known": "missing", "expires_ms": target.expires_ms });
+    if let Some(waiting) = state.pending(kind, partition).and_then(|pending| pending.get(id)) {
+        return json!({ "known": "pending", "position": waiting.position, "actor": waiting.actor.to_json() });
     }
-    let (pair, since_ms) = match target.pair(actor) {
+    let Some(target) = state.target(kind, partition, id, now_ms) else { return json!({ "known": "cold" }) };
+    let (count, dirty, invalid) = (target.count, target.last > flushed, target.invalid);
+    let known = match target.mode {
+        Mode::Missing => return json!({ "known": "missing", "expires_ms": target.expires_ms }),
+        Mode::Exists => return json!({ "known": "exists", "expires_ms": target.expires_ms }),
+        Mode::Count => return json!({ "known": "counter", "count": count, "dirty": dirty, "invalid": invalid }),
+        Mode::Whole => "whole",
+        Mode::Huge => "huge",
+    };
+    let (pair, since_ms) = match actor.map_or(Pair::Unknown, |actor| target.pair(actor)) {
         Pair::Unknown => ("unknown", None),
         Pair::Absent => ("absent", None),
         Pair::Present(since_ms) => ("present", Some(since_ms)),
     };
     json!({
-        "known": if target.mode == Mode::Huge { "huge" } else { "whole" },
-        "count": target.count,
-        "pair": pair,
-        "since_ms": since_ms,
-        "dirty": target.last > flushed,
-        "invalid": target.invalid,
+        "known": known, "count": count, "pair": pair, "since_ms": since_ms, "dirty": dirty, "invalid": invalid,
     })
 }
 
@@ -100,11 +155,18 @@ pub(super) fn explain_pair(
 pub(super) struct Reader<'a> {
     spaces: &'a Spaces,
     snapshot: Snapshot,
+    /// As it is now: only what a head tells besides.
+    state: &'a RwLock<State>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(spaces: &'a Spaces) -> Self {
-        Self { spaces, snapshot: spaces.snapshot() }
+    pub(super) fn new(spaces: &'a Spaces, state: &'a RwLock<State>) -> Self {
+        Self { spaces, snapshot: spaces.snapshot(), state }
+    }
+
+    fn public(&self, kind: &str, partition: Partition, head: &HeadRecord) -> Head {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        head.public(partition, state.waiting(kind, partition))
     }
 
     pub(super) fn view(&self) -> (&Spaces, &Snapshot) {
@@ -117,7 +179,9 @@ impl<'a> Reader<'a> {
 
     /// The heads in order; `None` when one does not exist yet.
     pub(super) fn heads(&self, kind: &str, partitions: &[Partition]) -> Result<Option<Vec<Head>>, StoreError> {
-        partitions.iter().map(|&partition| Ok(self.head(kind, partition)?.map(|head| head.public(partition)))).collect()
+        let head =
+            |&partition: &Partition| Ok(self.head(kind, partition)?.map(|head| self.public(kind, partition, &head)));
+        partitions.iter().map(head).collect()
     }
 
     /// `None` when there is no head yet.
@@ -131,19 +195,19 @@ impl<'a> Reader<'a> {
     ) -> Result<Option<JournalRead>, StoreError> {
         let Some(head) = self.head(kind, partition)? else { return Ok(None) };
         if head.incarnation != incarnation {
-            return Ok(Some(JournalRead::OtherIncarnation(head.public(partition))));
+            return Ok(Some(JournalRead::OtherIncarnation(self.public(kind, partition, &head))));
         }
         if position > head.flushed
             && self.view().get(Space::Journal, &journal_key(kind, partition, position))?.is_none()
         {
-            return Ok(Some(JournalRead::Rewound(head.public(partition))));
+            return Ok(Some(JournalRead::Rewound(self.public(kind, partition, &head))));
         }
-        let (mut entries, mut changes) = (Vec::new(), 0);
+        let (mut entries, mut changes, mut bytes) = (Vec::new(), 0, 0);
         for entry in self.entries_after(kind, partition, position.max(head.flushed), head.last) {
-            let entry = entry?;
-            changes += entry.changes.len();
+            let (entry, size) = entry?;
+            (changes, bytes) = (changes + entry.changes.len(), bytes + size);
             entries.push(entry);
-            if changes >= changes_max {
+            if changes >= changes_max || bytes >= READ_BYTES_MAX {
                 break;
             }
         }
@@ -153,20 +217,20 @@ impl<'a> Reader<'a> {
         Ok(Some(JournalRead::Entries(entries)))
     }
 
+    /// Entries, each with its size on disk, in bytes.
     fn entries_after(
         &self,
         kind: &str,
         partition: Partition,
         after: Position,
         last: Position,
-    ) -> impl Iterator<Item = Result<Entry, StoreError>> {
+    ) -> impl Iterator<Item = Result<(Entry, usize), StoreError>> {
         let range = journal_key(kind, partition, after.saturating_add(1))..=journal_key(kind, partition, last);
         // An empty range where `after` is `last`.
         let guards = (after < last).then(|| self.snapshot.range(self.spaces.of(Space::Journal), range));
         guards.into_iter().flatten().map(|guard| {
             let (key, value) = guard.into_inner().map_err(failed)?;
-            let position = position_of(&key).ok_or_else(|| damaged("the journal"))?;
-            entry::decode(position, &value).map_err(|error| StoreError::Damaged(error.to_string()))
+            Ok((decoded(&key, &value)?, value.len()))
         })
     }
 
@@ -175,13 +239,45 @@ impl<'a> Reader<'a> {
         &self,
         (kind, partition): (&str, Partition),
         target: &Id,
-        actor: &Id,
+        actor: Option<&Id>,
     ) -> Result<Option<(Head, VecDeque<serde_json::Value>)>, StoreError> {
         let Some(head) = self.head(kind, partition)? else { return Ok(None) };
         let mut found = VecDeque::new();
         for entry in self.entries_after(kind, partition, head.flushed, head.last) {
-            explain::entry(&entry?, target, actor, &mut found);
+            explain::entry(&entry?.0, target, actor, &mut found);
         }
-        Ok(Some((head.public(partition), found)))
+        Ok(Some((self.public(kind, partition, &head), found)))
+    }
+
+    /// The documents at these places; `None` where there is none, or its entry has gone meanwhile. Index-aligned.
+    pub(super) fn documents(
+        &self,
+        kind: &str,
+        places: Vec<Option<Place>>,
+    ) -> Result<Vec<Option<PendingDocument>>, StoreError> {
+        let mut found = vec![None; places.len()];
+        let mut sorted: Vec<(usize, Place)> =
+            places.into_iter().enumerate().filter_map(|(index, place)| Some((index, place?))).collect();
+        // Each entry is read once, and only one is held.
+        sorted.sort_by_key(|(_, place)| (place.partition, place.position));
+        let mut held: Option<(Partition, Position, Option<Slice>)> = None;
+        for (index, place) in sorted {
+            let Place { partition, position, place: at, id } = place;
+            let entry = match held.take() {
+                Some((of, at, entry)) if (of, at) == (partition, position) => entry,
+                _ => self.view().get(Space::Journal, &journal_key(kind, partition, position))?,
+            };
+            if let Some(bytes) = &entry {
+                let document = entry::decode_document(bytes, at);
+                let document = document.map_err(|error| StoreError::Damaged(error.to_string()))?;
+                if document.id != id {
+                    return Err(damaged("a document"));
+                }
+                let (actor, body, at_ms) = (document.actor, document.body, document.at_ms);
+                found[index] = Some(PendingDocument { id, actor, body, at_ms, partition, position });
+            }
+            held = Some((partition, position, entry));
+        }
+        Ok(found)
     }
 }

@@ -1,196 +1,55 @@
 //! What is known of targets, in memory: the cache of which SQL plus the journal's tail is the truth.
 //!
 //! Bounded: beyond `store.memory_bytes_max` clean targets are forgotten, those first that became clean first, and new
-//! ones are known only as huge. What is dirty stays; the journal's bounds are its bounds.
+//! ones are known only as huge. What is dirty stays, and so does what is known of documents that wait; the journal's
+//! bounds are its bounds.
 //!
-//! After a restart nothing is known, but what waits in the journal: a [`Tail`] is laid over what SQL says of a target.
+//! After a restart nothing is known, but what waits in the journal: a [`Tail`] is laid over what SQL says of a target, and
+//! documents that wait are found in it.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-use super::by_id::ById;
+use super::pending::Pending;
+use super::tail::Tail;
+use super::target::{Mode, Target};
 use crate::journal::Entry;
-use crate::model::{Action, Id, Partition, Position};
+use crate::model::{Id, Partition, Position};
 use crate::store::LoadedState;
 
-/// The time of a pair that is known to be absent.
-const ABSENT: u64 = u64::MAX;
-
-/// What is known of a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
-    Missing,
-    Whole,
-    Huge,
-}
-
-/// What is known of one actor on a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pair {
-    Unknown,
-    Absent,
-    /// Since when, in Unix milliseconds.
-    Present(u64),
-}
-
-/// State of one target.
-#[derive(Debug)]
-pub(super) struct Target {
-    pub(super) mode: Mode,
-    /// SQL holds something else: becomes cold when it becomes clean.
-    pub(super) invalid: bool,
-    pub(super) count: u64,
-    /// Newest entry with a change of it; at or below the head's `flushed` when it is clean.
-    pub(super) last: Position,
-    /// When it is forgotten, in Unix milliseconds; 0 while it is dirty.
-    pub(super) expires_ms: u64,
-    /// The group of writes that changed it last: until that is on the disk, nobody is told.
-    pub(super) group: u64,
-    /// Its place in the queue of those that expire; 0 when it has none. An item of another time is not its own.
-    queued_ms: u64,
-    /// Members of a whole target; known pairs of a huge one.
-    pairs: ById<u64>,
-    /// Of a huge target: pairs that SQL may not hold yet, with their newest change.
-    dirty: ById<Position>,
-}
-
-impl Target {
-    pub(super) fn new(state: &LoadedState, expires_ms: u64) -> Self {
-        let mut target = Self {
-            mode: Mode::Missing,
-            invalid: false,
-            count: 0,
-            last: 0,
-            expires_ms,
-            group: 0,
-            queued_ms: 0,
-            pairs: ById::default(),
-            dirty: ById::default(),
-        };
-        match state {
-            LoadedState::Missing => {}
-            LoadedState::Huge(count) => (target.mode, target.count) = (Mode::Huge, *count),
-            LoadedState::Whole(members) => {
-                target.mode = Mode::Whole;
-                if let Some((actor, _)) = members.first() {
-                    target.pairs.reserve(members.len(), actor);
-                }
-                members.iter().for_each(|(actor, since_ms)| target.set(actor, Pair::Present(*since_ms)));
-                target.count = target.pairs.len() as u64;
-            }
-        }
-        target
-    }
-
-    /// Whether it speaks for the target at `now_ms`.
-    pub(super) fn is_known(&self, now_ms: u64) -> bool {
-        self.expires_ms == 0 || now_ms < self.expires_ms
-    }
-
-    pub(super) fn pair(&self, actor: &Id) -> Pair {
-        match self.pairs.get(actor) {
-            Some(&ABSENT) => Pair::Absent,
-            Some(&since_ms) => Pair::Present(since_ms),
-            None if self.mode == Mode::Huge => Pair::Unknown,
-            None => Pair::Absent,
-        }
-    }
-
-    /// Takes what holds now of a pair. Does not count.
-    pub(super) fn set(&mut self, actor: &Id, pair: Pair) {
-        let since_ms = match pair {
-            Pair::Present(since_ms) => since_ms.min(ABSENT - 1),
-            Pair::Absent if self.mode == Mode::Huge => ABSENT,
-            Pair::Absent | Pair::Unknown => {
-                return self.pairs.remove(actor);
-            }
-        };
-        self.pairs.insert(actor, since_ms);
-    }
-
-    /// Notes that the change of a pair lies in the entry at `position`.
-    pub(super) fn touch(&mut self, actor: &Id, position: Position) {
-        self.last = position;
-        self.expires_ms = 0;
-        if self.mode == Mode::Huge {
-            self.dirty.insert(actor, position);
-        }
-    }
-
-    /// Changes up to `flushed` lie in SQL: they are no longer laid over it.
-    pub(super) fn forget_dirty(&mut self, flushed: Position) {
-        self.dirty.retain(|position| *position > flushed);
-    }
-
-    /// Known pairs: of a huge target what was looked up or changed.
-    pub(super) fn pairs_known(&self) -> u64 {
-        self.pairs.len() as u64
-    }
-
-    pub(super) fn forget_pairs(&mut self) {
-        (self.pairs, self.dirty) = (ById::default(), ById::default());
-    }
-
-    /// Who is present, and since when.
-    pub(super) fn members(&self) -> impl Iterator<Item = (Id, u64)> {
-        self.pairs.iter().filter(|(_, since_ms)| **since_ms != ABSENT).map(|(actor, since_ms)| (actor, *since_ms))
-    }
-
-    /// Pairs that are laid over SQL.
-    pub(super) fn dirty(&self) -> impl Iterator<Item = (Id, Pair)> {
-        self.dirty.iter().map(|(actor, _)| {
-            let pair = self.pair(&actor);
-            (actor, pair)
-        })
-    }
-
-    /// Memory that it takes, in bytes.
-    pub(super) fn bytes(&self) -> usize {
-        size_of::<(Id, Self)>() + self.pairs.bytes() + self.dirty.bytes()
-    }
-}
-
-/// What the journal holds of a target that is not known: the last change of each pair.
-#[derive(Debug, Default)]
-pub(super) struct Tail {
-    pairs: HashMap<Id, (Action, u64)>,
-    pub(super) last: Position,
-}
-
-impl Tail {
-    /// Lays it over what SQL said of the whole target as of a checkpoint that is no earlier than the journal's `flushed`.
-    /// Changes say what holds afterwards, so it does not matter which of them SQL has already.
-    pub(super) fn over(self, target: &mut Target, flushed: Position) {
-        for (actor, (action, at_ms)) in self.pairs {
-            match action {
-                Action::Remove => target.set(&actor, Pair::Absent),
-                Action::Add if target.pair(&actor) == Pair::Absent => target.set(&actor, Pair::Present(at_ms)),
-                Action::Add => {}
-            }
-        }
-        target.count = target.pairs_known();
-        target.last = self.last;
-        if self.last > flushed {
-            target.expires_ms = 0;
-        }
-    }
-}
-
-/// The targets of one (kind, partition).
+/// What is known of one (kind, partition).
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) targets: HashMap<Id, Target>,
     pub(super) tails: HashMap<Id, Tail>,
+    /// Documents that wait: of the journal, and no cache.
+    pub(super) pending: Pending,
+    /// Up to here the flusher has read the journal while there were tails: SQL may hold it at any moment.
+    read_to: Position,
+    /// How many of `targets` are dirty.
+    dirty: u64,
 }
 
 impl Known {
     /// Takes an entry of the journal's tail.
     pub(super) fn add_tail(&mut self, entry: Entry) {
         for change in entry.changes {
-            let tail = self.tails.entry(change.target).or_default();
-            tail.pairs.insert(change.actor, (change.action, change.at_ms));
-            tail.last = entry.position;
+            self.tails.entry(change.target().clone()).or_default().add(entry.position, change);
         }
+    }
+
+    /// Whether what waits can be laid over what SQL says of a target as of the checkpoint at `position`.
+    pub(super) fn fits(&self, id: &Id, target: &Target, position: Position) -> bool {
+        self.tails.get(id).is_none_or(|tail| tail.fits(target, position, self.read_to))
+    }
+
+    fn count_dirty(&mut self, was_dirty: bool, is_dirty: bool) {
+        self.dirty = (self.dirty + u64::from(is_dirty)).saturating_sub(u64::from(was_dirty));
+    }
+
+    /// Targets with entries that are not trimmed yet, as far as they are known.
+    fn waiting(&self) -> u64 {
+        self.dirty + (self.tails.len() + self.pending.len()) as u64
     }
 }
 
@@ -246,17 +105,20 @@ impl State {
         target: &Id,
         work: impl FnOnce(&mut Target) -> T,
     ) -> Option<T> {
-        let found = self.known.get_mut(kind)?.get_mut(usize::from(partition))?.targets.get_mut(target)?;
-        let before = found.bytes();
+        let known = self.known.get_mut(kind)?.get_mut(usize::from(partition))?;
+        let found = known.targets.get_mut(target)?;
+        let (before, was_dirty) = (found.bytes(), found.is_dirty());
         let result = work(found);
-        self.bytes = self.bytes + found.bytes() - before;
+        let (after, is_dirty) = (found.bytes(), found.is_dirty());
+        known.count_dirty(was_dirty, is_dirty);
+        self.bytes = self.bytes + after - before;
         Some(result)
     }
 
     /// Takes a target that was not known. Forgets others where memory is short; where that does not help, only the count
     /// of a whole one is kept.
     pub(super) fn insert(&mut self, (kind, partition): (usize, Partition), id: &Id, mut target: Target) {
-        let may_shrink = target.mode == Mode::Whole && target.expires_ms != 0;
+        let may_shrink = target.mode == Mode::Whole && !target.is_dirty();
         // One that would drive out a good part of all others, too.
         if !(may_shrink && target.bytes() > self.bytes_max / 4) {
             self.bytes += target.bytes();
@@ -266,12 +128,12 @@ impl State {
         if may_shrink && (target.bytes() > self.bytes_max / 4 || self.bytes + target.bytes() > self.bytes_max) {
             target = Target::new(&LoadedState::Huge(target.count), target.expires_ms);
         }
+        self.remove((kind, partition), id);
         self.bytes += target.bytes();
         let expires_ms = target.expires_ms;
-        if let Some(known) = self.known(kind, partition)
-            && let Some(before) = known.targets.insert(id.clone(), target)
-        {
-            self.bytes -= before.bytes();
+        if let Some(known) = self.known(kind, partition) {
+            known.count_dirty(false, target.is_dirty());
+            known.targets.insert(id.clone(), target);
         }
         self.queue((kind, partition), id, expires_ms);
     }
@@ -286,17 +148,57 @@ impl State {
     }
 
     pub(super) fn remove(&mut self, (kind, partition): (usize, Partition), id: &Id) {
-        let removed = self.known(kind, partition).and_then(|known| known.targets.remove(id));
-        self.bytes -= removed.map_or(0, |target| target.bytes());
+        let Some(known) = self.known(kind, partition) else { return };
+        let Some(target) = known.targets.remove(id) else { return };
+        known.count_dirty(target.is_dirty(), false);
+        self.bytes -= target.bytes();
     }
 
-    /// Forgets all targets of a partition, and its tail.
+    /// Forgets all targets of a partition, and its tail. Documents that wait are of the journal: they stay.
     pub(super) fn clear(&mut self, kind: usize, partition: Partition) {
         if let Some(known) = self.known(kind, partition) {
             let bytes: usize = known.targets.values().map(Target::bytes).sum();
-            *known = Known::default();
+            *known = Known { pending: std::mem::take(&mut known.pending), ..Known::default() };
             self.bytes -= bytes;
         }
+    }
+
+    /// Works on the documents that wait, and counts what memory they take afterwards.
+    pub(super) fn with_pending<T>(
+        &mut self,
+        (kind, partition): (usize, Partition),
+        work: impl FnOnce(&mut Pending) -> T,
+    ) -> Option<T> {
+        let pending = &mut self.known.get_mut(kind)?.get_mut(usize::from(partition))?.pending;
+        let before = pending.bytes();
+        let result = work(pending);
+        self.bytes = self.bytes + pending.bytes() - before;
+        Some(result)
+    }
+
+    /// The documents that wait in a partition.
+    pub(super) fn pending(&self, kind: &str, partition: Partition) -> Option<&Pending> {
+        self.known.get(*self.kinds.get(kind)?)?.get(usize::from(partition)).map(|known| &known.pending)
+    }
+
+    /// Whether what is read of a journal must be noted, by [`State::note_read`]: tails wait for their targets.
+    pub(super) fn has_tails(&self, kind: &str, partition: Partition) -> bool {
+        let known = self.kinds.get(kind).and_then(|kind| self.known.get(*kind)?.get(usize::from(partition)));
+        known.is_some_and(|known| !known.tails.is_empty())
+    }
+
+    /// The flusher is about to be given entries up to `position`.
+    pub(super) fn note_read(&mut self, kind: &str, partition: Partition, position: Position) {
+        let place = self.kind(kind);
+        if let Some(known) = self.known(place, partition) {
+            known.read_to = known.read_to.max(position);
+        }
+    }
+
+    /// Targets of a partition that have entries above the trim point, as far as they are known.
+    pub(super) fn waiting(&self, kind: &str, partition: Partition) -> u64 {
+        let known = self.kinds.get(kind).and_then(|kind| self.known.get(*kind)?.get(usize::from(partition)));
+        known.map_or(0, Known::waiting)
     }
 
     /// Forgets what has expired, at most `targets_max`; whether there may be more.
@@ -313,7 +215,7 @@ impl State {
     /// Forgets clean targets until the rest fits, or none is left.
     pub(super) fn make_room(&mut self) {
         while self.bytes > self.bytes_max && !self.queue.is_empty() {
-            self.pop(|target| target.expires_ms == 0);
+            self.pop(Target::is_dirty);
         }
     }
 
@@ -327,7 +229,7 @@ impl State {
         target.queued_ms = 0;
         if !keep(target) {
             self.remove((kind, partition), &id);
-        } else if target.expires_ms != 0 {
+        } else if !target.is_dirty() {
             let expires_ms = target.expires_ms;
             self.queue((kind, partition), &id, expires_ms);
         }

@@ -2,9 +2,14 @@
 
 #![cfg(test)]
 
+use std::path::Path;
+
+use fjall::PersistMode;
+
+use super::layout::Space;
 use super::*;
-use crate::model::{Digest, Effect, PairState, ToggleRule};
-use crate::store::{LoadedState, TargetLoad, ToggleOp, ToggleResult};
+use crate::model::{Digest, Document, Effect, PairState, ToggleRule};
+use crate::store::{CreateOp, LoadedState, TargetLoad, ToggleOp, ToggleResult};
 
 const NOW_MS: u64 = 1_800_000_000_000;
 
@@ -103,4 +108,72 @@ async fn after_a_restart_the_journals_tail_lies_over_what_sql_says() {
     assert_eq!(head.floor, head.last);
     store.trim("k", 0, head.incarnation, head.last, &[], &[]).await.unwrap();
     assert_eq!(load(&store, 1, LoadedState::Huge(3), NOW_MS).await, Hydrated::Accepted);
+}
+
+/// Documents of one actor, whose ids come from outside or were just made.
+async fn create(store: &EmbeddedStore, ids: std::ops::Range<i64>, has_fresh_ids: bool) {
+    let document = |id| Document { id: Id::Int(id), actor: Id::Text("somebody".into()), body: "{}".into() };
+    let op = CreateOp { partition: 0, documents: ids.map(document).collect(), has_fresh_ids, idempotency: None };
+    let batch = CreateBatch { digest: Digest([1; 32]), now_ms: NOW_MS, ops: vec![op] };
+    let result = store.create("k", batch).await.unwrap().results.remove(0);
+    assert!(matches!(result, CreateResult::Done(_)), "{result:?}");
+}
+
+#[tokio::test]
+async fn what_waits_takes_memory_only_while_it_waits() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(&config(directory.path())).unwrap();
+    let before = store.state().bytes;
+    create(&store, 0..1_000, true).await;
+    let full = store.state().bytes;
+    assert!(full > before + 1_000 * size_of::<(Id, pending::Waiting)>());
+    drop(store);
+    let store = EmbeddedStore::open(&config(directory.path())).unwrap();
+    assert_eq!(store.state().bytes, full, "found again in the journal");
+    let head = store.heads("k", &[0]).await.unwrap()[0];
+    store.trim("k", 0, head.incarnation, head.last, &[], &[]).await.unwrap();
+    assert_eq!(store.state().bytes, before);
+    for id in 0..10 {
+        load(&store, id, LoadedState::Missing, NOW_MS).await;
+    }
+    create(&store, 0..10, false).await;
+    store.trim("k", 0, head.incarnation, store.heads("k", &[0]).await.unwrap()[0].last, &[], &[]).await.unwrap();
+    let known = store.state().bytes;
+    assert!(known > before && known < before + 10_000, "ten that exist: {known} bytes");
+    // Forgotten like everything that is clean.
+    load(&store, 77, LoadedState::Missing, NOW_MS + 2_000).await;
+    load(&store, 78, LoadedState::Missing, NOW_MS + 2_000).await;
+    assert!(store.state().bytes < known);
+}
+
+#[test]
+fn what_waits_is_told_when_its_group_is_on_the_disk() {
+    let mut state = State::new(2, 1 << 20);
+    let place = (state.kind("k"), 1);
+    let waiting = |group| pending::Waiting { position: 5, place: 41, actor: Id::Int(7), is_asked_again: false, group };
+    for (id, group) in [(1, 3), (2, 9), (3, 4)] {
+        state.with_pending(place, |pending| pending.insert(Id::Int(id), waiting(group)));
+    }
+    let of = |ids: &[i64]| {
+        let ids: Vec<_> = ids.iter().map(|&id| (1, Id::Int(id))).collect();
+        read::places(&state, "k", &ids).group
+    };
+    assert_eq!((of(&[1]), of(&[1, 2]), of(&[3, 1]), of(&[8])), (3, 9, 4, 0));
+    let of_actor = |actor| read::places_of(&state, ("k", 2), &Id::Int(actor), 10).group;
+    assert_eq!((of_actor(7), of_actor(8)), (9, 0));
+}
+
+#[tokio::test]
+async fn a_directory_of_another_format_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(EmbeddedStore::open(&config(directory.path())).unwrap());
+    let path = directory.path().join("store");
+    let spaces = Spaces::open(Database::builder(&path).open().unwrap()).unwrap();
+    spaces.of(Space::System).insert("format", b"2").unwrap();
+    spaces.database.persist(PersistMode::SyncAll).unwrap();
+    drop(spaces);
+    let Err(StoreError::Misconfigured(message)) = EmbeddedStore::open(&config(directory.path())) else {
+        panic!("records have changed since")
+    };
+    assert!(message.contains("format 2, this one has 3") && message.contains("empty directory"), "{message}");
 }

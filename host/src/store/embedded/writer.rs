@@ -10,9 +10,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use metrics::gauge;
 use tokio::sync::{mpsc, watch};
 
-use super::apply::Limits;
 use super::change::Sweeper;
 use super::layout::{Spaces, failed};
+use super::limits::Limits;
 use super::state::State;
 use super::transaction::Transaction;
 use crate::store::StoreError;

@@ -1,7 +1,7 @@
 -- Takes what SQL said of one partition, if it still holds. KEYS: the head. ARGV: incarnation and position of the
 -- checkpoint, ttl of states and of absences in ms, incarnation and life for a head that must be made, number of
--- targets; per target: target, mode, number of members (or count of a huge one), then actor and time of each member;
--- then per pair: target, actor, time or '-'.
+-- targets; per target: target, mode, number of members (or count of one that has none here), then actor and time of each
+-- member; then per pair: target, actor, time or '-'.
 -- Reply: 1 when taken, else 0; the head.
 local head = head_or_fresh(KEYS[1], ARGV[5], ARGV[6])
 if ARGV[1] ~= head.inc or tonumber(ARGV[2]) < math.max(head.flushed, head.floor) then
@@ -9,15 +9,38 @@ if ARGV[1] ~= head.inc or tonumber(ARGV[2]) < math.max(head.flushed, head.floor)
 end
 local prefix, state_ttl, absent_ttl = head.prefix, ARGV[3], ARGV[4]
 
+-- Modes of one capability.
+local FAMILY = { w = 'toggle', h = 'toggle', c = 'counter', e = 'document' }
+
+-- Whether what is known stays where a load comes: it is known. What an earlier capability of the kind left behind, or a
+-- document that does not wait any more, does not stay.
+local function stays(meta, mode)
+    if waits(meta, head) then
+        return true
+    end
+    if not is_known(meta, head) then
+        return false
+    end
+    local known, _, _, last = read_meta(meta)
+    if known == 'p' then
+        return false
+    end
+    return last > head.flushed or known == 'm' or mode == 'm' or FAMILY[known] == FAMILY[mode]
+end
+
 local at = 8
 for _ = 1, tonumber(ARGV[7]) do
     local id, mode, size = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
     local first = at + 3
     at = first + (mode == 'w' and size * 2 or 0)
     local key = prefix .. 't:' .. id
-    if not is_known(call('HGET', key, ''), head) then
+    local meta = call('HGET', key, '')
+    if not stays(meta, mode) then
+        if meta and sub(meta, 1, 1) == 'p' then
+            forget_document(head, id, owned_by(head, id))
+        end
         call('DEL', key, prefix .. 'd:' .. id)
-        if size >= 64 then
+        if size >= 64 and mode ~= 'c' then
             call('HSET', key, '', LONG)
         end
         call('HSET', key, '', meta_of(mode, '0', head.life, 0, size))

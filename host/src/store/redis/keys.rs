@@ -4,12 +4,17 @@
 //! weir:format                    hash    version, partitions
 //! weir:{kind}:flusher            string  owner of the lease
 //! weir:{kind:p}:x                hash    head: inc, life; n, as doubles: last, flushed, floor; changes and bytes ever
-//!                                        appended; of these, trimmed; time of the oldest that waits
-//! weir:{kind:p}:j                stream  journal; id `<position>-0`; p pairs, k what became of each, m digest; n, as
+//!                                        appended; of these, trimmed; time of the oldest that waits; dirty targets;
+//!                                        documents that wait; the last position that was trimmed
+//! weir:{kind:p}:j                stream  journal; id `<position>-0`; p records, k the letter of each, m digest; n, as
 //!                                        doubles: time, changes and bytes ever appended up to it
 //! weir:{kind:p}:t:<target>       hash    '' → mode, invalid, life, last, count; actor (tagged) →
-//!                                        since, or `-`: known to be absent (huge targets). Expires when clean
+//!                                        since, or `-`: known to be absent (huge targets). Expires when clean. Of a
+//!                                        document that waits: i id and a actor (tagged), b body, t time
 //! weir:{kind:p}:d:<target>       zset    changed pairs by position of the newest change (huge targets)
+//! weir:{kind:p}:o:<actor>        zset    ids of the documents of an actor (tagged) that wait, by position
+//! weir:{kind:p}:u                string  table of windows (see `store/unique`), at most 128 bytes for each of its buckets;
+//!                                        expires after the longest window
 //! weir:{kind:p}:l:<n>:<target>:<actor>  string  rate limit: theoretical arrival time in microseconds
 //! weir:{kind:p}:i:<key>          string  outcome of an idempotency key; p is of the key, not of the target
 //! weir-module:{<module>}:<key>   string  what a policy module keeps: `v` and a value, or the digits of a counter

@@ -16,6 +16,10 @@ if mode == 'w' then
     local found = call('HSCAN', key, ARGV[2], 'COUNT', 1000)
     return { 0, found[2], found[1] }
 end
+if mode ~= 'h' then
+    -- Of another capability: nobody has told who the members are.
+    return { 4 }
+end
 local present, absent = {}, {}
 local changed = call('ZRANGE', head.prefix .. 'd:' .. ARGV[1], 0, -1)
 local since = #changed > 0 and ask_many('HMGET', key, changed, 1, #changed)

@@ -73,27 +73,30 @@ local function read_head(key)
     if not found[1] then
         return nil
     end
-    local last, flushed, floor, o, b, to, tb, old = unpack_numbers('<dddddddd', found[3])
+    local last, flushed, floor, o, b, to, tb, old, dirty, docs, gone = unpack_numbers('<ddddddddddd', found[3])
     return {
         key = key, prefix = sub(key, 1, -2), inc = found[1], life = found[2], last = last, flushed = flushed,
-        floor = floor, o = o, b = b, to = to, tb = tb, old = old, fresh = 0,
+        floor = floor, o = o, b = b, to = to, tb = tb, old = old, dirty = dirty, docs = docs, gone = gone, fresh = 0,
     }
 end
 
 -- What read_head reads in field 'n', as doubles: reading digits takes longer than all the rest.
 local function head_numbers(head)
-    return pack_numbers('<dddddddd', head.last, head.flushed, head.floor, head.o, head.b, head.to, head.tb, head.old)
+    return pack_numbers('<ddddddddddd', head.last, head.flushed, head.floor, head.o, head.b, head.to, head.tb, head.old,
+        head.dirty, head.docs, head.gone)
 end
 
 -- A host answers this reply: redis/reply.rs reads it.
 local function head_reply(head)
     return {
-        head.inc, head.last, head.flushed, head.floor, head.o - head.to, head.b - head.tb, head.old, head.fresh,
+        head.inc, head.last, head.flushed, head.floor, head.o - head.to, head.b - head.tb, head.old,
+        head.dirty + head.docs, head.fresh,
     }
 end
 
--- What a target's field '' says: mode ('m'issing, 'w'hole, 'h'uge), '1' when invalid, 12 letters of the life; the
--- position of its newest entry and its count, as doubles.
+-- What a target's field '' says: mode ('m'issing, 'w'hole, 'h'uge, 'c'ounter, document that 'e'xists or is 'p'ending),
+-- '1' when invalid (of a pending document: when its id may be asked for again), 12 letters of the life; the position of
+-- its newest entry and its count, as doubles.
 --
 -- Redis looks through a small hash field by field, up to 512 of them unless a value is longer than 64 bytes: now and then
 -- one is made so long, where the hash is no longer small.
@@ -112,7 +115,7 @@ end
 
 -- Mode, invalid, life, last and count.
 local function read_meta(meta)
-    local mode, invalid = match(meta, '^([mwh])([01])')
+    local mode, invalid = match(meta, '^([mwhcep])([01])')
     if not mode or #meta < 30 then
         damaged('a target is not as weir wrote it')
     end
@@ -121,4 +124,33 @@ end
 
 local function is_known(meta, head)
     return meta and sub(meta, 3, 14) == head.life
+end
+
+-- Whether a target is a document that waits, whatever the life: it is of the journal, and no cache. One whose entry is
+-- gone does not wait; whoever dropped that has not named it.
+local function waits(meta, head)
+    if not meta or sub(meta, 1, 1) ~= 'p' then
+        return false
+    end
+    local _, _, _, last = read_meta(meta)
+    return last > head.gone
+end
+
+-- The key of what the owner of a document has, nil when there is no document. Fails when it is no sorted set: before the
+-- first write.
+local function owned_by(head, id)
+    local owner = call('HGET', head.prefix .. 't:' .. id, 'a')
+    local owned = owner and head.prefix .. 'o:' .. owner
+    if owned then
+        call('ZCARD', owned)
+    end
+    return owned or nil
+end
+
+-- Forgets a document, and that its owner has it.
+local function forget_document(head, id, owned)
+    if owned then
+        call('ZREM', owned, id)
+    end
+    call('DEL', head.prefix .. 't:' .. id)
 end

@@ -16,6 +16,9 @@ for at = 1, #ARGV, 3 do
         local since = actor ~= '' and found[2]
         if mode == 'm' then
             code = 3
+        elseif mode == 'p' then
+            -- What is pending is asked for by `documents`.
+            code = 4
         elseif mode == 'h' and actor ~= '' and not since then
             code = 5
         else

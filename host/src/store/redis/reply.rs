@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use redis::Value;
 
 use crate::journal::{Entry, entry};
-use crate::model::{Backlog, Digest, Id, Incarnation, PairState, Partition};
+use crate::model::{Backlog, Digest, Id, Incarnation, PairState, Partition, Position, RateState};
 use crate::store::text::untagged;
-use crate::store::{Head, ReadResult, StoreError};
+use crate::store::{Head, PendingDocument, ReadResult, StoreError};
 
 /// Values of an array, taken in order.
 pub(super) struct Reply(VecDeque<Value>);
@@ -73,8 +73,9 @@ impl Reply {
         let mut fields = self.list()?;
         let incarnation = fields.text()?.parse().map(Incarnation).map_err(|_| unexpected("an incarnation"))?;
         let (last, flushed, floor) = (fields.number()?, fields.number()?, fields.number()?);
-        let (entries, bytes, oldest) = (fields.number()?, fields.number()?, fields.number()?);
-        let backlog = Backlog { entries, bytes, oldest_at_ms: (entries > 0).then_some(oldest) };
+        let (entries, bytes, oldest, targets) =
+            (fields.number()?, fields.number()?, fields.number()?, fields.number()?);
+        let backlog = Backlog { targets, entries, bytes, oldest_at_ms: (entries > 0).then_some(oldest) };
         Ok((Head { partition, incarnation, last, flushed, floor, backlog }, fields.flag()?))
     }
 
@@ -84,7 +85,7 @@ impl Reply {
         while !listed.is_empty() {
             match listed.bytes()?.as_slice() {
                 b"" => drop(listed.bytes()?),
-                field => members.push((actor(field)?, listed.number()?)),
+                field => members.push((tagged_id(field)?, listed.number()?)),
             }
         }
         Ok(members)
@@ -93,9 +94,41 @@ impl Reply {
     pub(super) fn actors(&mut self) -> Result<Vec<Id>, StoreError> {
         let (mut listed, mut actors) = (self.list()?, Vec::new());
         while !listed.is_empty() {
-            actors.push(actor(&listed.bytes()?)?);
+            actors.push(tagged_id(&listed.bytes()?)?);
         }
         Ok(actors)
+    }
+
+    /// What is left of a rate limit.
+    pub(super) fn rate(&mut self) -> Result<RateState, StoreError> {
+        let remaining = u32::try_from(self.number()?).map_err(|_| unexpected("a number"))?;
+        Ok(RateState { remaining, reset_ms: self.number()? })
+    }
+
+    /// Over a rate limit: milliseconds to wait, and what is left of it.
+    pub(super) fn limited(&mut self) -> Result<(u64, RateState), StoreError> {
+        let retry_after_ms = self.number()?;
+        Ok((retry_after_ms, RateState { remaining: 0, reset_ms: self.number()? }))
+    }
+
+    /// The outcome of an earlier operation with the same idempotency key.
+    pub(super) fn outcome(&mut self) -> Result<Outcome, StoreError> {
+        let (code, active, count) = (self.number()?, self.flag()?, self.number()?);
+        let (changed, position) = (self.flag()?, self.number()?);
+        let (remaining, reset_ms) = (self.signed()?, self.number()?);
+        let rate = u32::try_from(remaining).ok().map(|remaining| RateState { remaining, reset_ms });
+        Ok(Outcome { denied: code == 1, active, count, changed, position, rate })
+    }
+
+    /// A document that waits in `partition`; `None` where there is none.
+    pub(super) fn document(&mut self, partition: Partition) -> Result<Option<PendingDocument>, StoreError> {
+        let mut fields = match self.next() {
+            Value::Nil => return Ok(None),
+            fields => Self::of(fields)?,
+        };
+        let (id, actor) = (tagged_id(&fields.bytes()?)?, tagged_id(&fields.bytes()?)?);
+        let (body, at_ms, position) = (fields.text()?.into(), fields.number()?, fields.number()?);
+        Ok(Some(PendingDocument { id, actor, body, at_ms, partition, position }))
     }
 
     pub(super) fn read_result(&mut self) -> Result<ReadResult, StoreError> {
@@ -114,11 +147,26 @@ impl Reply {
         let position = id.strip_suffix("-0").and_then(|text| text.parse().ok()).ok_or_else(|| unexpected("an id"))?;
         let (kinds, pairs, at_ms) = (self.bytes()?, self.bytes()?, self.number()?);
         let digest = Digest(self.bytes()?.try_into().map_err(|_| unexpected("a digest"))?);
-        entry::decode_pairs(position, digest, at_ms, (&kinds, &pairs))
+        entry::decode_records(position, digest, at_ms, (&kinds, &pairs))
             .map_err(|error| StoreError::Damaged(error.to_string()))
     }
 }
 
-fn actor(bytes: &[u8]) -> Result<Id, StoreError> {
-    untagged(bytes).ok_or_else(|| unexpected("an actor"))
+/// What the scripts remember of an operation, whatever the capability.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Outcome {
+    /// It was denied; of the rest only `active` and `count` say something.
+    pub(super) denied: bool,
+    pub(super) active: bool,
+    /// The count; of a create the time at which it was accepted, in Unix milliseconds.
+    pub(super) count: u64,
+    /// It changed the pair, counted, or created.
+    pub(super) changed: bool,
+    pub(super) position: Position,
+    pub(super) rate: Option<RateState>,
+}
+
+/// An id after the letter of its type.
+pub(super) fn tagged_id(bytes: &[u8]) -> Result<Id, StoreError> {
+    untagged(bytes).ok_or_else(|| unexpected("an id"))
 }

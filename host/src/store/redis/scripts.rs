@@ -5,6 +5,10 @@ use redis::Script;
 /// The scripts of the store.
 pub(super) struct Scripts {
     pub(super) toggle: Script,
+    pub(super) count: Script,
+    pub(super) create: Script,
+    pub(super) documents: Script,
+    pub(super) owned: Script,
     pub(super) read: Script,
     pub(super) members: Script,
     pub(super) hydrate: Script,
@@ -29,12 +33,17 @@ const READS: &str = "#!lua flags=no-writes\n";
 
 const PRELUDE: &str = include_str!("prelude.lua");
 const FRESH: &str = include_str!("fresh.lua");
+const BATCH: &str = include_str!("batch.lua");
 
 impl Scripts {
     pub(super) fn new() -> Self {
         let script = |flags: &str, parts: &[&str]| Script::new(&[&[flags, PRELUDE], parts].concat().concat());
         Self {
-            toggle: script(GROWS, &[FRESH, include_str!("toggle.lua")]),
+            toggle: script(GROWS, &[FRESH, BATCH, include_str!("toggle.lua")]),
+            count: script(GROWS, &[FRESH, BATCH, include_str!("count.lua")]),
+            create: script(GROWS, &[FRESH, BATCH, include_str!("create.lua")]),
+            documents: script(READS, &[include_str!("documents.lua")]),
+            owned: script(READS, &[include_str!("owned.lua")]),
             read: script(READS, &[include_str!("read.lua")]),
             members: script(READS, &[include_str!("members.lua")]),
             hydrate: script(GROWS, &[FRESH, include_str!("hydrate.lua")]),
@@ -52,9 +61,13 @@ impl Scripts {
     }
 
     /// All of them, to be loaded at each connection.
-    pub(super) fn all(&self) -> [&Script; 14] {
+    pub(super) fn all(&self) -> [&Script; 18] {
         [
             &self.toggle,
+            &self.count,
+            &self.create,
+            &self.documents,
+            &self.owned,
             &self.read,
             &self.members,
             &self.hydrate,

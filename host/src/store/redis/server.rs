@@ -9,7 +9,7 @@ use crate::model::Partition;
 use crate::store::{Durability, StoreError};
 
 /// The data format in Redis.
-const FORMAT: &str = "2";
+const FORMAT: &str = "3";
 /// The scripts need `#!lua` flags and PEXPIRE NX.
 const VERSION_MIN: u32 = 7;
 

@@ -1,48 +1,24 @@
--- A batch of toggles. KEYS: heads of the partitions. ARGV: now ms, digest, ttl of outcomes ms, incarnation and life
--- for a head that must be made, order ('' or the numbers of the operations in the order of evaluation), number of
--- rules; per rule: effects when absent and present, interval of the limit in us, its burst (0: no limit); number of
--- operations with an idempotency key; per such: number of the operation, and fingerprint (16 bytes) with the name of the
--- outcome's key; then per partition: pair bytes of all its operations, two bytes per target (how many operations it has),
--- two bytes per operation (number of its rule), and per target: target, its actors (tagged).
---
--- On a cluster one call carries the partitions of one slot. Outcomes lie in the partition that their key hashes to.
--- Reply: one letter per operation (see `evaluate`); one count per operation; of the operations that need more numbers:
--- number of the operation, these; heads.
+-- A batch of toggles. ARGV: see batch.lua; then number of rules; per rule: effects when absent and present, interval of
+-- the limit in us, its burst (0: no limit); then per partition: pair bytes of all its operations, two bytes per target
+-- (how many operations it has), two bytes per operation (number of its rule), and per target: target, its actors
+-- (tagged). Reply: heads; one letter per operation (see `evaluate`); of the operations that need more numbers: number of
+-- the operation, these; one count per operation.
 --
 -- This is the hot path: what matters is how many calls of Redis and tables there are for an operation. One without a
 -- limit and a key, alone on its whole target, is evaluated where it is read (`pass`); all others afterwards.
-local now_text, digest, outcome_ttl, order = ARGV[1], ARGV[2], ARGV[3], ARGV[6]
-local now = tonumber(now_text)
-local now_us = now * 1000
-local ceil, floor, min, max, byte = math.ceil, math.floor, math.min, math.max, string.byte
-
-local clock = call('TIME')
-clock = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
 
 -- Rules by number.
-local at, effects_absent, effects_present, intervals, tolerances = 8, {}, {}, {}, {}
-for rule = 1, tonumber(ARGV[7]) do
+local effects_absent, effects_present, intervals, tolerances = {}, {}, {}, {}
+at = at + 1
+for rule = 1, tonumber(ARGV[at - 1]) do
     effects_absent[rule], effects_present[rule] = sub(ARGV[at], 1, 1), sub(ARGV[at], 2, 2)
     local interval, burst = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
     intervals[rule], tolerances[rule] = burst > 0 and interval, interval * burst
     at = at + 3
 end
 
--- Idempotency keys by the number of the operation.
-local fingerprints, outcome_names, names, outcomes, new_outcomes = {}, {}, {}, {}, {}
-at = at + 1
-for _ = 1, tonumber(ARGV[at - 1]) do
-    local operation, key = tonumber(ARGV[at]), ARGV[at + 1]
-    fingerprints[operation], outcome_names[operation] = sub(key, 1, 16), sub(key, 17)
-    names[#names + 1] = sub(key, 17)
-    at = at + 2
-end
-for index, value in ipairs(get_many(names)) do
-    outcomes[names[index]] = value
-end
-
 -- By the number of the operation.
-local answers, counts_after, kinds, extra = {}, {}, {}, {}
+local answers, counts_after, kinds = {}, {}, {}
 -- Of what `pass` changes: key, new meta, actor, time (or false), whether the target was clean.
 local passed_keys, passed_metas, passed_actors, passed_times, passed_clean, passed = {}, {}, {}, {}, {}, 0
 -- Operations that are evaluated later, by number: target, actor, rule. Their targets, by number: what is known, before
@@ -50,7 +26,6 @@ local passed_keys, passed_metas, passed_actors, passed_times, passed_clean, pass
 local later, target_of, actor_of, rule_of = {}, {}, {}, {}
 local keys, ids, head_of, metas, lasts, counts, modes, members, targets = {}, {}, {}, {}, {}, {}, {}, {}, 0
 local heads, blobs, firsts = {}, {}, {}
-local limit_names, limit_place = {}, {}
 
 -- Evaluates an operation that is alone on its target, and of which the target's meta and the actor's time were read.
 -- False where it must be evaluated later.
@@ -65,7 +40,9 @@ local function pass(head, operation, rule, key, actor, meta, since)
         passed = passed + 1
         passed_keys[passed], passed_actors[passed], passed_times[passed] = key, actor, not since and now_text
         passed_metas[passed] = meta_after(head.begin, head.position, count)
-        passed_clean[passed] = last <= head.flushed
+        if last <= head.flushed then
+            passed_clean[passed], head.dirty = true, head.dirty + 1
+        end
         local kind = since and '-' or '+'
         kinds[operation], answers[operation], counts_after[operation] = kind, kind, count
         head.changes = head.changes + 1
@@ -90,21 +67,22 @@ local function keep_target(head, key, id, meta, since)
         return
     end
     local mode, _, _, last, count = read_meta(meta)
+    if mode ~= 'w' and mode ~= 'h' and mode ~= 'm' then
+        -- Of another capability.
+        return
+    end
     metas[targets], lasts[targets], counts[targets] = sub(meta, 1, 14), last, count
     modes[targets], members[targets] = mode, since
     if mode == 'h' then
         -- Fails here, before the first write, when it is no sorted set.
-        call('ZCARD', head.dirty .. id)
+        call('ZCARD', head.pairs .. id)
     end
 end
 
 local operations = 0
 for k = 1, #KEYS do
-    local head = head_or_fresh(KEYS[k], ARGV[4], ARGV[5])
-    -- Fails here, before the first write, when it is no stream.
-    call('XLEN', head.prefix .. 'j')
-    head.position = max(head.last + 1, clock)
-    head.begin, head.dirty, head.changes = 'w0' .. head.life, head.prefix .. 'd:', 0
+    local head = enter(KEYS[k])
+    head.begin, head.pairs = 'w0' .. head.life, head.prefix .. 'd:'
     heads[k], blobs[k], firsts[k] = head, ARGV[at], operations + 1
     local prefix, sizes, named = head.prefix .. 't:', ARGV[at + 1], ARGV[at + 2]
     at = at + 3
@@ -140,8 +118,7 @@ for k = 1, #KEYS do
                 target_of[operations], actor_of[operations], rule_of[operations] = targets, ARGV[actor], rule
                 counts_after[operations] = 0
                 if intervals[rule] then
-                    limit_names[#limit_names + 1] = head.prefix .. 'l:' .. #id .. ':' .. id .. ':' .. ARGV[actor]
-                    limit_place[operations] = #limit_names
+                    name_limit(operations, head, id, ARGV[actor])
                 end
             end
         end
@@ -149,7 +126,7 @@ for k = 1, #KEYS do
     end
 end
 firsts[#KEYS + 1] = operations + 1
-local tats, new_tats = get_many(limit_names), {}
+read_limits()
 
 -- Evaluates in order. Nothing is written yet. Letters, and what is in `extra` after the number of the operation: '+'
 -- added, '-' removed: nothing · 'p' unchanged and present, 'a' unchanged and absent: position · 'D' denied and present,
@@ -158,59 +135,11 @@ local tats, new_tats = get_many(limit_names), {}
 -- and 'a' have remaining and reset (after the position).
 local touched, was_clean, changed_targets = {}, {}, {}
 
-local function number(value)
-    extra[#extra + 1] = value
-end
-
--- Answers with the first outcome or a conflict; nil when the key is new.
-local function replay(operation)
-    local before = outcomes[outcome_names[operation]]
-    if not before then
-        return nil
-    end
-    if sub(before, 1, 16) ~= fingerprints[operation] then
-        return 'x'
-    end
-    local parts = { match(before, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%-?%d+) (%d+)$', 17) }
-    if not parts[1] then
-        damaged('an outcome is not as weir wrote it')
-    end
-    number(operation)
-    for part = 1, 7 do
-        number(tonumber(parts[part]))
-    end
-    return 'r'
-end
-
-local function remember(operation, code, active, count, changed, position, remaining, reset)
-    local name = outcome_names[operation]
-    local outcome = fingerprints[operation] .. code .. ' ' .. active .. ' ' .. whole(count) .. ' ' .. changed .. ' '
-        .. whole(position) .. ' ' .. remaining .. ' ' .. whole(reset)
-    outcomes[name], new_outcomes[name] = outcome, outcome
-end
-
--- The rest of the limit of a rule, or nothing when it is used up. The same as store/limit.rs.
-local function pass_limit(operation, rule, counts_for)
-    local interval, tolerance, place = intervals[rule], tolerances[rule], limit_place[operation]
-    local name = limit_names[place]
-    local ahead = min(max((new_tats[name] or tonumber(tats[place] or 0)) - now_us, 0), tolerance)
-    local after = ahead + interval
-    if after > tolerance then
-        number(operation)
-        number(ceil((after - tolerance) / 1000))
-        number(ceil(ahead / 1000))
-        return nil
-    end
-    if counts_for then
-        new_tats[name] = now_us + after
-    end
-    return floor((tolerance - after) / interval), ceil(after / 1000)
-end
-
 local function change(t, operation, since, active)
     local head, actor = head_of[t], actor_of[operation]
     if touched[t] == nil then
         was_clean[t] = lasts[t] <= head.flushed
+        head.dirty = head.dirty + (was_clean[t] and 1 or 0)
         changed_targets[#changed_targets + 1] = t
     end
     counts[t] = max(counts[t] + (active and 1 or -1), 0)
@@ -253,7 +182,7 @@ local function evaluate(operation)
     local effect = (present and effects_present or effects_absent)[rule]
     local remaining, reset = -1, 0
     if intervals[rule] then
-        remaining, reset = pass_limit(operation, rule, effect ~= 'd')
+        remaining, reset = pass_limit(operation, intervals[rule], tolerances[rule], effect ~= 'd')
         if not remaining then
             return 'l'
         end
@@ -287,17 +216,9 @@ local function evaluate(operation)
     end
     return changes and kinds[operation] or (present and 'p' or 'a')
 end
-if order == '' then
-    for _, operation in ipairs(later) do
-        answers[operation] = evaluate(operation)
-    end
-else
-    -- All of them are evaluated here.
-    for text in string.gmatch(order, '%d+') do
-        local operation = tonumber(text)
-        answers[operation] = evaluate(operation)
-    end
-end
+each_in_order(later, function(operation)
+    answers[operation] = evaluate(operation)
+end)
 
 -- Writes. Nothing below can fail.
 for index = 1, passed do
@@ -332,30 +253,15 @@ for _, t in ipairs(changed_targets) do
     end
     call_many('HSET', key, sets, 4000)
     call_many('HDEL', key, removals, 4000)
-    call_many('ZADD', head.dirty .. ids[t], dirty, 4000)
+    call_many('ZADD', head.pairs .. ids[t], dirty, 4000)
     if was_clean[t] then
         call('PERSIST', key)
     end
 end
-for name, tat in pairs(new_tats) do
-    call('PSETEX', name, whole(ceil((tat - now_us) / 1000) + 1000), whole(tat))
-end
-for name, outcome in pairs(new_outcomes) do
-    call('PSETEX', name, outcome_ttl, outcome)
-end
+keep_limits_and_outcomes()
 local reply = {}
 for k = 1, #KEYS do
-    local head = heads[k]
-    if head.changes > 0 then
-        local became = table.concat(kinds, '', firsts[k], firsts[k + 1] - 1)
-        if head.o == head.to then
-            head.old = now
-        end
-        head.o, head.b, head.last = head.o + head.changes, head.b + #blobs[k] + #became + 41, head.position
-        call('XADD', head.prefix .. 'j', whole(head.position) .. '-0', 'k', became, 'p', blobs[k], 'm', digest,
-            'n', pack_numbers('<ddd', now, head.o, head.b))
-        call('HSET', head.key, 'n', head_numbers(head))
-    end
-    reply[k] = head_reply(head)
+    append(heads[k], table.concat(kinds, '', firsts[k], firsts[k + 1] - 1), blobs[k])
+    reply[k] = head_reply(heads[k])
 end
-return { table.concat(answers), counts_after, extra, reply }
+return { reply, table.concat(answers), extra, counts_after }

@@ -6,6 +6,7 @@ local position = tonumber(ARGV[2])
 if not head or head.inc ~= ARGV[1] or position < head.flushed or position > head.last then
     return 0
 end
+local max = math.max
 local prefix, state_ttl, pairs_max, touched = head.prefix, ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local stream, after = prefix .. 'j', whole(position + 1)
 
@@ -25,9 +26,10 @@ if newest then
     local _
     _, head.to, head.tb = numbers(newest)
 end
-head.flushed = position
+local flushed_before = head.flushed
+head.flushed, head.gone = position, max(head.gone, position)
 
-local invalid, order, metas = {}, {}, {}
+local invalid, order, metas, owned = {}, {}, {}, {}
 for at = 6, #ARGV do
     local id = ARGV[at]
     if invalid[id] == nil then
@@ -35,7 +37,8 @@ for at = 6, #ARGV do
         metas[#order] = call('HGET', prefix .. 't:' .. id, '')
         if metas[#order] then
             -- Fails here, before the first write, when it is not as weir wrote it.
-            read_meta(metas[#order])
+            local mode = read_meta(metas[#order])
+            owned[id] = mode == 'p' and owned_by(head, id)
         end
         invalid[id] = false
     end
@@ -43,28 +46,55 @@ for at = 6, #ARGV do
 end
 
 call('XTRIM', stream, 'MINID', '=', after .. '-0')
-call('HSET', head.key, 'n', head_numbers(head))
-for index, id in ipairs(order) do
-    local meta, key, dirty = metas[index], prefix .. 't:' .. id, prefix .. 'd:' .. id
-    if meta then
-        local mode, was_invalid, life, last, count = read_meta(meta)
-        local is_clean, is_invalid = last <= position, invalid[id] or was_invalid == '1'
-        if is_clean and (is_invalid or life ~= head.life) then
-            call('DEL', key, dirty)
-        else
-            if mode == 'h' then
-                call('ZREMRANGEBYSCORE', dirty, '-inf', ARGV[2])
-                if is_clean and call('HLEN', key) - 1 > pairs_max then
-                    call('DEL', key, dirty)
-                    call('HSET', key, '', meta)
-                end
-            end
-            if is_clean then
-                call('PEXPIRE', key, state_ttl, 'NX')
-            elseif is_invalid and was_invalid == '0' then
-                call('HSET', key, '', meta_of(mode, '1', life, last, count))
-            end
-        end
+
+-- A document does not wait any more. One whose id may be asked for again is known to exist, unless SQL refused it.
+local function clean_document(id, key, is_asked_again)
+    forget_document(head, id, owned[id])
+    head.docs = max(head.docs - 1, 0)
+    if is_asked_again and not invalid[id] then
+        call('HSET', key, '', meta_of('e', '0', head.life, 0, 0))
+        call('PEXPIRE', key, state_ttl)
     end
 end
+
+local function clean_target(id, key, meta)
+    local mode, was_invalid, life, last, count = read_meta(meta)
+    local dirty, is_clean, is_invalid = prefix .. 'd:' .. id, last <= position, invalid[id] or was_invalid == '1'
+    if is_clean and last > flushed_before and life == head.life then
+        head.dirty = max(head.dirty - 1, 0)
+    end
+    if is_clean and (is_invalid or life ~= head.life) then
+        call('DEL', key, dirty)
+        return
+    end
+    if mode == 'h' then
+        call('ZREMRANGEBYSCORE', dirty, '-inf', ARGV[2])
+        if is_clean and call('HLEN', key) - 1 > pairs_max then
+            call('DEL', key, dirty)
+            call('HSET', key, '', meta)
+        end
+    end
+    if is_clean then
+        call('PEXPIRE', key, state_ttl, 'NX')
+    elseif is_invalid and was_invalid == '0' then
+        call('HSET', key, '', meta_of(mode, '1', life, last, count))
+    end
+end
+
+for index, id in ipairs(order) do
+    local meta, key = metas[index], prefix .. 't:' .. id
+    if meta and sub(meta, 1, 1) == 'p' then
+        local _, is_asked_again, _, last = read_meta(meta)
+        if last <= position then
+            clean_document(id, key, is_asked_again == '1')
+        end
+    elseif meta then
+        clean_target(id, key, meta)
+    end
+end
+if head.o == head.to then
+    -- Nothing waits, whatever was not named.
+    head.dirty, head.docs = 0, 0
+end
+call('HSET', head.key, 'n', head_numbers(head))
 return 1

@@ -2,7 +2,7 @@
 for k = 1, #KEYS do
     local head = read_head(KEYS[k])
     if head then
-        head.floor = head.last
+        head.floor, head.dirty = head.last, 0
         call('HSET', head.key, 'life', ARGV[1], 'n', head_numbers(head))
     end
 end

@@ -1,30 +1,27 @@
-//! Everything that is known of one pair, for `weir explain`: with a running host or without.
+//! Everything that is known of a target, or of one pair, for `weir explain`: with a running host or without.
 
 use serde_json::{Value, json};
 
-use crate::config::ToggleConfig;
-use crate::model::{Id, partition_of};
-use crate::sql::Sql;
+use crate::config::KindTable;
+use crate::model::{Id, Partition};
+use crate::sql::{DeadLetter, Sql};
 use crate::store::Store;
 
 /// Dead letters of one kind that are looked through.
 const LETTERS_MAX: usize = 1_000;
 
-/// Everything known of one pair: `store` (state, head, journal entries), `sql` (row and count), `checkpoint`,
+/// Everything known of a target, and of one actor on it where that makes a difference: `store` (state, head, journal entries), `sql` (row and count), `checkpoint`,
 /// `dead_letters`. What cannot be reached is a text that says why.
 pub async fn explain(
-    config: &ToggleConfig,
-    store: &dyn Store,
-    sql: &dyn Sql,
+    (kind, table): (&str, &KindTable),
+    (store, sql): (&dyn Store, &dyn Sql),
     now_ms: u64,
-    target: &Id,
-    actor: &Id,
+    (partition, target): (Partition, &Id),
+    actor: Option<&Id>,
 ) -> Value {
-    let kind = config.kind.as_str();
-    let partition = partition_of(target, store.partitions());
     let unreachable = |error: &dyn std::fmt::Display| json!(error.to_string());
-    let known = store.explain(kind, now_ms, target, actor).await;
-    let row = sql.explain(&config.table, target, actor).await;
+    let known = store.explain(kind, now_ms, (partition, target), actor).await;
+    let row = sql.explain(table, target, actor).await;
     let checkpoint = match sql.checkpoints(kind, &[partition]).await {
         Ok(rows) => rows.first().copied().flatten().map_or(
             Value::Null,
@@ -32,17 +29,20 @@ pub async fn explain(
         ),
         Err(error) => unreachable(&error),
     };
-    let (target_text, actor_text) = (target.to_string(), actor.to_string());
+    let (target_text, actor_text) = (target.to_string(), actor.map(Id::to_string));
     let letters = match sql.dead_letters(Some(kind), 0, LETTERS_MAX).await {
         Ok(letters) => {
-            json!(letters.into_iter().filter(|l| l.target == target_text && l.actor == actor_text).collect::<Vec<_>>())
+            let concerns = |letter: &DeadLetter| {
+                letter.target == target_text && actor_text.as_ref().is_none_or(|actor| *actor == letter.actor)
+            };
+            json!(letters.into_iter().filter(concerns).collect::<Vec<_>>())
         }
         Err(error) => unreachable(&error),
     };
     json!({
         "kind": kind,
         "target": target.to_json(),
-        "actor": actor.to_json(),
+        "actor": actor.map(Id::to_json),
         "partition": partition,
         "store": known.unwrap_or_else(|error| unreachable(&error)),
         "sql": row.unwrap_or_else(|error| unreachable(&error)),

@@ -1,0 +1,135 @@
+//! Answers to calls: what stands in a case under `expect`.
+
+use serde::{Deserialize, Serialize};
+
+use super::call::{Call, Fields};
+
+/// The answer to a call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// Of `toggle.decide`: one for each intent.
+    Rules(Vec<Rule>),
+    /// Of `counter.decide`: one for each hit.
+    Hits(Vec<HitRule>),
+    /// Of `ingest.validate`: one for each document.
+    Documents(Vec<Verdict>),
+    /// Of `flush.plan`.
+    Plan(Plan),
+    /// Of `flush.coalesce`: indexes of the entries that survive.
+    Kept(Vec<u32>),
+}
+
+/// A decision table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Effect when the pair is absent.
+    pub when_absent: Effect,
+    /// Effect when the pair is present.
+    pub when_present: Effect,
+    /// Beyond it the request is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<RateLimit>,
+}
+
+/// What happens in one state of a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Effect {
+    /// Make it present.
+    Add,
+    /// Make it absent.
+    Remove,
+    /// Leave it.
+    Keep,
+    /// Refuse the request.
+    Deny,
+}
+
+/// At most `burst` operations in any `period_ms`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimit {
+    /// Operations allowed at once.
+    pub burst: u32,
+    /// Time in which they are refilled, in milliseconds.
+    pub period_ms: u32,
+}
+
+/// What a hit counts for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HitRule {
+    /// What each unit counts for.
+    pub weight: u32,
+    /// A further hit by the same actor within so many milliseconds counts nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique_ms: Option<u32>,
+    /// Beyond it the request is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<RateLimit>,
+}
+
+/// What becomes of a document: `{"ok": null}`, `{"ok": {…}}` or `{"violations": […]}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It is taken in: as it is, or with these fields.
+    Ok(Option<Fields>),
+    /// It is refused.
+    Violations(Vec<Violation>),
+}
+
+/// Why a document is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Violation {
+    /// Which part of it, as a JSON Pointer; left out, the whole.
+    #[serde(default)]
+    pub path: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// What to do with a backlog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Write what waits, now.
+    pub flush_now: bool,
+    /// At most so many changes in one transaction; left out, the host decides.
+    #[serde(default = "the_hosts_batch")]
+    pub changes_max: u32,
+    /// Ask again after so many milliseconds.
+    pub look_again_ms: u32,
+}
+
+fn the_hosts_batch() -> u32 {
+    u32::MAX
+}
+
+impl Call {
+    /// What its answer is called.
+    pub(super) fn answer_name(&self) -> &'static str {
+        match self {
+            Self::ToggleDecide(_) => "rules",
+            Self::CounterDecide(_) => "hits",
+            Self::IngestValidate(_) => "documents",
+            Self::FlushPlan(_) => "plan",
+            Self::FlushCoalesce(_) => "kept",
+        }
+    }
+
+    /// Whether `answer` is one of this call.
+    pub(super) fn takes(&self, answer: &Answer) -> bool {
+        matches!(
+            (self, answer),
+            (Self::ToggleDecide(_), Answer::Rules(_))
+                | (Self::CounterDecide(_), Answer::Hits(_))
+                | (Self::IngestValidate(_), Answer::Documents(_))
+                | (Self::FlushPlan(_), Answer::Plan(_))
+                | (Self::FlushCoalesce(_), Answer::Kept(_))
+        )
+    }
+}

@@ -1,0 +1,231 @@
+//! Calls of a module: what stands in a case under the call's name.
+
+use serde::{Deserialize, Serialize};
+
+use super::NOW_MS_DEFAULT;
+
+/// A JSON object.
+pub type Fields = serde_json::Map<String, serde_json::Value>;
+
+/// A call of a module, under its name in the WIT.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Call {
+    /// `toggle.decide`.
+    #[serde(rename = "toggle.decide")]
+    ToggleDecide(ToggleDecide),
+    /// `counter.decide`.
+    #[serde(rename = "counter.decide")]
+    CounterDecide(CounterDecide),
+    /// `ingest.validate`.
+    #[serde(rename = "ingest.validate")]
+    IngestValidate(IngestValidate),
+    /// `flush.plan`.
+    #[serde(rename = "flush.plan")]
+    FlushPlan(FlushPlan),
+    /// `flush.coalesce`.
+    #[serde(rename = "flush.coalesce")]
+    FlushCoalesce(FlushCoalesce),
+}
+
+/// Arguments of `toggle.decide`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ToggleDecide {
+    /// Name of the kind.
+    pub kind: String,
+    /// Unix time, in milliseconds; left out, [`NOW_MS_DEFAULT`].
+    #[serde(default = "the_first_of_2026")]
+    pub now_ms: u64,
+    /// The requests.
+    pub batch: Vec<Intent>,
+}
+
+/// Arguments of `counter.decide`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CounterDecide {
+    /// Name of the kind.
+    pub kind: String,
+    /// Unix time, in milliseconds; left out, [`NOW_MS_DEFAULT`].
+    #[serde(default = "the_first_of_2026")]
+    pub now_ms: u64,
+    /// The hits.
+    pub batch: Vec<Hit>,
+}
+
+/// Arguments of `ingest.validate`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IngestValidate {
+    /// Name of the kind.
+    pub kind: String,
+    /// Unix time, in milliseconds; left out, [`NOW_MS_DEFAULT`].
+    #[serde(default = "the_first_of_2026")]
+    pub now_ms: u64,
+    /// The documents.
+    pub batch: Vec<Document>,
+}
+
+/// Arguments of `flush.plan`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlushPlan {
+    /// Name of the kind.
+    pub kind: String,
+    /// Unix time, in milliseconds; left out, [`NOW_MS_DEFAULT`].
+    #[serde(default = "the_first_of_2026")]
+    pub now_ms: u64,
+    /// What waits.
+    pub backlog: Backlog,
+}
+
+/// Arguments of `flush.coalesce`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlushCoalesce {
+    /// Name of the kind.
+    pub kind: String,
+    /// The changes, in order of acceptance.
+    pub entries: Vec<Entry>,
+}
+
+/// Identifies a target or an actor. UUIDs cross as text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Id {
+    /// An integer.
+    Int(i64),
+    /// Text.
+    Text(String),
+}
+
+/// One request for a toggle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Intent {
+    /// What is liked.
+    pub target: Id,
+    /// Who likes it.
+    pub actor: Id,
+    /// What the caller asks for.
+    #[serde(default)]
+    pub verb: Verb,
+}
+
+/// What the caller asks for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verb {
+    /// The other state.
+    #[default]
+    Toggle,
+    /// Present.
+    Set,
+    /// Absent.
+    Clear,
+}
+
+/// One request to count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hit {
+    /// What is counted.
+    pub target: Id,
+    /// Who is counted; left out, nobody is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<Id>,
+    /// How much is asked for; left out, 1.
+    #[serde(default = "one")]
+    pub by: u32,
+}
+
+/// One document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Document {
+    /// Its id.
+    pub id: Id,
+    /// Who creates it.
+    pub actor: Id,
+    /// Its fields. A module gets them as text without white space; their order there is not promised.
+    pub body: Fields,
+}
+
+/// What waits in the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backlog {
+    /// Changes.
+    pub entries: u64,
+    /// Targets that they concern.
+    #[serde(default)]
+    pub targets: u64,
+    /// Size of the changes, in bytes.
+    #[serde(default)]
+    pub bytes: u64,
+    /// Age of the oldest, in milliseconds; at most `now_ms`.
+    #[serde(default)]
+    pub oldest_age_ms: u64,
+}
+
+/// One accepted change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// What is liked.
+    pub target: Id,
+    /// Who likes it.
+    pub actor: Id,
+    /// What holds afterwards.
+    pub action: Action,
+}
+
+/// What holds for a pair after a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// It is present.
+    Add,
+    /// It is absent.
+    Remove,
+}
+
+fn the_first_of_2026() -> u64 {
+    NOW_MS_DEFAULT
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl Call {
+    /// Every [`Call::name`].
+    pub const NAMES: [&str; 5] = ["toggle.decide", "counter.decide", "ingest.validate", "flush.plan", "flush.coalesce"];
+
+    /// Interface and function, such as `toggle.decide`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::ToggleDecide(_) => "toggle.decide",
+            Self::CounterDecide(_) => "counter.decide",
+            Self::IngestValidate(_) => "ingest.validate",
+            Self::FlushPlan(_) => "flush.plan",
+            Self::FlushCoalesce(_) => "flush.coalesce",
+        }
+    }
+
+    /// The interface, such as `toggle`.
+    pub fn interface(&self) -> &'static str {
+        self.name().split_once('.').map_or("", |(interface, _)| interface)
+    }
+
+    /// The kind that it is about.
+    pub fn kind(&self) -> &str {
+        match self {
+            Self::ToggleDecide(call) => &call.kind,
+            Self::CounterDecide(call) => &call.kind,
+            Self::IngestValidate(call) => &call.kind,
+            Self::FlushPlan(call) => &call.kind,
+            Self::FlushCoalesce(call) => &call.kind,
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Hydration: what the store does not know is read from SQL, in bulk, and handed to the store under the law of
+//! hydration (see `store`): the checkpoint row is read *before* the data.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Ground;
+use crate::batcher::Batcher;
+use crate::config::BatchConfig;
+use crate::error::Refusal;
+use crate::model::{Checkpoint, Partition};
+use crate::store::{Head, Hydrated, Hydration};
+
+/// Items in one load: with `huge_rows_min` of a toggle it bounds the memory that a load takes.
+const LOAD_ITEMS_MAX: usize = 64;
+/// Loads in flight at least: SQL takes its time.
+const LOADS_MIN: usize = 2;
+/// Pause before a load that came too early or too late for the store is repeated, in milliseconds.
+const STALE_PAUSE_MS: u64 = 10;
+
+/// How a capability reads what the store does not know.
+pub trait Load: Send + Sync + 'static {
+    /// Something that the store does not know.
+    type Want: Clone + Ord + Send + Sync + 'static;
+
+    /// Items of one load at most.
+    const ITEMS_MAX: usize = LOAD_ITEMS_MAX;
+    /// What is read must be of exactly the checkpoint that was read before it: a commit in between would count twice where
+    /// the journal's tail is added to it.
+    const NEEDS_STILL_CHECKPOINT: bool = false;
+
+    /// The partition that it belongs to.
+    fn partition(&self, want: &Self::Want) -> Partition;
+
+    /// Reads `wants`, each once, from SQL, and puts what it found into the hydrations of their partitions.
+    fn load(
+        &self,
+        wants: &[&Self::Want],
+        hydrations: &mut BTreeMap<Partition, Hydration>,
+    ) -> impl Future<Output = Result<(), Refusal>> + Send;
+}
+
+/// Whether the store took what was loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loaded {
+    Taken,
+    Stale,
+}
+
+/// Gathers concurrent wants into bulk loads.
+pub struct Hydrator<L: Load> {
+    loads: Batcher<L::Want, Result<Loaded, Refusal>>,
+}
+
+impl<L: Load> Hydrator<L> {
+    /// Starts on the current runtime.
+    pub fn start(ground: Arc<Ground>, load: Arc<L>) -> Self {
+        let batch = &ground.parts.batch;
+        let (items_max, in_flight_max) = (batch.items_max.min(L::ITEMS_MAX), batch.in_flight_max.max(LOADS_MIN));
+        let config = BatchConfig { items_max, in_flight_max, ..batch.clone() };
+        let kind = ground.parts.kind.clone();
+        let loads = Batcher::start(&config, "hydration", &kind, move |wants: Vec<L::Want>| {
+            let (ground, load) = (Arc::clone(&ground), Arc::clone(&load));
+            async move {
+                let outcome = |taken: &BTreeSet<Partition>, want: &L::Want| {
+                    if taken.contains(&load.partition(want)) { Loaded::Taken } else { Loaded::Stale }
+                };
+                match hydrate(&ground, &*load, &wants).await {
+                    Ok(taken) => wants.iter().map(|want| Ok(outcome(&taken, want))).collect(),
+                    Err(refusal) => vec![Err(refusal); wants.len()],
+                }
+            }
+        });
+        Self { loads }
+    }
+
+    /// Loads `wants` into the store. Returns when the store has taken them, so that the caller asks it again.
+    ///
+    /// # Errors
+    /// [`Refusal::SqlUnavailable`] when SQL does not answer, or when the store's journal is so far ahead of SQL that
+    /// its state cannot be read from there before `deadline`.
+    pub async fn fetch(&self, wants: Vec<L::Want>, deadline: Instant) -> Result<(), Refusal> {
+        let mut waiting = wants;
+        loop {
+            if Instant::now() >= deadline {
+                return Err(Refusal::SqlUnavailable);
+            }
+            let loads = waiting.iter().map(|want| self.loads.submit(want.clone()));
+            let results = futures_util::future::join_all(loads).await;
+            let mut stale = Vec::new();
+            for (want, result) in waiting.into_iter().zip(results) {
+                if result?? == Loaded::Stale {
+                    stale.push(want);
+                }
+            }
+            if stale.is_empty() {
+                return Ok(());
+            }
+            waiting = stale;
+            tokio::time::sleep(Duration::from_millis(STALE_PAUSE_MS)).await;
+        }
+    }
+}
+
+/// Loads everything of one batch; the partitions for which the store took it.
+async fn hydrate<L: Load>(ground: &Ground, load: &L, wants: &[L::Want]) -> Result<BTreeSet<Partition>, Refusal> {
+    let parts = &ground.parts;
+    let mut by_partition: BTreeMap<Partition, BTreeSet<&L::Want>> = BTreeMap::new();
+    for want in wants {
+        by_partition.entry(load.partition(want)).or_default().insert(want);
+    }
+    let partitions: Vec<Partition> = by_partition.keys().copied().collect();
+    let checkpoints = speaking_checkpoints(ground, &partitions).await?;
+    by_partition.retain(|partition, _| checkpoints.contains_key(partition));
+    if by_partition.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let mut hydrations = empty_hydrations(&checkpoints, parts.clock.now_ms());
+    let wants: Vec<&L::Want> = by_partition.into_values().flatten().collect();
+    load.load(&wants, &mut hydrations).await?;
+    if L::NEEDS_STILL_CHECKPOINT {
+        let partitions: Vec<Partition> = hydrations.keys().copied().collect();
+        let now = parts.sql.checkpoints(&parts.kind, &partitions).await.map_err(|error| ground.sql_refusal(&error))?;
+        for row in now.into_iter().flatten() {
+            if checkpoints.get(&row.partition) != Some(&row) {
+                hydrations.remove(&row.partition);
+            }
+        }
+    }
+    ground.sql_served();
+    let partitions: Vec<Partition> = hydrations.keys().copied().collect();
+    let taken = parts.store.hydrate(&parts.kind, hydrations.into_values().collect()).await;
+    let taken = taken.map_err(|error| ground.store_refusal(&error))?;
+    Ok(partitions
+        .into_iter()
+        .zip(taken)
+        .filter(|(_, taken)| *taken == Hydrated::Accepted)
+        .map(|(partition, _)| partition)
+        .collect())
+}
+
+fn empty_hydrations(checkpoints: &BTreeMap<Partition, Checkpoint>, now_ms: u64) -> BTreeMap<Partition, Hydration> {
+    let empty = |checkpoint: &Checkpoint| Hydration {
+        partition: checkpoint.partition,
+        incarnation: checkpoint.incarnation,
+        position: checkpoint.position,
+        targets: Vec::new(),
+        pairs: Vec::new(),
+        now_ms,
+    };
+    checkpoints.iter().map(|(partition, checkpoint)| (*partition, empty(checkpoint))).collect()
+}
+
+/// The checkpoints of those partitions for which SQL speaks now: same incarnation as the journal, and as far as the
+/// store's state needs. A journal that SQL has not met yet is claimed (which fences whoever still flushes an earlier
+/// life); one that is older than what SQL has seen is reset.
+async fn speaking_checkpoints(
+    ground: &Ground,
+    partitions: &[Partition],
+) -> Result<BTreeMap<Partition, Checkpoint>, Refusal> {
+    let parts = &ground.parts;
+    let kind = parts.kind.as_str();
+    let heads = parts.store.heads(kind, partitions).await.map_err(|error| ground.store_refusal(&error))?;
+    let rows = parts.sql.checkpoints(kind, partitions).await.map_err(|error| ground.sql_refusal(&error))?;
+    let mut speaking = BTreeMap::new();
+    let mut unclaimed: Vec<Head> = Vec::new();
+    for (head, row) in heads.into_iter().zip(rows) {
+        match row {
+            Some(row) if row.incarnation > head.incarnation => {
+                tracing::warn!(
+                    kind,
+                    partition = head.partition,
+                    "the journal is older than SQL's checkpoint: starting a new life"
+                );
+                let reset = parts.store.reset(kind, head.partition, row.incarnation).await;
+                reset.map_err(|error| ground.store_refusal(&error))?;
+            }
+            Some(row) if row.incarnation == head.incarnation => {
+                if row.position >= head.flushed.max(head.floor) {
+                    speaking.insert(head.partition, row);
+                } else if row.position < head.flushed {
+                    // The head was read first, so SQL has gone back: a backup was restored, or it is another database.
+                    tracing::error!(
+                        kind,
+                        partition = head.partition,
+                        "SQL holds less than it had committed: a new life begins"
+                    );
+                    let reset = parts.store.reset(kind, head.partition, head.incarnation).await;
+                    reset.map_err(|error| ground.store_refusal(&error))?;
+                } else {
+                    // What waits in the journal comes first; the policy may want to wait long with it.
+                    parts.watch.want_flush();
+                }
+            }
+            _ => unclaimed.push(head),
+        }
+    }
+    if !unclaimed.is_empty() {
+        let claims: Vec<_> = unclaimed.iter().map(|head| (head.partition, head.incarnation)).collect();
+        let rows = parts.sql.claim(kind, &claims, false).await.map_err(|error| ground.sql_refusal(&error))?;
+        for (head, row) in unclaimed.into_iter().zip(rows) {
+            if row.incarnation == head.incarnation && row.position >= head.flushed.max(head.floor) {
+                speaking.insert(row.partition, row);
+            }
+        }
+    }
+    Ok(speaking)
+}

@@ -1,0 +1,116 @@
+//! What answers carry: bytes that are there, or a stream of them that is made while it is sent.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::sync::mpsc;
+
+use super::turn::Handling;
+
+/// The answer ended before it was whole: the connection is torn off, so that nobody takes it for whole.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the answer ended early: {0}")]
+pub struct CutShort(pub String);
+
+/// A piece of a streamed answer.
+pub type Piece = Result<Bytes, CutShort>;
+
+/// The body of an answer.
+#[derive(Default)]
+pub struct ReplyBody(Kind);
+
+#[derive(Default)]
+enum Kind {
+    #[default]
+    Empty,
+    Whole(Bytes),
+    Stream {
+        pieces: Pin<Box<dyn Stream<Item = Piece> + Send>>,
+        /// Its length, where it is known.
+        bytes_left: Option<u64>,
+        /// It is the handler's turn until all is sent.
+        handling: Option<Handling>,
+    },
+}
+
+impl ReplyBody {
+    /// Bytes that are there.
+    pub fn whole(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        Self(if bytes.is_empty() { Kind::Empty } else { Kind::Whole(bytes) })
+    }
+
+    /// Pieces that are made while they are sent; `length` where it is known beforehand.
+    pub fn stream(pieces: impl Stream<Item = Piece> + Send + 'static, length: Option<u64>) -> Self {
+        Self(Kind::Stream { pieces: Box::pin(pieces), bytes_left: length, handling: None })
+    }
+
+    /// Pieces that somebody else sends; whoever does waits while the client does not take them.
+    pub fn channel(pieces: mpsc::Receiver<Piece>) -> Self {
+        let next = |mut pieces: mpsc::Receiver<Piece>| async move { pieces.recv().await.map(|piece| (piece, pieces)) };
+        Self::stream(futures_util::stream::unfold(pieces, next), None)
+    }
+
+    /// Whether it is made while it is sent.
+    pub fn is_stream(&self) -> bool {
+        matches!(self.0, Kind::Stream { .. })
+    }
+
+    /// Keeps the handler's turn until a stream has been sent; at once for all others.
+    pub(super) fn hold(&mut self, turn: Handling) {
+        if let Kind::Stream { handling, .. } = &mut self.0 {
+            *handling = Some(turn);
+        }
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = CutShort;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+        match &mut self.0 {
+            Kind::Empty => Poll::Ready(None),
+            Kind::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.0 = Kind::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Kind::Stream { pieces, bytes_left, .. } => {
+                let piece = ready!(pieces.as_mut().poll_next(context));
+                match piece {
+                    Some(Ok(bytes)) => {
+                        if let Some(left) = bytes_left {
+                            *left = left.saturating_sub(bytes.len() as u64);
+                        }
+                        Poll::Ready(Some(Ok(Frame::data(bytes))))
+                    }
+                    Some(Err(error)) => {
+                        self.0 = Kind::Empty;
+                        Poll::Ready(Some(Err(error)))
+                    }
+                    None => {
+                        self.0 = Kind::Empty;
+                        Poll::Ready(None)
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.0, Kind::Empty)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Stream { bytes_left: Some(left), .. } => SizeHint::with_exact(*left),
+            Kind::Stream { .. } => SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Documents of bulk creates: what is validated, accepted and rejected.
+
+use std::sync::Arc;
+
+use super::Id;
+
+/// A document that somebody wants to create, as the policy sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// Its id: made by the host, or taken from the kind's unique field.
+    pub id: Id,
+    /// Who creates it.
+    pub actor: Id,
+    /// A JSON object, as text.
+    pub body: Arc<str>,
+}
+
+/// Why a document is not accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which part of it, as a JSON Pointer (RFC 6901); empty for the whole.
+    pub path: String,
+    /// What is wrong, for people.
+    pub message: String,
+}
+
+/// One accepted document, as it lies in the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DocumentChange {
+    /// Its id.
+    pub id: Id,
+    /// Who creates it.
+    pub actor: Id,
+    /// A JSON object, as text, as the rules left it.
+    pub body: Arc<str>,
+    /// When it was accepted, in Unix milliseconds, by the host's clock.
+    pub at_ms: u64,
+}

@@ -1,0 +1,129 @@
+//! `toggle`: intents out, decision tables back.
+
+use weir_default_policy::rules::{self, Settings};
+use weir_policy_vectors as vectors;
+use weir_policy_vectors::{Answer, Call};
+
+use super::Interface;
+use crate::model::{Effect, Id, Intent, ToggleRule, Verb};
+use crate::policy::bindings::toggle;
+use crate::policy::call::{Outcome, Role, not_exported};
+use crate::policy::convert::{UuidTexts, check_length, check_limit, limit_of};
+use crate::policy::decide::Subject;
+use crate::policy::instance::Warm;
+use crate::policy::module::Module;
+use crate::policy::record::{self, to_id};
+
+impl Subject for Intent {
+    const INTERFACE: Interface = Interface::Toggle;
+    type Rule = ToggleRule;
+
+    fn target(&self) -> &Id {
+        &self.target
+    }
+
+    fn ask(module: &Module, role: Role, kind: &str, now_ms: u64, batch: &[Self]) -> Outcome<Vec<ToggleRule>> {
+        let mut texts = UuidTexts::for_ids(batch.iter().flat_map(|intent| [&intent.target, &intent.actor]));
+        let intents = intents(batch, &mut texts);
+        let call = |warm: &mut Warm| match &warm.exports.toggle {
+            Some(toggle) => toggle.call_decide(&mut warm.store, kind, now_ms, &intents),
+            None => Err(not_exported()),
+        };
+        module.run(role, Self::INTERFACE, 1, call, |rules| check_rules(batch.len(), &rules))
+    }
+
+    fn builtin(settings: &Settings, batch: &[Self]) -> Vec<ToggleRule> {
+        let effect = |effect| match effect {
+            rules::Effect::Add => Effect::Add,
+            rules::Effect::Remove => Effect::Remove,
+            rules::Effect::Keep => Effect::Keep,
+        };
+        let rule = |intent: &Intent| {
+            let verb = match intent.verb {
+                Verb::Toggle => rules::Verb::Toggle,
+                Verb::Set => rules::Verb::Set,
+                Verb::Clear => rules::Verb::Clear,
+            };
+            let rule = rules::decide(settings, verb);
+            ToggleRule {
+                when_absent: effect(rule.when_absent),
+                when_present: effect(rule.when_present),
+                limit: rule.limit.map(limit_of),
+            }
+        };
+        batch.iter().map(rule).collect()
+    }
+
+    fn record(kind: &str, now_ms: u64, batch: &[Self]) -> Call {
+        let intent = |intent: &Intent| vectors::Intent {
+            target: record::id(&intent.target),
+            actor: record::id(&intent.actor),
+            verb: match intent.verb {
+                Verb::Toggle => vectors::Verb::Toggle,
+                Verb::Set => vectors::Verb::Set,
+                Verb::Clear => vectors::Verb::Clear,
+            },
+        };
+        let batch = batch.iter().map(intent).collect();
+        Call::ToggleDecide(vectors::ToggleDecide { kind: kind.to_owned(), now_ms, batch })
+    }
+
+    fn record_rules(rules: &[ToggleRule]) -> Answer {
+        let effect = |effect| match effect {
+            Effect::Add => vectors::Effect::Add,
+            Effect::Remove => vectors::Effect::Remove,
+            Effect::Keep => vectors::Effect::Keep,
+            Effect::Deny => vectors::Effect::Deny,
+        };
+        let rule = |rule: &ToggleRule| vectors::Rule {
+            when_absent: effect(rule.when_absent),
+            when_present: effect(rule.when_present),
+            limit: rule.limit.map(record::limit),
+        };
+        Answer::Rules(rules.iter().map(rule).collect())
+    }
+}
+
+/// A recorded intent.
+pub(in crate::policy) fn to_intent(intent: &vectors::Intent) -> Intent {
+    Intent {
+        target: to_id(&intent.target),
+        actor: to_id(&intent.actor),
+        verb: match intent.verb {
+            vectors::Verb::Toggle => Verb::Toggle,
+            vectors::Verb::Set => Verb::Set,
+            vectors::Verb::Clear => Verb::Clear,
+        },
+    }
+}
+
+/// A batch as the guest gets it. `texts` is [`UuidTexts::for_ids`] of its ids.
+fn intents<'a>(batch: &'a [Intent], texts: &'a mut UuidTexts) -> Vec<toggle::Intent<'a>> {
+    let mut writer = texts.writer();
+    let intent = |intent: &'a Intent| toggle::Intent {
+        target: writer.id(&intent.target),
+        actor: writer.id(&intent.actor),
+        verb: match intent.verb {
+            Verb::Toggle => toggle::Verb::Toggle,
+            Verb::Set => toggle::Verb::Set,
+            Verb::Clear => toggle::Verb::Clear,
+        },
+    };
+    batch.iter().map(intent).collect()
+}
+
+/// The answer to a batch of `length`, or how it breaks the contract.
+fn check_rules(length: usize, rules: &[toggle::Rule]) -> Result<Vec<ToggleRule>, String> {
+    check_length(length, "intents", rules.len(), "rules")?;
+    let effect = |effect| match effect {
+        toggle::Effect::Add => Effect::Add,
+        toggle::Effect::Remove => Effect::Remove,
+        toggle::Effect::Keep => Effect::Keep,
+        toggle::Effect::Deny => Effect::Deny,
+    };
+    let rule = |(index, rule): (usize, &toggle::Rule)| {
+        let limit = check_limit(index, rule.limit)?;
+        Ok(ToggleRule { when_absent: effect(rule.when_absent), when_present: effect(rule.when_present), limit })
+    };
+    rules.iter().enumerate().map(rule).collect()
+}

@@ -1,0 +1,130 @@
+//! Forms and findings of the tables of a counter.
+
+use super::{
+    Facts, IdForm, TimeForm, Wanted, Words, check_given, check_id, check_integer, check_time, check_unique,
+    created_form, id_form, insert_misfit, refuse, usable, warn,
+};
+use crate::config::{CounterTable, EventTable};
+use crate::sql::{Finding, SqlError};
+
+/// The forms of a kind's columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::sql) struct Forms {
+    /// Of the key.
+    pub key: IdForm,
+    /// Of the table of events.
+    pub events: Option<EventForms>,
+}
+
+/// The forms of the columns of a table of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::sql) struct EventForms {
+    /// Of the target column.
+    pub target: IdForm,
+    /// Of the actor column.
+    pub actor: IdForm,
+    /// Of the created-at column.
+    pub created: Option<TimeForm>,
+}
+
+/// The forms, or the first finding that makes the tables unusable.
+pub(in crate::sql) fn forms<W: Words>(
+    words: &W,
+    table: &CounterTable,
+    counted: Option<&Facts>,
+    events: Option<&Facts>,
+) -> Result<Forms, SqlError> {
+    let found = || {
+        let of_events = match &table.events {
+            None => None,
+            Some(given) => {
+                let events = events?;
+                Some(EventForms {
+                    target: id_form(words, events.column(&given.target_column)?, table.target_type)?,
+                    actor: id_form(words, events.column(&given.actor_column)?, table.actor_type)?,
+                    created: created_form(events, given.created_at_column.as_ref())?,
+                })
+            }
+        };
+        Some(Forms { key: id_form(words, counted?.column(&table.key_column)?, table.target_type)?, events: of_events })
+    };
+    usable(found(), || check(words, table, counted, events))
+}
+
+/// What makes every insert into the table of events fail.
+pub(in crate::sql) fn misfit<W: Words>(words: &W, table: &EventTable, events: Option<&Facts>) -> Option<String> {
+    insert_misfit(words, &table.name, events, &given(table))
+}
+
+/// All findings that follow from the catalogue.
+pub(in crate::sql) fn check<W: Words>(
+    words: &W,
+    table: &CounterTable,
+    counted: Option<&Facts>,
+    events: Option<&Facts>,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let (name, key, count) = (&table.name, &*table.key_column, &*table.count_column);
+    match counted {
+        None => {
+            let create = words.create(name, &[(key, Wanted::Id(table.target_type)), (count, Wanted::Count)], &[key]);
+            findings.push(refuse(format!("table {name} does not exist"), create));
+        }
+        Some(facts) => {
+            findings.extend(facts.findings.iter().cloned());
+            check_id(words, name, key, table.target_type, facts, &mut findings);
+            check_unique(words, name, facts, &[key], &mut findings);
+            check_integer(words, name, (count, "count"), facts, &mut findings);
+        }
+    }
+    if let Some(given) = &table.events {
+        match events {
+            None => {
+                let create = create_events(words, table, given);
+                findings.push(refuse(format!("table {} does not exist", given.name), create));
+            }
+            Some(facts) => check_events(words, table, given, facts, &mut findings),
+        }
+    }
+    findings
+}
+
+fn create_events<W: Words>(words: &W, table: &CounterTable, events: &EventTable) -> String {
+    let mut columns = vec![
+        (&*events.target_column, Wanted::Id(table.target_type)),
+        (&*events.actor_column, Wanted::IdOrNull(table.actor_type)),
+    ];
+    columns.extend(events.created_at_column.as_deref().map(|created| (created, Wanted::Time)));
+    columns.extend(events.by_column.as_deref().map(|by| (by, Wanted::Count)));
+    words.create(&events.name, &columns, &[])
+}
+
+fn check_events<W: Words>(
+    words: &W,
+    table: &CounterTable,
+    events: &EventTable,
+    facts: &Facts,
+    findings: &mut Vec<Finding>,
+) {
+    findings.extend(facts.findings.iter().cloned());
+    let name = &events.name;
+    check_id(words, name, &events.target_column, table.target_type, facts, findings);
+    check_id(words, name, &events.actor_column, table.actor_type, facts, findings);
+    if let Some(created) = &events.created_at_column {
+        check_time(words, name, created, facts, findings);
+    }
+    if let Some(by) = &events.by_column {
+        check_integer(words, name, (by, "number"), facts, findings);
+    }
+    check_given(words, name, facts, &given(events), findings);
+    if let Some(actor) = facts.column(&events.actor_column).filter(|actor| actor.must_be_given) {
+        let problem = format!("{name}.{} is NOT NULL: the events of hits by nobody become dead letters", actor.name);
+        findings.push(warn(problem, words.add_default(name, actor)));
+    }
+}
+
+/// The columns that weir fills.
+fn given(events: &EventTable) -> Vec<&str> {
+    let others = [events.created_at_column.as_deref(), events.by_column.as_deref()];
+    [&*events.target_column, &events.actor_column].into_iter().chain(others.into_iter().flatten()).collect()
+}

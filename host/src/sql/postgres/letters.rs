@@ -1,0 +1,126 @@
+//! Dead letters: written in the flush, listed, stored again, dropped.
+
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+
+use super::read::read_checkpoints;
+use super::write::PostgresFlight;
+use super::{PostgresSql, statements};
+use crate::config::KindTable;
+use crate::model::{Id, Partition};
+use crate::sql::classify::sql_error;
+use crate::sql::flight::{Dead, Flight};
+use crate::sql::lease::leased;
+use crate::sql::letters::{CREATE, action, actor, body, newest, no_letter, replayed, still_dead};
+use crate::sql::rows::{signed, unsigned};
+use crate::sql::{DeadLetter, SqlError};
+
+impl PostgresSql {
+    /// See [`crate::sql::Sql::dead_letters`].
+    pub(super) async fn letters(
+        &self,
+        kind: Option<&str>,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, SqlError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = leased!(self.lease().await?, |connection| {
+            sqlx::query(statements::DEAD_LETTERS).bind(kind).bind(after).bind(limit).fetch_all(connection)
+        })?;
+        rows.iter().map(dead_letter).collect::<Result<_, _>>().map_err(sql_error)
+    }
+
+    /// See [`crate::sql::Sql::rejections`].
+    pub(super) async fn newest_letters(&self, kind: &str, ids: &[Id]) -> Result<Vec<Option<DeadLetter>>, SqlError> {
+        let targets: Vec<String> = ids.iter().map(Id::to_string).collect();
+        let rows = leased!(self.lease().await?, |connection| {
+            sqlx::query(statements::NEWEST_LETTERS).bind(kind).bind(CREATE).bind(&targets).fetch_all(connection)
+        })?;
+        let letters = rows.iter().map(dead_letter).collect::<Result<_, _>>().map_err(sql_error)?;
+        Ok(newest(&targets, letters))
+    }
+
+    /// See [`crate::sql::Sql::dead_letter_counts`].
+    pub(super) async fn letter_counts(&self) -> Result<Vec<(String, u64)>, SqlError> {
+        let rows =
+            leased!(self.lease().await?, |connection| sqlx::query(statements::DEAD_COUNTS).fetch_all(connection))?;
+        let counts = rows.iter().map(|row| Ok((row.try_get(0)?, unsigned(row.try_get(1)?))));
+        counts.collect::<Result<_, sqlx::Error>>().map_err(sql_error)
+    }
+
+    /// See [`crate::sql::Sql::replay_dead_letter`].
+    pub(super) async fn replay(&self, table: &KindTable, letter: &DeadLetter) -> Result<(), SqlError> {
+        let row = replayed(table, letter)?;
+        let plan = self.plan_of(table).await?;
+        let result = leased!(self.lease().await?, |connection| async {
+            sqlx::raw_sql(statements::BEGIN).execute(&mut *connection).await?;
+            read_checkpoints(connection, statements::LOCK, &letter.kind, &[letter.partition]).await?;
+            let query = sqlx::query(statements::DEAD_DROP).bind(vec![letter.id]);
+            if query.execute(&mut *connection).await?.rows_affected() == 0 {
+                return Err(no_letter(letter.id));
+            }
+            let mut flight = PostgresFlight { connection: &mut *connection, plan: &plan, statements: 0 };
+            if let Some((_, reason)) = flight.store(&[&row]).await?.dead.pop() {
+                return Err(still_dead(reason));
+            }
+            sqlx::raw_sql(statements::COMMIT).execute(&mut *connection).await.map(drop)
+        });
+        self.heed(table, result)
+    }
+
+    /// See [`crate::sql::Sql::drop_dead_letters`].
+    pub(super) async fn drop_letters(&self, ids: &[i64]) -> Result<u64, SqlError> {
+        let ids = ids.to_vec();
+        let done = leased!(self.lease().await?, |connection| {
+            sqlx::query(statements::DEAD_DROP).bind(ids).execute(connection)
+        })?;
+        Ok(done.rows_affected())
+    }
+}
+
+impl PostgresFlight<'_> {
+    /// Writes dead letters.
+    pub(super) async fn write_letters(
+        &mut self,
+        kind: &str,
+        dead: &[Dead<'_>],
+        now_ms: u64,
+    ) -> Result<(), sqlx::Error> {
+        self.statements += 1;
+        let life = |dead: &Dead<'_>| dead.incarnation.map(|life| life.to_string()).unwrap_or_default();
+        // JSON escapes a NUL; what is no JSON may hold one, and must not stop the flush.
+        let body = |dead: &Dead<'_>| body(dead.row).map(|body| body.replace('\0', "\u{fffd}"));
+        let query = sqlx::query(statements::BURY)
+            .bind(kind)
+            .bind(dead.iter().map(|dead| i32::from(dead.row.partition())).collect::<Vec<i32>>())
+            .bind(dead.iter().map(|dead| dead.row.target().to_string()).collect::<Vec<String>>())
+            .bind(dead.iter().map(|dead| actor(dead.row)).collect::<Vec<String>>())
+            .bind(dead.iter().map(|dead| action(dead.row)).collect::<Vec<&str>>())
+            .bind(dead.iter().map(|dead| signed(dead.row.at_ms())).collect::<Vec<i64>>())
+            .bind(dead.iter().map(life).collect::<Vec<String>>())
+            .bind(dead.iter().map(|dead| signed(dead.row.position())).collect::<Vec<i64>>())
+            .bind(dead.iter().map(|dead| dead.row.digest().to_string()).collect::<Vec<String>>())
+            .bind(dead.iter().map(|dead| dead.reason).collect::<Vec<&str>>())
+            .bind(dead.iter().map(body).collect::<Vec<Option<String>>>())
+            .bind(signed(now_ms));
+        query.execute(&mut *self.connection).await.map(drop)
+    }
+}
+
+fn dead_letter(row: &PgRow) -> Result<DeadLetter, sqlx::Error> {
+    Ok(DeadLetter {
+        id: row.try_get(0)?,
+        kind: row.try_get(1)?,
+        partition: Partition::try_from(row.try_get::<i64, _>(2)?).unwrap_or_default(),
+        target: row.try_get(3)?,
+        actor: row.try_get(4)?,
+        action: row.try_get(5)?,
+        at_ms: unsigned(row.try_get(6)?),
+        incarnation: row.try_get(7)?,
+        position: unsigned(row.try_get(8)?),
+        digest: row.try_get(9)?,
+        reason: row.try_get(10)?,
+        dead_at_ms: unsigned(row.try_get(11)?),
+        body: row.try_get(12)?,
+    })
+}

@@ -1,0 +1,83 @@
+//! What the batches of all capabilities have in common: the partitions that they enter, and the entries that they leave.
+//!
+//! What may fail (the disk) is read before anything is changed: a batch has its whole effect or none.
+
+use std::collections::BTreeMap;
+
+use super::layout::{HeadRecord, Space, journal_key};
+use super::state::State;
+use super::transaction::Transaction;
+use crate::journal::entry;
+use crate::model::{Digest, Partition, Position};
+use crate::store::{Head, StoreError};
+
+/// Greatest position that a time can lead to, however wrong the clock: leaves room to count on.
+const POSITION_OF_TIME_MAX: Position = 1 << 62;
+
+/// What a batch gathers in one partition.
+pub(super) struct Work {
+    pub(super) head: HeadRecord,
+    /// The place of the entry, if there will be one.
+    pub(super) position: Position,
+    /// The entry, packed; empty as long as nothing changed.
+    pub(super) entry: Vec<u8>,
+    /// Records in the entry.
+    pub(super) changes: u64,
+}
+
+/// What a batch gathers, by partition.
+pub(super) type Works = BTreeMap<Partition, Work>;
+
+/// The heads of the partitions that a batch belongs to, made where there is none.
+pub(super) fn enter(
+    transaction: &mut Transaction<'_>,
+    kind: &str,
+    partitions: impl Iterator<Item = Partition>,
+    now_ms: u64,
+) -> Result<Works, StoreError> {
+    let mut works = Works::new();
+    for partition in partitions {
+        if let std::collections::btree_map::Entry::Vacant(place) = works.entry(partition) {
+            let head = transaction.head_or_fresh(kind, partition)?;
+            // Times make positions that are not met again by a journal that was restored from an old copy.
+            let of_time = now_ms.saturating_mul(1_000).min(POSITION_OF_TIME_MAX);
+            let position = head.last.saturating_add(1).max(of_time);
+            place.insert(Work { head, position, entry: Vec::new(), changes: 0 });
+        }
+    }
+    Ok(works)
+}
+
+impl Work {
+    /// The entry, to which one more record is appended.
+    pub(super) fn record(&mut self, digest: &Digest, now_ms: u64) -> &mut Vec<u8> {
+        if self.entry.is_empty() {
+            entry::encode_head(&mut self.entry, digest, now_ms);
+        }
+        self.changes += 1;
+        &mut self.entry
+    }
+}
+
+/// Appends the entries; the heads afterwards.
+pub(super) fn leave(
+    transaction: &mut Transaction<'_>,
+    state: &State,
+    kind: &str,
+    works: Works,
+    now_ms: u64,
+) -> Vec<Head> {
+    let mut heads = Vec::with_capacity(works.len());
+    for (partition, Work { mut head, position, entry, changes }) in works {
+        if changes > 0 {
+            head.oldest_at_ms = if head.entries == 0 { now_ms } else { head.oldest_at_ms };
+            head.entries += changes;
+            head.bytes += entry.len() as u64;
+            head.last = position;
+            transaction.put(Space::Journal, journal_key(kind, partition, position), &entry);
+            transaction.put_head(kind, partition, &head);
+        }
+        heads.push(head.public(partition, state.waiting(kind, partition)));
+    }
+    heads
+}

@@ -1,0 +1,144 @@
+//! What is known of targets comes from SQL, and at the start from the journal's tail.
+//!
+//! What may fail (the disk) is read before anything is changed.
+
+use fjall::Readable;
+
+use super::change::Terms;
+use super::layout::{HeadRecord, Space, Spaces, damaged, decoded, failed, journal_key, position_of};
+use super::pending::Waiting;
+use super::state::State;
+use super::target::{Mode, Pair, Target};
+use super::transaction::Transaction;
+use crate::journal::entry;
+use crate::model::{Change, Id, Incarnation, Partition, Position};
+use crate::store::{Hydrated, Hydration, LoadedState, PairLoad, StoreError, TargetLoad};
+
+/// Changes of one journal's tail that are read at a start; a longer one must reach SQL before its targets are known.
+const TAIL_CHANGES_MAX: u64 = 100_000;
+
+/// A hydration whose tables are made: what takes long is done before the writer's turn.
+pub(super) struct Prepared {
+    partition: Partition,
+    incarnation: Incarnation,
+    position: Position,
+    now_ms: u64,
+    targets: Vec<(Id, Target)>,
+    pairs: Vec<PairLoad>,
+}
+
+impl Prepared {
+    pub(super) fn new(hydration: Hydration, terms: &Terms) -> Self {
+        let Hydration { partition, incarnation, position, targets, pairs, now_ms } = hydration;
+        let prepare = |load: TargetLoad| {
+            let is_missing = load.state == LoadedState::Missing;
+            let ttl_ms = if is_missing { terms.absent_ttl_ms } else { terms.state_ttl_ms };
+            (load.target, Target::new(&load.state, now_ms.saturating_add(ttl_ms)))
+        };
+        Self { partition, incarnation, position, now_ms, targets: targets.into_iter().map(prepare).collect(), pairs }
+    }
+}
+
+/// See [`crate::store::Store::hydrate`].
+pub(super) fn hydrate(
+    transaction: &mut Transaction<'_>,
+    state: &mut State,
+    kind: &str,
+    hydration: Prepared,
+) -> Result<Hydrated, StoreError> {
+    let Prepared { partition, incarnation, position, now_ms, targets, pairs } = hydration;
+    let mut head = transaction.head_or_fresh(kind, partition)?;
+    let speaks = incarnation == head.incarnation && position >= head.flushed.max(head.floor);
+    let place = (state.kind(kind), partition);
+    let Some(known) = state.known(place.0, partition).filter(|_| speaks) else {
+        return Ok(Hydrated::Stale(head.public(partition, state.waiting(kind, partition))));
+    };
+    if targets.iter().any(|(id, target)| !known.fits(id, target, position)) {
+        // SQL must have it first.
+        head.floor = head.last;
+        transaction.put_head(kind, partition, &head);
+        return Ok(Hydrated::Stale(head.public(partition, state.waiting(kind, partition))));
+    }
+    for (id, target) in targets {
+        hydrate_target(state, place, (id, target), (position, head.flushed), now_ms);
+    }
+    for load in pairs {
+        state.with(place, &load.target, |target| {
+            if target.mode == Mode::Huge && target.is_known(now_ms) && target.pair(&load.actor) == Pair::Unknown {
+                target.set(&load.actor, load.present_since_ms.map_or(Pair::Absent, Pair::Present));
+            }
+        });
+    }
+    Ok(Hydrated::Accepted)
+}
+
+fn hydrate_target(
+    state: &mut State,
+    place: (usize, Partition),
+    (id, mut target): (Id, Target),
+    (position, flushed): (Position, Position),
+    now_ms: u64,
+) {
+    let Some(known) = state.known(place.0, place.1) else { return };
+    let stays = known.targets.get(&id).is_some_and(|before| before.stays(&target, now_ms));
+    if stays || known.pending.get(&id).is_some() {
+        return;
+    }
+    // One that is missing may come back before what waits for it has gone.
+    if target.mode != Mode::Missing
+        && let Some(tail) = known.tails.remove(&id)
+    {
+        tail.over(&mut target, position, flushed);
+    }
+    state.insert(place, &id, target);
+}
+
+/// What is left of the journals by an earlier process: what changed is laid over what SQL says of a target, so that it
+/// need not reach SQL first. Writes the heads of those with too much of it. Documents are found again, however many.
+pub(super) fn read_tails(spaces: &Spaces, state: &mut State) -> Result<(), StoreError> {
+    let mut transaction = Transaction::new(spaces);
+    let (_, snapshot) = transaction.committed();
+    for guard in snapshot.iter(spaces.of(Space::Heads)) {
+        let (key, value) = guard.into_inner().map_err(failed)?;
+        let mut head = HeadRecord::decode(&value).ok_or_else(|| damaged("a head"))?;
+        let Some((kind, [0, partition @ ..])) = key.split_last_chunk::<3>() else { return Err(damaged("a head")) };
+        let kind = std::str::from_utf8(kind).map_err(|_| damaged("a head"))?;
+        let partition = Partition::from_be_bytes(*partition);
+        let (place, is_long, mut is_skipped) = (state.kind(kind), head.entries > TAIL_CHANGES_MAX, false);
+        let begin = journal_key(kind, partition, head.flushed.saturating_add(1));
+        let end = journal_key(kind, partition, Position::MAX);
+        for guard in snapshot.range(spaces.of(Space::Journal), begin..=end) {
+            let (key, value) = guard.into_inner().map_err(failed)?;
+            if entry::is_of_documents(&value) {
+                read_documents(state, (place, partition), position_of(&key).unwrap_or(0), &value)?;
+            } else if is_long {
+                is_skipped = true;
+            } else if let Some(known) = state.known(place, partition) {
+                known.add_tail(decoded(&key, &value)?);
+            }
+        }
+        if is_skipped {
+            head.floor = head.last;
+            transaction.put_head(kind, partition, &head);
+        }
+    }
+    transaction.end_job(true);
+    if transaction.is_empty() { Ok(()) } else { transaction.commit(true).map_err(failed) }
+}
+
+/// Whose ids were just made, the journal does not say: after the flush SQL is asked for those that are used again.
+fn read_documents(
+    state: &mut State,
+    place: (usize, Partition),
+    position: Position,
+    bytes: &[u8],
+) -> Result<(), StoreError> {
+    let changes = entry::decode_places(bytes).map_err(|error| StoreError::Damaged(error.to_string()))?;
+    for (place_in_entry, change) in changes {
+        let Change::Document(document) = change else { return Err(damaged("the journal")) };
+        let waiting =
+            Waiting { position, place: place_in_entry, actor: document.actor, is_asked_again: false, group: 0 };
+        state.with_pending(place, |pending| pending.insert(document.id, waiting));
+    }
+    Ok(())
+}

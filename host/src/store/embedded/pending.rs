@@ -1,0 +1,124 @@
+//! Documents that wait, in memory: where each lies in the journal, and whose it is. Their bodies stay on the disk.
+//!
+//! Bounded by what waits in the journal. Made from it again after a restart, always completely.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::model::{Id, Position};
+
+/// Memory that one document takes in all tables, in bytes, besides its texts.
+const DOCUMENT_BYTES: usize = 2 * size_of::<(Id, Waiting)>() + 2 * size_of::<(Position, Id)>();
+
+/// Where a document lies, and what becomes of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Waiting {
+    /// Its entry.
+    pub(super) position: Position,
+    /// The place of its record in the entry, in bytes.
+    pub(super) place: usize,
+    /// Who created it.
+    pub(super) actor: Id,
+    /// Its id is from outside: whoever uses it again is told that it exists, also after the flush.
+    pub(super) is_asked_again: bool,
+    /// The group of writes that it belongs to: until that is on the disk, nobody is told.
+    pub(super) group: u64,
+}
+
+/// The documents that wait in one (kind, partition).
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    documents: HashMap<Id, Waiting>,
+    owners: HashMap<Id, BTreeSet<(Position, Id)>>,
+    /// What the texts take, in bytes.
+    text_bytes: usize,
+}
+
+impl Pending {
+    pub(super) fn len(&self) -> usize {
+        self.documents.len()
+    }
+
+    pub(super) fn get(&self, id: &Id) -> Option<&Waiting> {
+        self.documents.get(id)
+    }
+
+    /// Takes a document that does not wait yet.
+    pub(super) fn insert(&mut self, id: Id, waiting: Waiting) {
+        self.text_bytes += text_bytes(&id) + text_bytes(&waiting.actor);
+        self.owners.entry(waiting.actor.clone()).or_default().insert((waiting.position, id.clone()));
+        self.documents.insert(id, waiting);
+    }
+
+    pub(super) fn remove(&mut self, id: &Id) -> Option<Waiting> {
+        let waiting = self.documents.remove(id)?;
+        self.text_bytes -= text_bytes(id) + text_bytes(&waiting.actor);
+        if let Some(of_owner) = self.owners.get_mut(&waiting.actor) {
+            of_owner.remove(&(waiting.position, id.clone()));
+            if of_owner.is_empty() {
+                self.owners.remove(&waiting.actor);
+            }
+        }
+        if self.documents.is_empty() {
+            // Gives the memory of the tables back.
+            *self = Self::default();
+        }
+        Some(waiting)
+    }
+
+    /// The newest `limit` documents of `actor`, in no order; more where the last ones lie in one entry.
+    pub(super) fn newest_of(&self, actor: &Id, limit: usize) -> Vec<(&Id, &Waiting)> {
+        let mut newest: Vec<(&Id, &Waiting)> = Vec::new();
+        for (position, id) in self.owners.get(actor).into_iter().flatten().rev() {
+            if newest.len() >= limit && newest.last().is_none_or(|(_, last)| last.position != *position) {
+                break;
+            }
+            newest.extend(self.documents.get(id).map(|waiting| (id, waiting)));
+        }
+        newest
+    }
+
+    /// Memory that it takes, in bytes, besides itself.
+    pub(super) fn bytes(&self) -> usize {
+        self.documents.len() * DOCUMENT_BYTES + self.text_bytes
+    }
+}
+
+fn text_bytes(id: &Id) -> usize {
+    if let Id::Text(text) = id { text.len() + 2 * size_of::<usize>() } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_leaves_nothing_behind() {
+        let mut pending = Pending::default();
+        let text = |text: &str| Id::Text(text.into());
+        let waiting = |position, actor: &str| Waiting {
+            position,
+            place: 41,
+            actor: text(actor),
+            is_asked_again: false,
+            group: 1,
+        };
+        for (id, position) in [("a", 5), ("b", 5), ("c", 7), ("d", 6)] {
+            pending.insert(text(id), waiting(position, if id == "d" { "you" } else { "me" }));
+        }
+        let newest = |pending: &Pending, limit| {
+            let mut ids: Vec<_> =
+                pending.newest_of(&text("me"), limit).into_iter().map(|(id, _)| id.to_string()).collect();
+            ids.sort();
+            ids
+        };
+        assert_eq!((newest(&pending, 0), newest(&pending, 1)), (vec![], vec!["c".to_owned()]));
+        assert_eq!(newest(&pending, 2), ["a", "b", "c"], "the entry is not cut");
+        assert_eq!(pending.remove(&text("c")), Some(waiting(7, "me")));
+        assert_eq!(pending.remove(&text("c")), None);
+        assert_eq!((newest(&pending, 9), pending.len()), (vec!["a".to_owned(), "b".to_owned()], 3));
+        for id in ["a", "b", "d"] {
+            assert!(pending.remove(&text(id)).is_some());
+        }
+        assert_eq!((pending.bytes(), pending.owners.len()), (0, 0));
+    }
+}

@@ -1,0 +1,145 @@
+//! Creates as the script takes them, and its answers; the documents that wait.
+
+use std::cmp::Reverse;
+
+use redis::Cmd;
+
+use super::batch::{Envelope, Sent, write_tagged};
+use super::link::Nature;
+use super::reply::{Reply, unexpected};
+use super::{RedisStore, keys};
+use crate::journal::entry::encode_document;
+use crate::model::{Id, Partition, Position};
+use crate::store::text::tagged;
+use crate::store::{Commit, CreateBatch, CreateOp, CreateResult, Created, PendingDocument, StoreError};
+
+/// Documents of one call at most where many are read: what one call may hold Redis up.
+const CALL_DOCUMENTS_MAX: usize = 200;
+
+impl RedisStore {
+    /// See [`crate::store::Store::create`].
+    pub(super) async fn apply_creates(
+        &self,
+        kind: &str,
+        batch: &CreateBatch,
+    ) -> Result<Commit<CreateResult>, StoreError> {
+        batch.check(self.partitions)?;
+        let mut sent: Vec<(usize, Partition)> =
+            batch.ops.iter().enumerate().map(|(index, op)| (index, op.partition)).collect();
+        sent.sort_by_key(|(_, partition)| *partition);
+        let ops: Vec<&CreateOp> = sent.iter().map(|&(index, _)| &batch.ops[index]).collect();
+        let envelope = Envelope {
+            digest: &batch.digest,
+            now_ms: batch.now_ms,
+            sent,
+            keys: batch.ops.iter().map(|op| op.idempotency.as_ref()).collect(),
+        };
+        let arguments = |command: &mut Cmd| {
+            for ops in ops.chunk_by(|a, b| a.partition == b.partition) {
+                command.arg(ops.len());
+                ops.iter().for_each(|op| operation_arguments(command, op));
+            }
+        };
+        let one = |sent: &Sent, extra: &mut Reply| result(sent, &batch.ops[sent.index], batch.now_ms, extra);
+        self.batch_call(&self.link.scripts.create, kind, &envelope, arguments, one).await
+    }
+
+    /// See [`crate::store::Store::documents`].
+    pub(super) async fn waiting_documents(
+        &self,
+        kind: &str,
+        ids: &[(Partition, String)],
+    ) -> Result<Vec<Option<PendingDocument>>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut partitions: Vec<Partition> = ids.iter().map(|(partition, _)| *partition).collect();
+        partitions.sort_unstable();
+        partitions.dedup();
+        let names: Vec<String> = partitions.iter().map(|&partition| keys::head(kind, partition)).collect();
+        let value = self
+            .link
+            .run(&self.link.scripts.documents, Nature::Reads, &names, |command| {
+                for (partition, id) in ids {
+                    // Lua counts from 1.
+                    command.arg(partitions.partition_point(|other| other < partition) + 1).arg(id);
+                }
+            })
+            .await?;
+        let mut reply = Reply::of(value)?;
+        ids.iter().map(|(partition, _)| reply.document(*partition)).collect()
+    }
+
+    /// See [`crate::store::Store::documents_of`].
+    pub(super) async fn waiting_documents_of(
+        &self,
+        kind: &str,
+        actor: &Id,
+        limit: usize,
+    ) -> Result<Vec<PendingDocument>, StoreError> {
+        let names: Vec<String> = (0..self.partitions).map(|partition| keys::head(kind, partition)).collect();
+        let value = self
+            .link
+            .run(&self.link.scripts.owned, Nature::Reads, &names, |command| {
+                command.arg(tagged(actor)).arg(u32::try_from(limit).unwrap_or(u32::MAX));
+            })
+            .await?;
+        let (mut reply, mut found) = (Reply::of(value)?, Vec::<(Position, String, Partition)>::new());
+        for partition in 0..self.partitions {
+            let mut owned = reply.list()?;
+            while !owned.is_empty() {
+                let id = owned.text()?;
+                found.push((owned.number()?, id, partition));
+            }
+        }
+        found.sort_unstable_by(|a, b| Reverse(a).cmp(&Reverse(b)));
+        let newest: Vec<(Partition, String)> =
+            found.into_iter().take(limit).map(|(_, id, partition)| (partition, id)).collect();
+        let mut documents = Vec::with_capacity(newest.len());
+        for some in newest.chunks(CALL_DOCUMENTS_MAX) {
+            // Those that have gone meanwhile do not wait any more.
+            documents.extend(self.waiting_documents(kind, some).await?.into_iter().flatten());
+        }
+        Ok(documents)
+    }
+}
+
+/// See `create.lua`.
+fn operation_arguments(command: &mut Cmd, op: &CreateOp) {
+    command.arg(op.documents.len()).arg(u8::from(!op.has_fresh_ids));
+    let mut buffer = Vec::new();
+    for document in &op.documents {
+        for id in [&document.id, &document.actor] {
+            buffer.clear();
+            write_tagged(&mut buffer, id);
+            command.arg(&buffer);
+        }
+        buffer.clear();
+        encode_document(&mut buffer, &document.id, &document.actor, &document.body);
+        // The body ends the record. Lua counts from 1.
+        command.arg(&buffer).arg(buffer.len() - document.body.len() + 1);
+    }
+}
+
+/// What the letter of an operation says. `extra` is at what belongs to it, if anything does.
+fn result(sent: &Sent, op: &CreateOp, now_ms: u64, extra: &mut Reply) -> Result<CreateResult, StoreError> {
+    match sent.letter {
+        b'd' => Ok(CreateResult::Done(Created { position: sent.entry, at_ms: now_ms, replayed: false })),
+        b'e' => Ok(CreateResult::Exists(index(extra)?)),
+        b'c' => {
+            let id = |index: usize| op.documents.get(index).map(|document| document.id.clone());
+            let cold = (0..extra.number()?).map(|_| id(index(extra)?).ok_or_else(|| unexpected("an index")));
+            cold.collect::<Result<_, _>>().map(CreateResult::Cold)
+        }
+        b'x' => Ok(CreateResult::IdempotencyConflict),
+        b'r' => {
+            let first = extra.outcome()?;
+            Ok(CreateResult::Done(Created { position: first.position, at_ms: first.count, replayed: true }))
+        }
+        _ => Err(unexpected("the letter of a result")),
+    }
+}
+
+fn index(extra: &mut Reply) -> Result<usize, StoreError> {
+    usize::try_from(extra.number()?).map_err(|_| unexpected("an index"))
+}
