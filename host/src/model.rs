@@ -21,7 +21,8 @@ pub use id::{ID_TEXT_BYTES_MAX, Id, IdError, IdType, partition_of};
 pub use journal::{Backlog, Change, Checkpoint, Digest, Incarnation};
 pub use limit::{RateLimit, RateState};
 pub use preference::{
-    FIELD_NAME_BYTES_MAX, SETTING_TEXT_BYTES_MAX, Setting, SettingColumn, SettingRef, SettingType, Settings, SettingsChange,
+    FIELD_NAME_BYTES_MAX, SETTING_TEXT_BYTES_MAX, Setting, SettingColumn, SettingRef, SettingType, SettingValues,
+    Settings, SettingsChange,
 };
 pub use toggle::{Action, Effect, Intent, Member, PairState, ToggleChange, ToggleRule, Verb};
 

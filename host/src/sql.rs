@@ -35,9 +35,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::Serialize;
 
-use crate::config::{
-    CounterTable, IngestTable, KindTable, PreferenceTable, SqlConfig, StatementConfig, ToggleTable,
-};
+use crate::config::{CounterTable, IngestTable, KindTable, PreferenceTable, SqlConfig, StatementConfig, ToggleTable};
 use crate::model::{Action, Checkpoint, Digest, Id, Incarnation, Member, Partition, Position, Settings, SqlValue};
 
 /// Compare-and-set of one partition's checkpoint.

@@ -307,8 +307,8 @@ pub trait Store: Send + Sync {
     async fn put_settings(&self, kind: &str, batch: SettingsBatch) -> Result<Commit<SettingsResult>, StoreError>;
 
     /// The settings of members, index-aligned. As recent as the last acknowledged change. One round trip for each of their
-    /// partitions, all at once.
-    async fn settings(&self, kind: &str, now_ms: u64, members: &[Id]) -> Result<Vec<MemberRead>, StoreError>;
+    /// partitions, all at once. What fails, fails for those that it concerns: a damaged member, a node that does not answer.
+    async fn settings(&self, kind: &str, now_ms: u64, members: &[Id]) -> Vec<Result<MemberRead, StoreError>>;
 
     /// Reads count and, where an actor is given, the pair. Index-aligned. Of a counter the count; a document that is known to
     /// exist has none, and one that waits is cold here: see [`Store::documents`].

@@ -290,7 +290,8 @@ impl PreferenceConfig {
             if given.default.setting_type() != given.field_type {
                 return Err(value(of("default"), format!("must be of type {}", given.field_type.as_str())));
             }
-            if matches!(&given.default, Setting::Text(text) if text.len() > SETTING_TEXT_BYTES_MAX || text.contains('\0')) {
+            if matches!(&given.default, Setting::Text(text) if text.len() > SETTING_TEXT_BYTES_MAX || text.contains('\0'))
+            {
                 return Err(value(of("default"), format!("must be text of at most {SETTING_TEXT_BYTES_MAX} bytes")));
             }
         }

@@ -235,9 +235,18 @@ pub struct SettingsChange {
     pub at_ms: u64,
 }
 
-/// The values of one field, of so many members, as the rules see them: where nothing is set, the field's default.
+/// One field of many members, as the rules see it: where nothing is set, the field's default.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SettingColumn {
+pub struct SettingColumn {
+    /// The field.
+    pub field: Arc<str>,
+    /// Its values, one for each member.
+    pub values: SettingValues,
+}
+
+/// The values of one field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SettingValues {
     /// See [`SettingType::Bool`].
     Bools(Vec<bool>),
     /// See [`SettingType::Int`].

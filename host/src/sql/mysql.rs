@@ -38,9 +38,7 @@ use super::rows::{check_rows, in_order, is_older, other_partitions, signed};
 use super::{
     Applied, DeadLetter, Fence, Finding, Row, RowSets, Sql, SqlError, StatementError, StoredDocument, TargetRow,
 };
-use crate::config::{
-    CounterTable, IngestTable, KindTable, PreferenceTable, SqlConfig, StatementConfig, ToggleTable,
-};
+use crate::config::{CounterTable, IngestTable, KindTable, PreferenceTable, SqlConfig, StatementConfig, ToggleTable};
 use crate::model::{Checkpoint, Id, Incarnation, Member, Partition, Settings, SqlValue};
 
 /// Rows of one statement, a power of two. Beyond, the planner's memory for ranges is the limit; nothing gets faster.
@@ -296,7 +294,9 @@ impl Sql for MysqlSql {
             KindTable::Toggle(table) => self.explain_toggle(table, target, actor).await,
             KindTable::Counter(table) => Ok(explained_count(&self.counts(table, slice::from_ref(target)).await?)),
             KindTable::Ingest(table) => Ok(explained_document(&self.documents(table, slice::from_ref(target)).await?)),
-            KindTable::Preference(table) => Ok(explained_settings(&self.settings(table, slice::from_ref(target)).await?)),
+            KindTable::Preference(table) => {
+                Ok(explained_settings(&self.settings(table, slice::from_ref(target)).await?))
+            }
         }
     }
 

@@ -258,9 +258,12 @@ impl Store for EmbeddedStore {
         self.write(move |transaction, state, _| settings::put(transaction, state, terms, &kind, &batch)).await
     }
 
-    async fn settings(&self, kind: &str, now_ms: u64, members: &[Id]) -> Result<Vec<MemberRead>, StoreError> {
+    async fn settings(&self, kind: &str, now_ms: u64, members: &[Id]) -> Vec<Result<MemberRead, StoreError>> {
         let seen = read::settings(&self.state(), (kind, self.partitions), now_ms, members);
-        self.once_written(seen).await
+        match self.once_written(seen).await {
+            Ok(found) => found.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error); members.len()],
+        }
     }
 
     async fn read(&self, kind: &str, now_ms: u64, pairs: &[(Id, Option<Id>)]) -> Result<Vec<ReadResult>, StoreError> {

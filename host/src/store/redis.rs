@@ -137,7 +137,7 @@ impl Store for RedisStore {
         self.apply_settings(kind, &batch).await
     }
 
-    async fn settings(&self, kind: &str, _now_ms: u64, members: &[Id]) -> Result<Vec<MemberRead>, StoreError> {
+    async fn settings(&self, kind: &str, _now_ms: u64, members: &[Id]) -> Vec<Result<MemberRead, StoreError>> {
         self.read_settings(kind, members).await
     }
 

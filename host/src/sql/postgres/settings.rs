@@ -121,9 +121,12 @@ impl PostgresFlight<'_> {
             return Ok(Effect { dead, ..Effect::default() });
         }
         let filled: Vec<Vec<SettingRef<'_>>> = changes.iter().map(|change| change.filled(&plan.table)).collect();
-        let inserted = self.change_settings(plan, &plan.statements.insert, &changes, |row, field| Some(filled[row][field])).await?;
-        let updated =
-            self.change_settings(plan, &plan.statements.update, &changes, |row, field| changes[row].values[field]).await?;
+        let inserted = self
+            .change_settings(plan, &plan.statements.insert, &changes, |row, field| Some(filled[row][field]))
+            .await?;
+        let updated = self
+            .change_settings(plan, &plan.statements.update, &changes, |row, field| changes[row].values[field])
+            .await?;
         Ok(Effect { inserted, updated: updated.saturating_sub(inserted), dead, ..Effect::default() })
     }
 

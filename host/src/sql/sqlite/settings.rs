@@ -129,20 +129,22 @@ impl SqliteFlight<'_> {
         if changes.is_empty() {
             return Ok(Effect { dead, ..Effect::default() });
         }
-        let record = |member: &Id, values: Vec<Value>| {
-            Value::from([vec![json_id(member, plan.forms.member)], values].concat())
-        };
+        let record =
+            |member: &Id, values: Vec<Value>| Value::from([vec![json_id(member, plan.forms.member)], values].concat());
         let insert: Vec<Value> = changes
             .iter()
             .map(|change| record(change.member, change.filled(&plan.table).into_iter().map(json).collect()))
             .collect();
         let update: Vec<Value> = changes
             .iter()
-            .map(|change| record(change.member, change.values.iter().map(|value| value.map_or(Value::Null, json)).collect()))
+            .map(|change| {
+                record(change.member, change.values.iter().map(|value| value.map_or(Value::Null, json)).collect())
+            })
             .collect();
         self.statements += 2;
         let query = sqlx::query(AssertSqlSafe(Arc::clone(&plan.statements.insert)));
-        let inserted = query.bind(Value::from(insert).to_string()).execute(&mut *self.connection).await?.rows_affected();
+        let inserted =
+            query.bind(Value::from(insert).to_string()).execute(&mut *self.connection).await?.rows_affected();
         let query = sqlx::query(AssertSqlSafe(Arc::clone(&plan.statements.update)));
         let updated = query.bind(Value::from(update).to_string()).execute(&mut *self.connection).await?.rows_affected();
         Ok(Effect { inserted, updated: updated.saturating_sub(inserted), dead, ..Effect::default() })

@@ -13,9 +13,7 @@ use super::target::{Mode, Pair};
 use crate::journal::{Entry, entry};
 use crate::model::{Id, Incarnation, Member, PairState, Partition, Position, partition_of};
 use crate::store::explain;
-use crate::store::{
-    Head, JournalRead, MemberRead, Members, PendingDocument, READ_BYTES_MAX, ReadResult, StoreError,
-};
+use crate::store::{Head, JournalRead, MemberRead, Members, PendingDocument, READ_BYTES_MAX, ReadResult, StoreError};
 
 /// What was read, and the group of writes that must be on the disk before it is told.
 pub(super) struct Seen<T> {
@@ -59,7 +57,9 @@ pub(super) fn settings(
 ) -> Seen<Vec<MemberRead>> {
     let mut group = 0;
     let one = |id: &Id| {
-        let Some(target) = state.target(kind, partition_of(id, partitions), id, now_ms) else { return MemberRead::Cold };
+        let Some(target) = state.target(kind, partition_of(id, partitions), id, now_ms) else {
+            return MemberRead::Cold;
+        };
         group = group.max(target.group);
         match target.mode {
             Mode::Settings => MemberRead::Known(target.settings.clone()),

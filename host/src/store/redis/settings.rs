@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use redis::{Cmd, Value};
 
 use super::batch::{Envelope, Sent, Target, by_target, sent_by_target, size, write_id};
@@ -46,21 +46,23 @@ impl RedisStore {
     }
 
     /// See [`crate::store::Store::settings`].
-    pub(super) async fn read_settings(&self, kind: &str, members: &[Id]) -> Result<Vec<MemberRead>, StoreError> {
+    pub(super) async fn read_settings(&self, kind: &str, members: &[Id]) -> Vec<Result<MemberRead, StoreError>> {
         let mut by_partition: BTreeMap<Partition, Vec<usize>> = BTreeMap::new();
         for (index, member) in members.iter().enumerate() {
             by_partition.entry(partition_of(member, self.partitions)).or_default().push(index);
         }
         let calls = by_partition.iter().flat_map(|(partition, indexes)| {
-            indexes.chunks(MEMBERS_PER_CALL).map(|part| self.settings_call(kind, *partition, members, part))
+            let one = move |part| async move { (part, self.settings_call(kind, *partition, members, part).await) };
+            indexes.chunks(MEMBERS_PER_CALL).map(one)
         });
-        let mut found = vec![MemberRead::Cold; members.len()];
-        for part in try_join_all(calls).await? {
-            for (index, read) in part {
-                found[index] = read;
+        let mut found = vec![Ok(MemberRead::Cold); members.len()];
+        for (part, reads) in join_all(calls).await {
+            match reads {
+                Ok(reads) => part.iter().zip(reads).for_each(|(index, read)| found[*index] = read),
+                Err(error) => part.iter().for_each(|index| found[*index] = Err(error.clone())),
             }
         }
-        Ok(found)
+        found
     }
 
     async fn settings_call(
@@ -69,7 +71,7 @@ impl RedisStore {
         partition: Partition,
         members: &[Id],
         indexes: &[usize],
-    ) -> Result<Vec<(usize, MemberRead)>, StoreError> {
+    ) -> Result<Vec<Result<MemberRead, StoreError>>, StoreError> {
         let name = keys::head(kind, partition);
         let value = self
             .link
@@ -84,7 +86,7 @@ impl RedisStore {
             .await?;
         let mut reply = Reply::of(value)?;
         let life = reply.bytes()?;
-        indexes.iter().map(|index| Ok((*index, member_read(&life, &reply.next())?))).collect()
+        Ok(indexes.iter().map(|_| member_read(&life, &reply.next())).collect())
     }
 }
 
@@ -113,6 +115,9 @@ fn member_read(life: &[u8], meta: &Value) -> Result<MemberRead, StoreError> {
         Value::Nil => return Ok(MemberRead::Cold),
         _ => return Err(unexpected("a member")),
     };
+    if let Some(why) = meta.strip_prefix(b"!") {
+        return Err(StoreError::Damaged(String::from_utf8_lossy(why).into_owned()));
+    }
     if meta.get(LIFE) != Some(life) {
         return Ok(MemberRead::Cold);
     }

@@ -32,8 +32,7 @@ impl Statements {
         let arrays = list(&|place, _, _| format!("${}::text[]", place + 1));
         let names = list(&|place, _, _| format!("v{place}"));
         let values = list(&|place, _, form| format!("u.v{place}::{}", cast(form)));
-        let set =
-            list(&|place, column, form| format!("{column} = COALESCE(u.v{place}::{}, f.{column})", cast(form)));
+        let set = list(&|place, column, form| format!("{column} = COALESCE(u.v{place}::{}, f.{column})", cast(form)));
         let read = list(&|_, column, form| match form {
             FieldForm::Boolean => format!("f.{column}::int4::int8"),
             FieldForm::Integer => format!("f.{column}::int8"),
@@ -51,7 +50,8 @@ impl Statements {
             )
             .into(),
             update: format!("UPDATE {name} AS f SET {set} FROM {from} WHERE f.{member} = u.m").into(),
-            settings: format!("SELECT f.{member}::{k}, {read} FROM {name} AS f WHERE f.{member} = ANY ($1::{k}[])").into(),
+            settings: format!("SELECT f.{member}::{k}, {read} FROM {name} AS f WHERE f.{member} = ANY ($1::{k}[])")
+                .into(),
             members: members.unwrap_or_default().into(),
         }
     }
