@@ -159,7 +159,9 @@ impl Lookups {
         let started = Instant::now();
         let columns: Vec<SettingColumn> = topic.fields.iter().map(|field| column(field, &fetched)).collect();
         let now_ms = parts.clock.now_ms();
-        let enabled = parts.policies.deliver(&parts.kind, &topic.name, now_ms, count, &columns).await;
+        // A chunk has far fewer than this can count.
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let enabled = parts.policies.deliver(&parts.kind, &topic.name, now_ms, count, columns).await;
         self.rule_seconds.record(started.elapsed().as_secs_f64());
         let enabled = enabled.map_err(|_| Refusal::PolicyFailed)?;
         let answers = fetched.into_iter().zip(enabled).map(|(fetched, enabled)| fetched.map(|_| enabled));

@@ -182,7 +182,8 @@ pub async fn settings_are_replayed_once(fixture: &Fixture) {
     let mut fewer = table.clone();
     fewer.fields.remove(2);
     let without = KindTable::Preference(fewer);
-    let applied = fixture.store(&without, &[row(1, &[("minute", Setting::Int(4)), ("on", Setting::Bool(false))])]).await;
+    let applied =
+        fixture.store(&without, &[row(1, &[("minute", Setting::Int(4)), ("on", Setting::Bool(false))])]).await;
     assert_eq!(applied.dead.len(), 1, "a field that is not configured any more");
     let letter = fixture.sql.dead_letters(Some(KIND), 0, 1).await.unwrap().remove(0);
     assert!(fixture.sql.replay_dead_letter(&without, &letter).await.is_err());

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use weir::model::{Change, Id, Setting, Settings, SettingsChange};
-use weir::store::{
-    CountResult, Idempotency, LoadedState, MemberRead, SettingsBatch, SettingsOp, SettingsResult,
-};
+use weir::store::{CountResult, Idempotency, LoadedState, MemberRead, SettingsBatch, SettingsOp, SettingsResult};
 
 use crate::counters::hit;
 use crate::stand::{Backend, DIGEST, KIND, Stand};
@@ -116,11 +114,8 @@ pub async fn thousands_of_members_are_read_in_order<B: Backend>() {
     const MEMBERS: i64 = 5_000;
     let stand = Stand::<B>::new().await;
     let loads = (1..=MEMBERS).filter(|n| n % 3 != 0).map(|n| {
-        let state = if n % 5 == 0 {
-            LoadedState::Missing
-        } else {
-            LoadedState::Settings(settings(&[("n", Setting::Int(n))]))
-        };
+        let state =
+            if n % 5 == 0 { LoadedState::Missing } else { LoadedState::Settings(settings(&[("n", Setting::Int(n))])) };
         (n, state)
     });
     stand.load(loads.collect()).await;
