@@ -30,6 +30,7 @@ use crate::http::Kinds;
 use crate::ingest::{IngestKind, check_schema};
 use crate::journal::JournalWatch;
 use crate::policy::{Compiler, KindPolicy, LoadError, Policies, PolicySetup};
+use crate::preference::PreferenceKind;
 use crate::sql::{Sql, SqlError};
 use crate::store::{Store, StoreError};
 use crate::toggle::ToggleKind;
@@ -133,6 +134,10 @@ impl App {
         for ingest in &config.ingests {
             let kind = IngestKind::start(ingest.clone(), kinds[&ingest.kind].clone())?;
             served.ingests.kinds.insert(ingest.kind.clone(), Arc::new(kind));
+        }
+        for preference in &config.preferences {
+            let kind = PreferenceKind::start(preference.clone(), kinds[&preference.kind].clone());
+            served.preferences.kinds.insert(preference.kind.clone(), Arc::new(kind));
         }
         Ok(Self { config, clock, store, sql, policies, kinds: served, flushers, schema })
     }
@@ -239,5 +244,7 @@ pub(crate) fn kind_policies(config: &Config) -> Vec<KindPolicy> {
     let toggles = config.toggles.iter().map(|kind| of(&kind.kind, kind.settings.clone(), kind.on_policy_failure));
     let counters = config.counters.iter().map(|kind| of(&kind.kind, kind.policy_settings(), kind.on_policy_failure));
     let ingests = config.ingests.iter().map(|kind| of(&kind.kind, kind.policy_settings(), kind.on_policy_failure));
-    toggles.chain(counters).chain(ingests).collect()
+    let preferences =
+        config.preferences.iter().map(|kind| of(&kind.kind, kind.policy_settings(), kind.on_policy_failure));
+    toggles.chain(counters).chain(ingests).chain(preferences).collect()
 }

@@ -31,7 +31,7 @@ use crate::store::{Store, StoreError};
 use crate::telemetry;
 
 pub use explain::explain;
-pub use hydrate::{Hydrator, Load};
+pub use hydrate::{Hydrator, Load, hydrate_all};
 pub use receipt::Receipt;
 pub use step::{idempotency, in_steps};
 

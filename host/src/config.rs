@@ -9,6 +9,7 @@ mod http;
 mod ingest;
 mod kind;
 mod policy;
+mod preference;
 mod toggle;
 
 use std::collections::BTreeSet;
@@ -25,6 +26,9 @@ pub use policy::{
     BuiltinRules, CanaryConfig, DecisionLogConfig, GrantConfig, ParameterType, PolicyConfig, StatementConfig,
 };
 pub(crate) use policy::{is_free_module_name, is_module_name};
+pub use preference::{
+    FieldConfig, LookupFallback, MemberTable, PreferenceConfig, PreferenceTable, StoreFallback, WriteRights,
+};
 pub use toggle::{CountTable, ToggleConfig, ToggleResponse, ToggleTable};
 
 /// Everything in `weir.toml`.
@@ -58,6 +62,9 @@ pub struct Config {
     /// The kinds of the ingest capability.
     #[serde(rename = "ingest")]
     pub ingests: Vec<IngestConfig>,
+    /// The kinds of the preference capability.
+    #[serde(rename = "preference")]
+    pub preferences: Vec<PreferenceConfig>,
 }
 
 /// Why a configuration is not usable. The message names the field and says what to do.
@@ -111,6 +118,7 @@ impl Config {
             toggles: vec![ToggleConfig::demo(), ToggleConfig::demo_video()],
             counters: vec![CounterConfig::demo()],
             ingests: vec![IngestConfig::demo()],
+            preferences: vec![PreferenceConfig::demo()],
             ..Self::default()
         }
     }
@@ -131,6 +139,7 @@ impl Config {
             kind.validate(index)?;
             kind.validate_for_rules(index, self.policy.documents_bytes_max())
         })?;
+        self.preferences.iter().enumerate().try_for_each(|(index, kind)| kind.validate(index))?;
         // One name, one journal: also over capabilities.
         let mut kinds = BTreeSet::new();
         match self.kinds().into_iter().find(|(kind, _)| !kinds.insert(*kind)) {
@@ -144,7 +153,9 @@ impl Config {
         let toggles = self.toggles.iter().map(|kind| (kind.kind.as_str(), KindTable::Toggle(kind.table.clone())));
         let counters = self.counters.iter().map(|kind| (kind.kind.as_str(), KindTable::Counter(kind.table.clone())));
         let ingests = self.ingests.iter().map(|kind| (kind.kind.as_str(), KindTable::Ingest(kind.table.clone())));
-        toggles.chain(counters).chain(ingests).collect()
+        let preferences =
+            self.preferences.iter().map(|kind| (kind.kind.as_str(), KindTable::Preference(kind.table.clone())));
+        toggles.chain(counters).chain(ingests).chain(preferences).collect()
     }
 }
 

@@ -14,6 +14,7 @@ mod ingest;
 mod json;
 mod meter;
 mod openapi;
+mod preference;
 mod problem;
 mod query;
 mod reply;
@@ -48,6 +49,7 @@ use crate::listener::problem::{BAD_BODY, METHOD_NOT_ALLOWED, Problem};
 use crate::listener::text::decode_segment;
 use crate::listener::{self, Handler, Limits, Reply};
 use crate::model::Verb;
+use crate::preference::Preferences;
 use crate::telemetry::SHED_TOTAL;
 use crate::toggle::Toggles;
 use counter::CounterView;
@@ -55,6 +57,7 @@ use identity::Authenticator;
 use ingest::IngestView;
 use meter::{Meter, OTHER_METHOD, method_index};
 use openapi::KindConfig;
+use preference::PreferenceView;
 use problem::{BAD_PATH, KIND_MISSING, ROUTE_MISSING, Repeatable, from_refusal};
 use route::{Found, Route, Routes};
 use shared::Shared;
@@ -72,6 +75,8 @@ pub struct Kinds {
     pub counters: Counters,
     /// Those of the ingest capability.
     pub ingests: Ingests,
+    /// Those of the preference capability.
+    pub preferences: Preferences,
 }
 
 /// One kind of whatever capability. A name is configured once.
@@ -79,6 +84,7 @@ enum View {
     Toggle(KindView),
     Counter(CounterView),
     Ingest(IngestView),
+    Preference(PreferenceView),
 }
 
 /// Everything that answers requests. Make it after the metrics recorder is installed.
@@ -102,7 +108,7 @@ impl HttpState {
     pub fn new(config: &HttpConfig, auth: &AuthConfig, kinds: Kinds, clock: Clock) -> Result<Self, ConfigError> {
         let routes = Routes::new()
             .map_err(|error| ConfigError::Value { field: "http".into(), reason: format!("routes: {error}") })?;
-        let Kinds { toggles, counters, ingests } = kinds;
+        let Kinds { toggles, counters, ingests, preferences } = kinds;
         let root = serde_json::json!({
             "service": "weir",
             "version": env!("CARGO_PKG_VERSION"),
@@ -110,16 +116,20 @@ impl HttpState {
             "toggles": toggles.kinds.keys().collect::<Vec<_>>(),
             "counters": counters.kinds.keys().collect::<Vec<_>>(),
             "ingest": ingests.kinds.keys().collect::<Vec<_>>(),
+            "preferences": preferences.kinds.keys().collect::<Vec<_>>(),
         });
         let of_toggles = toggles.kinds.values().map(|kind| KindConfig::Toggle(kind.config()));
         let of_counters = counters.kinds.values().map(|kind| KindConfig::Counter(kind.config()));
         let of_ingests = ingests.kinds.values().map(|kind| KindConfig::Ingest(kind.config()));
-        let configs: Vec<_> = of_toggles.chain(of_counters).chain(of_ingests).collect();
+        let of_preferences = preferences.kinds.values().map(|kind| KindConfig::Preference(kind.config()));
+        let configs: Vec<_> = of_toggles.chain(of_counters).chain(of_ingests).chain(of_preferences).collect();
         let openapi = openapi::document(&configs, config, auth).to_string().into();
         let of_toggles = toggles.kinds.into_iter().map(|(name, kind)| (name, View::Toggle(KindView::new(kind))));
         let of_counters = counters.kinds.into_iter().map(|(name, kind)| (name, View::Counter(CounterView::new(kind))));
         let of_ingests = ingests.kinds.into_iter().map(|(name, kind)| (name, View::Ingest(IngestView::new(kind))));
-        let kinds = of_toggles.chain(of_counters).chain(of_ingests).collect();
+        let of_preferences = preferences.kinds.into_iter();
+        let of_preferences = of_preferences.map(|(name, kind)| (name, View::Preference(PreferenceView::new(kind))));
+        let kinds = of_toggles.chain(of_counters).chain(of_ingests).chain(of_preferences).collect();
         Ok(Self {
             limits: Limits::from(config),
             body_limits: BodyLimits {
@@ -155,7 +165,8 @@ impl HttpState {
             return Ok(reply::options(route.allow()));
         }
         let reads = head.method == Method::GET || head.method == Method::HEAD;
-        if !reads && !route.methods().contains(&head.method) {
+        let asked = if reads { &Method::GET } else { &head.method };
+        if !route.methods().contains(asked) {
             let problem = Problem::new(&METHOD_NOT_ALLOWED, "use a method that Allow names");
             return Err(problem.header(header::ALLOW, route.allow()));
         }
@@ -182,6 +193,9 @@ impl HttpState {
             }
             (Some(View::Ingest(view)), Route::Ingest | Route::IngestDocument) => {
                 self.ingest(view, place, head, body, peer).await
+            }
+            (Some(View::Preference(view)), Route::Preference | Route::PreferenceLookup | Route::PreferenceStatus) => {
+                self.preference(view, place, head, body, peer).await
             }
             _ => Err(Problem::new(&KIND_MISSING, "see / for the kinds that there are")),
         }
@@ -263,6 +277,29 @@ impl HttpState {
                 view.create(&self.shared, create, bytes).await
             }
             _ => view.list(&self.shared, head, peer).await,
+        }
+    }
+}
+
+impl HttpState {
+    async fn preference(
+        &self,
+        view: &PreferenceView,
+        (route, target): (Route, &str),
+        head: &Parts,
+        body: Incoming,
+        peer: IpAddr,
+    ) -> Result<Reply, Problem> {
+        match (route, &head.method) {
+            (Route::PreferenceLookup, _) => view.lookup(&self.shared, head, body, self.body_limits).await,
+            (Route::PreferenceStatus, _) => view.status(&self.shared, head, target).await,
+            (_, &Method::PUT) => {
+                let put = view.read_put(&self.shared, head, peer, target)?;
+                body::check_json_type(&head.headers)?;
+                let bytes = body::read(body, self.body_limits).await?;
+                view.put(&self.shared, put, &bytes).await
+            }
+            _ => view.read(&self.shared, head, target).await,
         }
     }
 }

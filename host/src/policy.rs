@@ -18,6 +18,7 @@ mod call;
 mod compiler;
 mod convert;
 mod decide;
+mod delivery;
 mod engine;
 mod flush;
 mod grants;
@@ -41,7 +42,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use metrics::counter;
-use weir_default_policy::rules;
+use weir_default_policy::{delivery as delivery_rules, rules};
 
 use crate::config::{BuiltinRules, PolicyFailure};
 use crate::model::{CountRule, Digest, Document, Hit, Intent, ToggleRule, Violation};
@@ -154,6 +155,9 @@ pub struct Policies {
 /// What is native of a kind.
 struct KindRules {
     settings: rules::Settings,
+    delivery: delivery_rules::Settings,
+    /// The fields of each topic, separated by commas.
+    topics: BTreeMap<String, String>,
     on_failure: PolicyFailure,
 }
 

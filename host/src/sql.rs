@@ -26,6 +26,7 @@ pub mod mysql;
 mod plans;
 pub mod postgres;
 mod rows;
+mod settings;
 pub mod sqlite;
 mod values;
 
@@ -34,8 +35,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::Serialize;
 
-use crate::config::{CounterTable, IngestTable, KindTable, SqlConfig, StatementConfig, ToggleTable};
-use crate::model::{Action, Checkpoint, Digest, Id, Incarnation, Member, Partition, Position, SqlValue};
+use crate::config::{CounterTable, IngestTable, KindTable, PreferenceTable, SqlConfig, StatementConfig, ToggleTable};
+use crate::model::{Action, Checkpoint, Digest, Id, Incarnation, Member, Partition, Position, Settings, SqlValue};
 
 /// Compare-and-set of one partition's checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,7 +121,25 @@ pub struct DocumentRow {
     pub digest: Digest,
 }
 
-/// One row of a flush. A flush of a toggle has toggles, one of a counter counts and events, one of creates documents.
+/// What changes of one member's settings: the last value of each field. A member occurs at most once in a flush.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingsRow {
+    /// The partition of the member.
+    pub partition: Partition,
+    /// Whose settings.
+    pub member: Id,
+    /// The fields that change, and what they hold afterwards.
+    pub settings: Settings,
+    /// When the newest part of it was accepted, in Unix milliseconds.
+    pub at_ms: u64,
+    /// The newest journal entry that it comes from, for the dead letter.
+    pub position: Position,
+    /// The module that accepted that, for the dead letter.
+    pub digest: Digest,
+}
+
+/// One row of a flush. A flush of a toggle has toggles, one of a counter counts and events, one of creates documents, one of
+/// preferences settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Row {
     /// Of a toggle.
@@ -131,6 +150,8 @@ pub enum Row {
     Event(EventRow),
     /// Of creates.
     Document(DocumentRow),
+    /// Of members' settings.
+    Settings(SettingsRow),
 }
 
 impl Row {
@@ -141,6 +162,7 @@ impl Row {
             Self::Count(row) => row.partition,
             Self::Event(row) => row.partition,
             Self::Document(row) => row.partition,
+            Self::Settings(row) => row.partition,
         }
     }
 
@@ -151,6 +173,7 @@ impl Row {
             Self::Count(row) => &row.target,
             Self::Event(row) => &row.target,
             Self::Document(row) => &row.id,
+            Self::Settings(row) => &row.member,
         }
     }
 
@@ -158,7 +181,7 @@ impl Row {
     pub fn actor(&self) -> Option<&Id> {
         match self {
             Self::Toggle(row) => Some(&row.actor),
-            Self::Count(_) => None,
+            Self::Count(_) | Self::Settings(_) => None,
             Self::Event(row) => row.actor.as_ref(),
             Self::Document(row) => Some(&row.actor),
         }
@@ -171,6 +194,7 @@ impl Row {
             Self::Count(row) => row.at_ms,
             Self::Event(row) => row.at_ms,
             Self::Document(row) => row.at_ms,
+            Self::Settings(row) => row.at_ms,
         }
     }
 
@@ -181,6 +205,7 @@ impl Row {
             Self::Count(row) => row.position,
             Self::Event(row) => row.position,
             Self::Document(row) => row.position,
+            Self::Settings(row) => row.position,
         }
     }
 
@@ -191,6 +216,7 @@ impl Row {
             Self::Count(row) => row.digest,
             Self::Event(row) => row.digest,
             Self::Document(row) => row.digest,
+            Self::Settings(row) => row.digest,
         }
     }
 }
@@ -289,9 +315,10 @@ pub struct DeadLetter {
     pub target: String,
     /// Canonical text of the actor; empty where there is none.
     pub actor: String,
-    /// `add` or `remove` of a toggle, `count` or `event` of a counter, `create` of a document.
+    /// `add` or `remove` of a toggle, `count` or `event` of a counter, `create` of a document, `set` of a
+    /// member's settings.
     pub action: String,
-    /// What else is needed to store it: the document, or `{"by":n}`.
+    /// What else is needed to store it: the document, the settings, or `{"by":n}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
     /// When it was accepted, in Unix milliseconds.
@@ -361,7 +388,8 @@ pub trait Sql: Send + Sync {
 
     /// One transaction: fences (in partition order), then the rows in bulk. Of a toggle: delete, insert, and count deltas
     /// derived from the rows really changed. Of a counter: the sums are added (a target that is not there any more is a row
-    /// that can never be stored), events inserted. Of creates: documents and what is nested in them are inserted. A row that
+    /// that can never be stored), events inserted. Of creates: documents and what is nested in them are inserted. Of
+    /// preferences: members without a row get one, then the fields that change are written. A row that
     /// can never be stored (constraint, type, length, range) is found by bisection under savepoints and moved alone to the
     /// dead letters within the same transaction; a document with all that is nested in it. A field that is missing or null
     /// becomes NULL, in a column that is NOT NULL and has a default the default. What an engine would cut, round to an
@@ -400,6 +428,10 @@ pub trait Sql: Send + Sync {
     /// [`Sql::checkpoints`] returned (law of hydration).
     async fn load_counts(&self, table: &CounterTable, targets: &[Id]) -> Result<Vec<Option<u64>>, SqlError>;
 
+    /// The settings of each member, in order, as far as it has a row and no NULL in it; `None` where there is no such member.
+    /// MUST be called after [`Sql::checkpoints`] returned (law of hydration).
+    async fn load_settings(&self, table: &PreferenceTable, members: &[Id]) -> Result<Vec<Option<Settings>>, SqlError>;
+
     /// The documents with these ids, in order; `None` where there is none. Numbers that are no 64-bit integers come back as
     /// doubles.
     async fn load_documents(&self, table: &IngestTable, ids: &[Id]) -> Result<Vec<Option<StoredDocument>>, SqlError>;
@@ -418,7 +450,7 @@ pub trait Sql: Send + Sync {
     async fn rejections(&self, kind: &str, ids: &[Id]) -> Result<Vec<Option<DeadLetter>>, SqlError>;
 
     /// What SQL holds, in words, for `weir explain`. Of a toggle an object with `row` (null when absent), `count` and `rows`
-    /// (the number of rows of the target, null when huge); of a counter `count`; of creates `document`.
+    /// (the number of rows of the target, null when huge); of a counter `count`; of creates `document`; of a member `settings`.
     async fn explain(&self, table: &KindTable, target: &Id, actor: Option<&Id>) -> Result<serde_json::Value, SqlError>;
 
     /// Runs one of the operator's own statements once for each row of `parameters`, in order, in one transaction, which is

@@ -9,7 +9,7 @@
 //!   targets that these concern, as far as their state is known;
 //! - the **journal**: packed entries above `flushed`;
 //! - per target a **state**: unknown (cold) · missing (not in SQL, short TTL) · whole (all members) · huge (count
-//!   and known pairs only) · counter (count) · exists (a document whose id comes from outside);
+//!   and known pairs only) · counter (count) · exists (a document whose id comes from outside) · settings (a member);
 //! - per document that waits, where it lies. That is the journal's, not the state's: no wipe and no new life forgets it;
 //! - a **table of windows** (see `unique`), of fixed size: who was counted on what, and until when. It outlives a wipe and a
 //!   new life, too.
@@ -35,6 +35,7 @@ mod explain;
 mod limit;
 mod page;
 pub mod redis;
+mod settings;
 mod text;
 mod toggle;
 mod unique;
@@ -46,11 +47,12 @@ use async_trait::async_trait;
 pub use crate::journal::Head;
 pub use count::{CountBatch, CountOp, CountOutcome, CountResult};
 pub use create::{CreateBatch, CreateOp, CreateResult, Created, PendingDocument};
+pub use settings::{MemberRead, SettingsBatch, SettingsOp, SettingsOutcome, SettingsResult};
 pub use toggle::{ToggleBatch, ToggleOp, ToggleOutcome, ToggleResult};
 
 use crate::config::{StoreConfig, StoreType};
 use crate::journal::Entry;
-use crate::model::{Id, Incarnation, KeyEntry, KeyIncrement, Member, PairState, Partition, Position};
+use crate::model::{Id, Incarnation, KeyEntry, KeyIncrement, Member, PairState, Partition, Position, Settings};
 
 /// Makes an operation safe to repeat: the same key and fingerprint answer the first outcome again. Outcomes are `Done`
 /// and `Denied`; what was not evaluated is not remembered. Checked before everything else, needs no state, and costs
@@ -110,6 +112,8 @@ pub enum LoadedState {
     Count(u64),
     /// It is there; of a document whose id comes from outside nothing else matters.
     Exists,
+    /// A member: its settings, as far as it has some.
+    Settings(Settings),
 }
 
 /// What SQL said of one pair of a huge target.
@@ -294,6 +298,17 @@ pub trait Store: Send + Sync {
     /// The documents of one actor that wait in the journal, of all partitions, at most `limit`: newest first by their
     /// positions, ties by the id's text descending. As lasting as [`Store::documents`].
     async fn documents_of(&self, kind: &str, actor: &Id, limit: usize) -> Result<Vec<PendingDocument>, StoreError>;
+
+    /// Applies a batch of changes of members' settings: each becomes part of the journal, also where it says what holds
+    /// already. Members are hydrated as [`LoadedState::Settings`] or [`LoadedState::Missing`].
+    ///
+    /// # Errors
+    /// As [`Store::toggle`].
+    async fn put_settings(&self, kind: &str, batch: SettingsBatch) -> Result<Commit<SettingsResult>, StoreError>;
+
+    /// The settings of members, index-aligned. As recent as the last acknowledged change. One round trip for each of their
+    /// partitions, all at once. What fails, fails for those that it concerns: a damaged member, a node that does not answer.
+    async fn settings(&self, kind: &str, now_ms: u64, members: &[Id]) -> Vec<Result<MemberRead, StoreError>>;
 
     /// Reads count and, where an actor is given, the pair. Index-aligned. Of a counter the count; a document that is known to
     /// exist has none, and one that waits is cold here: see [`Store::documents`].

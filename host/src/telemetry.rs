@@ -36,6 +36,16 @@ pub const TOGGLES_TOTAL: &str = "weir_toggles_total";
 pub const COUNTS_TOTAL: &str = "weir_counts_total";
 /// Outcomes of creates, in documents, by `kind`, `outcome`.
 pub const DOCUMENTS_TOTAL: &str = "weir_documents_total";
+/// Outcomes of changes of settings, by `kind`, `outcome`.
+pub const SETTINGS_TOTAL: &str = "weir_settings_total";
+/// Members that were looked up, as often as they were asked for, by `kind`, `outcome` (`enabled`, `disabled`, `failed`).
+pub const PREFERENCE_MEMBERS_TOTAL: &str = "weir_preference_members_total";
+/// Members that look-ups fetched from the store, by `kind`: what is shared is fetched once.
+pub const PREFERENCE_FETCHES_TOTAL: &str = "weir_preference_fetches_total";
+/// Time of one look-up, or of one part of a streamed one, by `kind`.
+pub const PREFERENCE_LOOKUP_SECONDS: &str = "weir_preference_lookup_seconds";
+/// Time in the rules for one chunk of a look-up, by `kind`.
+pub const PREFERENCE_RULE_SECONDS: &str = "weir_preference_rule_seconds";
 /// Targets and pairs read from SQL because the store did not know them, by `kind`, `what`.
 pub const HYDRATED_TOTAL: &str = "weir_hydrated_total";
 /// Changes in the journal, not yet in SQL, by `kind`.
@@ -77,6 +87,11 @@ pub fn describe() {
     describe_counter!(STORE_FAILURES_TOTAL, "Failed store calls");
     describe_gauge!(STORE_MEMORY_BYTES, Unit::Bytes, "State of targets that the embedded store keeps in memory");
     describe_counter!(TOGGLES_TOTAL, "Outcomes of toggles");
+    describe_counter!(SETTINGS_TOTAL, "Outcomes of changes of settings");
+    describe_counter!(PREFERENCE_MEMBERS_TOTAL, "Members that were looked up");
+    describe_counter!(PREFERENCE_FETCHES_TOTAL, "Members that look-ups fetched from the store");
+    describe_histogram!(PREFERENCE_LOOKUP_SECONDS, Unit::Seconds, "Time of one look-up");
+    describe_histogram!(PREFERENCE_RULE_SECONDS, Unit::Seconds, "Time in the rules for one chunk of a look-up");
     describe_counter!(HYDRATED_TOTAL, "Targets and pairs read from SQL");
     describe_gauge!(BACKLOG_ENTRIES, "Changes in the journal, not yet in SQL");
     describe_gauge!(BACKLOG_BYTES, Unit::Bytes, "Size of the changes not yet in SQL");

@@ -17,6 +17,8 @@ mod journal;
 mod life;
 #[path = "store_conformance/redis_only.rs"]
 mod redis_only;
+#[path = "store_conformance/settings.rs"]
+mod settings;
 #[path = "store_conformance/stand.rs"]
 mod stand;
 #[path = "store_conformance/state.rs"]
@@ -119,6 +121,12 @@ on_both! {
     documents::thousands_of_documents_are_one_step,
     documents::a_journal_of_large_documents_is_read_in_steps,
     documents::a_partition_that_is_not_is_refused,
+    settings::a_member_is_cold_until_it_is_loaded,
+    settings::each_change_is_laid_over_those_before_it,
+    settings::an_idempotency_key_answers_the_first_change_again,
+    settings::thousands_of_members_are_read_in_order,
+    settings::changes_survive_a_crash_and_are_clean_after_the_flush,
+    settings::settings_are_no_other_capabilitys_state,
     guest::a_module_finds_what_it_kept,
     guest::modules_do_not_see_each_other,
     guest::counters_count_in_order,

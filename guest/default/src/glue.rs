@@ -4,10 +4,11 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use weir_policy_sdk::{
-    Backlog, Counter, Document, Effect, Entry, Flush, FlushPlan, Hit, HitRule, Id, Ingest, Intent, Level, RateLimit,
-    Rule, Toggle, Verb, Verdict, log, setting,
+    Backlog, Column, Counter, Delivery, Document, Effect, Entry, Flush, FlushPlan, Hit, HitRule, Id, Ingest, Intent,
+    Level, RateLimit, Rule, Toggle, Values, Verb, Verdict, log, setting,
 };
 
+use crate::delivery;
 use crate::rules::{self, Settings};
 
 /// Kinds whose settings are remembered. The host has few; a bound keeps the memory of an instance flat all the same.
@@ -15,10 +16,11 @@ const KINDS_REMEMBERED_MAX: usize = 1_024;
 
 struct DefaultPolicy;
 
-weir_policy_sdk::export!(DefaultPolicy: toggle, counter, ingest, flush);
+weir_policy_sdk::export!(DefaultPolicy: toggle, counter, ingest, delivery, flush);
 
 thread_local! {
     static SETTINGS: RefCell<BTreeMap<String, Settings>> = const { RefCell::new(BTreeMap::new()) };
+    static DELIVERY: RefCell<BTreeMap<String, delivery::Settings>> = const { RefCell::new(BTreeMap::new()) };
 }
 
 /// The settings of `kind`. They never change during an instance's life, so they are asked for once.
@@ -85,6 +87,38 @@ impl Ingest for DefaultPolicy {
     fn validate(_kind: &str, _now_ms: u64, batch: &[Document]) -> Vec<Verdict> {
         batch.iter().map(|_| Ok(None)).collect()
     }
+}
+
+impl Delivery for DefaultPolicy {
+    fn fields(kind: &str, topic: &str) -> Vec<String> {
+        delivery::fields(setting(kind, &format!("topic:{topic}")).as_deref())
+    }
+
+    fn enabled(kind: &str, _topic: &str, now_ms: u64, members: usize, columns: &[Column]) -> Vec<bool> {
+        let columns: Vec<delivery::Column<'_>> = columns.iter().map(column).collect();
+        DELIVERY.with_borrow_mut(|known| {
+            if known.len() >= KINDS_REMEMBERED_MAX && !known.contains_key(kind) {
+                known.clear();
+            }
+            if let Some(settings) = known.get(kind) {
+                return delivery::enabled(settings, now_ms, members, &columns);
+            }
+            let settings = delivery::Settings::read(|key| setting(kind, key));
+            let enabled = delivery::enabled(&settings, now_ms, members, &columns);
+            known.insert(kind.to_owned(), settings);
+            enabled
+        })
+    }
+}
+
+/// A column as the rules take it.
+fn column(column: &Column) -> delivery::Column<'_> {
+    let values = match &column.values {
+        Values::Bools(values) => delivery::Values::Bools(values),
+        Values::Ints(values) => delivery::Values::Ints(values),
+        Values::Texts(values) => delivery::Values::Texts(values.iter().map(String::as_str).collect()),
+    };
+    delivery::Column { field: &column.field, values }
 }
 
 impl Flush for DefaultPolicy {

@@ -1,8 +1,9 @@
 //! weir's default rules.
 //!
-//! `rules` is an ordinary library without dependencies: the host falls back on it, and its tests run natively. `glue`
-//! makes a component of it, and is compiled only for that (and for the tests).
+//! `rules` and `delivery` are an ordinary library without dependencies: the host falls back on it, and its tests run
+//! natively. `glue` makes a component of it, and is compiled only for that (and for the tests).
 
+pub mod delivery;
 #[cfg(any(test, target_arch = "wasm32"))]
 mod glue;
 pub mod rules;

@@ -7,7 +7,7 @@
 
 use std::marker::PhantomData;
 
-use crate::{Counter, Flush, Ingest, Toggle};
+use crate::{Counter, Delivery, Flush, Ingest, Toggle};
 
 /// World `toggle-policy`, and the types and imports that all worlds share.
 pub mod toggle {
@@ -49,6 +49,7 @@ macro_rules! world {
 
 world!(counter, "counter-policy", "export_counter", "weir_policy_sdk::bindings::counter");
 world!(ingest, "ingest-policy", "export_ingest", "weir_policy_sdk::bindings::ingest");
+world!(delivery, "delivery-policy", "export_delivery", "weir_policy_sdk::bindings::delivery");
 world!(flush, "flush-policy", "export_flush", "weir_policy_sdk::bindings::flush");
 
 /// Stands for a guest's type towards the generated code.
@@ -72,6 +73,18 @@ impl<Policy: Ingest + 'static> ingest::exports::weir::policy::ingest::Guest for 
     fn validate(kind: String, now_ms: u64, batch: Vec<crate::Document>) -> Vec<crate::Verdict> {
         report_panics();
         Policy::validate(&kind, now_ms, &batch)
+    }
+}
+
+impl<Policy: Delivery + 'static> delivery::exports::weir::policy::delivery::Guest for Exported<Policy> {
+    fn fields(kind: String, topic: String) -> Vec<String> {
+        report_panics();
+        Policy::fields(&kind, &topic)
+    }
+
+    fn enabled(kind: String, topic: String, now_ms: u64, members: u32, columns: Vec<crate::Column>) -> Vec<bool> {
+        report_panics();
+        Policy::enabled(&kind, &topic, now_ms, members as usize, &columns)
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::{Action, Backlog, Document, Effect, Entry, Hit, HitRule, Id, Intent, RateLimit, Rule, Verb, Violation};
+use crate::{
+    Action, Backlog, Column, Document, Effect, Entry, Hit, HitRule, Id, Intent, RateLimit, Rule, Values, Verb,
+    Violation,
+};
 
 impl From<i64> for Id {
     fn from(value: i64) -> Self {
@@ -105,6 +108,24 @@ impl Violation {
     /// What is wrong with the part at `path`, a JSON Pointer such as `/title`; empty for the whole document.
     pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
         Self { path: path.into(), message: message.into() }
+    }
+}
+
+impl Column {
+    /// A field that is on or off.
+    pub fn bools(field: impl Into<String>, values: impl Into<Vec<bool>>) -> Self {
+        Self { field: field.into(), values: Values::Bools(values.into()) }
+    }
+
+    /// A field of integers.
+    pub fn ints(field: impl Into<String>, values: impl Into<Vec<i64>>) -> Self {
+        Self { field: field.into(), values: Values::Ints(values.into()) }
+    }
+
+    /// A field of texts.
+    pub fn texts(field: impl Into<String>, values: &[&str]) -> Self {
+        let values = values.iter().map(|text| (*text).to_owned()).collect();
+        Self { field: field.into(), values: Values::Texts(values) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! For writing weir's rules in Rust.
 //!
-//! Implement [`Toggle`], [`Counter`], [`Ingest`], [`Flush`] or several for a type, name them in [`export!`], and run
+//! Implement [`Toggle`], [`Counter`], [`Ingest`], [`Delivery`], [`Flush`] or several for a type, name them in [`export!`], and run
 //! `weir policy build`:
 //!
 //! ```
@@ -44,6 +44,7 @@ pub mod testing;
 pub mod vectors;
 
 pub use bindings::counter::exports::weir::policy::counter::{Hit, HitRule};
+pub use bindings::delivery::exports::weir::policy::delivery::{Column, Values};
 pub use bindings::flush::exports::weir::policy::flush::{Action, Backlog, Entry, FlushPlan};
 pub use bindings::ingest::exports::weir::policy::ingest::{Document, Violation};
 pub use bindings::toggle::exports::weir::policy::toggle::{Effect, Intent, Rule, Verb};
@@ -73,6 +74,16 @@ pub type Verdict = Result<Option<String>, Vec<Violation>>;
 pub trait Ingest {
     /// One verdict for each document, in order. The empty batch has the empty result.
     fn validate(kind: &str, now_ms: u64, batch: &[Document]) -> Vec<Verdict>;
+}
+
+/// Interface `delivery`: who gets a push.
+pub trait Delivery {
+    /// The fields that a topic needs, each once; empty where there is no such topic.
+    fn fields(kind: &str, topic: &str) -> Vec<String>;
+
+    /// Whether each of so many members gets a push on the topic: as many answers, in order. `columns` are the fields of
+    /// [`Delivery::fields`], each with a value for each member.
+    fn enabled(kind: &str, topic: &str, now_ms: u64, members: usize, columns: &[Column]) -> Vec<bool>;
 }
 
 /// Interface `flush`: when accepted changes are written to SQL, and which of them.
@@ -145,6 +156,10 @@ macro_rules! __export_interface {
     ($policy:ty, ingest) => {
         type IngestExport = $crate::bindings::Exported<$policy>;
         $crate::bindings::ingest::export_ingest!(IngestExport with_types_in $crate::bindings::ingest);
+    };
+    ($policy:ty, delivery) => {
+        type DeliveryExport = $crate::bindings::Exported<$policy>;
+        $crate::bindings::delivery::export_delivery!(DeliveryExport with_types_in $crate::bindings::delivery);
     };
     ($policy:ty, flush) => {
         type FlushExport = $crate::bindings::Exported<$policy>;

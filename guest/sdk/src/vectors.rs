@@ -6,8 +6,8 @@ use weir_policy_vectors as vectors;
 use weir_policy_vectors::{Answer, Call, Case, Vectors, Verdict};
 
 use crate::{
-    Backlog, Counter, Document, Effect, Entry, Flush, Hit, Id, Ingest, Intent, RateLimit, Toggle, Verb, Violation,
-    testing,
+    Backlog, Column, Counter, Delivery, Document, Effect, Entry, Flush, Hit, Id, Ingest, Intent, RateLimit, Toggle,
+    Values, Verb, Violation, testing,
 };
 
 /// What [`export!`](crate::export) exports of a type. Implemented by it.
@@ -25,6 +25,8 @@ pub struct Exported {
     toggle: Option<fn(&vectors::ToggleDecide) -> Answer>,
     count: Option<fn(&vectors::CounterDecide) -> Answer>,
     validate: Option<Validate>,
+    fields: Option<fn(&vectors::DeliveryFields) -> Answer>,
+    enabled: Option<fn(&vectors::DeliveryEnabled) -> Answer>,
     plan: Option<fn(&vectors::FlushPlan) -> Answer>,
     coalesce: Option<fn(&vectors::FlushCoalesce) -> Answer>,
 }
@@ -45,6 +47,11 @@ impl Exported {
         Self { validate: Some(validate::<Policy>), ..self }
     }
 
+    /// With `delivery`.
+    pub fn delivery<Policy: Delivery>(self) -> Self {
+        Self { fields: Some(fields::<Policy>), enabled: Some(enabled::<Policy>), ..self }
+    }
+
     /// With `flush`.
     pub fn flush<Policy: Flush>(self) -> Self {
         Self { plan: Some(plan::<Policy>), coalesce: Some(coalesce::<Policy>), ..self }
@@ -55,6 +62,8 @@ impl Exported {
             Call::ToggleDecide(call) => self.toggle.map(|toggle| Ok(toggle(call))),
             Call::CounterDecide(call) => self.count.map(|count| Ok(count(call))),
             Call::IngestValidate(call) => self.validate.map(|validate| validate(call)),
+            Call::DeliveryFields(call) => self.fields.map(|fields| Ok(fields(call))),
+            Call::DeliveryEnabled(call) => self.enabled.map(|enabled| Ok(enabled(call))),
             Call::FlushPlan(call) => self.plan.map(|plan| Ok(plan(call))),
             Call::FlushCoalesce(call) => self.coalesce.map(|coalesce| Ok(coalesce(call))),
         };
@@ -153,6 +162,23 @@ fn validate<Policy: Ingest>(call: &vectors::IngestValidate) -> Result<Answer, St
     };
     let verdicts = Policy::validate(&call.kind, call.now_ms, &batch).into_iter().enumerate();
     verdicts.map(verdict).collect::<Result<_, _>>().map(Answer::Documents)
+}
+
+fn fields<Policy: Delivery>(call: &vectors::DeliveryFields) -> Answer {
+    Answer::Fields(Policy::fields(&call.kind, &call.topic))
+}
+
+fn enabled<Policy: Delivery>(call: &vectors::DeliveryEnabled) -> Answer {
+    let column = |column: &vectors::Column| Column {
+        field: column.field.clone(),
+        values: match &column.values {
+            vectors::Values::Bools(values) => Values::Bools(values.clone()),
+            vectors::Values::Ints(values) => Values::Ints(values.clone()),
+            vectors::Values::Texts(values) => Values::Texts(values.clone()),
+        },
+    };
+    let columns: Vec<Column> = call.columns.iter().map(column).collect();
+    Answer::Enabled(Policy::enabled(&call.kind, &call.topic, call.now_ms, call.members as usize, &columns))
 }
 
 fn plan<Policy: Flush>(call: &vectors::FlushPlan) -> Answer {

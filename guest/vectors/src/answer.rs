@@ -14,6 +14,10 @@ pub enum Answer {
     Hits(Vec<HitRule>),
     /// Of `ingest.validate`: one for each document.
     Documents(Vec<Verdict>),
+    /// Of `delivery.fields`: names of fields.
+    Fields(Vec<String>),
+    /// Of `delivery.enabled`: one for each member.
+    Enabled(Vec<bool>),
     /// Of `flush.plan`.
     Plan(Plan),
     /// Of `flush.coalesce`: indexes of the entries that survive.
@@ -116,6 +120,8 @@ impl Call {
             Self::ToggleDecide(_) => "rules",
             Self::CounterDecide(_) => "hits",
             Self::IngestValidate(_) => "documents",
+            Self::DeliveryFields(_) => "fields",
+            Self::DeliveryEnabled(_) => "enabled",
             Self::FlushPlan(_) => "plan",
             Self::FlushCoalesce(_) => "kept",
         }
@@ -128,6 +134,8 @@ impl Call {
             (Self::ToggleDecide(_), Answer::Rules(_))
                 | (Self::CounterDecide(_), Answer::Hits(_))
                 | (Self::IngestValidate(_), Answer::Documents(_))
+                | (Self::DeliveryFields(_), Answer::Fields(_))
+                | (Self::DeliveryEnabled(_), Answer::Enabled(_))
                 | (Self::FlushPlan(_), Answer::Plan(_))
                 | (Self::FlushCoalesce(_), Answer::Kept(_))
         )

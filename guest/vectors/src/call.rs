@@ -19,6 +19,12 @@ pub enum Call {
     /// `ingest.validate`.
     #[serde(rename = "ingest.validate")]
     IngestValidate(IngestValidate),
+    /// `delivery.fields`.
+    #[serde(rename = "delivery.fields")]
+    DeliveryFields(DeliveryFields),
+    /// `delivery.enabled`.
+    #[serde(rename = "delivery.enabled")]
+    DeliveryEnabled(DeliveryEnabled),
     /// `flush.plan`.
     #[serde(rename = "flush.plan")]
     FlushPlan(FlushPlan),
@@ -64,6 +70,56 @@ pub struct IngestValidate {
     pub now_ms: u64,
     /// The documents.
     pub batch: Vec<Document>,
+}
+
+/// Arguments of `delivery.fields`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeliveryFields {
+    /// Name of the kind.
+    pub kind: String,
+    /// The topic.
+    pub topic: String,
+}
+
+/// Arguments of `delivery.enabled`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeliveryEnabled {
+    /// Name of the kind.
+    pub kind: String,
+    /// The topic.
+    pub topic: String,
+    /// Unix time, in milliseconds; left out, [`NOW_MS_DEFAULT`].
+    #[serde(default = "the_first_of_2026")]
+    pub now_ms: u64,
+    /// How many members.
+    pub members: u32,
+    /// The fields that the topic needs.
+    #[serde(default)]
+    pub columns: Vec<Column>,
+}
+
+/// One field, with a value for each member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Column {
+    /// Its name.
+    pub field: String,
+    /// Its values.
+    pub values: Values,
+}
+
+/// The values of a field, all of one type.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Values {
+    /// On or off.
+    Bools(Vec<bool>),
+    /// Integers.
+    Ints(Vec<i64>),
+    /// Texts.
+    Texts(Vec<String>),
 }
 
 /// Arguments of `flush.plan`.
@@ -200,7 +256,15 @@ fn one() -> u32 {
 
 impl Call {
     /// Every [`Call::name`].
-    pub const NAMES: [&str; 5] = ["toggle.decide", "counter.decide", "ingest.validate", "flush.plan", "flush.coalesce"];
+    pub const NAMES: [&str; 7] = [
+        "toggle.decide",
+        "counter.decide",
+        "ingest.validate",
+        "delivery.fields",
+        "delivery.enabled",
+        "flush.plan",
+        "flush.coalesce",
+    ];
 
     /// Interface and function, such as `toggle.decide`.
     pub fn name(&self) -> &'static str {
@@ -208,6 +272,8 @@ impl Call {
             Self::ToggleDecide(_) => "toggle.decide",
             Self::CounterDecide(_) => "counter.decide",
             Self::IngestValidate(_) => "ingest.validate",
+            Self::DeliveryFields(_) => "delivery.fields",
+            Self::DeliveryEnabled(_) => "delivery.enabled",
             Self::FlushPlan(_) => "flush.plan",
             Self::FlushCoalesce(_) => "flush.coalesce",
         }
@@ -224,6 +290,8 @@ impl Call {
             Self::ToggleDecide(call) => &call.kind,
             Self::CounterDecide(call) => &call.kind,
             Self::IngestValidate(call) => &call.kind,
+            Self::DeliveryFields(call) => &call.kind,
+            Self::DeliveryEnabled(call) => &call.kind,
             Self::FlushPlan(call) => &call.kind,
             Self::FlushCoalesce(call) => &call.kind,
         }

@@ -24,8 +24,8 @@ use serde::{Deserialize, Serialize};
 
 pub use answer::{Answer, Effect, HitRule, Plan, RateLimit, Rule, Verdict, Violation};
 pub use call::{
-    Action, Backlog, Call, CounterDecide, Document, Entry, Fields, FlushCoalesce, FlushPlan, Hit, Id, IngestValidate,
-    Intent, ToggleDecide, Verb,
+    Action, Backlog, Call, Column, CounterDecide, DeliveryEnabled, DeliveryFields, Document, Entry, Fields,
+    FlushCoalesce, FlushPlan, Hit, Id, IngestValidate, Intent, ToggleDecide, Values, Verb,
 };
 
 /// Name of the custom section in which a component may carry its vectors, as their JSON text.

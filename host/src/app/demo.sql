@@ -43,3 +43,18 @@ CREATE TABLE IF NOT EXISTS playlist_track (
     seconds INTEGER,
     PRIMARY KEY (playlist_id, position)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS notification_setting (
+    member_id INTEGER PRIMARY KEY,
+    enabled BOOLEAN NOT NULL DEFAULT TRUE,
+    social BOOLEAN NOT NULL DEFAULT TRUE,
+    event BOOLEAN NOT NULL DEFAULT TRUE,
+    marketing BOOLEAN NOT NULL DEFAULT FALSE,
+    quiet_from INTEGER NOT NULL DEFAULT 0,
+    quiet_until INTEGER NOT NULL DEFAULT 0,
+    app_version TEXT NOT NULL DEFAULT ''
+);
+-- Members 1 to 10,000: every 10th has switched all off, every 4th social, every 5th event, every 3rd wants marketing.
+INSERT INTO notification_setting (member_id, enabled, social, event, marketing, app_version)
+WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 10000)
+SELECT n, n % 10 <> 0, n % 4 <> 0, n % 5 <> 0, n % 3 = 0, '2.' || (n % 7) || '.0'
+FROM number WHERE NOT EXISTS (SELECT 1 FROM notification_setting);

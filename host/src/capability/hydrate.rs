@@ -106,6 +106,30 @@ impl<L: Load> Hydrator<L> {
     }
 }
 
+/// As [`Hydrator::fetch`], for a caller that has a batch by itself and bounds how many are under way.
+///
+/// # Errors
+/// See [`Hydrator::fetch`].
+pub async fn hydrate_all<L: Load>(
+    ground: &Ground,
+    load: &L,
+    wants: Vec<L::Want>,
+    deadline: Instant,
+) -> Result<(), Refusal> {
+    let mut waiting = wants;
+    loop {
+        let taken = hydrate(ground, load, &waiting).await?;
+        waiting.retain(|want| !taken.contains(&load.partition(want)));
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(Refusal::SqlUnavailable);
+        }
+        tokio::time::sleep(Duration::from_millis(STALE_PAUSE_MS)).await;
+    }
+}
+
 /// Loads everything of one batch; the partitions for which the store took it.
 async fn hydrate<L: Load>(ground: &Ground, load: &L, wants: &[L::Want]) -> Result<BTreeSet<Partition>, Refusal> {
     let parts = &ground.parts;

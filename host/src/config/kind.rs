@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, CounterTable, IngestTable, ToggleTable, value};
+use super::{ConfigError, CounterTable, IngestTable, PreferenceTable, ToggleTable, value};
 use crate::model::IdType;
 
 /// Longest name of a kind, in bytes.
@@ -49,6 +49,8 @@ pub enum KindTable {
     Counter(CounterTable),
     /// Of bulk creates.
     Ingest(IngestTable),
+    /// Of members' settings.
+    Preference(PreferenceTable),
 }
 
 impl KindTable {
@@ -58,6 +60,7 @@ impl KindTable {
             Self::Toggle(table) => (table.target_type, table.actor_type),
             Self::Counter(table) => (table.target_type, table.actor_type),
             Self::Ingest(table) => (table.id_type, table.actor_type),
+            Self::Preference(table) => (table.member_type, table.member_type),
         }
     }
 }

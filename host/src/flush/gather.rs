@@ -1,12 +1,12 @@
 //! What one round takes from the journals, gathered as SQL will be told: toggles as they are, increments summed by target,
-//! documents one by one.
+//! documents one by one, settings laid over each other by member.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::config::KindTable;
 use crate::journal::Entry;
-use crate::model::{Change, Digest, Id, Partition, Position, ToggleChange};
-use crate::sql::{CountRow, DocumentRow, EventRow, Fence, Row, RowChange};
+use crate::model::{Change, Digest, Id, Partition, Position, Settings, ToggleChange};
+use crate::sql::{CountRow, DocumentRow, EventRow, Fence, Row, RowChange, SettingsRow};
 use crate::store::StoreError;
 
 /// Changes of counters that one round reads at most, however few targets they concern.
@@ -33,6 +33,7 @@ enum What {
         keeps_events: bool,
     },
     Documents(Vec<DocumentRow>),
+    Settings(HashMap<Id, SettingsRow>),
 }
 
 impl Gathered {
@@ -44,6 +45,7 @@ impl Gathered {
                 What::Counts { sums: HashMap::new(), events: Vec::new(), keeps_events: table.events.is_some() }
             }
             KindTable::Ingest(_) => What::Documents(Vec::new()),
+            KindTable::Preference(_) => What::Settings(HashMap::new()),
         };
         Self { what, changes: 0, fences: BTreeMap::new(), touched: BTreeMap::new() }
     }
@@ -98,6 +100,19 @@ impl Gathered {
                     let (id, actor, body, at_ms) = (change.id, change.actor, change.body, change.at_ms);
                     rows.push(DocumentRow { partition, id, actor, body, at_ms, position, digest });
                 }
+                (What::Settings(rows), Change::Settings(change)) => {
+                    let row = rows.entry(change.member.clone()).or_insert_with(|| SettingsRow {
+                        partition,
+                        member: change.member.clone(),
+                        settings: Settings::default(),
+                        at_ms: 0,
+                        position,
+                        digest,
+                    });
+                    // The last value of each field.
+                    row.settings = change.settings.over(&row.settings);
+                    (row.at_ms, row.position, row.digest) = (change.at_ms, position, digest);
+                }
                 _ => return Err(other_capability(partition, position)),
             }
         }
@@ -135,6 +150,7 @@ impl Gathered {
                 counts.chain(std::mem::take(events).into_iter().map(Row::Event)).collect()
             }
             What::Documents(rows) => std::mem::take(rows).into_iter().map(Row::Document).collect(),
+            What::Settings(rows) => std::mem::take(rows).into_values().map(Row::Settings).collect(),
         }
     }
 

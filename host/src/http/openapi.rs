@@ -3,6 +3,7 @@
 
 mod counter;
 mod ingest;
+mod preference;
 mod toggle;
 
 use hyper::Method;
@@ -10,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::problem::API_TYPES;
 use super::route::{ROUTES, Route, SHARED_STATUSES};
-use crate::config::{AuthConfig, CounterConfig, HttpConfig, IngestConfig, ToggleConfig};
+use crate::config::{AuthConfig, CounterConfig, HttpConfig, IngestConfig, PreferenceConfig, ToggleConfig};
 use crate::listener::problem::{LISTENER_TYPES, ProblemType};
 use crate::model::{ID_TEXT_BYTES_MAX, IdType};
 
@@ -20,6 +21,7 @@ pub(super) enum KindConfig<'a> {
     Toggle(&'a ToggleConfig),
     Counter(&'a CounterConfig),
     Ingest(&'a IngestConfig),
+    Preference(&'a PreferenceConfig),
 }
 
 impl KindConfig<'_> {
@@ -28,6 +30,7 @@ impl KindConfig<'_> {
             Self::Toggle(kind) => &kind.kind,
             Self::Counter(kind) => &kind.kind,
             Self::Ingest(kind) => &kind.kind,
+            Self::Preference(kind) => &kind.kind,
         }
     }
 
@@ -39,6 +42,9 @@ impl KindConfig<'_> {
             }
             Route::Counter | Route::CounterMany | Route::CounterStatus => matches!(self, Self::Counter(_)),
             Route::Ingest | Route::IngestDocument => matches!(self, Self::Ingest(_)),
+            Route::PreferenceLookup | Route::Preference | Route::PreferenceStatus => {
+                matches!(self, Self::Preference(_))
+            }
             Route::OpenApi | Route::Root | Route::Unknown => false,
         }
     }
@@ -48,6 +54,7 @@ impl KindConfig<'_> {
             Self::Toggle(kind) => toggle::parameters(route, method, kind, http),
             Self::Counter(kind) => counter::parameters(route, method, kind, http),
             Self::Ingest(kind) => ingest::parameters(route, method, kind, http),
+            Self::Preference(kind) => preference::parameters(route, method, kind),
         }
     }
 
@@ -56,25 +63,28 @@ impl KindConfig<'_> {
             Self::Toggle(kind) => toggle::success_schema(route, method, kind),
             Self::Counter(_) => counter::success_schema(route, method),
             Self::Ingest(kind) => ingest::success_schema(route, method, kind),
+            Self::Preference(kind) => preference::success_schema(route, method, kind),
         }
     }
 
     /// What is sent; `None` where nothing is.
-    fn request_body(&self) -> Value {
+    fn request_body(&self, route: Route) -> Value {
         let (required, schema) = match self {
             Self::Toggle(_) => (false, json!({ "type": "object", "additionalProperties": false })),
             Self::Counter(kind) => (false, counter::request_schema(kind)),
             Self::Ingest(kind) => (true, ingest::request_schema(kind)),
+            Self::Preference(kind) => return preference::request_body(route, kind),
         };
         json!({ "required": required, "content": { "application/json": { "schema": schema } } })
     }
 
     /// Whether a request may name nobody.
-    fn needs_no_actor(&self, method: &Method) -> bool {
+    fn needs_no_actor(&self, route: Route, method: &Method) -> bool {
         match self {
             Self::Toggle(_) => method == Method::GET,
             Self::Counter(kind) => method == Method::GET || kind.actor == crate::config::ActorNeed::Optional,
             Self::Ingest(_) => false,
+            Self::Preference(_) => method == Method::GET || route == Route::PreferenceLookup,
         }
     }
 }
@@ -131,10 +141,10 @@ fn operation(route: Route, method: &Method, kind: Option<&KindConfig<'_>>, http:
         operation["tags"] = json!([kind.name()]);
         operation["parameters"] = Value::Array(kind.parameters(route, method, http));
         // `{}` says that no identity is needed.
-        let optional = kind.needs_no_actor(method);
+        let optional = kind.needs_no_actor(route, method);
         operation["security"] = if optional { json!([{}, { "actor": [] }]) } else { json!([{ "actor": [] }]) };
         if method != Method::GET {
-            operation["requestBody"] = kind.request_body();
+            operation["requestBody"] = kind.request_body(route);
         }
     }
     operation
@@ -145,7 +155,9 @@ fn route_word(route: Route) -> &'static str {
         Route::Toggle => "toggle",
         Route::ToggleMany => "toggles",
         Route::ToggleActors => "actors",
-        Route::ToggleStatus | Route::CounterStatus => "status",
+        Route::ToggleStatus | Route::CounterStatus | Route::PreferenceStatus => "status",
+        Route::PreferenceLookup => "lookup",
+        Route::Preference => "settings",
         Route::Counter => "counter",
         Route::CounterMany => "counters",
         Route::Ingest => "documents",
@@ -163,7 +175,7 @@ fn summary(route: Route, method: &Method) -> &'static str {
         (Route::Toggle, _) => "State for this actor, and count",
         (Route::ToggleMany, _) => "State and count of many targets, in the order asked for",
         (Route::ToggleActors, _) => "Actors, newest first",
-        (Route::ToggleStatus | Route::CounterStatus, _) => {
+        (Route::ToggleStatus | Route::CounterStatus | Route::PreferenceStatus, _) => {
             "Whether a write has reached SQL; Prefer: wait=N waits for it, within the deadline"
         }
         (Route::Counter, &Method::POST) => "Count, by the rules of the kind",
@@ -172,6 +184,9 @@ fn summary(route: Route, method: &Method) -> &'static str {
         (Route::Ingest, &Method::POST) => "Create one document, or several together: all of them or none",
         (Route::Ingest, _) => "The actor's own documents: pending ones first, each part newest first",
         (Route::IngestDocument, _) => "What has become of a document of the actor's own",
+        (Route::PreferenceLookup, _) => "Who of many members has a topic enabled",
+        (Route::Preference, &Method::PUT) => "Change some of a member's settings",
+        (Route::Preference, _) => "The settings of a member",
         (Route::OpenApi, _) => "This document",
         (Route::Root | Route::Unknown, _) => "Where to begin",
     }
@@ -224,7 +239,7 @@ fn success(route: Route, method: &Method, kind: Option<&KindConfig<'_>>) -> Valu
     let mut response = json!({ "description": summary(route, method) });
     let schema = kind.map_or_else(|| json!({ "type": "object" }), |kind| kind.success_schema(route, method));
     response["content"] = json!({ "application/json": { "schema": schema } });
-    if method != Method::GET {
+    if method != Method::GET && route != Route::PreferenceLookup {
         let header = |text: &str| json!({ "schema": { "type": "string" }, "description": text });
         let mut headers = json!({
             "Weir-Durability": header("The level reached, as in the body"),
@@ -234,7 +249,7 @@ fn success(route: Route, method: &Method, kind: Option<&KindConfig<'_>>) -> Valu
         if route == Route::Ingest {
             headers["Location"] = header("Of a single document");
             headers["Preference-Applied"] = header("`wait` where a wish to wait was followed");
-        } else {
+        } else if route != Route::Preference {
             headers["RateLimit-Policy"] = header("The rule's limit, when it has one");
             headers["RateLimit"] = header("What is left of it");
         }
@@ -311,7 +326,13 @@ mod tests {
 
     fn demo() -> Value {
         let (toggle, counter, ingest) = (ToggleConfig::demo(), CounterConfig::demo(), IngestConfig::demo());
-        let kinds = [KindConfig::Toggle(&toggle), KindConfig::Counter(&counter), KindConfig::Ingest(&ingest)];
+        let preference = PreferenceConfig::demo();
+        let kinds = [
+            KindConfig::Toggle(&toggle),
+            KindConfig::Counter(&counter),
+            KindConfig::Ingest(&ingest),
+            KindConfig::Preference(&preference),
+        ];
         document(&kinds, &HttpConfig::default(), &AuthConfig::default())
     }
 
@@ -319,7 +340,7 @@ mod tests {
     fn every_route_method_and_status_is_described() {
         let document = demo();
         for route in ROUTES {
-            let kinds = ["feed-like", "video-view", "playlist"];
+            let kinds = ["feed-like", "video-view", "playlist", "notification"];
             let paths = kinds.map(|kind| route.pattern().replace("{kind}", kind));
             let path = paths.iter().find(|path| !document["paths"][path].is_null()).unwrap();
             for method in route.methods() {

@@ -20,11 +20,15 @@ problem_types! { API_TYPES:
     KIND_MISSING = 404 "kind-missing" "The kind is not configured";
     TARGET_MISSING = 404 "target-missing" "The target does not exist";
     DOCUMENT_MISSING = 404 "document-missing" "There is no such document of this actor";
+    NOT_OWN = 403 "not-own" "The settings are those of somebody else";
     DOCUMENT_EXISTS = 409 "document-exists" "A document with this id exists";
     COUNT_OVERFLOW = 409 "count-overflow" "The counter is full";
     TOO_MANY_DOCUMENTS = 413 "too-many-documents" "The request has too many documents";
+    TOO_MANY_MEMBERS = 413 "too-many-members" "The look-up has too many members";
     INVALID_BODY = 400 "invalid-body" "The body is not what this path takes";
     INVALID_DOCUMENT = 422 "invalid-document" "A document is not accepted";
+    INVALID_SETTINGS = 422 "invalid-settings" "The settings are not accepted";
+    UNKNOWN_TOPIC = 422 "unknown-topic" "There is no such topic";
     IDEMPOTENCY_CONFLICT = 422 "idempotency-conflict" "The Idempotency-Key was used with another request";
     RATE_LIMITED = 429 "rate-limited" "Too many operations on this target by this actor";
     OVERLOADED = 503 "overloaded" "The host is overloaded";

@@ -226,7 +226,8 @@ pub(super) fn options(allow: HeaderValue) -> Reply {
     response
 }
 
-fn push_id(to: &mut Vec<u8>, id: &Id) {
+/// An id as JSON.
+pub(super) fn push_id(to: &mut Vec<u8>, id: &Id) {
     match id {
         Id::Int(value) => push(to, format_args!("{value}")),
         Id::Uuid(value) => push(to, format_args!("\"{}\"", value.hyphenated())),

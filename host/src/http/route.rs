@@ -26,6 +26,12 @@ pub(super) enum Route {
     Ingest,
     /// One document of an ingest kind.
     IngestDocument,
+    /// Who of many members has a topic enabled.
+    PreferenceLookup,
+    /// The settings of one member.
+    Preference,
+    /// How durable a change of settings is by now.
+    PreferenceStatus,
     /// The OpenAPI document.
     OpenApi,
     /// Where to begin.
@@ -35,7 +41,7 @@ pub(super) enum Route {
 }
 
 /// Every route of the API, in the order of the OpenAPI document.
-pub(super) const ROUTES: [Route; 11] = [
+pub(super) const ROUTES: [Route; 14] = [
     Route::Toggle,
     Route::ToggleMany,
     Route::ToggleActors,
@@ -45,6 +51,9 @@ pub(super) const ROUTES: [Route; 11] = [
     Route::CounterStatus,
     Route::Ingest,
     Route::IngestDocument,
+    Route::PreferenceLookup,
+    Route::Preference,
+    Route::PreferenceStatus,
     Route::OpenApi,
     Route::Root,
 ];
@@ -62,6 +71,9 @@ impl Route {
             Self::CounterStatus => "/v1/counters/{kind}/{target}/status",
             Self::Ingest => "/v1/ingest/{kind}",
             Self::IngestDocument => "/v1/ingest/{kind}/{target}",
+            Self::PreferenceLookup => "/v1/preferences/{kind}/lookup",
+            Self::Preference => "/v1/preferences/{kind}/{target}",
+            Self::PreferenceStatus => "/v1/preferences/{kind}/{target}/status",
             Self::OpenApi => "/openapi.json",
             Self::Root => "/",
             Self::Unknown => "none",
@@ -73,6 +85,8 @@ impl Route {
         match self {
             Self::Toggle => HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS"),
             Self::Counter | Self::Ingest => HeaderValue::from_static("GET, HEAD, POST, OPTIONS"),
+            Self::PreferenceLookup => HeaderValue::from_static("POST, OPTIONS"),
+            Self::Preference => HeaderValue::from_static("GET, HEAD, PUT, OPTIONS"),
             _ => HeaderValue::from_static("GET, HEAD, OPTIONS"),
         }
     }
@@ -82,6 +96,8 @@ impl Route {
         match self {
             Self::Toggle => &[Method::GET, Method::POST, Method::PUT, Method::DELETE],
             Self::Counter | Self::Ingest => &[Method::GET, Method::POST],
+            Self::PreferenceLookup => &[Method::POST],
+            Self::Preference => &[Method::GET, Method::PUT],
             _ => &[Method::GET],
         }
     }
@@ -101,6 +117,10 @@ impl Route {
             (Self::Ingest, &Method::GET) => &[200, 400, 401, 404, 503],
             (Self::Ingest, _) => &[202, 400, 401, 404, 408, 409, 413, 415, 422, 503],
             (Self::IngestDocument, _) => &[200, 400, 401, 404, 503],
+            (Self::PreferenceLookup, _) => &[200, 400, 404, 408, 413, 415, 422, 503],
+            (Self::Preference, &Method::GET) => &[200, 400, 404, 503],
+            (Self::Preference, _) => &[200, 400, 401, 403, 404, 408, 413, 415, 422, 503],
+            (Self::PreferenceStatus, _) => &[200, 400, 404, 503],
             _ => &[200, 400, 503],
         }
     }
@@ -160,6 +180,8 @@ mod tests {
         assert_eq!(route("/v1/counters/video-view/3"), Some(Route::Counter));
         assert_eq!(route("/v1/ingest/playlist"), Some(Route::Ingest));
         assert_eq!(route("/v1/ingest/playlist/3"), Some(Route::IngestDocument));
+        assert_eq!(route("/v1/preferences/notification/lookup"), Some(Route::PreferenceLookup));
+        assert_eq!(route("/v1/preferences/notification/3"), Some(Route::Preference));
         for unknown in
             ["", "*", "//", "/v1", "/v1/toggles", "/v1/toggles/", "/v1/toggles//3", "/v1/toggles/k/3/", "/V1"]
         {
@@ -177,7 +199,8 @@ mod tests {
             for method in route.methods() {
                 assert!(allowed.contains(&method.as_str()), "{route:?} {method}");
             }
-            assert_eq!(allowed.len(), route.methods().len() + 2, "HEAD and OPTIONS besides");
+            let besides = if route.methods().contains(&Method::GET) { 2 } else { 1 };
+            assert_eq!(allowed.len(), route.methods().len() + besides, "OPTIONS besides, and HEAD with GET");
         }
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! entry    = format u8 (=1) · digest 32 bytes · at_ms u64 LE · record*
-//! record   = '+' pair | '-' pair | 'c' count | 'd' document
+//! record   = '+' pair | '-' pair | 'c' count | 'd' document | 's' settings
 //! pair     = id(target) · id(actor)                        a toggle: added, removed
 //! count    = id(target) · (id(actor) | 'n') · by u64 LE    an increment and its actor where the kind keeps events;
 //!                                                          otherwise a batch's increments, summed
 //! document = id · id(actor) · length u32 LE · UTF-8        a create
+//! settings = id(member) · length u32 LE · packed           fields of a member and what they hold afterwards
 //! id       = 'i' i64 LE | 'u' 16 bytes | 't' length u16 LE · UTF-8
 //! ```
 //!
@@ -18,7 +19,9 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::model::{Action, Change, CountChange, Digest, DocumentChange, Id, Position, ToggleChange};
+use crate::model::{
+    Action, Change, CountChange, Digest, DocumentChange, Id, Position, Settings, SettingsChange, ToggleChange,
+};
 
 /// The only format so far. A host refuses a greater one, with the request to upgrade.
 pub const FORMAT: u8 = 1;
@@ -35,6 +38,11 @@ pub const COUNT: u8 = b'c';
 pub const UNCOUNTED: u8 = b'x';
 /// A document.
 pub const DOCUMENT: u8 = b'd';
+
+/// Fields of a member.
+pub const SETTINGS: u8 = b's';
+/// Fields of a member that were not taken. Only among letters that are kept apart.
+pub const UNSET: u8 = b'z';
 
 /// Stands for an actor that is not kept.
 const NOBODY: u8 = b'n';
@@ -88,6 +96,16 @@ pub fn encode_document(out: &mut Vec<u8>, id: &Id, actor: &Id, body: &str) {
     out.extend_from_slice(&body.as_bytes()[..length as usize]);
 }
 
+/// Appends the `settings` bytes of a change.
+pub fn encode_settings(out: &mut Vec<u8>, member: &Id, settings: &Settings) {
+    encode_id(out, member);
+    let bytes = settings.as_bytes();
+    // A kind's fields and their values are far smaller than this.
+    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(&bytes[..length as usize]);
+}
+
 fn encode_id(out: &mut Vec<u8>, id: &Id) {
     match id {
         Id::Int(value) => {
@@ -122,6 +140,10 @@ pub fn encode(digest: &Digest, at_ms: u64, changes: &[Change]) -> Vec<u8> {
             Change::Document(change) => {
                 out.push(DOCUMENT);
                 encode_document(&mut out, &change.id, &change.actor, &change.body);
+            }
+            Change::Settings(change) => {
+                out.push(SETTINGS);
+                encode_settings(&mut out, &change.member, &change.settings);
             }
         }
     }
@@ -232,7 +254,7 @@ impl<'a> Reader<'a> {
         }
         let letter = self.take::<1>()?[0];
         // What changed nothing has no record here.
-        let change = if matches!(letter, UNCHANGED | UNCOUNTED) { None } else { self.record(letter, at_ms)? };
+        let change = if matches!(letter, UNCHANGED | UNCOUNTED | UNSET) { None } else { self.record(letter, at_ms)? };
         change.map(|change| Some((at, change))).ok_or(EntryError::Damaged(at))
     }
 
@@ -274,9 +296,15 @@ impl<'a> Reader<'a> {
                 let body = self.text(length as usize)?;
                 Change::Document(DocumentChange { id, actor, body, at_ms })
             }
+            SETTINGS | UNSET => {
+                let member = self.id()?;
+                let length = u32::from_le_bytes(self.take::<4>()?);
+                let settings = Settings::from_bytes(self.slice(length as usize)?).ok_or(EntryError::Damaged(at))?;
+                Change::Settings(SettingsChange { member, settings, at_ms })
+            }
             _ => return Err(EntryError::Damaged(at)),
         };
-        Ok((!matches!(letter, UNCHANGED | UNCOUNTED)).then_some(change))
+        Ok((!matches!(letter, UNCHANGED | UNCOUNTED | UNSET)).then_some(change))
     }
 
     fn text(&mut self, length: usize) -> Result<Arc<str>, EntryError> {
@@ -301,6 +329,7 @@ impl<'a> Reader<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Setting;
     use proptest::prelude::*;
 
     const AT_MS: u64 = 1_700_000_000_123;
@@ -323,16 +352,22 @@ mod tests {
         let document = (any_id(), any_id(), "[{}a-zé\"]{0,60}").prop_map(|(id, actor, body)| {
             Change::Document(DocumentChange { id, actor, body: Arc::from(body.as_str()), at_ms: AT_MS })
         });
-        proptest::collection::vec(prop_oneof![toggle, count, document], 1..20)
+        let settings = (any_id(), any::<bool>(), any::<i64>(), "[a-zé]{0,9}").prop_map(|(member, on, number, text)| {
+            let values = [Setting::Bool(on), Setting::Int(number), Setting::Text(text.as_str().into())];
+            let settings = Settings::of(["a", "b", "c"].into_iter().zip(&values));
+            Change::Settings(SettingsChange { member, settings, at_ms: AT_MS })
+        });
+        proptest::collection::vec(prop_oneof![toggle, count, document, settings], 1..20)
     }
 
     /// Records without their letters, each after one that changed nothing.
     fn apart(changes: &[Change]) -> (Vec<u8>, Vec<u8>) {
         let (mut letters, mut records) = (Vec::new(), Vec::new());
         for change in changes {
-            letters.extend([UNCHANGED, UNCOUNTED]);
+            letters.extend([UNCHANGED, UNCOUNTED, UNSET]);
             encode_pair(&mut records, &Id::Int(1), &Id::Int(2));
             encode_count(&mut records, &Id::Int(1), None, 3);
+            encode_settings(&mut records, &Id::Int(1), &Settings::of([("a", &Setting::Bool(true))]));
             match change {
                 Change::Toggle(change) => {
                     letters.push(if change.action == Action::Add { ADD } else { REMOVE });
@@ -345,6 +380,10 @@ mod tests {
                 Change::Document(change) => {
                     letters.push(DOCUMENT);
                     encode_document(&mut records, &change.id, &change.actor, &change.body);
+                }
+                Change::Settings(change) => {
+                    letters.push(SETTINGS);
+                    encode_settings(&mut records, &change.member, &change.settings);
                 }
             }
         }

@@ -101,6 +101,11 @@ impl Problem {
         self
     }
 
+    /// Its stable name, and what the caller can do, where it is one of many in an answer.
+    pub fn named(&self) -> (String, &str) {
+        (format!("urn:weir:problem:{}", self.kind.name), &self.detail)
+    }
+
     /// Its status.
     pub fn status(&self) -> StatusCode {
         // The statuses are constants above; a test checks each.

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{CountChange, DocumentChange, Id, Partition, Position, ToggleChange};
+use super::{CountChange, DocumentChange, Id, Partition, Position, SettingsChange, ToggleChange};
 
 /// One accepted change of a kind. All changes of one kind are of one case.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub enum Change {
     Count(CountChange),
     /// A create.
     Document(DocumentChange),
+    /// Of a member's settings.
+    Settings(SettingsChange),
 }
 
 impl Change {
@@ -25,6 +27,7 @@ impl Change {
             Self::Toggle(change) => &change.target,
             Self::Count(change) => &change.target,
             Self::Document(change) => &change.id,
+            Self::Settings(change) => &change.member,
         }
     }
 
@@ -34,6 +37,7 @@ impl Change {
             Self::Toggle(change) => change.target,
             Self::Count(change) => change.target,
             Self::Document(change) => change.id,
+            Self::Settings(change) => change.member,
         }
     }
 
@@ -43,6 +47,7 @@ impl Change {
             Self::Toggle(change) => Some(&change.actor),
             Self::Count(change) => change.actor.as_ref(),
             Self::Document(change) => Some(&change.actor),
+            Self::Settings(_) => None,
         }
     }
 
@@ -52,6 +57,7 @@ impl Change {
             Self::Toggle(change) => change.at_ms,
             Self::Count(change) => change.at_ms,
             Self::Document(change) => change.at_ms,
+            Self::Settings(change) => change.at_ms,
         }
     }
 }

@@ -21,7 +21,7 @@ mod generated {
     });
 }
 
-pub(super) use generated::exports::weir::policy::{counter, flush, ingest, toggle};
+pub(super) use generated::exports::weir::policy::{counter, delivery, flush, ingest, toggle};
 pub(super) use generated::weir::policy::types::{Id, RateLimit};
 use generated::weir::policy::{config, log};
 pub(super) use generated::weir::policy::{redis, sql};
@@ -85,7 +85,7 @@ macro_rules! exports {
     };
 }
 
-exports!(Toggle => toggle, Counter => counter, Ingest => ingest, Flush => flush);
+exports!(Toggle => toggle, Counter => counter, Ingest => ingest, Delivery => delivery, Flush => flush);
 
 /// What an instance's imports see.
 pub(super) struct HostState {
@@ -153,6 +153,13 @@ pub(super) fn wrong_functions(interface: Interface, store: &mut Store<HostState>
             type Verdicts = Vec<Result<Option<String>, Vec<ingest::Violation>>>;
             function.typed::<(&str, u64, &[ingest::Document<'_>]), (Verdicts,)>(store).map(drop)
         }),
+        Interface::Delivery => {
+            check("fields", &|store, function| function.typed::<(&str, &str), (Vec<String>,)>(store).map(drop));
+            check("enabled", &|store, function| {
+                type Asked<'a> = (&'a str, &'a str, u64, u32, &'a [delivery::Column<'a>]);
+                function.typed::<Asked<'_>, (Vec<bool>,)>(store).map(drop)
+            });
+        }
         Interface::Flush => {
             check("plan", &|store, function| {
                 function.typed::<(&str, u64, flush::Backlog), (flush::FlushPlan,)>(store).map(drop)

@@ -2,10 +2,24 @@
 
 use std::collections::BTreeMap;
 
+use weir_default_policy::delivery;
 use weir_default_policy::rules::Settings;
+
+use super::{KindPolicy, KindRules};
 
 /// The default policy, built by `weir policy build guest/default`. A test fails when it is older than its sources.
 pub(super) const COMPONENT: &[u8] = include_bytes!("../../../guest/default/policy.wasm");
+
+/// What is native of a kind.
+pub(super) fn kind_rules(kind: &KindPolicy) -> KindRules {
+    let topic = |(key, fields): (&String, &String)| Some((key.strip_prefix("topic:")?.to_owned(), fields.clone()));
+    KindRules {
+        settings: settings(&kind.settings),
+        delivery: delivery::Settings::read(|key| kind.settings.get(key).cloned()),
+        topics: kind.settings.iter().filter_map(topic).collect(),
+        on_failure: kind.on_failure,
+    }
+}
 
 /// Reads a kind's settings as the default rules understand them. What is unusable is said by the component, once.
 pub(super) fn settings(kind: &BTreeMap<String, String>) -> Settings {

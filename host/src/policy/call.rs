@@ -8,9 +8,9 @@ use weir_policy_vectors::{Answer, Call};
 
 use super::decide::Subject;
 use super::instance::{CallFailure, Cause, Warm};
-use super::interface::{Interface, counter, flush, ingest, toggle};
+use super::interface::{Interface, counter, delivery, flush, ingest, toggle};
 use super::module::Module;
-use crate::model::{Document, Hit, Intent, ToggleChange};
+use crate::model::{Document, Hit, Intent, SettingColumn, ToggleChange};
 use crate::telemetry::{POLICY_CALL_SECONDS, POLICY_FAILURES_TOTAL};
 
 /// What a module is called for.
@@ -85,6 +85,18 @@ impl Module {
             Call::IngestValidate(call) => {
                 let batch: Vec<Document> = call.batch.iter().map(ingest::to_document).collect();
                 self.decide(role, &call.kind, call.now_ms, &batch)
+            }
+            Call::DeliveryFields(call) => Ok(self.fields(role, &call.kind, &call.topic)?.map(Answer::Fields)),
+            Call::DeliveryEnabled(call) => {
+                let columns: Vec<SettingColumn> = call.columns.iter().map(delivery::to_column).collect();
+                let asked = delivery::Asked {
+                    kind: &call.kind,
+                    topic: &call.topic,
+                    now_ms: call.now_ms,
+                    members: call.members,
+                    columns: &columns,
+                };
+                Ok(self.enabled(role, asked)?.map(Answer::Enabled))
             }
             Call::FlushPlan(call) => {
                 let planned = self.plan(role, &call.kind, call.now_ms, flush::to_backlog(&call.backlog))?;

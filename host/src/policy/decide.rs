@@ -240,7 +240,7 @@ impl Policies {
             }
         }
         match self.kinds.get(asked.kind) {
-            Some(KindRules { settings, on_failure: PolicyFailure::BuiltIn }) => {
+            Some(KindRules { settings, on_failure: PolicyFailure::BuiltIn, .. }) => {
                 self.count_fallback(asked.kind, "built-in");
                 ruled.append(Ruled::by(self.builtin_digest, S::builtin(settings, rest.batch)));
                 Ok(ruled)

@@ -5,6 +5,7 @@
 //! comparison. The compiler names the places.
 
 pub(super) mod counter;
+pub(super) mod delivery;
 pub(super) mod flush;
 pub(super) mod ingest;
 pub(super) mod toggle;
@@ -18,15 +19,18 @@ pub(super) enum Interface {
     Counter,
     /// Judges documents.
     Ingest,
+    /// Decides who gets a push.
+    Delivery,
     /// Decides when and what to flush.
     Flush,
 }
 
 impl Interface {
     /// How many there are.
-    pub(super) const COUNT: usize = 4;
+    pub(super) const COUNT: usize = 5;
     /// Every interface.
-    pub(super) const ALL: [Self; Self::COUNT] = [Self::Toggle, Self::Counter, Self::Ingest, Self::Flush];
+    pub(super) const ALL: [Self; Self::COUNT] =
+        [Self::Toggle, Self::Counter, Self::Ingest, Self::Delivery, Self::Flush];
 
     /// For metrics and people.
     pub(super) fn name(self) -> &'static str {
@@ -34,6 +38,7 @@ impl Interface {
             Self::Toggle => "toggle",
             Self::Counter => "counter",
             Self::Ingest => "ingest",
+            Self::Delivery => "delivery",
             Self::Flush => "flush",
         }
     }
@@ -49,6 +54,7 @@ impl Interface {
             Self::Toggle => "weir:policy/toggle@0.1.0",
             Self::Counter => "weir:policy/counter@0.1.0",
             Self::Ingest => "weir:policy/ingest@0.1.0",
+            Self::Delivery => "weir:policy/delivery@0.1.0",
             Self::Flush => "weir:policy/flush@0.1.0",
         }
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::StoredDocument;
 use super::rows::Known;
 use crate::config::ToggleTable;
-use crate::model::Id;
+use crate::model::{Id, Settings};
 
 /// What SQL holds of a pair and its target, in words. `size` is counted up to one more than `huge_rows_min`.
 pub(super) fn explanation(
@@ -31,6 +31,12 @@ pub(super) fn explanation(
 pub(super) fn explained_count(found: &[Option<u64>]) -> Value {
     let count = found.first().copied().flatten();
     json!({ "target_exists": count.is_some(), "count": count })
+}
+
+/// What SQL holds of a member, in words.
+pub(super) fn explained_settings(found: &[Option<Settings>]) -> Value {
+    let settings = found.first().and_then(Option::as_ref);
+    json!({ "target_exists": settings.is_some(), "settings": settings.map(Settings::to_json) })
 }
 
 /// What SQL holds of a document, in words.

@@ -6,6 +6,7 @@
 
 pub(super) mod counter;
 pub(super) mod ingest;
+pub(super) mod preference;
 pub(super) mod toggle;
 
 use super::{Finding, SqlError};

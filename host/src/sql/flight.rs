@@ -136,6 +136,7 @@ fn case(row: &Row) -> u8 {
         Row::Count(_) => 1,
         Row::Event(_) => 2,
         Row::Document(_) => 3,
+        Row::Settings(_) => 4,
     }
 }
 

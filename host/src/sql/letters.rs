@@ -7,15 +7,17 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{CountRow, DeadLetter, DocumentRow, EventRow, Row, RowChange, SqlError};
-use crate::config::KindTable;
-use crate::model::{Action, Digest, Id};
+use super::{CountRow, DeadLetter, DocumentRow, EventRow, Row, RowChange, SettingsRow, SqlError};
+use crate::config::{KindTable, PreferenceTable};
+use crate::model::{Action, Digest, Id, Setting, Settings};
 
 /// Why a count or an event of a target that is gone can never be stored.
 pub(super) const TARGET_GONE: &str = "the target is not there any more";
 
 /// The action that the dead letter of a document names.
 pub(super) const CREATE: &str = "create";
+/// The action that the dead letter of a member's settings names.
+const SET: &str = "set";
 
 /// How the action of a row is called in its dead letter.
 pub(super) fn action(row: &Row) -> &'static str {
@@ -25,6 +27,7 @@ pub(super) fn action(row: &Row) -> &'static str {
         Row::Count(_) => "count",
         Row::Event(_) => "event",
         Row::Document(_) => CREATE,
+        Row::Settings(_) => SET,
     }
 }
 
@@ -34,6 +37,7 @@ pub(super) fn body(row: &Row) -> Option<String> {
         Row::Toggle(_) => None,
         Row::Count(CountRow { by, .. }) | Row::Event(EventRow { by, .. }) => Some(json!({ "by": by }).to_string()),
         Row::Document(document) => Some(document.body.to_string()),
+        Row::Settings(row) => Some(Value::Object(row.settings.to_json()).to_string()),
     }
 }
 
@@ -73,8 +77,21 @@ pub(super) fn replayed(table: &KindTable, letter: &DeadLetter) -> Result<Row, Sq
             let body = Arc::from(body.ok_or_else(|| wrong("body", "there is none"))?);
             Row::Document(DocumentRow { partition, id: target, actor: actor()?, body, at_ms, position, digest })
         }
+        (KindTable::Preference(table), SET) => {
+            let settings = body.and_then(|body| settings(table, body));
+            let settings = settings.ok_or_else(|| wrong("body", "does not fit the fields that are configured now"))?;
+            Row::Settings(SettingsRow { partition, member: target, settings, at_ms, position, digest })
+        }
         (_, other) => return Err(wrong("action", &format!("{other:?} is none of this kind"))),
     })
+}
+
+/// The settings that the body of a letter says.
+fn settings(table: &PreferenceTable, body: &str) -> Option<Settings> {
+    let Ok(Value::Object(fields)) = serde_json::from_str(body) else { return None };
+    let read = |(name, value): (&String, &Value)| Setting::from_json(table.field(name)?.field_type, value);
+    let values: Vec<Setting> = fields.iter().map(read).collect::<Option<_>>()?;
+    Some(Settings::of(fields.keys().map(String::as_str).zip(&values)))
 }
 
 /// The newest of the letters of each target, in order.
@@ -101,7 +118,7 @@ pub(super) fn still_dead(reason: String) -> sqlx::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{CounterConfig, EventTable, IngestConfig, ToggleConfig};
+    use crate::config::{CounterConfig, EventTable, IngestConfig, PreferenceConfig, ToggleConfig};
 
     fn letter(row: &Row) -> DeadLetter {
         DeadLetter {
@@ -133,6 +150,7 @@ mod tests {
         });
         let (toggle, counter) = (KindTable::Toggle(ToggleConfig::demo().table), KindTable::Counter(counter));
         let ingest = KindTable::Ingest(IngestConfig::demo().table);
+        let preference = KindTable::Preference(PreferenceConfig::demo().table);
         let (partition, at_ms, position, digest) = (3, 5, 7, Digest::default());
         let (target, actor) = (Id::Int(1), Id::Int(2));
         let add = RowChange {
@@ -150,7 +168,10 @@ mod tests {
         let count = CountRow { partition, target, by: u64::MAX, at_ms, position, digest };
         let (id, body) = (Id::Uuid(uuid::Uuid::from_u128(5)), Arc::from("{\"title\":\"é\"}"));
         let document = DocumentRow { partition, id, actor, body, at_ms, position, digest };
+        let settings = Settings::of([("app_version", &Setting::Text("é1".into())), ("social", &Setting::Bool(false))]);
+        let settings = SettingsRow { partition, member: Id::Int(9), settings, at_ms, position, digest };
         for (table, row) in [
+            (&preference, Row::Settings(settings)),
             (&toggle, Row::Toggle(add)),
             (&toggle, Row::Toggle(remove)),
             (&counter, Row::Count(count)),

@@ -9,6 +9,7 @@ mod documents;
 mod granted;
 mod letters;
 mod read;
+mod settings;
 mod statements;
 mod toggles;
 mod write;
@@ -25,7 +26,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, PgPool, Postgres, Row as _};
 use self::read::read_checkpoints;
 use self::write::{PlanOf, PostgresFlight, claim, migrate, upgrade};
 use super::classify::sql_error;
-use super::explain::{explained_count, explained_document};
+use super::explain::{explained_count, explained_document, explained_settings};
 use super::facts::{refuse, warn};
 use super::flight::fly;
 use super::granted::{Seats, finding};
@@ -35,8 +36,8 @@ use super::rows::{check_rows, in_order, is_older, other_partitions, signed};
 use super::{
     Applied, DeadLetter, Fence, Finding, Row, RowSets, Sql, SqlError, StatementError, StoredDocument, TargetRow,
 };
-use crate::config::{CounterTable, IngestTable, KindTable, SqlConfig, StatementConfig, ToggleTable};
-use crate::model::{Checkpoint, Id, Incarnation, Member, Partition, SqlValue};
+use crate::config::{CounterTable, IngestTable, KindTable, PreferenceTable, SqlConfig, StatementConfig, ToggleTable};
+use crate::model::{Checkpoint, Id, Incarnation, Member, Partition, Settings, SqlValue};
 
 /// The oldest version that has all that is used, as PostgreSQL numbers them.
 const VERSION_MIN: i64 = 120_000;
@@ -47,6 +48,7 @@ pub struct PostgresSql {
     toggles: Plans<ToggleTable, toggles::Plan>,
     counters: Plans<CounterTable, counters::Plan>,
     ingests: Plans<IngestTable, documents::Plan>,
+    preferences: Plans<PreferenceTable, settings::Plan>,
     seats: Seats,
     settings: SqlConfig,
     limit: Duration,
@@ -72,6 +74,7 @@ impl PostgresSql {
             toggles: Plans::default(),
             counters: Plans::default(),
             ingests: Plans::default(),
+            preferences: Plans::default(),
             seats: Seats::new(settings.connections_max),
             settings: settings.clone(),
             limit,
@@ -87,6 +90,7 @@ impl PostgresSql {
             KindTable::Toggle(table) => PlanOf::Toggle(self.toggle_plan(table).await?),
             KindTable::Counter(table) => PlanOf::Counter(self.counter_plan(table).await?),
             KindTable::Ingest(table) => PlanOf::Ingest(self.document_plan(table).await?),
+            KindTable::Preference(table) => PlanOf::Preference(self.settings_plan(table).await?),
         })
     }
 
@@ -96,6 +100,7 @@ impl PostgresSql {
             KindTable::Toggle(table) => self.toggles.heed(table, result),
             KindTable::Counter(table) => self.counters.heed(table, result),
             KindTable::Ingest(table) => self.ingests.heed(table, result),
+            KindTable::Preference(table) => self.preferences.heed(table, result),
         }
     }
 }
@@ -175,6 +180,7 @@ impl Sql for PostgresSql {
             KindTable::Toggle(table) => self.check_toggle(table).await,
             KindTable::Counter(table) => self.check_counter(table).await,
             KindTable::Ingest(table) => self.check_documents(table).await,
+            KindTable::Preference(table) => self.check_settings(table).await,
         }
     }
 
@@ -241,6 +247,10 @@ impl Sql for PostgresSql {
         self.counts(table, targets).await
     }
 
+    async fn load_settings(&self, table: &PreferenceTable, members: &[Id]) -> Result<Vec<Option<Settings>>, SqlError> {
+        self.settings(table, members).await
+    }
+
     async fn load_documents(&self, table: &IngestTable, ids: &[Id]) -> Result<Vec<Option<StoredDocument>>, SqlError> {
         self.documents(table, ids).await
     }
@@ -264,6 +274,9 @@ impl Sql for PostgresSql {
             KindTable::Toggle(table) => self.explain_toggle(table, target, actor).await,
             KindTable::Counter(table) => Ok(explained_count(&self.counts(table, slice::from_ref(target)).await?)),
             KindTable::Ingest(table) => Ok(explained_document(&self.documents(table, slice::from_ref(target)).await?)),
+            KindTable::Preference(table) => {
+                Ok(explained_settings(&self.settings(table, slice::from_ref(target)).await?))
+            }
         }
     }
 

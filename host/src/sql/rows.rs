@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use uuid::Uuid;
 
 use super::letters::TARGET_GONE;
-use super::{CountRow, DocumentRow, EventRow, Row, RowChange, SqlError, TargetRow, TargetState};
+use super::{CountRow, DocumentRow, EventRow, Row, RowChange, SettingsRow, SqlError, TargetRow, TargetState};
 use crate::config::KindTable;
 use crate::model::{Action, Checkpoint, Id, IdType, Incarnation, Partition};
 
@@ -69,7 +69,8 @@ pub(super) fn check_rows(table: &KindTable, rows: &[Row]) -> Result<(), SqlError
     let belongs = |row: &Row| match (table, row) {
         (KindTable::Toggle(_), Row::Toggle(_))
         | (KindTable::Counter(_), Row::Count(_))
-        | (KindTable::Ingest(_), Row::Document(_)) => true,
+        | (KindTable::Ingest(_), Row::Document(_))
+        | (KindTable::Preference(_), Row::Settings(_)) => true,
         (KindTable::Counter(table), Row::Event(_)) => table.events.is_some(),
         _ => false,
     };
@@ -77,6 +78,7 @@ pub(super) fn check_rows(table: &KindTable, rows: &[Row]) -> Result<(), SqlError
         KindTable::Toggle(table) => &table.name,
         KindTable::Counter(table) => &table.name,
         KindTable::Ingest(table) => &table.name,
+        KindTable::Preference(table) => &table.name,
     };
     if !rows.iter().all(belongs) {
         return Err(SqlError::Permanent(format!("a flush into {name} has rows of another capability")));
@@ -122,6 +124,11 @@ pub(super) fn events<'a>(rows: &[&'a Row]) -> Vec<&'a EventRow> {
 /// The documents among rows.
 pub(super) fn documents<'a>(rows: &[&'a Row]) -> Vec<&'a DocumentRow> {
     rows.iter().filter_map(|row| if let Row::Document(document) = row { Some(document) } else { None }).collect()
+}
+
+/// The settings among rows.
+pub(super) fn settings<'a>(rows: &[&'a Row]) -> Vec<&'a SettingsRow> {
+    rows.iter().filter_map(|row| if let Row::Settings(settings) = row { Some(settings) } else { None }).collect()
 }
 
 /// Rows in parts of so many rows and bytes at most; a row that is larger by itself is a part of its own.

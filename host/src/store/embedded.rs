@@ -8,7 +8,7 @@
 //!
 //! - `layout`: keys and records · `state`: what is known, in memory: each `target`, the journal's `tail`, documents that are
 //!   `pending` · `transaction`: the writes of a group · `batch`: what all batches have in common, with `limits` and
-//!   `outcome` · `toggle`, `count`, `create` · `hydrate` · `change`: the rest · `guest`: what policy modules keep · `read` ·
+//!   `outcome` · `toggle`, `count`, `create`, `settings` · `hydrate` · `change`: the rest · `guest`: what policy modules keep · `read` ·
 //!   `writer`: group commit
 //!
 //! Never merges data of another partition count, never repairs a damaged record.
@@ -25,6 +25,7 @@ mod limits;
 mod outcome;
 mod pending;
 mod read;
+mod settings;
 mod state;
 mod tail;
 mod target;
@@ -55,7 +56,8 @@ use self::writer::{Job, Progress, Writer};
 use super::page::page;
 use super::{
     Commit, CountBatch, CountResult, Counted, CreateBatch, CreateResult, Durability, Head, Hydrated, Hydration,
-    JournalRead, Members, PendingDocument, ReadResult, Store, StoreError, ToggleBatch, ToggleResult, explain,
+    JournalRead, MemberRead, Members, PendingDocument, ReadResult, SettingsBatch, SettingsResult, Store, StoreError,
+    ToggleBatch, ToggleResult, explain,
 };
 use crate::config::StoreConfig;
 use crate::model::{Id, Incarnation, KeyEntry, KeyIncrement, Member, Partition, Position, partition_of};
@@ -248,6 +250,20 @@ impl Store for EmbeddedStore {
         let (kind, places) = (kind.to_owned(), self.once_written(seen).await?);
         let found = self.snapshot(move |reader| reader.documents(&kind, read::newest(places, limit))).await?;
         Ok(found.into_iter().flatten().collect())
+    }
+
+    async fn put_settings(&self, kind: &str, batch: SettingsBatch) -> Result<Commit<SettingsResult>, StoreError> {
+        self.saw(batch.now_ms);
+        let (kind, terms) = (kind.to_owned(), (self.partitions, self.idempotency_ttl_ms));
+        self.write(move |transaction, state, _| settings::put(transaction, state, terms, &kind, &batch)).await
+    }
+
+    async fn settings(&self, kind: &str, now_ms: u64, members: &[Id]) -> Vec<Result<MemberRead, StoreError>> {
+        let seen = read::settings(&self.state(), (kind, self.partitions), now_ms, members);
+        match self.once_written(seen).await {
+            Ok(found) => found.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error); members.len()],
+        }
     }
 
     async fn read(&self, kind: &str, now_ms: u64, pairs: &[(Id, Option<Id>)]) -> Result<Vec<ReadResult>, StoreError> {

@@ -25,6 +25,7 @@ pub(super) fn entry(entry: &Entry, target: &Id, actor: Option<&Id>, found: &mut 
                 Change::Toggle(_) => "remove",
                 Change::Count(_) => "count",
                 Change::Document(_) => "create",
+                Change::Settings(_) => "set",
             },
             "at_ms": change.at_ms(),
             "digest": entry.digest.to_string(),

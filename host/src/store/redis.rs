@@ -5,7 +5,7 @@
 //! read at each connection and told by [`Store::durability`].
 //!
 //! - `keys`: names · `scripts`: the Lua files · `link`: the connection · `server`: its settings · `reply`: what comes
-//!   back · `batch`: how batches are sent, with `toggle`, `count` and `create` · `hydrate` · `read` · `guest`: what policy
+//!   back · `batch`: how batches are sent, with `toggle`, `count`, `create` and `settings` · `hydrate` · `read` · `guest`: what policy
 //!   modules keep
 //!
 //! Scripts take the partitions that they touch as keys and nothing else of the cluster's slots but the outcomes, which
@@ -24,6 +24,7 @@ mod read;
 mod reply;
 mod scripts;
 mod server;
+mod settings;
 mod toggle;
 
 use std::time::Duration;
@@ -36,7 +37,8 @@ use self::link::{Link, Nature};
 use self::reply::{Reply, unexpected};
 use super::{
     Commit, CountBatch, CountResult, Counted, CreateBatch, CreateResult, Durability, Head, Hydrated, Hydration,
-    JournalRead, Members, PendingDocument, ReadResult, Store, StoreError, ToggleBatch, ToggleResult,
+    JournalRead, MemberRead, Members, PendingDocument, ReadResult, SettingsBatch, SettingsResult, Store, StoreError,
+    ToggleBatch, ToggleResult,
 };
 use crate::config::StoreConfig;
 use crate::model::{Id, Incarnation, KeyEntry, KeyIncrement, Member, Partition, Position};
@@ -129,6 +131,14 @@ impl Store for RedisStore {
 
     async fn documents_of(&self, kind: &str, actor: &Id, limit: usize) -> Result<Vec<PendingDocument>, StoreError> {
         self.waiting_documents_of(kind, actor, limit).await
+    }
+
+    async fn put_settings(&self, kind: &str, batch: SettingsBatch) -> Result<Commit<SettingsResult>, StoreError> {
+        self.apply_settings(kind, &batch).await
+    }
+
+    async fn settings(&self, kind: &str, _now_ms: u64, members: &[Id]) -> Vec<Result<MemberRead, StoreError>> {
+        self.read_settings(kind, members).await
     }
 
     async fn read(&self, kind: &str, _now_ms: u64, pairs: &[(Id, Option<Id>)]) -> Result<Vec<ReadResult>, StoreError> {

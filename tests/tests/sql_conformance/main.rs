@@ -15,6 +15,7 @@ mod ids;
 mod load;
 mod selfcheck;
 mod selfcheck_kinds;
+mod settings;
 mod values;
 
 /// Runs functions over a fixture, once per engine.
@@ -79,5 +80,8 @@ conformance! {
     values: values_of_every_type, odd_texts, large_documents_are_inserted_in_parts, nul_is_stored_or_refused_never_cut, what_would_be_bent_is_refused,
         a_changed_column_is_nobodys_dead_letter,
         defaults_are_used_where_null_cannot_be;
+    settings: settings_come_back_as_they_were, only_what_changes_is_written_and_new_rows_have_defaults,
+        thousands_of_settings_are_few_statements, one_bad_row_of_settings_is_dead_alone, a_zombie_sets_nothing,
+        settings_are_replayed_once, tables_of_settings_are_checked;
     faults: a_lock_held_by_another_session_is_transient, rows_locked_by_another_session_are_waited_for;
 }

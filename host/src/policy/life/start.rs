@@ -30,7 +30,7 @@ use crate::policy::trial::comparison::{Comparison, decisions, differences};
 use crate::policy::trial::decisions::DecisionLog;
 use crate::policy::trial::judge::Judge;
 use crate::policy::trial::observer::{self, Job, Jobs};
-use crate::policy::{KindPolicy, KindRules, Policies};
+use crate::policy::{KindPolicy, Policies};
 
 /// What a host gives to its rules.
 #[derive(Clone)]
@@ -64,10 +64,8 @@ impl Policies {
         let active = restore.active()?;
         let lost = restore.lost;
         let ((observer, jobs), (saver, changes)) = (observer::queue(), saver::queue());
-        let native =
-            |kind: &KindPolicy| KindRules { settings: builtin::settings(&kind.settings), on_failure: kind.on_failure };
         let policies = Arc::new(Self {
-            kinds: kinds.iter().map(|kind| (kind.kind.clone(), native(kind))).collect(),
+            kinds: kinds.iter().map(|kind| (kind.kind.clone(), builtin::kind_rules(kind))).collect(),
             builtin_digest: digest_of(builtin::COMPONENT),
             builtin: config.builtin,
             base,

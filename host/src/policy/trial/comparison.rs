@@ -6,7 +6,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use serde_json::{Value, json};
-use weir_policy_vectors::{Answer, Call};
+use weir_policy_vectors::{Answer, Call, DeliveryEnabled, Values};
 
 use crate::policy::instance::{CallFailure, Cause};
 
@@ -139,7 +139,8 @@ pub(in crate::policy) fn decisions(call: &Call) -> usize {
         Call::ToggleDecide(call) => call.batch.len(),
         Call::CounterDecide(call) => call.batch.len(),
         Call::IngestValidate(call) => call.batch.len(),
-        Call::FlushPlan(_) => 1,
+        Call::DeliveryEnabled(call) => call.members as usize,
+        Call::DeliveryFields(_) | Call::FlushPlan(_) => 1,
         Call::FlushCoalesce(call) => call.entries.len(),
     }
 }
@@ -156,6 +157,13 @@ pub(in crate::policy) fn differences(call: &Call, live: &Answer, candidate: &Ans
         (Call::IngestValidate(call), Answer::Documents(live), Answer::Documents(candidate)) => {
             one_by_one(&call.batch, live, candidate)
         }
+        (Call::DeliveryFields(call), Answer::Fields(live), Answer::Fields(candidate)) if live != candidate => {
+            vec![(json!(call.topic), json!(live), json!(candidate))]
+        }
+        (Call::DeliveryEnabled(call), Answer::Enabled(live), Answer::Enabled(candidate)) => {
+            let rows: Vec<Value> = (0..call.members as usize).map(|member| delivery_row(call, member)).collect();
+            one_by_one(&rows, live, candidate)
+        }
         (Call::FlushPlan(call), Answer::Plan(live), Answer::Plan(candidate)) if live != candidate => {
             vec![(json!(call.backlog), json!(live), json!(candidate))]
         }
@@ -171,6 +179,19 @@ pub(in crate::policy) fn differences(call: &Call, live: &Answer, candidate: &Ans
         }
         _ => Vec::new(),
     }
+}
+
+/// What a module saw of one member.
+fn delivery_row(call: &DeliveryEnabled, member: usize) -> Value {
+    let fields = call.columns.iter().map(|column| {
+        let value = match &column.values {
+            Values::Bools(values) => json!(values.get(member)),
+            Values::Ints(values) => json!(values.get(member)),
+            Values::Texts(values) => json!(values.get(member)),
+        };
+        (column.field.clone(), value)
+    });
+    json!({ "topic": call.topic, "fields": fields.collect::<serde_json::Map<String, Value>>() })
 }
 
 /// Of a batch with one answer for each item.

@@ -7,6 +7,7 @@
 
 pub(super) mod counters;
 pub(super) mod documents;
+pub(super) mod settings;
 pub(super) mod toggles;
 pub(super) mod words;
 

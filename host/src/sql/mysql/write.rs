@@ -8,7 +8,7 @@ use sqlx::mysql::MySqlConnection;
 use super::catalogue::{number, read_facts};
 use super::read::{kept, padded, read_checkpoints};
 use super::statements::words::MysqlWords;
-use super::{counters, documents, statements, toggles};
+use super::{counters, documents, settings, statements, toggles};
 use crate::model::{Checkpoint, Incarnation, Partition};
 use crate::sql::facts::toggle;
 use crate::sql::flight::{Dead, Effect, Flight};
@@ -23,6 +23,8 @@ pub(super) enum PlanOf {
     Counter(Arc<counters::Plan>),
     /// Of creates.
     Ingest(Arc<documents::Plan>),
+    /// Of members' settings.
+    Preference(Arc<settings::Plan>),
 }
 
 /// One flush transaction.
@@ -70,6 +72,7 @@ impl Flight for MysqlFlight<'_> {
             PlanOf::Counter(plan) if matches!(rows, [Row::Event(_), ..]) => self.insert_events(plan, rows).await,
             PlanOf::Counter(plan) => self.add_counts(plan, rows).await,
             PlanOf::Ingest(plan) => self.insert_documents(plan, rows).await,
+            PlanOf::Preference(plan) => self.store_settings(plan, rows).await,
         }
     }
 
@@ -81,6 +84,7 @@ impl Flight for MysqlFlight<'_> {
             }
             PlanOf::Counter(plan) => self.counter_misfit(plan, row).await,
             PlanOf::Ingest(plan) => self.documents_misfit(plan).await,
+            PlanOf::Preference(plan) => self.settings_misfit(plan).await,
         }
     }
 

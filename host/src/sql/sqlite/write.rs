@@ -9,7 +9,7 @@ use sqlx::sqlite::SqliteConnection;
 use super::catalogue::read_facts;
 use super::read::read_checkpoints;
 use super::statements::words::SqliteWords;
-use super::{counters, documents, statements, toggles};
+use super::{counters, documents, settings, statements, toggles};
 use crate::model::{Checkpoint, Incarnation, Partition};
 use crate::sql::facts::toggle;
 use crate::sql::flight::{Dead, Effect, Flight};
@@ -24,6 +24,8 @@ pub(super) enum PlanOf {
     Counter(Arc<counters::Plan>),
     /// Of creates.
     Ingest(Arc<documents::Plan>),
+    /// Of members' settings.
+    Preference(Arc<settings::Plan>),
 }
 
 /// One flush transaction.
@@ -63,6 +65,7 @@ impl Flight for SqliteFlight<'_> {
             PlanOf::Counter(plan) if matches!(rows, [Row::Event(_), ..]) => self.insert_events(plan, rows).await,
             PlanOf::Counter(plan) => self.add_counts(plan, rows).await,
             PlanOf::Ingest(plan) => self.insert_documents(plan, rows).await,
+            PlanOf::Preference(plan) => self.store_settings(plan, rows).await,
         }
     }
 
@@ -74,6 +77,7 @@ impl Flight for SqliteFlight<'_> {
             }
             PlanOf::Counter(plan) => self.counter_misfit(plan, row).await,
             PlanOf::Ingest(plan) => self.documents_misfit(plan).await,
+            PlanOf::Preference(plan) => self.settings_misfit(plan).await,
         }
     }
 

@@ -160,7 +160,7 @@ fn evaluate(
     match target.mode {
         Mode::Missing => return CountResult::TargetMissing,
         Mode::Count => {}
-        Mode::Whole | Mode::Huge | Mode::Exists => return CountResult::ColdTarget,
+        Mode::Whole | Mode::Huge | Mode::Exists | Mode::Settings => return CountResult::ColdTarget,
     }
     let limited = |actor| limits.check((kind, now_ms), (&op.target, actor), op.rule.limit, true);
     let rate = match op.actor.as_ref().map_or(Ok(None), limited) {

@@ -13,7 +13,7 @@ use super::target::{Mode, Pair};
 use crate::journal::{Entry, entry};
 use crate::model::{Id, Incarnation, Member, PairState, Partition, Position, partition_of};
 use crate::store::explain;
-use crate::store::{Head, JournalRead, Members, PendingDocument, READ_BYTES_MAX, ReadResult, StoreError};
+use crate::store::{Head, JournalRead, MemberRead, Members, PendingDocument, READ_BYTES_MAX, ReadResult, StoreError};
 
 /// What was read, and the group of writes that must be on the disk before it is told.
 pub(super) struct Seen<T> {
@@ -48,6 +48,30 @@ pub(super) fn pairs(
     Seen { value, group }
 }
 
+/// See [`crate::store::Store::settings`].
+pub(super) fn settings(
+    state: &State,
+    (kind, partitions): (&str, Partition),
+    now_ms: u64,
+    members: &[Id],
+) -> Seen<Vec<MemberRead>> {
+    let mut group = 0;
+    let one = |id: &Id| {
+        let Some(target) = state.target(kind, partition_of(id, partitions), id, now_ms) else {
+            return MemberRead::Cold;
+        };
+        group = group.max(target.group);
+        match target.mode {
+            Mode::Settings => MemberRead::Known(target.settings.clone()),
+            Mode::Missing => MemberRead::Missing,
+            // Of another capability.
+            Mode::Whole | Mode::Huge | Mode::Count | Mode::Exists => MemberRead::Cold,
+        }
+    };
+    let value = members.iter().map(one).collect();
+    Seen { value, group }
+}
+
 /// See [`crate::store::Store::members`]. Of a whole target all members, in no order and not cut, so that the
 /// writer does not wait for that.
 pub(super) fn members(state: &State, (kind, partition): (&str, Partition), now_ms: u64, id: &Id) -> Seen<Members> {
@@ -58,7 +82,7 @@ pub(super) fn members(state: &State, (kind, partition): (&str, Partition), now_m
     let value = match target.mode {
         Mode::Missing => Members::TargetMissing,
         // Of another capability: nobody has told who the members are.
-        Mode::Count | Mode::Exists => Members::ColdTarget,
+        Mode::Count | Mode::Exists | Mode::Settings => Members::ColdTarget,
         Mode::Whole => Members::Whole(target.members().map(member).collect()),
         Mode::Huge => {
             let (mut present, mut absent) = (Vec::new(), Vec::new());
@@ -138,6 +162,10 @@ pub(super) fn explain(
         Mode::Missing => return json!({ "known": "missing", "expires_ms": target.expires_ms }),
         Mode::Exists => return json!({ "known": "exists", "expires_ms": target.expires_ms }),
         Mode::Count => return json!({ "known": "counter", "count": count, "dirty": dirty, "invalid": invalid }),
+        Mode::Settings => {
+            let settings = target.settings.to_json();
+            return json!({ "known": "settings", "settings": settings, "dirty": dirty, "invalid": invalid });
+        }
         Mode::Whole => "whole",
         Mode::Huge => "huge",
     };

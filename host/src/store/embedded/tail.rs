@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 
 use super::target::{Mode, Pair, Target};
-use crate::model::{Action, Change, Id, Position};
+use crate::model::{Action, Change, Id, Position, Settings};
 use crate::store::count::COUNT_MAX;
 
 /// What the journal holds of a target that is not known: of a toggle the last change of each pair, of a counter what each
-/// entry adds.
+/// entry adds, of a member the last value of each field.
 #[derive(Debug, Default)]
 pub(super) struct Tail {
     pairs: HashMap<Id, (Action, u64)>,
     increments: Vec<(Position, u64)>,
+    settings: Settings,
     pub(super) last: Position,
 }
 
@@ -25,6 +26,7 @@ impl Tail {
                 Some((last, by)) if *last == position => *by = by.saturating_add(change.by),
                 _ => self.increments.push((position, change.by)),
             },
+            Change::Settings(change) => self.settings = change.settings.over(&self.settings),
             Change::Document(_) => {}
         }
     }
@@ -36,7 +38,7 @@ impl Tail {
         match target.mode {
             Mode::Huge => self.last <= position,
             Mode::Count => self.last <= position || read_to <= position,
-            Mode::Missing | Mode::Whole | Mode::Exists => true,
+            Mode::Missing | Mode::Whole | Mode::Exists | Mode::Settings => true,
         }
     }
 
@@ -56,6 +58,9 @@ impl Tail {
         } else if target.mode == Mode::Count {
             let later = self.increments.iter().filter(|(of, _)| *of > position);
             target.count = later.fold(target.count, |count, (_, by)| count.saturating_add(*by)).min(COUNT_MAX);
+        }
+        if target.mode == Mode::Settings {
+            target.settings = self.settings.over(&target.settings);
         }
         target.last = self.last;
         if self.last > flushed {

@@ -1,7 +1,7 @@
 //! What is known of one target, in memory.
 
 use super::by_id::ById;
-use crate::model::{Id, Position};
+use crate::model::{Id, Position, Settings};
 use crate::store::LoadedState;
 use crate::store::count::COUNT_MAX;
 
@@ -18,6 +18,8 @@ pub(super) enum Mode {
     Count,
     /// A document that is in SQL.
     Exists,
+    /// A member.
+    Settings,
 }
 
 impl Mode {
@@ -28,6 +30,7 @@ impl Mode {
             Self::Whole | Self::Huge => 1,
             Self::Count => 2,
             Self::Exists => 3,
+            Self::Settings => 4,
         };
         self == Self::Missing || other == Self::Missing || capability(self) == capability(other)
     }
@@ -57,6 +60,8 @@ pub(super) struct Target {
     pub(super) group: u64,
     /// Its place in the queue of those that expire; 0 when it has none. An item of another time is not its own.
     pub(super) queued_ms: u64,
+    /// Of a member: its settings.
+    pub(super) settings: Settings,
     /// Members of a whole target; known pairs of a huge one.
     pairs: ById<u64>,
     /// Of a huge target: pairs that SQL may not hold yet, with their newest change.
@@ -73,12 +78,14 @@ impl Target {
             expires_ms,
             group: 0,
             queued_ms: 0,
+            settings: Settings::default(),
             pairs: ById::default(),
             dirty: ById::default(),
         };
         match state {
             LoadedState::Missing => {}
             LoadedState::Exists => target.mode = Mode::Exists,
+            LoadedState::Settings(settings) => (target.mode, target.settings) = (Mode::Settings, settings.clone()),
             LoadedState::Count(count) => (target.mode, target.count) = (Mode::Count, (*count).min(COUNT_MAX)),
             LoadedState::Huge(count) => (target.mode, target.count) = (Mode::Huge, *count),
             LoadedState::Whole(members) => {
@@ -176,6 +183,6 @@ impl Target {
 
     /// Memory that it takes, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        size_of::<(Id, Self)>() + self.pairs.bytes() + self.dirty.bytes()
+        size_of::<(Id, Self)>() + self.settings.as_bytes().len() + self.pairs.bytes() + self.dirty.bytes()
     }
 }

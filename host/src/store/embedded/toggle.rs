@@ -82,7 +82,7 @@ fn evaluate(
     match target.mode {
         Mode::Missing => return ToggleResult::TargetMissing,
         Mode::Whole | Mode::Huge => {}
-        Mode::Count | Mode::Exists => return ToggleResult::ColdTarget,
+        Mode::Count | Mode::Exists | Mode::Settings => return ToggleResult::ColdTarget,
     }
     let active = match target.pair(&op.actor) {
         Pair::Unknown => return ToggleResult::ColdPair,

@@ -1,7 +1,7 @@
 -- Takes what SQL said of one partition, if it still holds. KEYS: the head. ARGV: incarnation and position of the
 -- checkpoint, ttl of states and of absences in ms, incarnation and life for a head that must be made, number of
 -- targets; per target: target, mode, number of members (or count of one that has none here), then actor and time of each
--- member; then per pair: target, actor, time or '-'.
+-- member, or the settings of a member, packed; then per pair: target, actor, time or '-'.
 -- Reply: 1 when taken, else 0; the head.
 local head = head_or_fresh(KEYS[1], ARGV[5], ARGV[6])
 if ARGV[1] ~= head.inc or tonumber(ARGV[2]) < math.max(head.flushed, head.floor) then
@@ -10,7 +10,7 @@ end
 local prefix, state_ttl, absent_ttl = head.prefix, ARGV[3], ARGV[4]
 
 -- Modes of one capability.
-local FAMILY = { w = 'toggle', h = 'toggle', c = 'counter', e = 'document' }
+local FAMILY = { w = 'toggle', h = 'toggle', c = 'counter', e = 'document', f = 'preference' }
 
 -- Whether what is known stays where a load comes: it is known. What an earlier capability of the kind left behind, or a
 -- document that does not wait any more, does not stay.
@@ -32,7 +32,7 @@ local at = 8
 for _ = 1, tonumber(ARGV[7]) do
     local id, mode, size = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
     local first = at + 3
-    at = first + (mode == 'w' and size * 2 or 0)
+    at = first + (mode == 'w' and size * 2 or mode == 'f' and 1 or 0)
     local key = prefix .. 't:' .. id
     local meta = call('HGET', key, '')
     if not stays(meta, mode) then
@@ -43,9 +43,14 @@ for _ = 1, tonumber(ARGV[7]) do
         if size >= 64 and mode ~= 'c' then
             call('HSET', key, '', LONG)
         end
-        call('HSET', key, '', meta_of(mode, '0', head.life, 0, size))
-        for from = first, at - 1, 2000 do
-            call('HSET', key, unpack(ARGV, from, math.min(from + 1999, at - 1)))
+        local meta = meta_of(mode, '0', head.life, 0, size)
+        if mode == 'f' then
+            call('HSET', key, '', meta .. ARGV[first])
+        else
+            call('HSET', key, '', meta)
+            for from = first, at - 1, 2000 do
+                call('HSET', key, unpack(ARGV, from, math.min(from + 1999, at - 1)))
+            end
         end
         call('PEXPIRE', key, mode == 'm' and absent_ttl or state_ttl)
     end

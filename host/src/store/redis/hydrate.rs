@@ -72,6 +72,7 @@ fn target_arguments(command: &mut Cmd, load: &TargetLoad) {
         LoadedState::Huge(count) => command.arg("h").arg(*count),
         LoadedState::Count(count) => command.arg("c").arg((*count).min(COUNT_MAX)),
         LoadedState::Exists => command.arg("e").arg(0),
+        LoadedState::Settings(settings) => command.arg("f").arg(0).arg(settings.as_bytes()),
         LoadedState::Whole(members) => {
             // The first time counts where an actor is there twice.
             let mut seen = HashSet::with_capacity(members.len());
@@ -89,7 +90,10 @@ fn target_arguments(command: &mut Cmd, load: &TargetLoad) {
 fn targets_of_one_call(targets: &[TargetLoad]) -> usize {
     let mut arguments = 0;
     let fits = targets.iter().take_while(|load| {
-        arguments += 3 + if let LoadedState::Whole(members) = &load.state { members.len() * 2 } else { 0 };
+        arguments += match &load.state {
+            LoadedState::Whole(members) => 3 + members.len() * 2,
+            _ => 4,
+        };
         arguments <= CALL_ARGUMENTS_MAX
     });
     fits.count().max(1).min(targets.len())

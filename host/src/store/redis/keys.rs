@@ -10,7 +10,8 @@
 //!                                        doubles: time, changes and bytes ever appended up to it
 //! weir:{kind:p}:t:<target>       hash    '' → mode, invalid, life, last, count; actor (tagged) →
 //!                                        since, or `-`: known to be absent (huge targets). Expires when clean. Of a
-//!                                        document that waits: i id and a actor (tagged), b body, t time
+//!                                        document that waits: i id and a actor (tagged), b body, t time. Of a member: its
+//!                                        settings follow in '' itself, packed (see `model/preference`)
 //! weir:{kind:p}:d:<target>       zset    changed pairs by position of the newest change (huge targets)
 //! weir:{kind:p}:o:<actor>        zset    ids of the documents of an actor (tagged) that wait, by position
 //! weir:{kind:p}:u                string  table of windows (see `store/unique`), at most 128 bytes for each of its buckets;

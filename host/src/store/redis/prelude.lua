@@ -94,7 +94,8 @@ local function head_reply(head)
     }
 end
 
--- What a target's field '' says: mode ('m'issing, 'w'hole, 'h'uge, 'c'ounter, document that 'e'xists or is 'p'ending),
+-- What a target's field '' says: mode ('m'issing, 'w'hole, 'h'uge, 'c'ounter, document that 'e'xists or is 'p'ending, 'f'ields
+-- of a member, which follow packed),
 -- '1' when invalid (of a pending document: when its id may be asked for again), 12 letters of the life; the position of
 -- its newest entry and its count, as doubles.
 --
@@ -115,7 +116,7 @@ end
 
 -- Mode, invalid, life, last and count.
 local function read_meta(meta)
-    local mode, invalid = match(meta, '^([mwhcep])([01])')
+    local mode, invalid = match(meta, '^([mwhcepf])([01])')
     if not mode or #meta < 30 then
         damaged('a target is not as weir wrote it')
     end

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::link::Nature;
 use super::reply::{Reply, tagged_id, unexpected};
 use super::{RedisStore, keys};
-use crate::model::{Id, Incarnation, Member, Partition, Position, partition_of};
+use crate::model::{Id, Incarnation, Member, Partition, Position, Settings, partition_of};
 use crate::store::page::page;
 use crate::store::text::tagged;
 use crate::store::{JournalRead, Members, READ_BYTES_MAX, ReadResult, Store, StoreError, explain};
@@ -147,6 +147,10 @@ fn explained(reply: &mut Reply) -> Result<Value, StoreError> {
         "m" => return Ok(json!({ "known": "missing", "ttl_ms": ttl_ms })),
         "e" => return Ok(json!({ "known": "exists", "ttl_ms": ttl_ms })),
         "c" => return Ok(json!({ "known": "counter", "count": count, "dirty": dirty, "invalid": invalid })),
+        "f" => {
+            let settings = Settings::from_bytes(&pair).ok_or_else(|| unexpected("settings"))?.to_json();
+            return Ok(json!({ "known": "settings", "settings": settings, "dirty": dirty, "invalid": invalid }));
+        }
         "p" => {
             let actor = tagged_id(&pair)?.to_json();
             return Ok(json!({ "known": "pending", "position": position, "actor": actor }));

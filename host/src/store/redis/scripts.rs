@@ -9,6 +9,8 @@ pub(super) struct Scripts {
     pub(super) create: Script,
     pub(super) documents: Script,
     pub(super) owned: Script,
+    pub(super) put_settings: Script,
+    pub(super) settings: Script,
     pub(super) read: Script,
     pub(super) members: Script,
     pub(super) hydrate: Script,
@@ -44,6 +46,8 @@ impl Scripts {
             create: script(GROWS, &[FRESH, BATCH, include_str!("create.lua")]),
             documents: script(READS, &[include_str!("documents.lua")]),
             owned: script(READS, &[include_str!("owned.lua")]),
+            put_settings: script(GROWS, &[FRESH, BATCH, include_str!("put_settings.lua")]),
+            settings: script(READS, &[include_str!("settings.lua")]),
             read: script(READS, &[include_str!("read.lua")]),
             members: script(READS, &[include_str!("members.lua")]),
             hydrate: script(GROWS, &[FRESH, include_str!("hydrate.lua")]),
@@ -61,13 +65,15 @@ impl Scripts {
     }
 
     /// All of them, to be loaded at each connection.
-    pub(super) fn all(&self) -> [&Script; 18] {
+    pub(super) fn all(&self) -> [&Script; 20] {
         [
             &self.toggle,
             &self.count,
             &self.create,
             &self.documents,
             &self.owned,
+            &self.put_settings,
+            &self.settings,
             &self.read,
             &self.members,
             &self.hydrate,

@@ -77,7 +77,7 @@ local function clean_target(id, key, meta)
     if is_clean then
         call('PEXPIRE', key, state_ttl, 'NX')
     elseif is_invalid and was_invalid == '0' then
-        call('HSET', key, '', meta_of(mode, '1', life, last, count))
+        call('HSET', key, '', sub(meta, 1, 1) .. '1' .. sub(meta, 3))
     end
 end
 

@@ -1,0 +1,125 @@
+//! Who gets a push: the live module says, a canary is asked besides, and whoever the kind names stands in for one that fails.
+
+use std::sync::Arc;
+
+use weir_default_policy::delivery as rules;
+use weir_policy_vectors::{Answer, Call};
+
+use super::call::{Answered, Outcome, Role};
+use super::interface::Interface;
+use super::interface::delivery::{self, Asked};
+use super::life::set::Active;
+use super::module::Module;
+use super::{KindRules, Policies, PolicyError};
+use crate::config::PolicyFailure;
+use crate::model::{Digest, SettingColumn};
+
+impl Policies {
+    /// The fields that a topic needs; none where the rules know no such topic.
+    ///
+    /// # Errors
+    /// What the module did, and that nobody stands in for it.
+    pub async fn delivery_fields(self: &Arc<Self>, kind: &str, topic: &str) -> Result<Vec<String>, PolicyError> {
+        let active = self.active();
+        if !active.does_io(Interface::Delivery) {
+            return self.fields_now(&active, kind, topic);
+        }
+        let (policies, kind, topic) = (Arc::clone(self), kind.to_owned(), topic.to_owned());
+        let digest = active.live.get(Interface::Delivery).module.digest;
+        let asked = tokio::task::spawn_blocking(move || policies.fields_now(&active, &kind, &topic)).await;
+        asked.unwrap_or_else(|error| Err(ended(digest, &error)))
+    }
+
+    /// Whether each of so many members gets a push on `topic`: as many answers as there are members. `columns` have the
+    /// fields of [`Policies::delivery_fields`], a value for each member.
+    ///
+    /// # Errors
+    /// See [`Policies::delivery_fields`].
+    pub async fn deliver(
+        self: &Arc<Self>,
+        kind: &str,
+        topic: &str,
+        now_ms: u64,
+        members: u32,
+        columns: Vec<SettingColumn>,
+    ) -> Result<Vec<bool>, PolicyError> {
+        let active = self.active();
+        if !active.does_io(Interface::Delivery) {
+            return self.enabled_now(&active, Asked { kind, topic, now_ms, members, columns: &columns });
+        }
+        let (policies, kind, topic) = (Arc::clone(self), kind.to_owned(), topic.to_owned());
+        let digest = active.live.get(Interface::Delivery).module.digest;
+        let ask = move || {
+            let asked = Asked { kind: &kind, topic: &topic, now_ms, members, columns: &columns };
+            policies.enabled_now(&active, asked)
+        };
+        tokio::task::spawn_blocking(ask).await.unwrap_or_else(|error| Err(ended(digest, &error)))
+    }
+
+    /// The module whose rules hold for preferences now.
+    pub fn delivery_digest(&self) -> Digest {
+        self.active().live.get(Interface::Delivery).module.digest
+    }
+
+    fn fields_now(&self, active: &Active, kind: &str, topic: &str) -> Result<Vec<String>, PolicyError> {
+        let builtin = |kind: &KindRules| rules::fields(kind.topics.get(topic).map(String::as_str));
+        let record = |fields: &Vec<String>| (delivery::record_fields(kind, topic), Answer::Fields(fields.clone()));
+        self.ask_delivery(active, (kind, 1), |module, role| module.fields(role, kind, topic), builtin, record)
+    }
+
+    fn enabled_now(&self, active: &Active, asked: Asked<'_>) -> Result<Vec<bool>, PolicyError> {
+        let builtin = |kind: &KindRules| delivery::builtin(&kind.delivery, asked);
+        let record = |enabled: &Vec<bool>| (delivery::record_enabled(asked), Answer::Enabled(enabled.clone()));
+        let about = (asked.kind, asked.members as usize);
+        self.ask_delivery(active, about, |module, role| module.enabled(role, asked), builtin, record)
+    }
+
+    /// One call. A chunk concerns many members: the live module decides all of it, and a canary is asked only to see whether
+    /// it fails.
+    fn ask_delivery<T>(
+        &self,
+        active: &Active,
+        (kind, weight): (&str, usize),
+        ask: impl Fn(&Module, Role) -> Outcome<T>,
+        builtin: impl Fn(&KindRules) -> T,
+        record: impl FnOnce(&T) -> (Call, Answer),
+    ) -> Result<T, PolicyError> {
+        if let Some(canary) = &active.canary
+            && canary.module.exports(Interface::Delivery)
+            && !canary.module.does_io
+        {
+            self.judge_canary(canary, &ask(&canary.module, Role::Canary));
+        }
+        let module = &active.live.get(Interface::Delivery).module;
+        let rules = self.kinds.get(kind);
+        if let Some(rules) = rules.filter(|_| self.runs_natively(module)) {
+            return Ok(builtin(rules));
+        }
+        let outcome = ask(module, Role::Live);
+        self.judge_live(active, module, &outcome);
+        let failure = match outcome {
+            Ok(Answered { answer, elapsed, .. }) => {
+                self.observe_live(active, module, Interface::Delivery, weight, elapsed, || record(&answer));
+                return Ok(answer);
+            }
+            Err(failure) => failure,
+        };
+        if let Some(before) = active.before(module, Interface::Delivery)
+            && let Ok(answered) = ask(before, Role::Live)
+        {
+            self.count_fallback(kind, "previous");
+            return Ok(answered.answer);
+        }
+        if let Some(rules) = rules.filter(|rules| rules.on_failure == PolicyFailure::BuiltIn) {
+            self.count_fallback(kind, "built-in");
+            return Ok(builtin(rules));
+        }
+        self.count_fallback(kind, "deny");
+        let reason = format!("{}: {}", failure.cause.as_str(), failure.reason);
+        Err(PolicyError { digest: module.digest, interface: Interface::Delivery.name(), reason })
+    }
+}
+
+fn ended(digest: Digest, error: &tokio::task::JoinError) -> PolicyError {
+    PolicyError { digest, interface: Interface::Delivery.name(), reason: format!("the call ended: {error}") }
+}

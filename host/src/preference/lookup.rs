@@ -1,0 +1,315 @@
+//! Look-ups: in chunks, each fetched together, laid out in columns, and judged in one policy call.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use metrics::{Counter, Histogram, counter, histogram};
+use tokio::sync::{Semaphore, watch};
+
+use super::hydrate::SettingsLoad;
+use super::share::{Claim, Fetched, Flight, Landing, Share};
+use crate::capability::{Ground, hydrate_all};
+use crate::config::{FieldConfig, LookupFallback, PreferenceConfig, StoreFallback};
+use crate::error::Refusal;
+use crate::model::{Id, Setting, SettingColumn, SettingRef, SettingValues, Settings};
+use crate::store::MemberRead;
+use crate::telemetry;
+
+/// Loads from SQL at once, of one kind: each is one connection.
+const LOADS_MAX: usize = 4;
+
+/// What can be looked up: its name, and the fields that the rules need for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topic {
+    name: String,
+    fields: Vec<FieldConfig>,
+}
+
+/// What a look-up found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Looked {
+    /// Whether each member has the topic enabled, index-aligned; `false` for those that failed.
+    pub enabled: Vec<bool>,
+    /// Of which members it is not known, by index, and why.
+    pub failed: Vec<(usize, Refusal)>,
+}
+
+/// The place of a member, and whether it has the topic enabled.
+type Judged = (usize, Result<bool, Refusal>);
+
+/// Look-ups of one kind.
+pub(super) struct Lookups {
+    config: Arc<PreferenceConfig>,
+    ground: Arc<Ground>,
+    fetcher: Arc<Fetcher>,
+    lookup_seconds: Histogram,
+    rule_seconds: Histogram,
+    outcomes: [Counter; 3],
+}
+
+/// Fetches members from the store, and from SQL what the store does not know.
+struct Fetcher {
+    config: Arc<PreferenceConfig>,
+    ground: Arc<Ground>,
+    load: Arc<SettingsLoad>,
+    share: Share,
+    loads: Semaphore,
+    fetches: Counter,
+    store_seconds: Histogram,
+}
+
+impl Lookups {
+    pub(super) fn new(config: Arc<PreferenceConfig>, ground: Arc<Ground>, load: Arc<SettingsLoad>) -> Self {
+        let kind = || ground.kind().to_owned();
+        let outcome = |outcome: &'static str| counter!(telemetry::PREFERENCE_MEMBERS_TOTAL, "kind" => kind(), "outcome" => outcome);
+        let fetcher = Fetcher {
+            share: Share::new(Duration::from_millis(config.share_ms), config.near_entries_max),
+            loads: Semaphore::new(LOADS_MAX),
+            fetches: counter!(telemetry::PREFERENCE_FETCHES_TOTAL, "kind" => kind()),
+            store_seconds: histogram!(telemetry::STORE_CALL_SECONDS, "operation" => "settings"),
+            config: Arc::clone(&config),
+            ground: Arc::clone(&ground),
+            load,
+        };
+        Self {
+            lookup_seconds: histogram!(telemetry::PREFERENCE_LOOKUP_SECONDS, "kind" => kind()),
+            rule_seconds: histogram!(telemetry::PREFERENCE_RULE_SECONDS, "kind" => kind()),
+            outcomes: [outcome("disabled"), outcome("enabled"), outcome("failed")],
+            fetcher: Arc::new(fetcher),
+            config,
+            ground,
+        }
+    }
+
+    /// See [`super::PreferenceKind::topic`]. A field that is not configured is a mistake of the module.
+    pub(super) async fn topic(&self, name: &str) -> Result<Option<Topic>, Refusal> {
+        let parts = &self.ground.parts;
+        let fields = parts.policies.delivery_fields(&parts.kind, name).await.map_err(|_| Refusal::PolicyFailed)?;
+        if fields.is_empty() {
+            return Ok(None);
+        }
+        let field = |name: &String| self.config.table.field(name).cloned().ok_or(Refusal::PolicyFailed);
+        let fields = fields.iter().map(field).collect::<Result<_, _>>()?;
+        Ok(Some(Topic { name: name.to_owned(), fields }))
+    }
+
+    /// Members as they are now, index-aligned. Each may be there once.
+    pub(super) async fn fetch(&self, members: Vec<Id>) -> Vec<Fetched> {
+        self.fetcher.fetch(members).await
+    }
+
+    /// The member was written.
+    pub(super) fn forget(&self, member: &Id) {
+        self.fetcher.share.forget(member);
+    }
+
+    /// See [`super::PreferenceKind::lookup`].
+    pub(super) async fn lookup(&self, topic: &Topic, members: &[Id]) -> Result<Looked, Refusal> {
+        let started = Instant::now();
+        let (asked, place_of) = distinct(members);
+        // Members of one partition are next to each other: a chunk is few calls of the store.
+        let mut order: Vec<(u16, usize)> =
+            asked.iter().enumerate().map(|(place, member)| (self.ground.partition(member), place)).collect();
+        order.sort_unstable();
+        let mut judged: Vec<Result<bool, Refusal>> = vec![Ok(false); asked.len()];
+        let mut waiting = order.chunks(self.config.chunk_members);
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            while under_way.len() < self.config.chunks_in_flight
+                && let Some(chunk) = waiting.next()
+            {
+                let places: Vec<usize> = chunk.iter().map(|(_, place)| *place).collect();
+                let members = places.iter().map(|place| asked[*place].clone()).collect();
+                under_way.push(self.chunk(topic, places, members));
+            }
+            let Some(chunk) = under_way.next().await else { break };
+            for (place, answer) in chunk? {
+                judged[place] = answer;
+            }
+        }
+        let mut looked = Looked { enabled: Vec::with_capacity(members.len()), failed: Vec::new() };
+        let mut counts = [0, 0, 0];
+        for (index, place) in place_of.into_iter().enumerate() {
+            let is_enabled = match &judged[place] {
+                Ok(is_enabled) => {
+                    counts[usize::from(*is_enabled)] += 1;
+                    *is_enabled
+                }
+                Err(refusal) => {
+                    counts[2] += 1;
+                    looked.failed.push((index, refusal.clone()));
+                    false
+                }
+            };
+            looked.enabled.push(is_enabled);
+        }
+        self.outcomes.iter().zip(counts).for_each(|(counter, count)| counter.increment(count));
+        self.lookup_seconds.record(started.elapsed().as_secs_f64());
+        Ok(looked)
+    }
+
+    /// One chunk: one fetch, one policy call. Answers by the places of the members.
+    async fn chunk(&self, topic: &Topic, places: Vec<usize>, members: Vec<Id>) -> Result<Vec<Judged>, Refusal> {
+        let count = members.len();
+        let fetched = self.fetcher.fetch(members).await;
+        let parts = &self.ground.parts;
+        let started = Instant::now();
+        let columns: Vec<SettingColumn> = topic.fields.iter().map(|field| column(field, &fetched)).collect();
+        let now_ms = parts.clock.now_ms();
+        // A chunk has far fewer than this can count.
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let enabled = parts.policies.deliver(&parts.kind, &topic.name, now_ms, count, columns).await;
+        self.rule_seconds.record(started.elapsed().as_secs_f64());
+        let enabled = enabled.map_err(|_| Refusal::PolicyFailed)?;
+        let answers = fetched.into_iter().zip(enabled).map(|(fetched, enabled)| fetched.map(|_| enabled));
+        Ok(places.into_iter().zip(answers).collect())
+    }
+}
+
+/// Each member once, in order of its first place; and for each place the index among these.
+fn distinct(members: &[Id]) -> (Vec<&Id>, Vec<usize>) {
+    let (mut asked, mut place_of) = (Vec::with_capacity(members.len()), Vec::with_capacity(members.len()));
+    let mut places: HashMap<&Id, usize> = HashMap::with_capacity(members.len());
+    for member in members {
+        let place = *places.entry(member).or_insert_with(|| {
+            asked.push(member);
+            asked.len() - 1
+        });
+        place_of.push(place);
+    }
+    (asked, place_of)
+}
+
+/// The values of a field: the default where nothing is set, or nothing of that type, or nothing could be read.
+fn column(field: &FieldConfig, fetched: &[Fetched]) -> SettingColumn {
+    let set = fetched.iter().map(|fetched| match fetched {
+        Ok(Some(settings)) => settings.get(&field.name),
+        Ok(None) | Err(_) => None,
+    });
+    let values = match &field.default {
+        Setting::Bool(default) => SettingValues::Bools(
+            set.map(|value| if let Some(SettingRef::Bool(on)) = value { on } else { *default }).collect(),
+        ),
+        Setting::Int(default) => SettingValues::Ints(
+            set.map(|value| if let Some(SettingRef::Int(number)) = value { number } else { *default }).collect(),
+        ),
+        Setting::Text(default) => SettingValues::Texts(
+            set.map(|value| match value {
+                Some(SettingRef::Text(text)) if text != &**default => text.into(),
+                _ => Arc::clone(default),
+            })
+            .collect(),
+        ),
+    };
+    SettingColumn { field: field.name.as_str().into(), values }
+}
+
+impl Fetcher {
+    /// Each member once: from what is kept, with a fetch that is under way, or by a fetch of its own.
+    async fn fetch(self: &Arc<Self>, members: Vec<Id>) -> Vec<Fetched> {
+        let (landing, flight) = watch::channel(None);
+        let (claims, mine) = self.share.claim(&members, &flight);
+        if !mine.is_empty() {
+            let fetcher = Arc::clone(self);
+            // Others may wait for it: it goes on when this caller has gone.
+            tokio::spawn(async move { fetcher.fly(mine, landing).await });
+        }
+        let mut found = Vec::with_capacity(claims.len());
+        for claim in claims {
+            found.push(match claim {
+                Claim::Kept(settings) => Ok(settings),
+                Claim::Mine(place) => landed(&flight, place).await,
+                Claim::Joined(flight, place) => landed(&flight, place).await,
+            });
+        }
+        found
+    }
+
+    async fn fly(&self, members: Vec<Id>, landing: Landing) {
+        self.fetches.increment(members.len() as u64);
+        let found = self.ask(&members).await;
+        self.share.land(members, &landing, found);
+    }
+
+    /// Asks the store; what it does not know is loaded, and then asked for again.
+    async fn ask(&self, members: &[Id]) -> Vec<Fetched> {
+        let deadline = self.ground.deadline();
+        let mut found: Vec<Fetched> = vec![Err(Refusal::SqlUnavailable); members.len()];
+        let mut left: Vec<usize> = (0..members.len()).collect();
+        loop {
+            let asked: Vec<Id> = left.iter().map(|index| members[*index].clone()).collect();
+            let (cold, failed) = self.ask_store(&asked, &left, &mut found).await;
+            if !failed.is_empty() && self.config.on_store_failure == StoreFallback::Sql {
+                self.ask_sql(members, &failed, &mut found).await;
+            }
+            if cold.is_empty() {
+                return found;
+            }
+            let wants = cold.iter().map(|index| members[*index].clone()).collect();
+            // The semaphore is never closed.
+            let _load = self.loads.acquire().await;
+            if let Err(refusal) = hydrate_all(&self.ground, &*self.load, wants, deadline).await {
+                cold.iter().for_each(|index| found[*index] = self.of_sql_failure(&refusal));
+                return found;
+            }
+            if tokio::time::Instant::now() >= deadline {
+                return found;
+            }
+            left = cold;
+        }
+    }
+
+    /// Which of `left` are cold, and which the store did not answer for.
+    async fn ask_store(&self, asked: &[Id], left: &[usize], found: &mut [Fetched]) -> (Vec<usize>, Vec<usize>) {
+        let (parts, started) = (&self.ground.parts, Instant::now());
+        let reads = parts.store.settings(&parts.kind, parts.clock.now_ms(), asked).await;
+        self.store_seconds.record(started.elapsed().as_secs_f64());
+        let (mut cold, mut failed) = (Vec::new(), Vec::new());
+        for (index, read) in left.iter().zip(reads) {
+            match read {
+                Ok(MemberRead::Known(settings)) => found[*index] = Ok(Some(settings)),
+                Ok(MemberRead::Missing) => found[*index] = Ok(None),
+                Ok(MemberRead::Cold) => cold.push(*index),
+                Err(error) => {
+                    found[*index] = Err(self.ground.store_refusal(&error));
+                    failed.push(*index);
+                }
+            }
+        }
+        if failed.is_empty() {
+            self.ground.store_served();
+        }
+        (cold, failed)
+    }
+
+    /// Asks SQL instead of the store. Where that fails, too, the store's failure stands.
+    async fn ask_sql(&self, members: &[Id], failed: &[usize], found: &mut [Fetched]) {
+        let wants: Vec<Id> = failed.iter().map(|index| members[*index].clone()).collect();
+        // The semaphore is never closed.
+        let _load = self.loads.acquire().await;
+        if let Ok(loaded) = self.ground.parts.sql.load_settings(&self.config.table, &wants).await {
+            failed.iter().zip(loaded).for_each(|(index, settings)| found[*index] = Ok(settings));
+        }
+    }
+
+    fn of_sql_failure(&self, refusal: &Refusal) -> Fetched {
+        match self.config.on_sql_failure {
+            LookupFallback::Error => Err(refusal.clone()),
+            LookupFallback::Default => Ok(Some(Settings::default())),
+        }
+    }
+}
+
+/// What a flight found at a place, when it has landed.
+async fn landed(flight: &Flight, place: usize) -> Fetched {
+    let mut flight = flight.clone();
+    match flight.wait_for(Option::is_some).await {
+        Ok(found) => {
+            found.as_ref().and_then(|found| found.get(place).cloned()).unwrap_or(Err(Refusal::StoreUnavailable))
+        }
+        Err(_) => Err(Refusal::StoreUnavailable),
+    }
+}

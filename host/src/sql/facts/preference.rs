@@ -1,0 +1,130 @@
+//! Forms and findings of the tables of a preference kind.
+
+use super::{
+    Facts, Holds, IdForm, Wanted, Words, check_given, check_id, check_unique, id_form, insert_misfit, missing, refuse,
+    usable,
+};
+use crate::config::{FieldConfig, PreferenceTable};
+use crate::model::{IdType, SettingType};
+use crate::sql::{Finding, SqlError};
+
+/// The forms of a kind's columns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::sql) struct Forms {
+    /// Of the member column.
+    pub member: IdForm,
+    /// Of the key of the table of members.
+    pub key: Option<IdForm>,
+    /// Of the fields, in the order of the configuration's.
+    pub fields: Vec<FieldForm>,
+}
+
+/// How the values of a field lie in its column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::sql) enum FieldForm {
+    /// True and false.
+    Boolean,
+    /// Integers; true is 1.
+    Integer,
+    /// Text.
+    Text,
+}
+
+fn field_form(facts: &Facts, field: &FieldConfig) -> Option<FieldForm> {
+    match (field.field_type, facts.column(&field.column)?.holds) {
+        (SettingType::Bool, Holds::Boolean) => Some(FieldForm::Boolean),
+        (SettingType::Bool | SettingType::Int, Holds::Integer(_)) => Some(FieldForm::Integer),
+        (SettingType::Text, Holds::Text(_)) => Some(FieldForm::Text),
+        _ => None,
+    }
+}
+
+/// The forms, or the first finding that makes the tables unusable.
+pub(in crate::sql) fn forms<W: Words>(
+    words: &W,
+    table: &PreferenceTable,
+    own: Option<&Facts>,
+    members: Option<&Facts>,
+) -> Result<Forms, SqlError> {
+    let found = || {
+        let own = own?;
+        let key = match &table.members {
+            None => None,
+            Some(given) => Some(id_form(words, members?.column(&given.key_column)?, table.member_type)?),
+        };
+        let fields = table.fields.iter().map(|field| field_form(own, field)).collect::<Option<_>>()?;
+        Some(Forms { member: id_form(words, own.column(&table.member_column)?, table.member_type)?, key, fields })
+    };
+    usable(found(), || check(words, table, own, members))
+}
+
+/// What makes every insert fail.
+pub(in crate::sql) fn misfit<W: Words>(words: &W, table: &PreferenceTable, own: Option<&Facts>) -> Option<String> {
+    insert_misfit(words, &table.name, own, &given(table))
+}
+
+/// All findings that follow from the catalogue.
+pub(in crate::sql) fn check<W: Words>(
+    words: &W,
+    table: &PreferenceTable,
+    own: Option<&Facts>,
+    members: Option<&Facts>,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let (name, member) = (&table.name, &*table.member_column);
+    match own {
+        None => {
+            let mut columns = vec![(member, Wanted::Id(table.member_type))];
+            columns.extend(table.fields.iter().map(|field| (&*field.column, wanted(field))));
+            findings.push(refuse(format!("table {name} does not exist"), words.create(name, &columns, &[member])));
+        }
+        Some(facts) => {
+            findings.extend(facts.findings.iter().cloned());
+            check_id(words, name, member, table.member_type, facts, &mut findings);
+            check_unique(words, name, facts, &[member], &mut findings);
+            table.fields.iter().for_each(|field| check_field(words, name, field, facts, &mut findings));
+            check_given(words, name, facts, &given(table), &mut findings);
+        }
+    }
+    if let Some(given) = &table.members {
+        match members {
+            None => {
+                let columns = [(&*given.key_column, Wanted::Id(table.member_type))];
+                let create = words.create(&given.name, &columns, &[&given.key_column]);
+                findings.push(refuse(format!("table {} does not exist", given.name), create));
+            }
+            Some(facts) => {
+                findings.extend(facts.findings.iter().cloned());
+                check_id(words, &given.name, &given.key_column, table.member_type, facts, &mut findings);
+            }
+        }
+    }
+    findings
+}
+
+fn wanted(field: &FieldConfig) -> Wanted {
+    match field.field_type {
+        SettingType::Bool | SettingType::Int => Wanted::IdOrNull(IdType::Integer),
+        SettingType::Text => Wanted::IdOrNull(IdType::Text),
+    }
+}
+
+fn check_field<W: Words>(words: &W, table: &str, field: &FieldConfig, facts: &Facts, findings: &mut Vec<Finding>) {
+    let name = &field.column;
+    match facts.column(name) {
+        None => findings.push(refuse(missing(table, name), words.add(table, name, wanted(field)))),
+        Some(column) if field_form(facts, field).is_none() => findings.push(refuse(
+            format!("{table}.{name} is {}, which does not hold values of type {}", column.declared, {
+                field.field_type.as_str()
+            }),
+            "change the column, or the field's type in weir.toml".into(),
+        )),
+        Some(_) => {}
+    }
+}
+
+/// The columns that weir fills.
+fn given(table: &PreferenceTable) -> Vec<&str> {
+    let fields = table.fields.iter().map(|field| &*field.column);
+    [&*table.member_column].into_iter().chain(fields).collect()
+}

@@ -1,0 +1,59 @@
+//! Statements of members' settings.
+
+use std::sync::Arc;
+
+use super::{given, path, quote};
+use crate::config::PreferenceTable;
+use crate::sql::facts::preference::Forms;
+
+/// The statements of one kind.
+#[derive(Debug)]
+pub(in crate::sql::sqlite) struct Statements {
+    /// Inserts rows of members that have none: ?1 `[[member, field, …], …]`.
+    pub insert: Arc<str>,
+    /// Changes fields: ?1 as `insert`, null where nothing changes.
+    pub update: Arc<str>,
+    /// Settings: ?1 `[member, …]`; member, then fields.
+    pub settings: Arc<str>,
+    /// Which members exist: ?1 `[member, …]`. Empty where every one does.
+    pub members: Arc<str>,
+}
+
+impl Statements {
+    /// Words them.
+    pub fn new(table: &PreferenceTable, forms: &Forms) -> Self {
+        let (name, member) = (path(&table.name), quote(&table.member_column));
+        let columns: Vec<String> = table.fields.iter().map(|field| quote(&field.column)).collect();
+        let one_member = given(forms.member, "j.value");
+        let list = |one: &dyn Fn(usize, &String) -> String| {
+            let all: Vec<String> = columns.iter().enumerate().map(|(index, column)| one(index + 1, column)).collect();
+            all.join(", ")
+        };
+        let (into, values) = (columns.join(", "), list(&|place, _| format!("j.value ->> {place}")));
+        let set = list(&|place, column| format!("{column} = COALESCE(d.weir_{place}, f.{column})"));
+        let read = list(&|place, _| format!("value ->> {place} AS weir_{place}"));
+        let members = table.members.as_ref().zip(forms.key).map(|(members, form)| {
+            let (name, key, one) = (path(&members.name), quote(&members.key_column), given(form, "j.value"));
+            format!("SELECT {key} FROM {name} WHERE {key} IN (SELECT {one} FROM json_each(?1) AS j)")
+        });
+        Self {
+            insert: format!(
+                "INSERT INTO {name} ({member}, {into}) SELECT {}, {values} FROM json_each(?1) AS j
+                 WHERE true ON CONFLICT ({member}) DO NOTHING",
+                given(forms.member, "j.value ->> 0")
+            )
+            .into(),
+            update: format!(
+                "UPDATE {name} AS f SET {set} FROM (SELECT {} AS weir_id, {read} FROM json_each(?1)) AS d
+                 WHERE f.{member} = d.weir_id",
+                given(forms.member, "value ->> 0")
+            )
+            .into(),
+            settings: format!(
+                "SELECT {member}, {into} FROM {name} WHERE {member} IN (SELECT {one_member} FROM json_each(?1) AS j)"
+            )
+            .into(),
+            members: members.unwrap_or_default().into(),
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Settings of members as the store takes and answers them.
+
+use super::Idempotency;
+use crate::model::{Digest, Id, Position, Settings};
+
+/// One change of a member's settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingsOp {
+    /// Whose settings.
+    pub member: Id,
+    /// The fields that change, and what they hold afterwards.
+    pub settings: Settings,
+    /// Present when the caller sent an `Idempotency-Key`.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// Changes of one kind, to be applied in order.
+#[derive(Debug, Clone)]
+pub struct SettingsBatch {
+    /// The module whose rules the kind has; goes into the journal.
+    pub digest: Digest,
+    /// When, in Unix milliseconds.
+    pub now_ms: u64,
+    /// The changes. Several may concern the same member; of a field the last one holds.
+    pub ops: Vec<SettingsOp>,
+}
+
+/// Result of one change, index-aligned with the batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SettingsResult {
+    /// Applied. State and journal are durable as [`Store::durability`](super::Store::durability) says.
+    Done(SettingsOutcome),
+    /// The member does not exist in SQL (cached absence).
+    TargetMissing,
+    /// The member's state is unknown: hydrate it, then apply the change again. Nothing was done.
+    ColdTarget,
+    /// The idempotency key was used with another request. Nothing was done.
+    IdempotencyConflict,
+}
+
+/// The outcome of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SettingsOutcome {
+    /// Its entry in the partition's journal.
+    pub position: Position,
+    /// The answer is that of an earlier request with the same idempotency key.
+    pub replayed: bool,
+}
+
+/// What the store knows of a member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MemberRead {
+    /// Its settings, as far as it has some: of a field that is not there the default holds.
+    Known(Settings),
+    /// It does not exist in SQL (cached absence).
+    Missing,
+    /// Hydrate it, then read again.
+    Cold,
+}
