@@ -69,8 +69,14 @@ impl<L: Load> Hydrator<L> {
                 let outcome = |taken: &BTreeSet<Partition>, want: &L::Want| {
                     if taken.contains(&load.partition(want)) { Loaded::Taken } else { Loaded::Stale }
                 };
-                match hydrate(&ground, &*load, &wants).await {
-                    Ok(taken) => wants.iter().map(|want| Ok(outcome(&taken, want))).collect(),
+                match hydrate_in_steps(&ground, &*load, &wants).await {
+                    Ok(Taken { partitions, refused }) => wants
+                        .iter()
+                        .map(|want| match refused.get(&load.partition(want)) {
+                            Some(refusal) => Err(refusal.clone()),
+                            None => Ok(outcome(&partitions, want)),
+                        })
+                        .collect(),
                     Err(refusal) => vec![Err(refusal); wants.len()],
                 }
             }
@@ -104,6 +110,43 @@ impl<L: Load> Hydrator<L> {
             tokio::time::sleep(Duration::from_millis(STALE_PAUSE_MS)).await;
         }
     }
+}
+
+/// What became of the partitions of one batch.
+#[derive(Default)]
+struct Taken {
+    /// The store took what was loaded.
+    partitions: BTreeSet<Partition>,
+    /// It did not answer.
+    refused: BTreeMap<Partition, Refusal>,
+}
+
+/// Loads everything of one batch. Where the store is several servers and one of them fails, what concerns the others is
+/// loaded all the same.
+async fn hydrate_in_steps<L: Load>(ground: &Ground, load: &L, wants: &[L::Want]) -> Result<Taken, Refusal> {
+    let refusal = match hydrate(ground, load, wants).await {
+        Ok(partitions) => return Ok(Taken { partitions, ..Taken::default() }),
+        Err(refusal) => refusal,
+    };
+    let mut steps: BTreeMap<Partition, Vec<L::Want>> = BTreeMap::new();
+    for want in wants {
+        let step = ground.parts.store.step_of(load.partition(want));
+        steps.entry(step).or_default().push(want.clone());
+    }
+    if !matches!(refusal, Refusal::StoreUnavailable) || steps.len() < 2 {
+        return Err(refusal);
+    }
+    let each = steps.values().map(|wants| async move { (wants, hydrate(ground, load, wants).await) });
+    let mut taken = Taken::default();
+    for (wants, result) in futures_util::future::join_all(each).await {
+        match result {
+            Ok(partitions) => taken.partitions.extend(partitions),
+            Err(refusal) => {
+                taken.refused.extend(wants.iter().map(|want| (load.partition(want), refusal.clone())));
+            }
+        }
+    }
+    Ok(taken)
 }
 
 /// Loads everything of one batch; the partitions for which the store took it.

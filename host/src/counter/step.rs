@@ -75,7 +75,8 @@ impl Step {
             CountOp { target, actor, by, rule, idempotency }
         };
         let ops: Vec<CountOp> = batch.into_iter().zip(rules).map(op).collect();
-        Ok(in_steps(decider, ops, |op| self.ground.step_of(&op.target), |digest, ops| self.commit(digest, now_ms, ops)).await)
+        Ok(in_steps(decider, ops, |op| self.ground.step_of(&op.target), |digest, ops| self.commit(digest, now_ms, ops))
+            .await)
     }
 
     /// One store step. Index-aligned with `ops`.

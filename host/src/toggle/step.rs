@@ -74,7 +74,13 @@ impl Step {
                 idempotency,
             })
             .collect();
-        Ok(in_steps(decider, ops, |op| self.shared.ground.step_of(&op.target), |digest, ops| self.commit(digest, now_ms, ops)).await)
+        Ok(in_steps(
+            decider,
+            ops,
+            |op| self.shared.ground.step_of(&op.target),
+            |digest, ops| self.commit(digest, now_ms, ops),
+        )
+        .await)
     }
 
     /// One store step. Index-aligned with `ops`.

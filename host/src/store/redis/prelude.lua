@@ -13,7 +13,7 @@ local call = redis.call
 local sub, match, format = string.sub, string.match, string.format
 local pack_numbers, unpack_numbers = struct.pack, struct.unpack
 
-local place = match(KEYS[1], '^[^}]*}')
+local place = KEYS[1] and match(KEYS[1], '^[^}]*}')
 if place and type(redis.pcall('EXISTS', place, place .. '~')) == 'table' then
     error(redis.error_reply('WEIRMOVING ' .. place .. ' is on its way to another node'))
 end

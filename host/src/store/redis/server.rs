@@ -221,9 +221,11 @@ fn replication(replicas_min: u32, topology: Option<Topology>) -> String {
         (0, Some(Topology { fewest: 0, .. })) => {
             "; a master without a replica has no failover: its partitions wait until it is back".into()
         }
-        (0, Some(_)) => "; replication is asynchronous: a failover loses acknowledged writes that the replica that takes \
+        (0, Some(_)) => {
+            "; replication is asynchronous: a failover loses acknowledged writes that the replica that takes \
                          over had not received and SQL not committed (store.replicas_min = 1 waits for a replica)"
-            .into(),
+                .into()
+        }
         (wanted, topology) => {
             let certain = topology.is_none_or(|topology| u32::try_from(topology.fewest).is_ok_and(|few| few <= wanted));
             let rest = if certain {

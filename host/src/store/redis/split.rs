@@ -54,15 +54,13 @@ impl RedisStore {
     {
         let commits = join_all(steps.iter().map(|indexes| step(pick(ops, indexes)))).await;
         let is_any_applied = commits.iter().any(|commit| matches!(commit, Ok(_) | Err(StoreError::OutcomeUnknown(_))));
-        let commits: Vec<Commit<R>> = commits.into_iter().collect::<Result<_, _>>().map_err(|error| {
-            if is_any_applied { StoreError::OutcomeUnknown(error.to_string()) } else { error }
-        })?;
+        let commits: Vec<Commit<R>> = commits
+            .into_iter()
+            .collect::<Result<_, _>>()
+            .map_err(|error| if is_any_applied { StoreError::OutcomeUnknown(error.to_string()) } else { error })?;
         let (results, heads): (Vec<_>, Vec<_>) =
             commits.into_iter().map(|commit| (commit.results, commit.heads)).unzip();
-        Ok(Commit {
-            results: in_order(steps.into_iter().zip(results)),
-            heads: heads.into_iter().flatten().collect(),
-        })
+        Ok(Commit { results: in_order(steps.into_iter().zip(results)), heads: heads.into_iter().flatten().collect() })
     }
 }
 

@@ -251,10 +251,13 @@ impl Cluster {
         let map = self.map();
         let masters = map.masters();
         let replicas = map.replicas(None).into_iter().filter(|replica| !masters.contains(replica));
-        let all = masters.iter().copied().map(|address| (address, true)).chain(replicas.map(|address| (address, false)));
-        join_all(all.map(|(address, is_master)| async move {
-            (address.clone(), is_master, self.node(address).learn().await)
-        }))
+        let all =
+            masters.iter().copied().map(|address| (address, true)).chain(replicas.map(|address| (address, false)));
+        join_all(
+            all.map(
+                |(address, is_master)| async move { (address.clone(), is_master, self.node(address).learn().await) },
+            ),
+        )
         .await
     }
 

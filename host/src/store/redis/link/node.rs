@@ -239,12 +239,7 @@ impl Node {
 
     /// What it answered, and how many replicas have it, where that was asked. WAIT is for what its own connection wrote,
     /// so that it must be sent on the same one; it holds up what comes behind it.
-    async fn send(
-        &self,
-        live: &mut Live,
-        call: &Call<'_>,
-        is_asked: bool,
-    ) -> Result<(Value, Option<u64>), RedisError> {
+    async fn send(&self, live: &mut Live, call: &Call<'_>, is_asked: bool) -> Result<(Value, Option<u64>), RedisError> {
         let waits = call.nature.waits() && self.settings.replicas_min > 0;
         if !is_asked && !waits {
             return Ok((call.command.query_async(&mut live.connection).await?, None));

@@ -146,13 +146,10 @@ mod tests {
     #[test]
     fn a_map_names_masters_and_replicas() {
         let map = SlotMap::of(reply(&[(0, 99, &[1, 4]), (100, 199, &[2]), (300, 300, &[1, 4])]), "said").unwrap();
-        assert_eq!([0, 99, 100, 200, 300].map(|slot| map.master(slot).map(|at| at.port)), [
-            Some(1),
-            Some(1),
-            Some(2),
-            None,
-            Some(1)
-        ]);
+        assert_eq!(
+            [0, 99, 100, 200, 300].map(|slot| map.master(slot).map(|at| at.port)),
+            [Some(1), Some(1), Some(2), None, Some(1)]
+        );
         assert_eq!(map.masters(), [&address(1), &address(2)].into());
         assert_eq!((map.slots(&address(1)), map.slots(&address(2))), (101, 100));
         assert_eq!(map.replicas(Some(&address(1))), [&address(4)].into());
