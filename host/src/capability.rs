@@ -5,7 +5,7 @@
 //!
 //! - `explain`: everything that is known of a target.
 //! - `hydrate`: what the store does not know is read from SQL, in bulk, under the law of hydration.
-//! - `step`: idempotency keys; one store step for each module that decided.
+//! - `step`: idempotency keys; the store steps of a batch.
 //! - `receipt`: a place in the journal, and waiting until SQL has got there.
 
 mod explain;
@@ -80,6 +80,11 @@ impl Ground {
     /// The partition of a target.
     pub fn partition(&self, target: &Id) -> Partition {
         partition_of(target, self.parts.store.partitions())
+    }
+
+    /// The store step that operations on a target belong to: see [`Store::step_of`].
+    pub fn step_of(&self, target: &Id) -> Partition {
+        self.parts.store.step_of(self.partition(target))
     }
 
     /// When a request that begins now must be answered.

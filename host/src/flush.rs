@@ -16,7 +16,7 @@ mod gather;
 mod pace;
 mod round;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -235,6 +235,8 @@ struct Worker {
     status: Arc<Mutex<FlushStatus>>,
     /// Checkpoints of the partitions, while this host owns them; empty when it does not.
     owned: BTreeMap<Partition, Checkpoint>,
+    /// Partitions that could not be read when they were tried last, while others could.
+    passed_over: BTreeSet<Partition>,
     lease_until: Option<Instant>,
     batch: BatchSize,
     patience: Patience,
@@ -254,6 +256,7 @@ impl Worker {
             parts,
             status,
             owned: BTreeMap::new(),
+            passed_over: BTreeSet::new(),
             lease_until: None,
             turn: 0,
         }
@@ -342,7 +345,7 @@ impl Worker {
 
     /// Rounds until everything that waits now is committed, by this host or by another that holds the lease.
     async fn flush_all(&mut self, deadline: Instant) -> Result<(), FlushError> {
-        let goal = self.heads().await?;
+        let goal = self.parts.store.heads(&self.parts.kind, &self.partitions).await?;
         loop {
             self.poll().await?;
             let heads = self.parts.watch.heads();
@@ -406,8 +409,25 @@ impl Worker {
         Ok(true)
     }
 
+    /// The heads of the partitions that can be reached. Where the store is several servers a lost one keeps back its own
+    /// partitions only.
     async fn heads(&self) -> Result<Vec<Head>, FlushError> {
-        Ok(self.parts.store.heads(&self.parts.kind, &self.partitions).await?)
+        let (store, kind) = (&self.parts.store, &self.parts.kind);
+        let error = match store.heads(kind, &self.partitions).await {
+            Ok(heads) => return Ok(heads),
+            Err(error) if self.is_one_step() => return Err(error.into()),
+            Err(error) => error,
+        };
+        let each = self.partitions.iter().map(|partition| store.heads(kind, std::slice::from_ref(partition)));
+        let each = futures_util::future::join_all(each).await;
+        let reached: Vec<Head> = each.into_iter().flatten().flatten().collect();
+        if reached.is_empty() { Err(error.into()) } else { Ok(reached) }
+    }
+
+    /// Whether all partitions are reached together or not at all.
+    fn is_one_step(&self) -> bool {
+        let first = self.partitions.first().map(|&partition| self.parts.store.step_of(partition));
+        self.partitions.iter().all(|&partition| Some(self.parts.store.step_of(partition)) == first)
     }
 
     async fn release(self) {

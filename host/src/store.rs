@@ -56,12 +56,13 @@ use crate::model::{Id, Incarnation, KeyEntry, KeyIncrement, Member, PairState, P
 
 /// Makes an operation safe to repeat: the same key and fingerprint answer the first outcome again. Outcomes are `Done`
 /// and `Denied`; what was not evaluated is not remembered. Checked before everything else, needs no state, and costs
-/// nothing of the rate limit. A key belongs to a kind, whatever target it is used with.
+/// nothing of the rate limit. A key is remembered in the partition of its operation, so that both are one step: whoever
+/// makes keys makes the same one for the same partition only, by hashing the target into it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Idempotency {
-    /// Hash of (kind, actor, `Idempotency-Key`).
+    /// Hash of (kind, actor, `Idempotency-Key`), and of the target where the operation has one.
     pub key: [u8; 16],
-    /// Hash of what was asked (verb and target).
+    /// Hash of what was asked.
     pub fingerprint: [u8; 16],
 }
 
@@ -205,6 +206,17 @@ pub struct Durability {
     pub survives_power_loss: bool,
 }
 
+/// One server of a store that has several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// `host:port`.
+    pub name: String,
+    /// Whether it keeps what weir promises. One that is away breaks no promise.
+    pub fit: bool,
+    /// Role, slots, replicas and settings, or why it does not answer.
+    pub detail: String,
+}
+
 /// Why the store did not answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -251,7 +263,7 @@ pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
             let store = opened.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))?;
             Ok(Arc::new(store))
         }
-        StoreType::Redis => Ok(Arc::new(redis::RedisStore::connect(config).await?)),
+        StoreType::Redis | StoreType::RedisCluster => Ok(Arc::new(redis::RedisStore::connect(config).await?)),
     }
 }
 
@@ -407,6 +419,17 @@ pub trait Store: Send + Sync {
         target: (Partition, &Id),
         actor: Option<&Id>,
     ) -> Result<serde_json::Value, StoreError>;
+
+    /// Which store step the operations of a partition belong to: those of one step are one call that is answered or fails as
+    /// one. Steps are independent: the failure of one says nothing of another.
+    fn step_of(&self, _partition: Partition) -> Partition {
+        0
+    }
+
+    /// The servers of a store that has several, as they are now: for operators.
+    async fn nodes(&self) -> Vec<NodeStatus> {
+        Vec::new()
+    }
 
     /// Whether the store answers now.
     async fn ping(&self) -> Result<(), StoreError>;

@@ -9,6 +9,7 @@ pub mod host;
 pub mod mariadb;
 pub mod postgres;
 pub mod redis;
+pub mod redis_cluster;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -26,6 +27,7 @@ pub use host::{Host, HostConfig};
 pub use mariadb::MariaDb;
 pub use postgres::{Postgres, PostgresOptions};
 pub use redis::{AppendFsync, Redis, RedisOptions};
+pub use redis_cluster::{ClusterOptions, RedisCluster};
 
 /// How long a server may take to start or to recover. Generous: it only decides when a hang is a failure.
 pub const START_TIMEOUT: Duration = Duration::from_secs(90);

@@ -329,8 +329,10 @@ async fn an_idempotency_key_answers_the_first_outcome_again() {
     assert_eq!((first.status, second.status), (200, 200));
     assert_eq!(first.json()["liked"], second.json()["liked"]);
     assert_eq!((first.header("idempotency-replayed"), second.header("idempotency-replayed")), (None, Some("true")));
-    let other = ask(&host, &keyed("/v1/toggles/feed-like/4")).await;
+    let other = ask(&host, &request("PUT", LIKE, "Idempotency-Key: k-1\r\n", "")).await;
     assert_eq!(other.problem(), (422, "idempotency-conflict".to_owned()));
+    let elsewhere = ask(&host, &keyed("/v1/toggles/feed-like/4")).await;
+    assert_eq!((elsewhere.status, elsewhere.header("idempotency-replayed")), (200, None), "a key is the target's own");
     assert_eq!(ask(&host, &request("GET", LIKE, "", "")).await.json()["likeCount"], 1);
 }
 

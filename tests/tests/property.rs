@@ -240,9 +240,9 @@ impl<'a> Case<'a> {
         let reply = answered(self.kind().apply(keyed.request.clone()).await);
         assert_eq!((reply.state.active, reply.state.count), keyed.answer, "the first outcome must be answered again");
         assert!(reply.replayed);
-        // The same key with another request is refused.
+        // The same key with another request for the target is refused.
         let mut other = keyed.request.clone();
-        other.target = Id::Int(if other.target == Id::Int(1) { 2 } else { 1 });
+        other.verb = if other.verb == Verb::Set { Verb::Clear } else { Verb::Set };
         assert_eq!(self.kind().apply(other).await.map(|reply| reply.state), Err(Refusal::IdempotencyConflict));
     }
 

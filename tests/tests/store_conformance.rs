@@ -1,5 +1,5 @@
 //! The contract of the store, run against both implementations: the embedded one on a real directory, the other on a
-//! real Redis.
+//! real Redis and on a real Redis Cluster of three masters and three replicas.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -30,8 +30,8 @@ mod toggles;
 #[path = "store_conformance/windows.rs"]
 mod windows;
 
-/// Makes `embedded::name` and `redis::name` of each function that takes a backend.
-macro_rules! on_both {
+/// Makes `embedded::name`, `redis::name` and `cluster::name` of each function that takes a backend.
+macro_rules! on_each {
     ($($room:ident::$name:ident),* $(,)?) => {
         mod embedded {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -45,10 +45,16 @@ macro_rules! on_both {
                 super::$room::$name::<super::stand::OnRedis>().await;
             })*
         }
+        mod cluster {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$room::$name::<super::stand::OnCluster>().await;
+            })*
+        }
     };
 }
 
-on_both! {
+on_each! {
     state::a_target_is_cold_until_it_is_loaded,
     state::a_loaded_target_answers_for_sql,
     state::a_missing_target_is_refused_and_forgotten_after_its_ttl,

@@ -256,6 +256,12 @@ impl Operations for Desk {
             Check { name: "sql".into(), ready: true, detail: sql },
             check("schema", self.app.schema.problem(), "checked".into()),
         ];
+        let nodes = self.app.store.nodes().await.into_iter();
+        checks.extend(nodes.map(|node| Check {
+            name: format!("store:{}", node.name),
+            ready: node.fit,
+            detail: node.detail,
+        }));
         checks.extend(self.policy_checks());
         checks.extend(self.flush_checks());
         checks

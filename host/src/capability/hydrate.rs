@@ -69,8 +69,14 @@ impl<L: Load> Hydrator<L> {
                 let outcome = |taken: &BTreeSet<Partition>, want: &L::Want| {
                     if taken.contains(&load.partition(want)) { Loaded::Taken } else { Loaded::Stale }
                 };
-                match hydrate(&ground, &*load, &wants).await {
-                    Ok(taken) => wants.iter().map(|want| Ok(outcome(&taken, want))).collect(),
+                match hydrate_in_steps(&ground, &*load, &wants).await {
+                    Ok(Taken { partitions, refused }) => wants
+                        .iter()
+                        .map(|want| match refused.get(&load.partition(want)) {
+                            Some(refusal) => Err(refusal.clone()),
+                            None => Ok(outcome(&partitions, want)),
+                        })
+                        .collect(),
                     Err(refusal) => vec![Err(refusal); wants.len()],
                 }
             }
@@ -106,7 +112,8 @@ impl<L: Load> Hydrator<L> {
     }
 }
 
-/// As [`Hydrator::fetch`], for a caller that has a batch by itself and bounds how many are under way.
+/// As [`Hydrator::fetch`], for a caller that has a batch by itself and bounds how many are under way. Answers the partitions
+/// whose part of the store refused, where it is several servers.
 ///
 /// # Errors
 /// See [`Hydrator::fetch`].
@@ -115,19 +122,60 @@ pub async fn hydrate_all<L: Load>(
     load: &L,
     wants: Vec<L::Want>,
     deadline: Instant,
-) -> Result<(), Refusal> {
-    let mut waiting = wants;
+) -> Result<BTreeMap<Partition, Refusal>, Refusal> {
+    let (mut waiting, mut refused) = (wants, BTreeMap::new());
     loop {
-        let taken = hydrate(ground, load, &waiting).await?;
-        waiting.retain(|want| !taken.contains(&load.partition(want)));
+        let taken = hydrate_in_steps(ground, load, &waiting).await?;
+        refused.extend(taken.refused);
+        waiting.retain(|want| {
+            let partition = load.partition(want);
+            !taken.partitions.contains(&partition) && !refused.contains_key(&partition)
+        });
         if waiting.is_empty() {
-            return Ok(());
+            return Ok(refused);
         }
         if Instant::now() >= deadline {
             return Err(Refusal::SqlUnavailable);
         }
         tokio::time::sleep(Duration::from_millis(STALE_PAUSE_MS)).await;
     }
+}
+
+/// What became of the partitions of one batch.
+#[derive(Default)]
+struct Taken {
+    /// The store took what was loaded.
+    partitions: BTreeSet<Partition>,
+    /// It did not answer.
+    refused: BTreeMap<Partition, Refusal>,
+}
+
+/// Loads everything of one batch. Where the store is several servers and one of them fails, what concerns the others is
+/// loaded all the same.
+async fn hydrate_in_steps<L: Load>(ground: &Ground, load: &L, wants: &[L::Want]) -> Result<Taken, Refusal> {
+    let refusal = match hydrate(ground, load, wants).await {
+        Ok(partitions) => return Ok(Taken { partitions, ..Taken::default() }),
+        Err(refusal) => refusal,
+    };
+    let mut steps: BTreeMap<Partition, Vec<L::Want>> = BTreeMap::new();
+    for want in wants {
+        let step = ground.parts.store.step_of(load.partition(want));
+        steps.entry(step).or_default().push(want.clone());
+    }
+    if !matches!(refusal, Refusal::StoreUnavailable) || steps.len() < 2 {
+        return Err(refusal);
+    }
+    let each = steps.values().map(|wants| async move { (wants, hydrate(ground, load, wants).await) });
+    let mut taken = Taken::default();
+    for (wants, result) in futures_util::future::join_all(each).await {
+        match result {
+            Ok(partitions) => taken.partitions.extend(partitions),
+            Err(refusal) => {
+                taken.refused.extend(wants.iter().map(|want| (load.partition(want), refusal.clone())));
+            }
+        }
+    }
+    Ok(taken)
 }
 
 /// Loads everything of one batch; the partitions for which the store took it.

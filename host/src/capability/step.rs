@@ -1,19 +1,27 @@
-//! What the store steps of all capabilities have in common: idempotency keys, and one step for each module that decided.
+//! What the store steps of all capabilities have in common: idempotency keys, and into which steps a batch goes.
 
 use std::collections::BTreeMap;
 use std::future::Future;
 
+use futures_util::future::join_all;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::Refusal;
-use crate::model::Digest;
+use crate::model::{Digest, Partition};
 use crate::policy::Decider;
 use crate::store::Idempotency;
 
 /// Makes an operation of (kind, actor) with an `Idempotency-Key` repeatable. The key is the actor's own: two actors may use
-/// the same. `asked` is what makes a request the same request.
-pub fn idempotency((kind, actor, key): (&str, &str, &str), asked: &[&str]) -> Idempotency {
-    Idempotency { key: hash(&[kind, actor, key]), fingerprint: hash(asked) }
+/// the same. It is also the target's own, where there is one: with another target it is another request, because the
+/// outcome is kept where the target is. `asked` is what makes a request the same request.
+pub fn idempotency(
+    (kind, actor, key): (&str, &str, &str),
+    target: Option<&dyn std::fmt::Display>,
+    asked: &[&str],
+) -> Idempotency {
+    let target = target.map(ToString::to_string);
+    let key = hash(&[kind, actor, key].into_iter().chain(target.as_deref()).collect::<Vec<_>>());
+    Idempotency { key, fingerprint: hash(asked) }
 }
 
 /// First half of SHA-256 over the length-prefixed parts.
@@ -28,11 +36,16 @@ fn hash(parts: &[&str]) -> [u8; 16] {
     half
 }
 
-/// Runs `ops` in one store step, or, where a canary decided some of them, in one for each module: each journal entry names
-/// one module. The order of operations on one target stays: one module decides them all. Index-aligned with `ops`.
+/// Runs `ops` in one store step, or in several at once: where a canary decided some of them, one for each module, because
+/// each journal entry names one module; and where the store is several servers, one for each step of theirs (see
+/// [`Store::step_of`]), so that the failure of one fails its own operations only. The order of operations on one target
+/// stays: one module decides them all, and they are in one step. Index-aligned with `ops`.
+///
+/// [`Store::step_of`]: crate::store::Store::step_of
 pub async fn in_steps<Op, E: Clone, F>(
     decider: Decider,
     ops: Vec<Op>,
+    step_of: impl Fn(&Op) -> Partition,
     commit: impl Fn(Digest, Vec<Op>) -> F,
 ) -> Vec<Result<E, Refusal>>
 where
@@ -42,22 +55,29 @@ where
         Ok(evaluated) => evaluated.into_iter().map(Ok).collect(),
         Err(refusal) => vec![Err(refusal); length],
     };
+    let first = ops.first().map(&step_of);
+    let is_one_step = ops.iter().all(|op| Some(step_of(op)) == first);
     let digests = match decider {
-        Decider::One(digest) => {
+        Decider::One(digest) if is_one_step => {
             let length = ops.len();
             return all(commit(digest, ops).await, length);
         }
+        Decider::One(digest) => vec![digest; ops.len()],
         Decider::Each(digests) => digests,
     };
-    let mut by_module: BTreeMap<Digest, (Vec<usize>, Vec<Op>)> = BTreeMap::new();
+    let mut steps: BTreeMap<(Digest, Partition), (Vec<usize>, Vec<Op>)> = BTreeMap::new();
     let mut results: Vec<Option<Result<E, Refusal>>> = vec![None; ops.len()];
     for (index, (digest, op)) in digests.iter().zip(ops).enumerate() {
-        let (indexes, of_module) = by_module.entry(*digest).or_default();
+        let (indexes, of_step) = steps.entry((*digest, step_of(&op))).or_default();
         indexes.push(index);
-        of_module.push(op);
+        of_step.push(op);
     }
-    for (digest, (indexes, ops)) in by_module {
-        let evaluated: Vec<_> = all(commit(digest, ops).await, indexes.len());
+    let commit = &commit;
+    let committed = steps.into_iter().map(|((digest, _), (indexes, ops))| async move {
+        let length = indexes.len();
+        (indexes, all(commit(digest, ops).await, length))
+    });
+    for (indexes, evaluated) in join_all(committed).await {
         for (index, result) in indexes.into_iter().zip(evaluated) {
             results[index] = Some(result);
         }

@@ -11,7 +11,7 @@ use crate::model::Partition;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreConfig {
-    /// `embedded` or `redis`.
+    /// `embedded`, `redis` or `redis-cluster`.
     #[serde(rename = "type")]
     pub store_type: StoreType,
     /// Directory of the embedded store.
@@ -19,10 +19,15 @@ pub struct StoreConfig {
     /// Memory for the state of targets in the embedded store, in bytes. Beyond, clean targets are forgotten and read
     /// from SQL again; what waits for SQL is kept, some 60 bytes for each change.
     pub memory_bytes_max: usize,
-    /// URL of the Redis, `redis://[user:password@]host:port[/db]`.
+    /// URL of the Redis, `redis://[user:password@]host:port[/db]`; of a cluster any node, or several with commas between.
     pub url: String,
     /// Time for one answer of Redis, in milliseconds; beyond: 503, outcome unknown.
     pub response_timeout_ms: u64,
+    /// Replicas of a Redis that must have received a write before it is acknowledged (WAIT); with fewer: 503, outcome
+    /// unknown. 0: replication is not waited for.
+    pub replicas_min: u32,
+    /// How long these are waited for, in milliseconds.
+    pub replicas_timeout_ms: u64,
     /// Partitions per kind. Part of the data format: fixed at the first start.
     pub partitions: Partition,
     /// How long the state of a target is kept after its last change was committed to SQL, in seconds. Then it is
@@ -45,6 +50,9 @@ pub enum StoreType {
     Embedded,
     /// A Redis 7 or later, shared by several hosts.
     Redis,
+    /// A cluster of such.
+    #[serde(rename = "redis-cluster")]
+    RedisCluster,
 }
 
 impl Default for StoreConfig {
@@ -55,6 +63,8 @@ impl Default for StoreConfig {
             memory_bytes_max: 64 << 20,
             url: "redis://127.0.0.1:6379".into(),
             response_timeout_ms: 1_000,
+            replicas_min: 0,
+            replicas_timeout_ms: 200,
             partitions: 8,
             state_ttl_s: 3_600,
             absent_ttl_s: 10,
@@ -71,6 +81,10 @@ impl StoreConfig {
             return Err(value("store.partitions", "must be at most 1024"));
         }
         at_least("store.response_timeout_ms", self.response_timeout_ms, 1)?;
+        at_least("store.replicas_timeout_ms", self.replicas_timeout_ms, 1)?;
+        if self.replicas_timeout_ms >= self.response_timeout_ms && self.replicas_min > 0 {
+            return Err(value("store.replicas_timeout_ms", "must be less than store.response_timeout_ms"));
+        }
         at_least("store.memory_bytes_max", self.memory_bytes_max, 1 << 20)?;
         at_least("store.state_ttl_s", self.state_ttl_s, 1)?;
         at_least("store.absent_ttl_s", self.absent_ttl_s, 1)?;

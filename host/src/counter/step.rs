@@ -70,12 +70,13 @@ impl Step {
             let CountRequest { target, actor, by, idempotency_key } = request;
             let idempotency = idempotency_key.map(|key| {
                 let actor = actor.as_ref().map(ToString::to_string).unwrap_or_default();
-                idempotency((kind, &actor, &key), &["count", &target.to_string(), &by.to_string()])
+                idempotency((kind, &actor, &key), Some(&target), &["count", &by.to_string()])
             });
             CountOp { target, actor, by, rule, idempotency }
         };
         let ops: Vec<CountOp> = batch.into_iter().zip(rules).map(op).collect();
-        Ok(in_steps(decider, ops, |digest, ops| self.commit(digest, now_ms, ops)).await)
+        Ok(in_steps(decider, ops, |op| self.ground.step_of(&op.target), |digest, ops| self.commit(digest, now_ms, ops))
+            .await)
     }
 
     /// One store step. Index-aligned with `ops`.

@@ -13,12 +13,18 @@ const LETTERS_PAGE: usize = 1_000;
 const CATCH_UP_CHANGES: usize = 10_000;
 
 impl Worker {
-    /// Becomes the owner of all partitions: raises each epoch, which fences the owner before. Then drops what the
-    /// journals still hold although SQL has it (an owner that died between commit and trim).
+    /// Becomes the owner of all partitions that can be reached: raises the epoch of each that it does not own yet, which
+    /// fences the owner before. Then drops what the journals still hold although SQL has it (an owner that died between
+    /// commit and trim).
     pub(super) async fn take_over(&mut self) -> Result<(), FlushError> {
         let mut claims = Vec::with_capacity(self.partitions.len());
         for head in self.heads().await? {
-            claims.push((head.partition, head.incarnation));
+            if !self.owned.contains_key(&head.partition) {
+                claims.push((head.partition, head.incarnation));
+            }
+        }
+        if claims.is_empty() {
+            return Ok(());
         }
         let rows = self.parts.sql.claim(&self.parts.kind, &claims, true).await?;
         for ((partition, incarnation), row) in claims.into_iter().zip(rows) {

@@ -8,9 +8,9 @@ use metrics::{counter, histogram};
 
 use super::gather::Gathered;
 use super::{FlushError, Worker};
-use crate::model::{Checkpoint, Id, ToggleChange};
+use crate::model::{Checkpoint, Id, Partition, ToggleChange};
 use crate::sql::{Applied, Fence, Row, SqlError};
-use crate::store::JournalRead;
+use crate::store::{JournalRead, StoreError};
 use crate::telemetry;
 
 /// Changes that are read from a journal at once.
@@ -70,11 +70,28 @@ impl Worker {
             let Some(checkpoint) = self.owned.get(&partition).copied() else { continue };
             let idle = matches!(heads.get(usize::from(partition)), Some(Some(head))
                 if head.incarnation == checkpoint.incarnation && head.backlog.entries == 0 && head.last <= checkpoint.position);
-            if !idle {
-                self.gather_from(checkpoint, limit, &mut gathered).await?;
+            if idle {
+                continue;
+            }
+            match self.gather_from(checkpoint, limit, &mut gathered).await {
+                Ok(()) => drop(self.passed_over.remove(&partition)),
+                Err(error) => self.pass_over(partition, error)?,
             }
         }
         Ok(gathered)
+    }
+
+    /// A partition that cannot be read keeps back the others only where they are lost with it.
+    fn pass_over(&mut self, partition: Partition, error: FlushError) -> Result<(), FlushError> {
+        match error {
+            FlushError::Store(StoreError::Unavailable(reason)) if !self.is_one_step() => {
+                if self.passed_over.insert(partition) {
+                    tracing::warn!(kind = self.parts.kind, partition, reason, "a partition waits for its server");
+                }
+                Ok(())
+            }
+            other => Err(other),
+        }
     }
 
     /// Reads one partition until nothing is left of it, or no room.

@@ -200,7 +200,8 @@ fn parameter(name: &str, place: &str, required: bool, schema: &Value, text: &str
 /// `Idempotency-Key`.
 fn idempotency_key() -> Value {
     let schema = json!({ "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$" });
-    let text = "The same key with the same request answers the first outcome again: makes it safe to repeat";
+    let text = "The same key with the same request answers the first outcome again: makes it safe to repeat. A key \
+                belongs to the actor and to the target in the path: with another target it is another request";
     parameter("Idempotency-Key", "header", false, &schema, text)
 }
 

@@ -55,7 +55,7 @@ impl Creation {
         debug_assert!(documents.len() <= config.documents_max, "the door counts them");
         let idempotency = idempotency_key.map(|key| {
             let asked: Vec<&str> = std::iter::once("create").chain(texts.iter().map(String::as_str)).collect();
-            idempotency((ground.kind(), &actor.to_string(), &key), &asked)
+            idempotency((ground.kind(), &actor.to_string(), &key), None, &asked)
         });
         Ok(Self {
             documents: Arc::new(documents),
@@ -152,7 +152,10 @@ impl Step {
         let partitions: Vec<Partition> = ops.iter().map(|op| op.partition).collect();
         let ids: Vec<Vec<Id>> =
             ops.iter().map(|op| op.documents.iter().map(|document| document.id.clone()).collect()).collect();
-        let accepted = in_steps(decider, ops, |digest, ops| self.commit(digest, now_ms, ops)).await;
+        let accepted = {
+            let step_of = |op: &CreateOp| self.ground.parts.store.step_of(op.partition);
+            in_steps(decider, ops, step_of, |digest, ops| self.commit(digest, now_ms, ops)).await
+        };
         let mut accepted = accepted.into_iter().zip(partitions).zip(ids);
         let finish = |(creation, result): (&Creation, Option<Result<Outcome, CreateRefusal>>)| {
             result.or_else(|| {

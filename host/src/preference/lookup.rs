@@ -251,14 +251,24 @@ impl Fetcher {
             let wants = cold.iter().map(|index| members[*index].clone()).collect();
             // The semaphore is never closed.
             let _load = self.loads.acquire().await;
-            if let Err(refusal) = hydrate_all(&self.ground, &*self.load, wants, deadline).await {
-                cold.iter().for_each(|index| found[*index] = self.of_sql_failure(&refusal));
-                return found;
-            }
-            if tokio::time::Instant::now() >= deadline {
-                return found;
-            }
+            let refused = match hydrate_all(&self.ground, &*self.load, wants, deadline).await {
+                Ok(refused) => refused,
+                Err(refusal) => {
+                    cold.iter().for_each(|index| found[*index] = self.of_sql_failure(&refusal));
+                    return found;
+                }
+            };
             left = cold;
+            left.retain(|index| match refused.get(&self.ground.partition(&members[*index])) {
+                Some(refusal) => {
+                    found[*index] = Err(refusal.clone());
+                    false
+                }
+                None => true,
+            });
+            if left.is_empty() || tokio::time::Instant::now() >= deadline {
+                return found;
+            }
         }
     }
 

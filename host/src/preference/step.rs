@@ -7,9 +7,10 @@ use std::time::Instant;
 use metrics::{Counter, Histogram, counter, histogram};
 
 use super::PutRequest;
-use crate::capability::{Ground, idempotency};
+use crate::capability::{Ground, idempotency, in_steps};
 use crate::error::Refusal;
-use crate::model::{Incarnation, Partition, Settings};
+use crate::model::{Digest, Incarnation, Partition, Settings};
+use crate::policy::Decider;
 use crate::store::{SettingsBatch, SettingsOp, SettingsOutcome, SettingsResult};
 use crate::telemetry;
 
@@ -41,28 +42,27 @@ impl Step {
     }
 
     pub(super) async fn run(self, batch: Vec<PutRequest>) -> Vec<Result<Evaluated, Refusal>> {
-        let length = batch.len();
-        match self.apply(batch).await {
-            Ok(evaluated) => evaluated.into_iter().map(Ok).collect(),
-            Err(refusal) => vec![Err(refusal); length],
-        }
-    }
-
-    async fn apply(&self, batch: Vec<PutRequest>) -> Result<Vec<Evaluated>, Refusal> {
-        let (ground, parts) = (&self.ground, &self.ground.parts);
+        let parts = &self.ground.parts;
         let (kind, now_ms) = (parts.kind.as_str(), parts.clock.now_ms());
-        let partitions: Vec<Partition> = batch.iter().map(|request| ground.partition(&request.member)).collect();
         let op = |request: PutRequest| {
             let PutRequest { member, actor, settings, idempotency_key } = request;
-            let idempotency = idempotency_key.map(|key| {
-                idempotency((kind, &actor.to_string(), &key), &["set", &member.to_string(), &asked(&settings)])
-            });
+            let idempotency = idempotency_key
+                .map(|key| idempotency((kind, &actor.to_string(), &key), Some(&member), &["set", &asked(&settings)]));
             SettingsOp { member, settings, idempotency }
         };
         let ops = batch.into_iter().map(op).collect();
-        let batch = SettingsBatch { digest: parts.policies.delivery_digest(), now_ms, ops };
+        // No rule decides a change: the module that the kind has is named.
+        let decider = Decider::One(parts.policies.delivery_digest());
+        in_steps(decider, ops, |op| self.ground.step_of(&op.member), |digest, ops| self.commit(digest, now_ms, ops))
+            .await
+    }
+
+    /// One store step. Index-aligned with `ops`.
+    async fn commit(&self, digest: Digest, now_ms: u64, ops: Vec<SettingsOp>) -> Result<Vec<Evaluated>, Refusal> {
+        let (ground, parts) = (&self.ground, &self.ground.parts);
+        let partitions: Vec<Partition> = ops.iter().map(|op| ground.partition(&op.member)).collect();
         let started = Instant::now();
-        let commit = parts.store.put_settings(kind, batch).await;
+        let commit = parts.store.put_settings(&parts.kind, SettingsBatch { digest, now_ms, ops }).await;
         self.store_seconds.record(started.elapsed().as_secs_f64());
         let commit = commit.map_err(|error| ground.step_refusal("put_settings", &error))?;
         ground.store_served();

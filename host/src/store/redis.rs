@@ -1,15 +1,14 @@
-//! The Redis store: state and journal in one Redis 7 or later, shared by several hosts.
+//! The Redis store: state and journal in a Redis 7 or later, or in a cluster of them, shared by several hosts.
 //!
-//! One script call carries a batch; it evaluates, changes the state and appends the journal without interruption. A
-//! script has its whole effect or none (see `redis/prelude.lua`). As durable as that Redis is configured, which is
-//! read at each connection and told by [`Store::durability`].
+//! One script call carries a batch, in a cluster one for each partition; it evaluates, changes the state and appends the
+//! journal without interruption. A script has its whole effect or none (see `redis/prelude.lua`). As durable as that Redis
+//! is configured, which is read at each connection and told by [`Store::durability`].
 //!
-//! - `keys`: names · `scripts`: the Lua files · `link`: the connection · `server`: its settings · `reply`: what comes
-//!   back · `batch`: how batches are sent, with `toggle`, `count`, `create` and `settings` · `hydrate` · `read` · `guest`: what policy
-//!   modules keep
+//! - `keys`: names · `scripts`: the Lua files · `link`: the connections · `server`: their settings · `reply`: what comes
+//!   back · `split`: one call or one for each partition · `batch`: how batches are sent, with `toggle`, `count`, `create`
+//!   and `settings` · `hydrate` · `read` · `guest`: what policy modules keep
 //!
-//! Scripts take the partitions that they touch as keys and nothing else of the cluster's slots but the outcomes, which
-//! have partitions of their own: a cluster will send one call per slot, and reserve outcomes first.
+//! Scripts take the partitions that they touch as keys, and make the names of all other keys from them.
 //!
 //! Never repeats a call whose outcome is unknown, never lets a server evict.
 
@@ -25,9 +24,8 @@ mod reply;
 mod scripts;
 mod server;
 mod settings;
+mod split;
 mod toggle;
-
-use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::{Cmd, Value};
@@ -37,8 +35,8 @@ use self::link::{Link, Nature};
 use self::reply::{Reply, unexpected};
 use super::{
     Commit, CountBatch, CountResult, Counted, CreateBatch, CreateResult, Durability, Head, Hydrated, Hydration,
-    JournalRead, MemberRead, Members, PendingDocument, ReadResult, SettingsBatch, SettingsResult, Store, StoreError,
-    ToggleBatch, ToggleResult,
+    JournalRead, MemberRead, Members, NodeStatus, PendingDocument, ReadResult, SettingsBatch, SettingsResult, Store,
+    StoreError, ToggleBatch, ToggleResult,
 };
 use crate::config::StoreConfig;
 use crate::model::{Id, Incarnation, KeyEntry, KeyIncrement, Member, Partition, Position};
@@ -66,10 +64,9 @@ impl RedisStore {
     /// `Misconfigured` when the URL is wrong, or when the Redis answers and is not fit: it evicts, is too old, refuses
     /// the password, or holds the data of another number of partitions.
     pub async fn connect(config: &StoreConfig) -> Result<Self, StoreError> {
-        let timeout = Duration::from_millis(config.response_timeout_ms);
         let ms = |seconds: u64| seconds.saturating_mul(1_000).min(TIME_MS_MAX / 4);
         let store = Self {
-            link: Link::new(&config.url, timeout, config.partitions)?,
+            link: Link::new(config)?,
             partitions: config.partitions,
             state_ttl_ms: ms(config.state_ttl_s),
             absent_ttl_ms: ms(config.absent_ttl_s),
@@ -96,6 +93,22 @@ impl RedisStore {
         arguments: impl FnOnce(&mut Cmd),
     ) -> Result<Value, StoreError> {
         self.link.run(script, nature, &[keys::head(kind, partition)], arguments).await
+    }
+
+    async fn heads_call(&self, kind: &str, partitions: &[Partition]) -> Result<Vec<(Head, bool)>, StoreError> {
+        let names: Vec<String> = partitions.iter().map(|&partition| keys::head(kind, partition)).collect();
+        let value = self.link.run(&self.link.scripts.heads, Nature::Writes, &names, fresh_arguments).await?;
+        let mut reply = Reply::of(value)?;
+        partitions.iter().map(|&partition| reply.head(partition)).collect()
+    }
+
+    async fn wipe_call(&self, kind: &str, partitions: &[Partition]) -> Result<Vec<()>, StoreError> {
+        let names: Vec<String> = partitions.iter().map(|&partition| keys::head(kind, partition)).collect();
+        let new_life = |command: &mut Cmd| {
+            command.arg(life());
+        };
+        self.link.run(&self.link.scripts.wipe, Nature::Writes, &names, new_life).await?;
+        Ok(vec![(); partitions.len()])
     }
 }
 
@@ -157,22 +170,16 @@ impl Store for RedisStore {
     }
 
     async fn hydrate(&self, kind: &str, hydrations: Vec<Hydration>) -> Result<Vec<Hydrated>, StoreError> {
-        let mut results = Vec::with_capacity(hydrations.len());
-        for hydration in &hydrations {
-            results.push(self.hydrate_one(kind, hydration).await?);
-        }
-        Ok(results)
+        let calls = hydrations.iter().map(|hydration| self.hydrate_one(kind, hydration));
+        futures_util::future::try_join_all(calls).await
     }
 
     async fn heads(&self, kind: &str, partitions: &[Partition]) -> Result<Vec<Head>, StoreError> {
         if partitions.is_empty() {
             return Ok(Vec::new());
         }
-        let names: Vec<String> = partitions.iter().map(|&partition| keys::head(kind, partition)).collect();
-        let value = self.link.run(&self.link.scripts.heads, Nature::Writes, &names, fresh_arguments).await?;
-        let mut reply = Reply::of(value)?;
-        let heads: Vec<(Head, bool)> =
-            partitions.iter().map(|&partition| reply.head(partition)).collect::<Result<_, _>>()?;
+        let call = |partitions: Vec<Partition>| async move { self.heads_call(kind, &partitions).await };
+        let heads = self.in_calls(partitions, |partition| *partition, call).await?;
         self.after_heads(heads.iter().any(|(_, fresh)| *fresh)).await?;
         Ok(heads.into_iter().map(|(head, _)| head).collect())
     }
@@ -224,11 +231,9 @@ impl Store for RedisStore {
     }
 
     async fn wipe_state(&self, kind: &str) -> Result<(), StoreError> {
-        let names: Vec<String> = (0..self.partitions).map(|partition| keys::head(kind, partition)).collect();
-        let new_life = |command: &mut Cmd| {
-            command.arg(life());
-        };
-        self.link.run(&self.link.scripts.wipe, Nature::Writes, &names, new_life).await.map(|_| ())
+        let all: Vec<Partition> = (0..self.partitions).collect();
+        let call = |partitions: Vec<Partition>| async move { self.wipe_call(kind, &partitions).await };
+        self.in_calls(&all, |partition| *partition, call).await.map(|_| ())
     }
 
     async fn lease(&self, kind: &str, owner: &str, ttl_ms: u64) -> Result<bool, StoreError> {
@@ -271,6 +276,14 @@ impl Store for RedisStore {
         actor: Option<&Id>,
     ) -> Result<serde_json::Value, StoreError> {
         self.explain_target(kind, (partition, target), actor).await
+    }
+
+    fn step_of(&self, partition: Partition) -> Partition {
+        if self.link.is_cluster() { partition } else { 0 }
+    }
+
+    async fn nodes(&self) -> Vec<NodeStatus> {
+        self.link.nodes().await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -56,8 +56,8 @@ impl Step {
             .into_iter()
             .map(|request| {
                 let key = request.idempotency_key.as_deref().map(|key| {
-                    let asked = [verb_text(request.verb), &request.target.to_string()];
-                    idempotency((kind, &request.actor.to_string(), key), &asked)
+                    let of = (kind, &*request.actor.to_string(), key);
+                    idempotency(of, Some(&request.target), &[verb_text(request.verb)])
                 });
                 (Intent { target: request.target, actor: request.actor, verb: request.verb }, key)
             })
@@ -74,7 +74,13 @@ impl Step {
                 idempotency,
             })
             .collect();
-        Ok(in_steps(decider, ops, |digest, ops| self.commit(digest, now_ms, ops)).await)
+        Ok(in_steps(
+            decider,
+            ops,
+            |op| self.shared.ground.step_of(&op.target),
+            |digest, ops| self.commit(digest, now_ms, ops),
+        )
+        .await)
     }
 
     /// One store step. Index-aligned with `ops`.

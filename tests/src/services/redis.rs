@@ -10,6 +10,9 @@ use tempfile::TempDir;
 
 use super::{Process, find_binary, free_port, temporary_directory};
 
+/// How long one command may take.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// When Redis calls fdatasync on its append-only file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AppendFsync {
@@ -31,11 +34,13 @@ pub struct RedisOptions {
     pub maxmemory_policy: &'static str,
     /// `maxmemory`, such as `64mb`; `0` is without a limit.
     pub maxmemory: &'static str,
+    /// More settings, such as `["--cluster-enabled", "yes"]`.
+    pub more: Vec<String>,
 }
 
 impl Default for RedisOptions {
     fn default() -> Self {
-        Self { append_fsync: AppendFsync::Always, maxmemory_policy: "noeviction", maxmemory: "0" }
+        Self { append_fsync: AppendFsync::Always, maxmemory_policy: "noeviction", maxmemory: "0", more: Vec::new() }
     }
 }
 
@@ -51,9 +56,14 @@ pub struct Redis {
 impl Redis {
     /// Starts one and waits until it answers.
     pub fn start(options: RedisOptions) -> Self {
-        let mut redis = Self { process: None, options, port: free_port(), directory: temporary_directory("redis") };
+        let mut redis = Self::prepare(options);
         redis.restart();
         redis
+    }
+
+    /// One that does not run yet.
+    pub(super) fn prepare(options: RedisOptions) -> Self {
+        Self { process: None, options, port: free_port(), directory: temporary_directory("redis") }
     }
 
     /// Its port.
@@ -90,6 +100,12 @@ impl Redis {
 
     /// Starts it again, on the same port and directory; ends it first when it still runs.
     pub fn restart(&mut self) {
+        self.spawn();
+        self.wait_ready();
+    }
+
+    /// As [`Redis::restart`], but does not wait until it answers.
+    pub(super) fn spawn(&mut self) {
         self.kill();
         let mut command = Command::new(find_binary("redis-server"));
         let (append_only, append_fsync) = match self.options.append_fsync {
@@ -101,12 +117,16 @@ impl Redis {
             .current_dir(self.directory.path())
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"])
             .args(["--appendonly", append_only, "--appendfsync", append_fsync])
-            .args(["--maxmemory", self.options.maxmemory, "--maxmemory-policy", self.options.maxmemory_policy]);
+            .args(["--maxmemory", self.options.maxmemory, "--maxmemory-policy", self.options.maxmemory_policy])
+            .args(&self.options.more);
         let log = self.directory.path().join("redis.log");
-        let mut process = Process::spawn("redis-server", command, &log, &log, Some(self.directory.path()));
+        self.process = Some(Process::spawn("redis-server", command, &log, &log, Some(self.directory.path())));
+    }
+
+    /// Waits until it answers.
+    pub(super) fn wait_ready(&mut self) {
         let port = self.port;
-        process.wait_ready(|| answers(port));
-        self.process = Some(process);
+        self.process.as_mut().expect("a running redis-server").wait_ready(|| answers(port));
     }
 
     /// Stops it in its tracks (SIGSTOP): connections stay open, nothing answers.
@@ -125,12 +145,15 @@ impl Redis {
 
     /// Runs one command, such as `["FLUSHALL"]`, in database 0.
     pub fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
-        let client = redis::Client::open(self.url()).unwrap();
-        let mut connection = client.get_connection().unwrap();
-        redis::cmd(words[0])
-            .arg(&words[1..])
-            .query(&mut connection)
-            .unwrap_or_else(|error| panic!("{words:?}: {error}"))
+        self.try_command(words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// As [`Redis::command`], where it may fail.
+    pub fn try_command<T: redis::FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
+        let client = redis::Client::open(self.url())?;
+        let mut connection = client.get_connection_with_timeout(COMMAND_TIMEOUT)?;
+        connection.set_read_timeout(Some(COMMAND_TIMEOUT))?;
+        redis::cmd(words[0]).arg(&words[1..]).query(&mut connection)
     }
 }
 

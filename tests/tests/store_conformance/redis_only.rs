@@ -55,7 +55,7 @@ async fn data_of_another_format_is_refused() {
     let (redis, config) = OnRedis::start();
     redis.0.command::<()>(&["HSET", "weir:format", "version", "2", "partitions", "8"]);
     let message = refused(&config).await;
-    assert!(message.contains("format 2, this one has 3") && message.contains("delete its keys"), "{message}");
+    assert!(message.contains("format 2, this one has 4") && message.contains("delete its keys"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

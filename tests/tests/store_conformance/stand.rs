@@ -1,8 +1,8 @@
 //! A store to test, on a real server or a real disk, with a hand-moved clock and a little SQL in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -15,7 +15,7 @@ use weir::store::{
     Head, Hydrated, Hydration, Idempotency, JournalRead, LoadedState, PairLoad, ReadResult, Store, StoreError,
     TargetLoad, ToggleBatch, ToggleOp, ToggleOutcome, ToggleResult,
 };
-use weir_tests::services::{Redis, RedisOptions, temporary_directory};
+use weir_tests::services::{ClusterOptions, Redis, RedisCluster, RedisOptions, temporary_directory};
 
 /// The kind that most tests use.
 pub const KIND: &str = "feed-like";
@@ -31,6 +31,8 @@ pub trait Backend: Send + Sync + Sized {
     /// Whether the state of targets outlives a crash; where not, it is read from SQL again, and the journal's tail lies
     /// over it.
     const STATE_SURVIVES: bool;
+    /// Random histories, and the steps of each. Where a crash takes seconds, fewer.
+    const HISTORIES: (u64, u32) = (4, 250);
     /// Starts what it needs, and says how to configure a store on it.
     fn start() -> (Self, StoreConfig);
     /// The data is lost. The store is closed meanwhile where it must be.
@@ -83,6 +85,55 @@ impl Backend for OnRedis {
 
     fn crash(&mut self) {
         self.0.restart();
+    }
+}
+
+/// A Redis Cluster whose nodes sync each write, and of which a replica must have received it. Starting one takes seconds,
+/// so that tests hand it on, empty.
+pub struct OnCluster(Option<RedisCluster>);
+
+/// Those that no test needs now.
+static CLUSTERS: Mutex<Vec<RedisCluster>> = Mutex::new(Vec::new());
+
+impl OnCluster {
+    /// The cluster.
+    pub fn cluster(&mut self) -> &mut RedisCluster {
+        self.0.as_mut().unwrap()
+    }
+}
+
+impl Backend for OnCluster {
+    const STATE_SURVIVES: bool = true;
+    const HISTORIES: (u64, u32) = (1, 60);
+
+    fn start() -> (Self, StoreConfig) {
+        let left = CLUSTERS.lock().unwrap().pop();
+        // Longer than a slow machine may keep a node from answering: nothing fails over here.
+        let options = ClusterOptions { node_timeout_ms: 10_000, ..ClusterOptions::default() };
+        let cluster = left.unwrap_or_else(|| RedisCluster::start(&options));
+        let url = cluster.url();
+        let config =
+            StoreConfig { store_type: StoreType::RedisCluster, url, replicas_min: 1, ..StoreConfig::default() };
+        (Self(Some(cluster)), StoreConfig { replicas_timeout_ms: 5_000, ..config })
+    }
+
+    fn lose_all(&mut self) {
+        self.cluster().flush_all();
+    }
+
+    fn crash(&mut self) {
+        self.cluster().restart();
+    }
+}
+
+impl Drop for OnCluster {
+    fn drop(&mut self) {
+        if let Some(cluster) = self.0.take()
+            && !std::thread::panicking()
+        {
+            cluster.flush_all();
+            CLUSTERS.lock().unwrap().push(cluster);
+        }
     }
 }
 

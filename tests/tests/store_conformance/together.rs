@@ -97,7 +97,7 @@ impl Dice {
 }
 
 pub async fn random_counts_end_in_the_same_sql<B: Backend>() {
-    for seed in 1..=4 {
+    for seed in 1..=B::HISTORIES.0 {
         count_history::<B>(seed).await;
     }
 }
@@ -106,7 +106,7 @@ async fn count_history<B: Backend>(seed: u64) {
     let mut stand = Stand::<B>::tuned(|config| config.partitions = 2).await;
     let mut dice = Dice(seed);
     let (mut truth, mut sql) = (BTreeMap::new(), Counts::new());
-    for step in 0..250 {
+    for step in 0..B::HISTORIES.1 {
         let partition = u16::try_from(dice.below(2)).unwrap();
         match dice.below(20) {
             0..=11 => count_some(&stand, &mut dice, &mut truth, &mut sql, seed, step).await,
@@ -189,7 +189,7 @@ async fn warm_count<B: Backend>(stand: &Stand<B>, target: &Id, sql: &mut Counts)
 }
 
 pub async fn random_creates_end_in_the_same_sql<B: Backend>() {
-    for seed in 1..=4 {
+    for seed in 1..=B::HISTORIES.0 {
         create_history::<B>(seed).await;
     }
 }
@@ -199,7 +199,7 @@ async fn create_history<B: Backend>(seed: u64) {
     let mut stand = Stand::<B>::tuned(|config| (config.partitions, config.state_ttl_s) = (1, 5)).await;
     let mut dice = Dice(seed);
     let (mut truth, mut sql) = (BTreeSet::new(), BTreeSet::new());
-    for step in 0..250 {
+    for step in 0..B::HISTORIES.1 {
         match dice.below(20) {
             0..=11 => {
                 let id = dice.id(60);
@@ -252,7 +252,7 @@ async fn create_one<B: Backend>(
 }
 
 pub async fn random_histories_end_in_the_same_sql<B: Backend>() {
-    for seed in 1..=4 {
+    for seed in 1..=B::HISTORIES.0 {
         history::<B>(seed).await;
     }
 }
@@ -262,7 +262,7 @@ async fn history<B: Backend>(seed: u64) {
     let mut dice = Dice(seed);
     // What every answer must agree with, and what SQL holds.
     let (mut truth, mut sql) = (BTreeSet::new(), Sql::default());
-    for step in 0..250 {
+    for step in 0..B::HISTORIES.1 {
         match dice.below(20) {
             0..=11 => toggle_some(&stand, &mut dice, &mut truth, &mut sql, seed, step).await,
             12..=14 => stand.flush_partition(&mut sql, u16::try_from(dice.below(2)).unwrap()).await,

@@ -4,7 +4,7 @@
 -- an idempotency key; per such: number of the operation, and fingerprint (16 bytes) with the name of the outcome's key.
 -- What follows is the script's own. Operations have numbers, from 1, in the order of sending.
 --
--- On a cluster one call carries the partitions of one slot. Outcomes lie in the partition that their key hashes to.
+-- In a cluster one call carries one partition; outcomes lie in the partition of their operation.
 -- Everything is read and evaluated before the first write.
 local now_text, digest, outcome_ttl, order = ARGV[1], ARGV[2], ARGV[3], ARGV[6]
 local now = tonumber(now_text)

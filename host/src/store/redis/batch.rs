@@ -76,13 +76,14 @@ pub(super) fn sent_by_target(targets: &[Target<'_>]) -> Vec<(usize, Partition)> 
 }
 
 impl Envelope<'_> {
-    fn arguments(&self, command: &mut Cmd, kind: &str, partitions: Partition, ttl_ms: u64) {
+    fn arguments(&self, command: &mut Cmd, kind: &str, ttl_ms: u64) {
         command.arg(self.now_ms.min(TIME_MS_MAX / 2_000)).arg(&self.digest.0[..]).arg(ttl_ms);
         fresh_arguments(command);
-        // Numbers of the operations as sent, from 1.
+        // Numbers of the operations as sent, from 1; and their partitions.
         let mut number_of = vec![0; self.sent.len()];
-        for (number, &(index, _)) in self.sent.iter().enumerate() {
-            number_of[index] = number + 1;
+        let mut partition_of = vec![0; self.sent.len()];
+        for (number, &(index, partition)) in self.sent.iter().enumerate() {
+            (number_of[index], partition_of[index]) = (number + 1, partition);
         }
         let keyed = || self.keys.iter().enumerate().filter_map(|(index, key)| Some((index, (*key)?)));
         // Operations that share an idempotency key are evaluated in their order, not in that of sending.
@@ -93,7 +94,7 @@ impl Envelope<'_> {
         };
         command.arg(order.join(" ")).arg(keyed().count());
         for (index, idempotency) in keyed() {
-            let name = keys::outcome(kind, &idempotency.key, partitions);
+            let name = keys::outcome(kind, partition_of[index], &idempotency.key);
             command.arg(number_of[index]).arg([&idempotency.fingerprint[..], name.as_bytes()].concat());
         }
     }
@@ -126,8 +127,8 @@ impl RedisStore {
         let names: Vec<String> = partitions.iter().map(|&partition| keys::head(kind, partition)).collect();
         let value = self
             .link
-            .run(script, Nature::Writes, &names, |command| {
-                envelope.arguments(command, kind, self.partitions, self.idempotency_ttl_ms);
+            .run(script, Nature::Accepts, &names, |command| {
+                envelope.arguments(command, kind, self.idempotency_ttl_ms);
                 arguments(command);
             })
             .await?;

@@ -7,7 +7,7 @@ use super::RedisStore;
 use super::batch::{Envelope, Rules, Sent, Target, by_target, sent_by_target, size, write_id, write_tagged};
 use super::reply::{Outcome, Reply, unexpected};
 use crate::journal::entry::encode_count;
-use crate::model::RateLimit;
+use crate::model::{RateLimit, partition_of};
 use crate::store::unique::{self, Mark};
 use crate::store::{Commit, CountBatch, CountOp, CountOutcome, CountResult, StoreError, limit};
 
@@ -39,6 +39,18 @@ struct Plan<'a> {
 impl RedisStore {
     /// See [`crate::store::Store::count`].
     pub(super) async fn apply_counts(&self, kind: &str, batch: &CountBatch) -> Result<Commit<CountResult>, StoreError> {
+        let step = |ops: Vec<CountOp>| {
+            let CountBatch { digest, now_ms, keep_actors, unique_pairs_max, .. } = *batch;
+            let batch = CountBatch { digest, now_ms, keep_actors, unique_pairs_max, ops };
+            async move { self.count_step(kind, &batch).await }
+        };
+        match self.steps(&batch.ops, |op| partition_of(&op.target, self.partitions)) {
+            Some(steps) => self.in_steps(&batch.ops, steps, step).await,
+            None => self.count_step(kind, batch).await,
+        }
+    }
+
+    async fn count_step(&self, kind: &str, batch: &CountBatch) -> Result<Commit<CountResult>, StoreError> {
         let plan = Plan {
             batch,
             targets: by_target(batch.ops.iter().map(|op| &op.target), self.partitions),

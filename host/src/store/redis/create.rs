@@ -24,6 +24,17 @@ impl RedisStore {
         batch: &CreateBatch,
     ) -> Result<Commit<CreateResult>, StoreError> {
         batch.check(self.partitions)?;
+        let step = |ops: Vec<CreateOp>| {
+            let batch = CreateBatch { digest: batch.digest, now_ms: batch.now_ms, ops };
+            async move { self.create_step(kind, &batch).await }
+        };
+        match self.steps(&batch.ops, |op| op.partition) {
+            Some(steps) => self.in_steps(&batch.ops, steps, step).await,
+            None => self.create_step(kind, batch).await,
+        }
+    }
+
+    async fn create_step(&self, kind: &str, batch: &CreateBatch) -> Result<Commit<CreateResult>, StoreError> {
         let mut sent: Vec<(usize, Partition)> =
             batch.ops.iter().enumerate().map(|(index, op)| (index, op.partition)).collect();
         sent.sort_by_key(|(_, partition)| *partition);
@@ -53,6 +64,15 @@ impl RedisStore {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
+        let call = |ids: Vec<(Partition, String)>| async move { self.documents_call(kind, &ids).await };
+        self.in_calls(ids, |(partition, _)| *partition, call).await
+    }
+
+    async fn documents_call(
+        &self,
+        kind: &str,
+        ids: &[(Partition, String)],
+    ) -> Result<Vec<Option<PendingDocument>>, StoreError> {
         let mut partitions: Vec<Partition> = ids.iter().map(|(partition, _)| *partition).collect();
         partitions.sort_unstable();
         partitions.dedup();
@@ -77,21 +97,10 @@ impl RedisStore {
         actor: &Id,
         limit: usize,
     ) -> Result<Vec<PendingDocument>, StoreError> {
-        let names: Vec<String> = (0..self.partitions).map(|partition| keys::head(kind, partition)).collect();
-        let value = self
-            .link
-            .run(&self.link.scripts.owned, Nature::Reads, &names, |command| {
-                command.arg(tagged(actor)).arg(u32::try_from(limit).unwrap_or(u32::MAX));
-            })
-            .await?;
-        let (mut reply, mut found) = (Reply::of(value)?, Vec::<(Position, String, Partition)>::new());
-        for partition in 0..self.partitions {
-            let mut owned = reply.list()?;
-            while !owned.is_empty() {
-                let id = owned.text()?;
-                found.push((owned.number()?, id, partition));
-            }
-        }
+        let all: Vec<Partition> = (0..self.partitions).collect();
+        let call = |partitions: Vec<Partition>| async move { self.owned_call(kind, actor, limit, &partitions).await };
+        let owned = self.in_calls(&all, |partition| *partition, call).await?;
+        let mut found: Vec<(Position, String, Partition)> = owned.into_iter().flatten().collect();
         found.sort_unstable_by(|a, b| Reverse(a).cmp(&Reverse(b)));
         let newest: Vec<(Partition, String)> =
             found.into_iter().take(limit).map(|(_, id, partition)| (partition, id)).collect();
@@ -101,6 +110,35 @@ impl RedisStore {
             documents.extend(self.waiting_documents(kind, some).await?.into_iter().flatten());
         }
         Ok(documents)
+    }
+}
+
+impl RedisStore {
+    /// What an actor has that waits in each of `partitions`.
+    async fn owned_call(
+        &self,
+        kind: &str,
+        actor: &Id,
+        limit: usize,
+        partitions: &[Partition],
+    ) -> Result<Vec<Vec<(Position, String, Partition)>>, StoreError> {
+        let names: Vec<String> = partitions.iter().map(|&partition| keys::head(kind, partition)).collect();
+        let value = self
+            .link
+            .run(&self.link.scripts.owned, Nature::Reads, &names, |command| {
+                command.arg(tagged(actor)).arg(u32::try_from(limit).unwrap_or(u32::MAX));
+            })
+            .await?;
+        let mut reply = Reply::of(value)?;
+        let one = |&partition: &Partition| {
+            let (mut owned, mut found) = (reply.list()?, Vec::new());
+            while !owned.is_empty() {
+                let id = owned.text()?;
+                found.push((owned.number()?, id, partition));
+            }
+            Ok(found)
+        };
+        partitions.iter().map(one).collect()
     }
 }
 

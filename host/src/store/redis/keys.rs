@@ -17,9 +17,12 @@
 //! weir:{kind:p}:u                string  table of windows (see `store/unique`), at most 128 bytes for each of its buckets;
 //!                                        expires after the longest window
 //! weir:{kind:p}:l:<n>:<target>:<actor>  string  rate limit: theoretical arrival time in microseconds
-//! weir:{kind:p}:i:<key>          string  outcome of an idempotency key; p is of the key, not of the target
+//! weir:{kind:p}:i:<key>          string  outcome of an idempotency key, where its operation is
 //! weir-module:{<module>}:<key>   string  what a policy module keeps: `v` and a value, or the digits of a counter
 //! ```
+//! In a cluster all keys of a partition are in one slot, so that one script call reads and writes them. A script proves
+//! before anything else that its slot is not on its way to another node: see `prelude.lua`.
+//!
 //! One hash holds all of a target, so that one call reads it and its actors, and they expire together. The scripts make
 //! the keys after `:x` from it.
 
@@ -38,11 +41,9 @@ pub(super) fn flusher(kind: &str) -> String {
     format!("weir:{{{kind}}}:flusher")
 }
 
-/// The outcome of an idempotency key: in the partition of the key itself, so that the same key is met again whatever
-/// target it is used with.
-pub(super) fn outcome(kind: &str, key: &[u8; 16], partitions: Partition) -> String {
-    let number = u128::from_be_bytes(*key);
-    format!("weir:{{{kind}:{}}}:i:{number:032x}", number % u128::from(partitions.max(1)))
+/// The outcome of an idempotency key: in the partition of the operation, so that both are written in one step.
+pub(super) fn outcome(kind: &str, partition: Partition, key: &[u8; 16]) -> String {
+    format!("weir:{{{kind}:{partition}}}:i:{:032x}", u128::from_be_bytes(*key))
 }
 
 /// A key of a policy module's own. Whatever `key` is: no name of a module holds a brace or a colon.

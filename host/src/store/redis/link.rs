@@ -1,255 +1,204 @@
-//! The connection: one, shared by all callers, made anew when it is lost. Nothing is ever sent twice.
+//! The way to Redis: to one server, or to the nodes of a cluster. Nothing is ever sent twice.
 //!
-//! What was not sent is [`StoreError::Unavailable`]. A write that was handed to the connection and not answered, for
-//! whatever reason, is [`StoreError::OutcomeUnknown`]. The one repetition there is follows a NOSCRIPT, which says that
-//! nothing ran.
+//! What was not sent is [`StoreError::Unavailable`]. A write that was handed to a connection and not answered, for
+//! whatever reason, is [`StoreError::OutcomeUnknown`]. What is repeated are calls of which the server said that nothing
+//! ran: NOSCRIPT, and in a cluster all that says "not here" or "not now".
+//!
+//! - `node`: one server and its connection · `cluster`: which node has what, and where to go when it has not ·
+//!   `slots`: the map of that
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+mod cluster;
+mod node;
+mod slots;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError, Script,
-    ServerErrorKind, Value,
-};
-use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::Mutex;
-use tokio::time::Instant;
+use redis::{Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Script, Value};
 
+use self::cluster::Cluster;
+use self::node::{Failure, Node};
+use self::slots::slot_of;
 use super::scripts::Scripts;
-use super::server::{self, Refusal};
+use super::server::{self, Facts};
+use crate::config::{StoreConfig, StoreType};
 use crate::model::Partition;
-use crate::store::{Durability, StoreError};
-
-/// Commands that wait to be written to the socket at most; beyond, callers wait.
-const PIPELINE_COMMANDS_MAX: usize = 1_024;
-/// After a failed attempt, callers are answered at once for this long.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
+use crate::store::{Durability, NodeStatus, StoreError};
 
 /// What a call may leave behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Nature {
+    /// Nothing.
     Reads,
+    /// Nothing; but what is read is acted on elsewhere, so that no failover may take it back: waits for replicas.
+    ReadsForSql,
+    /// What is made again when it is lost: a lease, a load, a trim.
     Writes,
+    /// What is acknowledged to a client: waits for replicas.
+    Accepts,
 }
 
-#[derive(Clone)]
-struct Live {
-    connection: MultiplexedConnection,
-    /// Its driver has ended, or it is not to be used any more.
-    dead: Arc<AtomicBool>,
+impl Nature {
+    /// Whether it waits for `store.replicas_min`.
+    fn waits(self) -> bool {
+        matches!(self, Self::ReadsForSql | Self::Accepts)
+    }
+
+    /// Whether a call that was sent and not answered may have changed something.
+    fn changes(self) -> bool {
+        matches!(self, Self::Writes | Self::Accepts)
+    }
+}
+
+/// One call, as often as it may be sent.
+struct Call<'a> {
+    command: Cmd,
+    /// Loaded where it is not known, when the command runs it.
+    script: Option<&'a Script>,
+    nature: Nature,
+}
+
+/// What all connections have in common.
+struct Settings {
+    timeout: Duration,
+    partitions: Partition,
+    /// Replicas that must have a write before it is acknowledged.
+    replicas_min: u32,
+    /// How long they are waited for.
+    replicas_timeout_ms: u64,
+    is_cluster: bool,
+}
+
+enum Servers {
+    One(Box<Node>),
+    Cluster(Box<Cluster>),
 }
 
 pub(super) struct Link {
-    pub(super) scripts: Scripts,
-    info: ConnectionInfo,
-    timeout: Duration,
-    partitions: Partition,
-    live: RwLock<Option<Live>>,
-    durability: RwLock<Durability>,
-    /// Held while connecting; when the last attempt failed, and with what.
-    attempt: Mutex<Option<(Instant, StoreError)>>,
+    pub(super) scripts: Arc<Scripts>,
+    servers: Servers,
 }
 
 impl Link {
-    pub(super) fn new(url: &str, timeout: Duration, partitions: Partition) -> Result<Self, StoreError> {
-        let wrong = |reason: &str| {
-            StoreError::Misconfigured(format!(
-                "store.url: {reason}; write redis://[user:password@]host:port[/database]"
-            ))
-        };
-        let info = url.into_connection_info().map_err(|error| wrong(&error.to_string()))?;
-        if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
-            return Err(wrong("TLS is not built in"));
-        }
-        let unknown = Durability {
-            mode: "unknown".into(),
-            description: "Redis has not been reached yet".into(),
-            survives_power_loss: false,
-        };
-        Ok(Self {
-            scripts: Scripts::new(),
-            info,
-            timeout,
-            partitions,
-            live: RwLock::new(None),
-            durability: RwLock::new(unknown),
-            attempt: Mutex::new(None),
-        })
-    }
-
-    pub(super) fn durability(&self) -> Durability {
-        self.durability.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn current(&self) -> Option<Live> {
-        let live = self.live.read().unwrap_or_else(PoisonError::into_inner).clone();
-        live.filter(|live| !live.dead.load(Ordering::Acquire))
-    }
-
-    /// The connection, made when there is none. One caller makes it; the others wait for the same attempt.
-    async fn live(&self) -> Result<Live, StoreError> {
-        if let Some(live) = self.current() {
-            return Ok(live);
-        }
-        let asked = Instant::now();
-        let mut attempt = self.attempt.lock().await;
-        if let Some(live) = self.current() {
-            return Ok(live);
-        }
-        if let Some((failed_at, error)) = attempt.as_ref()
-            && (*failed_at >= asked || failed_at.elapsed() < PAUSE_AFTER_FAILURE)
-        {
-            return Err(error.clone());
-        }
-        match self.connect().await {
-            Ok(live) => {
-                *attempt = None;
-                *self.live.write().unwrap_or_else(PoisonError::into_inner) = Some(live.clone());
-                tracing::info!(address = %self.info.addr(), durability = self.durability().mode, "connected to Redis");
-                Ok(live)
+    pub(super) fn new(config: &StoreConfig) -> Result<Self, StoreError> {
+        let scripts = Arc::new(Scripts::new());
+        let settings = Arc::new(Settings {
+            timeout: Duration::from_millis(config.response_timeout_ms),
+            partitions: config.partitions,
+            replicas_min: config.replicas_min,
+            replicas_timeout_ms: config.replicas_timeout_ms,
+            is_cluster: config.store_type == StoreType::RedisCluster,
+        });
+        let infos = addresses(&config.url)?;
+        let servers = match (settings.is_cluster, infos.as_slice()) {
+            (true, _) => Servers::Cluster(Box::new(Cluster::new(infos, settings, Arc::clone(&scripts))?)),
+            (false, [info]) => Servers::One(Box::new(Node::new(info.clone(), settings, Arc::clone(&scripts)))),
+            (false, _) => {
+                return Err(wrong("several servers are the nodes of a cluster: write store.type = \"redis-cluster\""));
             }
-            Err(error) => {
-                if attempt.is_none() {
-                    tracing::warn!(address = %self.info.addr(), %error, "Redis is not available");
-                }
-                *attempt = Some((Instant::now(), error.clone()));
-                Err(error)
-            }
-        }
+        };
+        Ok(Self { scripts, servers })
+    }
+
+    /// Whether the partitions are on several nodes, so that a call can carry one of them only.
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self.servers, Servers::Cluster(_))
     }
 
     /// Connects if there is no connection.
     pub(super) async fn ensure(&self) -> Result<(), StoreError> {
-        self.live().await.map(|_| ())
-    }
-
-    async fn connect(&self) -> Result<Live, StoreError> {
-        let away = |reason: String| StoreError::Unavailable(format!("Redis at {}: {reason}", self.info.addr()));
-        let attempt = async {
-            let config = AsyncConnectionConfig::new()
-                .set_response_timeout(Some(self.timeout))
-                .set_pipeline_buffer_size(PIPELINE_COMMANDS_MAX);
-            let settings = self.info.redis_settings();
-            let dead = Arc::new(AtomicBool::new(false));
-            let mut connection = match self.info.addr() {
-                ConnectionAddr::Unix(path) => {
-                    let stream = UnixStream::connect(path).await.map_err(RedisError::from)?;
-                    let (connection, driver) = MultiplexedConnection::new_with_config(settings, stream, config).await?;
-                    drive(driver, &dead);
-                    connection
-                }
-                ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
-                    let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(RedisError::from)?;
-                    stream.set_nodelay(true).map_err(RedisError::from)?;
-                    let (connection, driver) = MultiplexedConnection::new_with_config(settings, stream, config).await?;
-                    drive(driver, &dead);
-                    connection
-                }
-                _ => {
-                    return Err(Refusal::Store(StoreError::Misconfigured("store.url: unknown kind of address".into())));
-                }
-            };
-            let durability = server::check(&mut connection).await?;
-            server::check_format(&mut connection, self.partitions).await?;
-            for script in self.scripts.all() {
-                script.load_async(&mut connection).await?;
-            }
-            Ok((Live { connection, dead }, durability))
-        };
-        match tokio::time::timeout(self.timeout.max(Duration::from_millis(100)) * 2, attempt).await {
-            Err(_) => Err(away("no connection in time".into())),
-            Ok(Err(Refusal::Store(error))) => Err(error),
-            Ok(Err(Refusal::Connection(error))) => Err(match classify(&error, Nature::Reads) {
-                StoreError::Unavailable(reason) => away(reason),
-                other => other,
-            }),
-            Ok(Ok((live, durability))) => {
-                *self.durability.write().unwrap_or_else(PoisonError::into_inner) = durability;
-                Ok(live)
-            }
+        match &self.servers {
+            Servers::One(node) => node.ensure().await,
+            Servers::Cluster(cluster) => cluster.ensure().await,
         }
     }
 
     /// Records format and partitions again, after the data has gone.
     pub(super) async fn check_format(&self) -> Result<(), StoreError> {
-        let mut live = self.live().await?;
-        match server::check_format(&mut live.connection, self.partitions).await {
-            Ok(()) => Ok(()),
-            Err(Refusal::Store(error)) => Err(error),
-            Err(Refusal::Connection(error)) => Err(self.failed(&live, &error, Nature::Reads)),
+        match &self.servers {
+            Servers::One(node) => node.check_format().await,
+            Servers::Cluster(cluster) => cluster.check_format().await,
         }
     }
 
-    /// Runs a script; `arguments` adds keys and arguments to the command.
+    /// Runs a script; `arguments` adds its arguments to the command. In a cluster all `keys` must be in one slot.
     pub(super) async fn run(
         &self,
         script: &Script,
         nature: Nature,
         keys: &[String],
-        arguments: impl FnOnce(&mut redis::Cmd),
+        arguments: impl FnOnce(&mut Cmd),
     ) -> Result<Value, StoreError> {
-        let mut live = self.live().await?;
         let mut command = redis::cmd("EVALSHA");
         command.arg(script.get_hash()).arg(keys.len()).arg(keys);
         arguments(&mut command);
-        let first = command.query_async(&mut live.connection).await;
-        let answer: Result<Value, RedisError> = match first {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                let loaded = script.load_async(&mut live.connection).await;
-                // Nothing ran so far.
-                loaded.map_err(|error| match self.failed(&live, &error, Nature::Reads) {
-                    StoreError::OutcomeUnknown(reason) => StoreError::Unavailable(reason),
-                    other => other,
-                })?;
-                command.query_async(&mut live.connection).await
-            }
-            answer => answer,
-        };
-        answer.map_err(|error| self.failed(&live, &error, nature))
+        let call = Call { command, script: Some(script), nature };
+        match &self.servers {
+            Servers::One(node) => node.call(&call, false).await.map_err(Failure::into_error),
+            Servers::Cluster(cluster) => cluster.run(keys.first().map_or(0, |key| slot_of(key)), &call).await,
+        }
     }
 
-    /// PING.
+    /// Whether Redis answers; in a cluster, every master.
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
-        let mut live = self.live().await?;
-        let answer: Result<String, RedisError> = redis::cmd("PING").query_async(&mut live.connection).await;
-        answer.map(|_| ()).map_err(|error| self.failed(&live, &error, Nature::Reads))
+        match &self.servers {
+            Servers::One(node) => node.ping().await,
+            Servers::Cluster(cluster) => cluster.ping().await,
+        }
     }
 
-    fn failed(&self, live: &Live, error: &RedisError, nature: Nature) -> StoreError {
-        if !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
-            // Lost, late, or out of step: what comes next on it cannot be trusted.
-            live.dead.store(true, Ordering::Release);
+    /// What each server is now; asks all of them.
+    pub(super) async fn nodes(&self) -> Vec<NodeStatus> {
+        match &self.servers {
+            Servers::One(_) => Vec::new(),
+            Servers::Cluster(cluster) => cluster.nodes().await,
         }
-        classify(error, nature)
+    }
+
+    pub(super) fn durability(&self) -> Durability {
+        match &self.servers {
+            Servers::One(node) => server::durability(node.facts().as_slice(), node.replicas_min(), None),
+            Servers::Cluster(cluster) => cluster.durability(),
+        }
     }
 }
 
-/// Drives a connection until it is lost or no longer used.
-fn drive(driver: impl Future<Output = ()> + Send + 'static, dead: &Arc<AtomicBool>) {
-    let dead = Arc::clone(dead);
-    tokio::spawn(async move {
-        driver.await;
-        dead.store(true, Ordering::Release);
-    });
+fn wrong(reason: &str) -> StoreError {
+    StoreError::Misconfigured(format!(
+        "store.url: {reason}; write redis://[user:password@]host:port[/database], of a cluster any of its nodes, or \
+         several with commas between them"
+    ))
 }
 
-/// What an error means to the callers of the store.
-fn classify(error: &RedisError, nature: Nature) -> StoreError {
-    let text = error.to_string();
-    match error.code() {
-        // The script did not begin: its `#!lua` line makes Redis check these first.
-        Some("OOM" | "READONLY" | "MISCONF" | "NOREPLICAS") => StoreError::Refused(text),
-        Some("LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "NOSCRIPT") => {
-            StoreError::Unavailable(text)
+/// The servers that `store.url` names. Those after the first may leave out what they have in common with it.
+fn addresses(url: &str) -> Result<Vec<ConnectionInfo>, StoreError> {
+    let (first, rest) = url.split_once(',').map_or((url, ""), |(first, rest)| (first, rest));
+    let (before, _) = first.rsplit_once('@').or_else(|| first.rsplit_once("//")).unwrap_or(("redis:", first));
+    let joint = if first.contains('@') { "@" } else { "//" };
+    let others = rest.split(',').map(str::trim).filter(|other| !other.is_empty());
+    let others =
+        others.map(|other| if other.contains("//") { other.to_owned() } else { format!("{before}{joint}{other}") });
+    let info = |url: String| {
+        let info = url.into_connection_info().map_err(|error| wrong(&error.to_string()))?;
+        match info.addr() {
+            ConnectionAddr::TcpTls { .. } => Err(wrong("TLS is not built in")),
+            _ => Ok(info),
         }
-        Some("WEIRDAMAGED" | "WRONGTYPE") => StoreError::Damaged(text),
-        Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "MOVED" | "ASK" | "CROSSSLOT") => {
-            StoreError::Misconfigured(format!("store.url: {text}"))
-        }
-        _ if error.kind() == ErrorKind::AuthenticationFailed => StoreError::Misconfigured(format!("store.url: {text}")),
-        _ if nature == Nature::Writes => StoreError::OutcomeUnknown(text),
-        _ => StoreError::Unavailable(text),
+    };
+    std::iter::once(first.trim().to_owned()).chain(others).map(info).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_share_what_the_first_says() {
+        let of = |url: &str| addresses(url).map(|infos| infos.iter().map(|info| info.addr().to_string()).collect());
+        assert_eq!(of("redis://a:1"), Ok(vec!["a:1".to_owned()]));
+        assert_eq!(of("redis://a:1, b:2,redis://c:3"), Ok(vec!["a:1".to_owned(), "b:2".into(), "c:3".into()]));
+        let infos = addresses("redis://user:word@a:1,b:2").unwrap();
+        assert_eq!((infos[1].addr().to_string().as_str(), infos[1].redis_settings().username()), ("b:2", Some("user")));
+        assert!(matches!(of("no url"), Err(StoreError::Misconfigured(_))));
     }
 }

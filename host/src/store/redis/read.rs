@@ -25,6 +25,14 @@ impl RedisStore {
         if pairs.is_empty() {
             return Ok(Vec::new());
         }
+        if !self.link.is_cluster() {
+            return self.read_call(kind, pairs).await;
+        }
+        let call = |pairs: Vec<(Id, Option<Id>)>| async move { self.read_call(kind, &pairs).await };
+        self.in_calls(pairs, |(target, _)| partition_of(target, self.partitions), call).await
+    }
+
+    async fn read_call(&self, kind: &str, pairs: &[(Id, Option<Id>)]) -> Result<Vec<ReadResult>, StoreError> {
         let (heads, index) = keys_of(kind, self.partitions, pairs.iter().map(|(target, _)| target));
         let value = self
             .link
@@ -86,7 +94,7 @@ impl RedisStore {
         (incarnation, position, changes_max): (Incarnation, Position, usize),
     ) -> Result<Option<JournalRead>, StoreError> {
         let value = self
-            .head_call(Nature::Reads, &self.link.scripts.journal, kind, partition, |command| {
+            .head_call(Nature::ReadsForSql, &self.link.scripts.journal, kind, partition, |command| {
                 command.arg(incarnation.to_string()).arg(position).arg(changes_max.max(1)).arg(READ_BYTES_MAX);
             })
             .await?;

@@ -3,28 +3,54 @@
 use std::collections::HashMap;
 
 use redis::aio::MultiplexedConnection;
+use redis::{Cmd, FromRedisValue, Value};
 
 use super::keys;
 use crate::model::Partition;
 use crate::store::{Durability, StoreError};
 
 /// The data format in Redis.
-const FORMAT: &str = "3";
+const FORMAT: &str = "4";
 /// The scripts need `#!lua` flags and PEXPIRE NX.
 const VERSION_MIN: u32 = 7;
 
-/// Refuses a server that would break a promise; says what an acknowledged write survives there.
-pub(super) async fn check(connection: &mut MultiplexedConnection) -> Result<Durability, Refusal> {
+/// How a server is configured, and what it is.
+#[derive(Debug, Clone)]
+pub(super) struct Facts {
+    settings: HashMap<String, String>,
+    /// `master` or `slave`.
+    role: String,
+}
+
+/// How many nodes a cluster has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Topology {
+    pub(super) masters: usize,
+    pub(super) replicas: usize,
+    /// Replicas of the master that has the fewest.
+    pub(super) fewest: usize,
+}
+
+/// Refuses a server that would break a promise; says what it is.
+pub(super) async fn check(connection: &mut MultiplexedConnection, is_cluster: bool) -> Result<Facts, Refusal> {
     let info: String = redis::cmd("INFO").query_async(connection).await?;
     let info: HashMap<&str, &str> = info.lines().filter_map(|line| line.trim().split_once(':')).collect();
     let version = info.get("redis_version").copied().unwrap_or("unknown");
     if version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_none_or(|major| major < VERSION_MIN) {
         return Err(misconfigured(format!("store.url: this Redis is version {version}; weir needs 7.0 or later")));
     }
-    if info.get("cluster_enabled").copied() == Some("1") {
-        return Err(misconfigured(
-            "store.url: this Redis is a node of a cluster, which weir does not speak yet; name a single server".into(),
-        ));
+    match (info.get("cluster_enabled").copied() == Some("1"), is_cluster) {
+        (true, false) => {
+            return Err(misconfigured(
+                "store.url: this Redis is a node of a cluster: write store.type = \"redis-cluster\"".into(),
+            ));
+        }
+        (false, true) => {
+            return Err(misconfigured(
+                "store.url: this Redis is no node of a cluster: write store.type = \"redis\"".into(),
+            ));
+        }
+        _ => {}
     }
     let settings = settings(connection, &info).await?;
     let policy = settings.get("maxmemory-policy").map_or("unknown", String::as_str);
@@ -34,34 +60,58 @@ pub(super) async fn check(connection: &mut MultiplexedConnection) -> Result<Dura
              `redis-cli CONFIG SET maxmemory-policy noeviction` (and write it into redis.conf)"
         )));
     }
-    Ok(durability(&settings))
+    Ok(Facts { settings, role: info.get("role").copied().unwrap_or("unknown").to_owned() })
 }
 
-/// Records format and number of partitions in an empty Redis, compares them in another.
-pub(super) async fn check_format(connection: &mut MultiplexedConnection, partitions: Partition) -> Result<(), Refusal> {
+/// What an empty Redis was given, or another one holds.
+pub(super) struct Recorded {
+    version: Option<String>,
+    partitions: Option<Partition>,
+}
+
+/// Reads what is recorded: see [`recorded`].
+pub(super) fn read_format() -> Cmd {
     let mut read = redis::cmd("HMGET");
     read.arg(keys::FORMAT).arg("version").arg("partitions");
-    let (mut version, mut recorded): (Option<String>, Option<Partition>) = read.query_async(connection).await?;
-    if version.is_none() || recorded.is_none() {
-        // Another host may be doing the same: the first one wins.
-        for (field, value) in [("version", FORMAT.to_owned()), ("partitions", partitions.to_string())] {
-            let mut write = redis::cmd("HSETNX");
-            write.arg(keys::FORMAT).arg(field).arg(value).query_async::<i64>(connection).await?;
-        }
-        (version, recorded) = read.query_async(connection).await?;
+    read
+}
+
+/// Records format and number of partitions. Another host may be doing the same: the first one wins.
+pub(super) fn write_format(partitions: Partition) -> [Cmd; 2] {
+    [("version", FORMAT.to_owned()), ("partitions", partitions.to_string())].map(|(field, value)| {
+        let mut write = redis::cmd("HSETNX");
+        write.arg(keys::FORMAT).arg(field).arg(value);
+        write
+    })
+}
+
+/// What [`read_format`] found.
+pub(super) fn recorded(reply: Value) -> Result<Recorded, Refusal> {
+    let (version, partitions) = FromRedisValue::from_redis_value(reply).map_err(redis::RedisError::from)?;
+    Ok(Recorded { version, partitions })
+}
+
+impl Recorded {
+    /// Whether everything is recorded.
+    pub(super) fn is_whole(&self) -> bool {
+        self.version.is_some() && self.partitions.is_some()
     }
-    if version.as_deref() != Some(FORMAT) {
-        return Err(misconfigured(format!(
-            "store.url: the data in this Redis was written by another version of weir (format {}, this one has {FORMAT}): \
-             let that version flush everything, stop it, and delete its keys (weir:*)",
-            version.as_deref().unwrap_or("unknown")
-        )));
-    }
-    match recorded {
-        Some(recorded) if recorded != partitions => {
-            Err(Refusal::Store(crate::store::other_partitions("this Redis", recorded, partitions)))
+
+    /// Refuses what another version wrote, or for another number of partitions.
+    pub(super) fn check(&self, partitions: Partition) -> Result<(), StoreError> {
+        if self.version.as_deref() != Some(FORMAT) {
+            return Err(StoreError::Misconfigured(format!(
+                "store.url: the data in this Redis was written by another version of weir (format {}, this one has \
+                 {FORMAT}): let that version flush everything, stop it, and delete its keys (weir:*)",
+                self.version.as_deref().unwrap_or("unknown")
+            )));
         }
-        _ => Ok(()),
+        match self.partitions {
+            Some(recorded) if recorded != partitions => {
+                Err(crate::store::other_partitions("this Redis", recorded, partitions))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -90,6 +140,7 @@ async fn settings(
 ) -> Result<HashMap<String, String>, Refusal> {
     let mut command = redis::cmd("CONFIG");
     command.arg("GET").arg("maxmemory-policy").arg("appendonly").arg("appendfsync").arg("save");
+    command.arg("min-replicas-to-write");
     let asked: redis::RedisResult<HashMap<String, String>> = command.query_async(connection).await;
     match asked {
         Ok(settings) if settings.contains_key("maxmemory-policy") => return Ok(settings),
@@ -102,27 +153,89 @@ async fn settings(
     Ok(settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
 }
 
-fn durability(settings: &HashMap<String, String>) -> Durability {
-    let setting = |name: &str| settings.get(name).map_or("", String::as_str);
-    let (mode, description) = match (setting("appendonly"), setting("appendfsync"), setting("save")) {
-        ("yes", "always", _) => ("aof-always", "every acknowledged write has been synced to the disk of Redis"),
-        ("yes", "no", _) => {
-            ("aof-no-sync", "a loss of power of Redis loses what its system had not yet written to disk")
+impl Facts {
+    fn setting(&self, name: &str) -> &str {
+        self.settings.get(name).map_or("", String::as_str)
+    }
+
+    /// How much survives, ascending, in a word, and what does not.
+    fn class(&self) -> (u8, &'static str, &'static str) {
+        match (self.setting("appendonly"), self.setting("appendfsync"), self.setting("save")) {
+            ("yes", "always", _) => (4, "aof-always", "every acknowledged write has been synced to the disk of Redis"),
+            ("yes", "no", _) => {
+                (2, "aof-no-sync", "a loss of power of Redis loses what its system had not yet written to disk")
+            }
+            ("yes", _, _) => {
+                (3, "aof-everysec", "a loss of power of Redis loses up to about two seconds of acknowledged writes")
+            }
+            (_, _, "") => (0, "none", "a restart of Redis loses every write that is not yet in SQL"),
+            _ => (1, "rdb-only", "a crash of Redis loses the acknowledged writes since its last snapshot"),
         }
-        ("yes", _, _) => {
-            ("aof-everysec", "a loss of power of Redis loses up to about two seconds of acknowledged writes")
-        }
-        (_, _, "") => ("none", "a restart of Redis loses every write that is not yet in SQL"),
-        _ => ("rdb-only", "a crash of Redis loses the acknowledged writes since its last snapshot"),
+    }
+
+    /// One word for what survives.
+    pub(super) fn mode(&self) -> &'static str {
+        self.class().1
+    }
+
+    /// For operators.
+    pub(super) fn describe(&self) -> String {
+        format!(
+            "role {}, maxmemory-policy {}, appendonly {}, appendfsync {}, min-replicas-to-write {}",
+            self.role,
+            self.setting("maxmemory-policy"),
+            self.setting("appendonly"),
+            self.setting("appendfsync"),
+            self.setting("min-replicas-to-write"),
+        )
+    }
+}
+
+/// What an acknowledged write survives on these masters: what it survives on the weakest. `topology` of a cluster.
+pub(super) fn durability(masters: &[Facts], replicas_min: u32, topology: Option<Topology>) -> Durability {
+    let Some(weakest) = masters.iter().min_by_key(|facts| facts.class().0) else {
+        return Durability {
+            mode: "unknown".into(),
+            description: "Redis has not been reached yet".into(),
+            survives_power_loss: false,
+        };
     };
+    let (_, mode, description) = weakest.class();
+    let (appendonly, appendfsync) = (weakest.setting("appendonly"), weakest.setting("appendfsync"));
+    let nodes = topology.map(|Topology { masters, replicas, .. }| format!("; {masters} masters, {replicas} replicas"));
+    let replication = replication(replicas_min, topology);
     Durability {
-        mode: mode.into(),
+        mode: if replicas_min > 0 { format!("{mode} replicas-{replicas_min}") } else { mode.into() },
         description: format!(
-            "{description} (appendonly {}, appendfsync {})",
-            setting("appendonly"),
-            setting("appendfsync")
+            "{description} (appendonly {appendonly}, appendfsync {appendfsync}{}){replication}",
+            nodes.unwrap_or_default()
         ),
         survives_power_loss: mode == "aof-always",
+    }
+}
+
+/// What a failover can lose.
+fn replication(replicas_min: u32, topology: Option<Topology>) -> String {
+    match (replicas_min, topology) {
+        (0, None) => String::new(),
+        (0, Some(Topology { fewest: 0, .. })) => {
+            "; a master without a replica has no failover: its partitions wait until it is back".into()
+        }
+        (0, Some(_)) => {
+            "; replication is asynchronous: a failover loses acknowledged writes that the replica that takes \
+                         over had not received and SQL not committed (store.replicas_min = 1 waits for a replica)"
+                .into()
+        }
+        (wanted, topology) => {
+            let certain = topology.is_none_or(|topology| u32::try_from(topology.fewest).is_ok_and(|few| few <= wanted));
+            let rest = if certain {
+                "a failover to one of them loses nothing that was acknowledged"
+            } else {
+                "a failover loses nothing that was acknowledged if one of these takes over: Redis prefers the one that has \
+                 received most, and does not promise it"
+            };
+            format!("; a write is acknowledged when {wanted} replicas have received it: {rest}")
+        }
     }
 }
 
@@ -130,11 +243,16 @@ fn durability(settings: &HashMap<String, String>) -> Durability {
 mod tests {
     use super::*;
 
+    fn facts(appendonly: &str, appendfsync: &str, save: &str) -> Facts {
+        let settings = [("appendonly", appendonly), ("appendfsync", appendfsync), ("save", save)];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        Facts { settings, role: "master".into() }
+    }
+
     #[test]
     fn only_a_synced_append_only_file_survives_power_loss() {
         let of = |appendonly: &str, appendfsync: &str, save: &str| {
-            let settings = [("appendonly", appendonly), ("appendfsync", appendfsync), ("save", save)];
-            durability(&settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
+            durability(&[facts(appendonly, appendfsync, save)], 0, None)
         };
         assert_eq!(of("yes", "always", "").mode, "aof-always");
         assert_eq!(of("yes", "everysec", "3600 1").mode, "aof-everysec");
@@ -143,5 +261,21 @@ mod tests {
         assert_eq!(of("no", "always", "").mode, "none");
         assert!(of("yes", "always", "").survives_power_loss);
         assert!(!of("yes", "unknown", "").survives_power_loss);
+    }
+
+    #[test]
+    fn a_cluster_is_as_lasting_as_its_weakest_master() {
+        let nodes = [facts("yes", "always", ""), facts("yes", "everysec", ""), facts("yes", "always", "")];
+        let topology = |fewest| Some(Topology { masters: 3, replicas: 3 * fewest, fewest });
+        let told = durability(&nodes, 0, topology(1));
+        assert_eq!((told.mode.as_str(), told.survives_power_loss), ("aof-everysec", false));
+        assert!(told.description.contains("replication is asynchronous"), "{}", told.description);
+        assert!(durability(&nodes, 0, topology(0)).description.contains("no failover"));
+        let told = durability(&nodes[..1], 1, topology(1));
+        assert_eq!((told.mode.as_str(), told.survives_power_loss), ("aof-always replicas-1", true));
+        assert!(told.description.ends_with("loses nothing that was acknowledged"), "{}", told.description);
+        let told = durability(&nodes[..1], 1, topology(2));
+        assert!(told.description.ends_with("does not promise it"), "{}", told.description);
+        assert_eq!(durability(&[], 1, topology(1)).mode, "unknown");
     }
 }

@@ -14,7 +14,7 @@ use super::reply::{Outcome, Reply, unexpected};
 use super::{RedisStore, keys};
 use crate::journal::entry::encode_settings;
 use crate::model::{Id, Partition, Settings, partition_of};
-use crate::store::{Commit, MemberRead, SettingsBatch, SettingsOutcome, SettingsResult, StoreError};
+use crate::store::{Commit, MemberRead, SettingsBatch, SettingsOp, SettingsOutcome, SettingsResult, StoreError};
 
 /// Members of one call: what a look-up may hold Redis up, about a millisecond.
 const MEMBERS_PER_CALL: usize = 1_000;
@@ -30,6 +30,17 @@ impl RedisStore {
         kind: &str,
         batch: &SettingsBatch,
     ) -> Result<Commit<SettingsResult>, StoreError> {
+        let step = |ops: Vec<SettingsOp>| {
+            let batch = SettingsBatch { digest: batch.digest, now_ms: batch.now_ms, ops };
+            async move { self.settings_step(kind, &batch).await }
+        };
+        match self.steps(&batch.ops, |op| partition_of(&op.member, self.partitions)) {
+            Some(steps) => self.in_steps(&batch.ops, steps, step).await,
+            None => self.settings_step(kind, batch).await,
+        }
+    }
+
+    async fn settings_step(&self, kind: &str, batch: &SettingsBatch) -> Result<Commit<SettingsResult>, StoreError> {
         let targets = by_target(batch.ops.iter().map(|op| &op.member), self.partitions);
         let envelope = Envelope {
             digest: &batch.digest,

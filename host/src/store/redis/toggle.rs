@@ -7,8 +7,8 @@ use super::RedisStore;
 use super::batch::{Envelope, Rules, Sent, Target, by_target, sent_by_target, size, write_id, write_tagged};
 use super::reply::{Outcome, Reply, unexpected};
 use crate::journal::entry::encode_pair;
-use crate::model::{Effect, PairState, ToggleRule};
-use crate::store::{Commit, StoreError, ToggleBatch, ToggleOutcome, ToggleResult, limit};
+use crate::model::{Effect, PairState, ToggleRule, partition_of};
+use crate::store::{Commit, StoreError, ToggleBatch, ToggleOp, ToggleOutcome, ToggleResult, limit};
 
 /// How a batch is sent.
 struct Plan<'a> {
@@ -25,6 +25,17 @@ impl RedisStore {
         kind: &str,
         batch: &ToggleBatch,
     ) -> Result<Commit<ToggleResult>, StoreError> {
+        let step = |ops: Vec<ToggleOp>| {
+            let batch = ToggleBatch { digest: batch.digest, now_ms: batch.now_ms, ops };
+            async move { self.toggle_step(kind, &batch).await }
+        };
+        match self.steps(&batch.ops, |op| partition_of(&op.target, self.partitions)) {
+            Some(steps) => self.in_steps(&batch.ops, steps, step).await,
+            None => self.toggle_step(kind, batch).await,
+        }
+    }
+
+    async fn toggle_step(&self, kind: &str, batch: &ToggleBatch) -> Result<Commit<ToggleResult>, StoreError> {
         let plan = Plan {
             batch,
             targets: by_target(batch.ops.iter().map(|op| &op.target), self.partitions),

@@ -1,0 +1,346 @@
+//! One server: its connection, shared by all callers and made anew when it is lost; what its answers mean.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue, RedisError, ServerErrorKind,
+    Value,
+};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::slots::Address;
+use super::{Call, Facts, Nature, Scripts, Settings, server};
+use crate::store::StoreError;
+use crate::store::redis::server::Refusal;
+
+/// Commands that wait to be written to the socket at most; beyond, callers wait.
+const PIPELINE_COMMANDS_MAX: usize = 1_024;
+/// After a failed attempt, callers are answered at once for this long.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
+
+/// Why a server did not do what it was asked.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// No other server would do better.
+    Store(StoreError),
+    /// Nothing was done: this node has the slot.
+    Moved(Address),
+    /// Nothing was done: the slot is on its way to this node, and the key is there already.
+    Asked(Address),
+    /// Nothing was done: the slot is on its way.
+    OnTheWay(String),
+    /// Nothing was done: the server is not there, or serves nobody now.
+    Away(String),
+}
+
+impl Failure {
+    pub(super) fn into_error(self) -> StoreError {
+        match self {
+            Self::Store(error) => error,
+            Self::Away(reason) | Self::OnTheWay(reason) => StoreError::Unavailable(reason),
+            Self::Moved(to) | Self::Asked(to) => StoreError::Unavailable(format!("the slot has moved to {to}")),
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Live {
+    connection: MultiplexedConnection,
+    /// Its driver has ended, or it is not to be used any more.
+    dead: Arc<AtomicBool>,
+}
+
+pub(super) struct Node {
+    info: ConnectionInfo,
+    settings: Arc<Settings>,
+    scripts: Arc<Scripts>,
+    live: RwLock<Option<Live>>,
+    facts: RwLock<Option<Facts>>,
+    /// Held while connecting; when the last attempt failed, and with what.
+    attempt: Mutex<Option<(Instant, StoreError)>>,
+}
+
+impl Node {
+    pub(super) fn new(info: ConnectionInfo, settings: Arc<Settings>, scripts: Arc<Scripts>) -> Self {
+        let (live, facts) = (RwLock::new(None), RwLock::new(None));
+        Self { info, settings, scripts, live, facts, attempt: Mutex::new(None) }
+    }
+
+    /// What it was like when it was connected, or asked for it, last.
+    pub(super) fn facts(&self) -> Option<Facts> {
+        self.facts.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn replicas_min(&self) -> u32 {
+        self.settings.replicas_min
+    }
+
+    /// Asks what it is like now.
+    pub(super) async fn learn(&self) -> Result<Facts, StoreError> {
+        let mut live = self.live().await?;
+        match server::check(&mut live.connection, self.settings.is_cluster).await {
+            Ok(facts) => {
+                *self.facts.write().unwrap_or_else(PoisonError::into_inner) = Some(facts.clone());
+                Ok(facts)
+            }
+            Err(Refusal::Store(error)) => Err(error),
+            Err(Refusal::Connection(error)) => Err(self.failed(&live, &error, Nature::Reads).into_error()),
+        }
+    }
+
+    fn current(&self) -> Option<Live> {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner).clone();
+        live.filter(|live| !live.dead.load(Ordering::Acquire))
+    }
+
+    /// The connection, made when there is none. One caller makes it; the others wait for the same attempt.
+    async fn live(&self) -> Result<Live, StoreError> {
+        if let Some(live) = self.current() {
+            return Ok(live);
+        }
+        let asked = Instant::now();
+        let mut attempt = self.attempt.lock().await;
+        if let Some(live) = self.current() {
+            return Ok(live);
+        }
+        if let Some((failed_at, error)) = attempt.as_ref()
+            && (*failed_at >= asked || failed_at.elapsed() < PAUSE_AFTER_FAILURE)
+        {
+            return Err(error.clone());
+        }
+        match self.connect().await {
+            Ok((live, facts)) => {
+                *attempt = None;
+                tracing::info!(address = %self.info.addr(), durability = facts.mode(), "connected to Redis");
+                *self.facts.write().unwrap_or_else(PoisonError::into_inner) = Some(facts);
+                *self.live.write().unwrap_or_else(PoisonError::into_inner) = Some(live.clone());
+                Ok(live)
+            }
+            Err(error) => {
+                if attempt.is_none() {
+                    tracing::warn!(address = %self.info.addr(), %error, "Redis is not available");
+                }
+                *attempt = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Connects if there is no connection.
+    pub(super) async fn ensure(&self) -> Result<(), StoreError> {
+        self.live().await.map(|_| ())
+    }
+
+    async fn connect(&self) -> Result<(Live, Facts), StoreError> {
+        let away = |reason: String| StoreError::Unavailable(format!("Redis at {}: {reason}", self.info.addr()));
+        let attempt = async {
+            let mut live = self.open().await?;
+            let facts = server::check(&mut live.connection, self.settings.is_cluster).await?;
+            if !self.settings.is_cluster {
+                self.check_format_on(&mut live.connection).await?;
+            }
+            for script in self.scripts.all() {
+                script.load_async(&mut live.connection).await?;
+            }
+            Ok((live, facts))
+        };
+        match tokio::time::timeout(self.settings.timeout.max(Duration::from_millis(100)) * 2, attempt).await {
+            Err(_) => Err(away("no connection in time".into())),
+            Ok(Err(Refusal::Store(error))) => Err(error),
+            Ok(Err(Refusal::Connection(error))) => Err(match classify(&error, Nature::Reads) {
+                StoreError::Unavailable(reason) => away(reason),
+                other => other,
+            }),
+            Ok(Ok(connected)) => Ok(connected),
+        }
+    }
+
+    async fn open(&self) -> Result<Live, Refusal> {
+        let config = AsyncConnectionConfig::new()
+            .set_response_timeout(Some(self.settings.timeout))
+            .set_pipeline_buffer_size(PIPELINE_COMMANDS_MAX);
+        let settings = self.info.redis_settings();
+        let dead = Arc::new(AtomicBool::new(false));
+        let connection = match self.info.addr() {
+            ConnectionAddr::Unix(path) => {
+                let stream = UnixStream::connect(path).await.map_err(RedisError::from)?;
+                let (connection, driver) = MultiplexedConnection::new_with_config(settings, stream, config).await?;
+                drive(driver, &dead);
+                connection
+            }
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(RedisError::from)?;
+                stream.set_nodelay(true).map_err(RedisError::from)?;
+                let (connection, driver) = MultiplexedConnection::new_with_config(settings, stream, config).await?;
+                drive(driver, &dead);
+                connection
+            }
+            _ => {
+                return Err(Refusal::Store(StoreError::Misconfigured("store.url: unknown kind of address".into())));
+            }
+        };
+        Ok(Live { connection, dead })
+    }
+
+    async fn check_format_on(&self, connection: &mut MultiplexedConnection) -> Result<(), Refusal> {
+        let mut recorded = server::recorded(server::read_format().query_async(connection).await?)?;
+        if !recorded.is_whole() {
+            for write in server::write_format(self.settings.partitions) {
+                write.query_async::<i64>(connection).await?;
+            }
+            recorded = server::recorded(server::read_format().query_async(connection).await?)?;
+        }
+        recorded.check(self.settings.partitions).map_err(Refusal::Store)
+    }
+
+    /// Records format and partitions again, after the data has gone.
+    pub(super) async fn check_format(&self) -> Result<(), StoreError> {
+        let mut live = self.live().await?;
+        match self.check_format_on(&mut live.connection).await {
+            Ok(()) => Ok(()),
+            Err(Refusal::Store(error)) => Err(error),
+            Err(Refusal::Connection(error)) => Err(self.failed(&live, &error, Nature::Reads).into_error()),
+        }
+    }
+
+    /// Sends a call. `is_asked`: the node gets the slot, and another one has sent the caller here for this call.
+    pub(super) async fn call(&self, call: &Call<'_>, is_asked: bool) -> Result<Value, Failure> {
+        let mut live = self.live().await.map_err(|error| match error {
+            StoreError::Unavailable(reason) => Failure::Away(reason),
+            other => Failure::Store(other),
+        })?;
+        let answer = match self.send(&mut live, call, is_asked).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                if let Some(script) = call.script {
+                    // Nothing ran so far.
+                    let loaded = script.load_async(&mut live.connection).await;
+                    loaded.map_err(|error| self.failed(&live, &error, Nature::Reads))?;
+                }
+                self.send(&mut live, call, is_asked).await
+            }
+            answer => answer,
+        };
+        let (answer, replicas) = answer.map_err(|error| self.failed(&live, &error, call.nature))?;
+        match replicas {
+            Some(replicas) if replicas < u64::from(self.settings.replicas_min) => {
+                let wanted = self.settings.replicas_min;
+                let reason = format!("{replicas} of {wanted} replicas have it so far (store.replicas_min)");
+                let changes = call.nature.changes();
+                Err(Failure::Store(if changes { StoreError::OutcomeUnknown } else { StoreError::Unavailable }(reason)))
+            }
+            _ => Ok(answer),
+        }
+    }
+
+    /// What it answered, and how many replicas have it, where that was asked. WAIT is for what its own connection wrote,
+    /// so that it must be sent on the same one; it holds up what comes behind it.
+    async fn send(&self, live: &mut Live, call: &Call<'_>, is_asked: bool) -> Result<(Value, Option<u64>), RedisError> {
+        let waits = call.nature.waits() && self.settings.replicas_min > 0;
+        if !is_asked && !waits {
+            return Ok((call.command.query_async(&mut live.connection).await?, None));
+        }
+        let mut pipe = redis::pipe();
+        if is_asked {
+            pipe.cmd("ASKING");
+        }
+        pipe.add_command(call.command.clone());
+        if waits {
+            pipe.cmd("WAIT").arg(self.settings.replicas_min).arg(self.settings.replicas_timeout_ms);
+        }
+        let count = usize::from(is_asked) + 1 + usize::from(waits);
+        let mut answers = live.connection.send_packed_commands(&pipe, 0, count).await?.into_iter();
+        let mut next = || match answers.next().unwrap_or(Value::Nil) {
+            Value::ServerError(error) => Err(RedisError::from(error)),
+            value => Ok(value),
+        };
+        if is_asked {
+            next()?;
+        }
+        let answer = next()?;
+        // Without an answer to WAIT, no replica is known to have it.
+        let replicas = waits.then(|| next().ok().and_then(|value| u64::from_redis_value(value).ok()).unwrap_or(0));
+        Ok((answer, replicas))
+    }
+
+    /// PING.
+    pub(super) async fn ping(&self) -> Result<(), StoreError> {
+        let mut live = self.live().await?;
+        let answer: Result<String, RedisError> = redis::cmd("PING").query_async(&mut live.connection).await;
+        answer.map(|_| ()).map_err(|error| self.failed(&live, &error, Nature::Reads).into_error())
+    }
+
+    /// Who has which slots, as this node sees it.
+    pub(super) async fn slots(&self) -> Result<Value, StoreError> {
+        let mut live = self.live().await?;
+        let answer = redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut live.connection).await;
+        answer.map_err(|error| self.failed(&live, &error, Nature::Reads).into_error())
+    }
+
+    fn failed(&self, live: &Live, error: &RedisError, nature: Nature) -> Failure {
+        if !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
+            // Lost, late, or out of step: what comes next on it cannot be trusted.
+            live.dead.store(true, Ordering::Release);
+        }
+        if self.settings.is_cluster
+            && let Some(failure) = self.elsewhere(error)
+        {
+            return failure;
+        }
+        match classify(error, nature) {
+            StoreError::Unavailable(reason) => Failure::Away(reason),
+            other => Failure::Store(other),
+        }
+    }
+
+    /// What a node of a cluster says instead of doing something.
+    fn elsewhere(&self, error: &RedisError) -> Option<Failure> {
+        let (ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. }) = self.info.addr() else {
+            return None;
+        };
+        let to = || {
+            let (address, _) = error.redirect_node()?;
+            Address::parse(address, host)
+        };
+        match error.code()? {
+            "MOVED" => to().map(Failure::Moved),
+            "ASK" => to().map(Failure::Asked),
+            "TRYAGAIN" | "WEIRMOVING" => Some(Failure::OnTheWay(error.to_string())),
+            // A master that was put down: its call was refused before it began.
+            "READONLY" => Some(Failure::Away(error.to_string())),
+            _ => None,
+        }
+    }
+}
+
+/// Drives a connection until it is lost or no longer used.
+fn drive(driver: impl Future<Output = ()> + Send + 'static, dead: &Arc<AtomicBool>) {
+    let dead = Arc::clone(dead);
+    tokio::spawn(async move {
+        driver.await;
+        dead.store(true, Ordering::Release);
+    });
+}
+
+/// What an error means to the callers of the store.
+fn classify(error: &RedisError, nature: Nature) -> StoreError {
+    let text = error.to_string();
+    match error.code() {
+        // The script did not begin: its `#!lua` line makes Redis check these first.
+        Some("OOM" | "READONLY" | "MISCONF" | "NOREPLICAS") => StoreError::Refused(text),
+        Some("LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "NOSCRIPT") => {
+            StoreError::Unavailable(text)
+        }
+        Some("WEIRDAMAGED" | "WRONGTYPE") => StoreError::Damaged(text),
+        Some("NOAUTH" | "WRONGPASS" | "NOPERM" | "MOVED" | "ASK" | "CROSSSLOT") => {
+            StoreError::Misconfigured(format!("store.url: {text}"))
+        }
+        _ if error.kind() == ErrorKind::AuthenticationFailed => StoreError::Misconfigured(format!("store.url: {text}")),
+        _ if nature.changes() => StoreError::OutcomeUnknown(text),
+        _ => StoreError::Unavailable(text),
+    }
+}
