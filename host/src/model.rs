@@ -9,6 +9,7 @@ mod guest;
 mod id;
 mod journal;
 mod limit;
+mod room;
 mod toggle;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub use guest::{KeyEntry, KeyIncrement, SqlValue};
 pub use id::{ID_TEXT_BYTES_MAX, Id, IdError, IdType, partition_of};
 pub use journal::{Backlog, Change, Checkpoint, Digest, Incarnation};
 pub use limit::{RateLimit, RateState};
+pub use room::{AdmissionPlan, Arrival, Place, RoomState};
 pub use toggle::{Action, Effect, Intent, Member, PairState, ToggleChange, ToggleRule, Verb};
 
 /// Name of one configured use of a capability, such as `feed-like`.

@@ -6,7 +6,7 @@
 //!
 //! - `keys`: names · `scripts`: the Lua files · `link`: the connection · `server`: its settings · `reply`: what comes
 //!   back · `batch`: how batches are sent, with `toggle`, `count` and `create` · `hydrate` · `read` · `guest`: what policy
-//!   modules keep
+//!   modules keep · `room`: waiting rooms
 //!
 //! Scripts take the partitions that they touch as keys and nothing else of the cluster's slots but the outcomes, which
 //! have partitions of their own: a cluster will send one call per slot, and reserve outcomes first.
@@ -22,6 +22,7 @@ mod keys;
 mod link;
 mod read;
 mod reply;
+mod room;
 mod scripts;
 mod server;
 mod toggle;
@@ -36,7 +37,7 @@ use self::link::{Link, Nature};
 use self::reply::{Reply, unexpected};
 use super::{
     Commit, CountBatch, CountResult, Counted, CreateBatch, CreateResult, Durability, Head, Hydrated, Hydration,
-    JournalRead, Members, PendingDocument, ReadResult, Store, StoreError, ToggleBatch, ToggleResult,
+    JournalRead, Members, PendingDocument, ReadResult, RoomStore, Store, StoreError, ToggleBatch, ToggleResult,
 };
 use crate::config::StoreConfig;
 use crate::model::{Id, Incarnation, KeyEntry, KeyIncrement, Member, Partition, Position};
@@ -251,6 +252,10 @@ impl Store for RedisStore {
         increments: Vec<KeyIncrement>,
     ) -> Result<Counted, StoreError> {
         self.increment_of_guest(module, &increments).await
+    }
+
+    fn rooms(&self) -> &dyn RoomStore {
+        self
     }
 
     async fn explain(
