@@ -30,6 +30,7 @@ use crate::http::Kinds;
 use crate::ingest::{IngestKind, check_schema};
 use crate::journal::JournalWatch;
 use crate::policy::{Compiler, KindPolicy, LoadError, Policies, PolicySetup};
+use crate::room::{NativeAdmission, RoomKind, RoomParts};
 use crate::sql::{Sql, SqlError};
 use crate::store::{Store, StoreError};
 use crate::toggle::ToggleKind;
@@ -134,6 +135,16 @@ impl App {
             let kind = IngestKind::start(ingest.clone(), kinds[&ingest.kind].clone())?;
             served.ingests.kinds.insert(ingest.kind.clone(), Arc::new(kind));
         }
+        for room in &config.rooms {
+            let parts = RoomParts {
+                batch: config.batch.clone(),
+                store: Arc::clone(&store),
+                admission: Arc::new(NativeAdmission::new(&room.settings)),
+                clock: clock.clone(),
+                owner: owner.clone(),
+            };
+            served.rooms.kinds.insert(room.kind.clone(), Arc::new(RoomKind::start(room.clone(), parts)?));
+        }
         Ok(Self { config, clock, store, sql, policies, kinds: served, flushers, schema })
     }
 
@@ -182,6 +193,7 @@ impl App {
     pub async fn stop(&self) {
         let grace = Duration::from_millis(self.config.flush.drain_grace_ms);
         self.schema.stop();
+        self.kinds.rooms.kinds.values().for_each(|room| room.stop());
         futures_util::future::join_all(self.flushers.values().map(|flusher| flusher.stop(grace))).await;
         let policies = Arc::clone(&self.policies);
         let _ = tokio::task::spawn_blocking(move || policies.close()).await;
@@ -191,6 +203,7 @@ impl App {
     /// Ends as a crash would: nothing is flushed, no lease is given back.
     pub fn abort(&self) {
         self.schema.stop();
+        self.kinds.rooms.kinds.values().for_each(|room| room.stop());
         self.flushers.values().for_each(Flusher::abort);
     }
 }

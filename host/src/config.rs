@@ -9,6 +9,7 @@ mod http;
 mod ingest;
 mod kind;
 mod policy;
+mod room;
 mod toggle;
 
 use std::collections::BTreeSet;
@@ -25,6 +26,7 @@ pub use policy::{
     BuiltinRules, CanaryConfig, DecisionLogConfig, GrantConfig, ParameterType, PolicyConfig, StatementConfig,
 };
 pub(crate) use policy::{is_free_module_name, is_module_name};
+pub use room::{RoomAlgorithm, RoomConfig, RoomKeyConfig, RoomMode};
 pub use toggle::{CountTable, ToggleConfig, ToggleResponse, ToggleTable};
 
 /// Everything in `weir.toml`.
@@ -58,6 +60,9 @@ pub struct Config {
     /// The kinds of the ingest capability.
     #[serde(rename = "ingest")]
     pub ingests: Vec<IngestConfig>,
+    /// The kinds of the room capability. They have no table: what they hold is the store's.
+    #[serde(rename = "room")]
+    pub rooms: Vec<RoomConfig>,
 }
 
 /// Why a configuration is not usable. The message names the field and says what to do.
@@ -111,6 +116,7 @@ impl Config {
             toggles: vec![ToggleConfig::demo(), ToggleConfig::demo_video()],
             counters: vec![CounterConfig::demo()],
             ingests: vec![IngestConfig::demo()],
+            rooms: vec![RoomConfig::demo(data.join("room.pem"))],
             ..Self::default()
         }
     }
@@ -131,15 +137,17 @@ impl Config {
             kind.validate(index)?;
             kind.validate_for_rules(index, self.policy.documents_bytes_max())
         })?;
+        self.rooms.iter().enumerate().try_for_each(|(index, kind)| kind.validate(index))?;
         // One name, one journal: also over capabilities.
         let mut kinds = BTreeSet::new();
-        match self.kinds().into_iter().find(|(kind, _)| !kinds.insert(*kind)) {
-            Some((kind, _)) => Err(value("kind", format!("{kind:?} is configured twice"))),
+        let of_tables = self.kinds().into_iter().map(|(kind, _)| kind);
+        match of_tables.chain(self.rooms.iter().map(|room| room.kind.as_str())).find(|kind| !kinds.insert(*kind)) {
+            Some(kind) => Err(value("kind", format!("{kind:?} is configured twice"))),
             None => Ok(()),
         }
     }
 
-    /// Every kind and its tables.
+    /// Every kind that is written behind, and its tables.
     pub fn kinds(&self) -> Vec<(&str, KindTable)> {
         let toggles = self.toggles.iter().map(|kind| (kind.kind.as_str(), KindTable::Toggle(kind.table.clone())));
         let counters = self.counters.iter().map(|kind| (kind.kind.as_str(), KindTable::Counter(kind.table.clone())));

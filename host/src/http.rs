@@ -17,6 +17,7 @@ mod openapi;
 mod problem;
 mod query;
 mod reply;
+mod room;
 mod route;
 mod shared;
 mod toggle;
@@ -48,6 +49,7 @@ use crate::listener::problem::{BAD_BODY, METHOD_NOT_ALLOWED, Problem};
 use crate::listener::text::decode_segment;
 use crate::listener::{self, Handler, Limits, Reply};
 use crate::model::Verb;
+use crate::room::Rooms;
 use crate::telemetry::SHED_TOTAL;
 use crate::toggle::Toggles;
 use counter::CounterView;
@@ -56,6 +58,7 @@ use ingest::IngestView;
 use meter::{Meter, OTHER_METHOD, method_index};
 use openapi::KindConfig;
 use problem::{BAD_PATH, KIND_MISSING, ROUTE_MISSING, Repeatable, from_refusal};
+use room::{Place, RoomView};
 use route::{Found, Route, Routes};
 use shared::Shared;
 use toggle::KindView;
@@ -72,6 +75,8 @@ pub struct Kinds {
     pub counters: Counters,
     /// Those of the ingest capability.
     pub ingests: Ingests,
+    /// Those of the room capability.
+    pub rooms: Rooms,
 }
 
 /// One kind of whatever capability. A name is configured once.
@@ -79,6 +84,7 @@ enum View {
     Toggle(KindView),
     Counter(CounterView),
     Ingest(IngestView),
+    Room(Arc<RoomView>),
 }
 
 /// Everything that answers requests. Make it after the metrics recorder is installed.
@@ -91,6 +97,7 @@ pub struct HttpState {
     shared: Shared,
     openapi: Bytes,
     root: Bytes,
+    jwks: Bytes,
     meter: Meter,
 }
 
@@ -102,7 +109,7 @@ impl HttpState {
     pub fn new(config: &HttpConfig, auth: &AuthConfig, kinds: Kinds, clock: Clock) -> Result<Self, ConfigError> {
         let routes = Routes::new()
             .map_err(|error| ConfigError::Value { field: "http".into(), reason: format!("routes: {error}") })?;
-        let Kinds { toggles, counters, ingests } = kinds;
+        let Kinds { toggles, counters, ingests, rooms } = kinds;
         let root = serde_json::json!({
             "service": "weir",
             "version": env!("CARGO_PKG_VERSION"),
@@ -110,16 +117,19 @@ impl HttpState {
             "toggles": toggles.kinds.keys().collect::<Vec<_>>(),
             "counters": counters.kinds.keys().collect::<Vec<_>>(),
             "ingest": ingests.kinds.keys().collect::<Vec<_>>(),
+            "rooms": rooms.kinds.keys().collect::<Vec<_>>(),
         });
         let of_toggles = toggles.kinds.values().map(|kind| KindConfig::Toggle(kind.config()));
         let of_counters = counters.kinds.values().map(|kind| KindConfig::Counter(kind.config()));
         let of_ingests = ingests.kinds.values().map(|kind| KindConfig::Ingest(kind.config()));
-        let configs: Vec<_> = of_toggles.chain(of_counters).chain(of_ingests).collect();
+        let of_rooms = rooms.kinds.values().map(|kind| KindConfig::Room(kind.config()));
+        let configs: Vec<_> = of_toggles.chain(of_counters).chain(of_ingests).chain(of_rooms).collect();
         let openapi = openapi::document(&configs, config, auth).to_string().into();
         let of_toggles = toggles.kinds.into_iter().map(|(name, kind)| (name, View::Toggle(KindView::new(kind))));
         let of_counters = counters.kinds.into_iter().map(|(name, kind)| (name, View::Counter(CounterView::new(kind))));
         let of_ingests = ingests.kinds.into_iter().map(|(name, kind)| (name, View::Ingest(IngestView::new(kind))));
-        let kinds = of_toggles.chain(of_counters).chain(of_ingests).collect();
+        let of_rooms = rooms.kinds.into_iter().map(|(name, kind)| (name, View::Room(Arc::new(RoomView::new(kind)))));
+        let kinds: BTreeMap<_, _> = of_toggles.chain(of_counters).chain(of_ingests).chain(of_rooms).collect();
         Ok(Self {
             limits: Limits::from(config),
             body_limits: BodyLimits {
@@ -130,6 +140,7 @@ impl HttpState {
             routes,
             openapi,
             root: root.to_string().into(),
+            jwks: room_keys(&kinds),
             shared: Shared::new(config, Authenticator::new(auth, clock.clone())?, clock),
             kinds,
             meter: Meter::new(),
@@ -155,7 +166,8 @@ impl HttpState {
             return Ok(reply::options(route.allow()));
         }
         let reads = head.method == Method::GET || head.method == Method::HEAD;
-        if !reads && !route.methods().contains(&head.method) {
+        let asked = if head.method == Method::HEAD { &Method::GET } else { &head.method };
+        if !route.methods().contains(asked) {
             let problem = Problem::new(&METHOD_NOT_ALLOWED, "use a method that Allow names");
             return Err(problem.header(header::ALLOW, route.allow()));
         }
@@ -165,6 +177,7 @@ impl HttpState {
         match found.route {
             Route::OpenApi => Ok(reply::json(self.openapi.clone())),
             Route::Root => Ok(reply::json(self.root.clone())),
+            Route::Jwks => Ok(reply::json(self.jwks.clone())),
             _ => self.of_kind(&found, &head, body, peer.ip()).await,
         }
     }
@@ -183,6 +196,16 @@ impl HttpState {
             (Some(View::Ingest(view)), Route::Ingest | Route::IngestDocument) => {
                 self.ingest(view, place, head, body, peer).await
             }
+            (
+                Some(View::Room(view)),
+                Route::Room
+                | Route::RoomTokens
+                | Route::RoomStatus
+                | Route::RoomToken
+                | Route::RoomComplete
+                | Route::RoomExtend
+                | Route::RoomVerify,
+            ) => self.room(view, found, head, body, peer).await,
             _ => Err(Problem::new(&KIND_MISSING, "see / for the kinds that there are")),
         }
     }
@@ -265,6 +288,45 @@ impl HttpState {
             _ => view.list(&self.shared, head, peer).await,
         }
     }
+}
+
+impl HttpState {
+    async fn room(
+        &self,
+        view: &Arc<RoomView>,
+        found: &Found<'_>,
+        head: &Parts,
+        body: Incoming,
+        peer: IpAddr,
+    ) -> Result<Reply, Problem> {
+        let place = Place { route: found.route, queue: found.target, token: found.token };
+        if head.method == Method::GET && found.route == Route::RoomToken && room::wants_events(&head.headers) {
+            return view.events(&self.shared, place).await;
+        }
+        let bytes_max = room::body_bytes_max(found.route, self.shared.targets_max, self.body_limits.bytes_max);
+        let bytes = body::read(body, BodyLimits { bytes_max, ..self.body_limits }).await?;
+        if !bytes.is_empty() {
+            body::check_json_type(&head.headers)?;
+        }
+        view.answer(&self.shared, place, head, &bytes, peer).await
+    }
+}
+
+/// The public keys of all rooms, as a JSON Web Key Set.
+fn room_keys(kinds: &BTreeMap<String, View>) -> Bytes {
+    let mut keys: Vec<&serde_json::Value> = Vec::new();
+    for view in kinds.values() {
+        if let View::Room(view) = view {
+            keys.extend(view.keys());
+        }
+    }
+    let mut distinct: Vec<&serde_json::Value> = Vec::new();
+    for key in keys {
+        if !distinct.contains(&key) {
+            distinct.push(key);
+        }
+    }
+    serde_json::json!({ "keys": distinct }).to_string().into()
 }
 
 impl Handler for HttpState {

@@ -9,6 +9,7 @@
 //! | [`toggle`] | the toggle capability: operation → batch → rule → store step → reply; hydrates cold targets | 3 |
 //! | [`counter`] | the counter capability: hit → batch → rule → store step → reply | 3 |
 //! | [`ingest`] | the ingest capability: documents → shape → batch → rule → store step → reply; their status | 3 |
+//! | [`room`] | the room capability: arrivals → batch → rule → store step → place; the clocks of queues; tokens | 3 |
 //! | [`listener`] | bounded HTTP/1 connections for `http` and `admin`: strict framing, limits, problem+json, drain | 1 |
 //! | [`batcher`] | gather what is concurrent, bounded | 1 |
 //! | [`policy`] | one wasm call per batch; trusts nothing that comes back | 2 |
@@ -38,6 +39,7 @@ pub mod journal;
 pub mod listener;
 pub mod model;
 pub mod policy;
+pub mod room;
 pub mod sql;
 pub mod store;
 pub mod telemetry;

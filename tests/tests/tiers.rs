@@ -26,10 +26,11 @@ const ROOMS: &[(&str, u8, &[&str])] = &[
     ("toggle", 3, &["capability"]),
     ("counter", 3, &["capability"]),
     ("ingest", 3, &["capability"]),
+    ("room", 3, &[]),
     ("flush", 3, &[]),
     // The listeners answer from the capabilities; below those they know only the floor and how connections are kept.
-    ("http", 4, &["capability", "toggle", "counter", "ingest", "flush", "listener"]),
-    ("admin", 4, &["capability", "toggle", "counter", "ingest", "flush", "listener"]),
+    ("http", 4, &["capability", "toggle", "counter", "ingest", "room", "flush", "listener"]),
+    ("admin", 4, &["capability", "toggle", "counter", "ingest", "room", "flush", "listener"]),
     ("app", 5, &["cli"]),
     ("cli", 5, &["app"]),
     ("main", 5, &["app", "cli"]),

@@ -3,6 +3,7 @@
 
 mod counter;
 mod ingest;
+mod room;
 mod toggle;
 
 use hyper::Method;
@@ -10,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::problem::API_TYPES;
 use super::route::{ROUTES, Route, SHARED_STATUSES};
-use crate::config::{AuthConfig, CounterConfig, HttpConfig, IngestConfig, ToggleConfig};
+use crate::config::{AuthConfig, CounterConfig, HttpConfig, IngestConfig, RoomConfig, ToggleConfig};
 use crate::listener::problem::{LISTENER_TYPES, ProblemType};
 use crate::model::{ID_TEXT_BYTES_MAX, IdType};
 
@@ -20,6 +21,7 @@ pub(super) enum KindConfig<'a> {
     Toggle(&'a ToggleConfig),
     Counter(&'a CounterConfig),
     Ingest(&'a IngestConfig),
+    Room(&'a RoomConfig),
 }
 
 impl KindConfig<'_> {
@@ -28,6 +30,7 @@ impl KindConfig<'_> {
             Self::Toggle(kind) => &kind.kind,
             Self::Counter(kind) => &kind.kind,
             Self::Ingest(kind) => &kind.kind,
+            Self::Room(kind) => &kind.kind,
         }
     }
 
@@ -39,7 +42,14 @@ impl KindConfig<'_> {
             }
             Route::Counter | Route::CounterMany | Route::CounterStatus => matches!(self, Self::Counter(_)),
             Route::Ingest | Route::IngestDocument => matches!(self, Self::Ingest(_)),
-            Route::OpenApi | Route::Root | Route::Unknown => false,
+            Route::Room
+            | Route::RoomTokens
+            | Route::RoomStatus
+            | Route::RoomToken
+            | Route::RoomComplete
+            | Route::RoomExtend
+            | Route::RoomVerify => matches!(self, Self::Room(_)),
+            Route::OpenApi | Route::Jwks | Route::Root | Route::Unknown => false,
         }
     }
 
@@ -48,6 +58,7 @@ impl KindConfig<'_> {
             Self::Toggle(kind) => toggle::parameters(route, method, kind, http),
             Self::Counter(kind) => counter::parameters(route, method, kind, http),
             Self::Ingest(kind) => ingest::parameters(route, method, kind, http),
+            Self::Room(kind) => room::parameters(route, kind),
         }
     }
 
@@ -56,25 +67,28 @@ impl KindConfig<'_> {
             Self::Toggle(kind) => toggle::success_schema(route, method, kind),
             Self::Counter(_) => counter::success_schema(route, method),
             Self::Ingest(kind) => ingest::success_schema(route, method, kind),
+            Self::Room(_) => room::success_schema(route),
         }
     }
 
     /// What is sent; `None` where nothing is.
-    fn request_body(&self) -> Value {
+    fn request_body(&self, route: Route, http: &HttpConfig) -> Value {
         let (required, schema) = match self {
             Self::Toggle(_) => (false, json!({ "type": "object", "additionalProperties": false })),
             Self::Counter(kind) => (false, counter::request_schema(kind)),
             Self::Ingest(kind) => (true, ingest::request_schema(kind)),
+            Self::Room(kind) => room::request(route, kind, http),
         };
         json!({ "required": required, "content": { "application/json": { "schema": schema } } })
     }
 
     /// Whether a request may name nobody.
-    fn needs_no_actor(&self, method: &Method) -> bool {
+    fn needs_no_actor(&self, route: Route, method: &Method) -> bool {
         match self {
             Self::Toggle(_) => method == Method::GET,
             Self::Counter(kind) => method == Method::GET || kind.actor == crate::config::ActorNeed::Optional,
             Self::Ingest(_) => false,
+            Self::Room(_) => route != Route::RoomTokens,
         }
     }
 }
@@ -83,7 +97,7 @@ impl KindConfig<'_> {
 pub(super) fn document(kinds: &[KindConfig<'_>], http: &HttpConfig, auth: &AuthConfig) -> Value {
     let mut paths = Map::new();
     for route in ROUTES {
-        if matches!(route, Route::OpenApi | Route::Root) {
+        if matches!(route, Route::OpenApi | Route::Jwks | Route::Root) {
             let item = json!({ "get": operation(route, &Method::GET, None, http) });
             paths.insert(route.pattern().to_owned(), item);
         }
@@ -117,7 +131,7 @@ fn operation(route: Route, method: &Method, kind: Option<&KindConfig<'_>>, http:
     let mut responses = Map::new();
     for status in route.statuses(method).iter().chain(&SHARED_STATUSES) {
         let response = match *status {
-            200 | 202 => success(route, method, kind),
+            200..=202 => success(route, method, kind),
             refused => refusal(refused),
         };
         responses.insert(status.to_string(), response);
@@ -131,10 +145,10 @@ fn operation(route: Route, method: &Method, kind: Option<&KindConfig<'_>>, http:
         operation["tags"] = json!([kind.name()]);
         operation["parameters"] = Value::Array(kind.parameters(route, method, http));
         // `{}` says that no identity is needed.
-        let optional = kind.needs_no_actor(method);
+        let optional = kind.needs_no_actor(route, method);
         operation["security"] = if optional { json!([{}, { "actor": [] }]) } else { json!([{ "actor": [] }]) };
         if method != Method::GET {
-            operation["requestBody"] = kind.request_body();
+            operation["requestBody"] = kind.request_body(route, http);
         }
     }
     operation
@@ -150,6 +164,14 @@ fn route_word(route: Route) -> &'static str {
         Route::CounterMany => "counters",
         Route::Ingest => "documents",
         Route::IngestDocument => "document",
+        Route::Room => "queue",
+        Route::RoomTokens => "tokens",
+        Route::RoomStatus => "statuses",
+        Route::RoomToken => "token",
+        Route::RoomComplete => "complete",
+        Route::RoomExtend => "extend",
+        Route::RoomVerify => "verify",
+        Route::Jwks => "jwks",
         Route::OpenApi => "openapi",
         Route::Root | Route::Unknown => "root",
     }
@@ -172,6 +194,17 @@ fn summary(route: Route, method: &Method) -> &'static str {
         (Route::Ingest, &Method::POST) => "Create one document, or several together: all of them or none",
         (Route::Ingest, _) => "The actor's own documents: pending ones first, each part newest first",
         (Route::IngestDocument, _) => "What has become of a document of the actor's own",
+        (Route::Room, _) => "The queue: how many wait and are in, how fast it goes, and the draw",
+        (Route::RoomTokens, _) => "Join: a place for the actor, or the one that it has",
+        (Route::RoomStatus, _) => "How it stands with many, in the order asked for",
+        (Route::RoomToken, &Method::DELETE) => "Leave, or end the stay",
+        (Route::RoomToken, _) => {
+            "How it stands; keeps the place. Accept: text/event-stream streams it to those who are near the front"
+        }
+        (Route::RoomComplete, _) => "End the stay; the place is given on at once",
+        (Route::RoomExtend, _) => "A longer stay, up to the kind's longest",
+        (Route::RoomVerify, _) => "Whether a token's holder is in, for a service that asks",
+        (Route::Jwks, _) => "The public keys of the passes of all rooms (RFC 7517)",
         (Route::OpenApi, _) => "This document",
         (Route::Root | Route::Unknown, _) => "Where to begin",
     }
@@ -224,7 +257,7 @@ fn success(route: Route, method: &Method, kind: Option<&KindConfig<'_>>) -> Valu
     let mut response = json!({ "description": summary(route, method) });
     let schema = kind.map_or_else(|| json!({ "type": "object" }), |kind| kind.success_schema(route, method));
     response["content"] = json!({ "application/json": { "schema": schema } });
-    if method != Method::GET {
+    if method != Method::GET && !matches!(kind, Some(KindConfig::Room(_))) {
         let header = |text: &str| json!({ "schema": { "type": "string" }, "description": text });
         let mut headers = json!({
             "Weir-Durability": header("The level reached, as in the body"),
@@ -311,7 +344,13 @@ mod tests {
 
     fn demo() -> Value {
         let (toggle, counter, ingest) = (ToggleConfig::demo(), CounterConfig::demo(), IngestConfig::demo());
-        let kinds = [KindConfig::Toggle(&toggle), KindConfig::Counter(&counter), KindConfig::Ingest(&ingest)];
+        let room = RoomConfig::demo("room.pem".into());
+        let kinds = [
+            KindConfig::Toggle(&toggle),
+            KindConfig::Counter(&counter),
+            KindConfig::Ingest(&ingest),
+            KindConfig::Room(&room),
+        ];
         document(&kinds, &HttpConfig::default(), &AuthConfig::default())
     }
 
@@ -319,7 +358,7 @@ mod tests {
     fn every_route_method_and_status_is_described() {
         let document = demo();
         for route in ROUTES {
-            let kinds = ["feed-like", "video-view", "playlist"];
+            let kinds = ["feed-like", "video-view", "playlist", "concert"];
             let paths = kinds.map(|kind| route.pattern().replace("{kind}", kind));
             let path = paths.iter().find(|path| !document["paths"][path].is_null()).unwrap();
             for method in route.methods() {

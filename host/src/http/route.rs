@@ -26,6 +26,22 @@ pub(super) enum Route {
     Ingest,
     /// One document of an ingest kind.
     IngestDocument,
+    /// A queue of a room kind.
+    Room,
+    /// Arrivals at a queue.
+    RoomTokens,
+    /// How it stands with many.
+    RoomStatus,
+    /// How it stands with one; leaving.
+    RoomToken,
+    /// The end of a stay.
+    RoomComplete,
+    /// A longer stay.
+    RoomExtend,
+    /// Whether a token is good, for a service that asks.
+    RoomVerify,
+    /// The public keys of passes.
+    Jwks,
     /// The OpenAPI document.
     OpenApi,
     /// Where to begin.
@@ -35,7 +51,7 @@ pub(super) enum Route {
 }
 
 /// Every route of the API, in the order of the OpenAPI document.
-pub(super) const ROUTES: [Route; 11] = [
+pub(super) const ROUTES: [Route; 19] = [
     Route::Toggle,
     Route::ToggleMany,
     Route::ToggleActors,
@@ -45,6 +61,14 @@ pub(super) const ROUTES: [Route; 11] = [
     Route::CounterStatus,
     Route::Ingest,
     Route::IngestDocument,
+    Route::Room,
+    Route::RoomTokens,
+    Route::RoomStatus,
+    Route::RoomToken,
+    Route::RoomComplete,
+    Route::RoomExtend,
+    Route::RoomVerify,
+    Route::Jwks,
     Route::OpenApi,
     Route::Root,
 ];
@@ -62,6 +86,14 @@ impl Route {
             Self::CounterStatus => "/v1/counters/{kind}/{target}/status",
             Self::Ingest => "/v1/ingest/{kind}",
             Self::IngestDocument => "/v1/ingest/{kind}/{target}",
+            Self::Room => "/v1/rooms/{kind}/{target}",
+            Self::RoomTokens => "/v1/rooms/{kind}/{target}/tokens",
+            Self::RoomStatus => "/v1/rooms/{kind}/{target}/status",
+            Self::RoomToken => "/v1/rooms/{kind}/{target}/tokens/{token}",
+            Self::RoomComplete => "/v1/rooms/{kind}/{target}/tokens/{token}/complete",
+            Self::RoomExtend => "/v1/rooms/{kind}/{target}/tokens/{token}/extend",
+            Self::RoomVerify => "/v1/rooms/{kind}/verify",
+            Self::Jwks => "/.well-known/jwks.json",
             Self::OpenApi => "/openapi.json",
             Self::Root => "/",
             Self::Unknown => "none",
@@ -73,6 +105,10 @@ impl Route {
         match self {
             Self::Toggle => HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS"),
             Self::Counter | Self::Ingest => HeaderValue::from_static("GET, HEAD, POST, OPTIONS"),
+            Self::RoomTokens | Self::RoomStatus | Self::RoomComplete | Self::RoomExtend | Self::RoomVerify => {
+                HeaderValue::from_static("POST, OPTIONS")
+            }
+            Self::RoomToken => HeaderValue::from_static("GET, HEAD, DELETE, OPTIONS"),
             _ => HeaderValue::from_static("GET, HEAD, OPTIONS"),
         }
     }
@@ -82,6 +118,10 @@ impl Route {
         match self {
             Self::Toggle => &[Method::GET, Method::POST, Method::PUT, Method::DELETE],
             Self::Counter | Self::Ingest => &[Method::GET, Method::POST],
+            Self::RoomTokens | Self::RoomStatus | Self::RoomComplete | Self::RoomExtend | Self::RoomVerify => {
+                &[Method::POST]
+            }
+            Self::RoomToken => &[Method::GET, Method::DELETE],
             _ => &[Method::GET],
         }
     }
@@ -101,6 +141,12 @@ impl Route {
             (Self::Ingest, &Method::GET) => &[200, 400, 401, 404, 503],
             (Self::Ingest, _) => &[202, 400, 401, 404, 408, 409, 413, 415, 422, 503],
             (Self::IngestDocument, _) => &[200, 400, 401, 404, 503],
+            (Self::Room, _) => &[200, 400, 404, 503],
+            (Self::RoomTokens, _) => &[200, 201, 400, 401, 403, 404, 408, 413, 415, 503],
+            (Self::RoomStatus, _) => &[200, 400, 404, 408, 413, 415, 503],
+            (Self::RoomToken, _) => &[200, 400, 403, 404, 410, 503],
+            (Self::RoomComplete | Self::RoomExtend, _) => &[200, 400, 403, 404, 408, 409, 410, 413, 415, 503],
+            (Self::RoomVerify, _) => &[200, 400, 403, 404, 408, 410, 413, 415, 503],
             _ => &[200, 400, 503],
         }
     }
@@ -122,6 +168,8 @@ pub(super) struct Found<'path> {
     pub(super) kind: &'path str,
     /// Still percent-encoded; empty where the route has none.
     pub(super) target: &'path str,
+    /// The token of a waiting room; empty where the route has none.
+    pub(super) token: &'path str,
 }
 
 /// Finds routes.
@@ -139,7 +187,7 @@ impl Routes {
     pub(super) fn find<'path>(&self, path: &'path str) -> Option<Found<'path>> {
         let found = self.0.at(path).ok()?;
         let param = |name| found.params.get(name).unwrap_or_default();
-        Some(Found { route: *found.value, kind: param("kind"), target: param("target") })
+        Some(Found { route: *found.value, kind: param("kind"), target: param("target"), token: param("token") })
     }
 }
 
@@ -160,6 +208,11 @@ mod tests {
         assert_eq!(route("/v1/counters/video-view/3"), Some(Route::Counter));
         assert_eq!(route("/v1/ingest/playlist"), Some(Route::Ingest));
         assert_eq!(route("/v1/ingest/playlist/3"), Some(Route::IngestDocument));
+        assert_eq!(route("/v1/rooms/concert/1"), Some(Route::Room));
+        assert_eq!(route("/v1/rooms/concert/verify"), Some(Route::RoomVerify));
+        assert_eq!(route("/v1/rooms/concert/1/tokens"), Some(Route::RoomTokens));
+        assert_eq!(route("/v1/rooms/concert/1/tokens/a.b.c"), Some(Route::RoomToken));
+        assert_eq!(route("/v1/rooms/concert/1/tokens/a.b.c/extend"), Some(Route::RoomExtend));
         for unknown in
             ["", "*", "//", "/v1", "/v1/toggles", "/v1/toggles/", "/v1/toggles//3", "/v1/toggles/k/3/", "/V1"]
         {
@@ -177,7 +230,8 @@ mod tests {
             for method in route.methods() {
                 assert!(allowed.contains(&method.as_str()), "{route:?} {method}");
             }
-            assert_eq!(allowed.len(), route.methods().len() + 2, "HEAD and OPTIONS besides");
+            let besides = if route.methods().contains(&Method::GET) { 2 } else { 1 };
+            assert_eq!(allowed.len(), route.methods().len() + besides, "OPTIONS besides, and HEAD where GET is");
         }
     }
 }

@@ -101,6 +101,11 @@ impl Problem {
         self
     }
 
+    /// The last word of its type.
+    pub fn name(&self) -> &'static str {
+        self.kind.name
+    }
+
     /// Its status.
     pub fn status(&self) -> StatusCode {
         // The statuses are constants above; a test checks each.

@@ -135,7 +135,9 @@ impl RoomEnd {
 
     /// The one with this [`RoomEnd::code`].
     pub(super) fn of_code(code: u64) -> Option<Self> {
-        [Self::Left, Self::Completed, Self::Expired, Self::Abandoned].into_iter().find(|end| u64::from(end.code()) == code)
+        [Self::Left, Self::Completed, Self::Expired, Self::Abandoned]
+            .into_iter()
+            .find(|end| u64::from(end.code()) == code)
     }
 }
 

@@ -27,9 +27,7 @@ use super::read::Seen;
 use super::transaction::Transaction;
 use crate::model::Id;
 use crate::store::StoreError;
-use crate::store::room::{
-    Opened, Opening, RoomBatch, RoomCommit, RoomResult, RoomStore, RoomTick, Ticked,
-};
+use crate::store::room::{Opened, Opening, RoomBatch, RoomCommit, RoomResult, RoomStore, RoomTick, Ticked};
 use crate::store::text::untagged;
 
 /// All queues, by kind.

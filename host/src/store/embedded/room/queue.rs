@@ -332,13 +332,7 @@ impl Queue {
         true
     }
 
-    fn extend(
-        &mut self,
-        slot: u32,
-        (ttl_ms, stay_ms_max): (u64, u64),
-        times: Times,
-        changes: &mut Changes,
-    ) -> bool {
+    fn extend(&mut self, slot: u32, (ttl_ms, stay_ms_max): (u64, u64), times: Times, changes: &mut Changes) -> bool {
         let Some(Some(person)) = self.people.get_mut(slot as usize) else { return false };
         let Standing::Active { admitted_ms, has_come, .. } = &mut person.standing else { return false };
         let until_ms = (times.now_ms + ttl_ms).min(*admitted_ms + stay_ms_max);
@@ -371,9 +365,8 @@ impl Queue {
         while work < TICK_PEOPLE_MAX
             && let Some((slot, number)) = pop_due(&mut self.waits, tick.now_ms)
         {
-            let waits = |person: &&Person| {
-                person.number == number && matches!(person.standing, Standing::Waiting { .. })
-            };
+            let waits =
+                |person: &&Person| person.number == number && matches!(person.standing, Standing::Waiting { .. });
             let Some(person) = self.person(slot).filter(waits) else { continue };
             work += 1;
             let due_ms = person.time_ms + tick.grace_ms;
