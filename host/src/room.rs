@@ -356,7 +356,12 @@ impl RoomKind {
         let is_drawn = told.figures.admitted > 0 || !by_lot;
         let eta = if is_drawn { flow.eta(ahead) } else { None };
         let bounds = (config.poll_ms_min, config.poll_ms_max, config.grace_ms);
-        let base_ms = poll_after_ms(bounds, config.polls_per_s_max, told.figures.waiting, eta);
+        let is_next = told.figures.active + ahead < config.capacity && config.mode == RoomMode::Open && is_drawn;
+        let base_ms = if is_next {
+            config.poll_ms_min
+        } else {
+            poll_after_ms(bounds, config.polls_per_s_max, told.figures.waiting, eta)
+        };
         // Up to 30 % later, so that those who came together do not ask together.
         let jitter_ms = rand::rng().random_range(0..=base_ms * 3 / 10);
         let ahead = is_drawn.then_some(ahead);

@@ -161,7 +161,10 @@ impl RoomStore for RedisStore {
     async fn apply_room(&self, kind: &str, queue: &Id, batch: RoomBatch) -> Result<RoomCommit, StoreError> {
         let key = keys::queue(kind, &tagged(queue));
         let (mut results, mut newest) = (Vec::with_capacity(batch.ops.len()), RoomFigures::default());
-        for ops in batch.ops.chunks(CALL_OPS_MAX) {
+        // Without an operation the figures are asked for all the same.
+        let none: &[RoomOp] = &[];
+        let is_empty = batch.ops.is_empty();
+        for ops in batch.ops.chunks(CALL_OPS_MAX).chain(is_empty.then_some(none)) {
             match self.apply_some(&key, &batch, ops).await? {
                 None => return Ok(RoomCommit::OtherLife),
                 Some((some, figures)) => {
