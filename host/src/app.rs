@@ -30,7 +30,7 @@ use crate::http::Kinds;
 use crate::ingest::{IngestKind, check_schema};
 use crate::journal::JournalWatch;
 use crate::policy::{Compiler, KindPolicy, LoadError, Policies, PolicySetup};
-use crate::room::{NativeAdmission, RoomKind, RoomParts};
+use crate::room::{RoomKind, RoomParts};
 use crate::sql::{Sql, SqlError};
 use crate::store::{Store, StoreError};
 use crate::toggle::ToggleKind;
@@ -139,7 +139,7 @@ impl App {
             let parts = RoomParts {
                 batch: config.batch.clone(),
                 store: Arc::clone(&store),
-                admission: Arc::new(NativeAdmission::new(&room.settings)),
+                admission: Arc::new(Arc::clone(&policies)),
                 clock: clock.clone(),
                 owner: owner.clone(),
             };
@@ -252,5 +252,6 @@ pub(crate) fn kind_policies(config: &Config) -> Vec<KindPolicy> {
     let toggles = config.toggles.iter().map(|kind| of(&kind.kind, kind.settings.clone(), kind.on_policy_failure));
     let counters = config.counters.iter().map(|kind| of(&kind.kind, kind.policy_settings(), kind.on_policy_failure));
     let ingests = config.ingests.iter().map(|kind| of(&kind.kind, kind.policy_settings(), kind.on_policy_failure));
-    toggles.chain(counters).chain(ingests).collect()
+    let rooms = config.rooms.iter().map(|kind| of(&kind.kind, kind.settings.clone(), kind.on_policy_failure));
+    toggles.chain(counters).chain(ingests).chain(rooms).collect()
 }

@@ -24,7 +24,7 @@ use rand::RngExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
-pub use admission::{Admission, NativeAdmission};
+pub use admission::Admission;
 pub use flow::Eta;
 
 use crate::batcher::Batcher;

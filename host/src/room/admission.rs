@@ -1,11 +1,11 @@
 //! Who decides on places and on who is let in.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use weir_default_policy::admission::{self as rules, Settings};
 
 use crate::model::{AdmissionPlan, Arrival, Place, RoomState};
+use crate::policy::Policies;
 
 /// The rules of a room. They see numbers and ids; the store holds the capacity whatever they say.
 #[async_trait]
@@ -17,30 +17,13 @@ pub trait Admission: Send + Sync {
     async fn plan(&self, kind: &str, now_ms: u64, room: &RoomState) -> AdmissionPlan;
 }
 
-/// The built-in rules, natively.
-pub struct NativeAdmission(Settings);
-
-impl NativeAdmission {
-    /// With the settings of a kind; what is unusable counts as not set.
-    pub fn new(settings: &BTreeMap<String, String>) -> Self {
-        Self(Settings::read(|key| settings.get(key).cloned(), |_, _| ()))
-    }
-}
-
 #[async_trait]
-impl Admission for NativeAdmission {
-    async fn place(&self, _kind: &str, now_ms: u64, batch: &[Arrival]) -> Option<Vec<Place>> {
-        let place = match rules::place(&self.0, now_ms) {
-            rules::Place::Line(lane) => Place::Line { lane },
-            rules::Place::Draw(lane) => Place::Draw { lane },
-            rules::Place::Refuse => Place::Refuse,
-        };
-        Some(vec![place; batch.len()])
+impl Admission for Arc<Policies> {
+    async fn place(&self, kind: &str, now_ms: u64, batch: &[Arrival]) -> Option<Vec<Place>> {
+        Policies::place(self, kind, now_ms, batch).await.ok().map(|decided| decided.rules)
     }
 
-    async fn plan(&self, _kind: &str, now_ms: u64, room: &RoomState) -> AdmissionPlan {
-        let RoomState { waiting, active, capacity, since_ms, .. } = *room;
-        let plan = rules::plan(&self.0, now_ms, rules::Room { waiting, active, capacity, since_ms });
-        AdmissionPlan { admit: plan.admit, active_ttl_ms: plan.active_ttl_ms, next_tick_ms: plan.next_tick_ms }
+    async fn plan(&self, kind: &str, now_ms: u64, room: &RoomState) -> AdmissionPlan {
+        self.plan_admission(kind, now_ms, room).await
     }
 }

@@ -101,13 +101,8 @@ pub async fn a_person_has_one_place_and_positions_only_shrink<B: Backend>() {
     let stand = Stand::<B>::new().await;
     let room = Room::open(&stand, 1).await;
     let joined = room.join(1..=5).await;
-    let expected = |number: u64| RoomResult::Waiting {
-        number,
-        ahead: number - 1,
-        lane: 128,
-        joined_ms: START_MS,
-        is_new: true,
-    };
+    let expected =
+        |number: u64| RoomResult::Waiting { number, ahead: number - 1, lane: 128, joined_ms: START_MS, is_new: true };
     assert_eq!(joined, (1..=5).map(expected).collect::<Vec<_>>());
     let again = room.join(3..=3).await[0];
     assert!(matches!(again, RoomResult::Waiting { number: 3, ahead: 2, is_new: false, .. }), "{again:?}");
@@ -368,7 +363,10 @@ fn check(people: &[(i64, u64, Model)], actor: i64, result: RoomResult, step: usi
         (Some((_, number, Model::Waits { .. })), RoomResult::Waiting { number: told, ahead, .. }) => {
             assert_eq!((told, ahead), (*number, expected_ahead), "step {step}");
         }
-        (Some((_, number, Model::Stays { until_ms, .. })), RoomResult::Active { number: told, until_ms: until, .. }) => {
+        (
+            Some((_, number, Model::Stays { until_ms, .. })),
+            RoomResult::Active { number: told, until_ms: until, .. },
+        ) => {
             assert_eq!((told, until), (*number, *until_ms), "step {step}");
         }
         (None, RoomResult::Ended { .. }) => {}

@@ -141,6 +141,8 @@ pub(in crate::policy) fn decisions(call: &Call) -> usize {
         Call::IngestValidate(call) => call.batch.len(),
         Call::FlushPlan(_) => 1,
         Call::FlushCoalesce(call) => call.entries.len(),
+        Call::AdmissionPlace(call) => call.batch.len(),
+        Call::AdmissionPlan(_) => 1,
     }
 }
 
@@ -155,6 +157,12 @@ pub(in crate::policy) fn differences(call: &Call, live: &Answer, candidate: &Ans
         }
         (Call::IngestValidate(call), Answer::Documents(live), Answer::Documents(candidate)) => {
             one_by_one(&call.batch, live, candidate)
+        }
+        (Call::AdmissionPlace(call), Answer::Places(live), Answer::Places(candidate)) => {
+            one_by_one(&call.batch, live, candidate)
+        }
+        (Call::AdmissionPlan(call), Answer::Admission(live), Answer::Admission(candidate)) if live != candidate => {
+            vec![(json!(call.room), json!(live), json!(candidate))]
         }
         (Call::FlushPlan(call), Answer::Plan(live), Answer::Plan(candidate)) if live != candidate => {
             vec![(json!(call.backlog), json!(live), json!(candidate))]
