@@ -31,6 +31,7 @@ use crate::ingest::{IngestKind, check_schema};
 use crate::journal::JournalWatch;
 use crate::policy::{Compiler, KindPolicy, LoadError, Policies, PolicySetup};
 use crate::preference::PreferenceKind;
+use crate::room::{RoomKind, RoomParts};
 use crate::sql::{Sql, SqlError};
 use crate::store::{Store, StoreError};
 use crate::toggle::ToggleKind;
@@ -139,6 +140,16 @@ impl App {
             let kind = PreferenceKind::start(preference.clone(), kinds[&preference.kind].clone());
             served.preferences.kinds.insert(preference.kind.clone(), Arc::new(kind));
         }
+        for room in &config.rooms {
+            let parts = RoomParts {
+                batch: config.batch.clone(),
+                store: Arc::clone(&store),
+                admission: Arc::new(Arc::clone(&policies)),
+                clock: clock.clone(),
+                owner: owner.clone(),
+            };
+            served.rooms.kinds.insert(room.kind.clone(), Arc::new(RoomKind::start(room.clone(), parts)?));
+        }
         Ok(Self { config, clock, store, sql, policies, kinds: served, flushers, schema })
     }
 
@@ -187,6 +198,7 @@ impl App {
     pub async fn stop(&self) {
         let grace = Duration::from_millis(self.config.flush.drain_grace_ms);
         self.schema.stop();
+        self.kinds.rooms.kinds.values().for_each(|room| room.stop());
         futures_util::future::join_all(self.flushers.values().map(|flusher| flusher.stop(grace))).await;
         let policies = Arc::clone(&self.policies);
         let _ = tokio::task::spawn_blocking(move || policies.close()).await;
@@ -196,6 +208,7 @@ impl App {
     /// Ends as a crash would: nothing is flushed, no lease is given back.
     pub fn abort(&self) {
         self.schema.stop();
+        self.kinds.rooms.kinds.values().for_each(|room| room.stop());
         self.flushers.values().for_each(Flusher::abort);
     }
 }
@@ -246,5 +259,6 @@ pub(crate) fn kind_policies(config: &Config) -> Vec<KindPolicy> {
     let ingests = config.ingests.iter().map(|kind| of(&kind.kind, kind.policy_settings(), kind.on_policy_failure));
     let preferences =
         config.preferences.iter().map(|kind| of(&kind.kind, kind.policy_settings(), kind.on_policy_failure));
-    toggles.chain(counters).chain(ingests).chain(preferences).collect()
+    let rooms = config.rooms.iter().map(|kind| of(&kind.kind, kind.settings.clone(), kind.on_policy_failure));
+    toggles.chain(counters).chain(ingests).chain(preferences).chain(rooms).collect()
 }

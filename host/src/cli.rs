@@ -9,6 +9,7 @@ pub mod dead_letters;
 pub mod explain;
 pub mod init;
 pub mod policy;
+pub mod rooms;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -114,6 +115,11 @@ enum Command {
         data_bytes_max: u64,
         #[arg(long)]
         metered: bool,
+    },
+    /// Waiting rooms.
+    Rooms {
+        #[command(subcommand)]
+        command: rooms::RoomsCommand,
     },
     /// Rows that could never be stored.
     DeadLetters {
@@ -224,6 +230,7 @@ pub fn run() -> ExitCode {
                 }
             };
         }
+        Command::Rooms { command } => rooms::run(command),
         Command::DeadLetters { command } => block_on(dead_letters::run(command)),
     };
     finish(result)

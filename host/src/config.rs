@@ -10,6 +10,7 @@ mod ingest;
 mod kind;
 mod policy;
 mod preference;
+mod room;
 mod toggle;
 
 use std::collections::BTreeSet;
@@ -29,6 +30,7 @@ pub(crate) use policy::{is_free_module_name, is_module_name};
 pub use preference::{
     FieldConfig, LookupFallback, MemberTable, PreferenceConfig, PreferenceTable, StoreFallback, WriteRights,
 };
+pub use room::{RoomAlgorithm, RoomConfig, RoomKeyConfig, RoomMode};
 pub use toggle::{CountTable, ToggleConfig, ToggleResponse, ToggleTable};
 
 /// Everything in `weir.toml`.
@@ -65,6 +67,9 @@ pub struct Config {
     /// The kinds of the preference capability.
     #[serde(rename = "preference")]
     pub preferences: Vec<PreferenceConfig>,
+    /// The kinds of the room capability. They have no table: what they hold is the store's.
+    #[serde(rename = "room")]
+    pub rooms: Vec<RoomConfig>,
 }
 
 /// Why a configuration is not usable. The message names the field and says what to do.
@@ -119,6 +124,7 @@ impl Config {
             counters: vec![CounterConfig::demo()],
             ingests: vec![IngestConfig::demo()],
             preferences: vec![PreferenceConfig::demo()],
+            rooms: vec![RoomConfig::demo(data.join("room.pem"))],
             ..Self::default()
         }
     }
@@ -140,15 +146,17 @@ impl Config {
             kind.validate_for_rules(index, self.policy.documents_bytes_max())
         })?;
         self.preferences.iter().enumerate().try_for_each(|(index, kind)| kind.validate(index))?;
+        self.rooms.iter().enumerate().try_for_each(|(index, kind)| kind.validate(index))?;
         // One name, one journal: also over capabilities.
         let mut kinds = BTreeSet::new();
-        match self.kinds().into_iter().find(|(kind, _)| !kinds.insert(*kind)) {
-            Some((kind, _)) => Err(value("kind", format!("{kind:?} is configured twice"))),
+        let of_tables = self.kinds().into_iter().map(|(kind, _)| kind);
+        match of_tables.chain(self.rooms.iter().map(|room| room.kind.as_str())).find(|kind| !kinds.insert(*kind)) {
+            Some(kind) => Err(value("kind", format!("{kind:?} is configured twice"))),
             None => Ok(()),
         }
     }
 
-    /// Every kind and its tables.
+    /// Every kind that is written behind, and its tables.
     pub fn kinds(&self) -> Vec<(&str, KindTable)> {
         let toggles = self.toggles.iter().map(|kind| (kind.kind.as_str(), KindTable::Toggle(kind.table.clone())));
         let counters = self.counters.iter().map(|kind| (kind.kind.as_str(), KindTable::Counter(kind.table.clone())));

@@ -56,4 +56,39 @@ pub enum Refusal {
     /// The host is stopping.
     #[error("the host is stopping")]
     Draining,
+    /// A waiting room refuses it.
+    #[error(transparent)]
+    Room(#[from] RoomRefusal),
+}
+
+/// Why a waiting room refuses a request. Nothing was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RoomRefusal {
+    /// There is no such queue.
+    #[error("there is no such queue")]
+    QueueMissing,
+    /// The kind has as many queues as it may have.
+    #[error("there are too many queues of this kind")]
+    TooManyQueues,
+    /// Nobody joins any more.
+    #[error("the queue is closed")]
+    Closed,
+    /// As many wait as may wait.
+    #[error("the queue is full")]
+    Full,
+    /// No token of ours: not well-formed, wrong signature, key or algorithm.
+    #[error("the token is not valid")]
+    TokenInvalid,
+    /// A token of ours, for something else.
+    #[error("the token is for another queue")]
+    TokenOfAnotherQueue,
+    /// The token's own time is over.
+    #[error("the token has expired")]
+    TokenExpired,
+    /// The holder left or is done, or nothing is known of the arrival any more.
+    #[error("what the token was for has ended")]
+    TokenEnded,
+    /// The holder waits.
+    #[error("the holder has not been let in")]
+    NotActive,
 }

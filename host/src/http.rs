@@ -18,6 +18,7 @@ mod preference;
 mod problem;
 mod query;
 mod reply;
+mod room;
 mod route;
 mod shared;
 mod toggle;
@@ -50,6 +51,7 @@ use crate::listener::text::decode_segment;
 use crate::listener::{self, Handler, Limits, Reply};
 use crate::model::Verb;
 use crate::preference::Preferences;
+use crate::room::Rooms;
 use crate::telemetry::SHED_TOTAL;
 use crate::toggle::Toggles;
 use counter::CounterView;
@@ -59,6 +61,7 @@ use meter::{Meter, OTHER_METHOD, method_index};
 use openapi::KindConfig;
 use preference::PreferenceView;
 use problem::{BAD_PATH, KIND_MISSING, ROUTE_MISSING, Repeatable, from_refusal};
+use room::{Place, RoomView};
 use route::{Found, Route, Routes};
 use shared::Shared;
 use toggle::KindView;
@@ -77,6 +80,8 @@ pub struct Kinds {
     pub ingests: Ingests,
     /// Those of the preference capability.
     pub preferences: Preferences,
+    /// Those of the room capability.
+    pub rooms: Rooms,
 }
 
 /// One kind of whatever capability. A name is configured once.
@@ -85,6 +90,7 @@ enum View {
     Counter(CounterView),
     Ingest(IngestView),
     Preference(PreferenceView),
+    Room(Arc<RoomView>),
 }
 
 /// Everything that answers requests. Make it after the metrics recorder is installed.
@@ -97,6 +103,7 @@ pub struct HttpState {
     shared: Shared,
     openapi: Bytes,
     root: Bytes,
+    jwks: Bytes,
     meter: Meter,
 }
 
@@ -108,7 +115,7 @@ impl HttpState {
     pub fn new(config: &HttpConfig, auth: &AuthConfig, kinds: Kinds, clock: Clock) -> Result<Self, ConfigError> {
         let routes = Routes::new()
             .map_err(|error| ConfigError::Value { field: "http".into(), reason: format!("routes: {error}") })?;
-        let Kinds { toggles, counters, ingests, preferences } = kinds;
+        let Kinds { toggles, counters, ingests, preferences, rooms } = kinds;
         let root = serde_json::json!({
             "service": "weir",
             "version": env!("CARGO_PKG_VERSION"),
@@ -117,19 +124,24 @@ impl HttpState {
             "counters": counters.kinds.keys().collect::<Vec<_>>(),
             "ingest": ingests.kinds.keys().collect::<Vec<_>>(),
             "preferences": preferences.kinds.keys().collect::<Vec<_>>(),
+            "rooms": rooms.kinds.keys().collect::<Vec<_>>(),
         });
         let of_toggles = toggles.kinds.values().map(|kind| KindConfig::Toggle(kind.config()));
         let of_counters = counters.kinds.values().map(|kind| KindConfig::Counter(kind.config()));
         let of_ingests = ingests.kinds.values().map(|kind| KindConfig::Ingest(kind.config()));
         let of_preferences = preferences.kinds.values().map(|kind| KindConfig::Preference(kind.config()));
-        let configs: Vec<_> = of_toggles.chain(of_counters).chain(of_ingests).chain(of_preferences).collect();
+        let of_rooms = rooms.kinds.values().map(|kind| KindConfig::Room(kind.config()));
+        let configs: Vec<_> =
+            of_toggles.chain(of_counters).chain(of_ingests).chain(of_preferences).chain(of_rooms).collect();
         let openapi = openapi::document(&configs, config, auth).to_string().into();
         let of_toggles = toggles.kinds.into_iter().map(|(name, kind)| (name, View::Toggle(KindView::new(kind))));
         let of_counters = counters.kinds.into_iter().map(|(name, kind)| (name, View::Counter(CounterView::new(kind))));
         let of_ingests = ingests.kinds.into_iter().map(|(name, kind)| (name, View::Ingest(IngestView::new(kind))));
         let of_preferences = preferences.kinds.into_iter();
         let of_preferences = of_preferences.map(|(name, kind)| (name, View::Preference(PreferenceView::new(kind))));
-        let kinds = of_toggles.chain(of_counters).chain(of_ingests).chain(of_preferences).collect();
+        let of_rooms = rooms.kinds.into_iter().map(|(name, kind)| (name, View::Room(Arc::new(RoomView::new(kind)))));
+        let kinds: BTreeMap<_, _> =
+            of_toggles.chain(of_counters).chain(of_ingests).chain(of_preferences).chain(of_rooms).collect();
         Ok(Self {
             limits: Limits::from(config),
             body_limits: BodyLimits {
@@ -140,6 +152,7 @@ impl HttpState {
             routes,
             openapi,
             root: root.to_string().into(),
+            jwks: room_keys(&kinds),
             shared: Shared::new(config, Authenticator::new(auth, clock.clone())?, clock),
             kinds,
             meter: Meter::new(),
@@ -176,6 +189,7 @@ impl HttpState {
         match found.route {
             Route::OpenApi => Ok(reply::json(self.openapi.clone())),
             Route::Root => Ok(reply::json(self.root.clone())),
+            Route::Jwks => Ok(reply::json(self.jwks.clone())),
             _ => self.of_kind(&found, &head, body, peer.ip()).await,
         }
     }
@@ -197,6 +211,16 @@ impl HttpState {
             (Some(View::Preference(view)), Route::Preference | Route::PreferenceLookup | Route::PreferenceStatus) => {
                 self.preference(view, place, head, body, peer).await
             }
+            (
+                Some(View::Room(view)),
+                Route::Room
+                | Route::RoomTokens
+                | Route::RoomStatus
+                | Route::RoomToken
+                | Route::RoomComplete
+                | Route::RoomExtend
+                | Route::RoomVerify,
+            ) => self.room(view, found, head, body, peer).await,
             _ => Err(Problem::new(&KIND_MISSING, "see / for the kinds that there are")),
         }
     }
@@ -302,6 +326,45 @@ impl HttpState {
             _ => view.read(&self.shared, head, target).await,
         }
     }
+}
+
+impl HttpState {
+    async fn room(
+        &self,
+        view: &Arc<RoomView>,
+        found: &Found<'_>,
+        head: &Parts,
+        body: Incoming,
+        peer: IpAddr,
+    ) -> Result<Reply, Problem> {
+        let place = Place { route: found.route, queue: found.target, token: found.token };
+        if head.method == Method::GET && found.route == Route::RoomToken && room::wants_events(&head.headers) {
+            return view.events(&self.shared, place).await;
+        }
+        let bytes_max = room::body_bytes_max(found.route, self.shared.targets_max, self.body_limits.bytes_max);
+        let bytes = body::read(body, BodyLimits { bytes_max, ..self.body_limits }).await?;
+        if !bytes.is_empty() {
+            body::check_json_type(&head.headers)?;
+        }
+        view.answer(&self.shared, place, head, &bytes, peer).await
+    }
+}
+
+/// The public keys of all rooms, as a JSON Web Key Set.
+fn room_keys(kinds: &BTreeMap<String, View>) -> Bytes {
+    let mut keys: Vec<&serde_json::Value> = Vec::new();
+    for view in kinds.values() {
+        if let View::Room(view) = view {
+            keys.extend(view.keys());
+        }
+    }
+    let mut distinct: Vec<&serde_json::Value> = Vec::new();
+    for key in keys {
+        if !distinct.contains(&key) {
+            distinct.push(key);
+        }
+    }
+    serde_json::json!({ "keys": distinct }).to_string().into()
 }
 
 impl Handler for HttpState {

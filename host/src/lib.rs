@@ -10,6 +10,7 @@
 //! | [`counter`] | the counter capability: hit → batch → rule → store step → reply | 3 |
 //! | [`ingest`] | the ingest capability: documents → shape → batch → rule → store step → reply; their status | 3 |
 //! | [`preference`] | the preference capability: settings of members; look-ups of thousands in chunks: fetch, columns, rule | 3 |
+//! | [`room`] | the room capability: arrivals → batch → rule → store step → place; the clocks of queues; tokens | 3 |
 //! | [`listener`] | bounded HTTP/1 connections for `http` and `admin`: strict framing, limits, problem+json, drain | 1 |
 //! | [`batcher`] | gather what is concurrent, bounded | 1 |
 //! | [`policy`] | one wasm call per batch; trusts nothing that comes back | 2 |
@@ -40,6 +41,7 @@ pub mod listener;
 pub mod model;
 pub mod policy;
 pub mod preference;
+pub mod room;
 pub mod sql;
 pub mod store;
 pub mod telemetry;

@@ -10,6 +10,7 @@ mod id;
 mod journal;
 mod limit;
 mod preference;
+mod room;
 mod toggle;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub use preference::{
     FIELD_NAME_BYTES_MAX, SETTING_TEXT_BYTES_MAX, Setting, SettingColumn, SettingRef, SettingType, SettingValues,
     Settings, SettingsChange,
 };
+pub use room::{AdmissionPlan, Arrival, Place, RoomState};
 pub use toggle::{Action, Effect, Intent, Member, PairState, ToggleChange, ToggleRule, Verb};
 
 /// Name of one configured use of a capability, such as `feed-like`.

@@ -12,6 +12,7 @@
 //! - `trial`: test vectors, shadow, canary, the decision log.
 //! - `offline`: what is asked of a component without a host.
 
+mod admission;
 mod bindings;
 mod builtin;
 mod call;

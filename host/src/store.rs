@@ -35,6 +35,7 @@ mod explain;
 mod limit;
 mod page;
 pub mod redis;
+mod room;
 mod settings;
 mod text;
 mod toggle;
@@ -47,6 +48,10 @@ use async_trait::async_trait;
 pub use crate::journal::Head;
 pub use count::{CountBatch, CountOp, CountOutcome, CountResult};
 pub use create::{CreateBatch, CreateOp, CreateResult, Created, PendingDocument};
+pub use room::{
+    LANE_SCORES, Opened, Opening, RoomBatch, RoomCommit, RoomEnd, RoomFigures, RoomOp, RoomResult, RoomStore, RoomTick,
+    RoomVerb, TICK_PEOPLE_MAX, Ticked,
+};
 pub use settings::{MemberRead, SettingsBatch, SettingsOp, SettingsOutcome, SettingsResult};
 pub use toggle::{ToggleBatch, ToggleOp, ToggleOutcome, ToggleResult};
 
@@ -408,6 +413,9 @@ pub trait Store: Send + Sync {
         now_ms: u64,
         increments: Vec<KeyIncrement>,
     ) -> Result<Counted, StoreError>;
+
+    /// The waiting rooms.
+    fn rooms(&self) -> &dyn RoomStore;
 
     /// Everything known of a target, and of one actor on it, in words, for `weir explain`: an object with at least `state`,
     /// `head` and `journal` (the entries of this target, and of this actor where one is given, above `flushed`, newest last,

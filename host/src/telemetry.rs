@@ -70,6 +70,20 @@ pub const DEAD_LETTERS_TOTAL: &str = "weir_dead_letters_total";
 pub const FLUSH_BATCH_CHANGES: &str = "weir_flush_batch_changes";
 /// 1 while this host holds the lease to flush the kind, by `kind`.
 pub const FLUSH_LEASE: &str = "weir_flush_lease";
+/// Gauge: people who wait, by `kind`, `queue`; told by the host that keeps the queue's clock.
+pub const ROOM_WAITING: &str = "weir_room_waiting";
+/// Gauge: people who are in, by `kind`, `queue`.
+pub const ROOM_ACTIVE: &str = "weir_room_active";
+/// Gauge: people let in per second, mean over a minute, by `kind`, `queue`.
+pub const ROOM_ADMITTED_PER_SECOND: &str = "weir_room_admitted_per_second";
+/// What became of people, by `kind`, `queue`, `what` (`admitted`, `completed`, `expired`, `no-show`, `abandoned`, `left`).
+pub const ROOM_PEOPLE_TOTAL: &str = "weir_room_people_total";
+/// Joins answered with a place, by `kind`.
+pub const ROOM_JOINS_TOTAL: &str = "weir_room_joins_total";
+/// Polls, by `kind`.
+pub const ROOM_POLLS_TOTAL: &str = "weir_room_polls_total";
+/// Difference between when somebody was told at the join to be let in and when it was so, by `kind`.
+pub const ROOM_ETA_ERROR_SECONDS: &str = "weir_room_eta_error_seconds";
 
 /// Registers help texts and units. Call once, after the recorder is installed.
 pub fn describe() {
@@ -103,6 +117,17 @@ pub fn describe() {
     describe_counter!(FLUSH_FAILURES_TOTAL, "Flushes that did not commit");
     describe_counter!(DEAD_LETTERS_TOTAL, "Rows moved to the dead letters");
     describe_gauge!(FLUSH_BATCH_CHANGES, "Size of the adaptive flush batch");
+    describe_gauge!(ROOM_WAITING, "People who wait");
+    describe_gauge!(ROOM_ACTIVE, "People who are in");
+    describe_gauge!(ROOM_ADMITTED_PER_SECOND, "People let in per second, mean over a minute");
+    describe_counter!(ROOM_PEOPLE_TOTAL, "What became of people in waiting rooms");
+    describe_counter!(ROOM_JOINS_TOTAL, "Joins answered with a place");
+    describe_counter!(ROOM_POLLS_TOTAL, "Polls of waiting rooms");
+    describe_histogram!(
+        ROOM_ETA_ERROR_SECONDS,
+        Unit::Seconds,
+        "When somebody was told to be let in against when it was so"
+    );
     describe_gauge!(FLUSH_LEASE, "1 while this host flushes the kind");
 }
 

@@ -113,6 +113,16 @@ impl Guest<'_> {
     }
 }
 
+/// A module that decides who is let into a waiting room: so many at each tick, for so long in milliseconds.
+pub fn admission(admit: u32, stay_ms: u32) -> Vec<u8> {
+    let text = include_str!("guest/admission.wat")
+        .replace("LIB", include_str!("guest/lib.wat"))
+        .replace("ADMIT", &admit.to_string())
+        .replace("STAY", &stay_ms.to_string());
+    // The first line, a comment, has had its gaps filled, too.
+    wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}"))
+}
+
 /// The component with a custom section at its end, such as `weir:vectors`. It has another digest than without.
 pub fn with_section(mut component: Vec<u8>, name: &str, data: &str) -> Vec<u8> {
     CustomSection { name: name.into(), data: data.as_bytes().into() }.append_to_component(&mut component);
@@ -161,5 +171,6 @@ mod tests {
                 assert!(guest.component().starts_with(b"\0asm"));
             }
         }
+        assert!(admission(1, 1_000).starts_with(b"\0asm"));
     }
 }

@@ -27,10 +27,11 @@ const ROOMS: &[(&str, u8, &[&str])] = &[
     ("counter", 3, &["capability"]),
     ("ingest", 3, &["capability"]),
     ("preference", 3, &["capability"]),
+    ("room", 3, &[]),
     ("flush", 3, &[]),
     // The listeners answer from the capabilities; below those they know only the floor and how connections are kept.
-    ("http", 4, &["capability", "toggle", "counter", "ingest", "preference", "flush", "listener"]),
-    ("admin", 4, &["capability", "toggle", "counter", "ingest", "preference", "flush", "listener"]),
+    ("http", 4, &["capability", "toggle", "counter", "ingest", "preference", "room", "flush", "listener"]),
+    ("admin", 4, &["capability", "toggle", "counter", "ingest", "preference", "room", "flush", "listener"]),
     ("app", 5, &["cli"]),
     ("cli", 5, &["app"]),
     ("main", 5, &["app", "cli"]),

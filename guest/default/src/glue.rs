@@ -4,10 +4,12 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use weir_policy_sdk::{
-    Backlog, Column, Counter, Delivery, Document, Effect, Entry, Flush, FlushPlan, Hit, HitRule, Id, Ingest, Intent,
-    Level, RateLimit, Rule, Toggle, Values, Verb, Verdict, log, setting,
+    Admission, AdmissionPlan, Arrival, Backlog, Column, Counter, Delivery, Document, Effect, Entry, Flush, FlushPlan,
+    Hit, HitRule, Id, Ingest, Intent, Level, Placement, RateLimit, Room, Rule, Toggle, Values, Verb, Verdict, log,
+    setting,
 };
 
+use crate::admission;
 use crate::delivery;
 use crate::rules::{self, Settings};
 
@@ -16,7 +18,7 @@ const KINDS_REMEMBERED_MAX: usize = 1_024;
 
 struct DefaultPolicy;
 
-weir_policy_sdk::export!(DefaultPolicy: toggle, counter, ingest, delivery, flush);
+weir_policy_sdk::export!(DefaultPolicy:toggle, counter, ingest, delivery, flush, admission);
 
 thread_local! {
     static SETTINGS: RefCell<BTreeMap<String, Settings>> = const { RefCell::new(BTreeMap::new()) };
@@ -132,6 +134,24 @@ impl Flush for DefaultPolicy {
     fn coalesce(_kind: &str, entries: &[Entry]) -> Vec<u32> {
         let pairs: Vec<(&Id, &Id)> = entries.iter().map(|entry| (&entry.target, &entry.actor)).collect();
         rules::coalesce(&pairs)
+    }
+}
+
+impl Admission for DefaultPolicy {
+    fn place(kind: &str, now_ms: u64, batch: &[Arrival]) -> Vec<Placement> {
+        let place = match admission::place(&settings(kind).admission, now_ms) {
+            admission::Place::Line(lane) => Placement::Line(lane),
+            admission::Place::Draw(lane) => Placement::Draw(lane),
+            admission::Place::Refuse => Placement::Refuse,
+        };
+        vec![place; batch.len()]
+    }
+
+    fn plan(kind: &str, now_ms: u64, room: &Room) -> AdmissionPlan {
+        let Room { waiting, active, capacity, since_ms, .. } = *room;
+        let room = admission::Room { waiting, active, capacity, since_ms };
+        let plan = admission::plan(&settings(kind).admission, now_ms, room);
+        AdmissionPlan { admit: plan.admit, active_ttl_ms: plan.active_ttl_ms, next_tick_ms: plan.next_tick_ms }
     }
 }
 

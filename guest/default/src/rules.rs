@@ -15,6 +15,8 @@
 
 use std::ops::RangeInclusive;
 
+use crate::admission;
+
 /// What the caller asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
@@ -87,6 +89,8 @@ pub struct Settings {
     flush_entries: u32,
     flush_targets: u32,
     flush_age_ms: u32,
+    /// What concerns waiting rooms.
+    pub admission: admission::Settings,
 }
 
 /// Greatest weight of a hit.
@@ -95,6 +99,7 @@ const WEIGHT_MAX: u32 = 1_000_000;
 impl Settings {
     /// Reads the settings through `get`; `unusable` is told the name and value of each that is ignored.
     pub fn read(get: impl Fn(&str) -> Option<String>, mut unusable: impl FnMut(&str, &str)) -> Self {
+        let admission = admission::Settings::read(&get, &mut unusable);
         let mut number = |key: &str, allowed: RangeInclusive<u32>| {
             let text = get(key)?;
             let usable = text.trim().parse().ok().filter(|value| allowed.contains(value));
@@ -116,6 +121,7 @@ impl Settings {
             flush_entries: number("flush-entries", 1..=u32::MAX).unwrap_or(100),
             flush_targets: number("flush-targets", 0..=u32::MAX).unwrap_or(0),
             flush_age_ms: number("flush-age-ms", 0..=u32::MAX).unwrap_or(2_000),
+            admission,
         }
     }
 }

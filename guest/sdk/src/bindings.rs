@@ -7,7 +7,7 @@
 
 use std::marker::PhantomData;
 
-use crate::{Counter, Delivery, Flush, Ingest, Toggle};
+use crate::{Admission, Counter, Delivery, Flush, Ingest, Toggle};
 
 /// World `toggle-policy`, and the types and imports that all worlds share.
 pub mod toggle {
@@ -51,6 +51,7 @@ world!(counter, "counter-policy", "export_counter", "weir_policy_sdk::bindings::
 world!(ingest, "ingest-policy", "export_ingest", "weir_policy_sdk::bindings::ingest");
 world!(delivery, "delivery-policy", "export_delivery", "weir_policy_sdk::bindings::delivery");
 world!(flush, "flush-policy", "export_flush", "weir_policy_sdk::bindings::flush");
+world!(admission, "admission-policy", "export_admission", "weir_policy_sdk::bindings::admission");
 
 /// Stands for a guest's type towards the generated code.
 pub struct Exported<Policy>(PhantomData<Policy>);
@@ -97,6 +98,18 @@ impl<Policy: Flush + 'static> flush::exports::weir::policy::flush::Guest for Exp
     fn coalesce(kind: String, entries: Vec<crate::Entry>) -> Vec<u32> {
         report_panics();
         Policy::coalesce(&kind, &entries)
+    }
+}
+
+impl<Policy: Admission + 'static> admission::exports::weir::policy::admission::Guest for Exported<Policy> {
+    fn place(kind: String, now_ms: u64, batch: Vec<crate::Arrival>) -> Vec<crate::Placement> {
+        report_panics();
+        Policy::place(&kind, now_ms, &batch)
+    }
+
+    fn plan(kind: String, now_ms: u64, room: crate::Room) -> crate::AdmissionPlan {
+        report_panics();
+        Policy::plan(&kind, now_ms, &room)
     }
 }
 

@@ -1,6 +1,7 @@
 //! For writing weir's rules in Rust.
 //!
-//! Implement [`Toggle`], [`Counter`], [`Ingest`], [`Delivery`], [`Flush`] or several for a type, name them in [`export!`], and run
+//! Implement [`Toggle`], [`Counter`], [`Ingest`], [`Delivery`], [`Flush`], [`Admission`] or several for a type, name them in
+//! [`export!`], and run
 //! `weir policy build`:
 //!
 //! ```
@@ -43,6 +44,7 @@ pub mod testing;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod vectors;
 
+pub use bindings::admission::exports::weir::policy::admission::{AdmissionPlan, Arrival, Placement, Room};
 pub use bindings::counter::exports::weir::policy::counter::{Hit, HitRule};
 pub use bindings::delivery::exports::weir::policy::delivery::{Column, Values};
 pub use bindings::flush::exports::weir::policy::flush::{Action, Backlog, Entry, FlushPlan};
@@ -96,6 +98,15 @@ pub trait Flush {
     fn coalesce(_kind: &str, entries: &[Entry]) -> Vec<u32> {
         last_of_each_pair(entries)
     }
+}
+
+/// Interface `admission`: who is let into what bears only so many at once, and in which order.
+pub trait Admission {
+    /// One place for each arrival, in order. The empty batch has the empty result.
+    fn place(kind: &str, now_ms: u64, batch: &[Arrival]) -> Vec<Placement>;
+
+    /// How many are let in now, how long they may stay (1 ms or more), and when to ask again (1 ms or more).
+    fn plan(kind: &str, now_ms: u64, room: &Room) -> AdmissionPlan;
 }
 
 /// The operator's setting `key` of `kind`. Never changes while the module lives, so it may be read once and remembered.
@@ -164,5 +175,9 @@ macro_rules! __export_interface {
     ($policy:ty, flush) => {
         type FlushExport = $crate::bindings::Exported<$policy>;
         $crate::bindings::flush::export_flush!(FlushExport with_types_in $crate::bindings::flush);
+    };
+    ($policy:ty, admission) => {
+        type AdmissionExport = $crate::bindings::Exported<$policy>;
+        $crate::bindings::admission::export_admission!(AdmissionExport with_types_in $crate::bindings::admission);
     };
 }

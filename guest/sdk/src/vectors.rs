@@ -6,8 +6,8 @@ use weir_policy_vectors as vectors;
 use weir_policy_vectors::{Answer, Call, Case, Vectors, Verdict};
 
 use crate::{
-    Backlog, Column, Counter, Delivery, Document, Effect, Entry, Flush, Hit, Id, Ingest, Intent, RateLimit, Toggle,
-    Values, Verb, Violation, testing,
+    Admission, Arrival, Backlog, Column, Counter, Delivery, Document, Effect, Entry, Flush, Hit, Id, Ingest, Intent,
+    Placement, RateLimit, Room, Toggle, Values, Verb, Violation, testing,
 };
 
 /// What [`export!`](crate::export) exports of a type. Implemented by it.
@@ -29,6 +29,8 @@ pub struct Exported {
     enabled: Option<fn(&vectors::DeliveryEnabled) -> Answer>,
     plan: Option<fn(&vectors::FlushPlan) -> Answer>,
     coalesce: Option<fn(&vectors::FlushCoalesce) -> Answer>,
+    place: Option<fn(&vectors::AdmissionPlace) -> Answer>,
+    admit: Option<fn(&vectors::AdmissionPlan) -> Answer>,
 }
 
 impl Exported {
@@ -57,6 +59,11 @@ impl Exported {
         Self { plan: Some(plan::<Policy>), coalesce: Some(coalesce::<Policy>), ..self }
     }
 
+    /// With `admission`.
+    pub fn admission<Policy: Admission>(self) -> Self {
+        Self { place: Some(place::<Policy>), admit: Some(admit::<Policy>), ..self }
+    }
+
     fn answer(self, call: &Call) -> Result<Answer, String> {
         let answer = match call {
             Call::ToggleDecide(call) => self.toggle.map(|toggle| Ok(toggle(call))),
@@ -66,6 +73,8 @@ impl Exported {
             Call::DeliveryEnabled(call) => self.enabled.map(|enabled| Ok(enabled(call))),
             Call::FlushPlan(call) => self.plan.map(|plan| Ok(plan(call))),
             Call::FlushCoalesce(call) => self.coalesce.map(|coalesce| Ok(coalesce(call))),
+            Call::AdmissionPlace(call) => self.place.map(|place| Ok(place(call))),
+            Call::AdmissionPlan(call) => self.admit.map(|admit| Ok(admit(call))),
         };
         answer.unwrap_or_else(|| Err(format!("export! does not name the interface of {}", call.name())))
     }
@@ -198,6 +207,29 @@ fn coalesce<Policy: Flush>(call: &vectors::FlushCoalesce) -> Answer {
     };
     let entries: Vec<Entry> = call.entries.iter().map(entry).collect();
     Answer::Kept(Policy::coalesce(&call.kind, &entries))
+}
+
+fn place<Policy: Admission>(call: &vectors::AdmissionPlace) -> Answer {
+    let arrival = |arrival: &vectors::Arrival| Arrival { queue: id(&arrival.queue), actor: id(&arrival.actor) };
+    let batch: Vec<Arrival> = call.batch.iter().map(arrival).collect();
+    let place = |place: Placement| match place {
+        Placement::Line(lane) => vectors::Place::Line(lane),
+        Placement::Draw(lane) => vectors::Place::Draw(lane),
+        Placement::Refuse => vectors::Place::Refuse,
+    };
+    Answer::Places(Policy::place(&call.kind, call.now_ms, &batch).into_iter().map(place).collect())
+}
+
+fn admit<Policy: Admission>(call: &vectors::AdmissionPlan) -> Answer {
+    let vectors::Room { waiting, active, capacity, since_ms, admitted, completed, expired, no_shows, abandoned } =
+        call.room;
+    let room = Room { waiting, active, capacity, since_ms, admitted, completed, expired, no_shows, abandoned };
+    let plan = Policy::plan(&call.kind, call.now_ms, &room);
+    Answer::Admission(vectors::Admission {
+        admit: plan.admit,
+        active_ttl_ms: plan.active_ttl_ms,
+        next_tick_ms: plan.next_tick_ms,
+    })
 }
 
 fn id(id: &vectors::Id) -> Id {

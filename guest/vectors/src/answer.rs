@@ -22,6 +22,34 @@ pub enum Answer {
     Plan(Plan),
     /// Of `flush.coalesce`: indexes of the entries that survive.
     Kept(Vec<u32>),
+    /// Of `admission.place`: one for each arrival.
+    Places(Vec<Place>),
+    /// Of `admission.plan`.
+    Admission(Admission),
+}
+
+/// Where an arrival is placed: `{"line": 128}`, `{"draw": 64}` or `"refuse"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Place {
+    /// Behind those who are in this lane.
+    Line(u8),
+    /// In this lane, by lot.
+    Draw(u8),
+    /// Nowhere.
+    Refuse,
+}
+
+/// What a tick of a queue does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admission {
+    /// Let in so many.
+    pub admit: u32,
+    /// How long each may stay, in milliseconds.
+    pub active_ttl_ms: u32,
+    /// Ask again after so many milliseconds.
+    pub next_tick_ms: u32,
 }
 
 /// A decision table.
@@ -124,6 +152,8 @@ impl Call {
             Self::DeliveryEnabled(_) => "enabled",
             Self::FlushPlan(_) => "plan",
             Self::FlushCoalesce(_) => "kept",
+            Self::AdmissionPlace(_) => "places",
+            Self::AdmissionPlan(_) => "admission",
         }
     }
 
@@ -138,6 +168,8 @@ impl Call {
                 | (Self::DeliveryEnabled(_), Answer::Enabled(_))
                 | (Self::FlushPlan(_), Answer::Plan(_))
                 | (Self::FlushCoalesce(_), Answer::Kept(_))
+                | (Self::AdmissionPlace(_), Answer::Places(_))
+                | (Self::AdmissionPlan(_), Answer::Admission(_))
         )
     }
 }

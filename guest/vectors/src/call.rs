@@ -31,6 +31,12 @@ pub enum Call {
     /// `flush.coalesce`.
     #[serde(rename = "flush.coalesce")]
     FlushCoalesce(FlushCoalesce),
+    /// `admission.place`.
+    #[serde(rename = "admission.place")]
+    AdmissionPlace(AdmissionPlace),
+    /// `admission.plan`.
+    #[serde(rename = "admission.plan")]
+    AdmissionPlan(AdmissionPlan),
 }
 
 /// Arguments of `toggle.decide`.
@@ -145,6 +151,66 @@ pub struct FlushCoalesce {
     pub entries: Vec<Entry>,
 }
 
+/// Arguments of `admission.place`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdmissionPlace {
+    /// Name of the kind.
+    pub kind: String,
+    /// Unix time, in milliseconds; left out, [`NOW_MS_DEFAULT`].
+    #[serde(default = "the_first_of_2026")]
+    pub now_ms: u64,
+    /// Those who arrive.
+    pub batch: Vec<Arrival>,
+}
+
+/// Arguments of `admission.plan`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdmissionPlan {
+    /// Name of the kind.
+    pub kind: String,
+    /// Unix time, in milliseconds; left out, [`NOW_MS_DEFAULT`].
+    #[serde(default = "the_first_of_2026")]
+    pub now_ms: u64,
+    /// The queue.
+    pub room: Room,
+}
+
+/// Somebody who arrives at a queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Arrival {
+    /// The queue.
+    pub queue: Id,
+    /// Who arrives.
+    pub actor: Id,
+}
+
+/// A queue at a tick. What is left out is 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Room {
+    /// Who waits.
+    pub waiting: u64,
+    /// Who is in.
+    pub active: u64,
+    /// Who may be in at once.
+    pub capacity: u64,
+    /// Time since the plan before, in milliseconds.
+    pub since_ms: u64,
+    /// Let in since then.
+    pub admitted: u64,
+    /// Done since then.
+    pub completed: u64,
+    /// Out of time since then.
+    pub expired: u64,
+    /// Of `expired`, those who never came.
+    pub no_shows: u64,
+    /// Gone from the queue since then.
+    pub abandoned: u64,
+}
+
 /// Identifies a target or an actor. UUIDs cross as text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -256,7 +322,7 @@ fn one() -> u32 {
 
 impl Call {
     /// Every [`Call::name`].
-    pub const NAMES: [&str; 7] = [
+    pub const NAMES: [&str; 9] = [
         "toggle.decide",
         "counter.decide",
         "ingest.validate",
@@ -264,6 +330,8 @@ impl Call {
         "delivery.enabled",
         "flush.plan",
         "flush.coalesce",
+        "admission.place",
+        "admission.plan",
     ];
 
     /// Interface and function, such as `toggle.decide`.
@@ -276,6 +344,8 @@ impl Call {
             Self::DeliveryEnabled(_) => "delivery.enabled",
             Self::FlushPlan(_) => "flush.plan",
             Self::FlushCoalesce(_) => "flush.coalesce",
+            Self::AdmissionPlace(_) => "admission.place",
+            Self::AdmissionPlan(_) => "admission.plan",
         }
     }
 
@@ -294,6 +364,8 @@ impl Call {
             Self::DeliveryEnabled(call) => &call.kind,
             Self::FlushPlan(call) => &call.kind,
             Self::FlushCoalesce(call) => &call.kind,
+            Self::AdmissionPlace(call) => &call.kind,
+            Self::AdmissionPlan(call) => &call.kind,
         }
     }
 }

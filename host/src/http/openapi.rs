@@ -4,6 +4,7 @@
 mod counter;
 mod ingest;
 mod preference;
+mod room;
 mod toggle;
 
 use hyper::Method;
@@ -11,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::problem::API_TYPES;
 use super::route::{ROUTES, Route, SHARED_STATUSES};
-use crate::config::{AuthConfig, CounterConfig, HttpConfig, IngestConfig, PreferenceConfig, ToggleConfig};
+use crate::config::{AuthConfig, CounterConfig, HttpConfig, IngestConfig, PreferenceConfig, RoomConfig, ToggleConfig};
 use crate::listener::problem::{LISTENER_TYPES, ProblemType};
 use crate::model::{ID_TEXT_BYTES_MAX, IdType};
 
@@ -22,6 +23,7 @@ pub(super) enum KindConfig<'a> {
     Counter(&'a CounterConfig),
     Ingest(&'a IngestConfig),
     Preference(&'a PreferenceConfig),
+    Room(&'a RoomConfig),
 }
 
 impl KindConfig<'_> {
@@ -31,6 +33,7 @@ impl KindConfig<'_> {
             Self::Counter(kind) => &kind.kind,
             Self::Ingest(kind) => &kind.kind,
             Self::Preference(kind) => &kind.kind,
+            Self::Room(kind) => &kind.kind,
         }
     }
 
@@ -45,7 +48,14 @@ impl KindConfig<'_> {
             Route::PreferenceLookup | Route::Preference | Route::PreferenceStatus => {
                 matches!(self, Self::Preference(_))
             }
-            Route::OpenApi | Route::Root | Route::Unknown => false,
+            Route::Room
+            | Route::RoomTokens
+            | Route::RoomStatus
+            | Route::RoomToken
+            | Route::RoomComplete
+            | Route::RoomExtend
+            | Route::RoomVerify => matches!(self, Self::Room(_)),
+            Route::OpenApi | Route::Jwks | Route::Root | Route::Unknown => false,
         }
     }
 
@@ -55,6 +65,7 @@ impl KindConfig<'_> {
             Self::Counter(kind) => counter::parameters(route, method, kind, http),
             Self::Ingest(kind) => ingest::parameters(route, method, kind, http),
             Self::Preference(kind) => preference::parameters(route, method, kind),
+            Self::Room(kind) => room::parameters(route, kind),
         }
     }
 
@@ -64,16 +75,18 @@ impl KindConfig<'_> {
             Self::Counter(_) => counter::success_schema(route, method),
             Self::Ingest(kind) => ingest::success_schema(route, method, kind),
             Self::Preference(kind) => preference::success_schema(route, method, kind),
+            Self::Room(_) => room::success_schema(route),
         }
     }
 
     /// What is sent; `None` where nothing is.
-    fn request_body(&self, route: Route) -> Value {
+    fn request_body(&self, route: Route, http: &HttpConfig) -> Value {
         let (required, schema) = match self {
             Self::Toggle(_) => (false, json!({ "type": "object", "additionalProperties": false })),
             Self::Counter(kind) => (false, counter::request_schema(kind)),
             Self::Ingest(kind) => (true, ingest::request_schema(kind)),
             Self::Preference(kind) => return preference::request_body(route, kind),
+            Self::Room(kind) => room::request(route, kind, http),
         };
         json!({ "required": required, "content": { "application/json": { "schema": schema } } })
     }
@@ -85,6 +98,7 @@ impl KindConfig<'_> {
             Self::Counter(kind) => method == Method::GET || kind.actor == crate::config::ActorNeed::Optional,
             Self::Ingest(_) => false,
             Self::Preference(_) => method == Method::GET || route == Route::PreferenceLookup,
+            Self::Room(_) => route != Route::RoomTokens,
         }
     }
 }
@@ -93,7 +107,7 @@ impl KindConfig<'_> {
 pub(super) fn document(kinds: &[KindConfig<'_>], http: &HttpConfig, auth: &AuthConfig) -> Value {
     let mut paths = Map::new();
     for route in ROUTES {
-        if matches!(route, Route::OpenApi | Route::Root) {
+        if matches!(route, Route::OpenApi | Route::Jwks | Route::Root) {
             let item = json!({ "get": operation(route, &Method::GET, None, http) });
             paths.insert(route.pattern().to_owned(), item);
         }
@@ -127,7 +141,7 @@ fn operation(route: Route, method: &Method, kind: Option<&KindConfig<'_>>, http:
     let mut responses = Map::new();
     for status in route.statuses(method).iter().chain(&SHARED_STATUSES) {
         let response = match *status {
-            200 | 202 => success(route, method, kind),
+            200..=202 => success(route, method, kind),
             refused => refusal(refused),
         };
         responses.insert(status.to_string(), response);
@@ -144,7 +158,7 @@ fn operation(route: Route, method: &Method, kind: Option<&KindConfig<'_>>, http:
         let optional = kind.needs_no_actor(route, method);
         operation["security"] = if optional { json!([{}, { "actor": [] }]) } else { json!([{ "actor": [] }]) };
         if method != Method::GET {
-            operation["requestBody"] = kind.request_body(route);
+            operation["requestBody"] = kind.request_body(route, http);
         }
     }
     operation
@@ -162,6 +176,14 @@ fn route_word(route: Route) -> &'static str {
         Route::CounterMany => "counters",
         Route::Ingest => "documents",
         Route::IngestDocument => "document",
+        Route::Room => "queue",
+        Route::RoomTokens => "tokens",
+        Route::RoomStatus => "statuses",
+        Route::RoomToken => "token",
+        Route::RoomComplete => "complete",
+        Route::RoomExtend => "extend",
+        Route::RoomVerify => "verify",
+        Route::Jwks => "jwks",
         Route::OpenApi => "openapi",
         Route::Root | Route::Unknown => "root",
     }
@@ -187,6 +209,17 @@ fn summary(route: Route, method: &Method) -> &'static str {
         (Route::PreferenceLookup, _) => "Who of many members has a topic enabled",
         (Route::Preference, &Method::PUT) => "Change some of a member's settings",
         (Route::Preference, _) => "The settings of a member",
+        (Route::Room, _) => "The queue: how many wait and are in, how fast it goes, and the draw",
+        (Route::RoomTokens, _) => "Join: a place for the actor, or the one that it has",
+        (Route::RoomStatus, _) => "How it stands with many, in the order asked for",
+        (Route::RoomToken, &Method::DELETE) => "Leave, or end the stay",
+        (Route::RoomToken, _) => {
+            "How it stands; keeps the place. Accept: text/event-stream streams it to those who are near the front"
+        }
+        (Route::RoomComplete, _) => "End the stay; the place is given on at once",
+        (Route::RoomExtend, _) => "A longer stay, up to the kind's longest",
+        (Route::RoomVerify, _) => "Whether a token's holder is in, for a service that asks",
+        (Route::Jwks, _) => "The public keys of the passes of all rooms (RFC 7517)",
         (Route::OpenApi, _) => "This document",
         (Route::Root | Route::Unknown, _) => "Where to begin",
     }
@@ -240,7 +273,7 @@ fn success(route: Route, method: &Method, kind: Option<&KindConfig<'_>>) -> Valu
     let mut response = json!({ "description": summary(route, method) });
     let schema = kind.map_or_else(|| json!({ "type": "object" }), |kind| kind.success_schema(route, method));
     response["content"] = json!({ "application/json": { "schema": schema } });
-    if method != Method::GET && route != Route::PreferenceLookup {
+    if method != Method::GET && route != Route::PreferenceLookup && !matches!(kind, Some(KindConfig::Room(_))) {
         let header = |text: &str| json!({ "schema": { "type": "string" }, "description": text });
         let mut headers = json!({
             "Weir-Durability": header("The level reached, as in the body"),
@@ -328,11 +361,13 @@ mod tests {
     fn demo() -> Value {
         let (toggle, counter, ingest) = (ToggleConfig::demo(), CounterConfig::demo(), IngestConfig::demo());
         let preference = PreferenceConfig::demo();
+        let room = RoomConfig::demo("room.pem".into());
         let kinds = [
             KindConfig::Toggle(&toggle),
             KindConfig::Counter(&counter),
             KindConfig::Ingest(&ingest),
             KindConfig::Preference(&preference),
+            KindConfig::Room(&room),
         ];
         document(&kinds, &HttpConfig::default(), &AuthConfig::default())
     }
@@ -341,7 +376,7 @@ mod tests {
     fn every_route_method_and_status_is_described() {
         let document = demo();
         for route in ROUTES {
-            let kinds = ["feed-like", "video-view", "playlist", "notification"];
+            let kinds = ["feed-like", "video-view", "playlist", "notification", "concert"];
             let paths = kinds.map(|kind| route.pattern().replace("{kind}", kind));
             let path = paths.iter().find(|path| !document["paths"][path].is_null()).unwrap();
             for method in route.methods() {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use hyper::header::{HeaderName, HeaderValue};
 
 use super::reply::{RATE_LIMIT, RATE_LIMIT_POLICY, rate_limit_policy_value, rate_limit_value};
-use crate::error::Refusal;
+use crate::error::{Refusal, RoomRefusal};
 use crate::listener::problem::{Problem, problem_types};
 use crate::model::{RateLimit, RateState};
 
@@ -22,6 +22,15 @@ problem_types! { API_TYPES:
     DOCUMENT_MISSING = 404 "document-missing" "There is no such document of this actor";
     NOT_OWN = 403 "not-own" "The settings are those of somebody else";
     DOCUMENT_EXISTS = 409 "document-exists" "A document with this id exists";
+    QUEUE_MISSING = 404 "queue-missing" "There is no such queue";
+    ROOM_CLOSED = 403 "room-closed" "The queue is closed";
+    TOKEN_INVALID = 403 "token-invalid" "The token is not valid";
+    TOKEN_OF_ANOTHER_QUEUE = 403 "token-of-another-queue" "The token is for another queue";
+    NOT_ACTIVE = 409 "not-active" "The holder of the token has not been let in";
+    TOKEN_EXPIRED = 410 "token-expired" "The token has expired";
+    TOKEN_ENDED = 410 "token-ended" "What the token was for has ended";
+    ROOM_FULL = 503 "room-full" "The queue is full";
+    TOO_MANY_QUEUES = 503 "too-many-queues" "There are too many queues";
     COUNT_OVERFLOW = 409 "count-overflow" "The counter is full";
     TOO_MANY_DOCUMENTS = 413 "too-many-documents" "The request has too many documents";
     TOO_MANY_MEMBERS = 413 "too-many-members" "The look-up has too many members";
@@ -78,6 +87,29 @@ pub(super) fn from_refusal(refusal: &Refusal, repeatable: Repeatable) -> Problem
         Refusal::OutcomeUnknown => unknown(&OUTCOME_UNKNOWN, repeatable),
         Refusal::DeadlineExceeded => unknown(&DEADLINE_EXCEEDED, repeatable),
         Refusal::Draining => unavailable(&DRAINING, "nothing was changed; send it again on a new connection").close(),
+        Refusal::Room(refusal) => of_room(*refusal),
+    }
+}
+
+/// The problem of a refusal by a waiting room.
+fn of_room(refusal: RoomRefusal) -> Problem {
+    match refusal {
+        RoomRefusal::QueueMissing => Problem::new(&QUEUE_MISSING, "use the id of a queue that there is"),
+        RoomRefusal::Closed => Problem::new(&ROOM_CLOSED, "nobody joins any more; whoever has a place keeps it"),
+        RoomRefusal::TokenInvalid => Problem::new(
+            &TOKEN_INVALID,
+            "it is not well-formed, or not signed by a key of this kind with the algorithm of that key; join to get one",
+        ),
+        RoomRefusal::TokenOfAnotherQueue => {
+            Problem::new(&TOKEN_OF_ANOTHER_QUEUE, "use it at the queue that it was given for")
+        }
+        RoomRefusal::TokenExpired => Problem::new(&TOKEN_EXPIRED, "join again"),
+        RoomRefusal::TokenEnded => {
+            Problem::new(&TOKEN_ENDED, "its holder left, is done, or did not ask for too long; join again")
+        }
+        RoomRefusal::NotActive => Problem::new(&NOT_ACTIVE, "nothing was changed; wait until the status says active"),
+        RoomRefusal::Full => unavailable(&ROOM_FULL, "nothing was changed; as many wait as may wait, try again later"),
+        RoomRefusal::TooManyQueues => unavailable(&TOO_MANY_QUEUES, "nothing was changed; see queues_max of the kind"),
     }
 }
 
@@ -137,6 +169,15 @@ mod tests {
             Refusal::PolicyFailed,
             Refusal::DeadlineExceeded,
             Refusal::Draining,
+            Refusal::Room(RoomRefusal::QueueMissing),
+            Refusal::Room(RoomRefusal::TooManyQueues),
+            Refusal::Room(RoomRefusal::Closed),
+            Refusal::Room(RoomRefusal::Full),
+            Refusal::Room(RoomRefusal::TokenInvalid),
+            Refusal::Room(RoomRefusal::TokenOfAnotherQueue),
+            Refusal::Room(RoomRefusal::TokenExpired),
+            Refusal::Room(RoomRefusal::TokenEnded),
+            Refusal::Room(RoomRefusal::NotActive),
         ];
         for refusal in &all {
             match refusal {
@@ -152,7 +193,18 @@ mod tests {
                 | Refusal::SqlUnavailable
                 | Refusal::PolicyFailed
                 | Refusal::DeadlineExceeded
-                | Refusal::Draining => {}
+                | Refusal::Draining
+                | Refusal::Room(
+                    RoomRefusal::QueueMissing
+                    | RoomRefusal::TooManyQueues
+                    | RoomRefusal::Closed
+                    | RoomRefusal::Full
+                    | RoomRefusal::TokenInvalid
+                    | RoomRefusal::TokenOfAnotherQueue
+                    | RoomRefusal::TokenExpired
+                    | RoomRefusal::TokenEnded
+                    | RoomRefusal::NotActive,
+                ) => {}
             }
         }
         all

@@ -32,6 +32,22 @@ pub(super) enum Route {
     Preference,
     /// How durable a change of settings is by now.
     PreferenceStatus,
+    /// A queue of a room kind.
+    Room,
+    /// Arrivals at a queue.
+    RoomTokens,
+    /// How it stands with many.
+    RoomStatus,
+    /// How it stands with one; leaving.
+    RoomToken,
+    /// The end of a stay.
+    RoomComplete,
+    /// A longer stay.
+    RoomExtend,
+    /// Whether a token is good, for a service that asks.
+    RoomVerify,
+    /// The public keys of passes.
+    Jwks,
     /// The OpenAPI document.
     OpenApi,
     /// Where to begin.
@@ -41,7 +57,7 @@ pub(super) enum Route {
 }
 
 /// Every route of the API, in the order of the OpenAPI document.
-pub(super) const ROUTES: [Route; 14] = [
+pub(super) const ROUTES: [Route; 22] = [
     Route::Toggle,
     Route::ToggleMany,
     Route::ToggleActors,
@@ -54,6 +70,14 @@ pub(super) const ROUTES: [Route; 14] = [
     Route::PreferenceLookup,
     Route::Preference,
     Route::PreferenceStatus,
+    Route::Room,
+    Route::RoomTokens,
+    Route::RoomStatus,
+    Route::RoomToken,
+    Route::RoomComplete,
+    Route::RoomExtend,
+    Route::RoomVerify,
+    Route::Jwks,
     Route::OpenApi,
     Route::Root,
 ];
@@ -74,6 +98,14 @@ impl Route {
             Self::PreferenceLookup => "/v1/preferences/{kind}/lookup",
             Self::Preference => "/v1/preferences/{kind}/{target}",
             Self::PreferenceStatus => "/v1/preferences/{kind}/{target}/status",
+            Self::Room => "/v1/rooms/{kind}/{target}",
+            Self::RoomTokens => "/v1/rooms/{kind}/{target}/tokens",
+            Self::RoomStatus => "/v1/rooms/{kind}/{target}/status",
+            Self::RoomToken => "/v1/rooms/{kind}/{target}/tokens/{token}",
+            Self::RoomComplete => "/v1/rooms/{kind}/{target}/tokens/{token}/complete",
+            Self::RoomExtend => "/v1/rooms/{kind}/{target}/tokens/{token}/extend",
+            Self::RoomVerify => "/v1/rooms/{kind}/verify",
+            Self::Jwks => "/.well-known/jwks.json",
             Self::OpenApi => "/openapi.json",
             Self::Root => "/",
             Self::Unknown => "none",
@@ -87,6 +119,10 @@ impl Route {
             Self::Counter | Self::Ingest => HeaderValue::from_static("GET, HEAD, POST, OPTIONS"),
             Self::PreferenceLookup => HeaderValue::from_static("POST, OPTIONS"),
             Self::Preference => HeaderValue::from_static("GET, HEAD, PUT, OPTIONS"),
+            Self::RoomTokens | Self::RoomStatus | Self::RoomComplete | Self::RoomExtend | Self::RoomVerify => {
+                HeaderValue::from_static("POST, OPTIONS")
+            }
+            Self::RoomToken => HeaderValue::from_static("GET, HEAD, DELETE, OPTIONS"),
             _ => HeaderValue::from_static("GET, HEAD, OPTIONS"),
         }
     }
@@ -98,6 +134,10 @@ impl Route {
             Self::Counter | Self::Ingest => &[Method::GET, Method::POST],
             Self::PreferenceLookup => &[Method::POST],
             Self::Preference => &[Method::GET, Method::PUT],
+            Self::RoomTokens | Self::RoomStatus | Self::RoomComplete | Self::RoomExtend | Self::RoomVerify => {
+                &[Method::POST]
+            }
+            Self::RoomToken => &[Method::GET, Method::DELETE],
             _ => &[Method::GET],
         }
     }
@@ -121,6 +161,12 @@ impl Route {
             (Self::Preference, &Method::GET) => &[200, 400, 404, 503],
             (Self::Preference, _) => &[200, 400, 401, 403, 404, 408, 413, 415, 422, 503],
             (Self::PreferenceStatus, _) => &[200, 400, 404, 503],
+            (Self::Room, _) => &[200, 400, 404, 503],
+            (Self::RoomTokens, _) => &[200, 201, 400, 401, 403, 404, 408, 413, 415, 503],
+            (Self::RoomStatus, _) => &[200, 400, 404, 408, 413, 415, 503],
+            (Self::RoomToken, _) => &[200, 400, 403, 404, 410, 503],
+            (Self::RoomComplete | Self::RoomExtend, _) => &[200, 400, 403, 404, 408, 409, 410, 413, 415, 503],
+            (Self::RoomVerify, _) => &[200, 400, 403, 404, 408, 410, 413, 415, 503],
             _ => &[200, 400, 503],
         }
     }
@@ -142,6 +188,8 @@ pub(super) struct Found<'path> {
     pub(super) kind: &'path str,
     /// Still percent-encoded; empty where the route has none.
     pub(super) target: &'path str,
+    /// The token of a waiting room; empty where the route has none.
+    pub(super) token: &'path str,
 }
 
 /// Finds routes.
@@ -159,7 +207,7 @@ impl Routes {
     pub(super) fn find<'path>(&self, path: &'path str) -> Option<Found<'path>> {
         let found = self.0.at(path).ok()?;
         let param = |name| found.params.get(name).unwrap_or_default();
-        Some(Found { route: *found.value, kind: param("kind"), target: param("target") })
+        Some(Found { route: *found.value, kind: param("kind"), target: param("target"), token: param("token") })
     }
 }
 
@@ -182,6 +230,11 @@ mod tests {
         assert_eq!(route("/v1/ingest/playlist/3"), Some(Route::IngestDocument));
         assert_eq!(route("/v1/preferences/notification/lookup"), Some(Route::PreferenceLookup));
         assert_eq!(route("/v1/preferences/notification/3"), Some(Route::Preference));
+        assert_eq!(route("/v1/rooms/concert/1"), Some(Route::Room));
+        assert_eq!(route("/v1/rooms/concert/verify"), Some(Route::RoomVerify));
+        assert_eq!(route("/v1/rooms/concert/1/tokens"), Some(Route::RoomTokens));
+        assert_eq!(route("/v1/rooms/concert/1/tokens/a.b.c"), Some(Route::RoomToken));
+        assert_eq!(route("/v1/rooms/concert/1/tokens/a.b.c/extend"), Some(Route::RoomExtend));
         for unknown in
             ["", "*", "//", "/v1", "/v1/toggles", "/v1/toggles/", "/v1/toggles//3", "/v1/toggles/k/3/", "/V1"]
         {
@@ -200,7 +253,7 @@ mod tests {
                 assert!(allowed.contains(&method.as_str()), "{route:?} {method}");
             }
             let besides = if route.methods().contains(&Method::GET) { 2 } else { 1 };
-            assert_eq!(allowed.len(), route.methods().len() + besides, "OPTIONS besides, and HEAD with GET");
+            assert_eq!(allowed.len(), route.methods().len() + besides, "OPTIONS besides, and HEAD where GET is");
         }
     }
 }

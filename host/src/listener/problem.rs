@@ -106,6 +106,11 @@ impl Problem {
         (format!("urn:weir:problem:{}", self.kind.name), &self.detail)
     }
 
+    /// The last word of its type.
+    pub fn name(&self) -> &'static str {
+        self.kind.name
+    }
+
     /// Its status.
     pub fn status(&self) -> StatusCode {
         // The statuses are constants above; a test checks each.

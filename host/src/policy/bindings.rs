@@ -21,7 +21,7 @@ mod generated {
     });
 }
 
-pub(super) use generated::exports::weir::policy::{counter, delivery, flush, ingest, toggle};
+pub(super) use generated::exports::weir::policy::{admission, counter, delivery, flush, ingest, toggle};
 pub(super) use generated::weir::policy::types::{Id, RateLimit};
 use generated::weir::policy::{config, log};
 pub(super) use generated::weir::policy::{redis, sql};
@@ -85,7 +85,7 @@ macro_rules! exports {
     };
 }
 
-exports!(Toggle => toggle, Counter => counter, Ingest => ingest, Delivery => delivery, Flush => flush);
+exports!(Toggle =>toggle, Counter =>counter, Ingest =>ingest, Delivery =>delivery, Flush =>flush, Admission =>admission);
 
 /// What an instance's imports see.
 pub(super) struct HostState {
@@ -166,6 +166,15 @@ pub(super) fn wrong_functions(interface: Interface, store: &mut Store<HostState>
             });
             check("coalesce", &|store, function| {
                 function.typed::<(&str, &[flush::Entry<'_>]), (Vec<u32>,)>(store).map(drop)
+            });
+        }
+        Interface::Admission => {
+            check("place", &|store, function| {
+                type Arrivals<'a> = (&'a str, u64, &'a [admission::Arrival<'a>]);
+                function.typed::<Arrivals<'_>, (Vec<admission::Placement>,)>(store).map(drop)
+            });
+            check("plan", &|store, function| {
+                function.typed::<(&str, u64, admission::Room), (admission::AdmissionPlan,)>(store).map(drop)
             });
         }
     }

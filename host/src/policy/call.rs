@@ -8,9 +8,9 @@ use weir_policy_vectors::{Answer, Call};
 
 use super::decide::Subject;
 use super::instance::{CallFailure, Cause, Warm};
-use super::interface::{Interface, counter, delivery, flush, ingest, toggle};
+use super::interface::{Interface, admission, counter, delivery, flush, ingest, toggle};
 use super::module::Module;
-use crate::model::{Document, Hit, Intent, SettingColumn, ToggleChange};
+use crate::model::{Arrival, Document, Hit, Intent, SettingColumn, ToggleChange};
 use crate::telemetry::{POLICY_CALL_SECONDS, POLICY_FAILURES_TOTAL};
 
 /// What a module is called for.
@@ -106,6 +106,14 @@ impl Module {
                 let changes: Vec<ToggleChange> = call.entries.iter().map(flush::to_change).collect();
                 let last = flush::last_of_each_pair(&changes);
                 Ok(self.coalesce(role, &call.kind, &changes, &last)?.map(Answer::Kept))
+            }
+            Call::AdmissionPlace(call) => {
+                let batch: Vec<Arrival> = call.batch.iter().map(admission::to_arrival).collect();
+                self.decide(role, &call.kind, call.now_ms, &batch)
+            }
+            Call::AdmissionPlan(call) => {
+                let planned = self.admit(role, &call.kind, call.now_ms, admission::to_room(&call.room))?;
+                Ok(planned.map(|plan| admission::record_planned(&plan)))
             }
         }
     }

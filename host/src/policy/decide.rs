@@ -47,7 +47,7 @@ pub(super) trait Subject: Clone + Send + Sync + 'static {
     fn ask(module: &Module, role: Role, kind: &str, now_ms: u64, batch: &[Self]) -> Outcome<Vec<Self::Rule>>;
 
     /// The built-in rules.
-    fn builtin(settings: &Settings, batch: &[Self]) -> Vec<Self::Rule>;
+    fn builtin(settings: &Settings, now_ms: u64, batch: &[Self]) -> Vec<Self::Rule>;
 
     /// The call in the language of vectors.
     fn record(kind: &str, now_ms: u64, batch: &[Self]) -> Call;
@@ -194,7 +194,7 @@ impl Policies {
     fn decide_live<S: Subject>(&self, active: &Active, asked: Asked<'_, S>) -> Result<Ruled<S::Rule>, PolicyError> {
         let module = &active.live.get(S::INTERFACE).module;
         if let Some(kind) = self.kinds.get(asked.kind).filter(|_| self.runs_natively(module)) {
-            return Ok(Ruled::by(module.digest, S::builtin(&kind.settings, asked.batch)));
+            return Ok(Ruled::by(module.digest, S::builtin(&kind.settings, asked.now_ms, asked.batch)));
         }
         let (mut ruled, mut rest) = (Ruled::none(), asked);
         while !rest.batch.is_empty() {
@@ -242,7 +242,7 @@ impl Policies {
         match self.kinds.get(asked.kind) {
             Some(KindRules { settings, on_failure: PolicyFailure::BuiltIn, .. }) => {
                 self.count_fallback(asked.kind, "built-in");
-                ruled.append(Ruled::by(self.builtin_digest, S::builtin(settings, rest.batch)));
+                ruled.append(Ruled::by(self.builtin_digest, S::builtin(settings, rest.now_ms, rest.batch)));
                 Ok(ruled)
             }
             _ => {

@@ -4,6 +4,7 @@
 //! a case below, its functions' types in `bindings`, and its calls in `ask`, in the language of vectors and in the
 //! comparison. The compiler names the places.
 
+pub(super) mod admission;
 pub(super) mod counter;
 pub(super) mod delivery;
 pub(super) mod flush;
@@ -23,14 +24,16 @@ pub(super) enum Interface {
     Delivery,
     /// Decides when and what to flush.
     Flush,
+    /// Decides who is let in.
+    Admission,
 }
 
 impl Interface {
     /// How many there are.
-    pub(super) const COUNT: usize = 5;
+    pub(super) const COUNT: usize = 6;
     /// Every interface.
     pub(super) const ALL: [Self; Self::COUNT] =
-        [Self::Toggle, Self::Counter, Self::Ingest, Self::Delivery, Self::Flush];
+        [Self::Toggle, Self::Counter, Self::Ingest, Self::Delivery, Self::Flush, Self::Admission];
 
     /// For metrics and people.
     pub(super) fn name(self) -> &'static str {
@@ -40,6 +43,7 @@ impl Interface {
             Self::Ingest => "ingest",
             Self::Delivery => "delivery",
             Self::Flush => "flush",
+            Self::Admission => "admission",
         }
     }
 
@@ -56,6 +60,7 @@ impl Interface {
             Self::Ingest => "weir:policy/ingest@0.1.0",
             Self::Delivery => "weir:policy/delivery@0.1.0",
             Self::Flush => "weir:policy/flush@0.1.0",
+            Self::Admission => "weir:policy/admission@0.1.0",
         }
     }
 

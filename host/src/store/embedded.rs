@@ -8,8 +8,8 @@
 //!
 //! - `layout`: keys and records · `state`: what is known, in memory: each `target`, the journal's `tail`, documents that are
 //!   `pending` · `transaction`: the writes of a group · `batch`: what all batches have in common, with `limits` and
-//!   `outcome` · `toggle`, `count`, `create`, `settings` · `hydrate` · `change`: the rest · `guest`: what policy modules keep · `read` ·
-//!   `writer`: group commit
+//!   `outcome` · `toggle`, `count`, `create`, `settings` · `hydrate` · `change`: the rest · `guest`: what policy modules
+//!   keep · `read` · `writer`: group commit · `room`: waiting rooms
 //!
 //! Never merges data of another partition count, never repairs a damaged record.
 
@@ -25,6 +25,7 @@ mod limits;
 mod outcome;
 mod pending;
 mod read;
+mod room;
 mod settings;
 mod state;
 mod tail;
@@ -50,14 +51,15 @@ use self::hydrate::Prepared;
 use self::layout::{Spaces, failed};
 use self::limits::Limits;
 use self::read::{Reader, Seen};
+use self::room::SharedRooms;
 use self::state::State;
 use self::transaction::Transaction;
 use self::writer::{Job, Progress, Writer};
 use super::page::page;
 use super::{
     Commit, CountBatch, CountResult, Counted, CreateBatch, CreateResult, Durability, Head, Hydrated, Hydration,
-    JournalRead, MemberRead, Members, PendingDocument, ReadResult, SettingsBatch, SettingsResult, Store, StoreError,
-    ToggleBatch, ToggleResult, explain,
+    JournalRead, MemberRead, Members, PendingDocument, ReadResult, RoomStore, SettingsBatch, SettingsResult, Store,
+    StoreError, ToggleBatch, ToggleResult, explain,
 };
 use crate::config::StoreConfig;
 use crate::model::{Id, Incarnation, KeyEntry, KeyIncrement, Member, Partition, Position, partition_of};
@@ -79,6 +81,7 @@ pub struct EmbeddedStore {
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
     /// Per kind: who flushes, and until when.
     leases: Mutex<HashMap<String, (String, Instant)>>,
+    rooms: SharedRooms,
 }
 
 impl EmbeddedStore {
@@ -108,6 +111,7 @@ impl EmbeddedStore {
         let now_ms = Arc::new(AtomicU64::new(0));
         let mut state = State::new(config.partitions, config.memory_bytes_max);
         hydrate::read_tails(&spaces, &mut state)?;
+        let rooms = SharedRooms::new(Mutex::new(room::restore(&spaces)?));
         let state = Arc::new(RwLock::new(state));
         let (progress, watched) = watch::channel(Progress { group: 0, failed: false });
         let (sender, receiver) = mpsc::channel(writer::QUEUE_JOBS_MAX);
@@ -132,6 +136,7 @@ impl EmbeddedStore {
             jobs: Mutex::new(Some(sender)),
             writer: Mutex::new(Some(writer)),
             leases: Mutex::default(),
+            rooms,
         })
     }
 
@@ -415,6 +420,10 @@ impl Store for EmbeddedStore {
         self.saw(now_ms);
         let module = module.to_owned();
         self.write(move |transaction, _, _| guest::increment(transaction, &module, now_ms, &increments)).await
+    }
+
+    fn rooms(&self) -> &dyn RoomStore {
+        self
     }
 
     async fn explain(

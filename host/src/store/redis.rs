@@ -6,7 +6,7 @@
 //!
 //! - `keys`: names · `scripts`: the Lua files · `link`: the connections · `server`: their settings · `reply`: what comes
 //!   back · `split`: one call or one for each partition · `batch`: how batches are sent, with `toggle`, `count`, `create`
-//!   and `settings` · `hydrate` · `read` · `guest`: what policy modules keep
+//!   and `settings` · `hydrate` · `read` · `guest`: what policy modules keep · `room`: waiting rooms
 //!
 //! Scripts take the partitions that they touch as keys, and make the names of all other keys from them.
 //!
@@ -21,6 +21,7 @@ mod keys;
 mod link;
 mod read;
 mod reply;
+mod room;
 mod scripts;
 mod server;
 mod settings;
@@ -35,8 +36,8 @@ use self::link::{Link, Nature};
 use self::reply::{Reply, unexpected};
 use super::{
     Commit, CountBatch, CountResult, Counted, CreateBatch, CreateResult, Durability, Head, Hydrated, Hydration,
-    JournalRead, MemberRead, Members, NodeStatus, PendingDocument, ReadResult, SettingsBatch, SettingsResult, Store,
-    StoreError, ToggleBatch, ToggleResult,
+    JournalRead, MemberRead, Members, NodeStatus, PendingDocument, ReadResult, RoomStore, SettingsBatch,
+    SettingsResult, Store, StoreError, ToggleBatch, ToggleResult,
 };
 use crate::config::StoreConfig;
 use crate::model::{Id, Incarnation, KeyEntry, KeyIncrement, Member, Partition, Position};
@@ -266,6 +267,10 @@ impl Store for RedisStore {
         increments: Vec<KeyIncrement>,
     ) -> Result<Counted, StoreError> {
         self.increment_of_guest(module, &increments).await
+    }
+
+    fn rooms(&self) -> &dyn RoomStore {
+        self
     }
 
     async fn explain(

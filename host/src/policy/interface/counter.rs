@@ -32,7 +32,7 @@ impl Subject for Hit {
         module.run(role, Self::INTERFACE, 1, call, |rules| check_rules(batch.len(), &rules))
     }
 
-    fn builtin(settings: &Settings, batch: &[Self]) -> Vec<CountRule> {
+    fn builtin(settings: &Settings, _now_ms: u64, batch: &[Self]) -> Vec<CountRule> {
         let rule = rules::count(settings);
         let rule = CountRule { weight: rule.weight, unique_ms: rule.unique_ms, limit: rule.limit.map(limit_of) };
         vec![rule; batch.len()]

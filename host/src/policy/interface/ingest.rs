@@ -72,7 +72,7 @@ impl Subject for Document {
         module.run(role, Self::INTERFACE, 1, call, |verdicts| check_verdicts(batch.len(), verdicts))
     }
 
-    fn builtin(_settings: &Settings, batch: &[Self]) -> Vec<Verdict> {
+    fn builtin(_settings: &Settings, _now_ms: u64, batch: &[Self]) -> Vec<Verdict> {
         vec![Ok(None); batch.len()]
     }
 

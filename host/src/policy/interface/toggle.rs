@@ -32,7 +32,7 @@ impl Subject for Intent {
         module.run(role, Self::INTERFACE, 1, call, |rules| check_rules(batch.len(), &rules))
     }
 
-    fn builtin(settings: &Settings, batch: &[Self]) -> Vec<ToggleRule> {
+    fn builtin(settings: &Settings, _now_ms: u64, batch: &[Self]) -> Vec<ToggleRule> {
         let effect = |effect| match effect {
             rules::Effect::Add => Effect::Add,
             rules::Effect::Remove => Effect::Remove,

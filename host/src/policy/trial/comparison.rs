@@ -142,6 +142,8 @@ pub(in crate::policy) fn decisions(call: &Call) -> usize {
         Call::DeliveryEnabled(call) => call.members as usize,
         Call::DeliveryFields(_) | Call::FlushPlan(_) => 1,
         Call::FlushCoalesce(call) => call.entries.len(),
+        Call::AdmissionPlace(call) => call.batch.len(),
+        Call::AdmissionPlan(_) => 1,
     }
 }
 
@@ -163,6 +165,12 @@ pub(in crate::policy) fn differences(call: &Call, live: &Answer, candidate: &Ans
         (Call::DeliveryEnabled(call), Answer::Enabled(live), Answer::Enabled(candidate)) => {
             let rows: Vec<Value> = (0..call.members as usize).map(|member| delivery_row(call, member)).collect();
             one_by_one(&rows, live, candidate)
+        }
+        (Call::AdmissionPlace(call), Answer::Places(live), Answer::Places(candidate)) => {
+            one_by_one(&call.batch, live, candidate)
+        }
+        (Call::AdmissionPlan(call), Answer::Admission(live), Answer::Admission(candidate)) if live != candidate => {
+            vec![(json!(call.room), json!(live), json!(candidate))]
         }
         (Call::FlushPlan(call), Answer::Plan(live), Answer::Plan(candidate)) if live != candidate => {
             vec![(json!(call.backlog), json!(live), json!(candidate))]

@@ -8,6 +8,7 @@
 //! expiry    time u64 · 'o' | 'm' · key of outcome | key of modules → empty
 //! modules   module 0 key                    → GuestRecord: what policy modules keep
 //! uniques   kind 0 partition bucket         → slots of the table of windows (see `store/unique`); a short one ends in zeros
+//! rooms     waiting rooms: see `room`
 //! ```
 //! Numbers in keys are big-endian so that they sort; no kind and no name of a module holds a 0 byte. The state of targets
 //! is not on disk: see `state`.
@@ -31,12 +32,13 @@ pub(super) enum Space {
     Expiry,
     Modules,
     Uniques,
+    Rooms,
 }
 
 /// The data format on disk.
 const FORMAT: &[u8] = b"3";
 /// Names on disk, in the order of [`Space`].
-const NAMES: [&str; 7] = ["system", "heads", "journal", "outcomes", "expiry", "modules", "uniques"];
+const NAMES: [&str; 8] = ["system", "heads", "journal", "outcomes", "expiry", "modules", "uniques", "rooms"];
 /// How many keyspaces there are.
 pub(super) const SPACES: usize = NAMES.len();
 /// Memory for the fresh writes of one keyspace, in bytes.

@@ -18,6 +18,15 @@
 //!                                        expires after the longest window
 //! weir:{kind:p}:l:<n>:<target>:<actor>  string  rate limit: theoretical arrival time in microseconds
 //! weir:{kind:p}:i:<key>          string  outcome of an idempotency key, where its operation is
+//! weir:{kind}:rooms              zset    queues of a waiting room (tagged) by the time of their last traffic
+//! weir:{kind:q:<queue>}:m        hash    seed, number of the last arrival, totals; expires a week after the last tick
+//! weir:{kind:q:<queue>}:w        zset    who waits (tagged), by lane and place
+//! weir:{kind:q:<queue>}:a        zset    who is in, by until when
+//! weir:{kind:q:<queue>}:s        zset    who waits, by when to look whether they still ask
+//! weir:{kind:q:<queue>}:p        hash    actor → record (see `room.lua`)
+//! weir:{kind:q:<queue>}:d        list    who takes part in the draw, in the order of arrival
+//! weir:{kind:q:<queue>}:t        string  owner of the queue's clock, while its lease lasts
+//! weir:{kind:q:<queue>}:e:<actor>  string  number and reason of somebody who is gone; expires
 //! weir-module:{<module>}:<key>   string  what a policy module keeps: `v` and a value, or the digits of a counter
 //! ```
 //! In a cluster all keys of a partition are in one slot, so that one script call reads and writes them. A script proves
@@ -44,6 +53,26 @@ pub(super) fn flusher(kind: &str) -> String {
 /// The outcome of an idempotency key: in the partition of the operation, so that both are written in one step.
 pub(super) fn outcome(kind: &str, partition: Partition, key: &[u8; 16]) -> String {
     format!("weir:{{{kind}:{partition}}}:i:{:032x}", u128::from_be_bytes(*key))
+}
+
+/// The queues of a waiting room.
+pub(super) fn queues(kind: &str) -> String {
+    format!("weir:{{{kind}}}:rooms")
+}
+
+/// A queue, by its tagged id.
+pub(super) fn queue(kind: &str, queue: &str) -> String {
+    format!("weir:{{{kind}:q:{}}}:m", braceless(queue))
+}
+
+/// Who takes part in the draw of a queue.
+pub(super) fn draw(kind: &str, queue: &str) -> String {
+    format!("weir:{{{kind}:q:{}}}:d", braceless(queue))
+}
+
+/// Without braces, which would end the hash tag: `%7b` and `%7d`, and `%25` for what makes them.
+fn braceless(text: &str) -> String {
+    text.replace('%', "%25").replace('{', "%7b").replace('}', "%7d")
 }
 
 /// A key of a policy module's own. Whatever `key` is: no name of a module holds a brace or a colon.

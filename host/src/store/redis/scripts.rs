@@ -24,6 +24,13 @@ pub(super) struct Scripts {
     pub(super) guest_get: Script,
     pub(super) guest_set: Script,
     pub(super) guest_increment: Script,
+    /// Operations on a queue of which one adds somebody.
+    pub(super) room_join: Script,
+    pub(super) room_apply: Script,
+    pub(super) room_tick: Script,
+    pub(super) room_open: Script,
+    pub(super) room_known: Script,
+    pub(super) room_list: Script,
 }
 
 /// Refused when memory is full.
@@ -36,6 +43,8 @@ const READS: &str = "#!lua flags=no-writes\n";
 const PRELUDE: &str = include_str!("prelude.lua");
 const FRESH: &str = include_str!("fresh.lua");
 const BATCH: &str = include_str!("batch.lua");
+const ROOM: &str = include_str!("room.lua");
+const ROOM_APPLY: &str = include_str!("room_apply.lua");
 
 impl Scripts {
     pub(super) fn new() -> Self {
@@ -61,11 +70,17 @@ impl Scripts {
             guest_get: script(READS, &[include_str!("guest_get.lua")]),
             guest_set: script(GROWS, &[include_str!("guest_set.lua")]),
             guest_increment: script(GROWS, &[include_str!("guest_increment.lua")]),
+            room_join: script(GROWS, &[ROOM, ROOM_APPLY]),
+            room_apply: script(ALLOW_OOM, &[ROOM, ROOM_APPLY]),
+            room_tick: script(ALLOW_OOM, &[ROOM, include_str!("room_tick.lua")]),
+            room_open: script(GROWS, &[include_str!("room_open.lua")]),
+            room_known: script(GROWS, &[include_str!("room_known.lua")]),
+            room_list: script(READS, &[include_str!("room_list.lua")]),
         }
     }
 
     /// All of them, to be loaded at each connection.
-    pub(super) fn all(&self) -> [&Script; 20] {
+    pub(super) fn all(&self) -> [&Script; 26] {
         [
             &self.toggle,
             &self.count,
@@ -87,6 +102,12 @@ impl Scripts {
             &self.guest_get,
             &self.guest_set,
             &self.guest_increment,
+            &self.room_join,
+            &self.room_apply,
+            &self.room_tick,
+            &self.room_open,
+            &self.room_known,
+            &self.room_list,
         ]
     }
 }

@@ -1,0 +1,145 @@
+//! `admission`: arrivals out, their places back; a queue out, how many are let in back.
+
+use weir_default_policy::admission as native;
+use weir_default_policy::rules::Settings;
+use weir_policy_vectors as vectors;
+use weir_policy_vectors::{Answer, Call};
+
+use super::Interface;
+use crate::model::{AdmissionPlan, Arrival, Id, Place, RoomState};
+use crate::policy::bindings::admission;
+use crate::policy::call::{Outcome, Role, not_exported};
+use crate::policy::convert::{UuidTexts, check_length};
+use crate::policy::decide::Subject;
+use crate::policy::instance::Warm;
+use crate::policy::module::Module;
+use crate::policy::record::{self, to_id};
+
+impl Subject for Arrival {
+    const INTERFACE: Interface = Interface::Admission;
+    type Rule = Place;
+
+    /// A queue is decided by one module: two rules would mix in its order.
+    fn target(&self) -> &Id {
+        &self.queue
+    }
+
+    fn ask(module: &Module, role: Role, kind: &str, now_ms: u64, batch: &[Self]) -> Outcome<Vec<Place>> {
+        let mut texts = UuidTexts::for_ids(batch.iter().flat_map(|arrival| [&arrival.queue, &arrival.actor]));
+        let mut writer = texts.writer();
+        let arrivals: Vec<admission::Arrival<'_>> = batch
+            .iter()
+            .map(|arrival| admission::Arrival { queue: writer.id(&arrival.queue), actor: writer.id(&arrival.actor) })
+            .collect();
+        let call = |warm: &mut Warm| match &warm.exports.admission {
+            Some(admission) => admission.call_place(&mut warm.store, kind, now_ms, &arrivals),
+            None => Err(not_exported()),
+        };
+        let check = |places: Vec<admission::Placement>| {
+            check_length(batch.len(), "arrivals", places.len(), "places")?;
+            Ok(places.into_iter().map(place).collect())
+        };
+        module.run(role, Self::INTERFACE, 1, call, check)
+    }
+
+    fn builtin(settings: &Settings, now_ms: u64, batch: &[Self]) -> Vec<Place> {
+        let place = match native::place(&settings.admission, now_ms) {
+            native::Place::Line(lane) => Place::Line { lane },
+            native::Place::Draw(lane) => Place::Draw { lane },
+            native::Place::Refuse => Place::Refuse,
+        };
+        vec![place; batch.len()]
+    }
+
+    fn record(kind: &str, now_ms: u64, batch: &[Self]) -> Call {
+        let arrival = |arrival: &Arrival| vectors::Arrival {
+            queue: record::id(&arrival.queue),
+            actor: record::id(&arrival.actor),
+        };
+        let batch = batch.iter().map(arrival).collect();
+        Call::AdmissionPlace(vectors::AdmissionPlace { kind: kind.to_owned(), now_ms, batch })
+    }
+
+    fn record_rules(places: &[Place]) -> Answer {
+        let place = |place: &Place| match *place {
+            Place::Line { lane } => vectors::Place::Line(lane),
+            Place::Draw { lane } => vectors::Place::Draw(lane),
+            Place::Refuse => vectors::Place::Refuse,
+        };
+        Answer::Places(places.iter().map(place).collect())
+    }
+}
+
+fn place(place: admission::Placement) -> Place {
+    match place {
+        admission::Placement::Line(lane) => Place::Line { lane },
+        admission::Placement::Draw(lane) => Place::Draw { lane },
+        admission::Placement::Refuse => Place::Refuse,
+    }
+}
+
+impl Module {
+    /// How many are let in.
+    pub(in crate::policy) fn admit(
+        &self,
+        role: Role,
+        kind: &str,
+        now_ms: u64,
+        state: admission::Room,
+    ) -> Outcome<AdmissionPlan> {
+        let call = |warm: &mut Warm| match &warm.exports.admission {
+            Some(admission) => admission.call_plan(&mut warm.store, kind, now_ms, state),
+            None => Err(not_exported()),
+        };
+        self.run(role, Interface::Admission, 1, call, check_plan)
+    }
+}
+
+/// A plan, or how it breaks the contract.
+fn check_plan(plan: admission::AdmissionPlan) -> Result<AdmissionPlan, String> {
+    if plan.active_ttl_ms == 0 {
+        return Err("active-ttl-ms is 0".into());
+    }
+    if plan.next_tick_ms == 0 {
+        return Err("next-tick-ms is 0".into());
+    }
+    Ok(AdmissionPlan { admit: plan.admit, active_ttl_ms: plan.active_ttl_ms, next_tick_ms: plan.next_tick_ms })
+}
+
+/// A queue as the guest gets it.
+pub(in crate::policy) fn room(state: &RoomState) -> admission::Room {
+    let RoomState { waiting, active, capacity, since_ms, admitted, completed, expired, no_shows, abandoned } = *state;
+    admission::Room { waiting, active, capacity, since_ms, admitted, completed, expired, no_shows, abandoned }
+}
+
+/// The built-in plan.
+pub(in crate::policy) fn builtin_plan(settings: &Settings, now_ms: u64, state: &RoomState) -> AdmissionPlan {
+    let RoomState { waiting, active, capacity, since_ms, .. } = *state;
+    let plan = native::plan(&settings.admission, now_ms, native::Room { waiting, active, capacity, since_ms });
+    AdmissionPlan { admit: plan.admit, active_ttl_ms: plan.active_ttl_ms, next_tick_ms: plan.next_tick_ms }
+}
+
+/// A call of `admission.plan`.
+pub(in crate::policy) fn record_plan(kind: &str, now_ms: u64, state: &RoomState) -> Call {
+    let RoomState { waiting, active, capacity, since_ms, admitted, completed, expired, no_shows, abandoned } = *state;
+    let room = vectors::Room { waiting, active, capacity, since_ms, admitted, completed, expired, no_shows, abandoned };
+    Call::AdmissionPlan(vectors::AdmissionPlan { kind: kind.to_owned(), now_ms, room })
+}
+
+/// The answer of `admission.plan`.
+pub(in crate::policy) fn record_planned(plan: &AdmissionPlan) -> Answer {
+    let AdmissionPlan { admit, active_ttl_ms, next_tick_ms } = *plan;
+    Answer::Admission(vectors::Admission { admit, active_ttl_ms, next_tick_ms })
+}
+
+/// A recorded arrival.
+pub(in crate::policy) fn to_arrival(arrival: &vectors::Arrival) -> Arrival {
+    Arrival { queue: to_id(&arrival.queue), actor: to_id(&arrival.actor) }
+}
+
+/// A recorded queue.
+pub(in crate::policy) fn to_room(room: &vectors::Room) -> admission::Room {
+    let vectors::Room { waiting, active, capacity, since_ms, admitted, completed, expired, no_shows, abandoned } =
+        *room;
+    admission::Room { waiting, active, capacity, since_ms, admitted, completed, expired, no_shows, abandoned }
+}

@@ -1,0 +1,187 @@
+//! The clock of a queue: who is out of time goes, then the rules say how many are let in.
+//!
+//! Of several hosts one at a time has it, by a lease that each step renews. The lease only saves work: that no more are let in
+//! than may be is held by the store's step itself, whoever makes it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, counter, gauge};
+use tokio::time::Instant;
+
+use super::queue::Queue;
+use super::shared::Shared;
+use crate::config::RoomMode;
+use crate::model::{AdmissionPlan, RoomState};
+use crate::store::{RoomFigures, RoomTick, StoreError, TICK_PEOPLE_MAX, Ticked};
+use crate::telemetry;
+
+/// Shortest time between two ticks of a queue, however much happens, in milliseconds.
+const TICK_MS_MIN: u64 = 20;
+/// Longest time between two ticks where nobody waits or is in, in milliseconds; an arrival ends it.
+const TICK_MS_IDLE: u64 = 5_000;
+/// Longest time between two ticks otherwise, in milliseconds.
+const TICK_MS_MAX: u64 = 1_000;
+/// How often a queue that is in use is said to be so, in milliseconds.
+const USED_MS: u64 = 600_000;
+
+/// Keeps the clock until it is aborted.
+pub(super) async fn keep(shared: Arc<Shared>, queue: Arc<Queue>) {
+    let mut clock = Clock::new(&shared, &queue);
+    loop {
+        let begun = Instant::now();
+        let pause_ms = match clock.tick(&shared, &queue).await {
+            Ok(pause_ms) => pause_ms,
+            Err(error) => {
+                let _ = shared.refusal(&error);
+                TICK_MS_MAX
+            }
+        };
+        tokio::time::sleep_until(begun + Duration::from_millis(TICK_MS_MIN)).await;
+        // Whether something happened meanwhile or happens now.
+        let _ = tokio::time::timeout(Duration::from_millis(pause_ms), queue.wake.notified()).await;
+    }
+}
+
+struct Clock {
+    /// When the rules were asked last, and what was then.
+    planned: Option<(u64, RoomFigures)>,
+    used_ms: u64,
+    waiting: Gauge,
+    active: Gauge,
+    rate: Gauge,
+    totals: [Counter; 6],
+}
+
+impl Clock {
+    fn new(shared: &Shared, queue: &Queue) -> Self {
+        let labels = [("kind", shared.config.kind.clone()), ("queue", queue.id.to_string())];
+        let ended = |how: &'static str| {
+            counter!(
+                telemetry::ROOM_PEOPLE_TOTAL,
+                "kind" => shared.config.kind.clone(), "queue" => queue.id.to_string(), "what" => how
+            )
+        };
+        Self {
+            planned: None,
+            used_ms: 0,
+            waiting: gauge!(telemetry::ROOM_WAITING, &labels),
+            active: gauge!(telemetry::ROOM_ACTIVE, &labels),
+            rate: gauge!(telemetry::ROOM_ADMITTED_PER_SECOND, &labels),
+            totals: ["admitted", "completed", "expired", "no-show", "abandoned", "left"].map(ended),
+        }
+    }
+
+    /// One round; how long to wait for the next, in milliseconds.
+    async fn tick(&mut self, shared: &Shared, queue: &Queue) -> Result<u64, StoreError> {
+        let Some(swept) = self.step(shared, queue, (0, 1)).await? else { return Ok(shared.config.lease_ms / 2) };
+        let (mut is_more, mut figures) = (swept.1, swept.2);
+        while is_more {
+            let Some(swept) = self.step(shared, queue, (0, 1)).await? else { return Ok(TICK_MS_MAX) };
+            (is_more, figures) = (swept.1, swept.2);
+        }
+        shared.served();
+        let plan = self.plan(shared, figures).await;
+        let mut left = plan.admit;
+        while left > 0 {
+            let asked = left.min(TICK_PEOPLE_MAX);
+            let Some(admitted) = self.step(shared, queue, (asked, plan.active_ttl_ms)).await? else {
+                return Ok(TICK_MS_MAX);
+            };
+            figures = admitted.2;
+            left -= asked;
+            if admitted.0 < asked {
+                break;
+            }
+        }
+        self.tell(shared, queue, figures).await;
+        let is_idle = figures.waiting == 0 && figures.active == 0;
+        Ok(if is_idle { TICK_MS_IDLE } else { u64::from(plan.next_tick_ms).clamp(TICK_MS_MIN, TICK_MS_MAX) })
+    }
+
+    /// One step of the store; `None` when it is another host's turn, or the queue's life was another.
+    async fn step(
+        &self,
+        shared: &Shared,
+        queue: &Queue,
+        (admit, active_ttl_ms): (u32, u32),
+    ) -> Result<Option<(u32, bool, RoomFigures)>, StoreError> {
+        let config = &shared.config;
+        let now_ms = shared.clock.now_ms();
+        let tick = RoomTick {
+            seed: queue.seed(),
+            now_ms,
+            owner: shared.owner.clone(),
+            lease_ms: config.lease_ms,
+            admit,
+            capacity: capacity(shared),
+            active_ttl_ms: u64::from(active_ttl_ms),
+            claim_ms: config.claim_ms,
+            grace_ms: config.grace_ms,
+            ended_ttl_ms: config.ended_ttl_ms,
+        };
+        match shared.store.rooms().tick_room(&config.kind, &queue.id, tick).await? {
+            Ticked::NotOurs => Ok(None),
+            Ticked::OtherLife => {
+                let _ = shared.reopen(queue).await;
+                Ok(None)
+            }
+            Ticked::Done { admitted, is_more, figures } => {
+                queue.observe(figures, now_ms, config.capacity);
+                Ok(Some((admitted, is_more, figures)))
+            }
+        }
+    }
+
+    /// What the mode or the rules say.
+    async fn plan(&mut self, shared: &Shared, figures: RoomFigures) -> AdmissionPlan {
+        let now_ms = shared.clock.now_ms();
+        let (since_ms, before) = match self.planned {
+            Some((at_ms, before)) => (now_ms.saturating_sub(at_ms), before),
+            None => (0, figures),
+        };
+        let since = |of: fn(&RoomFigures) -> u64| of(&figures).saturating_sub(of(&before));
+        let state = RoomState {
+            waiting: figures.waiting,
+            active: figures.active,
+            capacity: capacity(shared),
+            since_ms,
+            admitted: since(|figures| figures.admitted),
+            completed: since(|figures| figures.completed),
+            expired: since(|figures| figures.expired),
+            no_shows: since(|figures| figures.no_shows),
+            abandoned: since(|figures| figures.abandoned + figures.left),
+        };
+        self.planned = Some((now_ms, figures));
+        let mut plan = shared.admission.plan(&shared.config.kind, now_ms, &state).await;
+        match shared.config.mode {
+            RoomMode::Open | RoomMode::Closed => {}
+            RoomMode::QueueAll => plan.admit = 0,
+            RoomMode::PassThrough => plan.admit = u32::try_from(figures.waiting).unwrap_or(u32::MAX),
+        }
+        plan.admit = plan.admit.min(u32::try_from(figures.waiting).unwrap_or(u32::MAX));
+        plan
+    }
+
+    /// Metrics, and that the queue is in use.
+    async fn tell(&mut self, shared: &Shared, queue: &Queue, figures: RoomFigures) {
+        self.waiting.set(figures.waiting as f64);
+        self.active.set(figures.active as f64);
+        self.rate.set(queue.flow().admitted_per_s());
+        let RoomFigures { admitted, completed, expired, no_shows, abandoned, left, .. } = figures;
+        for (total, value) in self.totals.iter().zip([admitted, completed, expired, no_shows, abandoned, left]) {
+            total.absolute(value);
+        }
+        let now_ms = shared.clock.now_ms();
+        if figures.waiting + figures.active > 0 && now_ms.saturating_sub(self.used_ms) >= USED_MS {
+            self.used_ms = now_ms;
+            let _ = shared.open(&queue.id).await;
+        }
+    }
+}
+
+/// Who may be in at once.
+fn capacity(shared: &Shared) -> u64 {
+    // What a double holds exactly, for the store's step.
+    if shared.config.mode == RoomMode::PassThrough { 1 << 50 } else { shared.config.capacity }
+}

@@ -1,0 +1,187 @@
+//! What a host knows of a queue's flow: how fast people are let in and give up, and what follows for those who wait.
+//!
+//! The store's totals are looked at about once a second, whoever moved them. When all who may be in are in, the next are let in
+//! as fast as stays end: the first fill says nothing. Those before somebody also give up; with `r` let in a second and a share
+//! `h` of those who wait gone in a second, `n` people are before somebody for ln(1 + h n / r) / h seconds.
+
+use std::time::Duration;
+
+use crate::store::RoomFigures;
+
+/// Shortest time between two samples, in milliseconds.
+const SAMPLE_MS_MIN: u64 = 1_000;
+/// What the quick and the slow mean forget in, in seconds.
+const QUICK_S: f64 = 15.0;
+const SLOW_S: f64 = 60.0;
+/// The band is wider than the two means by this share on each side.
+const BAND: f64 = 0.15;
+
+/// Means over two spans.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Means {
+    quick: f64,
+    slow: f64,
+}
+
+impl Means {
+    fn add(&mut self, sample: f64, seconds: f64, is_first: bool) {
+        let toward = |mean: f64, span: f64| {
+            let share = if is_first { 1.0 } else { 1.0 - (-seconds / span).exp() };
+            mean + (sample - mean) * share
+        };
+        *self = Self { quick: toward(self.quick, QUICK_S), slow: toward(self.slow, SLOW_S) };
+    }
+
+    fn least(self) -> f64 {
+        self.quick.min(self.slow)
+    }
+
+    fn most(self) -> f64 {
+        self.quick.max(self.slow)
+    }
+}
+
+/// When somebody will be let in, as far as that can be said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Eta {
+    /// Not before, in milliseconds from now.
+    pub low_ms: u64,
+    /// Not after.
+    pub high_ms: u64,
+}
+
+impl Eta {
+    /// Its middle.
+    pub fn middle(self) -> Duration {
+        Duration::from_millis(self.low_ms.midpoint(self.high_ms))
+    }
+}
+
+/// See the file's text.
+#[derive(Debug, Clone, Default)]
+pub struct Flow {
+    /// The newest figures.
+    pub figures: RoomFigures,
+    sampled: Option<(u64, RoomFigures)>,
+    admitted: Means,
+    /// Share of those who wait that give up in a second.
+    given_up: Means,
+    samples: u32,
+}
+
+impl Flow {
+    /// Takes figures of the store at `now_ms`, with so many who may be in.
+    pub fn observe(&mut self, figures: RoomFigures, now_ms: u64, capacity: u64) {
+        // Replies of two hosts, or of two calls, may come in another order.
+        if figures.joined + figures.admitted + figures.completed + figures.expired
+            >= self.figures.joined + self.figures.admitted + self.figures.completed + self.figures.expired
+        {
+            self.figures = figures;
+        }
+        let Some((at_ms, before)) = self.sampled else {
+            self.sampled = Some((now_ms, figures));
+            return;
+        };
+        let passed_ms = now_ms.saturating_sub(at_ms);
+        if passed_ms < SAMPLE_MS_MIN {
+            return;
+        }
+        self.sampled = Some((now_ms, figures));
+        let was_needed = before.waiting > 0 || figures.waiting > 0;
+        if !was_needed {
+            return;
+        }
+        let seconds = passed_ms as f64 / 1_000.0;
+        let admitted = figures.admitted.saturating_sub(before.admitted);
+        let is_full = figures.active * 20 >= capacity * 19;
+        let fill = if is_full { figures.active.saturating_sub(before.active) } else { 0 };
+        let given_up = (figures.abandoned + figures.left).saturating_sub(before.abandoned + before.left);
+        let waited = (before.waiting + figures.waiting) as f64 / 2.0;
+        let is_first = self.samples == 0;
+        let rate = admitted.saturating_sub(fill) as f64 / seconds;
+        if is_first && rate == 0.0 {
+            return;
+        }
+        self.admitted.add(rate, seconds, is_first);
+        self.given_up.add(given_up as f64 / seconds / waited.max(1.0), seconds, is_first);
+        self.samples = self.samples.saturating_add(1);
+    }
+
+    /// Let in per second, by the slow mean.
+    pub fn admitted_per_s(&self) -> f64 {
+        self.admitted.slow
+    }
+
+    /// When somebody with so many before them will be let in; `None` while nothing is known.
+    pub fn eta(&self, ahead: u64) -> Option<Eta> {
+        if self.samples == 0 || self.admitted.least() < 0.001 {
+            return None;
+        }
+        let seconds = |rate: f64, given_up: f64| {
+            let people = ahead as f64 + 1.0;
+            if given_up < 1e-9 { people / rate } else { (given_up * people / rate).ln_1p() / given_up }
+        };
+        let low = seconds(self.admitted.most(), self.given_up.most()) * (1.0 - BAND);
+        let high = seconds(self.admitted.least(), self.given_up.least()) * (1.0 + BAND);
+        Some(Eta { low_ms: (low * 1_000.0) as u64, high_ms: (high * 1_000.0).min(1e15) as u64 })
+    }
+}
+
+/// When to ask again, in milliseconds, before jitter: an eighth of the time that is left, more where many wait, and never so
+/// late that the place is in danger.
+pub fn poll_after_ms(
+    (least_ms, most_ms, grace_ms): (u64, u64, u64),
+    polls_per_s_max: u64,
+    waiting: u64,
+    eta: Option<Eta>,
+) -> u64 {
+    let by_time = eta.map_or(least_ms.saturating_mul(5), |eta| eta.low_ms / 8);
+    // Shared by the half that is nearer to the front and asks more often.
+    let by_load = waiting.saturating_mul(500) / polls_per_s_max.max(1);
+    let most_ms = most_ms.min(grace_ms / 3).max(least_ms);
+    by_time.max(by_load).clamp(least_ms, most_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(waiting: u64, active: u64, admitted: u64, abandoned: u64) -> RoomFigures {
+        RoomFigures { waiting, active, admitted, abandoned, joined: 1_000, ..RoomFigures::default() }
+    }
+
+    #[test]
+    fn the_first_fill_promises_nothing() {
+        let mut flow = Flow::default();
+        flow.observe(figures(1_000, 0, 0, 0), 0, 100);
+        flow.observe(figures(900, 100, 100, 0), 1_000, 100);
+        assert_eq!(flow.eta(10), None);
+        for second in 2..120 {
+            flow.observe(figures(1_000 - second * 5, 100, 100 + (second - 1) * 5, 0), second * 1_000, 100);
+        }
+        let eta = flow.eta(499).unwrap();
+        assert!(eta.low_ms < 100_000 && eta.high_ms > 100_000, "{eta:?}");
+        assert!((flow.admitted_per_s() - 5.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn those_who_give_up_make_it_shorter() {
+        let mut flow = Flow::default();
+        for second in 0..100 {
+            flow.observe(figures(1_000, 0, second * 10, second * 10), second * 1_000, 10_000);
+        }
+        // ln(1 + 0.01 * 1000 / 10) / 0.01 = 69.3 s
+        let eta = flow.eta(999).unwrap();
+        assert!(eta.low_ms < 69_300 && 69_300 < eta.high_ms && eta.high_ms < 85_000, "{eta:?}");
+    }
+
+    #[test]
+    fn polls_come_closer_near_the_front_and_never_endanger_a_place() {
+        let bounds = (1_000, 20_000, 30_000);
+        let at = |low_ms| Some(Eta { low_ms, high_ms: low_ms * 2 });
+        assert_eq!(poll_after_ms(bounds, 5_000, 10, at(0)), 1_000);
+        assert_eq!(poll_after_ms(bounds, 5_000, 10, at(40_000)), 5_000);
+        assert_eq!(poll_after_ms(bounds, 5_000, 10, at(4_000_000)), 10_000);
+        assert_eq!(poll_after_ms(bounds, 5_000, 70_000, at(0)), 7_000);
+    }
+}

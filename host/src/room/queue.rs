@@ -1,0 +1,133 @@
+//! The queues that this host serves: their seeds, their flow, and the tasks that keep their clocks.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use super::clock;
+use super::draw::hex;
+use super::flow::Flow;
+use super::shared::Shared;
+use crate::error::{Refusal, RoomRefusal};
+use crate::model::Id;
+use crate::store::{Opened, Opening, RoomFigures};
+
+/// Pause before the store is asked again which queues there are, in milliseconds.
+const RETRY_MS: u64 = 1_000;
+
+/// One queue.
+pub(super) struct Queue {
+    pub(super) id: Id,
+    seed: Mutex<[u8; 32]>,
+    flow: Mutex<Flow>,
+    /// Something happened that the clock may act on at once.
+    pub(super) wake: Notify,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Queue {
+    pub(super) fn seed(&self) -> [u8; 32] {
+        *lock(&self.seed)
+    }
+
+    pub(super) fn flow(&self) -> Flow {
+        lock(&self.flow).clone()
+    }
+
+    pub(super) fn observe(&self, figures: RoomFigures, now_ms: u64, capacity: u64) {
+        lock(&self.flow).observe(figures, now_ms, capacity);
+    }
+}
+
+/// What tokens name a life by: the beginning of the seed's hash, which says nothing of the seed.
+pub(super) fn life(seed: &[u8; 32]) -> String {
+    hex(&Sha256::digest(seed)[..8])
+}
+
+/// All queues of a kind, and the tasks that keep their clocks. Bounded by the kind's `queues_max`.
+#[derive(Default)]
+pub(super) struct Queues {
+    known: Mutex<HashMap<Id, (Arc<Queue>, JoinHandle<()>)>>,
+}
+
+impl Queues {
+    /// The queue; made in the store, with a clock, where it is not known here yet.
+    pub(super) async fn get(&self, shared: &Arc<Shared>, id: &Id) -> Result<Arc<Queue>, Refusal> {
+        if let Some((queue, _)) = lock(&self.known).get(id) {
+            return Ok(Arc::clone(queue));
+        }
+        if !shared.config.has_queue(id) {
+            return Err(RoomRefusal::QueueMissing.into());
+        }
+        let seed = shared.open(id).await?;
+        let mut known = lock(&self.known);
+        let make = || {
+            let queue =
+                Arc::new(Queue { id: id.clone(), seed: Mutex::new(seed), flow: Mutex::default(), wake: Notify::new() });
+            let task = tokio::spawn(clock::keep(Arc::clone(shared), Arc::clone(&queue)));
+            (queue, task)
+        };
+        Ok(Arc::clone(&known.entry(id.clone()).or_insert_with(make).0))
+    }
+
+    /// The queue, if this host knows it.
+    pub(super) fn known(&self, id: &Id) -> Option<Arc<Queue>> {
+        lock(&self.known).get(id).map(|(queue, _)| Arc::clone(queue))
+    }
+
+    /// Ends the clocks. The leases end by themselves.
+    pub(super) fn stop(&self) {
+        for (_, (_, task)) in lock(&self.known).drain() {
+            task.abort();
+        }
+    }
+}
+
+impl Shared {
+    /// Makes a queue known to the store.
+    pub(super) async fn open(&self, id: &Id) -> Result<[u8; 32], Refusal> {
+        let config = &self.config;
+        let opening = Opening {
+            seed: rand::random(),
+            now_ms: self.clock.now_ms(),
+            queues_max: config.queues_max,
+            idle_ms: config.queue_idle_ms,
+        };
+        match self.store.rooms().open_room(&config.kind, id, opening).await {
+            Ok(Opened::Open(seed)) => Ok(seed),
+            Ok(Opened::Full) => Err(RoomRefusal::TooManyQueues.into()),
+            Err(error) => Err(self.refusal(&error)),
+        }
+    }
+
+    /// The store has another life of the queue: takes its seed.
+    pub(super) async fn reopen(&self, queue: &Queue) -> Result<(), Refusal> {
+        let seed = self.open(&queue.id).await?;
+        *lock(&queue.seed) = seed;
+        *lock(&queue.flow) = Flow::default();
+        Ok(())
+    }
+}
+
+/// Takes up the queues that the store knows: their clocks must go on though nobody asks.
+pub(super) async fn resume(shared: Arc<Shared>, queues: Arc<Queues>) {
+    loop {
+        if let Ok(ids) = shared.store.rooms().room_queues(&shared.config.kind).await {
+            let mut is_whole = true;
+            for id in ids.iter().filter(|id| shared.config.has_queue(id)) {
+                is_whole &= queues.get(&shared, id).await.is_ok();
+            }
+            if is_whole {
+                return;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(RETRY_MS)).await;
+    }
+}

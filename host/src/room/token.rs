@@ -1,0 +1,236 @@
+//! Tokens: what a person holds. A *ticket* is for a place in a queue and read by weir alone; a *pass* is for whoever is in, and
+//! verified by the protected service without a call.
+//!
+//! Both are JSON Web Tokens with `iss`, `aud` (`<kind>/<queue>`), `sub` (the actor), `iat`, `exp`, `n` (number of the arrival)
+//! and `life` (of the queue). A pass has the type `weir-pass+jwt` and the algorithm of its key. A ticket has the type
+//! `weir-ticket+jwt` and a MAC, with a secret that is made from the key: it is cheap to verify, which is done at every poll, and
+//! a service that shares a secret for passes cannot make tickets. The key is chosen by `kid` alone, type and algorithm must be
+//! those of that key: what a token says of itself never chooses how it is verified.
+
+use jsonwebtoken::jwk::{AlgorithmParameters, Jwk};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::config::{ConfigError, RoomAlgorithm, RoomConfig, RoomKeyConfig};
+use crate::error::RoomRefusal;
+use crate::model::{Id, IdType};
+
+/// Longest token, in bytes: what comes to more is not looked at.
+pub const TOKEN_BYTES_MAX: usize = 2_048;
+
+/// What a token is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// A place in a queue.
+    Ticket,
+    /// A stay.
+    Pass,
+}
+
+impl Use {
+    fn media_type(self) -> &'static str {
+        match self {
+            Self::Ticket => "weir-ticket+jwt",
+            Self::Pass => "weir-pass+jwt",
+        }
+    }
+}
+
+/// What a token says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claims {
+    /// What it is for.
+    pub of: Use,
+    /// Who holds it.
+    pub actor: Id,
+    /// The number of the arrival.
+    pub number: u64,
+    /// The queue's life.
+    pub life: String,
+    /// Until when, in Unix seconds.
+    pub expires_s: u64,
+    /// When the holder was told to be let in, in Unix milliseconds; of tickets.
+    pub expected_ms: Option<u64>,
+    /// The place is by lot; of tickets.
+    pub by_lot: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Body {
+    iss: String,
+    aud: String,
+    sub: String,
+    iat: u64,
+    exp: u64,
+    n: u64,
+    life: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    eta: Option<u64>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    lot: bool,
+}
+
+struct Signer {
+    algorithm: Algorithm,
+    encoding: EncodingKey,
+    decoding: DecodingKey,
+}
+
+struct Key {
+    kid: String,
+    ticket: Signer,
+    pass: Signer,
+    public: Option<Value>,
+}
+
+/// The keys of a kind.
+pub struct Keyring {
+    kind: String,
+    issuer: String,
+    actor_type: IdType,
+    keys: Vec<Key>,
+    validations: [(Algorithm, Validation); 2],
+}
+
+impl Keyring {
+    /// Reads the keys.
+    ///
+    /// # Errors
+    /// A key that cannot be read or does not fit its algorithm.
+    pub fn new(config: &RoomConfig) -> Result<Self, ConfigError> {
+        let keys = config.keys.iter().map(|key| Key::new(&config.kind, key)).collect::<Result<_, _>>()?;
+        let validation = |algorithm: Algorithm| {
+            let mut validation = Validation::new(algorithm);
+            // Times, issuer and audience are checked below, each with its own answer.
+            validation.validate_exp = false;
+            validation.validate_aud = false;
+            validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
+            (algorithm, validation)
+        };
+        Ok(Self {
+            kind: config.kind.clone(),
+            issuer: config.issuer.clone(),
+            actor_type: config.actor_type,
+            keys,
+            validations: [validation(Algorithm::HS256), validation(Algorithm::EdDSA)],
+        })
+    }
+
+    /// The public keys of passes, as JSON Web Keys.
+    pub fn public(&self) -> impl Iterator<Item = &Value> {
+        self.keys.iter().filter_map(|key| key.public.as_ref())
+    }
+
+    fn audience(&self, queue: &Id) -> String {
+        format!("{}/{queue}", self.kind)
+    }
+
+    /// Makes a token with the first key; `None` only where the key does not sign, which is found out at the start.
+    pub fn sign(&self, queue: &Id, claims: &Claims, now_ms: u64) -> Option<String> {
+        let key = self.keys.first()?;
+        let signer = key.of(claims.of);
+        let mut header = Header::new(signer.algorithm);
+        header.kid = Some(key.kid.clone());
+        header.typ = Some(claims.of.media_type().into());
+        let body = Body {
+            iss: self.issuer.clone(),
+            aud: self.audience(queue),
+            sub: claims.actor.to_string(),
+            iat: now_ms / 1_000,
+            exp: claims.expires_s,
+            n: claims.number,
+            life: claims.life.clone(),
+            eta: claims.expected_ms,
+            lot: claims.by_lot,
+        };
+        jsonwebtoken::encode(&header, &body, &signer.encoding).ok()
+    }
+
+    /// Verifies a token for `queue`, or, with none, for whatever queue of the kind it names: its text comes back.
+    ///
+    /// # Errors
+    /// [`RoomRefusal::TokenInvalid`], [`RoomRefusal::TokenOfAnotherQueue`], [`RoomRefusal::TokenExpired`], in this order.
+    pub fn verify(&self, queue: Option<&Id>, token: &str, now_ms: u64) -> Result<(Claims, String), RoomRefusal> {
+        let (of, body) = self.decode(token).ok_or(RoomRefusal::TokenInvalid)?;
+        let named = body.aud.strip_prefix(&self.kind).and_then(|rest| rest.strip_prefix('/'));
+        let named = named.ok_or(RoomRefusal::TokenOfAnotherQueue)?;
+        if queue.is_some_and(|queue| queue.to_string() != named) {
+            return Err(RoomRefusal::TokenOfAnotherQueue);
+        }
+        if body.exp <= now_ms / 1_000 {
+            return Err(RoomRefusal::TokenExpired);
+        }
+        let actor = Id::parse(self.actor_type, &body.sub).map_err(|_| RoomRefusal::TokenInvalid)?;
+        let Body { n, life, exp, eta, lot, .. } = body;
+        let named = named.to_owned();
+        Ok((Claims { of, actor, number: n, life, expires_s: exp, expected_ms: eta, by_lot: lot }, named))
+    }
+
+    fn decode(&self, token: &str) -> Option<(Use, Body)> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return None;
+        }
+        let header = jsonwebtoken::decode_header(token).ok()?;
+        let kid = header.kid.as_deref()?;
+        let key = self.keys.iter().find(|key| key.kid == kid)?;
+        let typ = header.typ.as_deref();
+        let of = [Use::Ticket, Use::Pass].into_iter().find(|of| typ == Some(of.media_type()))?;
+        let signer = key.of(of);
+        if header.alg != signer.algorithm || header.crit.is_some() {
+            return None;
+        }
+        let (_, validation) = self.validations.iter().find(|(algorithm, _)| *algorithm == signer.algorithm)?;
+        let body = jsonwebtoken::decode::<Body>(token, &signer.decoding, validation).ok()?.claims;
+        (body.iss == self.issuer).then_some((of, body))
+    }
+}
+
+impl Key {
+    fn new(kind: &str, config: &RoomKeyConfig) -> Result<Self, ConfigError> {
+        let wrong = |reason: String| ConfigError::Value {
+            field: format!("room {kind:?}, key {:?}", config.kid),
+            reason: format!("{reason}; make one with: openssl genpkey -algorithm ed25519 -out room.pem"),
+        };
+        let bytes = config.read()?;
+        let mut public = None;
+        let pass = match config.algorithm {
+            RoomAlgorithm::HS256 => Signer::secret(&bytes),
+            RoomAlgorithm::EdDSA => {
+                let no_key = |error: jsonwebtoken::errors::Error| wrong(format!("is no Ed25519 key in PEM: {error}"));
+                let encoding = EncodingKey::from_ed_pem(&bytes).map_err(no_key)?;
+                let jwk = Jwk::from_encoding_key(&encoding, Algorithm::EdDSA).map_err(no_key)?;
+                let decoding = DecodingKey::from_jwk(&jwk).map_err(no_key)?;
+                if let AlgorithmParameters::OctetKeyPair(pair) = &jwk.algorithm {
+                    public = Some(json!({
+                        "kty": "OKP", "crv": "Ed25519", "x": pair.x, "kid": config.kid, "alg": "EdDSA", "use": "sig",
+                    }));
+                }
+                Signer { algorithm: Algorithm::EdDSA, encoding, decoding }
+            }
+        };
+        let secret = Sha256::new().chain_update(b"weir ticket 1").chain_update(&bytes).finalize();
+        let key = Self { kid: config.kid.clone(), ticket: Signer::secret(&secret), pass, public };
+        let proof = jsonwebtoken::encode(&Header::new(key.pass.algorithm), &json!({}), &key.pass.encoding);
+        proof.map_err(|error| wrong(format!("does not sign: {error}")))?;
+        Ok(key)
+    }
+
+    fn of(&self, of: Use) -> &Signer {
+        match of {
+            Use::Ticket => &self.ticket,
+            Use::Pass => &self.pass,
+        }
+    }
+}
+
+impl Signer {
+    fn secret(bytes: &[u8]) -> Self {
+        Self {
+            algorithm: Algorithm::HS256,
+            encoding: EncodingKey::from_secret(bytes),
+            decoding: DecodingKey::from_secret(bytes),
+        }
+    }
+}

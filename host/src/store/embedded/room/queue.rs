@@ -1,0 +1,400 @@
+//! One queue in memory: who waits, who is in, and when whose time is over.
+//!
+//! Deadlines are looked at lazily: each person has one entry in a heap, and a poll only writes down when it was. When the
+//! entry comes up, whoever asked meanwhile gets a later one.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+
+use super::ranked::Ranked;
+use crate::model::Id;
+use crate::store::room::{LANE_SCORES, RoomEnd, RoomFigures, RoomResult, RoomTick, RoomVerb, TICK_PEOPLE_MAX};
+
+/// Where somebody is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    Waiting { score: u64, joined_ms: u64 },
+    Active { ttl_ms: u64, admitted_ms: u64, has_come: bool },
+}
+
+/// Somebody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Person {
+    pub(super) actor: Id,
+    pub(super) number: u64,
+    pub(super) standing: Standing,
+    /// Of somebody who waits, when seen last; of somebody who is in, until when.
+    pub(super) time_ms: u64,
+}
+
+/// What must be written down.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    /// Persons that are new or other than before; without one, gone.
+    pub(super) people: Vec<(Id, Option<Person>)>,
+    /// Who takes part in the draw, by place.
+    pub(super) draws: Vec<(u64, Id)>,
+}
+
+impl Changes {
+    pub(super) fn is_empty(&self) -> bool {
+        self.people.is_empty() && self.draws.is_empty()
+    }
+}
+
+/// Times that operations need.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    pub(super) now_ms: u64,
+    pub(super) grace_ms: u64,
+    pub(super) ended_ttl_ms: u64,
+}
+
+/// People by when to look at them: time, slot, number.
+type Deadlines = BinaryHeap<Reverse<(u64, u32, u64)>>;
+
+/// Slot and number of one that is due.
+fn pop_due(deadlines: &mut Deadlines, now_ms: u64) -> Option<(u32, u64)> {
+    deadlines.peek().filter(|Reverse((due_ms, ..))| *due_ms <= now_ms)?;
+    deadlines.pop().map(|Reverse((_, slot, number))| (slot, number))
+}
+
+/// See the file's text.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    pub(super) seed: [u8; 32],
+    /// The last number of an arrival.
+    pub(super) number: u64,
+    pub(super) figures: RoomFigures,
+    pub(super) draws: u64,
+    /// Last traffic, in Unix milliseconds.
+    pub(super) used_ms: u64,
+    /// The group of writes of its last change.
+    pub(super) group: u64,
+    people: Vec<Option<Person>>,
+    free: Vec<u32>,
+    index: HashMap<Id, u32>,
+    waiting: Ranked,
+    /// It was read from the disk, and no tick came since.
+    is_restored: bool,
+    /// Of those who wait, and of those who are in.
+    waits: Deadlines,
+    stays: Deadlines,
+    ended: HashMap<Id, (u64, RoomEnd)>,
+    ended_until: VecDeque<(u64, Id, u64)>,
+}
+
+impl Queue {
+    pub(super) fn new(seed: [u8; 32]) -> Self {
+        Self { seed, ..Self::default() }
+    }
+
+    /// Takes somebody as they were written down.
+    pub(super) fn restore(&mut self, person: Person) {
+        if matches!(person.standing, Standing::Active { .. }) {
+            self.figures.active += 1;
+        }
+        self.is_restored = true;
+        self.put(person, 0);
+    }
+
+    /// Whoever waited through a restart counts as seen when the first tick comes after it: nobody could ask meanwhile.
+    fn wake(&mut self, now_ms: u64, grace_ms: u64) {
+        if !std::mem::take(&mut self.is_restored) {
+            return;
+        }
+        self.waits.clear();
+        for (slot, person) in self.people.iter_mut().enumerate() {
+            if let Some(person) = person
+                && matches!(person.standing, Standing::Waiting { .. })
+            {
+                person.time_ms = person.time_ms.max(now_ms);
+                self.waits.push(Reverse((person.time_ms + grace_ms, slot as u32, person.number)));
+            }
+        }
+    }
+
+    /// The figures, with who waits now.
+    pub(super) fn figures(&self) -> RoomFigures {
+        RoomFigures { waiting: self.waiting.len() as u64, ..self.figures }
+    }
+
+    fn put(&mut self, person: Person, grace_ms: u64) -> u32 {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.people.push(None);
+            (self.people.len() - 1) as u32
+        });
+        match person.standing {
+            Standing::Waiting { score, .. } => {
+                self.waiting.insert(score, slot);
+                self.waits.push(Reverse((person.time_ms + grace_ms, slot, person.number)));
+            }
+            Standing::Active { .. } => self.stays.push(Reverse((person.time_ms, slot, person.number))),
+        }
+        self.index.insert(person.actor.clone(), slot);
+        self.people[slot as usize] = Some(person);
+        slot
+    }
+
+    fn person(&self, slot: u32) -> Option<&Person> {
+        self.people.get(slot as usize)?.as_ref()
+    }
+
+    /// Ends the time of somebody.
+    fn end(&mut self, slot: u32, end: RoomEnd, times: Times, changes: &mut Changes) {
+        let Some(person) = self.people.get_mut(slot as usize).and_then(Option::take) else { return };
+        self.free.push(slot);
+        self.index.remove(&person.actor);
+        match person.standing {
+            Standing::Waiting { score, .. } => drop(self.waiting.remove(score)),
+            Standing::Active { has_come, .. } => {
+                self.figures.active -= 1;
+                if end == RoomEnd::Expired && !has_come {
+                    self.figures.no_shows += 1;
+                }
+            }
+        }
+        let total = match end {
+            RoomEnd::Left => &mut self.figures.left,
+            RoomEnd::Completed => &mut self.figures.completed,
+            RoomEnd::Expired => &mut self.figures.expired,
+            RoomEnd::Abandoned => &mut self.figures.abandoned,
+        };
+        *total += 1;
+        self.ended.insert(person.actor.clone(), (person.number, end));
+        let until_ms = times.now_ms + times.ended_ttl_ms;
+        self.ended_until.push_back((until_ms, person.actor.clone(), person.number));
+        changes.people.push((person.actor, None));
+    }
+
+    /// Forgets why people are gone, of those whose time for that is over.
+    fn forget_ended(&mut self, now_ms: u64) {
+        while let Some((_, actor, number)) = self.ended_until.pop_front_if(|(until_ms, ..)| *until_ms <= now_ms) {
+            if self.ended.get(&actor).is_some_and(|(known, _)| *known == number) {
+                self.ended.remove(&actor);
+            }
+        }
+    }
+
+    /// The person, unless the stay is over: then it is ended.
+    fn find(&mut self, actor: &Id, times: Times, changes: &mut Changes) -> Option<u32> {
+        let slot = *self.index.get(actor)?;
+        let person = self.person(slot)?;
+        if matches!(person.standing, Standing::Active { .. }) && person.time_ms <= times.now_ms {
+            self.end(slot, RoomEnd::Expired, times, changes);
+            return None;
+        }
+        Some(slot)
+    }
+
+    /// How it stands, without looking at who is asking.
+    fn told(&self, slot: u32, is_new: bool) -> RoomResult {
+        match self.person(slot) {
+            None => RoomResult::Unknown,
+            Some(Person { number, standing: Standing::Waiting { score, joined_ms }, .. }) => RoomResult::Waiting {
+                number: *number,
+                ahead: self.waiting.rank(*score),
+                lane: u8::try_from(score / LANE_SCORES).unwrap_or(u8::MAX),
+                joined_ms: *joined_ms,
+                is_new,
+            },
+            Some(Person { number, standing: Standing::Active { admitted_ms, .. }, time_ms, .. }) => {
+                RoomResult::Active { number: *number, until_ms: *time_ms, admitted_ms: *admitted_ms, is_new }
+            }
+        }
+    }
+
+    /// Whether an operation can be answered without a change that must be written down. What it says then is noted.
+    pub(super) fn peek(&mut self, (actor, number, verb): (&Id, u64, RoomVerb), now_ms: u64) -> Option<RoomResult> {
+        if !matches!(verb, RoomVerb::Poll | RoomVerb::Look) {
+            return None;
+        }
+        let Some(slot) = self.index.get(actor).copied() else { return Some(self.told_ended(actor, number)) };
+        let person = self.people.get_mut(slot as usize)?.as_mut()?;
+        if person.number != number {
+            return Some(self.told_ended(actor, number));
+        }
+        match &mut person.standing {
+            Standing::Waiting { .. } => {
+                if verb == RoomVerb::Poll {
+                    person.time_ms = person.time_ms.max(now_ms);
+                }
+            }
+            Standing::Active { .. } if person.time_ms <= now_ms => return None,
+            Standing::Active { has_come, .. } if !*has_come && verb == RoomVerb::Poll => return None,
+            Standing::Active { .. } => {}
+        }
+        Some(self.told(slot, false))
+    }
+
+    fn told_ended(&self, actor: &Id, number: u64) -> RoomResult {
+        match self.ended.get(actor) {
+            Some((known, end)) if *known == number => RoomResult::Ended { end: *end, is_new: false },
+            _ => RoomResult::Unknown,
+        }
+    }
+
+    /// One operation.
+    pub(super) fn apply(
+        &mut self,
+        (actor, number, verb): (&Id, u64, RoomVerb),
+        times: Times,
+        waiting_max: u64,
+        changes: &mut Changes,
+    ) -> RoomResult {
+        let found = self.find(actor, times, changes);
+        if let RoomVerb::Join { lane, lot, through_ms } = verb {
+            return match found {
+                Some(slot) => {
+                    self.note_seen(slot, times.now_ms);
+                    self.told(slot, false)
+                }
+                None if through_ms.is_none() && self.waiting.len() as u64 >= waiting_max => RoomResult::Full,
+                None => self.join(actor, (lane, lot, through_ms), times, changes),
+            };
+        }
+        let Some(slot) = found.filter(|slot| self.person(*slot).is_some_and(|person| person.number == number)) else {
+            return self.told_ended(actor, number);
+        };
+        let is_active = self.person(slot).is_some_and(|person| matches!(person.standing, Standing::Active { .. }));
+        let end = match verb {
+            RoomVerb::Leave if is_active => Some(RoomEnd::Completed),
+            RoomVerb::Leave => Some(RoomEnd::Left),
+            RoomVerb::Complete if is_active => Some(RoomEnd::Completed),
+            _ => None,
+        };
+        if let Some(end) = end {
+            self.end(slot, end, times, changes);
+            return RoomResult::Ended { end, is_new: true };
+        }
+        let is_new = match verb {
+            RoomVerb::Poll => {
+                self.note_seen(slot, times.now_ms);
+                self.note_come(slot, changes)
+            }
+            RoomVerb::Extend { ttl_ms, stay_ms_max } => self.extend(slot, (ttl_ms, stay_ms_max), times, changes),
+            _ => false,
+        };
+        self.told(slot, is_new)
+    }
+
+    fn join(
+        &mut self,
+        actor: &Id,
+        (lane, lot, through_ms): (u8, Option<u64>, Option<u64>),
+        times: Times,
+        changes: &mut Changes,
+    ) -> RoomResult {
+        let now_ms = times.now_ms;
+        self.number += 1;
+        self.figures.joined += 1;
+        let (standing, time_ms) = match through_ms {
+            Some(ttl_ms) => {
+                self.figures.active += 1;
+                self.figures.admitted += 1;
+                (Standing::Active { ttl_ms, admitted_ms: now_ms, has_come: true }, now_ms + ttl_ms)
+            }
+            None => {
+                let mut score = u64::from(lane) * LANE_SCORES + lot.unwrap_or(self.number) % LANE_SCORES;
+                while self.waiting.contains(score) {
+                    score += 1;
+                }
+                if lot.is_some() {
+                    changes.draws.push((self.draws, actor.clone()));
+                    self.draws += 1;
+                }
+                (Standing::Waiting { score, joined_ms: now_ms }, now_ms)
+            }
+        };
+        let person = Person { actor: actor.clone(), number: self.number, standing, time_ms };
+        changes.people.push((actor.clone(), Some(person.clone())));
+        let slot = self.put(person, times.grace_ms);
+        self.told(slot, true)
+    }
+
+    fn note_seen(&mut self, slot: u32, now_ms: u64) {
+        if let Some(Some(person)) = self.people.get_mut(slot as usize)
+            && matches!(person.standing, Standing::Waiting { .. })
+        {
+            person.time_ms = person.time_ms.max(now_ms);
+        }
+    }
+
+    /// Whoever was let in has come: the whole stay is theirs.
+    fn note_come(&mut self, slot: u32, changes: &mut Changes) -> bool {
+        let Some(Some(person)) = self.people.get_mut(slot as usize) else { return false };
+        let Standing::Active { ttl_ms, admitted_ms, has_come } = &mut person.standing else { return false };
+        if std::mem::replace(has_come, true) {
+            return false;
+        }
+        person.time_ms = person.time_ms.max(*admitted_ms + *ttl_ms);
+        changes.people.push((person.actor.clone(), Some(person.clone())));
+        true
+    }
+
+    fn extend(&mut self, slot: u32, (ttl_ms, stay_ms_max): (u64, u64), times: Times, changes: &mut Changes) -> bool {
+        let Some(Some(person)) = self.people.get_mut(slot as usize) else { return false };
+        let Standing::Active { admitted_ms, has_come, .. } = &mut person.standing else { return false };
+        let until_ms = (times.now_ms + ttl_ms).min(*admitted_ms + stay_ms_max);
+        if until_ms <= person.time_ms {
+            return false;
+        }
+        person.time_ms = until_ms;
+        *has_come = true;
+        changes.people.push((person.actor.clone(), Some(person.clone())));
+        true
+    }
+
+    /// One step of the clock: how many were let in, and whether there may be more to sweep.
+    pub(super) fn tick(&mut self, tick: &RoomTick, changes: &mut Changes) -> (u32, bool) {
+        let times = Times { now_ms: tick.now_ms, grace_ms: tick.grace_ms, ended_ttl_ms: tick.ended_ttl_ms };
+        self.wake(tick.now_ms, tick.grace_ms);
+        self.forget_ended(tick.now_ms);
+        let mut work = 0;
+        while work < TICK_PEOPLE_MAX
+            && let Some((slot, number)) = pop_due(&mut self.stays, tick.now_ms)
+        {
+            let Some(person) = self.person(slot).filter(|person| person.number == number) else { continue };
+            work += 1;
+            if person.time_ms <= tick.now_ms {
+                self.end(slot, RoomEnd::Expired, times, changes);
+            } else {
+                self.stays.push(Reverse((person.time_ms, slot, number)));
+            }
+        }
+        while work < TICK_PEOPLE_MAX
+            && let Some((slot, number)) = pop_due(&mut self.waits, tick.now_ms)
+        {
+            let waits =
+                |person: &&Person| person.number == number && matches!(person.standing, Standing::Waiting { .. });
+            let Some(person) = self.person(slot).filter(waits) else { continue };
+            work += 1;
+            let due_ms = person.time_ms + tick.grace_ms;
+            if due_ms <= tick.now_ms {
+                self.end(slot, RoomEnd::Abandoned, times, changes);
+            } else {
+                self.waits.push(Reverse((due_ms, slot, number)));
+            }
+        }
+        (self.admit(tick, changes), work == TICK_PEOPLE_MAX)
+    }
+
+    fn admit(&mut self, tick: &RoomTick, changes: &mut Changes) -> u32 {
+        let space = tick.capacity.saturating_sub(self.figures.active).min(u64::from(tick.admit.min(TICK_PEOPLE_MAX)));
+        let slots = self.waiting.first(usize::try_from(space).unwrap_or(usize::MAX));
+        for slot in &slots {
+            let Some(Some(person)) = self.people.get_mut(*slot as usize) else { continue };
+            if let Standing::Waiting { score, .. } = person.standing {
+                self.waiting.remove(score);
+            }
+            person.standing =
+                Standing::Active { ttl_ms: tick.active_ttl_ms, admitted_ms: tick.now_ms, has_come: false };
+            person.time_ms = tick.now_ms + tick.claim_ms.min(tick.active_ttl_ms);
+            self.stays.push(Reverse((person.time_ms, *slot, person.number)));
+            changes.people.push((person.actor.clone(), Some(person.clone())));
+        }
+        self.figures.active += slots.len() as u64;
+        self.figures.admitted += slots.len() as u64;
+        slots.len() as u32
+    }
+}

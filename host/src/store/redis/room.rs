@@ -1,0 +1,220 @@
+//! Waiting rooms on Redis: one script call for a batch of operations on a queue, one for a tick. All keys of a queue share a
+//! hash tag.
+
+use async_trait::async_trait;
+use redis::{Cmd, Value};
+
+use super::link::Nature;
+use super::reply::{Reply, tagged_id, unexpected};
+use super::{RedisStore, keys};
+use crate::model::Id;
+use crate::store::StoreError;
+use crate::store::room::{
+    Opened, Opening, RoomBatch, RoomCommit, RoomEnd, RoomFigures, RoomOp, RoomResult, RoomStore, RoomTick, RoomVerb,
+    TICK_PEOPLE_MAX, Ticked,
+};
+use crate::store::text::tagged;
+
+/// Operations of one call at most: what one call may hold Redis up.
+const CALL_OPS_MAX: usize = 500;
+
+/// A seed as it lies in Redis.
+fn hex(seed: &[u8; 32]) -> String {
+    seed.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    let mut seed = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (at, byte) in seed.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    Some(seed)
+}
+
+fn push_op(command: &mut Cmd, op: &RoomOp) {
+    let letter = match op.verb {
+        RoomVerb::Join { .. } => "J",
+        RoomVerb::Poll => "P",
+        RoomVerb::Look => "L",
+        RoomVerb::Leave => "G",
+        RoomVerb::Complete => "C",
+        RoomVerb::Extend { .. } => "E",
+    };
+    command.arg(letter).arg(tagged(&op.actor)).arg(op.number);
+    match op.verb {
+        RoomVerb::Join { lane, lot, through_ms } => {
+            let optional = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
+            command.arg(lane).arg(optional(lot)).arg(optional(through_ms));
+        }
+        RoomVerb::Extend { ttl_ms, stay_ms_max } => {
+            command.arg(ttl_ms).arg(stay_ms_max);
+        }
+        _ => {}
+    }
+}
+
+fn figures(reply: &mut Reply) -> Result<RoomFigures, StoreError> {
+    let mut numbers = reply.list()?;
+    Ok(RoomFigures {
+        waiting: numbers.number()?,
+        active: numbers.number()?,
+        joined: numbers.number()?,
+        admitted: numbers.number()?,
+        completed: numbers.number()?,
+        expired: numbers.number()?,
+        no_shows: numbers.number()?,
+        abandoned: numbers.number()?,
+        left: numbers.number()?,
+    })
+}
+
+fn result(reply: &mut Reply) -> Result<RoomResult, StoreError> {
+    let mut told = reply.list()?;
+    Ok(match told.number()? {
+        1 => RoomResult::Waiting {
+            number: told.number()?,
+            ahead: told.number()?,
+            lane: u8::try_from(told.number()?).map_err(|_| unexpected("a lane"))?,
+            joined_ms: told.number()?,
+            is_new: told.number()? == 1,
+        },
+        2 => RoomResult::Active {
+            number: told.number()?,
+            until_ms: told.number()?,
+            admitted_ms: told.number()?,
+            is_new: told.number()? == 1,
+        },
+        4 => {
+            let end = RoomEnd::of_code(told.number()?).ok_or_else(|| unexpected("a reason"))?;
+            RoomResult::Ended { end, is_new: told.number()? == 1 }
+        }
+        5 => RoomResult::Unknown,
+        6 => RoomResult::Full,
+        _ => return Err(unexpected("the code of a result")),
+    })
+}
+
+impl RedisStore {
+    /// Names: of the queues of a kind, or of those who take part in a draw.
+    async fn room_names(&self, key: String, what: &str, (first, last): (i64, i64)) -> Result<Vec<Id>, StoreError> {
+        let arguments = |command: &mut Cmd| {
+            command.arg(what).arg(first).arg(last);
+        };
+        let value = self.link.run(&self.link.scripts.room_list, Nature::Reads, &[key], arguments).await?;
+        let (mut reply, mut names) = (Reply::of(value)?, Vec::new());
+        while !reply.is_empty() {
+            names.push(tagged_id(&reply.bytes()?)?);
+        }
+        Ok(names)
+    }
+
+    async fn apply_some(
+        &self,
+        key: &str,
+        batch: &RoomBatch,
+        ops: &[RoomOp],
+    ) -> Result<Option<(Vec<RoomResult>, RoomFigures)>, StoreError> {
+        let arguments = |command: &mut Cmd| {
+            command.arg(hex(&batch.seed)).arg(batch.now_ms).arg(batch.ended_ttl_ms.max(1));
+            command.arg(batch.waiting_max).arg(batch.grace_ms);
+            ops.iter().for_each(|op| push_op(command, op));
+        };
+        let scripts = &self.link.scripts;
+        let script = if batch.joins() { &scripts.room_join } else { &scripts.room_apply };
+        let value = self.link.run(script, Nature::Writes, &[key.to_owned()], arguments).await?;
+        let mut reply = Reply::of(value)?;
+        if reply.number()? != 0 {
+            return Ok(None);
+        }
+        let figures = figures(&mut reply)?;
+        let results = ops.iter().map(|_| result(&mut reply)).collect::<Result<_, _>>()?;
+        Ok(Some((results, figures)))
+    }
+}
+
+#[async_trait]
+impl RoomStore for RedisStore {
+    async fn open_room(&self, kind: &str, queue: &Id, opening: Opening) -> Result<Opened, StoreError> {
+        let known = |command: &mut Cmd| {
+            command.arg(tagged(queue)).arg(opening.now_ms).arg(opening.queues_max).arg(opening.idle_ms);
+        };
+        let value = self.link.run(&self.link.scripts.room_known, Nature::Writes, &[keys::queues(kind)], known).await?;
+        if value != Value::Int(1) {
+            return Ok(Opened::Full);
+        }
+        let seed = |command: &mut Cmd| {
+            command.arg(hex(&opening.seed));
+        };
+        let script = &self.link.scripts.room_open;
+        let value = self.link.run(script, Nature::Writes, &[keys::queue(kind, &tagged(queue))], seed).await?;
+        let text = Reply::of(Value::Array(vec![value]))?.text()?;
+        unhex(&text).map(Opened::Open).ok_or_else(|| unexpected("a seed"))
+    }
+
+    async fn room_queues(&self, kind: &str) -> Result<Vec<Id>, StoreError> {
+        self.room_names(keys::queues(kind), "z", (0, -1)).await
+    }
+
+    async fn apply_room(&self, kind: &str, queue: &Id, batch: RoomBatch) -> Result<RoomCommit, StoreError> {
+        let key = keys::queue(kind, &tagged(queue));
+        let (mut results, mut newest) = (Vec::with_capacity(batch.ops.len()), RoomFigures::default());
+        // Without an operation the figures are asked for all the same.
+        let none: &[RoomOp] = &[];
+        let is_empty = batch.ops.is_empty();
+        for ops in batch.ops.chunks(CALL_OPS_MAX).chain(is_empty.then_some(none)) {
+            match self.apply_some(&key, &batch, ops).await? {
+                None => return Ok(RoomCommit::OtherLife),
+                Some((some, figures)) => {
+                    results.extend(some);
+                    newest = figures;
+                }
+            }
+        }
+        Ok(RoomCommit::Done(results, newest))
+    }
+
+    async fn tick_room(&self, kind: &str, queue: &Id, tick: RoomTick) -> Result<Ticked, StoreError> {
+        let arguments = |command: &mut Cmd| {
+            command.arg(hex(&tick.seed)).arg(tick.now_ms).arg(tick.ended_ttl_ms.max(1));
+            command.arg(&tick.owner).arg(tick.lease_ms.max(1)).arg(tick.admit).arg(tick.capacity);
+            command.arg(tick.active_ttl_ms).arg(tick.claim_ms).arg(tick.grace_ms).arg(TICK_PEOPLE_MAX);
+        };
+        let key = keys::queue(kind, &tagged(queue));
+        let value = self.link.run(&self.link.scripts.room_tick, Nature::Writes, &[key], arguments).await?;
+        let mut reply = Reply::of(value)?;
+        match reply.number()? {
+            0 => {
+                let admitted = u32::try_from(reply.number()?).map_err(|_| unexpected("a number"))?;
+                let is_more = reply.number()? == 1;
+                Ok(Ticked::Done { admitted, is_more, figures: figures(&mut reply)? })
+            }
+            1 => Ok(Ticked::OtherLife),
+            _ => Ok(Ticked::NotOurs),
+        }
+    }
+
+    async fn room_draw(&self, kind: &str, queue: &Id, skip: u64, limit: usize) -> Result<Vec<Id>, StoreError> {
+        let first = i64::try_from(skip).unwrap_or(i64::MAX);
+        let last = first.saturating_add(i64::try_from(limit).unwrap_or(i64::MAX)).saturating_sub(1);
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        self.room_names(keys::draw(kind, &tagged(queue)), "l", (first, last)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_is_read_back() {
+        let seed: [u8; 32] = std::array::from_fn(|at| at as u8 * 7);
+        assert_eq!(unhex(&hex(&seed)), Some(seed));
+        assert_eq!(unhex("00"), None);
+        assert_eq!(unhex(&"g".repeat(64)), None);
+    }
+}

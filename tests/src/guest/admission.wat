@@ -1,0 +1,70 @@
+;; A module that places everybody in one line, and lets in ADMIT at each tick, for STAY milliseconds.
+(component
+LIB
+(alias core export $lib "memory" (core memory $memory))
+(core module $rules-module
+  (import "lib" "memory" (memory 1))
+  (import "lib" "top" (global $top (mut i32)))
+  (func (export "place") (param i32 i32 i64 i32) (param $length i32) (result i32)
+    (local $at i32) (local $end i32)
+    (i32.store (i32.const 16) (global.get $top))
+    (i32.store (i32.const 20) (local.get $length))
+    (local.set $at (global.get $top))
+    (local.set $end (i32.add (local.get $at) (i32.mul (local.get $length) (i32.const 2))))
+    (block $done
+      (loop $next
+        (br_if $done (i32.ge_u (local.get $at) (local.get $end)))
+        ;; line(128)
+        (i32.store16 (local.get $at) (i32.const 0x8000))
+        (local.set $at (i32.add (local.get $at) (i32.const 2)))
+        (br $next)))
+    (global.set $top (i32.const 1024))
+    (i32.const 16))
+  (func (export "plan") (param i32 i32 i64 i64 i64 i64 i64 i64 i64 i64 i64 i64) (result i32)
+    (i32.store (i32.const 16) (i32.const ADMIT))
+    (i32.store (i32.const 20) (i32.const STAY))
+    (i32.store (i32.const 24) (i32.const 50))
+    (global.set $top (i32.const 1024))
+    (i32.const 16)))
+(core instance $rules (instantiate $rules-module (with "lib" (instance $lib))))
+
+(type $id (variant (case "int" s64) (case "text" string)))
+(type $arrival (record (field "queue" $id) (field "actor" $id)))
+(type $placement (variant (case "line" u8) (case "draw" u8) (case "refuse")))
+(type $room (record (field "waiting" u64) (field "active" u64) (field "capacity" u64) (field "since-ms" u64)
+  (field "admitted" u64) (field "completed" u64) (field "expired" u64) (field "no-shows" u64) (field "abandoned" u64)))
+(type $admission-plan (record (field "admit" u32) (field "active-ttl-ms" u32) (field "next-tick-ms" u32)))
+(func $place (param "kind" string) (param "now-ms" u64) (param "batch" (list $arrival)) (result (list $placement))
+  (canon lift (core func $rules "place") (memory $memory) (realloc (core func $lib "realloc"))))
+(func $plan (param "kind" string) (param "now-ms" u64) (param "room" $room) (result $admission-plan)
+  (canon lift (core func $rules "plan") (memory $memory) (realloc (core func $lib "realloc"))))
+
+(component $admission-shape
+  (type $id_ (variant (case "int" s64) (case "text" string)))
+  (import "id" (type $id (eq $id_)))
+  (type $arrival_ (record (field "queue" $id) (field "actor" $id)))
+  (import "arrival" (type $arrival (eq $arrival_)))
+  (type $placement_ (variant (case "line" u8) (case "draw" u8) (case "refuse")))
+  (import "placement" (type $placement (eq $placement_)))
+  (type $room_ (record (field "waiting" u64) (field "active" u64) (field "capacity" u64) (field "since-ms" u64)
+    (field "admitted" u64) (field "completed" u64) (field "expired" u64) (field "no-shows" u64) (field "abandoned" u64)))
+  (import "room" (type $room (eq $room_)))
+  (type $admission-plan_ (record (field "admit" u32) (field "active-ttl-ms" u32) (field "next-tick-ms" u32)))
+  (import "admission-plan" (type $admission-plan (eq $admission-plan_)))
+  (import "place" (func $place
+    (param "kind" string) (param "now-ms" u64) (param "batch" (list $arrival)) (result (list $placement))))
+  (import "plan" (func $plan (param "kind" string) (param "now-ms" u64) (param "room" $room) (result $admission-plan)))
+  (export $id-out "id" (type $id))
+  (type $arrival-out_ (record (field "queue" $id-out) (field "actor" $id-out)))
+  (export $arrival-out "arrival" (type $arrival) (type (eq $arrival-out_)))
+  (export $placement-out "placement" (type $placement))
+  (export $room-out "room" (type $room))
+  (export $admission-plan-out "admission-plan" (type $admission-plan))
+  (export "place" (func $place) (func
+    (param "kind" string) (param "now-ms" u64) (param "batch" (list $arrival-out)) (result (list $placement-out))))
+  (export "plan" (func $plan) (func
+    (param "kind" string) (param "now-ms" u64) (param "room" $room-out) (result $admission-plan-out))))
+(instance $admission (instantiate $admission-shape
+  (with "id" (type $id)) (with "arrival" (type $arrival)) (with "placement" (type $placement)) (with "room" (type $room))
+  (with "admission-plan" (type $admission-plan)) (with "place" (func $place)) (with "plan" (func $plan))))
+(export "weir:policy/admission@0.1.0" (instance $admission)))

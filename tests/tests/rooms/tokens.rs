@@ -1,0 +1,134 @@
+//! Tokens that are not what they say.
+
+use serde_json::{Value, json};
+use weir::config::{RoomAlgorithm, RoomKeyConfig};
+use weir_tests::client::Client;
+use weir_tests::stand::{Setup, Stand};
+
+use crate::{config, join, joined, poll, room, text};
+
+/// Base64 for URLs, without padding.
+fn base64url(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let number = chunk.iter().fold(0_u32, |number, byte| number << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for place in 0..=chunk.len() {
+            text.push(LETTERS[(number >> (18 - 6 * place)) as usize & 63].into());
+        }
+    }
+    text
+}
+
+fn unbase64url(text: &str) -> Vec<u8> {
+    let digit = |letter: u8| match letter {
+        b'A'..=b'Z' => letter - b'A',
+        b'a'..=b'z' => letter - b'a' + 26,
+        b'0'..=b'9' => letter - b'0' + 52,
+        b'-' => 62,
+        _ => 63,
+    };
+    let mut bytes = Vec::new();
+    for chunk in text.as_bytes().chunks(4) {
+        let number = chunk.iter().fold(0_u32, |number, letter| number << 6 | u32::from(digit(*letter)));
+        let number = number << (6 * (4 - chunk.len()));
+        (0..chunk.len() - 1).for_each(|place| bytes.push((number >> (16 - 8 * place)) as u8));
+    }
+    bytes
+}
+
+/// What a token says.
+pub fn claims(token: &str) -> Value {
+    serde_json::from_slice(&unbase64url(token.split('.').nth(1).unwrap())).unwrap()
+}
+
+/// The token with another header and other claims, and the signature that it had.
+fn changed(token: &str, header: &[(&str, Value)], claims: &[(&str, Value)]) -> String {
+    let parts: Vec<&str> = token.split('.').collect();
+    let change = |part: &str, with: &[(&str, Value)]| {
+        let mut value: Value = serde_json::from_slice(&unbase64url(part)).unwrap();
+        with.iter().for_each(|(name, new)| value[*name] = new.clone());
+        base64url(value.to_string().as_bytes())
+    };
+    format!("{}.{}.{}", change(parts[0], header), change(parts[1], claims), parts[2])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_forged_expired_or_foreign_is_refused_by_name() {
+    let stand = Stand::start(Setup::EmbeddedSqlite, 1).await;
+    let mut short = room(1);
+    short.token_ttl_ms = 1;
+    short.kind = "short".into();
+    let mut config = config(&stand, room(1));
+    config.rooms.push(short);
+    let mut host = stand.host(&config);
+    let mut client = Client::new(host.public());
+    let token = text(&joined(&mut client, 1).await, "token").to_owned();
+    let parts: Vec<&str> = token.split('.').collect();
+    let mut refused = Vec::new();
+    let mut check = async |what: &str, path: String, status: u16, name: &str| {
+        let reply = client.get(&path).await;
+        assert_eq!(
+            (reply.status, reply.json()["type"].as_str()),
+            (status, Some(&*format!("urn:weir:problem:{name}"))),
+            "{what}"
+        );
+        refused.push(what.to_owned());
+    };
+    let at = |token: &str| format!("/v1/rooms/concert/1/tokens/{token}");
+    let invalid = [
+        ("nothing", "x".to_owned()),
+        ("another signature", format!("{}.{}.{}", parts[0], parts[1], base64url(&[7; 32]))),
+        ("no signature", format!("{}.{}.", parts[0], parts[1])),
+        (
+            "alg=none",
+            format!(
+                "{}.{}.",
+                base64url(json!({"alg":"none","typ":"weir-ticket+jwt","kid":"first"}).to_string().as_bytes()),
+                parts[1]
+            ),
+        ),
+        ("another algorithm", changed(&token, &[("alg", json!("HS512"))], &[])),
+        ("an unknown kid", changed(&token, &[("kid", json!("other"))], &[])),
+        ("a ticket as a pass", changed(&token, &[("typ", json!("weir-pass+jwt"))], &[])),
+        ("another actor", changed(&token, &[], &[("sub", json!("2"))])),
+        ("another number", changed(&token, &[], &[("n", json!(2))])),
+        ("a longer life", changed(&token, &[], &[("exp", json!(4_000_000_000_u64))])),
+        ("a long one", "a".repeat(3_000)),
+    ];
+    for (what, token) in &invalid {
+        check(what, at(token), 403, "token-invalid").await;
+    }
+    check("another queue", format!("/v1/rooms/concert/2/tokens/{token}"), 403, "token-of-another-queue").await;
+    check("another kind", format!("/v1/rooms/short/1/tokens/{token}"), 403, "token-of-another-queue").await;
+    let path = "/v1/rooms/short/1/tokens";
+    let short = Client::new(host.public()).request("POST", path, &[("x-actor-id", "1")], "").await.unwrap().json();
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    check("expired", format!("{path}/{}", text(&short, "token")), 410, "token-expired").await;
+    let mut other = Client::new(host.public());
+    assert_eq!(other.request("DELETE", &at(&token), &[], "").await.unwrap().status, 200);
+    check("after leaving", at(&token), 410, "token-ended").await;
+    let again = joined(&mut other, 1).await;
+    check("after coming back", at(&token), 410, "token-ended").await;
+    println!("tokens: {} refused by name: {}", refused.len(), refused.join(", "));
+
+    // A new key signs; the old one verifies as long as it is there.
+    let second = RoomKeyConfig {
+        kid: "second".into(),
+        algorithm: RoomAlgorithm::HS256,
+        key: Some("x".repeat(32)),
+        key_file: None,
+    };
+    config.rooms[0].keys.insert(0, second);
+    std::fs::write(host.config_path().unwrap(), toml::to_string(&config).unwrap()).unwrap();
+    host.terminate();
+    host.restart();
+    host.wait_ready();
+    let mut client = Client::new(host.public());
+    let old = text(&again, "token");
+    assert_eq!(poll(&mut client, old).await.status, 200);
+    let new = text(&join(&mut client, "1", 1).await.json(), "token").to_owned();
+    let header: Value = serde_json::from_slice(&unbase64url(new.split('.').next().unwrap())).unwrap();
+    assert_eq!(header["kid"], "second");
+    assert_eq!(poll(&mut client, &new).await.status, 200);
+}
