@@ -123,8 +123,12 @@ impl RedisStore {
             ops.iter().for_each(|op| push_op(command, op));
         };
         let scripts = &self.link.scripts;
-        let script = if batch.joins() { &scripts.room_join } else { &scripts.room_apply };
-        let value = self.link.run(script, Nature::Writes, &[key.to_owned()], arguments).await?;
+        // A place is a promise: replicas are waited for.
+        let (script, nature) = match batch.joins() {
+            true => (&scripts.room_join, Nature::Accepts),
+            false => (&scripts.room_apply, Nature::Writes),
+        };
+        let value = self.link.run(script, nature, &[key.to_owned()], arguments).await?;
         let mut reply = Reply::of(value)?;
         if reply.number()? != 0 {
             return Ok(None);
