@@ -21,6 +21,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::cache::Ledger;
 use crate::capability::Parts;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, KindTable, PolicyFailure};
@@ -30,9 +31,12 @@ use crate::http::Kinds;
 use crate::ingest::{IngestKind, check_schema};
 use crate::journal::JournalWatch;
 use crate::policy::{Compiler, KindPolicy, LoadError, Policies, PolicySetup};
+use crate::read::eligibility::BuiltIn;
+use crate::read::{ReadParts, Reads};
 use crate::sql::{Sql, SqlError};
 use crate::store::{Store, StoreError};
 use crate::toggle::ToggleKind;
+use crate::upstream::Upstreams;
 use schema::{KindFinding, Schema};
 
 /// Why the host does not start. Each says what to do.
@@ -85,6 +89,7 @@ pub struct App {
     kinds: Kinds,
     flushers: BTreeMap<String, Flusher>,
     schema: Schema,
+    ledger: Arc<Ledger>,
 }
 
 impl App {
@@ -103,6 +108,7 @@ impl App {
         policies.watch()?;
         let schema = Schema::start(&config, Arc::clone(&sql), store.partitions()).await?;
 
+        let ledger = Arc::new(Ledger::default());
         let owner = format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
         let (mut served, mut flushers) = (Kinds::default(), BTreeMap::new());
         let parts = |kind: &str| Parts {
@@ -119,7 +125,7 @@ impl App {
         let kinds: BTreeMap<String, Parts> =
             config.kinds().iter().map(|(kind, _)| ((*kind).to_owned(), parts(kind))).collect();
         for (kind, table) in config.kinds() {
-            let flusher = flusher(&config, table, &kinds[kind], &owner, schema.ready());
+            let flusher = flusher(&config, table, &kinds[kind], (&owner, &ledger), schema.ready());
             flushers.insert(kind.to_owned(), flusher);
         }
         for toggle in &config.toggles {
@@ -134,7 +140,15 @@ impl App {
             let kind = IngestKind::start(ingest.clone(), kinds[&ingest.kind].clone())?;
             served.ingests.kinds.insert(ingest.kind.clone(), Arc::new(kind));
         }
-        Ok(Self { config, clock, store, sql, policies, kinds: served, flushers, schema })
+        let read_parts = ReadParts {
+            sql: Arc::clone(&sql),
+            ledger: Arc::clone(&ledger),
+            eligibility: Arc::new(BuiltIn),
+            clock: clock.clone(),
+        };
+        served.reads = Reads::start(&config.reads, &config.cache, &read_parts)?;
+        served.upstreams = Upstreams::new(&config.upstreams, &config.cache, &ledger, &clock)?;
+        Ok(Self { config, clock, store, sql, policies, kinds: served, flushers, schema, ledger })
     }
 
     /// The configuration it was started with.
@@ -155,6 +169,11 @@ impl App {
     /// SQL.
     pub fn sql(&self) -> &Arc<dyn Sql> {
         &self.sql
+    }
+
+    /// What was invalidated of all that is kept of reads.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
     }
 
     /// Flushes everything of `kind` that waits now.
@@ -182,6 +201,7 @@ impl App {
     pub async fn stop(&self) {
         let grace = Duration::from_millis(self.config.flush.drain_grace_ms);
         self.schema.stop();
+        self.kinds.reads.stop();
         futures_util::future::join_all(self.flushers.values().map(|flusher| flusher.stop(grace))).await;
         let policies = Arc::clone(&self.policies);
         let _ = tokio::task::spawn_blocking(move || policies.close()).await;
@@ -200,7 +220,7 @@ fn flusher(
     config: &Config,
     table: KindTable,
     parts: &Parts,
-    owner: &str,
+    (owner, ledger): (&str, &Arc<Ledger>),
     schema_ready: watch::Receiver<bool>,
 ) -> Flusher {
     Flusher::start(FlushParts {
@@ -208,6 +228,7 @@ fn flusher(
         table,
         config: config.flush.clone(),
         owner: owner.to_owned(),
+        ledger: Arc::clone(ledger),
         policies: Arc::clone(&parts.policies),
         store: Arc::clone(&parts.store),
         sql: Arc::clone(&parts.sql),

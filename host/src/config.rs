@@ -3,6 +3,7 @@
 //! Tier 0. The only room that reads configuration files and environment variables. Unknown fields are errors; a
 //! wrong value is refused at start with the name of the field and what to write instead.
 
+mod cache;
 mod counter;
 mod flow;
 mod http;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use cache::{CacheConfig, ReadConfig, Staleness, UpstreamConfig, UpstreamLimits};
 pub use counter::{ActorNeed, CounterConfig, CounterTable, EventTable};
 pub use flow::{BatchConfig, FlushConfig, JournalConfig, SqlConfig, StoreConfig, StoreType};
 pub use http::{AdminConfig, AuthConfig, HttpConfig, JwtConfig, TrustedHeaderFrom};
@@ -58,6 +60,14 @@ pub struct Config {
     /// The kinds of the ingest capability.
     #[serde(rename = "ingest")]
     pub ingests: Vec<IngestConfig>,
+    /// The cache of reads.
+    pub cache: CacheConfig,
+    /// SQL reads.
+    #[serde(rename = "read")]
+    pub reads: Vec<ReadConfig>,
+    /// Origins behind weir.
+    #[serde(rename = "upstream")]
+    pub upstreams: Vec<UpstreamConfig>,
 }
 
 /// Why a configuration is not usable. The message names the field and says what to do.
@@ -111,6 +121,7 @@ impl Config {
             toggles: vec![ToggleConfig::demo(), ToggleConfig::demo_video()],
             counters: vec![CounterConfig::demo()],
             ingests: vec![IngestConfig::demo()],
+            reads: vec![ReadConfig::demo_dates(), ReadConfig::demo_seats()],
             ..Self::default()
         }
     }
@@ -131,6 +142,17 @@ impl Config {
             kind.validate(index)?;
             kind.validate_for_rules(index, self.policy.documents_bytes_max())
         })?;
+        self.cache.validate()?;
+        self.reads.iter().enumerate().try_for_each(|(index, read)| read.validate(index))?;
+        self.upstreams.iter().enumerate().try_for_each(|(index, upstream)| upstream.validate(index))?;
+        let mut names = BTreeSet::new();
+        if let Some(read) = self.reads.iter().find(|read| !names.insert(read.name.as_str())) {
+            return Err(value("read.name", format!("{:?} is configured twice", read.name)));
+        }
+        let mut names = BTreeSet::new();
+        if let Some(upstream) = self.upstreams.iter().find(|upstream| !names.insert(upstream.name.as_str())) {
+            return Err(value("upstream.name", format!("{:?} is configured twice", upstream.name)));
+        }
         // One name, one journal: also over capabilities.
         let mut kinds = BTreeSet::new();
         match self.kinds().into_iter().find(|(kind, _)| !kinds.insert(*kind)) {

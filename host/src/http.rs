@@ -16,6 +16,7 @@ mod meter;
 mod openapi;
 mod problem;
 mod query;
+mod read;
 mod reply;
 mod route;
 mod shared;
@@ -48,14 +49,16 @@ use crate::listener::problem::{BAD_BODY, METHOD_NOT_ALLOWED, Problem};
 use crate::listener::text::decode_segment;
 use crate::listener::{self, Handler, Limits, Reply};
 use crate::model::Verb;
+use crate::read::Reads;
 use crate::telemetry::SHED_TOTAL;
 use crate::toggle::Toggles;
+use crate::upstream::Upstreams;
 use counter::CounterView;
 use identity::Authenticator;
 use ingest::IngestView;
 use meter::{Meter, OTHER_METHOD, method_index};
 use openapi::KindConfig;
-use problem::{BAD_PATH, KIND_MISSING, ROUTE_MISSING, Repeatable, from_refusal};
+use problem::{BAD_PATH, KIND_MISSING, ROUTE_MISSING, Repeatable, from_refusal, from_upstream};
 use route::{Found, Route, Routes};
 use shared::Shared;
 use toggle::KindView;
@@ -72,6 +75,10 @@ pub struct Kinds {
     pub counters: Counters,
     /// Those of the ingest capability.
     pub ingests: Ingests,
+    /// SQL reads.
+    pub reads: Reads,
+    /// Origins behind weir.
+    pub upstreams: Upstreams,
 }
 
 /// One kind of whatever capability. A name is configured once.
@@ -88,6 +95,8 @@ pub struct HttpState {
     requests: Semaphore,
     routes: Routes,
     kinds: BTreeMap<String, View>,
+    reads: Reads,
+    upstreams: Upstreams,
     shared: Shared,
     openapi: Bytes,
     root: Bytes,
@@ -102,7 +111,7 @@ impl HttpState {
     pub fn new(config: &HttpConfig, auth: &AuthConfig, kinds: Kinds, clock: Clock) -> Result<Self, ConfigError> {
         let routes = Routes::new()
             .map_err(|error| ConfigError::Value { field: "http".into(), reason: format!("routes: {error}") })?;
-        let Kinds { toggles, counters, ingests } = kinds;
+        let Kinds { toggles, counters, ingests, reads, upstreams } = kinds;
         let root = serde_json::json!({
             "service": "weir",
             "version": env!("CARGO_PKG_VERSION"),
@@ -110,11 +119,14 @@ impl HttpState {
             "toggles": toggles.kinds.keys().collect::<Vec<_>>(),
             "counters": counters.kinds.keys().collect::<Vec<_>>(),
             "ingest": ingests.kinds.keys().collect::<Vec<_>>(),
+            "reads": reads.names(),
+            "upstreams": upstreams.prefixes(),
         });
         let of_toggles = toggles.kinds.values().map(|kind| KindConfig::Toggle(kind.config()));
         let of_counters = counters.kinds.values().map(|kind| KindConfig::Counter(kind.config()));
         let of_ingests = ingests.kinds.values().map(|kind| KindConfig::Ingest(kind.config()));
-        let configs: Vec<_> = of_toggles.chain(of_counters).chain(of_ingests).collect();
+        let of_reads = reads.configs().map(KindConfig::Read);
+        let configs: Vec<_> = of_toggles.chain(of_counters).chain(of_ingests).chain(of_reads).collect();
         let openapi = openapi::document(&configs, config, auth).to_string().into();
         let of_toggles = toggles.kinds.into_iter().map(|(name, kind)| (name, View::Toggle(KindView::new(kind))));
         let of_counters = counters.kinds.into_iter().map(|(name, kind)| (name, View::Counter(CounterView::new(kind))));
@@ -132,6 +144,8 @@ impl HttpState {
             root: root.to_string().into(),
             shared: Shared::new(config, Authenticator::new(auth, clock.clone())?, clock),
             kinds,
+            reads,
+            upstreams,
             meter: Meter::new(),
         })
     }
@@ -148,6 +162,10 @@ impl HttpState {
             return Ok(reply::options(ALLOW_ANYWHERE));
         }
         let Some(found) = self.routes.find(path) else {
+            if let Some(upstream) = self.upstreams.find(path) {
+                *route = Route::Upstream;
+                return upstream.handle(head, body, peer.ip()).await.map_err(from_upstream);
+            }
             return Err(Problem::new(&ROUTE_MISSING, "see /openapi.json for the paths that there are"));
         };
         *route = found.route;
@@ -165,6 +183,7 @@ impl HttpState {
         match found.route {
             Route::OpenApi => Ok(reply::json(self.openapi.clone())),
             Route::Root => Ok(reply::json(self.root.clone())),
+            Route::Read => read::answer(&self.reads, &self.shared, found.kind, &head).await,
             _ => self.of_kind(&found, &head, body, peer.ip()).await,
         }
     }

@@ -28,6 +28,7 @@ pub fn lines_to_try(public: SocketAddr, operators: SocketAddr) -> String {
          curl -H 'X-Actor-Id: 7' http://{public}/v1/toggles/feed-like/3\n  \
          curl http://{operators}/admin/v1/explain/feed-like/3/7\n  \
          curl -X POST http://{public}/v1/counters/video-view/3\n  \
-         curl -H 'X-Actor-Id: 7' --json '{{\"title\":\"Rainy day\"}}' http://{public}/v1/ingest/playlist"
+         curl -H 'X-Actor-Id: 7' --json '{{\"title\":\"Rainy day\"}}' http://{public}/v1/ingest/playlist\n  \
+         curl -i 'http://{public}/v1/reads/concert-dates?concert=1'"
     )
 }

@@ -3,6 +3,7 @@
 
 mod counter;
 mod ingest;
+mod read;
 mod toggle;
 
 use hyper::Method;
@@ -10,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::problem::API_TYPES;
 use super::route::{ROUTES, Route, SHARED_STATUSES};
-use crate::config::{AuthConfig, CounterConfig, HttpConfig, IngestConfig, ToggleConfig};
+use crate::config::{AuthConfig, CounterConfig, HttpConfig, IngestConfig, ReadConfig, ToggleConfig};
 use crate::listener::problem::{LISTENER_TYPES, ProblemType};
 use crate::model::{ID_TEXT_BYTES_MAX, IdType};
 
@@ -20,6 +21,7 @@ pub(super) enum KindConfig<'a> {
     Toggle(&'a ToggleConfig),
     Counter(&'a CounterConfig),
     Ingest(&'a IngestConfig),
+    Read(&'a ReadConfig),
 }
 
 impl KindConfig<'_> {
@@ -28,6 +30,7 @@ impl KindConfig<'_> {
             Self::Toggle(kind) => &kind.kind,
             Self::Counter(kind) => &kind.kind,
             Self::Ingest(kind) => &kind.kind,
+            Self::Read(read) => &read.name,
         }
     }
 
@@ -39,7 +42,8 @@ impl KindConfig<'_> {
             }
             Route::Counter | Route::CounterMany | Route::CounterStatus => matches!(self, Self::Counter(_)),
             Route::Ingest | Route::IngestDocument => matches!(self, Self::Ingest(_)),
-            Route::OpenApi | Route::Root | Route::Unknown => false,
+            Route::Read => matches!(self, Self::Read(_)),
+            Route::OpenApi | Route::Root | Route::Upstream | Route::Unknown => false,
         }
     }
 
@@ -48,6 +52,7 @@ impl KindConfig<'_> {
             Self::Toggle(kind) => toggle::parameters(route, method, kind, http),
             Self::Counter(kind) => counter::parameters(route, method, kind, http),
             Self::Ingest(kind) => ingest::parameters(route, method, kind, http),
+            Self::Read(read) => read::parameters(read),
         }
     }
 
@@ -56,6 +61,7 @@ impl KindConfig<'_> {
             Self::Toggle(kind) => toggle::success_schema(route, method, kind),
             Self::Counter(_) => counter::success_schema(route, method),
             Self::Ingest(kind) => ingest::success_schema(route, method, kind),
+            Self::Read(_) => read::success_schema(),
         }
     }
 
@@ -65,6 +71,7 @@ impl KindConfig<'_> {
             Self::Toggle(_) => (false, json!({ "type": "object", "additionalProperties": false })),
             Self::Counter(kind) => (false, counter::request_schema(kind)),
             Self::Ingest(kind) => (true, ingest::request_schema(kind)),
+            Self::Read(_) => (false, json!({ "type": "object", "additionalProperties": false })),
         };
         json!({ "required": required, "content": { "application/json": { "schema": schema } } })
     }
@@ -75,6 +82,7 @@ impl KindConfig<'_> {
             Self::Toggle(_) => method == Method::GET,
             Self::Counter(kind) => method == Method::GET || kind.actor == crate::config::ActorNeed::Optional,
             Self::Ingest(_) => false,
+            Self::Read(_) => true,
         }
     }
 }
@@ -118,6 +126,7 @@ fn operation(route: Route, method: &Method, kind: Option<&KindConfig<'_>>, http:
     for status in route.statuses(method).iter().chain(&SHARED_STATUSES) {
         let response = match *status {
             200 | 202 => success(route, method, kind),
+            304 => json!({ "description": "What If-None-Match names is still so" }),
             refused => refusal(refused),
         };
         responses.insert(status.to_string(), response);
@@ -151,7 +160,8 @@ fn route_word(route: Route) -> &'static str {
         Route::Ingest => "documents",
         Route::IngestDocument => "document",
         Route::OpenApi => "openapi",
-        Route::Root | Route::Unknown => "root",
+        Route::Read => "read",
+        Route::Root | Route::Upstream | Route::Unknown => "root",
     }
 }
 
@@ -173,7 +183,8 @@ fn summary(route: Route, method: &Method) -> &'static str {
         (Route::Ingest, _) => "The actor's own documents: pending ones first, each part newest first",
         (Route::IngestDocument, _) => "What has become of a document of the actor's own",
         (Route::OpenApi, _) => "This document",
-        (Route::Root | Route::Unknown, _) => "Where to begin",
+        (Route::Read, _) => "The rows of a named read; Cache-Status says whether they were kept, and why",
+        (Route::Root | Route::Upstream | Route::Unknown, _) => "Where to begin",
     }
 }
 

@@ -26,16 +26,20 @@ pub(super) enum Route {
     Ingest,
     /// One document of an ingest kind.
     IngestDocument,
+    /// A named SQL read.
+    Read,
     /// The OpenAPI document.
     OpenApi,
     /// Where to begin.
     Root,
+    /// What belongs to an origin behind weir: no path of weir's own.
+    Upstream,
     /// No route: for metrics.
     Unknown,
 }
 
 /// Every route of the API, in the order of the OpenAPI document.
-pub(super) const ROUTES: [Route; 11] = [
+pub(super) const ROUTES: [Route; 12] = [
     Route::Toggle,
     Route::ToggleMany,
     Route::ToggleActors,
@@ -45,6 +49,7 @@ pub(super) const ROUTES: [Route; 11] = [
     Route::CounterStatus,
     Route::Ingest,
     Route::IngestDocument,
+    Route::Read,
     Route::OpenApi,
     Route::Root,
 ];
@@ -62,8 +67,10 @@ impl Route {
             Self::CounterStatus => "/v1/counters/{kind}/{target}/status",
             Self::Ingest => "/v1/ingest/{kind}",
             Self::IngestDocument => "/v1/ingest/{kind}/{target}",
+            Self::Read => "/v1/reads/{kind}",
             Self::OpenApi => "/openapi.json",
             Self::Root => "/",
+            Self::Upstream => "upstream",
             Self::Unknown => "none",
         }
     }
@@ -101,6 +108,7 @@ impl Route {
             (Self::Ingest, &Method::GET) => &[200, 400, 401, 404, 503],
             (Self::Ingest, _) => &[202, 400, 401, 404, 408, 409, 413, 415, 422, 503],
             (Self::IngestDocument, _) => &[200, 400, 401, 404, 503],
+            (Self::Read, _) => &[200, 304, 400, 404, 503],
             _ => &[200, 400, 503],
         }
     }
@@ -160,6 +168,7 @@ mod tests {
         assert_eq!(route("/v1/counters/video-view/3"), Some(Route::Counter));
         assert_eq!(route("/v1/ingest/playlist"), Some(Route::Ingest));
         assert_eq!(route("/v1/ingest/playlist/3"), Some(Route::IngestDocument));
+        assert_eq!(route("/v1/reads/concert-dates"), Some(Route::Read));
         for unknown in
             ["", "*", "//", "/v1", "/v1/toggles", "/v1/toggles/", "/v1/toggles//3", "/v1/toggles/k/3/", "/V1"]
         {
