@@ -5,12 +5,14 @@
 //!
 //! - [`schema`]: weir's own tables and the self-checks, at once or as soon as SQL answers.
 //! - [`grants`]: what stands behind the imports `redis` and `sql` of policy modules.
+//! - [`relay`]: invalidations between hosts.
 //! - [`operations`]: what operators may ask and do, with a running host or without.
 //! - [`serve`](mod@serve): the host as a process: listeners, metrics, signals.
 
 pub mod demo;
 pub mod grants;
 pub mod operations;
+pub mod relay;
 pub mod schema;
 pub mod serve;
 
@@ -37,6 +39,7 @@ use crate::sql::{Sql, SqlError};
 use crate::store::{Store, StoreError};
 use crate::toggle::ToggleKind;
 use crate::upstream::Upstreams;
+use relay::Relays;
 use schema::{KindFinding, Schema};
 
 /// Why the host does not start. Each says what to do.
@@ -90,6 +93,7 @@ pub struct App {
     flushers: BTreeMap<String, Flusher>,
     schema: Schema,
     ledger: Arc<Ledger>,
+    relays: Relays,
 }
 
 impl App {
@@ -140,6 +144,7 @@ impl App {
             let kind = IngestKind::start(ingest.clone(), kinds[&ingest.kind].clone())?;
             served.ingests.kinds.insert(ingest.kind.clone(), Arc::new(kind));
         }
+        let relays = Relays::start(&config.store, &owner, &ledger)?;
         let read_parts = ReadParts {
             sql: Arc::clone(&sql),
             ledger: Arc::clone(&ledger),
@@ -148,7 +153,7 @@ impl App {
         };
         served.reads = Reads::start(&config.reads, &config.cache, &read_parts)?;
         served.upstreams = Upstreams::new(&config.upstreams, &config.cache, &ledger, &clock)?;
-        Ok(Self { config, clock, store, sql, policies, kinds: served, flushers, schema, ledger })
+        Ok(Self { config, clock, store, sql, policies, kinds: served, flushers, schema, ledger, relays })
     }
 
     /// The configuration it was started with.
@@ -202,6 +207,7 @@ impl App {
         let grace = Duration::from_millis(self.config.flush.drain_grace_ms);
         self.schema.stop();
         self.kinds.reads.stop();
+        self.relays.stop();
         futures_util::future::join_all(self.flushers.values().map(|flusher| flusher.stop(grace))).await;
         let policies = Arc::clone(&self.policies);
         let _ = tokio::task::spawn_blocking(move || policies.close()).await;

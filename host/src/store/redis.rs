@@ -4,7 +4,7 @@
 //! script has its whole effect or none (see `redis/prelude.lua`). As durable as that Redis is configured, which is
 //! read at each connection and told by [`Store::durability`].
 //!
-//! - `keys`: names · `scripts`: the Lua files · `link`: the connection · `server`: its settings · `reply`: what comes
+//! - `keys`: names · `relay`: what hosts tell each other · `scripts`: the Lua files · `link`: the connection · `server`: its settings · `reply`: what comes
 //!   back · `batch`: how batches are sent, with `toggle`, `count` and `create` · `hydrate` · `read` · `guest`: what policy
 //!   modules keep
 //!
@@ -21,6 +21,7 @@ mod hydrate;
 mod keys;
 mod link;
 mod read;
+pub mod relay;
 mod reply;
 mod scripts;
 mod server;
