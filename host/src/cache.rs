@@ -24,10 +24,10 @@ use quick_cache::{DefaultHashBuilder, Lifecycle, Weighter};
 
 use crate::telemetry::{CACHE_BYTES, CACHE_EVICTIONS_TOTAL};
 pub use entry::{Entry, Freshness, Stamp, Times};
-pub use flight::{Flown, Lead, Seat, Wait};
 use flight::Flights;
-pub use status::{CacheStatus, Forwarded};
+pub use flight::{Flown, Lead, Seat, Wait};
 pub use ledger::{Hardness, Ledger, Mark};
+pub use status::{CacheStatus, Forwarded};
 
 /// What an entry takes besides its value and key, in bytes: the maps' own share, times, counters.
 const ENTRY_OVERHEAD_BYTES: u64 = 192;

@@ -172,7 +172,10 @@ async fn without_sql_what_is_kept_is_told() {
     assert_eq!(client.get("/v1/reads/post?id=3").await.status, 200);
     stand.sql.kill();
     let mut admin = Client::new(host.admin());
-    assert_eq!(admin.request("POST", "/admin/v1/cache/purge?group=table:feed&mode=soft", &[], "").await.unwrap().status, 200);
+    assert_eq!(
+        admin.request("POST", "/admin/v1/cache/purge?group=table:feed&mode=soft", &[], "").await.unwrap().status,
+        200
+    );
     for _ in 0..3 {
         let told = client.get("/v1/reads/post?id=3").await;
         assert_eq!((told.status, &told.json()["rows"][0]["content"]), (200, &"post 3".into()));

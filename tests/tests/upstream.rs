@@ -116,7 +116,10 @@ async fn a_bad_origin_is_answered_for_and_nothing_half_is_kept() {
     // Half a body, by length and by chunks, and a body that stands still.
     for (path, script) in [
         ("/shop/half", Script::SayAndCut(format!("HTTP/1.1 200 OK\r\n{fresh}Content-Length: 100\r\n\r\nhalf"))),
-        ("/shop/chunk", Script::SayAndCut(format!("HTTP/1.1 200 OK\r\n{fresh}Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n"))),
+        (
+            "/shop/chunk",
+            Script::SayAndCut(format!("HTTP/1.1 200 OK\r\n{fresh}Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")),
+        ),
         ("/shop/still", Script::Say(format!("HTTP/1.1 200 OK\r\n{fresh}Content-Length: 100\r\n\r\nhalf"))),
     ] {
         at.origin.say(script);
@@ -168,7 +171,10 @@ async fn bodies_are_bounded_and_large_ones_pass() {
         assert!(passed.1.contains("detail=too-large"), "{}", passed.1);
     }
     // Without a length it is found out on the way.
-    let chunked = format!("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{large}\r\n0\r\n\r\n", large.len());
+    let chunked = format!(
+        "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{large}\r\n0\r\n\r\n",
+        large.len()
+    );
     at.origin.say(Script::Say(chunked));
     let asked = at.origin.asked();
     for _ in 0..2 {

@@ -114,7 +114,8 @@ mod tests {
     fn it_is_written_as_the_rfc_has_it() {
         assert_eq!(CacheStatus::hit(2_999).text(), "weir; hit; ttl=2");
         assert_eq!(CacheStatus::hit(-1).because("origin-failed").text(), "weir; hit; ttl=-1; detail=origin-failed");
-        let fetched = CacheStatus { origin_status: Some(304), stored: true, ..CacheStatus::forwarded(Forwarded::Stale) };
+        let fetched =
+            CacheStatus { origin_status: Some(304), stored: true, ..CacheStatus::forwarded(Forwarded::Stale) };
         assert_eq!(fetched.text(), "weir; fwd=stale; fwd-status=304; stored");
         assert_eq!(CacheStatus::forwarded(Forwarded::Bypass).because("live").text(), "weir; fwd=bypass; detail=live");
     }

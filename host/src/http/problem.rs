@@ -95,10 +95,8 @@ pub(super) fn from_upstream(error: UpstreamError) -> Problem {
         UpstreamError::NotKept => Problem::new(&NOT_KEPT, "send it without only-if-cached"),
         UpstreamError::RequestBodyTooLarge => Problem::new(&BODY_TOO_LARGE, "send a smaller body").close(),
         UpstreamError::BadPath => Problem::new(&BAD_PATH, "it cannot be sent to the origin"),
-        UpstreamError::Overloaded => {
-            Problem::new(&OVERLOADED, "too many requests to the origin; send it again later")
-                .retry_after_s(RETRY_OVERLOADED_S)
-        }
+        UpstreamError::Overloaded => Problem::new(&OVERLOADED, "too many requests to the origin; send it again later")
+            .retry_after_s(RETRY_OVERLOADED_S),
     }
 }
 

@@ -70,9 +70,10 @@ fn values(config: &ReadConfig, query: Option<&str>) -> Result<Vec<SqlValue>, Pro
 fn written(reply: &ReadReply, asked: &HeaderMap) -> Reply {
     let etag = HeaderValue::from_str(&reply.etag).unwrap_or(HeaderValue::from_static(""));
     let known = asked.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    let same = known.flat_map(|value| value.split(',')).map(str::trim).any(|tag| {
-        tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == &*reply.etag
-    });
+    let same = known
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == &*reply.etag);
     let mut response = Response::new(if same { ReplyBody::default() } else { ReplyBody::whole(reply.body.clone()) });
     let mut status = reply.status.text();
     if let Some(reason) = &reply.reason {

@@ -144,6 +144,9 @@ mod tests {
             groups: vec!["a".into()],
         };
         assert_eq!(bounded(Staleness::Seconds, rule()), expected);
-        assert_eq!(bounded(Staleness::Hours, CacheRule::Bypass("not now!".into())), CacheRule::Bypass("not-now-".into()));
+        assert_eq!(
+            bounded(Staleness::Hours, CacheRule::Bypass("not now!".into())),
+            CacheRule::Bypass("not-now-".into())
+        );
     }
 }

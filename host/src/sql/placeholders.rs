@@ -21,7 +21,8 @@ pub fn place_parameters(engine: &str, sql: &str, names: &[&str]) -> Result<(Stri
             ':' if rest[1..].starts_with(|c: char| c.is_ascii_alphabetic()) => {
                 let name: &str = &rest[1..1 + name_bytes(&rest[1..])];
                 let place = names.iter().position(|known| *known == name);
-                let place = place.ok_or_else(|| format!("it has a parameter :{name}, which is not in its parameters"))?;
+                let place =
+                    place.ok_or_else(|| format!("it has a parameter :{name}, which is not in its parameters"))?;
                 let known = order.iter().position(|known| *known == place);
                 match (numbered, known) {
                     (true, Some(known)) => placed.push_str(&format!("${}", known + 1)),
@@ -81,7 +82,10 @@ mod tests {
     #[test]
     fn what_is_no_parameter_is_left_alone() {
         let sql = "':a' \":a\" `:a` it''s :a::text -- :b\n/* :c */ '\\' :a";
-        assert_eq!(place_parameters("postgres", sql, &["a"]).unwrap().0, "':a' \":a\" `:a` it''s $1::text -- :b\n/* :c */ '\\' $1");
+        assert_eq!(
+            place_parameters("postgres", sql, &["a"]).unwrap().0,
+            "':a' \":a\" `:a` it''s $1::text -- :b\n/* :c */ '\\' $1"
+        );
         assert!(place_parameters("mysql", "'\\':a' :a", &["a"]).unwrap().0.starts_with("'\\':a' ?"));
     }
 

@@ -248,7 +248,9 @@ mod tests {
         assert_eq!(max_age("foobar, max-age=003600"), Some(3_600));
         assert_eq!(max_age("max-age=\"3600\""), Some(3_600));
         assert_eq!(max_age("max-age=99999999999"), Some(u64::from(u32::MAX)));
-        for none in ["max-age='3600'", "max-age=-1", "max-age=1.5", "max-age=", "max-age", "max-age= 5", "max-age=5, max-age=x"] {
+        for none in
+            ["max-age='3600'", "max-age=-1", "max-age=1.5", "max-age=", "max-age", "max-age= 5", "max-age=5, max-age=x"]
+        {
             assert_eq!(max_age(none), Some(0), "{none}");
         }
         assert_eq!(max_age("max-age=1800, max-age=1"), Some(1));
@@ -259,7 +261,10 @@ mod tests {
     #[test]
     fn fields_may_be_named() {
         let named = control("no-cache=\"A, b\", private=c, max-age=5");
-        assert_eq!((named.no_cache, named.private, named.fields), (false, false, vec!["a".into(), "b".into(), "c".into()]));
+        assert_eq!(
+            (named.no_cache, named.private, named.fields),
+            (false, false, vec!["a".into(), "b".into(), "c".into()])
+        );
         assert!(control("No-CaChE").no_cache && control("private").private);
     }
 
@@ -267,7 +272,10 @@ mod tests {
     fn a_header_for_shared_caches_comes_first() {
         let of = |pairs| Control::of(&headers(pairs));
         let both = of(&[("cache-control", "no-store"), ("cdn-cache-control", "max-age=60, stale-while-revalidate=5")]);
-        assert_eq!((both.no_store, both.max_age_s, both.stale_while_revalidate_s, both.targeted), (false, Some(60), Some(5), true));
+        assert_eq!(
+            (both.no_store, both.max_age_s, both.stale_while_revalidate_s, both.targeted),
+            (false, Some(60), Some(5), true)
+        );
         let broken = of(&[("cache-control", "max-age=1"), ("cdn-cache-control", "Max-Age=60")]);
         assert_eq!((broken.max_age_s, broken.targeted), (Some(1), false));
         let wrong_type = of(&[("cdn-cache-control", "max-age=\"60\", no-store")]);

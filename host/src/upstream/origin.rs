@@ -151,7 +151,11 @@ pub(super) async fn next_piece(body: &mut Incoming, idle: Duration) -> Option<Pi
 }
 
 /// A body that is passed on as it comes.
-pub(super) fn passing(body: Incoming, idle: Duration, permit: OwnedSemaphorePermit) -> impl Stream<Item = Piece> + Send {
+pub(super) fn passing(
+    body: Incoming,
+    idle: Duration,
+    permit: OwnedSemaphorePermit,
+) -> impl Stream<Item = Piece> + Send {
     futures_util::stream::unfold(Some((body, permit)), move |state| async move {
         let (mut body, permit) = state?;
         let piece = next_piece(&mut body, idle).await?;

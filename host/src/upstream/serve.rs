@@ -140,9 +140,7 @@ impl Upstream {
             return place(asked.primary.clone(), None, Forwarded::UriMiss, false);
         };
         match &entry.value {
-            Kept::Unshared => {
-                place(asked.primary.clone(), None, Forwarded::UriMiss, freshness == Freshness::Fresh)
-            }
+            Kept::Unshared => place(asked.primary.clone(), None, Forwarded::UriMiss, freshness == Freshness::Fresh),
             Kept::Response(_) => place(asked.primary.clone(), Some((entry, freshness)), Forwarded::Stale, false),
             Kept::Vary(names) => {
                 let key = key::variant(&asked.primary, names, &asked.headers);
@@ -226,7 +224,9 @@ impl Upstream {
         if status == StatusCode::NOT_MODIFIED && candidate.is_some() {
             return Ok(self.validated(&asked, &found, answered, (at, stamps), lead));
         }
-        if is_failure(status) && let Some(reply) = self.tell_on_error(&asked, &found) {
+        if is_failure(status)
+            && let Some(reply) = self.tell_on_error(&asked, &found)
+        {
             if let Some(lead) = lead {
                 lead.land(Flown::Failed);
             }
@@ -286,8 +286,7 @@ impl Upstream {
         if !asked.is_shared() {
             return self.pass(answered, told);
         }
-        let too_large =
-            answered.response.body().size_hint().lower() > self.config.limits.stored_body_bytes_max;
+        let too_large = answered.response.body().size_hint().lower() > self.config.limits.stored_body_bytes_max;
         let verdict = match judge(&asked.headers, (status, headers), at, &self.config.limits) {
             Ok(_) if too_large => Err("too-large"),
             other => other,
@@ -307,13 +306,19 @@ impl Upstream {
                 let (mut head, body) = answered.response.into_parts();
                 hop::to_client(&mut head.headers);
                 let length = body.size_hint().exact();
-                let modified = !(status == StatusCode::OK && conditional::is_not_modified(&asked.headers, &head.headers));
+                let modified =
+                    !(status == StatusCode::OK && conditional::is_not_modified(&asked.headers, &head.headers));
                 let fill = self.fill(asked, (status, head.headers.clone()), verdict, (at, stamps), lead);
                 let idle = Duration::from_millis(self.config.limits.body_idle_timeout_ms);
                 let pieces = fill.run(body, idle, answered.permit);
                 let told = CacheStatus { stored: true, ..told };
                 if !modified {
-                    return self.reply(StatusCode::NOT_MODIFIED, conditional::not_modified_headers(&head.headers), ReplyBody::default(), told);
+                    return self.reply(
+                        StatusCode::NOT_MODIFIED,
+                        conditional::not_modified_headers(&head.headers),
+                        ReplyBody::default(),
+                        told,
+                    );
                 }
                 self.reply(status, head.headers, ReplyBody::channel(pieces).of_length(length), told)
             }
@@ -375,7 +380,8 @@ impl Upstream {
             }
             _ => Part::Whole,
         };
-        let content_range = |text: String| HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("bytes */*"));
+        let content_range =
+            |text: String| HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("bytes */*"));
         let (code, body) = match wanted {
             Part::Whole => (stored.status, stored.body.clone()),
             Part::Bytes(range) => {

@@ -20,8 +20,8 @@ const GROUP_BYTES_MAX: usize = 128;
 const HEURISTIC_STATUSES: [u16; 11] = [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501];
 /// Statuses whose meaning for caching is known here; a response that must be understood is kept only with one of them.
 const UNDERSTOOD_STATUSES: [u16; 27] = [
-    200, 203, 204, 300, 301, 302, 303, 307, 308, 400, 401, 403, 404, 405, 406, 409, 410, 411, 412, 413, 414, 421, 500, 501, 502,
-    503, 504,
+    200, 203, 204, 300, 301, 302, 303, 307, 308, 400, 401, 403, 404, 405, 406, 409, 410, 411, 412, 413, 414, 421, 500,
+    501, 502, 503, 504,
 ];
 /// One so many-th of the age of `Last-Modified` is fresh by heuristic.
 const HEURISTIC_SHARE: u64 = 10;
@@ -265,7 +265,8 @@ fn times(
     let error_ms = ms(control.stale_if_error_s).unwrap_or(default_ms);
     let revalidate_until_ms = fresh_until_ms.saturating_add(revalidate_ms);
     // A window counts from the end of freshness, or from now for what was stale when it came.
-    let error_from_ms = if control.stale_if_error_s.is_some() { fresh_until_ms } else { fresh_until_ms.max(at.response_ms) };
+    let error_from_ms =
+        if control.stale_if_error_s.is_some() { fresh_until_ms } else { fresh_until_ms.max(at.response_ms) };
     let error_until_ms = error_from_ms.saturating_add(error_ms).max(revalidate_until_ms);
     Times { fresh_until_ms, revalidate_until_ms, error_until_ms }
 }
@@ -369,7 +370,10 @@ mod tests {
             judge(&asked, (StatusCode::OK, &response), at, &UpstreamLimits::default()).err()
         };
         assert_eq!(of("max-age=60"), Some("authorization"));
-        assert_eq!([of("max-age=60, public"), of("s-maxage=60"), of("max-age=60, must-revalidate")], [None, None, None]);
+        assert_eq!(
+            [of("max-age=60, public"), of("s-maxage=60"), of("max-age=60, must-revalidate")],
+            [None, None, None]
+        );
     }
 
     #[test]
