@@ -10,6 +10,7 @@
 //! - [`serve`](mod@serve): the host as a process: listeners, metrics, signals.
 
 pub mod demo;
+pub mod eligibility;
 pub mod grants;
 pub mod operations;
 pub mod relay;
@@ -33,12 +34,12 @@ use crate::http::Kinds;
 use crate::ingest::{IngestKind, check_schema};
 use crate::journal::JournalWatch;
 use crate::policy::{Compiler, KindPolicy, LoadError, Policies, PolicySetup};
-use crate::read::eligibility::BuiltIn;
 use crate::read::{ReadParts, Reads};
 use crate::sql::{Sql, SqlError};
 use crate::store::{Store, StoreError};
 use crate::toggle::ToggleKind;
 use crate::upstream::Upstreams;
+use eligibility::ByPolicy;
 use relay::Relays;
 use schema::{KindFinding, Schema};
 
@@ -148,10 +149,10 @@ impl App {
         let read_parts = ReadParts {
             sql: Arc::clone(&sql),
             ledger: Arc::clone(&ledger),
-            eligibility: Arc::new(BuiltIn),
+            eligibility: Arc::new(ByPolicy { policies: Arc::clone(&policies), clock: clock.clone() }),
             clock: clock.clone(),
         };
-        served.reads = Reads::start(&config.reads, &config.cache, &read_parts)?;
+        served.reads = Reads::start(&config.reads, &config.cache, &read_parts).await?;
         served.upstreams = Upstreams::new(&config.upstreams, &config.cache, &ledger, &clock)?;
         Ok(Self { config, clock, store, sql, policies, kinds: served, flushers, schema, ledger, relays })
     }
@@ -266,5 +267,6 @@ pub(crate) fn kind_policies(config: &Config) -> Vec<KindPolicy> {
     let toggles = config.toggles.iter().map(|kind| of(&kind.kind, kind.settings.clone(), kind.on_policy_failure));
     let counters = config.counters.iter().map(|kind| of(&kind.kind, kind.policy_settings(), kind.on_policy_failure));
     let ingests = config.ingests.iter().map(|kind| of(&kind.kind, kind.policy_settings(), kind.on_policy_failure));
-    toggles.chain(counters).chain(ingests).collect()
+    let reads = config.reads.iter().map(|read| of(&read.name, read.settings.clone(), PolicyFailure::BuiltIn));
+    toggles.chain(counters).chain(ingests).chain(reads).collect()
 }

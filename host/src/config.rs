@@ -155,6 +155,8 @@ impl Config {
         }
         // One name, one journal: also over capabilities.
         let mut kinds = BTreeSet::new();
+        // Rules know reads by name, too.
+        kinds.extend(self.reads.iter().map(|read| read.name.as_str()));
         match self.kinds().into_iter().find(|(kind, _)| !kinds.insert(*kind)) {
             Some((kind, _)) => Err(value("kind", format!("{kind:?} is configured twice"))),
             None => Ok(()),

@@ -14,6 +14,7 @@
 
 mod bindings;
 mod builtin;
+mod cache;
 mod call;
 mod compiler;
 mod convert;

@@ -122,8 +122,8 @@ pub struct ReadState {
     pub rule: String,
     /// Requests since the host began.
     pub requests: u64,
-    /// Share of them that the cache answered.
-    pub hit_ratio: f64,
+    /// Of 1,000 of them, those that the cache answered.
+    pub hit_permille: u32,
     /// Median time of a reading, in microseconds.
     pub cost_p50_us: u64,
     /// Its 99th percentile.
@@ -137,7 +137,7 @@ impl Reads {
     ///
     /// # Errors
     /// Parameters that the statement does not have, or the other way round.
-    pub fn start(configs: &[ReadConfig], cache: &CacheConfig, parts: &ReadParts) -> Result<Self, ConfigError> {
+    pub async fn start(configs: &[ReadConfig], cache: &CacheConfig, parts: &ReadParts) -> Result<Self, ConfigError> {
         let limits = CacheLimits { bytes_max: cache.reads_bytes_max, waiters_max: cache.waiters_max };
         let kept = Arc::new(Cache::new("reads", limits, Arc::clone(&parts.ledger)));
         let totals = Arc::new(Totals::default());
@@ -157,11 +157,14 @@ impl Reads {
                 followed: Mutex::default(),
                 follower: Mutex::default(),
             });
-            read.ask_rule();
-            read.follow();
             Ok((config.name.clone(), read))
         };
-        Ok(Self { reads: Arc::new(configs.iter().map(open).collect::<Result<_, ConfigError>>()?) })
+        let reads: BTreeMap<String, Arc<Read>> = configs.iter().map(open).collect::<Result<_, ConfigError>>()?;
+        for read in reads.values() {
+            let _ = read.ask_rule_aside().await;
+            read.follow();
+        }
+        Ok(Self { reads: Arc::new(reads) })
     }
 
     /// One read.
@@ -212,7 +215,8 @@ impl Read {
     pub async fn answer(self: &Arc<Self>, values: Vec<SqlValue>) -> Result<ReadReply, ReadError> {
         let now_ms = self.parts.clock.now_ms();
         if self.profile.is_due(now_ms) {
-            self.ask_rule();
+            // Nobody waits for it.
+            drop(self.ask_rule_aside());
         }
         if self.config.class == Staleness::Live {
             return self.bypass(&values, "live", None).await;
@@ -327,6 +331,12 @@ impl Read {
         Ok(ReadReply { body: read.json, etag: read.etag, age_s: 0, status, reason, live: true })
     }
 
+    /// The same on a thread that may wait for what a module was granted.
+    fn ask_rule_aside(self: &Arc<Self>) -> JoinHandle<()> {
+        let read = Arc::clone(self);
+        tokio::task::spawn_blocking(move || read.ask_rule())
+    }
+
     /// Shows the profile to the rule.
     fn ask_rule(&self) {
         let profile = self.profile.take(self.parts.clock.now_ms(), self.parts.eligibility.version());
@@ -352,7 +362,7 @@ impl Read {
             class: self.config.class.as_str(),
             rule,
             requests: profile.requests,
-            hit_ratio: profile.hit_ratio,
+            hit_permille: profile.hit_permille,
             cost_p50_us: profile.cost_p50_us,
             cost_p99_us: profile.cost_p99_us,
             saved_ms: self.profile.saved_us() / 1_000,

@@ -3,11 +3,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use weir::config::{Config, ParameterType, ReadConfig, Staleness};
 use weir_tests::client::Client;
+use weir_tests::guest::{keeps_for, keeps_nothing};
+use weir_tests::operator::Operator;
 use weir_tests::services::{Host, HostConfig, temporary_directory};
 use weir_tests::stand::{Setup, Stand};
 
@@ -21,6 +25,7 @@ fn read(name: &str, sql: &str, class: Staleness, tables: &[&str]) -> ReadConfig 
         timeout_ms: 2_000,
         refresh_ms: 0,
         parameters: BTreeMap::from([("id".into(), ParameterType::Integer)]),
+        settings: BTreeMap::new(),
     }
 }
 
@@ -186,4 +191,52 @@ async fn without_sql_what_is_kept_is_told() {
         assert!(!refused.header("retry-after").is_empty());
         assert_eq!(refused.json()["type"], "urn:weir:problem:sql-unavailable");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_rule_changes_what_is_kept_and_fails_no_request() {
+    let stand = Stand::start(Setup::EmbeddedSqlite, 10).await;
+    let config = Config { reads: vec![post(Staleness::Minutes)], ..stand.config() };
+    let host = stand.host(&config);
+    let stop = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> = (0..8)
+        .map(|_| {
+            let (address, stop) = (host.public(), Arc::clone(&stop));
+            tokio::spawn(async move {
+                let (mut client, mut requests) = (Client::new(address), 0_u64);
+                while !stop.load(Ordering::Relaxed) {
+                    let reply = client.get("/v1/reads/post?id=3").await;
+                    assert_eq!(reply.status, 200, "{}", reply.text());
+                    requests += 1;
+                }
+                requests
+            })
+        })
+        .collect();
+    let mut client = Client::new(host.public());
+    let mut until = async |word: &str| {
+        let begun = Instant::now();
+        loop {
+            let reply = client.get("/v1/reads/post?id=3").await;
+            if reply.header("cache-status").contains(word) {
+                return begun.elapsed();
+            }
+            assert!(begun.elapsed() < Duration::from_secs(30), "{} is not {word}", reply.header("cache-status"));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    until("hit").await;
+    let mut operator = Operator::new(host.admin());
+    assert!([200, 201].contains(&operator.try_push(&keeps_nothing("not-now"), "nothing", true).await.unwrap().status));
+    let bypassed = until("fwd=bypass; detail=rule-not-now").await;
+    assert!([200, 201].contains(&operator.try_push(&keeps_for(5_000), "five", true).await.unwrap().status));
+    let kept = until("hit; ttl=4").await;
+    assert_eq!(operator.try_command("POST", "/rollback").await.unwrap().status, 200);
+    until("detail=rule-not-now").await;
+    stop.store(true, Ordering::Relaxed);
+    let mut requests = 0;
+    for reader in readers {
+        requests += reader.await.unwrap();
+    }
+    println!("rules swapped: requests={requests} failed=0 bypassed after {bypassed:?}, kept after {kept:?}");
 }

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use weir_policy_sdk::{
-    Backlog, Counter, Document, Effect, Entry, Flush, FlushPlan, Hit, HitRule, Id, Ingest, Intent, Level, RateLimit,
-    Rule, Toggle, Verb, Verdict, log, setting,
+    Backlog, Cache, CacheRule, Counter, Document, Effect, Entry, Flush, FlushPlan, Hit, HitRule, Id, Ingest, Intent, Keep, Level, RateLimit,
+    ReadProfile, Rule, Staleness, Toggle, Verb, Verdict, log, setting,
 };
 
 use crate::rules::{self, Settings};
@@ -15,7 +15,7 @@ const KINDS_REMEMBERED_MAX: usize = 1_024;
 
 struct DefaultPolicy;
 
-weir_policy_sdk::export!(DefaultPolicy: toggle, counter, ingest, flush);
+weir_policy_sdk::export!(DefaultPolicy: toggle, counter, ingest, flush, cache);
 
 thread_local! {
     static SETTINGS: RefCell<BTreeMap<String, Settings>> = const { RefCell::new(BTreeMap::new()) };
@@ -98,6 +98,31 @@ impl Flush for DefaultPolicy {
     fn coalesce(_kind: &str, entries: &[Entry]) -> Vec<u32> {
         let pairs: Vec<(&Id, &Id)> = entries.iter().map(|entry| (&entry.target, &entry.actor)).collect();
         rules::coalesce(&pairs)
+    }
+}
+
+impl Cache for DefaultPolicy {
+    fn eligible(_kind: &str, _now_ms: u64, profile: &ReadProfile) -> CacheRule {
+        let profile = rules::cache::Profile {
+            class: match profile.class {
+                Staleness::Live => rules::cache::Staleness::Live,
+                Staleness::Seconds => rules::cache::Staleness::Seconds,
+                Staleness::Minutes => rules::cache::Staleness::Minutes,
+                Staleness::Hours => rules::cache::Staleness::Hours,
+            },
+            requests: profile.requests,
+            hit_permille: profile.hit_permille,
+            cost_p99_us: profile.cost_p99_us,
+            cost_share_permille: profile.cost_share_permille,
+            bytes: profile.bytes,
+            change_permille: profile.change_permille,
+        };
+        match rules::cache::eligible(&profile) {
+            Ok(rules::cache::Keep { ttl_ms, stale_while_revalidate_ms, stale_if_error_ms }) => {
+                CacheRule::Store(Keep { ttl_ms, stale_while_revalidate_ms, stale_if_error_ms, groups: Vec::new() })
+            }
+            Err(reason) => CacheRule::Bypass(reason.to_owned()),
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::marker::PhantomData;
 
-use crate::{Counter, Flush, Ingest, Toggle};
+use crate::{Cache, Counter, Flush, Ingest, Toggle};
 
 /// World `toggle-policy`, and the types and imports that all worlds share.
 pub mod toggle {
@@ -50,6 +50,7 @@ macro_rules! world {
 world!(counter, "counter-policy", "export_counter", "weir_policy_sdk::bindings::counter");
 world!(ingest, "ingest-policy", "export_ingest", "weir_policy_sdk::bindings::ingest");
 world!(flush, "flush-policy", "export_flush", "weir_policy_sdk::bindings::flush");
+world!(cache, "cache-policy", "export_cache", "weir_policy_sdk::bindings::cache");
 
 /// Stands for a guest's type towards the generated code.
 pub struct Exported<Policy>(PhantomData<Policy>);
@@ -84,6 +85,13 @@ impl<Policy: Flush + 'static> flush::exports::weir::policy::flush::Guest for Exp
     fn coalesce(kind: String, entries: Vec<crate::Entry>) -> Vec<u32> {
         report_panics();
         Policy::coalesce(&kind, &entries)
+    }
+}
+
+impl<Policy: Cache + 'static> cache::exports::weir::policy::cache::Guest for Exported<Policy> {
+    fn eligible(kind: String, now_ms: u64, profile: crate::ReadProfile) -> crate::CacheRule {
+        report_panics();
+        Policy::eligible(&kind, now_ms, &profile)
     }
 }
 

@@ -1,6 +1,6 @@
 //! For writing weir's rules in Rust.
 //!
-//! Implement [`Toggle`], [`Counter`], [`Ingest`], [`Flush`] or several for a type, name them in [`export!`], and run
+//! Implement [`Toggle`], [`Counter`], [`Ingest`], [`Flush`], [`Cache`] or several for a type, name them in [`export!`], and run
 //! `weir policy build`:
 //!
 //! ```
@@ -43,6 +43,7 @@ pub mod testing;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod vectors;
 
+pub use bindings::cache::exports::weir::policy::cache::{CacheRule, Keep, ReadProfile, Staleness};
 pub use bindings::counter::exports::weir::policy::counter::{Hit, HitRule};
 pub use bindings::flush::exports::weir::policy::flush::{Action, Backlog, Entry, FlushPlan};
 pub use bindings::ingest::exports::weir::policy::ingest::{Document, Violation};
@@ -85,6 +86,12 @@ pub trait Flush {
     fn coalesce(_kind: &str, entries: &[Entry]) -> Vec<u32> {
         last_of_each_pair(entries)
     }
+}
+
+/// Interface `cache`: what is kept of a read, and for how long.
+pub trait Cache {
+    /// What becomes of the answers of the read `kind`, by what was measured of it.
+    fn eligible(kind: &str, now_ms: u64, profile: &ReadProfile) -> CacheRule;
 }
 
 /// The operator's setting `key` of `kind`. Never changes while the module lives, so it may be read once and remembered.
@@ -149,5 +156,9 @@ macro_rules! __export_interface {
     ($policy:ty, flush) => {
         type FlushExport = $crate::bindings::Exported<$policy>;
         $crate::bindings::flush::export_flush!(FlushExport with_types_in $crate::bindings::flush);
+    };
+    ($policy:ty, cache) => {
+        type CacheExport = $crate::bindings::Exported<$policy>;
+        $crate::bindings::cache::export_cache!(CacheExport with_types_in $crate::bindings::cache);
     };
 }

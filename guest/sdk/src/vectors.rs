@@ -6,8 +6,8 @@ use weir_policy_vectors as vectors;
 use weir_policy_vectors::{Answer, Call, Case, Vectors, Verdict};
 
 use crate::{
-    Backlog, Counter, Document, Effect, Entry, Flush, Hit, Id, Ingest, Intent, RateLimit, Toggle, Verb, Violation,
-    testing,
+    Backlog, Cache, CacheRule, Counter, Document, Effect, Entry, Flush, Hit, Id, Ingest, Intent, RateLimit, ReadProfile, Staleness,
+    Toggle, Verb, Violation, testing,
 };
 
 /// What [`export!`](crate::export) exports of a type. Implemented by it.
@@ -27,6 +27,7 @@ pub struct Exported {
     validate: Option<Validate>,
     plan: Option<fn(&vectors::FlushPlan) -> Answer>,
     coalesce: Option<fn(&vectors::FlushCoalesce) -> Answer>,
+    eligible: Option<fn(&vectors::CacheEligible) -> Answer>,
 }
 
 impl Exported {
@@ -50,6 +51,11 @@ impl Exported {
         Self { plan: Some(plan::<Policy>), coalesce: Some(coalesce::<Policy>), ..self }
     }
 
+    /// With `cache`.
+    pub fn cache<Policy: Cache>(self) -> Self {
+        Self { eligible: Some(eligible::<Policy>), ..self }
+    }
+
     fn answer(self, call: &Call) -> Result<Answer, String> {
         let answer = match call {
             Call::ToggleDecide(call) => self.toggle.map(|toggle| Ok(toggle(call))),
@@ -57,6 +63,7 @@ impl Exported {
             Call::IngestValidate(call) => self.validate.map(|validate| validate(call)),
             Call::FlushPlan(call) => self.plan.map(|plan| Ok(plan(call))),
             Call::FlushCoalesce(call) => self.coalesce.map(|coalesce| Ok(coalesce(call))),
+            Call::CacheEligible(call) => self.eligible.map(|eligible| Ok(eligible(call))),
         };
         answer.unwrap_or_else(|| Err(format!("export! does not name the interface of {}", call.name())))
     }
@@ -172,6 +179,46 @@ fn coalesce<Policy: Flush>(call: &vectors::FlushCoalesce) -> Answer {
     };
     let entries: Vec<Entry> = call.entries.iter().map(entry).collect();
     Answer::Kept(Policy::coalesce(&call.kind, &entries))
+}
+
+fn eligible<Policy: Cache>(call: &vectors::CacheEligible) -> Answer {
+    let vectors::ReadProfile {
+        class,
+        requests,
+        requests_per_minute,
+        hit_permille,
+        cost_p50_us,
+        cost_p99_us,
+        cost_share_permille,
+        bytes,
+        change_permille,
+    } = call.profile;
+    let class = match class {
+        vectors::Staleness::Live => Staleness::Live,
+        vectors::Staleness::Seconds => Staleness::Seconds,
+        vectors::Staleness::Minutes => Staleness::Minutes,
+        vectors::Staleness::Hours => Staleness::Hours,
+    };
+    let profile = ReadProfile {
+        class,
+        requests,
+        requests_per_minute,
+        hit_permille,
+        cost_p50_us,
+        cost_p99_us,
+        cost_share_permille,
+        bytes,
+        change_permille,
+    };
+    Answer::Cache(match Policy::eligible(&call.kind, call.now_ms, &profile) {
+        CacheRule::Bypass(reason) => vectors::CacheRule::Bypass(reason),
+        CacheRule::Store(keep) => vectors::CacheRule::Store(vectors::Keep {
+            ttl_ms: keep.ttl_ms,
+            stale_while_revalidate_ms: keep.stale_while_revalidate_ms,
+            stale_if_error_ms: keep.stale_if_error_ms,
+            groups: keep.groups,
+        }),
+    })
 }
 
 fn id(id: &vectors::Id) -> Id {

@@ -18,6 +18,35 @@ pub enum Answer {
     Plan(Plan),
     /// Of `flush.coalesce`: indexes of the entries that survive.
     Kept(Vec<u32>),
+    /// Of `cache.eligible`.
+    Cache(CacheRule),
+}
+
+/// What becomes of the answers of a read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CacheRule {
+    /// They are not kept, for this reason.
+    Bypass(String),
+    /// They are kept.
+    Store(Keep),
+}
+
+/// For how long answers are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keep {
+    /// How long an answer is told, in milliseconds.
+    pub ttl_ms: u32,
+    /// How long after that it is told while it is read anew.
+    #[serde(default)]
+    pub stale_while_revalidate_ms: u32,
+    /// How long after that it is told when it cannot be read anew.
+    #[serde(default)]
+    pub stale_if_error_ms: u32,
+    /// Groups by which it can be purged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
 }
 
 /// A decision table.
@@ -118,6 +147,7 @@ impl Call {
             Self::IngestValidate(_) => "documents",
             Self::FlushPlan(_) => "plan",
             Self::FlushCoalesce(_) => "kept",
+            Self::CacheEligible(_) => "cache",
         }
     }
 
@@ -130,6 +160,7 @@ impl Call {
                 | (Self::IngestValidate(_), Answer::Documents(_))
                 | (Self::FlushPlan(_), Answer::Plan(_))
                 | (Self::FlushCoalesce(_), Answer::Kept(_))
+                | (Self::CacheEligible(_), Answer::Cache(_))
         )
     }
 }

@@ -22,10 +22,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use answer::{Answer, Effect, HitRule, Plan, RateLimit, Rule, Verdict, Violation};
+pub use answer::{Answer, CacheRule, Effect, HitRule, Keep, Plan, RateLimit, Rule, Verdict, Violation};
 pub use call::{
-    Action, Backlog, Call, CounterDecide, Document, Entry, Fields, FlushCoalesce, FlushPlan, Hit, Id, IngestValidate,
-    Intent, ToggleDecide, Verb,
+    Action, Backlog, CacheEligible, Call, CounterDecide, Document, Entry, Fields, FlushCoalesce, FlushPlan, Hit, Id, IngestValidate,
+    Intent, ReadProfile, Staleness, ToggleDecide, Verb,
 };
 
 /// Name of the custom section in which a component may carry its vectors, as their JSON text.

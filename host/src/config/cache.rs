@@ -80,6 +80,9 @@ pub struct ReadConfig {
     /// The types of the parameters, by name.
     #[serde(default)]
     pub parameters: BTreeMap<String, ParameterType>,
+    /// What a rule may read.
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
 }
 
 /// One origin behind weir.
@@ -175,6 +178,7 @@ impl ReadConfig {
             timeout_ms: default_timeout_ms(),
             refresh_ms: 30_000,
             parameters: BTreeMap::from([("concert".into(), ParameterType::Integer)]),
+            settings: BTreeMap::new(),
         }
     }
 
@@ -189,6 +193,7 @@ impl ReadConfig {
             timeout_ms: default_timeout_ms(),
             refresh_ms: 0,
             parameters: BTreeMap::from([("schedule".into(), ParameterType::Integer)]),
+            settings: BTreeMap::new(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What was measured of a read, and what may be kept of it by a rule.
 
 /// What was measured of a read, over the last some thousand readings and the last window of requests.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadProfile {
     /// Its name; an upstream's is `upstream:NAME`.
     pub name: String,
@@ -9,20 +9,20 @@ pub struct ReadProfile {
     pub class: &'static str,
     /// Requests since the host began.
     pub requests: u64,
-    /// Requests a second.
-    pub rate: f64,
-    /// Share of requests that the cache answered, from 0 to 1.
-    pub hit_ratio: f64,
+    /// Requests a minute, lately.
+    pub requests_per_minute: u64,
+    /// Of 1,000 requests, those that the cache answered.
+    pub hit_permille: u32,
     /// Median time of a reading, in microseconds.
     pub cost_p50_us: u64,
     /// 99th percentile of that.
     pub cost_p99_us: u64,
-    /// This read's share of the time that all reads spend in SQL, from 0 to 1.
-    pub cost_share: f64,
+    /// Of 1,000 parts of the time that all reads spend in SQL, this one's.
+    pub cost_share_permille: u32,
     /// Mean size of an answer, in bytes.
     pub bytes: u64,
-    /// Share of readings of something known that found it changed, from 0 to 1.
-    pub change_ratio: f64,
+    /// Of 1,000 readings of something known, those that found it changed.
+    pub change_permille: u32,
 }
 
 /// What may be kept.

@@ -21,7 +21,7 @@ mod generated {
     });
 }
 
-pub(super) use generated::exports::weir::policy::{counter, flush, ingest, toggle};
+pub(super) use generated::exports::weir::policy::{cache, counter, flush, ingest, toggle};
 pub(super) use generated::weir::policy::types::{Id, RateLimit};
 use generated::weir::policy::{config, log};
 pub(super) use generated::weir::policy::{redis, sql};
@@ -85,7 +85,7 @@ macro_rules! exports {
     };
 }
 
-exports!(Toggle => toggle, Counter => counter, Ingest => ingest, Flush => flush);
+exports!(Toggle => toggle, Counter => counter, Ingest => ingest, Flush => flush, Cache => cache);
 
 /// What an instance's imports see.
 pub(super) struct HostState {
@@ -161,6 +161,9 @@ pub(super) fn wrong_functions(interface: Interface, store: &mut Store<HostState>
                 function.typed::<(&str, &[flush::Entry<'_>]), (Vec<u32>,)>(store).map(drop)
             });
         }
+        Interface::Cache => check("eligible", &|store, function| {
+            function.typed::<(&str, u64, cache::ReadProfile), (cache::CacheRule,)>(store).map(drop)
+        }),
     }
     wrong
 }

@@ -8,7 +8,7 @@ use weir_policy_vectors::{Answer, Call};
 
 use super::decide::Subject;
 use super::instance::{CallFailure, Cause, Warm};
-use super::interface::{Interface, counter, flush, ingest, toggle};
+use super::interface::{Interface, cache, counter, flush, ingest, toggle};
 use super::module::Module;
 use crate::model::{Document, Hit, Intent, ToggleChange};
 use crate::telemetry::{POLICY_CALL_SECONDS, POLICY_FAILURES_TOTAL};
@@ -94,6 +94,10 @@ impl Module {
                 let changes: Vec<ToggleChange> = call.entries.iter().map(flush::to_change).collect();
                 let last = flush::last_of_each_pair(&changes);
                 Ok(self.coalesce(role, &call.kind, &changes, &last)?.map(Answer::Kept))
+            }
+            Call::CacheEligible(call) => {
+                let profile = cache::to_profile(&call.kind, &call.profile);
+                Ok(self.eligible(role, &call.kind, call.now_ms, &profile)?.map(|rule| cache::record_rule(&rule)))
             }
         }
     }

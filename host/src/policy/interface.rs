@@ -4,6 +4,7 @@
 //! a case below, its functions' types in `bindings`, and its calls in `ask`, in the language of vectors and in the
 //! comparison. The compiler names the places.
 
+pub(super) mod cache;
 pub(super) mod counter;
 pub(super) mod flush;
 pub(super) mod ingest;
@@ -20,13 +21,15 @@ pub(super) enum Interface {
     Ingest,
     /// Decides when and what to flush.
     Flush,
+    /// Decides what is kept of reads.
+    Cache,
 }
 
 impl Interface {
     /// How many there are.
-    pub(super) const COUNT: usize = 4;
+    pub(super) const COUNT: usize = 5;
     /// Every interface.
-    pub(super) const ALL: [Self; Self::COUNT] = [Self::Toggle, Self::Counter, Self::Ingest, Self::Flush];
+    pub(super) const ALL: [Self; Self::COUNT] = [Self::Toggle, Self::Counter, Self::Ingest, Self::Flush, Self::Cache];
 
     /// For metrics and people.
     pub(super) fn name(self) -> &'static str {
@@ -35,6 +38,7 @@ impl Interface {
             Self::Counter => "counter",
             Self::Ingest => "ingest",
             Self::Flush => "flush",
+            Self::Cache => "cache",
         }
     }
 
@@ -50,6 +54,7 @@ impl Interface {
             Self::Counter => "weir:policy/counter@0.1.0",
             Self::Ingest => "weir:policy/ingest@0.1.0",
             Self::Flush => "weir:policy/flush@0.1.0",
+            Self::Cache => "weir:policy/cache@0.1.0",
         }
     }
 

@@ -18,8 +18,9 @@ const WINDOWS_MAX: u64 = 10;
 const READINGS_MAX: u64 = 4_096;
 /// Longest time that is told apart, in microseconds.
 const COST_US_MAX: u64 = 60_000_000;
-/// A number has moved when it is this many times what it was, or the other way round.
-const MOVED: f64 = 1.25;
+/// A number has moved when it is 5/4 of what it was, or the other way round.
+const MOVED_NEW: u64 = 5;
+const MOVED_OLD: u64 = 4;
 
 /// What all reads have cost.
 #[derive(Debug, Default)]
@@ -176,11 +177,9 @@ impl Profile {
             && self.next_ms.compare_exchange(next_ms, later_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// The numbers now.
-    #[allow(clippy::cast_precision_loss, reason = "ratios of counts far below 2^53")]
+    /// The numbers now; the rate is the caller's.
     pub(super) fn look(&self) -> ReadProfile {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let ratio = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
         let (cost_p50_us, cost_p99_us) = match &*self.costs.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(costs) if !costs.is_empty() => (costs.value_at_quantile(0.5), costs.value_at_quantile(0.99)),
             _ => (0, 0),
@@ -190,23 +189,22 @@ impl Profile {
             name: self.name.clone(),
             class: self.class,
             requests,
-            rate: 0.0,
-            hit_ratio: ratio(of(&self.hits), requests),
+            requests_per_minute: 0,
+            hit_permille: permille(of(&self.hits), requests),
             cost_p50_us,
             cost_p99_us,
-            cost_share: ratio(of(&self.cost_us), of(&self.totals.cost_us)),
+            cost_share_permille: permille(of(&self.cost_us), of(&self.totals.cost_us)),
             bytes: of(&self.bytes_mean),
-            change_ratio: ratio(of(&self.changed), of(&self.compared)),
+            change_permille: permille(of(&self.changed), of(&self.compared)),
         }
     }
 
     /// The numbers for the rule, where they have moved since it was last asked, or the rule has changed.
-    #[allow(clippy::cast_precision_loss, reason = "counts of a window, far below 2^53")]
     pub(super) fn take(&self, now_ms: u64, version: u64) -> Option<ReadProfile> {
         let mut profile = self.look();
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let elapsed_ms = now_ms.saturating_sub(last.at_ms).max(1);
-        profile.rate = (profile.requests - last.requests.min(profile.requests)) as f64 * 1_000.0 / elapsed_ms as f64;
+        profile.requests_per_minute = profile.requests.saturating_sub(last.requests).saturating_mul(60_000) / elapsed_ms;
         last.windows += 1;
         let first = !self.asked.swap(true, Ordering::Relaxed);
         let moved = last.told.as_ref().is_none_or(|told| has_moved(told, &profile));
@@ -219,17 +217,24 @@ impl Profile {
     }
 }
 
-#[allow(clippy::cast_precision_loss, reason = "measures, far below 2^53")]
+/// A part of a whole in 1,000 parts.
+fn permille(part: u64, whole: u64) -> u32 {
+    u32::try_from(part.saturating_mul(1_000).checked_div(whole).unwrap_or(0)).unwrap_or(u32::MAX)
+}
+
 fn has_moved(told: &ReadProfile, now: &ReadProfile) -> bool {
-    let moved = |one: f64, other: f64| one.max(other) > one.min(other) * MOVED && (one - other).abs() > f64::EPSILON;
-    moved(told.requests as f64, now.requests as f64)
-        || moved(told.rate, now.rate)
-        || moved(told.hit_ratio, now.hit_ratio)
-        || moved(told.cost_p50_us as f64, now.cost_p50_us as f64)
-        || moved(told.cost_p99_us as f64, now.cost_p99_us as f64)
-        || moved(told.cost_share, now.cost_share)
-        || moved(told.bytes as f64, now.bytes as f64)
-        || moved(told.change_ratio, now.change_ratio)
+    let moved = |one: u64, other: u64| one.max(other) * MOVED_OLD > one.min(other) * MOVED_NEW;
+    let pairs = [
+        (told.requests, now.requests),
+        (told.requests_per_minute, now.requests_per_minute),
+        (told.hit_permille.into(), now.hit_permille.into()),
+        (told.cost_p50_us, now.cost_p50_us),
+        (told.cost_p99_us, now.cost_p99_us),
+        (told.cost_share_permille.into(), now.cost_share_permille.into()),
+        (told.bytes, now.bytes),
+        (told.change_permille.into(), now.change_permille.into()),
+    ];
+    pairs.into_iter().any(|(one, other)| moved(one, other))
 }
 
 #[cfg(test)]
@@ -245,11 +250,11 @@ mod tests {
         profile.told("miss", 100);
         profile.read(Duration::from_millis(5));
         let seen = profile.take(3_000, 1).unwrap();
-        assert_eq!((seen.requests, seen.bytes, seen.hit_ratio, seen.cost_share), (1, 100, 0.0, 1.0));
+        assert_eq!((seen.requests, seen.bytes, seen.hit_permille, seen.cost_share_permille), (1, 100, 0, 1_000));
         assert!((4_900..=5_100).contains(&seen.cost_p50_us), "{}", seen.cost_p50_us);
         profile.told("hit", 100);
         assert!(profile.saved_us() >= 4_900);
-        assert!((profile.take(4_000, 1).unwrap().hit_ratio - 0.5).abs() < 0.001);
+        assert_eq!(profile.take(4_000, 1).unwrap().hit_permille, 500);
     }
 
     #[test]
