@@ -90,28 +90,41 @@ async fn run(options: &Options, report: &mut Report) {
     let base = of(&turns[0], |met| met.per_second);
     for (name, turn) in ["bare hyper handler, no work", "weir, a hit"].iter().zip(&turns) {
         let per_second = of(turn, |met| met.per_second);
-        report.row("hits", name, &[
-            ("x bare", Some(round2(per_second / base))),
-            ("requests/s", Some(per_second.round())),
-            ("p50 ms", Some(round2(of(turn, |met| met.p50_ms)))),
-            ("p99 ms", Some(round2(of(turn, |met| met.p99_ms)))),
-        ]);
+        report.row(
+            "hits",
+            name,
+            &[
+                ("x bare", Some(round2(per_second / base))),
+                ("requests/s", Some(per_second.round())),
+                ("p50 ms", Some(round2(of(turn, |met| met.p50_ms)))),
+                ("p99 ms", Some(round2(of(turn, |met| met.p99_ms)))),
+            ],
+        );
     }
-    report.aim("throughput of hits, of a bare handler's", of(&turns[1], |met| met.per_second) / base, Aim::AtLeast(HIT_SHARE));
+    report.aim(
+        "throughput of hits, of a bare handler's",
+        of(&turns[1], |met| met.per_second) / base,
+        Aim::AtLeast(HIT_SHARE),
+    );
 
     report.section("the same statement, 10 ms", &["requests/s", "p50 ms", "p99 ms", "active"]);
-    for (name, path) in [("without the cache (class live)", "/v1/reads/live?id=1"), ("with it", "/v1/reads/kept?id=1")] {
+    for (name, path) in [("without the cache (class live)", "/v1/reads/live?id=1"), ("with it", "/v1/reads/kept?id=1")]
+    {
         let active = sample(&stand.database, options.seconds);
         let (load_url, connections, seconds) = (url(host.public(), path), options.connections, options.seconds);
         let loaded = tokio::task::spawn_blocking(move || load(&load_url, connections, seconds));
         let (active, met) = tokio::join!(active, loaded);
         let met = met.unwrap();
-        report.row("sql", name, &[
-            ("requests/s", Some(met.per_second.round())),
-            ("p50 ms", Some(round2(met.p50_ms))),
-            ("p99 ms", Some(round2(met.p99_ms))),
-            ("active", Some(round2(active))),
-        ]);
+        report.row(
+            "sql",
+            name,
+            &[
+                ("requests/s", Some(met.per_second.round())),
+                ("p50 ms", Some(round2(met.p50_ms))),
+                ("p99 ms", Some(round2(met.p99_ms))),
+                ("active", Some(round2(active))),
+            ],
+        );
         if path.contains("kept") {
             report.aim("connections to SQL in use while the cache answers", active, Aim::AtMost(ACTIVE_MAX));
         }

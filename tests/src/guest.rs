@@ -125,8 +125,7 @@ pub fn keeps_nothing(reason: &str) -> Vec<u8> {
 
 /// A module that decides only what is kept of reads: everything, for so long.
 pub fn keeps_for(ttl_ms: u32) -> Vec<u8> {
-    let answer =
-        format!("(i32.store8 (i32.const 0) (i32.const 1)) (i32.store (i32.const 4) (i32.const {ttl_ms}))");
+    let answer = format!("(i32.store8 (i32.const 0) (i32.const 1)) (i32.store (i32.const 4) (i32.const {ttl_ms}))");
     cache_component("", &answer)
 }
 

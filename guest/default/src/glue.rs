@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use weir_policy_sdk::{
-    Backlog, Cache, CacheRule, Counter, Document, Effect, Entry, Flush, FlushPlan, Hit, HitRule, Id, Ingest, Intent, Keep, Level, RateLimit,
-    ReadProfile, Rule, Staleness, Toggle, Verb, Verdict, log, setting,
+    Backlog, Cache, CacheRule, Counter, Document, Effect, Entry, Flush, FlushPlan, Hit, HitRule, Id, Ingest, Intent,
+    Keep, Level, RateLimit, ReadProfile, Rule, Staleness, Toggle, Verb, Verdict, log, setting,
 };
 
 use crate::rules::{self, Settings};

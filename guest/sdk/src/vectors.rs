@@ -6,8 +6,8 @@ use weir_policy_vectors as vectors;
 use weir_policy_vectors::{Answer, Call, Case, Vectors, Verdict};
 
 use crate::{
-    Backlog, Cache, CacheRule, Counter, Document, Effect, Entry, Flush, Hit, Id, Ingest, Intent, RateLimit, ReadProfile, Staleness,
-    Toggle, Verb, Violation, testing,
+    Backlog, Cache, CacheRule, Counter, Document, Effect, Entry, Flush, Hit, Id, Ingest, Intent, RateLimit,
+    ReadProfile, Staleness, Toggle, Verb, Violation, testing,
 };
 
 /// What [`export!`](crate::export) exports of a type. Implemented by it.

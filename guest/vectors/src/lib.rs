@@ -24,8 +24,8 @@ use serde::{Deserialize, Serialize};
 
 pub use answer::{Answer, CacheRule, Effect, HitRule, Keep, Plan, RateLimit, Rule, Verdict, Violation};
 pub use call::{
-    Action, Backlog, CacheEligible, Call, CounterDecide, Document, Entry, Fields, FlushCoalesce, FlushPlan, Hit, Id, IngestValidate,
-    Intent, ReadProfile, Staleness, ToggleDecide, Verb,
+    Action, Backlog, CacheEligible, Call, CounterDecide, Document, Entry, Fields, FlushCoalesce, FlushPlan, Hit, Id,
+    IngestValidate, Intent, ReadProfile, Staleness, ToggleDecide, Verb,
 };
 
 /// Name of the custom section in which a component may carry its vectors, as their JSON text.

@@ -204,7 +204,8 @@ impl Profile {
         let mut profile = self.look();
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let elapsed_ms = now_ms.saturating_sub(last.at_ms).max(1);
-        profile.requests_per_minute = profile.requests.saturating_sub(last.requests).saturating_mul(60_000) / elapsed_ms;
+        profile.requests_per_minute =
+            profile.requests.saturating_sub(last.requests).saturating_mul(60_000) / elapsed_ms;
         last.windows += 1;
         let first = !self.asked.swap(true, Ordering::Relaxed);
         let moved = last.told.as_ref().is_none_or(|told| has_moved(told, &profile));

@@ -61,7 +61,9 @@ fn check(rule: cache::CacheRule) -> Result<CacheRule, String> {
         cache::CacheRule::Bypass(reason) => {
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
             if !(1..=REASON_BYTES_MAX).contains(&reason.len()) || !reason.bytes().all(plain) {
-                return Err(format!("the reason {reason:?} is not 1 to {REASON_BYTES_MAX} letters, digits and hyphens"));
+                return Err(format!(
+                    "the reason {reason:?} is not 1 to {REASON_BYTES_MAX} letters, digits and hyphens"
+                ));
             }
             Ok(CacheRule::Bypass(reason))
         }
