@@ -22,7 +22,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::task::JoinHandle;
 
-use crate::cache::{Cache, CacheLimits, CacheStatus, Entry, Flown, Forwarded, Freshness, Ledger, Seat};
+use crate::cache::ledger::{Invalidation, What};
+use crate::cache::{Cache, CacheLimits, CacheStatus, Entry, Flown, Forwarded, Freshness, Hardness, Ledger, Seat};
 use crate::clock::Clock;
 use crate::config::{CacheConfig, ConfigError, ReadConfig, Staleness, StatementConfig};
 use crate::error::Refusal;
@@ -343,10 +344,16 @@ impl Read {
         let Some(profile) = profile else { return };
         let rule = eligibility::bounded(self.config.class, self.parts.eligibility.rule(&profile));
         let mut known = self.rule.write().unwrap_or_else(PoisonError::into_inner);
-        if **known != rule {
-            tracing::debug!(read = self.config.name, ?rule, "the rule of a read has changed");
-            *known = Arc::new(rule);
+        if **known == rule {
+            return;
         }
+        tracing::debug!(read = self.config.name, ?rule, "the rule of a read has changed");
+        if shortens(&known, &rule) {
+            // What is kept for longer than it may be now is read anew. Other hosts ask the rule themselves.
+            let what = What::Groups(vec![read_group(&self.config.name)]);
+            self.parts.ledger.apply(&Invalidation { what, hardness: Hardness::Soft });
+        }
+        *known = Arc::new(rule);
     }
 
     fn state(&self) -> ReadState {
@@ -367,6 +374,19 @@ impl Read {
             cost_p99_us: profile.cost_p99_us,
             saved_ms: self.profile.saved_us() / 1_000,
         }
+    }
+}
+
+/// The group of all answers of a read.
+fn read_group(name: &str) -> String {
+    format!("read:{name}")
+}
+
+/// Whether answers that were kept by the old rule may be older than the new one allows.
+fn shortens(old: &CacheRule, new: &CacheRule) -> bool {
+    match (old, new) {
+        (CacheRule::Store { ttl_ms: old_ms, .. }, CacheRule::Store { ttl_ms: new_ms, .. }) => new_ms < old_ms,
+        _ => true,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
-use super::{Body, Read, ReadError, rows, table_group};
+use super::{Body, Read, ReadError, read_group, rows, table_group};
 use crate::cache::{Entry, Flown, Freshness, Lead, Times};
 use crate::error::Refusal;
 use crate::listener::text::push_hex;
@@ -107,7 +107,7 @@ impl Read {
     fn times(&self, now_ms: u64, is_empty: bool) -> (Times, Box<[Box<str>]>) {
         let rule = Arc::clone(&self.rule.read().unwrap_or_else(PoisonError::into_inner));
         let mut groups: Vec<Box<str>> = self.config.tables.iter().map(|table| table_group(table).into()).collect();
-        groups.push(format!("read:{}", self.config.name).into());
+        groups.push(read_group(&self.config.name).into());
         let (ttl_ms, revalidate_ms, error_ms) = match &*rule {
             // It was not when this request began.
             CacheRule::Bypass(_) => (0, 0, 0),
