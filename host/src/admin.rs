@@ -8,6 +8,7 @@
 //! sees to it), peers must be on loopback, and `Host` must be a loopback name, so that a web page cannot reach it under
 //! a name of its own; nor may one send it a write from another origin.
 
+mod cache;
 mod guard;
 mod policies;
 mod query;
@@ -40,6 +41,7 @@ use crate::listener::body::{self, BodyLimits};
 use crate::listener::problem::{METHOD_NOT_ALLOWED, Problem, problem_types};
 use crate::listener::text::{decode_query_value, decode_segment, query_parts};
 use crate::listener::{self, Handler, Limits, Reply, head};
+pub use cache::{Purge, Purged};
 use guard::Guard;
 use policies::PolicyDesk;
 pub use policies::PolicyLimits;
@@ -199,6 +201,10 @@ pub trait Operations: Send + Sync + 'static {
     async fn drop_dead_letter(&self, id: i64) -> Result<(), OperationsError>;
     /// Everything known of one pair.
     async fn explain(&self, kind: &str, target: &str, actor: Option<&str>) -> Result<Value, OperationsError>;
+    /// Every read: its rule, requests, hit ratio, costs; and the memory of the caches.
+    async fn cache(&self) -> Result<Value, OperationsError>;
+    /// Invalidates what is kept, on all hosts.
+    async fn purge_cache(&self, purge: Purge) -> Result<Value, OperationsError>;
     /// The metrics in Prometheus' text format.
     fn metrics(&self) -> String;
 }
@@ -278,6 +284,7 @@ impl AdminState {
             }
             Route::ExplainTarget => self.operations.explain(&param("kind")?, &param("target")?, None).await,
             Route::Flush => self.operations.flush_status().await,
+            Route::Cache | Route::Purge => cache::answer(&*self.operations, head).await?,
         };
         answer.map(|value| reply::json(StatusCode::OK, &value)).map_err(|error| from_error(&error))
     }

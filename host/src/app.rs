@@ -5,12 +5,15 @@
 //!
 //! - [`schema`]: weir's own tables and the self-checks, at once or as soon as SQL answers.
 //! - [`grants`]: what stands behind the imports `redis` and `sql` of policy modules.
+//! - [`relay`]: invalidations between hosts.
 //! - [`operations`]: what operators may ask and do, with a running host or without.
 //! - [`serve`](mod@serve): the host as a process: listeners, metrics, signals.
 
 pub mod demo;
+pub mod eligibility;
 pub mod grants;
 pub mod operations;
+pub mod relay;
 pub mod schema;
 pub mod serve;
 
@@ -21,6 +24,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::cache::Ledger;
 use crate::capability::Parts;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, KindTable, PolicyFailure};
@@ -31,10 +35,14 @@ use crate::ingest::{IngestKind, check_schema};
 use crate::journal::JournalWatch;
 use crate::policy::{Compiler, KindPolicy, LoadError, Policies, PolicySetup};
 use crate::preference::PreferenceKind;
+use crate::read::{ReadParts, Reads};
 use crate::room::{RoomKind, RoomParts};
 use crate::sql::{Sql, SqlError};
 use crate::store::{Store, StoreError};
 use crate::toggle::ToggleKind;
+use crate::upstream::Upstreams;
+use eligibility::ByPolicy;
+use relay::Relays;
 use schema::{KindFinding, Schema};
 
 /// Why the host does not start. Each says what to do.
@@ -87,6 +95,8 @@ pub struct App {
     kinds: Kinds,
     flushers: BTreeMap<String, Flusher>,
     schema: Schema,
+    ledger: Arc<Ledger>,
+    relays: Relays,
 }
 
 impl App {
@@ -105,6 +115,7 @@ impl App {
         policies.watch()?;
         let schema = Schema::start(&config, Arc::clone(&sql), store.partitions()).await?;
 
+        let ledger = Arc::new(Ledger::default());
         let owner = format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
         let (mut served, mut flushers) = (Kinds::default(), BTreeMap::new());
         let parts = |kind: &str| Parts {
@@ -121,7 +132,7 @@ impl App {
         let kinds: BTreeMap<String, Parts> =
             config.kinds().iter().map(|(kind, _)| ((*kind).to_owned(), parts(kind))).collect();
         for (kind, table) in config.kinds() {
-            let flusher = flusher(&config, table, &kinds[kind], &owner, schema.ready());
+            let flusher = flusher(&config, table, &kinds[kind], (&owner, &ledger), schema.ready());
             flushers.insert(kind.to_owned(), flusher);
         }
         for toggle in &config.toggles {
@@ -150,7 +161,16 @@ impl App {
             };
             served.rooms.kinds.insert(room.kind.clone(), Arc::new(RoomKind::start(room.clone(), parts)?));
         }
-        Ok(Self { config, clock, store, sql, policies, kinds: served, flushers, schema })
+        let relays = Relays::start(&config.store, &owner, &ledger)?;
+        let read_parts = ReadParts {
+            sql: Arc::clone(&sql),
+            ledger: Arc::clone(&ledger),
+            eligibility: Arc::new(ByPolicy { policies: Arc::clone(&policies), clock: clock.clone() }),
+            clock: clock.clone(),
+        };
+        served.reads = Reads::start(&config.reads, &config.cache, &read_parts).await?;
+        served.upstreams = Upstreams::new(&config.upstreams, &config.cache, &ledger, &clock)?;
+        Ok(Self { config, clock, store, sql, policies, kinds: served, flushers, schema, ledger, relays })
     }
 
     /// The configuration it was started with.
@@ -171,6 +191,11 @@ impl App {
     /// SQL.
     pub fn sql(&self) -> &Arc<dyn Sql> {
         &self.sql
+    }
+
+    /// What was invalidated of all that is kept of reads.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
     }
 
     /// Flushes everything of `kind` that waits now.
@@ -199,6 +224,8 @@ impl App {
         let grace = Duration::from_millis(self.config.flush.drain_grace_ms);
         self.schema.stop();
         self.kinds.rooms.kinds.values().for_each(|room| room.stop());
+        self.kinds.reads.stop();
+        self.relays.stop();
         futures_util::future::join_all(self.flushers.values().map(|flusher| flusher.stop(grace))).await;
         let policies = Arc::clone(&self.policies);
         let _ = tokio::task::spawn_blocking(move || policies.close()).await;
@@ -218,7 +245,7 @@ fn flusher(
     config: &Config,
     table: KindTable,
     parts: &Parts,
-    owner: &str,
+    (owner, ledger): (&str, &Arc<Ledger>),
     schema_ready: watch::Receiver<bool>,
 ) -> Flusher {
     Flusher::start(FlushParts {
@@ -226,6 +253,7 @@ fn flusher(
         table,
         config: config.flush.clone(),
         owner: owner.to_owned(),
+        ledger: Arc::clone(ledger),
         policies: Arc::clone(&parts.policies),
         store: Arc::clone(&parts.store),
         sql: Arc::clone(&parts.sql),
@@ -260,5 +288,6 @@ pub(crate) fn kind_policies(config: &Config) -> Vec<KindPolicy> {
     let preferences =
         config.preferences.iter().map(|kind| of(&kind.kind, kind.policy_settings(), kind.on_policy_failure));
     let rooms = config.rooms.iter().map(|kind| of(&kind.kind, kind.settings.clone(), kind.on_policy_failure));
-    toggles.chain(counters).chain(ingests).chain(preferences).chain(rooms).collect()
+    let reads = config.reads.iter().map(|read| of(&read.name, read.settings.clone(), PolicyFailure::BuiltIn));
+    toggles.chain(counters).chain(ingests).chain(preferences).chain(rooms).chain(reads).collect()
 }

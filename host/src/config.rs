@@ -3,6 +3,7 @@
 //! Tier 0. The only room that reads configuration files and environment variables. Unknown fields are errors; a
 //! wrong value is refused at start with the name of the field and what to write instead.
 
+mod cache;
 mod counter;
 mod flow;
 mod http;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use cache::{CacheConfig, ReadConfig, Staleness, UpstreamConfig, UpstreamLimits};
 pub use counter::{ActorNeed, CounterConfig, CounterTable, EventTable};
 pub use flow::{BatchConfig, FlushConfig, JournalConfig, SqlConfig, StoreConfig, StoreType};
 pub use http::{AdminConfig, AuthConfig, HttpConfig, JwtConfig, TrustedHeaderFrom};
@@ -70,6 +72,14 @@ pub struct Config {
     /// The kinds of the room capability. They have no table: what they hold is the store's.
     #[serde(rename = "room")]
     pub rooms: Vec<RoomConfig>,
+    /// The cache of reads.
+    pub cache: CacheConfig,
+    /// SQL reads.
+    #[serde(rename = "read")]
+    pub reads: Vec<ReadConfig>,
+    /// Origins behind weir.
+    #[serde(rename = "upstream")]
+    pub upstreams: Vec<UpstreamConfig>,
 }
 
 /// Why a configuration is not usable. The message names the field and says what to do.
@@ -125,6 +135,7 @@ impl Config {
             ingests: vec![IngestConfig::demo()],
             preferences: vec![PreferenceConfig::demo()],
             rooms: vec![RoomConfig::demo(data.join("room.pem"))],
+            reads: vec![ReadConfig::demo_dates(), ReadConfig::demo_seats()],
             ..Self::default()
         }
     }
@@ -147,8 +158,21 @@ impl Config {
         })?;
         self.preferences.iter().enumerate().try_for_each(|(index, kind)| kind.validate(index))?;
         self.rooms.iter().enumerate().try_for_each(|(index, kind)| kind.validate(index))?;
+        self.cache.validate()?;
+        self.reads.iter().enumerate().try_for_each(|(index, read)| read.validate(index))?;
+        self.upstreams.iter().enumerate().try_for_each(|(index, upstream)| upstream.validate(index))?;
+        let mut names = BTreeSet::new();
+        if let Some(read) = self.reads.iter().find(|read| !names.insert(read.name.as_str())) {
+            return Err(value("read.name", format!("{:?} is configured twice", read.name)));
+        }
+        let mut names = BTreeSet::new();
+        if let Some(upstream) = self.upstreams.iter().find(|upstream| !names.insert(upstream.name.as_str())) {
+            return Err(value("upstream.name", format!("{:?} is configured twice", upstream.name)));
+        }
         // One name, one journal: also over capabilities.
         let mut kinds = BTreeSet::new();
+        // Rules know reads by name, too.
+        kinds.extend(self.reads.iter().map(|read| read.name.as_str()));
         let of_tables = self.kinds().into_iter().map(|(kind, _)| kind);
         match of_tables.chain(self.rooms.iter().map(|room| room.kind.as_str())).find(|kind| !kinds.insert(*kind)) {
             Some(kind) => Err(value("kind", format!("{kind:?} is configured twice"))),

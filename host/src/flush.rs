@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::cache::Ledger;
 use crate::clock::Clock;
 use crate::config::{FlushConfig, JournalConfig, KindTable};
 use crate::journal::JournalWatch;
@@ -56,6 +57,8 @@ pub struct FlushParts {
     pub journal: JournalConfig,
     /// Shared with the capability.
     pub watch: Arc<JournalWatch>,
+    /// Told which tables have changed.
+    pub ledger: Arc<Ledger>,
     /// The time.
     pub clock: Clock,
     /// Becomes `true` when SQL's schema is known to fit; until then nothing is flushed.

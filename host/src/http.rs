@@ -17,6 +17,7 @@ mod openapi;
 mod preference;
 mod problem;
 mod query;
+mod read;
 mod reply;
 mod room;
 mod route;
@@ -51,16 +52,18 @@ use crate::listener::text::decode_segment;
 use crate::listener::{self, Handler, Limits, Reply};
 use crate::model::Verb;
 use crate::preference::Preferences;
+use crate::read::Reads;
 use crate::room::Rooms;
 use crate::telemetry::SHED_TOTAL;
 use crate::toggle::Toggles;
+use crate::upstream::Upstreams;
 use counter::CounterView;
 use identity::Authenticator;
 use ingest::IngestView;
 use meter::{Meter, OTHER_METHOD, method_index};
 use openapi::KindConfig;
 use preference::PreferenceView;
-use problem::{BAD_PATH, KIND_MISSING, ROUTE_MISSING, Repeatable, from_refusal};
+use problem::{BAD_PATH, KIND_MISSING, ROUTE_MISSING, Repeatable, from_refusal, from_upstream};
 use room::{Place, RoomView};
 use route::{Found, Route, Routes};
 use shared::Shared;
@@ -82,6 +85,10 @@ pub struct Kinds {
     pub preferences: Preferences,
     /// Those of the room capability.
     pub rooms: Rooms,
+    /// SQL reads.
+    pub reads: Reads,
+    /// Origins behind weir.
+    pub upstreams: Upstreams,
 }
 
 /// One kind of whatever capability. A name is configured once.
@@ -100,6 +107,8 @@ pub struct HttpState {
     requests: Semaphore,
     routes: Routes,
     kinds: BTreeMap<String, View>,
+    reads: Reads,
+    upstreams: Upstreams,
     shared: Shared,
     openapi: Bytes,
     root: Bytes,
@@ -115,7 +124,7 @@ impl HttpState {
     pub fn new(config: &HttpConfig, auth: &AuthConfig, kinds: Kinds, clock: Clock) -> Result<Self, ConfigError> {
         let routes = Routes::new()
             .map_err(|error| ConfigError::Value { field: "http".into(), reason: format!("routes: {error}") })?;
-        let Kinds { toggles, counters, ingests, preferences, rooms } = kinds;
+        let Kinds { toggles, counters, ingests, preferences, rooms, reads, upstreams } = kinds;
         let root = serde_json::json!({
             "service": "weir",
             "version": env!("CARGO_PKG_VERSION"),
@@ -125,14 +134,22 @@ impl HttpState {
             "ingest": ingests.kinds.keys().collect::<Vec<_>>(),
             "preferences": preferences.kinds.keys().collect::<Vec<_>>(),
             "rooms": rooms.kinds.keys().collect::<Vec<_>>(),
+            "reads": reads.names(),
+            "upstreams": upstreams.prefixes(),
         });
         let of_toggles = toggles.kinds.values().map(|kind| KindConfig::Toggle(kind.config()));
         let of_counters = counters.kinds.values().map(|kind| KindConfig::Counter(kind.config()));
         let of_ingests = ingests.kinds.values().map(|kind| KindConfig::Ingest(kind.config()));
         let of_preferences = preferences.kinds.values().map(|kind| KindConfig::Preference(kind.config()));
         let of_rooms = rooms.kinds.values().map(|kind| KindConfig::Room(kind.config()));
-        let configs: Vec<_> =
-            of_toggles.chain(of_counters).chain(of_ingests).chain(of_preferences).chain(of_rooms).collect();
+        let of_reads = reads.configs().map(KindConfig::Read);
+        let configs: Vec<_> = of_toggles
+            .chain(of_counters)
+            .chain(of_ingests)
+            .chain(of_preferences)
+            .chain(of_rooms)
+            .chain(of_reads)
+            .collect();
         let openapi = openapi::document(&configs, config, auth).to_string().into();
         let of_toggles = toggles.kinds.into_iter().map(|(name, kind)| (name, View::Toggle(KindView::new(kind))));
         let of_counters = counters.kinds.into_iter().map(|(name, kind)| (name, View::Counter(CounterView::new(kind))));
@@ -155,6 +172,8 @@ impl HttpState {
             jwks: room_keys(&kinds),
             shared: Shared::new(config, Authenticator::new(auth, clock.clone())?, clock),
             kinds,
+            reads,
+            upstreams,
             meter: Meter::new(),
         })
     }
@@ -171,6 +190,10 @@ impl HttpState {
             return Ok(reply::options(ALLOW_ANYWHERE));
         }
         let Some(found) = self.routes.find(path) else {
+            if let Some(upstream) = self.upstreams.find(path) {
+                *route = Route::Upstream;
+                return upstream.handle(head, body, peer.ip()).await.map_err(from_upstream);
+            }
             return Err(Problem::new(&ROUTE_MISSING, "see /openapi.json for the paths that there are"));
         };
         *route = found.route;
@@ -190,6 +213,7 @@ impl HttpState {
             Route::OpenApi => Ok(reply::json(self.openapi.clone())),
             Route::Root => Ok(reply::json(self.root.clone())),
             Route::Jwks => Ok(reply::json(self.jwks.clone())),
+            Route::Read => read::answer(&self.reads, &self.shared, found.kind, &head).await,
             _ => self.of_kind(&found, &head, body, peer.ip()).await,
         }
     }

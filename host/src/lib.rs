@@ -18,6 +18,9 @@
 //! | [`journal`] | the entry format, the only thing that both halves share | 1 |
 //! | [`flush`] | journal → coalesce → one SQL transaction → trim | 3 |
 //! | [`sql`] | fence, checkpoint, bulk writes and loads, dead letters | 2 |
+//! | [`cache`] | what was read, bounded by bytes: freshness, one reader at a time, invalidation | 2 |
+//! | [`read`] | the read capability: named SQL reads → profile → rule → cache → JSON | 3 |
+//! | [`upstream`] | the read capability over HTTP: reverse proxy and shared cache (RFC 9111) | 3 |
 //! | [`admin`] | the operators' listener | 4 |
 //! | [`app`], [`cli`] | composition, drain order; the command line | 5 |
 //! | [`model`], [`error`], [`clock`], [`telemetry`], [`config`] | the floor | 0 |
@@ -27,6 +30,7 @@
 pub mod admin;
 pub mod app;
 pub mod batcher;
+pub mod cache;
 pub mod capability;
 pub mod cli;
 pub mod clock;
@@ -41,8 +45,10 @@ pub mod listener;
 pub mod model;
 pub mod policy;
 pub mod preference;
+pub mod read;
 pub mod room;
 pub mod sql;
 pub mod store;
 pub mod telemetry;
 pub mod toggle;
+pub mod upstream;

@@ -3,6 +3,7 @@
 //! Tier 0. Imports nothing of weir, does no I/O, knows no wasmtime, no Redis, no SQL. One file for each capability, and for
 //! what they share.
 
+mod cache;
 mod count;
 mod document;
 mod guest;
@@ -15,6 +16,7 @@ mod toggle;
 
 use std::sync::Arc;
 
+pub use cache::{CacheRule, ReadProfile};
 pub use count::{CountChange, CountRule, Hit};
 pub use document::{Document, DocumentChange, Violation};
 pub use guest::{KeyEntry, KeyIncrement, SqlValue};

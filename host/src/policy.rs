@@ -15,6 +15,7 @@
 mod admission;
 mod bindings;
 mod builtin;
+mod cache;
 mod call;
 mod compiler;
 mod convert;

@@ -23,6 +23,7 @@ mod granted;
 mod lease;
 mod letters;
 pub mod mysql;
+mod placeholders;
 mod plans;
 pub mod postgres;
 mod rows;
@@ -37,6 +38,7 @@ use serde::Serialize;
 
 use crate::config::{CounterTable, IngestTable, KindTable, PreferenceTable, SqlConfig, StatementConfig, ToggleTable};
 use crate::model::{Action, Checkpoint, Digest, Id, Incarnation, Member, Partition, Position, Settings, SqlValue};
+pub use placeholders::place_parameters;
 
 /// Compare-and-set of one partition's checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -467,6 +469,9 @@ pub trait Sql: Send + Sync {
     /// Whether the database can prepare one of the operator's own statements, its placeholders are as many as its
     /// parameters, and its columns are of types that can be read (as far as the engine tells beforehand).
     async fn check_statement(&self, statement: &StatementConfig) -> Result<Option<Finding>, SqlError>;
+
+    /// The names of the columns that one of the operator's own statements finds, in order.
+    async fn statement_columns(&self, statement: &StatementConfig) -> Result<Vec<String>, SqlError>;
 
     /// Dead letters of a kind (or of all), oldest first, with an id above `after`.
     async fn dead_letters(&self, kind: Option<&str>, after: i64, limit: usize) -> Result<Vec<DeadLetter>, SqlError>;

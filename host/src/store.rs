@@ -45,6 +45,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use self::redis::relay::{Heard, Relay};
 pub use crate::journal::Head;
 pub use count::{CountBatch, CountOp, CountOutcome, CountResult};
 pub use create::{CreateBatch, CreateOp, CreateResult, Created, PendingDocument};

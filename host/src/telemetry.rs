@@ -84,6 +84,19 @@ pub const ROOM_JOINS_TOTAL: &str = "weir_room_joins_total";
 pub const ROOM_POLLS_TOTAL: &str = "weir_room_polls_total";
 /// Difference between when somebody was told at the join to be let in and when it was so, by `kind`.
 pub const ROOM_ETA_ERROR_SECONDS: &str = "weir_room_eta_error_seconds";
+/// Gauge: memory of a cache's entries, by `cache` (`reads`, `upstream`).
+pub const CACHE_BYTES: &str = "weir_cache_bytes";
+/// Entries dropped for room, by `cache`.
+pub const CACHE_EVICTIONS_TOTAL: &str = "weir_cache_evictions_total";
+/// Answers of cached reads, by `read` (an upstream's is `upstream:NAME`), `how` (`hit`, `stale`, `collapsed`, `miss`,
+/// `bypass`, `error`).
+pub const READS_TOTAL: &str = "weir_reads_total";
+/// Time of the reads at the origin, by `read`.
+pub const READ_ORIGIN_SECONDS: &str = "weir_read_origin_seconds";
+/// Time that origins did not have to work because the cache answered, by `read`: hits times the median cost.
+pub const READ_SAVED_MICROSECONDS_TOTAL: &str = "weir_read_saved_microseconds_total";
+/// Bytes answered from the cache, by `read`.
+pub const READ_HIT_BYTES_TOTAL: &str = "weir_read_hit_bytes_total";
 
 /// Registers help texts and units. Call once, after the recorder is installed.
 pub fn describe() {
@@ -129,6 +142,12 @@ pub fn describe() {
         "When somebody was told to be let in against when it was so"
     );
     describe_gauge!(FLUSH_LEASE, "1 while this host flushes the kind");
+    describe_gauge!(CACHE_BYTES, Unit::Bytes, "Memory of a cache's entries");
+    describe_counter!(CACHE_EVICTIONS_TOTAL, "Entries of a cache dropped for room");
+    describe_counter!(READS_TOTAL, "Answers of cached reads");
+    describe_histogram!(READ_ORIGIN_SECONDS, Unit::Seconds, "Time of reads at the origin");
+    describe_counter!(READ_SAVED_MICROSECONDS_TOTAL, "Time that the cache saved the origin");
+    describe_counter!(READ_HIT_BYTES_TOTAL, "Bytes answered from the cache");
 }
 
 /// Makes the counters of failures exist at 0, so that the first failure is a change that an alert can see.

@@ -123,6 +123,27 @@ pub fn admission(admit: u32, stay_ms: u32) -> Vec<u8> {
     wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// A module that decides only what is kept of reads: nothing, for this reason.
+pub fn keeps_nothing(reason: &str) -> Vec<u8> {
+    let answer = format!(
+        "(i32.store8 (i32.const 0) (i32.const 0)) (i32.store (i32.const 4) (i32.const 64)) \
+         (i32.store (i32.const 8) (i32.const {}))",
+        reason.len()
+    );
+    cache_component(reason, &answer)
+}
+
+/// A module that decides only what is kept of reads: everything, for so long.
+pub fn keeps_for(ttl_ms: u32) -> Vec<u8> {
+    let answer = format!("(i32.store8 (i32.const 0) (i32.const 1)) (i32.store (i32.const 4) (i32.const {ttl_ms}))");
+    cache_component("", &answer)
+}
+
+fn cache_component(reason: &str, answer: &str) -> Vec<u8> {
+    let text = include_str!("guest/cache.wat").replace("REASON", reason).replace("ANSWER", answer);
+    wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}"))
+}
+
 /// The component with a custom section at its end, such as `weir:vectors`. It has another digest than without.
 pub fn with_section(mut component: Vec<u8>, name: &str, data: &str) -> Vec<u8> {
     CustomSection { name: name.into(), data: data.as_bytes().into() }.append_to_component(&mut component);
@@ -165,6 +186,7 @@ mod tests {
 
     #[test]
     fn every_guest_is_a_component() {
+        assert!(keeps_nothing("x").starts_with(b"\0asm") && keeps_for(1).starts_with(b"\0asm"));
         for import in [Import::Nothing, Import::Log, Import::Redis, Import::Sql] {
             for more in [false, true] {
                 let guest = Guest { import, flush: more, counter: more, ingest: more, ..Guest::default() };

@@ -11,6 +11,7 @@ pub mod database;
 pub mod guest;
 pub mod load;
 pub mod operator;
+pub mod origin;
 pub mod services;
 pub mod stand;
 pub mod swap;

@@ -21,6 +21,7 @@ const ROOMS: &[(&str, u8, &[&str])] = &[
     ("policy", 2, &[]),
     ("store", 2, &[]),
     ("sql", 2, &[]),
+    ("cache", 2, &[]),
     // What the capabilities stand on.
     ("capability", 3, &[]),
     ("toggle", 3, &["capability"]),
@@ -29,9 +30,19 @@ const ROOMS: &[(&str, u8, &[&str])] = &[
     ("preference", 3, &["capability"]),
     ("room", 3, &[]),
     ("flush", 3, &[]),
+    ("read", 3, &[]),
+    ("upstream", 3, &[]),
     // The listeners answer from the capabilities; below those they know only the floor and how connections are kept.
-    ("http", 4, &["capability", "toggle", "counter", "ingest", "preference", "room", "flush", "listener"]),
-    ("admin", 4, &["capability", "toggle", "counter", "ingest", "preference", "room", "flush", "listener"]),
+    (
+        "http",
+        4,
+        &["capability", "toggle", "counter", "ingest", "preference", "room", "flush", "read", "upstream", "listener"],
+    ),
+    (
+        "admin",
+        4,
+        &["capability", "toggle", "counter", "ingest", "preference", "room", "flush", "read", "upstream", "listener"],
+    ),
     ("app", 5, &["cli"]),
     ("cli", 5, &["app"]),
     ("main", 5, &["app", "cli"]),

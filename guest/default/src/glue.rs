@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use weir_policy_sdk::{
-    Admission, AdmissionPlan, Arrival, Backlog, Column, Counter, Delivery, Document, Effect, Entry, Flush, FlushPlan,
-    Hit, HitRule, Id, Ingest, Intent, Level, Placement, RateLimit, Room, Rule, Toggle, Values, Verb, Verdict, log,
-    setting,
+    Admission, AdmissionPlan, Arrival, Backlog, Cache, CacheRule, Column, Counter, Delivery, Document, Effect, Entry,
+    Flush, FlushPlan, Hit, HitRule, Id, Ingest, Intent, Keep, Level, Placement, RateLimit, ReadProfile, Room, Rule,
+    Staleness, Toggle, Values, Verb, Verdict, log, setting,
 };
 
 use crate::admission;
@@ -18,7 +18,7 @@ const KINDS_REMEMBERED_MAX: usize = 1_024;
 
 struct DefaultPolicy;
 
-weir_policy_sdk::export!(DefaultPolicy:toggle, counter, ingest, delivery, flush, admission);
+weir_policy_sdk::export!(DefaultPolicy:toggle, counter, ingest, delivery, flush, admission, cache);
 
 thread_local! {
     static SETTINGS: RefCell<BTreeMap<String, Settings>> = const { RefCell::new(BTreeMap::new()) };
@@ -152,6 +152,31 @@ impl Admission for DefaultPolicy {
         let room = admission::Room { waiting, active, capacity, since_ms };
         let plan = admission::plan(&settings(kind).admission, now_ms, room);
         AdmissionPlan { admit: plan.admit, active_ttl_ms: plan.active_ttl_ms, next_tick_ms: plan.next_tick_ms }
+    }
+}
+
+impl Cache for DefaultPolicy {
+    fn eligible(_kind: &str, _now_ms: u64, profile: &ReadProfile) -> CacheRule {
+        let profile = rules::cache::Profile {
+            class: match profile.class {
+                Staleness::Live => rules::cache::Staleness::Live,
+                Staleness::Seconds => rules::cache::Staleness::Seconds,
+                Staleness::Minutes => rules::cache::Staleness::Minutes,
+                Staleness::Hours => rules::cache::Staleness::Hours,
+            },
+            requests: profile.requests,
+            hit_permille: profile.hit_permille,
+            cost_p99_us: profile.cost_p99_us,
+            cost_share_permille: profile.cost_share_permille,
+            bytes: profile.bytes,
+            change_permille: profile.change_permille,
+        };
+        match rules::cache::eligible(&profile) {
+            Ok(rules::cache::Keep { ttl_ms, stale_while_revalidate_ms, stale_if_error_ms }) => {
+                CacheRule::Store(Keep { ttl_ms, stale_while_revalidate_ms, stale_if_error_ms, groups: Vec::new() })
+            }
+            Err(reason) => CacheRule::Bypass(reason.to_owned()),
+        }
     }
 }
 

@@ -13,6 +13,8 @@
 //! A setting that is no such number counts as not set; [`Settings::read`] says which. The host hands each kind the
 //! defaults of its capability as settings. Documents are taken in as they are: their shape is the configuration's matter.
 
+pub mod cache;
+
 use std::ops::RangeInclusive;
 
 use crate::admission;

@@ -7,7 +7,7 @@
 
 use std::marker::PhantomData;
 
-use crate::{Admission, Counter, Delivery, Flush, Ingest, Toggle};
+use crate::{Admission, Cache, Counter, Delivery, Flush, Ingest, Toggle};
 
 /// World `toggle-policy`, and the types and imports that all worlds share.
 pub mod toggle {
@@ -52,6 +52,24 @@ world!(ingest, "ingest-policy", "export_ingest", "weir_policy_sdk::bindings::ing
 world!(delivery, "delivery-policy", "export_delivery", "weir_policy_sdk::bindings::delivery");
 world!(flush, "flush-policy", "export_flush", "weir_policy_sdk::bindings::flush");
 world!(admission, "admission-policy", "export_admission", "weir_policy_sdk::bindings::admission");
+
+/// World `cache-policy`: it shares no types with `toggle-policy`.
+pub mod cache {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "cache-policy",
+        with: {
+            "weir:policy/log@0.1.0": crate::bindings::toggle::weir::policy::log,
+            "weir:policy/config@0.1.0": crate::bindings::toggle::weir::policy::config,
+            "weir:policy/redis@0.1.0": crate::bindings::toggle::weir::policy::redis,
+            "weir:policy/sql@0.1.0": crate::bindings::toggle::weir::policy::sql,
+        },
+        additional_derives: [PartialEq, Eq, PartialOrd, Ord, Hash],
+        pub_export_macro: true,
+        export_macro_name: "export_cache",
+        default_bindings_module: "weir_policy_sdk::bindings::cache",
+    });
+}
 
 /// Stands for a guest's type towards the generated code.
 pub struct Exported<Policy>(PhantomData<Policy>);
@@ -110,6 +128,13 @@ impl<Policy: Admission + 'static> admission::exports::weir::policy::admission::G
     fn plan(kind: String, now_ms: u64, room: crate::Room) -> crate::AdmissionPlan {
         report_panics();
         Policy::plan(&kind, now_ms, &room)
+    }
+}
+
+impl<Policy: Cache + 'static> cache::exports::weir::policy::cache::Guest for Exported<Policy> {
+    fn eligible(kind: String, now_ms: u64, profile: crate::ReadProfile) -> crate::CacheRule {
+        report_panics();
+        Policy::eligible(&kind, now_ms, &profile)
     }
 }
 

@@ -1,7 +1,7 @@
 //! For writing weir's rules in Rust.
 //!
-//! Implement [`Toggle`], [`Counter`], [`Ingest`], [`Delivery`], [`Flush`], [`Admission`] or several for a type, name them in
-//! [`export!`], and run
+//! Implement [`Toggle`], [`Counter`], [`Ingest`], [`Delivery`], [`Flush`], [`Admission`], [`Cache`] or several for a type,
+//! name them in [`export!`], and run
 //! `weir policy build`:
 //!
 //! ```
@@ -45,6 +45,7 @@ pub mod testing;
 pub mod vectors;
 
 pub use bindings::admission::exports::weir::policy::admission::{AdmissionPlan, Arrival, Placement, Room};
+pub use bindings::cache::exports::weir::policy::cache::{CacheRule, Keep, ReadProfile, Staleness};
 pub use bindings::counter::exports::weir::policy::counter::{Hit, HitRule};
 pub use bindings::delivery::exports::weir::policy::delivery::{Column, Values};
 pub use bindings::flush::exports::weir::policy::flush::{Action, Backlog, Entry, FlushPlan};
@@ -107,6 +108,12 @@ pub trait Admission {
 
     /// How many are let in now, how long they may stay (1 ms or more), and when to ask again (1 ms or more).
     fn plan(kind: &str, now_ms: u64, room: &Room) -> AdmissionPlan;
+}
+
+/// Interface `cache`: what is kept of a read, and for how long.
+pub trait Cache {
+    /// What becomes of the answers of the read `kind`, by what was measured of it.
+    fn eligible(kind: &str, now_ms: u64, profile: &ReadProfile) -> CacheRule;
 }
 
 /// The operator's setting `key` of `kind`. Never changes while the module lives, so it may be read once and remembered.
@@ -179,5 +186,9 @@ macro_rules! __export_interface {
     ($policy:ty, admission) => {
         type AdmissionExport = $crate::bindings::Exported<$policy>;
         $crate::bindings::admission::export_admission!(AdmissionExport with_types_in $crate::bindings::admission);
+    };
+    ($policy:ty, cache) => {
+        type CacheExport = $crate::bindings::Exported<$policy>;
+        $crate::bindings::cache::export_cache!(CacheExport with_types_in $crate::bindings::cache);
     };
 }

@@ -6,8 +6,8 @@ use weir_policy_vectors as vectors;
 use weir_policy_vectors::{Answer, Call, Case, Vectors, Verdict};
 
 use crate::{
-    Admission, Arrival, Backlog, Column, Counter, Delivery, Document, Effect, Entry, Flush, Hit, Id, Ingest, Intent,
-    Placement, RateLimit, Room, Toggle, Values, Verb, Violation, testing,
+    Admission, Arrival, Backlog, Cache, CacheRule, Column, Counter, Delivery, Document, Effect, Entry, Flush, Hit, Id,
+    Ingest, Intent, Placement, RateLimit, ReadProfile, Room, Staleness, Toggle, Values, Verb, Violation, testing,
 };
 
 /// What [`export!`](crate::export) exports of a type. Implemented by it.
@@ -31,6 +31,7 @@ pub struct Exported {
     coalesce: Option<fn(&vectors::FlushCoalesce) -> Answer>,
     place: Option<fn(&vectors::AdmissionPlace) -> Answer>,
     admit: Option<fn(&vectors::AdmissionPlan) -> Answer>,
+    eligible: Option<fn(&vectors::CacheEligible) -> Answer>,
 }
 
 impl Exported {
@@ -64,6 +65,11 @@ impl Exported {
         Self { place: Some(place::<Policy>), admit: Some(admit::<Policy>), ..self }
     }
 
+    /// With `cache`.
+    pub fn cache<Policy: Cache>(self) -> Self {
+        Self { eligible: Some(eligible::<Policy>), ..self }
+    }
+
     fn answer(self, call: &Call) -> Result<Answer, String> {
         let answer = match call {
             Call::ToggleDecide(call) => self.toggle.map(|toggle| Ok(toggle(call))),
@@ -75,6 +81,7 @@ impl Exported {
             Call::FlushCoalesce(call) => self.coalesce.map(|coalesce| Ok(coalesce(call))),
             Call::AdmissionPlace(call) => self.place.map(|place| Ok(place(call))),
             Call::AdmissionPlan(call) => self.admit.map(|admit| Ok(admit(call))),
+            Call::CacheEligible(call) => self.eligible.map(|eligible| Ok(eligible(call))),
         };
         answer.unwrap_or_else(|| Err(format!("export! does not name the interface of {}", call.name())))
     }
@@ -229,6 +236,46 @@ fn admit<Policy: Admission>(call: &vectors::AdmissionPlan) -> Answer {
         admit: plan.admit,
         active_ttl_ms: plan.active_ttl_ms,
         next_tick_ms: plan.next_tick_ms,
+    })
+}
+
+fn eligible<Policy: Cache>(call: &vectors::CacheEligible) -> Answer {
+    let vectors::ReadProfile {
+        class,
+        requests,
+        requests_per_minute,
+        hit_permille,
+        cost_p50_us,
+        cost_p99_us,
+        cost_share_permille,
+        bytes,
+        change_permille,
+    } = call.profile;
+    let class = match class {
+        vectors::Staleness::Live => Staleness::Live,
+        vectors::Staleness::Seconds => Staleness::Seconds,
+        vectors::Staleness::Minutes => Staleness::Minutes,
+        vectors::Staleness::Hours => Staleness::Hours,
+    };
+    let profile = ReadProfile {
+        class,
+        requests,
+        requests_per_minute,
+        hit_permille,
+        cost_p50_us,
+        cost_p99_us,
+        cost_share_permille,
+        bytes,
+        change_permille,
+    };
+    Answer::Cache(match Policy::eligible(&call.kind, call.now_ms, &profile) {
+        CacheRule::Bypass(reason) => vectors::CacheRule::Bypass(reason),
+        CacheRule::Store(keep) => vectors::CacheRule::Store(vectors::Keep {
+            ttl_ms: keep.ttl_ms,
+            stale_while_revalidate_ms: keep.stale_while_revalidate_ms,
+            stale_if_error_ms: keep.stale_if_error_ms,
+            groups: keep.groups,
+        }),
     })
 }
 

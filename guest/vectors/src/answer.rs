@@ -26,6 +26,8 @@ pub enum Answer {
     Places(Vec<Place>),
     /// Of `admission.plan`.
     Admission(Admission),
+    /// Of `cache.eligible`.
+    Cache(CacheRule),
 }
 
 /// Where an arrival is placed: `{"line": 128}`, `{"draw": 64}` or `"refuse"`.
@@ -50,6 +52,33 @@ pub struct Admission {
     pub active_ttl_ms: u32,
     /// Ask again after so many milliseconds.
     pub next_tick_ms: u32,
+}
+
+/// What becomes of the answers of a read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CacheRule {
+    /// They are not kept, for this reason.
+    Bypass(String),
+    /// They are kept.
+    Store(Keep),
+}
+
+/// For how long answers are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keep {
+    /// How long an answer is told, in milliseconds.
+    pub ttl_ms: u32,
+    /// How long after that it is told while it is read anew.
+    #[serde(default)]
+    pub stale_while_revalidate_ms: u32,
+    /// How long after that it is told when it cannot be read anew.
+    #[serde(default)]
+    pub stale_if_error_ms: u32,
+    /// Groups by which it can be purged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
 }
 
 /// A decision table.
@@ -154,6 +183,7 @@ impl Call {
             Self::FlushCoalesce(_) => "kept",
             Self::AdmissionPlace(_) => "places",
             Self::AdmissionPlan(_) => "admission",
+            Self::CacheEligible(_) => "cache",
         }
     }
 
@@ -170,6 +200,7 @@ impl Call {
                 | (Self::FlushCoalesce(_), Answer::Kept(_))
                 | (Self::AdmissionPlace(_), Answer::Places(_))
                 | (Self::AdmissionPlan(_), Answer::Admission(_))
+                | (Self::CacheEligible(_), Answer::Cache(_))
         )
     }
 }

@@ -37,6 +37,68 @@ pub enum Call {
     /// `admission.plan`.
     #[serde(rename = "admission.plan")]
     AdmissionPlan(AdmissionPlan),
+    /// `cache.eligible`.
+    #[serde(rename = "cache.eligible")]
+    CacheEligible(CacheEligible),
+}
+
+/// Arguments of `cache.eligible`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CacheEligible {
+    /// Name of the read.
+    pub kind: String,
+    /// Unix time, in milliseconds; left out, [`NOW_MS_DEFAULT`].
+    #[serde(default = "the_first_of_2026")]
+    pub now_ms: u64,
+    /// What was measured.
+    pub profile: ReadProfile,
+}
+
+/// How old the answers of a read may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Staleness {
+    /// Not at all.
+    Live,
+    /// Some seconds.
+    Seconds,
+    /// Some minutes.
+    Minutes,
+    /// Some hours.
+    Hours,
+}
+
+/// What was measured of a read. What is left out is 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReadProfile {
+    /// How old its answers may be.
+    pub class: Staleness,
+    /// Requests.
+    #[serde(default)]
+    pub requests: u64,
+    /// Requests a minute, lately.
+    #[serde(default)]
+    pub requests_per_minute: u64,
+    /// Of 1,000 requests, those that the cache answered.
+    #[serde(default)]
+    pub hit_permille: u32,
+    /// Median time of a reading, in microseconds.
+    #[serde(default)]
+    pub cost_p50_us: u64,
+    /// 99th percentile of that.
+    #[serde(default)]
+    pub cost_p99_us: u64,
+    /// Share of the time of all reads, in 1,000 parts.
+    #[serde(default)]
+    pub cost_share_permille: u32,
+    /// Mean size of an answer, in bytes.
+    #[serde(default)]
+    pub bytes: u64,
+    /// Of 1,000 readings of something known, those that found it changed.
+    #[serde(default)]
+    pub change_permille: u32,
 }
 
 /// Arguments of `toggle.decide`.
@@ -322,7 +384,7 @@ fn one() -> u32 {
 
 impl Call {
     /// Every [`Call::name`].
-    pub const NAMES: [&str; 9] = [
+    pub const NAMES: [&str; 10] = [
         "toggle.decide",
         "counter.decide",
         "ingest.validate",
@@ -332,6 +394,7 @@ impl Call {
         "flush.coalesce",
         "admission.place",
         "admission.plan",
+        "cache.eligible",
     ];
 
     /// Interface and function, such as `toggle.decide`.
@@ -346,6 +409,7 @@ impl Call {
             Self::FlushCoalesce(_) => "flush.coalesce",
             Self::AdmissionPlace(_) => "admission.place",
             Self::AdmissionPlan(_) => "admission.plan",
+            Self::CacheEligible(_) => "cache.eligible",
         }
     }
 
@@ -366,6 +430,7 @@ impl Call {
             Self::FlushCoalesce(call) => &call.kind,
             Self::AdmissionPlace(call) => &call.kind,
             Self::AdmissionPlan(call) => &call.kind,
+            Self::CacheEligible(call) => &call.kind,
         }
     }
 }

@@ -22,11 +22,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use answer::{Admission, Answer, Effect, HitRule, Place, Plan, RateLimit, Rule, Verdict, Violation};
+pub use answer::{
+    Admission, Answer, CacheRule, Effect, HitRule, Keep, Place, Plan, RateLimit, Rule, Verdict, Violation,
+};
 pub use call::{
-    Action, AdmissionPlace, AdmissionPlan, Arrival, Backlog, Call, Column, CounterDecide, DeliveryEnabled,
-    DeliveryFields, Document, Entry, Fields, FlushCoalesce, FlushPlan, Hit, Id, IngestValidate, Intent, Room,
-    ToggleDecide, Values, Verb,
+    Action, AdmissionPlace, AdmissionPlan, Arrival, Backlog, CacheEligible, Call, Column, CounterDecide,
+    DeliveryEnabled, DeliveryFields, Document, Entry, Fields, FlushCoalesce, FlushPlan, Hit, Id, IngestValidate,
+    Intent, ReadProfile, Room, Staleness, ToggleDecide, Values, Verb,
 };
 
 /// Name of the custom section in which a component may carry its vectors, as their JSON text.

@@ -13,6 +13,8 @@ pub(super) enum Route {
     Ready,
     Metrics,
     Flush,
+    Cache,
+    Purge,
     Letters,
     Letter,
     Replay,
@@ -41,7 +43,7 @@ pub(super) enum PolicyRoute {
 }
 
 /// A fixed segment goes before `{module}`: a module with such a name is reached by its digest.
-const ROUTES: [(&str, Route); 22] = [
+const ROUTES: [(&str, Route); 24] = [
     ("/", Route::Page),
     ("/dashboard.js", Route::Script),
     ("/dashboard.css", Route::Style),
@@ -49,6 +51,8 @@ const ROUTES: [(&str, Route); 22] = [
     ("/readyz", Route::Ready),
     ("/metrics", Route::Metrics),
     ("/admin/v1/flush", Route::Flush),
+    ("/admin/v1/cache", Route::Cache),
+    ("/admin/v1/cache/purge", Route::Purge),
     ("/admin/v1/policies", Route::Policy(PolicyRoute::All)),
     ("/admin/v1/policies/rollback", Route::Policy(PolicyRoute::Rollback)),
     ("/admin/v1/policies/diff", Route::Policy(PolicyRoute::Diff)),
@@ -83,7 +87,7 @@ impl Route {
     pub(super) fn allow(self) -> &'static str {
         match self {
             Self::Letter => "DELETE",
-            Self::Replay => "POST",
+            Self::Replay | Self::Purge => "POST",
             Self::Policy(route) => match route {
                 PolicyRoute::All => "GET, HEAD, POST",
                 PolicyRoute::Diff | PolicyRoute::Audit => "GET, HEAD",

@@ -120,6 +120,14 @@ impl Operations for Written {
         Ok(self.call(format!("explain {kind} {target} {}", actor.unwrap_or("-"))))
     }
 
+    async fn cache(&self) -> Result<Value, OperationsError> {
+        Ok(self.call("cache".into()))
+    }
+
+    async fn purge_cache(&self, purge: Purge) -> Result<Value, OperationsError> {
+        Ok(self.call(format!("{purge:?}")))
+    }
+
     fn metrics(&self) -> String {
         "weir_up 1\n".into()
     }

@@ -53,6 +53,7 @@ pub fn lines_to_try(public: SocketAddr, operators: SocketAddr) -> String {
          curl -X POST http://{public}/v1/counters/video-view/3\n  \
          curl -H 'X-Actor-Id: 7' --json '{{\"title\":\"Rainy day\"}}' http://{public}/v1/ingest/playlist\n  \
          curl --json '{{\"topic\":\"social\",\"members\":[1,2,3,4,5,6]}}' http://{public}/v1/preferences/notification/lookup\n  \
-         curl -X POST -H 'X-Actor-Id: 7' http://{public}/v1/rooms/concert/1/tokens"
+         curl -X POST -H 'X-Actor-Id: 7' http://{public}/v1/rooms/concert/1/tokens\n  \
+         curl -i 'http://{public}/v1/reads/concert-dates?concert=1'"
     )
 }

@@ -58,3 +58,24 @@ INSERT INTO notification_setting (member_id, enabled, social, event, marketing, 
 WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 10000)
 SELECT n, n % 10 <> 0, n % 4 <> 0, n % 5 <> 0, n % 3 = 0, '2.' || (n % 7) || '.0'
 FROM number WHERE NOT EXISTS (SELECT 1 FROM notification_setting);
+CREATE TABLE IF NOT EXISTS concert_date (
+    id INTEGER PRIMARY KEY,
+    concert_id INTEGER NOT NULL,
+    starts_at TEXT NOT NULL,
+    hall TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS concert_date_of_concert ON concert_date (concert_id, starts_at);
+INSERT INTO concert_date (id, concert_id, starts_at, hall)
+WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 20)
+SELECT n, (n + 3) / 4, '2027-05-' || printf('%02d', n) || 'T19:30:00Z', 'Hall ' || ((n - 1) % 4 + 1)
+FROM number WHERE NOT EXISTS (SELECT 1 FROM concert_date);
+CREATE TABLE IF NOT EXISTS seat (
+    id INTEGER PRIMARY KEY,
+    schedule_id INTEGER NOT NULL REFERENCES concert_date (id),
+    number INTEGER NOT NULL,
+    state TEXT NOT NULL DEFAULT 'free',
+    UNIQUE (schedule_id, number)
+);
+INSERT INTO seat (schedule_id, number)
+WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 50)
+SELECT d.id, n FROM concert_date d, number WHERE NOT EXISTS (SELECT 1 FROM seat);

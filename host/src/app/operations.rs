@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use super::{App, AppError};
-use crate::admin::{Check, ModuleCommand, Operations, OperationsError, Upload};
+use crate::admin::{Check, ModuleCommand, Operations, OperationsError, Purge, Purged, Upload};
+use crate::cache::Hardness;
 use crate::capability::explain;
 use crate::clock::Clock;
 use crate::config::{Config, KindTable};
@@ -330,6 +331,22 @@ impl Operations for Desk {
 
     async fn explain(&self, kind: &str, target: &str, actor: Option<&str>) -> Result<Value, OperationsError> {
         self.operator.explain(kind, target, actor).await
+    }
+
+    async fn cache(&self) -> Result<Value, OperationsError> {
+        Ok(json!({ "reads": self.app.kinds().reads.states() }))
+    }
+
+    async fn purge_cache(&self, purge: Purge) -> Result<Value, OperationsError> {
+        let hardness = if purge.soft { Hardness::Soft } else { Hardness::Hard };
+        let ledger = self.app.ledger();
+        match &purge.what {
+            Purged::Key(key) => ledger.invalidate_key(key, hardness),
+            Purged::Group(group) => ledger.invalidate_groups([group.as_str()], hardness),
+            Purged::Prefix(prefix) => ledger.invalidate_prefix(prefix, hardness),
+            Purged::All => ledger.invalidate_all(),
+        }
+        Ok(json!({ "purged": true }))
     }
 
     fn metrics(&self) -> String {

@@ -139,5 +139,17 @@ pub async fn findings(config: &Config, sql: &dyn Sql) -> Result<Vec<KindFinding>
             found.push(KindFinding { kind: Some(format!("policy.statement {}", statement.name)), finding });
         }
     }
+    for read in &config.reads {
+        let kind = Some(format!("read {}", read.name));
+        let finding = match crate::read::statement::prepare(read, sql.engine()) {
+            Ok((statement, _)) => sql.check_statement(&statement).await?,
+            Err(error) => Some(Finding {
+                warning: false,
+                problem: error.to_string(),
+                remedy: format!("correct [[read]] {:?} in weir.toml", read.name),
+            }),
+        };
+        found.extend(finding.map(|finding| KindFinding { kind, finding }));
+    }
     Ok(found)
 }

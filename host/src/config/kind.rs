@@ -54,6 +54,25 @@ pub enum KindTable {
 }
 
 impl KindTable {
+    /// Names of the tables that a flush may change.
+    pub fn tables(&self) -> Vec<&str> {
+        match self {
+            Self::Toggle(table) => {
+                let counts = table.targets.iter().map(|counts| counts.name.as_str());
+                std::iter::once(table.name.as_str()).chain(counts).collect()
+            }
+            Self::Counter(table) => {
+                let events = table.events.iter().map(|events| events.name.as_str());
+                std::iter::once(table.name.as_str()).chain(events).collect()
+            }
+            Self::Ingest(table) => {
+                let children = table.children.iter().map(|child| child.name.as_str());
+                std::iter::once(table.name.as_str()).chain(children).collect()
+            }
+            Self::Preference(table) => vec![&table.name],
+        }
+    }
+
     /// Types of the ids of targets and of actors.
     pub fn id_types(&self) -> (IdType, IdType) {
         match self {

@@ -8,6 +8,7 @@ use metrics::{counter, histogram};
 
 use super::gather::Gathered;
 use super::{FlushError, Worker};
+use crate::cache::Hardness;
 use crate::model::{Checkpoint, Id, Partition, ToggleChange};
 use crate::sql::{Applied, Fence, Row, SqlError};
 use crate::store::{JournalRead, StoreError};
@@ -37,6 +38,10 @@ impl Worker {
                 return Err(error);
             }
         };
+        // Reads that depend on these tables are read anew.
+        let tables = self.parts.table.tables();
+        let groups: Vec<String> = tables.iter().map(|table| format!("table:{}", table.to_ascii_lowercase())).collect();
+        self.parts.ledger.invalidate_groups(groups.iter().map(String::as_str), Hardness::Hard);
         let elapsed = started.elapsed();
         self.batch.learn(gathered.changes.min(limit), elapsed);
         self.count(gathered.changes, &applied, elapsed);

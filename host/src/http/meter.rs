@@ -11,11 +11,11 @@ use crate::telemetry::{HTTP_CONNECTIONS, HTTP_REQUEST_SECONDS, HTTP_REQUESTS_TOT
 
 /// Methods that are told apart; any other is `other`, so that a caller cannot make up series.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "other"];
-/// Statuses that are answered with.
-const STATUSES: [u16; 19] =
-    [200, 202, 204, 400, 401, 403, 404, 405, 408, 409, 413, 414, 415, 417, 422, 429, 431, 500, 503];
-/// The routes and [`Route::Unknown`].
-const ROUTE_COUNT: usize = ROUTES.len() + 1;
+/// Statuses that are answered with. An upstream's others are counted by how they came (`weir_reads_total`).
+const STATUSES: [u16; 23] =
+    [200, 202, 204, 206, 304, 400, 401, 403, 404, 405, 408, 409, 413, 414, 415, 417, 422, 429, 431, 500, 502, 503, 504];
+/// The routes, [`Route::Upstream`] and [`Route::Unknown`].
+const ROUTE_COUNT: usize = ROUTES.len() + 2;
 
 /// The handles. Make it after the recorder is installed.
 pub(super) struct Meter {
@@ -26,7 +26,7 @@ pub(super) struct Meter {
 
 impl Meter {
     pub(super) fn new() -> Self {
-        let routes = ROUTES.into_iter().chain([Route::Unknown]);
+        let routes = ROUTES.into_iter().chain([Route::Upstream, Route::Unknown]);
         Self {
             requests: (0..ROUTE_COUNT * METHODS.len() * STATUSES.len()).map(|_| OnceLock::new()).collect(),
             seconds: routes.map(|route| histogram!(HTTP_REQUEST_SECONDS, "route" => route.pattern())).collect(),

@@ -4,6 +4,7 @@
 mod counter;
 mod ingest;
 mod preference;
+mod read;
 mod room;
 mod toggle;
 
@@ -12,7 +13,9 @@ use serde_json::{Map, Value, json};
 
 use super::problem::API_TYPES;
 use super::route::{ROUTES, Route, SHARED_STATUSES};
-use crate::config::{AuthConfig, CounterConfig, HttpConfig, IngestConfig, PreferenceConfig, RoomConfig, ToggleConfig};
+use crate::config::{
+    AuthConfig, CounterConfig, HttpConfig, IngestConfig, PreferenceConfig, ReadConfig, RoomConfig, ToggleConfig,
+};
 use crate::listener::problem::{LISTENER_TYPES, ProblemType};
 use crate::model::{ID_TEXT_BYTES_MAX, IdType};
 
@@ -24,6 +27,7 @@ pub(super) enum KindConfig<'a> {
     Ingest(&'a IngestConfig),
     Preference(&'a PreferenceConfig),
     Room(&'a RoomConfig),
+    Read(&'a ReadConfig),
 }
 
 impl KindConfig<'_> {
@@ -34,6 +38,7 @@ impl KindConfig<'_> {
             Self::Ingest(kind) => &kind.kind,
             Self::Preference(kind) => &kind.kind,
             Self::Room(kind) => &kind.kind,
+            Self::Read(read) => &read.name,
         }
     }
 
@@ -55,7 +60,8 @@ impl KindConfig<'_> {
             | Route::RoomComplete
             | Route::RoomExtend
             | Route::RoomVerify => matches!(self, Self::Room(_)),
-            Route::OpenApi | Route::Jwks | Route::Root | Route::Unknown => false,
+            Route::Read => matches!(self, Self::Read(_)),
+            Route::OpenApi | Route::Jwks | Route::Root | Route::Upstream | Route::Unknown => false,
         }
     }
 
@@ -66,6 +72,7 @@ impl KindConfig<'_> {
             Self::Ingest(kind) => ingest::parameters(route, method, kind, http),
             Self::Preference(kind) => preference::parameters(route, method, kind),
             Self::Room(kind) => room::parameters(route, kind),
+            Self::Read(read) => read::parameters(read),
         }
     }
 
@@ -76,6 +83,7 @@ impl KindConfig<'_> {
             Self::Ingest(kind) => ingest::success_schema(route, method, kind),
             Self::Preference(kind) => preference::success_schema(route, method, kind),
             Self::Room(_) => room::success_schema(route),
+            Self::Read(_) => read::success_schema(),
         }
     }
 
@@ -87,6 +95,7 @@ impl KindConfig<'_> {
             Self::Ingest(kind) => (true, ingest::request_schema(kind)),
             Self::Preference(kind) => return preference::request_body(route, kind),
             Self::Room(kind) => room::request(route, kind, http),
+            Self::Read(_) => (false, json!({ "type": "object", "additionalProperties": false })),
         };
         json!({ "required": required, "content": { "application/json": { "schema": schema } } })
     }
@@ -99,6 +108,7 @@ impl KindConfig<'_> {
             Self::Ingest(_) => false,
             Self::Preference(_) => method == Method::GET || route == Route::PreferenceLookup,
             Self::Room(_) => route != Route::RoomTokens,
+            Self::Read(_) => true,
         }
     }
 }
@@ -142,6 +152,7 @@ fn operation(route: Route, method: &Method, kind: Option<&KindConfig<'_>>, http:
     for status in route.statuses(method).iter().chain(&SHARED_STATUSES) {
         let response = match *status {
             200..=202 => success(route, method, kind),
+            304 => json!( {"description":"What If-None-Match names is still so"}),
             refused => refusal(refused),
         };
         responses.insert(status.to_string(), response);
@@ -185,7 +196,8 @@ fn route_word(route: Route) -> &'static str {
         Route::RoomVerify => "verify",
         Route::Jwks => "jwks",
         Route::OpenApi => "openapi",
-        Route::Root | Route::Unknown => "root",
+        Route::Read => "read",
+        Route::Root | Route::Upstream | Route::Unknown => "root",
     }
 }
 
@@ -221,7 +233,8 @@ fn summary(route: Route, method: &Method) -> &'static str {
         (Route::RoomVerify, _) => "Whether a token's holder is in, for a service that asks",
         (Route::Jwks, _) => "The public keys of the passes of all rooms (RFC 7517)",
         (Route::OpenApi, _) => "This document",
-        (Route::Root | Route::Unknown, _) => "Where to begin",
+        (Route::Read, _) => "The rows of a named read; Cache-Status says whether they were kept, and why",
+        (Route::Root | Route::Upstream | Route::Unknown, _) => "Where to begin",
     }
 }
 

@@ -6,8 +6,9 @@ use hyper::header::{HeaderName, HeaderValue};
 
 use super::reply::{RATE_LIMIT, RATE_LIMIT_POLICY, rate_limit_policy_value, rate_limit_value};
 use crate::error::{Refusal, RoomRefusal};
-use crate::listener::problem::{Problem, problem_types};
+use crate::listener::problem::{BODY_TOO_LARGE, Problem, problem_types};
 use crate::model::{RateLimit, RateState};
+use crate::upstream::UpstreamError;
 
 problem_types! { API_TYPES:
     BAD_ID = 400 "bad-id" "An id is not of the kind's type";
@@ -18,6 +19,7 @@ problem_types! { API_TYPES:
     DENIED = 403 "denied" "The rules of this kind do not allow it";
     ROUTE_MISSING = 404 "route-missing" "There is nothing at this path";
     KIND_MISSING = 404 "kind-missing" "The kind is not configured";
+    READ_MISSING = 404 "read-missing" "There is no such read";
     TARGET_MISSING = 404 "target-missing" "The target does not exist";
     DOCUMENT_MISSING = 404 "document-missing" "There is no such document of this actor";
     NOT_OWN = 403 "not-own" "The settings are those of somebody else";
@@ -47,6 +49,11 @@ problem_types! { API_TYPES:
     POLICY_FAILED = 503 "policy-failed" "The rules could not be evaluated";
     OUTCOME_UNKNOWN = 503 "outcome-unknown" "It is not known whether the operation was applied";
     DEADLINE_EXCEEDED = 503 "deadline-exceeded" "No answer within the deadline";
+    ORIGIN_UNREACHABLE = 502 "origin-unreachable" "The origin cannot be reached";
+    ORIGIN_BROKEN = 502 "origin-broken" "The origin's answer is not usable";
+    ORIGIN_LATE = 504 "origin-late" "The origin did not answer in time";
+    NOT_KEPT = 504 "not-kept" "Nothing is kept of it";
+    READ_FAILED = 503 "read-failed" "The read does not work";
     DRAINING = 503 "draining" "The host is stopping";
 }
 
@@ -110,6 +117,22 @@ fn of_room(refusal: RoomRefusal) -> Problem {
         RoomRefusal::NotActive => Problem::new(&NOT_ACTIVE, "nothing was changed; wait until the status says active"),
         RoomRefusal::Full => unavailable(&ROOM_FULL, "nothing was changed; as many wait as may wait, try again later"),
         RoomRefusal::TooManyQueues => unavailable(&TOO_MANY_QUEUES, "nothing was changed; see queues_max of the kind"),
+    }
+}
+
+/// The problem of an upstream that has no answer.
+pub(super) fn from_upstream(error: UpstreamError) -> Problem {
+    match error {
+        UpstreamError::Unreachable => {
+            Problem::new(&ORIGIN_UNREACHABLE, "send it again later").retry_after_s(RETRY_UNAVAILABLE_S)
+        }
+        UpstreamError::Broken => Problem::new(&ORIGIN_BROKEN, "it is not known whether the origin did what was asked"),
+        UpstreamError::Late => Problem::new(&ORIGIN_LATE, "it is not known whether the origin did what was asked"),
+        UpstreamError::NotKept => Problem::new(&NOT_KEPT, "send it without only-if-cached"),
+        UpstreamError::RequestBodyTooLarge => Problem::new(&BODY_TOO_LARGE, "send a smaller body").close(),
+        UpstreamError::BadPath => Problem::new(&BAD_PATH, "it cannot be sent to the origin"),
+        UpstreamError::Overloaded => Problem::new(&OVERLOADED, "too many requests to the origin; send it again later")
+            .retry_after_s(RETRY_OVERLOADED_S),
     }
 }
 

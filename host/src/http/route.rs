@@ -48,16 +48,20 @@ pub(super) enum Route {
     RoomVerify,
     /// The public keys of passes.
     Jwks,
+    /// A named SQL read.
+    Read,
     /// The OpenAPI document.
     OpenApi,
     /// Where to begin.
     Root,
+    /// What belongs to an origin behind weir: no path of weir's own.
+    Upstream,
     /// No route: for metrics.
     Unknown,
 }
 
 /// Every route of the API, in the order of the OpenAPI document.
-pub(super) const ROUTES: [Route; 22] = [
+pub(super) const ROUTES: [Route; 23] = [
     Route::Toggle,
     Route::ToggleMany,
     Route::ToggleActors,
@@ -78,6 +82,7 @@ pub(super) const ROUTES: [Route; 22] = [
     Route::RoomExtend,
     Route::RoomVerify,
     Route::Jwks,
+    Route::Read,
     Route::OpenApi,
     Route::Root,
 ];
@@ -106,8 +111,10 @@ impl Route {
             Self::RoomExtend => "/v1/rooms/{kind}/{target}/tokens/{token}/extend",
             Self::RoomVerify => "/v1/rooms/{kind}/verify",
             Self::Jwks => "/.well-known/jwks.json",
+            Self::Read => "/v1/reads/{kind}",
             Self::OpenApi => "/openapi.json",
             Self::Root => "/",
+            Self::Upstream => "upstream",
             Self::Unknown => "none",
         }
     }
@@ -167,6 +174,7 @@ impl Route {
             (Self::RoomToken, _) => &[200, 400, 403, 404, 410, 503],
             (Self::RoomComplete | Self::RoomExtend, _) => &[200, 400, 403, 404, 408, 409, 410, 413, 415, 503],
             (Self::RoomVerify, _) => &[200, 400, 403, 404, 408, 410, 413, 415, 503],
+            (Self::Read, _) => &[200, 304, 400, 404, 503],
             _ => &[200, 400, 503],
         }
     }
@@ -235,6 +243,7 @@ mod tests {
         assert_eq!(route("/v1/rooms/concert/1/tokens"), Some(Route::RoomTokens));
         assert_eq!(route("/v1/rooms/concert/1/tokens/a.b.c"), Some(Route::RoomToken));
         assert_eq!(route("/v1/rooms/concert/1/tokens/a.b.c/extend"), Some(Route::RoomExtend));
+        assert_eq!(route("/v1/reads/concert-dates"), Some(Route::Read));
         for unknown in
             ["", "*", "//", "/v1", "/v1/toggles", "/v1/toggles/", "/v1/toggles//3", "/v1/toggles/k/3/", "/V1"]
         {

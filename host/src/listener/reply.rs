@@ -54,6 +54,14 @@ impl ReplyBody {
         Self::stream(futures_util::stream::unfold(pieces, next), None)
     }
 
+    /// The same with its length, where it is known after all.
+    pub fn of_length(mut self, length: Option<u64>) -> Self {
+        if let Kind::Stream { bytes_left, .. } = &mut self.0 {
+            *bytes_left = length;
+        }
+        self
+    }
+
     /// Whether it is made while it is sent.
     pub fn is_stream(&self) -> bool {
         matches!(self.0, Kind::Stream { .. })

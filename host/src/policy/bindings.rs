@@ -21,7 +21,7 @@ mod generated {
     });
 }
 
-pub(super) use generated::exports::weir::policy::{admission, counter, delivery, flush, ingest, toggle};
+pub(super) use generated::exports::weir::policy::{admission, cache, counter, delivery, flush, ingest, toggle};
 pub(super) use generated::weir::policy::types::{Id, RateLimit};
 use generated::weir::policy::{config, log};
 pub(super) use generated::weir::policy::{redis, sql};
@@ -85,7 +85,7 @@ macro_rules! exports {
     };
 }
 
-exports!(Toggle =>toggle, Counter =>counter, Ingest =>ingest, Delivery =>delivery, Flush =>flush, Admission =>admission);
+exports!(Toggle =>toggle, Counter =>counter, Ingest =>ingest, Delivery =>delivery, Flush =>flush, Admission =>admission, Cache =>cache);
 
 /// What an instance's imports see.
 pub(super) struct HostState {
@@ -177,6 +177,9 @@ pub(super) fn wrong_functions(interface: Interface, store: &mut Store<HostState>
                 function.typed::<(&str, u64, admission::Room), (admission::AdmissionPlan,)>(store).map(drop)
             });
         }
+        Interface::Cache => check("eligible", &|store, function| {
+            function.typed::<(&str, u64, cache::ReadProfile), (cache::CacheRule,)>(store).map(drop)
+        }),
     }
     wrong
 }

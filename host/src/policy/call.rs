@@ -8,7 +8,7 @@ use weir_policy_vectors::{Answer, Call};
 
 use super::decide::Subject;
 use super::instance::{CallFailure, Cause, Warm};
-use super::interface::{Interface, admission, counter, delivery, flush, ingest, toggle};
+use super::interface::{Interface, admission, cache, counter, delivery, flush, ingest, toggle};
 use super::module::Module;
 use crate::model::{Arrival, Document, Hit, Intent, SettingColumn, ToggleChange};
 use crate::telemetry::{POLICY_CALL_SECONDS, POLICY_FAILURES_TOTAL};
@@ -114,6 +114,10 @@ impl Module {
             Call::AdmissionPlan(call) => {
                 let planned = self.admit(role, &call.kind, call.now_ms, admission::to_room(&call.room))?;
                 Ok(planned.map(|plan| admission::record_planned(&plan)))
+            }
+            Call::CacheEligible(call) => {
+                let profile = cache::to_profile(&call.kind, &call.profile);
+                Ok(self.eligible(role, &call.kind, call.now_ms, &profile)?.map(|rule| cache::record_rule(&rule)))
             }
         }
     }

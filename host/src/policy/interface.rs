@@ -5,6 +5,7 @@
 //! comparison. The compiler names the places.
 
 pub(super) mod admission;
+pub(super) mod cache;
 pub(super) mod counter;
 pub(super) mod delivery;
 pub(super) mod flush;
@@ -26,14 +27,16 @@ pub(super) enum Interface {
     Flush,
     /// Decides who is let in.
     Admission,
+    /// Decides what is kept of reads.
+    Cache,
 }
 
 impl Interface {
     /// How many there are.
-    pub(super) const COUNT: usize = 6;
+    pub(super) const COUNT: usize = 7;
     /// Every interface.
     pub(super) const ALL: [Self; Self::COUNT] =
-        [Self::Toggle, Self::Counter, Self::Ingest, Self::Delivery, Self::Flush, Self::Admission];
+        [Self::Toggle, Self::Counter, Self::Ingest, Self::Delivery, Self::Flush, Self::Admission, Self::Cache];
 
     /// For metrics and people.
     pub(super) fn name(self) -> &'static str {
@@ -44,6 +47,7 @@ impl Interface {
             Self::Delivery => "delivery",
             Self::Flush => "flush",
             Self::Admission => "admission",
+            Self::Cache => "cache",
         }
     }
 
@@ -61,6 +65,7 @@ impl Interface {
             Self::Delivery => "weir:policy/delivery@0.1.0",
             Self::Flush => "weir:policy/flush@0.1.0",
             Self::Admission => "weir:policy/admission@0.1.0",
+            Self::Cache => "weir:policy/cache@0.1.0",
         }
     }
 

@@ -201,6 +201,11 @@ fn column<R: Row>(row: &R, index: usize, problem: &str) -> String {
     format!("column {} ({name}) {problem}", index + 1)
 }
 
+/// The names of what a statement finds.
+pub(super) fn column_names<S: Statement>(prepared: &S) -> Vec<String> {
+    prepared.columns().iter().map(|column| column.name().to_owned()).collect()
+}
+
 /// What is wrong with a statement, by what the database said when it prepared it; `unreadable` says what of a column's
 /// type is, where the engine knows it beforehand.
 pub(super) fn finding<S: Statement>(

@@ -31,7 +31,7 @@ use super::classify::sql_error;
 use super::explain::{explained_count, explained_document, explained_settings};
 use super::facts::{refuse, warn};
 use super::flight::fly;
-use super::granted::{Seats, finding};
+use super::granted::{Seats, column_names, finding};
 use super::lease::{Lease, leased, within};
 use super::plans::Plans;
 use super::rows::{check_rows, in_order, is_older, other_partitions, signed};
@@ -325,6 +325,13 @@ impl Sql for MysqlSql {
             lease.give_back();
         }
         finding(statement, prepared, granted::problem)
+    }
+
+    async fn statement_columns(&self, statement: &StatementConfig) -> Result<Vec<String>, SqlError> {
+        let mut lease = self.lease().await?;
+        let prepared = within(self.limit, granted::prepare(lease.connection(), statement)).await.map_err(sql_error)?;
+        lease.give_back();
+        Ok(column_names(&prepared))
     }
 
     async fn dead_letters(&self, kind: Option<&str>, after: i64, limit: usize) -> Result<Vec<DeadLetter>, SqlError> {

@@ -6,7 +6,8 @@
 //!
 //! - `keys`: names · `scripts`: the Lua files · `link`: the connections · `server`: their settings · `reply`: what comes
 //!   back · `split`: one call or one for each partition · `batch`: how batches are sent, with `toggle`, `count`, `create`
-//!   and `settings` · `hydrate` · `read` · `guest`: what policy modules keep · `room`: waiting rooms
+//!   and `settings` · `hydrate` · `read` · `guest`: what policy modules keep · `room`: waiting rooms · `relay`: what hosts
+//!   tell each other
 //!
 //! Scripts take the partitions that they touch as keys, and make the names of all other keys from them.
 //!
@@ -20,6 +21,7 @@ mod hydrate;
 mod keys;
 mod link;
 mod read;
+pub mod relay;
 mod reply;
 mod room;
 mod scripts;

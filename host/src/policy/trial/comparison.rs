@@ -140,7 +140,7 @@ pub(in crate::policy) fn decisions(call: &Call) -> usize {
         Call::CounterDecide(call) => call.batch.len(),
         Call::IngestValidate(call) => call.batch.len(),
         Call::DeliveryEnabled(call) => call.members as usize,
-        Call::DeliveryFields(_) | Call::FlushPlan(_) => 1,
+        Call::DeliveryFields(_) | Call::FlushPlan(_) | Call::CacheEligible(_) => 1,
         Call::FlushCoalesce(call) => call.entries.len(),
         Call::AdmissionPlace(call) => call.batch.len(),
         Call::AdmissionPlan(_) => 1,
@@ -174,6 +174,9 @@ pub(in crate::policy) fn differences(call: &Call, live: &Answer, candidate: &Ans
         }
         (Call::FlushPlan(call), Answer::Plan(live), Answer::Plan(candidate)) if live != candidate => {
             vec![(json!(call.backlog), json!(live), json!(candidate))]
+        }
+        (Call::CacheEligible(call), Answer::Cache(live), Answer::Cache(candidate)) if live != candidate => {
+            vec![(json!(call.profile), json!(live), json!(candidate))]
         }
         (Call::FlushCoalesce(call), Answer::Kept(live), Answer::Kept(candidate)) => {
             let kept =

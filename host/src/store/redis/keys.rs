@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! weir:format                    hash    version, partitions
+//! weir:relay                     stream  what hosts tell each other; m a message as JSON; about 10,000 are kept
 //! weir:{kind}:flusher            string  owner of the lease
 //! weir:{kind:p}:x                hash    head: inc, life; n, as doubles: last, flushed, floor; changes and bytes ever
 //!                                        appended; of these, trimmed; time of the oldest that waits; dirty targets;
@@ -39,6 +40,9 @@ use crate::model::Partition;
 
 /// The hash of format and number of partitions.
 pub(super) const FORMAT: &str = "weir:format";
+
+/// The stream of what hosts tell each other.
+pub(super) const RELAY: &str = "weir:relay";
 
 /// The head of a partition.
 pub(super) fn head(kind: &str, partition: Partition) -> String {

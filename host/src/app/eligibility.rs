@@ -1,0 +1,28 @@
+//! What may be kept of reads, by the policy modules.
+//!
+//! Part of tier 5, because it joins rooms that do not know each other.
+
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::model::{CacheRule, ReadProfile};
+use crate::policy::Policies;
+use crate::read::eligibility::Eligibility;
+
+/// The live policy module.
+pub struct ByPolicy {
+    /// The modules.
+    pub policies: Arc<Policies>,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl Eligibility for ByPolicy {
+    fn rule(&self, profile: &ReadProfile) -> CacheRule {
+        self.policies.eligible(self.clock.now_ms(), profile)
+    }
+
+    fn version(&self) -> u64 {
+        self.policies.eligible_version()
+    }
+}

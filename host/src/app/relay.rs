@@ -1,0 +1,123 @@
+//! Invalidations between hosts that share a Redis: what one invalidates, the others do, too. A host that was away hears
+//! what it has missed when it is back, or drops everything that it keeps.
+//!
+//! Part of tier 5, because it joins rooms that do not know each other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::task::JoinHandle;
+
+use crate::cache::ledger::{Invalidation, What};
+use crate::cache::{Hardness, Ledger};
+use crate::config::{StoreConfig, StoreType};
+use crate::store::{Heard, Relay, StoreError};
+
+/// Pause after Redis did not answer.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// The two halves.
+pub struct Relays(Vec<JoinHandle<()>>);
+
+impl Relays {
+    /// Begins to tell and to hear; with the embedded store there is nobody else.
+    ///
+    /// # Errors
+    /// A URL that is none.
+    pub fn start(config: &StoreConfig, host: &str, ledger: &Arc<Ledger>) -> Result<Self, StoreError> {
+        if config.store_type != StoreType::Redis {
+            return Ok(Self(Vec::new()));
+        }
+        let tells = tokio::spawn(tell(Relay::new(&config.url)?, host.to_owned(), Arc::clone(ledger)));
+        let hears = tokio::spawn(hear(Relay::new(&config.url)?, host.to_owned(), Arc::clone(ledger)));
+        Ok(Self(vec![tells, hears]))
+    }
+
+    /// Ends both.
+    pub fn stop(&self) {
+        self.0.iter().for_each(JoinHandle::abort);
+    }
+}
+
+async fn tell(mut relay: Relay, host: String, ledger: Arc<Ledger>) {
+    let mut heard = ledger.listen();
+    loop {
+        let invalidation = match heard.recv().await {
+            Ok(invalidation) => invalidation,
+            // Too many to tell one by one.
+            Err(RecvError::Lagged(_)) => Invalidation { what: What::All, hardness: Hardness::Hard },
+            Err(RecvError::Closed) => return,
+        };
+        let message = write(&host, &invalidation);
+        while let Err(error) = relay.send(message.as_bytes()).await {
+            tracing::debug!(%error, "an invalidation could not be told to the other hosts yet");
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}
+
+async fn hear(mut relay: Relay, host: String, ledger: Arc<Ledger>) {
+    loop {
+        match relay.hear().await {
+            Ok(Heard::Messages(messages)) => {
+                for message in &messages {
+                    match read(message) {
+                        Some((from, _)) if from == host => {}
+                        Some((_, invalidation)) => ledger.apply(&invalidation),
+                        // Another version of weir says something that is not understood: the safe way.
+                        None => ledger.apply(&Invalidation { what: What::All, hardness: Hardness::Hard }),
+                    }
+                }
+            }
+            Ok(Heard::Missed) => ledger.apply(&Invalidation { what: What::All, hardness: Hardness::Hard }),
+            Err(error) => {
+                tracing::debug!(%error, "invalidations of other hosts are not heard");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+fn write(host: &str, invalidation: &Invalidation) -> String {
+    let (what, value) = match &invalidation.what {
+        What::Groups(groups) => ("groups", json!(groups)),
+        What::Key(key) => ("key", json!(key)),
+        What::Prefix(prefix) => ("prefix", json!(prefix)),
+        What::All => ("all", Value::Null),
+    };
+    json!({ "host": host, "what": what, "value": value, "soft": invalidation.hardness == Hardness::Soft }).to_string()
+}
+
+fn read(message: &[u8]) -> Option<(String, Invalidation)> {
+    let message: Value = serde_json::from_slice(message).ok()?;
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let value = &message["value"];
+    let what = match message["what"].as_str()? {
+        "groups" => What::Groups(value.as_array()?.iter().map(text).collect::<Option<_>>()?),
+        "key" => What::Key(text(value)?),
+        "prefix" => What::Prefix(text(value)?),
+        "all" => What::All,
+        _ => return None,
+    };
+    let hardness = if message["soft"].as_bool()? { Hardness::Soft } else { Hardness::Hard };
+    Some((text(&message["host"])?, Invalidation { what, hardness }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_invalidation_is_told_as_it_is() {
+        for what in
+            [What::Groups(vec!["a".into(), "b".into()]), What::Key("k\n".into()), What::Prefix("p".into()), What::All]
+        {
+            let invalidation = Invalidation { what, hardness: Hardness::Soft };
+            let told = write("h", &invalidation);
+            assert_eq!(read(told.as_bytes()), Some(("h".into(), invalidation)));
+        }
+        assert_eq!(read(b"{}"), None);
+    }
+}

@@ -1,0 +1,122 @@
+//! `Cache-Status` (RFC 9211): what the cache did with a request, and why, for whoever reads the answer.
+
+use std::fmt::Write;
+
+/// The name of this cache in the header.
+const CACHE: &str = "weir";
+
+/// Why the origin was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwarded {
+    /// The cache is not used for it.
+    Bypass,
+    /// Requests with this method are always passed on.
+    Method,
+    /// Nothing is kept of it.
+    UriMiss,
+    /// What is kept is for other request headers.
+    VaryMiss,
+    /// The request did not want what is kept.
+    Request,
+    /// What is kept is stale.
+    Stale,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheStatus {
+    /// Why the origin was asked; `None` is a hit.
+    pub forwarded: Option<Forwarded>,
+    /// The status of the origin's answer, where it is not the one that is told.
+    pub origin_status: Option<u16>,
+    /// How long the answer stays fresh, in milliseconds; negative when it is stale.
+    pub ttl_ms: Option<i64>,
+    /// It was kept.
+    pub stored: bool,
+    /// It was read for another request.
+    pub collapsed: bool,
+    /// Why.
+    pub detail: Option<&'static str>,
+}
+
+impl CacheStatus {
+    /// A hit.
+    pub fn hit(ttl_ms: i64) -> Self {
+        Self { ttl_ms: Some(ttl_ms), ..Self::default() }
+    }
+
+    /// The origin was asked.
+    pub fn forwarded(why: Forwarded) -> Self {
+        Self { forwarded: Some(why), ..Self::default() }
+    }
+
+    /// The same, with a reason: a word of RFC 9211's token characters.
+    pub fn because(self, detail: &'static str) -> Self {
+        Self { detail: Some(detail), ..self }
+    }
+
+    /// The word under which it is counted.
+    pub fn how(&self) -> &'static str {
+        match self.forwarded {
+            _ if self.collapsed => "collapsed",
+            None if self.ttl_ms.is_some_and(|ttl_ms| ttl_ms <= 0) => "stale",
+            None => "hit",
+            Some(Forwarded::Bypass | Forwarded::Method) => "bypass",
+            Some(_) => "miss",
+        }
+    }
+
+    /// The header's value.
+    pub fn text(&self) -> String {
+        let mut text = String::from(CACHE);
+        // Writing into a `String` cannot fail.
+        let _ = match self.forwarded {
+            None => write!(text, "; hit"),
+            Some(why) => write!(text, "; fwd={}", why.token()),
+        };
+        if let Some(status) = self.origin_status {
+            let _ = write!(text, "; fwd-status={status}");
+        }
+        if let Some(ttl_ms) = self.ttl_ms {
+            let _ = write!(text, "; ttl={}", ttl_ms.div_euclid(1_000));
+        }
+        if self.stored {
+            text.push_str("; stored");
+        }
+        if self.collapsed {
+            text.push_str("; collapsed");
+        }
+        if let Some(detail) = self.detail {
+            let _ = write!(text, "; detail={detail}");
+        }
+        text
+    }
+}
+
+impl Forwarded {
+    fn token(self) -> &'static str {
+        match self {
+            Self::Bypass => "bypass",
+            Self::Method => "method",
+            Self::UriMiss => "uri-miss",
+            Self::VaryMiss => "vary-miss",
+            Self::Request => "request",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_written_as_the_rfc_has_it() {
+        assert_eq!(CacheStatus::hit(2_999).text(), "weir; hit; ttl=2");
+        assert_eq!(CacheStatus::hit(-1).because("origin-failed").text(), "weir; hit; ttl=-1; detail=origin-failed");
+        let fetched =
+            CacheStatus { origin_status: Some(304), stored: true, ..CacheStatus::forwarded(Forwarded::Stale) };
+        assert_eq!(fetched.text(), "weir; fwd=stale; fwd-status=304; stored");
+        assert_eq!(CacheStatus::forwarded(Forwarded::Bypass).because("live").text(), "weir; fwd=bypass; detail=live");
+    }
+}

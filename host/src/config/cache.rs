@@ -1,0 +1,252 @@
+//! `[cache]`, `[[read]]` and `[[upstream]]`: what is read, and what may be kept of it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::kind::check_kind;
+use super::{ConfigError, ParameterType, at_least, value};
+
+/// The cache of reads, in memory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheConfig {
+    /// Memory for SQL reads, in bytes; beyond, what is least worth keeping is dropped.
+    pub reads_bytes_max: u64,
+    /// Memory for upstream responses, in bytes.
+    pub upstream_bytes_max: u64,
+    /// Requests that wait for somebody else's read of the same thing; a further one is answered 503 with Retry-After.
+    pub waiters_max: usize,
+    /// How long each of them waits, in milliseconds; then it is answered 503 with Retry-After (SQL) or reads by itself
+    /// (upstream).
+    pub wait_ms: u64,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self { reads_bytes_max: 64 << 20, upstream_bytes_max: 128 << 20, waiters_max: 20_000, wait_ms: 4_000 }
+    }
+}
+
+/// How old an answer may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Staleness {
+    /// Not at all: it is never cached, whatever the rule says.
+    Live,
+    /// Some seconds.
+    Seconds,
+    /// Some minutes.
+    Minutes,
+    /// Some hours.
+    Hours,
+}
+
+impl Staleness {
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Seconds => "seconds",
+            Self::Minutes => "minutes",
+            Self::Hours => "hours",
+        }
+    }
+}
+
+/// One named SQL read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReadConfig {
+    /// Its name in URLs.
+    pub name: String,
+    /// The statement, with `:name` where a parameter stands.
+    pub sql: String,
+    /// How old an answer may be.
+    pub class: Staleness,
+    /// The tables that it depends on: when weir changes one, what was kept is read anew.
+    #[serde(default)]
+    pub tables: Vec<String>,
+    /// Rows of one answer; beyond: 503.
+    #[serde(default = "default_rows_max")]
+    pub rows_max: usize,
+    /// Time of the statement, in milliseconds; beyond: stale, or 503.
+    #[serde(default = "default_timeout_ms")]
+    pub timeout_ms: u64,
+    /// What has been asked for within ten such times is read anew this often, in milliseconds, before anybody waits for it. 0
+    /// turns that off.
+    #[serde(default)]
+    pub refresh_ms: u64,
+    /// The types of the parameters, by name.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, ParameterType>,
+    /// What a rule may read.
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
+}
+
+/// One origin behind weir.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamConfig {
+    /// Its name in metrics.
+    pub name: String,
+    /// What the paths of its requests begin with, such as `/shop/`. weir's own paths come first; of several prefixes
+    /// the longest.
+    pub prefix: String,
+    /// `http://host:port`.
+    pub origin: String,
+    /// The origin does not see the prefix.
+    #[serde(default)]
+    pub strip_prefix: bool,
+    /// Bounds, and what caching may do beyond what the origin says.
+    #[serde(default)]
+    pub limits: UpstreamLimits,
+}
+
+/// Bounds of an upstream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UpstreamLimits {
+    /// Time to connect, in milliseconds; beyond: stale, or 502.
+    pub connect_timeout_ms: u64,
+    /// Time until the head of the answer, in milliseconds; beyond: stale, or 504.
+    pub head_timeout_ms: u64,
+    /// Time in which nothing of a body comes, in milliseconds; then the answer is cut off.
+    pub body_idle_timeout_ms: u64,
+    /// Requests to the origin at once; a further one is answered 503 with Retry-After.
+    pub requests_max: usize,
+    /// Idle connections that are kept.
+    pub idle_connections_max: usize,
+    /// Size of a request's body, in bytes; beyond: 413.
+    pub request_body_bytes_max: u64,
+    /// Size of the head of an answer, in bytes; beyond: 502.
+    pub header_bytes_max: usize,
+    /// Number of headers of an answer; beyond: 502.
+    pub headers_max: usize,
+    /// Size of a body that is kept, in bytes; larger ones are passed on.
+    pub stored_body_bytes_max: u64,
+    /// How long a stale answer is told when the origin fails, in milliseconds, where the origin does not say.
+    pub stale_if_error_ms: u64,
+    /// Longest time that a heuristic (a tenth of the age of `Last-Modified`) keeps an answer fresh, in milliseconds.
+    pub heuristic_max_ms: u64,
+}
+
+impl Default for UpstreamLimits {
+    fn default() -> Self {
+        Self {
+            connect_timeout_ms: 1_000,
+            head_timeout_ms: 10_000,
+            body_idle_timeout_ms: 10_000,
+            requests_max: 1_024,
+            idle_connections_max: 256,
+            request_body_bytes_max: 16 << 20,
+            header_bytes_max: 64 << 10,
+            headers_max: 128,
+            stored_body_bytes_max: 4 << 20,
+            stale_if_error_ms: 3_600_000,
+            heuristic_max_ms: 86_400_000,
+        }
+    }
+}
+
+fn default_rows_max() -> usize {
+    1_000
+}
+
+fn default_timeout_ms() -> u64 {
+    2_000
+}
+
+impl CacheConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        at_least("cache.reads_bytes_max", self.reads_bytes_max, 64 << 10)?;
+        at_least("cache.upstream_bytes_max", self.upstream_bytes_max, 64 << 10)?;
+        at_least("cache.wait_ms", self.wait_ms, 1)
+    }
+}
+
+impl ReadConfig {
+    /// The concert's dates: many ask, few change.
+    pub(super) fn demo_dates() -> Self {
+        Self {
+            name: "concert-dates".into(),
+            sql: include_str!("concert-dates.sql").trim_end().into(),
+            class: Staleness::Minutes,
+            tables: vec!["concert_date".into()],
+            rows_max: default_rows_max(),
+            timeout_ms: default_timeout_ms(),
+            refresh_ms: 30_000,
+            parameters: BTreeMap::from([("concert".into(), ParameterType::Integer)]),
+            settings: BTreeMap::new(),
+        }
+    }
+
+    /// The seats of a date: never a moment old.
+    pub(super) fn demo_seats() -> Self {
+        Self {
+            name: "seats".into(),
+            sql: include_str!("seats.sql").trim_end().into(),
+            class: Staleness::Live,
+            tables: vec!["seat".into()],
+            rows_max: default_rows_max(),
+            timeout_ms: default_timeout_ms(),
+            refresh_ms: 0,
+            parameters: BTreeMap::from([("schedule".into(), ParameterType::Integer)]),
+            settings: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn validate(&self, index: usize) -> Result<(), ConfigError> {
+        let field = |name: &str| format!("read[{index}].{name}");
+        check_kind(&field("name"), &self.name)?;
+        at_least(&field("rows_max"), self.rows_max, 1)?;
+        at_least(&field("timeout_ms"), self.timeout_ms, 1)?;
+        if self.refresh_ms != 0 {
+            at_least(&field("refresh_ms"), self.refresh_ms, 100)?;
+            if self.class == Staleness::Live {
+                return Err(value(field("refresh_ms"), "a live read is never cached: leave it out"));
+            }
+        }
+        let plain = |name: &String| {
+            name.starts_with(|c: char| c.is_ascii_alphabetic())
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        };
+        match self.parameters.keys().find(|name| !plain(name)) {
+            Some(name) => Err(value(field("parameters"), format!("{name:?} must be letters, digits and underscores"))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl UpstreamConfig {
+    /// An upstream with the default bounds.
+    pub fn new(name: &str, prefix: &str, origin: &str) -> Self {
+        Self {
+            name: name.into(),
+            prefix: prefix.into(),
+            origin: origin.into(),
+            strip_prefix: false,
+            limits: UpstreamLimits::default(),
+        }
+    }
+
+    pub(super) fn validate(&self, index: usize) -> Result<(), ConfigError> {
+        let field = |name: &str| format!("upstream[{index}].{name}");
+        check_kind(&field("name"), &self.name)?;
+        if !self.prefix.starts_with('/') || !self.prefix.ends_with('/') || self.prefix.contains(['?', '#']) {
+            return Err(value(field("prefix"), "must begin and end with a slash, such as /shop/"));
+        }
+        let authority = self.origin.strip_prefix("http://").unwrap_or_default();
+        if authority.is_empty() || authority.contains(['/', '?', '#', '@']) {
+            return Err(value(field("origin"), "must be http://host:port, without a path"));
+        }
+        // hyper's smallest buffer.
+        at_least(&field("limits.header_bytes_max"), self.limits.header_bytes_max, 8_192)?;
+        at_least(&field("limits.headers_max"), self.limits.headers_max, 8)?;
+        at_least(&field("limits.requests_max"), self.limits.requests_max, 1)?;
+        at_least(&field("limits.head_timeout_ms"), self.limits.head_timeout_ms, 1)?;
+        at_least(&field("limits.connect_timeout_ms"), self.limits.connect_timeout_ms, 1)?;
+        at_least(&field("limits.body_idle_timeout_ms"), self.limits.body_idle_timeout_ms, 1)
+    }
+}

@@ -1,0 +1,1 @@
+SELECT id, number, state FROM seat WHERE schedule_id = :schedule ORDER BY number

@@ -1,0 +1,100 @@
+//! The requests of SQL reads.
+
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Response, StatusCode};
+
+use super::problem::{BAD_PATH, BAD_QUERY, READ_FAILED, READ_MISSING, Repeatable, from_refusal};
+use super::shared::{Shared, refused_read};
+use crate::config::ReadConfig;
+use crate::error::Refusal;
+use crate::listener::Reply;
+use crate::listener::problem::Problem;
+use crate::listener::reply::ReplyBody;
+use crate::listener::text::{decode_query_value, decode_segment, query_parts};
+use crate::model::SqlValue;
+use crate::read::{ReadError, ReadReply, Reads, statement};
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// `GET /v1/reads/{name}`.
+pub(super) async fn answer(reads: &Reads, shared: &Shared, name: &str, head: &Parts) -> Result<Reply, Problem> {
+    let name = decode_segment(name).map_err(|error| Problem::new(&BAD_PATH, format!("read: {error}")))?;
+    let Some(read) = reads.get(&name) else {
+        return Err(Problem::new(&READ_MISSING, "see / for the reads that there are"));
+    };
+    let values = values(read.config(), head.uri.query())?;
+    let mut failed = None;
+    let within = shared.within(async {
+        read.answer(values).await.map_err(|error| match error {
+            ReadError::Refused(refusal) => refusal,
+            ReadError::Invalid(_) => {
+                failed = Some(Problem::new(&READ_FAILED, "its statement does not work; the operator can see why"));
+                Refusal::SqlUnavailable
+            }
+        })
+    });
+    let answered = within.await;
+    match (answered, failed) {
+        (Ok(reply), _) => Ok(written(&reply, &head.headers)),
+        (Err(_), Some(problem)) => Err(problem),
+        (Err(refusal @ Refusal::DeadlineExceeded), None) => Err(from_refusal(&refusal, Repeatable::Yes)),
+        (Err(refusal), None) => Err(refused_read(refusal)),
+    }
+}
+
+/// The value of each parameter, in the order of their names.
+fn values(config: &ReadConfig, query: Option<&str>) -> Result<Vec<SqlValue>, Problem> {
+    let wrong = |detail: String| Problem::new(&BAD_QUERY, detail);
+    let mut values: Vec<Option<SqlValue>> = vec![None; config.parameters.len()];
+    for (name, encoded) in query_parts(query) {
+        let Some(place) = config.parameters.keys().position(|known| known == name) else {
+            let known: Vec<&str> = config.parameters.keys().map(String::as_str).collect();
+            return Err(wrong(format!("only these query parameters are known here: {}", known.join(", "))));
+        };
+        let wanted = config.parameters[name];
+        let text = decode_query_value(encoded).map_err(|error| wrong(format!("{name}: {error}")))?;
+        let value = statement::value(&text, wanted)
+            .ok_or_else(|| wrong(format!("{name} must be of type {wanted:?}").to_lowercase()))?;
+        if values[place].replace(value).is_some() {
+            return Err(wrong(format!("give {name} once")));
+        }
+    }
+    let missing = config.parameters.keys().zip(&values).find(|(_, value)| value.is_none());
+    if let Some((name, _)) = missing {
+        return Err(wrong(format!("give ?{name}=")));
+    }
+    Ok(values.into_iter().flatten().collect())
+}
+
+fn written(reply: &ReadReply, asked: &HeaderMap) -> Reply {
+    let etag = HeaderValue::from_str(&reply.etag).unwrap_or(HeaderValue::from_static(""));
+    let known = asked.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let same = known
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == &*reply.etag);
+    let mut response = Response::new(if same { ReplyBody::default() } else { ReplyBody::whole(reply.body.clone()) });
+    let mut status = reply.status.text();
+    if let Some(reason) = &reply.reason {
+        status.push('-');
+        status.push_str(reason);
+    }
+    if same {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    }
+    let headers = response.headers_mut();
+    headers.reserve(6);
+    if !same {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    // What weir keeps it invalidates itself; a cache before it could not know.
+    let control = if reply.live { "no-store" } else { "no-cache" };
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(control));
+    headers.insert(header::ETAG, etag);
+    headers.insert(header::AGE, HeaderValue::from(reply.age_s));
+    if let Ok(status) = HeaderValue::from_str(&status) {
+        headers.insert(CACHE_STATUS, status);
+    }
+    response
+}

@@ -1,0 +1,396 @@
+//! Read: named SQL reads, kept where a rule says so.
+//!
+//! Tier 3: imports tiers 0 to 2 (`cache`, `sql`, `policy`). Never writes, never answers HTTP. What is measured of a read
+//! (`profile`) is shown to a rule (`eligibility`) when it has moved; the rule says whether and for how long answers are
+//! kept. A `live` read is never kept and never shared, whatever the rule says.
+//!
+//! - `statement`: parameters, and the statement as the engine wants it. `rows`: rows as JSON.
+//! - `load`: reading for all who wait, refreshing before anybody waits.
+
+pub mod eligibility;
+mod load;
+mod profile;
+mod rows;
+pub mod statement;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::task::JoinHandle;
+
+use crate::cache::ledger::{Invalidation, What};
+use crate::cache::{Cache, CacheLimits, CacheStatus, Entry, Flown, Forwarded, Freshness, Hardness, Ledger, Seat};
+use crate::clock::Clock;
+use crate::config::{CacheConfig, ConfigError, ReadConfig, Staleness, StatementConfig};
+use crate::error::Refusal;
+use crate::model::{CacheRule, SqlValue};
+use crate::sql::Sql;
+use eligibility::Eligibility;
+use profile::{Profile, Totals};
+
+/// How long SQL is left alone after a read failed, where there is something stale to tell, in milliseconds.
+const HOLD_MS: u64 = 1_000;
+/// How often a request looks again after it has waited for another's.
+const LOOKS_MAX: usize = 3;
+
+/// Why a read has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// SQL is away, or too many wait.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The statement does not work, or finds more than it may.
+    #[error("the read cannot be done: {0}")]
+    Invalid(String),
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct ReadReply {
+    /// JSON.
+    pub body: Bytes,
+    /// Its entity tag, quotes included.
+    pub etag: Arc<str>,
+    /// How old it is, in seconds.
+    pub age_s: u64,
+    /// What the cache did.
+    pub status: CacheStatus,
+    /// The reason in words that a rule chose, where it did.
+    pub reason: Option<String>,
+    /// It must not be kept by anybody.
+    pub live: bool,
+}
+
+/// What is kept of a read.
+#[derive(Debug)]
+pub(crate) struct Body {
+    pub(crate) json: Bytes,
+    pub(crate) etag: Arc<str>,
+    pub(crate) read_ms: u64,
+    /// When it was last asked for, as Unix time.
+    pub(crate) used_ms: AtomicU64,
+}
+
+/// All reads.
+#[derive(Clone, Default)]
+pub struct Reads {
+    reads: Arc<BTreeMap<String, Arc<Read>>>,
+}
+
+/// What all reads stand on.
+#[derive(Clone)]
+pub struct ReadParts {
+    /// The database.
+    pub sql: Arc<dyn Sql>,
+    /// Invalidations, shared by all caches.
+    pub ledger: Arc<Ledger>,
+    /// The rule.
+    pub eligibility: Arc<dyn Eligibility>,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// One read.
+pub struct Read {
+    config: ReadConfig,
+    statement: StatementConfig,
+    order: Vec<usize>,
+    columns: tokio::sync::OnceCell<rows::Columns>,
+    cache: Arc<Cache<Body>>,
+    parts: ReadParts,
+    rule: RwLock<Arc<CacheRule>>,
+    profile: Profile,
+    wait: Duration,
+    /// SQL has just failed: what is stale is told without asking until then, as Unix time.
+    held_until_ms: AtomicU64,
+    /// What is read anew on time: the parameters by key.
+    followed: Mutex<HashMap<String, Vec<SqlValue>>>,
+    follower: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What operators see of a read.
+#[derive(Debug, Clone, Serialize)]
+pub struct ReadState {
+    /// Its name.
+    pub name: String,
+    /// Its class.
+    pub class: &'static str,
+    /// What the rule says now.
+    pub rule: String,
+    /// Requests since the host began.
+    pub requests: u64,
+    /// Of 1,000 of them, those that the cache answered.
+    pub hit_permille: u32,
+    /// Median time of a reading, in microseconds.
+    pub cost_p50_us: u64,
+    /// Its 99th percentile.
+    pub cost_p99_us: u64,
+    /// Time that SQL did not have to work, in milliseconds.
+    pub saved_ms: u64,
+}
+
+impl Reads {
+    /// Prepares every read; asks SQL for nothing yet.
+    ///
+    /// # Errors
+    /// Parameters that the statement does not have, or the other way round.
+    pub async fn start(configs: &[ReadConfig], cache: &CacheConfig, parts: &ReadParts) -> Result<Self, ConfigError> {
+        let limits = CacheLimits { bytes_max: cache.reads_bytes_max, waiters_max: cache.waiters_max };
+        let kept = Arc::new(Cache::new("reads", limits, Arc::clone(&parts.ledger)));
+        let totals = Arc::new(Totals::default());
+        let open = |config: &ReadConfig| {
+            let (statement, order) = statement::prepare(config, parts.sql.engine())?;
+            let read = Arc::new(Read {
+                config: config.clone(),
+                statement,
+                order,
+                columns: tokio::sync::OnceCell::new(),
+                cache: Arc::clone(&kept),
+                parts: parts.clone(),
+                rule: RwLock::new(Arc::new(CacheRule::Bypass("unknown".into()))),
+                profile: Profile::new(&config.name, config.class.as_str(), Arc::clone(&totals)),
+                wait: Duration::from_millis(cache.wait_ms),
+                held_until_ms: AtomicU64::new(0),
+                followed: Mutex::default(),
+                follower: Mutex::default(),
+            });
+            Ok((config.name.clone(), read))
+        };
+        let reads: BTreeMap<String, Arc<Read>> = configs.iter().map(open).collect::<Result<_, ConfigError>>()?;
+        for read in reads.values() {
+            let _ = read.ask_rule_aside().await;
+            read.follow();
+        }
+        Ok(Self { reads: Arc::new(reads) })
+    }
+
+    /// One read.
+    pub fn get(&self, name: &str) -> Option<&Arc<Read>> {
+        self.reads.get(name)
+    }
+
+    /// Their names.
+    pub fn names(&self) -> Vec<&str> {
+        self.reads.keys().map(String::as_str).collect()
+    }
+
+    /// Every read's configuration.
+    pub fn configs(&self) -> impl Iterator<Item = &ReadConfig> {
+        self.reads.values().map(|read| &read.config)
+    }
+
+    /// What operators see.
+    pub fn states(&self) -> Vec<ReadState> {
+        self.reads.values().map(|read| read.state()).collect()
+    }
+
+    /// Ends what is read anew on time.
+    pub fn stop(&self) {
+        for read in self.reads.values() {
+            if let Some(follower) = read.follower.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                follower.abort();
+            }
+        }
+    }
+}
+
+/// The group of what depends on a table.
+pub fn table_group(table: &str) -> String {
+    format!("table:{}", table.to_ascii_lowercase())
+}
+
+impl Read {
+    /// Its configuration.
+    pub fn config(&self) -> &ReadConfig {
+        &self.config
+    }
+
+    /// Answers for these values of the parameters, in the order of their names.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn answer(self: &Arc<Self>, values: Vec<SqlValue>) -> Result<ReadReply, ReadError> {
+        let now_ms = self.parts.clock.now_ms();
+        if self.profile.is_due(now_ms) {
+            // Nobody waits for it.
+            drop(self.ask_rule_aside());
+        }
+        if self.config.class == Staleness::Live {
+            return self.bypass(&values, "live", None).await;
+        }
+        let rule = Arc::clone(&self.rule.read().unwrap_or_else(PoisonError::into_inner));
+        if let CacheRule::Bypass(reason) = &*rule {
+            return self.bypass(&values, "rule", Some(reason.clone())).await;
+        }
+        let key = statement::key(&self.config, &values);
+        let mut collapsed = false;
+        for _ in 0..LOOKS_MAX {
+            let found = self.cache.get(&key, self.parts.clock.now_ms());
+            if let Some((entry, freshness)) = &found
+                && let Some(status) = self.may_tell(&key, &values, entry, *freshness)
+            {
+                return Ok(self.tell(entry, CacheStatus { collapsed, ..status }));
+            }
+            let why = if found.is_some() { Forwarded::Stale } else { Forwarded::UriMiss };
+            match self.cache.seat(&key) {
+                Seat::Lead(lead) => {
+                    let (read, key) = (Arc::clone(self), key.clone());
+                    // On a task of its own: others wait for it, also when this client goes away.
+                    let task = tokio::spawn(async move { read.load(&key, values, lead).await });
+                    return match task.await {
+                        Ok(Ok(entry)) => {
+                            let status = CacheStatus { stored: true, ..CacheStatus::forwarded(why) };
+                            Ok(self.tell(&entry, status))
+                        }
+                        Ok(Err(error)) => self.tell_on_error(found.as_ref(), error),
+                        Err(_) => Err(Refusal::SqlUnavailable.into()),
+                    };
+                }
+                Seat::Wait(wait) => match tokio::time::timeout(self.wait, wait.landed()).await {
+                    Ok(Flown::Kept) => collapsed = true,
+                    Ok(Flown::Failed) => {
+                        return self.tell_on_error(found.as_ref(), Refusal::SqlUnavailable.into());
+                    }
+                    Ok(Flown::Lost | Flown::Unshared) => {}
+                    Err(_) => return Err(Refusal::Overloaded { queue: "cache.wait_ms" }.into()),
+                },
+                Seat::Full => return Err(Refusal::Overloaded { queue: "cache.waiters_max" }.into()),
+            }
+        }
+        Err(Refusal::Overloaded { queue: "cache.wait_ms" }.into())
+    }
+
+    /// Whether what is kept may be told without waiting; begins to read it anew where that is time.
+    fn may_tell(
+        self: &Arc<Self>,
+        key: &str,
+        values: &[SqlValue],
+        entry: &Entry<Body>,
+        freshness: Freshness,
+    ) -> Option<CacheStatus> {
+        let now_ms = self.parts.clock.now_ms();
+        let (refresh, detail) = match freshness {
+            Freshness::Fresh => (entry.is_due_early(now_ms), None),
+            Freshness::Stale => (true, Some("stale-while-revalidate")),
+            Freshness::OnError if self.held_until_ms.load(Ordering::Relaxed) > now_ms => (false, Some("sql-failed")),
+            _ => return None,
+        };
+        if refresh && let Some(lead) = self.cache.lead(key) {
+            let (read, key, values) = (Arc::clone(self), key.to_owned(), values.to_vec());
+            tokio::spawn(async move { drop(read.load(&key, values, lead).await) });
+        }
+        Some(CacheStatus { detail, ..CacheStatus::hit(ttl_ms(entry, now_ms)) })
+    }
+
+    fn tell(&self, entry: &Entry<Body>, status: CacheStatus) -> ReadReply {
+        let now_ms = self.parts.clock.now_ms();
+        let body = &entry.value;
+        body.used_ms.store(now_ms, Ordering::Relaxed);
+        self.profile.told(status.how(), body.json.len());
+        ReadReply {
+            body: body.json.clone(),
+            etag: Arc::clone(&body.etag),
+            age_s: now_ms.saturating_sub(body.read_ms) / 1_000,
+            status,
+            reason: None,
+            live: false,
+        }
+    }
+
+    fn tell_on_error(
+        &self,
+        found: Option<&(Arc<Entry<Body>>, Freshness)>,
+        error: ReadError,
+    ) -> Result<ReadReply, ReadError> {
+        match found {
+            Some((entry, freshness)) if *freshness < Freshness::Spent => {
+                let now_ms = self.parts.clock.now_ms();
+                self.held_until_ms.store(now_ms + HOLD_MS, Ordering::Relaxed);
+                Ok(self.tell(entry, CacheStatus::hit(ttl_ms(entry, now_ms).min(0)).because("sql-failed")))
+            }
+            _ => {
+                self.profile.failed();
+                Err(error)
+            }
+        }
+    }
+
+    /// Reads for this request alone.
+    async fn bypass(
+        &self,
+        values: &[SqlValue],
+        detail: &'static str,
+        reason: Option<String>,
+    ) -> Result<ReadReply, ReadError> {
+        let read = self.read_sql(values).await.inspect_err(|_| self.profile.failed())?;
+        let status = CacheStatus::forwarded(Forwarded::Bypass).because(detail);
+        self.profile.told(status.how(), read.json.len());
+        Ok(ReadReply { body: read.json, etag: read.etag, age_s: 0, status, reason, live: true })
+    }
+
+    /// The same on a thread that may wait for what a module was granted.
+    fn ask_rule_aside(self: &Arc<Self>) -> JoinHandle<()> {
+        let read = Arc::clone(self);
+        tokio::task::spawn_blocking(move || read.ask_rule())
+    }
+
+    /// Shows the profile to the rule.
+    fn ask_rule(&self) {
+        let profile = self.profile.take(self.parts.clock.now_ms(), self.parts.eligibility.version());
+        let Some(profile) = profile else { return };
+        let rule = eligibility::bounded(self.config.class, self.parts.eligibility.rule(&profile));
+        let mut known = self.rule.write().unwrap_or_else(PoisonError::into_inner);
+        if **known == rule {
+            return;
+        }
+        tracing::debug!(read = self.config.name, ?rule, "the rule of a read has changed");
+        if shortens(&known, &rule) {
+            // What is kept for longer than it may be now is read anew. Other hosts ask the rule themselves.
+            let what = What::Groups(vec![read_group(&self.config.name)]);
+            self.parts.ledger.apply(&Invalidation { what, hardness: Hardness::Soft });
+        }
+        *known = Arc::new(rule);
+    }
+
+    fn state(&self) -> ReadState {
+        let profile = self.profile.look();
+        let rule = self.rule.read().unwrap_or_else(PoisonError::into_inner);
+        let rule = match (&**rule, self.config.class) {
+            (_, Staleness::Live) => "bypass: live".to_owned(),
+            (CacheRule::Bypass(reason), _) => format!("bypass: {reason}"),
+            (CacheRule::Store { ttl_ms, .. }, _) => format!("store: {ttl_ms} ms"),
+        };
+        ReadState {
+            name: self.config.name.clone(),
+            class: self.config.class.as_str(),
+            rule,
+            requests: profile.requests,
+            hit_permille: profile.hit_permille,
+            cost_p50_us: profile.cost_p50_us,
+            cost_p99_us: profile.cost_p99_us,
+            saved_ms: self.profile.saved_us() / 1_000,
+        }
+    }
+}
+
+/// The group of all answers of a read.
+fn read_group(name: &str) -> String {
+    format!("read:{name}")
+}
+
+/// Whether answers that were kept by the old rule may be older than the new one allows.
+fn shortens(old: &CacheRule, new: &CacheRule) -> bool {
+    match (old, new) {
+        (CacheRule::Store { ttl_ms: old_ms, .. }, CacheRule::Store { ttl_ms: new_ms, .. }) => new_ms < old_ms,
+        _ => true,
+    }
+}
+
+fn ttl_ms(entry: &Entry<Body>, now_ms: u64) -> i64 {
+    let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+    signed(entry.times.fresh_until_ms) - signed(now_ms)
+}

@@ -1,0 +1,161 @@
+//! Reading for all who wait, and reading anew before anybody does.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+
+use super::{Body, Read, ReadError, read_group, rows, table_group};
+use crate::cache::{Entry, Flown, Freshness, Lead, Times};
+use crate::error::Refusal;
+use crate::listener::text::push_hex;
+use crate::model::{CacheRule, SqlValue};
+use crate::sql::StatementError;
+
+/// How long nothing is remembered as nothing, in milliseconds, where the rule allows longer.
+const NEGATIVE_MS_MAX: u64 = 5_000;
+/// Bytes of a hash in an entity tag.
+const ETAG_BYTES: usize = 16;
+/// Keys of one read that are read anew on time; further ones are read when they are asked for.
+const FOLLOWED_MAX: usize = 1_000;
+/// What was not asked for in so many intervals is no longer read anew.
+const FOLLOWED_INTERVALS: u64 = 10;
+
+/// What SQL answered.
+pub(super) struct FromSql {
+    pub(super) json: bytes::Bytes,
+    pub(super) etag: Arc<str>,
+    is_empty: bool,
+}
+
+impl Read {
+    /// Runs the statement.
+    pub(super) async fn read_sql(&self, values: &[SqlValue]) -> Result<FromSql, ReadError> {
+        let sql = &self.parts.sql;
+        let columns = self.columns.get_or_try_init(|| async {
+            let names = sql.statement_columns(&self.statement).await.map_err(|error| {
+                tracing::warn!(read = self.config.name, %error, "the columns of a read are not known");
+                ReadError::Refused(Refusal::SqlUnavailable)
+            })?;
+            Ok::<_, ReadError>(rows::Columns::new(&names))
+        });
+        let columns = columns.await?;
+        let parameters: Vec<SqlValue> = self.order.iter().filter_map(|place| values.get(*place).cloned()).collect();
+        let started = Instant::now();
+        let found = sql.run_statement(&self.statement, &[parameters]).await;
+        self.profile.read(started.elapsed());
+        let found = match found {
+            Ok(mut sets) => sets.pop().unwrap_or_default(),
+            Err(StatementError::Unavailable(reason)) => {
+                tracing::debug!(read = self.config.name, reason, "SQL did not answer a read");
+                return Err(Refusal::SqlUnavailable.into());
+            }
+            Err(StatementError::Invalid(reason)) => {
+                tracing::error!(read = self.config.name, reason, "a read cannot be done");
+                return Err(ReadError::Invalid(reason));
+            }
+        };
+        let json = columns.json(&found);
+        let mut etag = vec![b'"'];
+        push_hex(&mut etag, &Sha256::digest(&json)[..ETAG_BYTES]);
+        etag.push(b'"');
+        let etag = String::from_utf8(etag).unwrap_or_default().into();
+        Ok(FromSql { json: json.into(), etag, is_empty: found.is_empty() })
+    }
+
+    /// Reads `key` for all who wait, and keeps it for as long as the rule says.
+    pub(super) async fn load(
+        self: &Arc<Self>,
+        key: &str,
+        values: Vec<SqlValue>,
+        lead: Lead,
+    ) -> Result<Arc<Entry<Body>>, ReadError> {
+        let before = self.cache.get(key, self.parts.clock.now_ms()).map(|(entry, _)| entry);
+        // Before the reading: what changes while it is read invalidates it.
+        let stamp = self.cache.stamp();
+        let started = Instant::now();
+        let read = match self.read_sql(&values).await {
+            Ok(read) => read,
+            Err(error) => {
+                lead.land(Flown::Failed);
+                return Err(error);
+            }
+        };
+        let cost_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let now_ms = self.parts.clock.now_ms();
+        let mut used_ms = now_ms;
+        if let Some(before) = before {
+            self.profile.compared(*before.value.etag != *read.etag);
+            used_ms = before.value.used_ms.load(Ordering::Relaxed);
+        }
+        let (times, groups) = self.times(now_ms, read.is_empty);
+        let bytes = (read.json.len() + read.etag.len()) as u64;
+        let body = Body { json: read.json, etag: read.etag, read_ms: now_ms, used_ms: AtomicU64::new(used_ms) };
+        let entry = self.cache.put(key, Entry::new(body, bytes, groups, stamp, times, cost_ms));
+        if self.config.refresh_ms > 0 {
+            let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+            if followed.len() < FOLLOWED_MAX {
+                followed.insert(key.to_owned(), values);
+            }
+        }
+        lead.land(Flown::Kept);
+        Ok(entry)
+    }
+
+    /// Until when an answer that was read now may be told, and its groups.
+    fn times(&self, now_ms: u64, is_empty: bool) -> (Times, Box<[Box<str>]>) {
+        let rule = Arc::clone(&self.rule.read().unwrap_or_else(PoisonError::into_inner));
+        let mut groups: Vec<Box<str>> = self.config.tables.iter().map(|table| table_group(table).into()).collect();
+        groups.push(read_group(&self.config.name).into());
+        let (ttl_ms, revalidate_ms, error_ms) = match &*rule {
+            // It was not when this request began.
+            CacheRule::Bypass(_) => (0, 0, 0),
+            CacheRule::Store { ttl_ms, stale_while_revalidate_ms, stale_if_error_ms, groups: named } => {
+                groups.extend(named.iter().map(|group| group.as_str().into()));
+                (*ttl_ms, *stale_while_revalidate_ms, *stale_if_error_ms)
+            }
+        };
+        let ttl_ms = if is_empty { ttl_ms.min(NEGATIVE_MS_MAX) } else { ttl_ms };
+        let fresh_until_ms = now_ms.saturating_add(ttl_ms);
+        let revalidate_until_ms = fresh_until_ms.saturating_add(revalidate_ms);
+        let error_until_ms = fresh_until_ms.saturating_add(error_ms).max(revalidate_until_ms);
+        (Times { fresh_until_ms, revalidate_until_ms, error_until_ms }, groups.into())
+    }
+
+    /// Begins to read anew on time what is asked for.
+    pub(super) fn follow(self: &Arc<Self>) {
+        if self.config.refresh_ms == 0 {
+            return;
+        }
+        let read = Arc::downgrade(self);
+        let pause = Duration::from_millis(self.config.refresh_ms);
+        let task = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(pause).await;
+                let Some(read) = read.upgrade() else { return };
+                read.refresh_followed().await;
+            }
+        });
+        *self.follower.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+    }
+
+    async fn refresh_followed(self: &Arc<Self>) {
+        let followed: Vec<(String, Vec<SqlValue>)> = {
+            let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+            followed.iter().map(|(key, values)| (key.clone(), values.clone())).collect()
+        };
+        for (key, values) in followed {
+            let now_ms = self.parts.clock.now_ms();
+            let since_ms = now_ms.saturating_sub(self.config.refresh_ms * FOLLOWED_INTERVALS);
+            let wanted = self.cache.get(&key, now_ms).is_some_and(|(entry, freshness)| {
+                freshness < Freshness::Spent && entry.value.used_ms.load(Ordering::Relaxed) >= since_ms
+            });
+            if !wanted {
+                self.followed.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            } else if let Some(lead) = self.cache.lead(&key) {
+                drop(self.load(&key, values, lead).await);
+            }
+        }
+    }
+}

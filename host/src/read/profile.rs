@@ -1,0 +1,266 @@
+//! What is measured of a read: on each request two atomics, on each reading a histogram.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use metrics::{Counter, counter, histogram};
+
+use crate::model::ReadProfile;
+use crate::telemetry::{READ_HIT_BYTES_TOTAL, READ_ORIGIN_SECONDS, READ_SAVED_MICROSECONDS_TOTAL, READS_TOTAL};
+
+/// Length of a window, in milliseconds: a profile is looked at this often at most.
+const WINDOW_MS: u64 = 1_000;
+/// A rule is asked again after so many windows although nothing has moved.
+const WINDOWS_MAX: u64 = 10;
+/// Readings of which percentiles are told; then half of their weight is forgotten.
+const READINGS_MAX: u64 = 4_096;
+/// Longest time that is told apart, in microseconds.
+const COST_US_MAX: u64 = 60_000_000;
+/// A number has moved when it is 5/4 of what it was, or the other way round.
+const MOVED_NEW: u64 = 5;
+const MOVED_OLD: u64 = 4;
+
+/// What all reads have cost.
+#[derive(Debug, Default)]
+pub(super) struct Totals {
+    cost_us: AtomicU64,
+}
+
+/// One read's numbers.
+pub(super) struct Profile {
+    name: String,
+    class: &'static str,
+    totals: Arc<Totals>,
+    requests: AtomicU64,
+    hits: AtomicU64,
+    readings: AtomicU64,
+    compared: AtomicU64,
+    changed: AtomicU64,
+    bytes_mean: AtomicU64,
+    cost_us: AtomicU64,
+    cost_p50_us: AtomicU64,
+    saved_us: AtomicU64,
+    next_ms: AtomicU64,
+    costs: Mutex<Option<Histogram<u64>>>,
+    last: Mutex<Last>,
+    asked: AtomicBool,
+    counters: Counters,
+}
+
+struct Counters {
+    hit: Counter,
+    stale: Counter,
+    collapsed: Counter,
+    miss: Counter,
+    bypass: Counter,
+    error: Counter,
+    hit_bytes: Counter,
+    saved_us: Counter,
+}
+
+/// What the rule was last asked about.
+#[derive(Default)]
+struct Last {
+    at_ms: u64,
+    requests: u64,
+    version: u64,
+    windows: u64,
+    told: Option<ReadProfile>,
+}
+
+impl Counters {
+    fn new(name: &str) -> Self {
+        let of = |how: &'static str| counter!(READS_TOTAL, "read" => name.to_owned(), "how" => how);
+        Self {
+            hit: of("hit"),
+            stale: of("stale"),
+            collapsed: of("collapsed"),
+            miss: of("miss"),
+            bypass: of("bypass"),
+            error: of("error"),
+            hit_bytes: counter!(READ_HIT_BYTES_TOTAL, "read" => name.to_owned()),
+            saved_us: counter!(READ_SAVED_MICROSECONDS_TOTAL, "read" => name.to_owned()),
+        }
+    }
+}
+
+impl Profile {
+    pub(super) fn new(name: &str, class: &'static str, totals: Arc<Totals>) -> Self {
+        let zero = || AtomicU64::new(0);
+        Self {
+            name: name.to_owned(),
+            class,
+            totals,
+            requests: zero(),
+            hits: zero(),
+            readings: zero(),
+            compared: zero(),
+            changed: zero(),
+            bytes_mean: zero(),
+            cost_us: zero(),
+            cost_p50_us: zero(),
+            saved_us: zero(),
+            next_ms: zero(),
+            // Within its bounds it can always be made; without it costs are 0.
+            costs: Mutex::new(Histogram::new_with_bounds(1, COST_US_MAX, 2).ok()),
+            last: Mutex::default(),
+            asked: AtomicBool::new(false),
+            counters: Counters::new(name),
+        }
+    }
+
+    /// A request was answered.
+    pub(super) fn told(&self, how: &'static str, bytes: usize) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let counters = &self.counters;
+        match how {
+            "hit" => counters.hit.increment(1),
+            "stale" => counters.stale.increment(1),
+            "collapsed" => counters.collapsed.increment(1),
+            "bypass" => counters.bypass.increment(1),
+            _ => counters.miss.increment(1),
+        }
+        if matches!(how, "hit" | "stale" | "collapsed") {
+            self.hits.fetch_add(1, Ordering::Relaxed);
+            let saved_us = self.cost_p50_us.load(Ordering::Relaxed);
+            self.saved_us.fetch_add(saved_us, Ordering::Relaxed);
+            counters.saved_us.increment(saved_us);
+            counters.hit_bytes.increment(bytes as u64);
+        } else {
+            // An eighth of the difference: some tens of answers are remembered.
+            let mean = self.bytes_mean.load(Ordering::Relaxed);
+            let next = if mean == 0 { bytes as u64 } else { (mean * 7 + bytes as u64) / 8 };
+            self.bytes_mean.store(next, Ordering::Relaxed);
+        }
+    }
+
+    /// A request was not answered.
+    pub(super) fn failed(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.counters.error.increment(1);
+    }
+
+    /// SQL was asked.
+    pub(super) fn read(&self, took: Duration) {
+        let cost_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).clamp(1, COST_US_MAX);
+        histogram!(READ_ORIGIN_SECONDS, "read" => self.name.clone()).record(took.as_secs_f64());
+        self.readings.fetch_add(1, Ordering::Relaxed);
+        self.cost_us.fetch_add(cost_us, Ordering::Relaxed);
+        self.totals.cost_us.fetch_add(cost_us, Ordering::Relaxed);
+        if let Some(costs) = &mut *self.costs.lock().unwrap_or_else(PoisonError::into_inner) {
+            if costs.len() >= READINGS_MAX {
+                costs.reset();
+            }
+            costs.saturating_record(cost_us);
+            self.cost_p50_us.store(costs.value_at_quantile(0.5), Ordering::Relaxed);
+        }
+    }
+
+    /// Something known was read again.
+    pub(super) fn compared(&self, changed: bool) {
+        self.compared.fetch_add(1, Ordering::Relaxed);
+        self.changed.fetch_add(u64::from(changed), Ordering::Relaxed);
+    }
+
+    /// Time that SQL did not have to work, in microseconds.
+    pub(super) fn saved_us(&self) -> u64 {
+        self.saved_us.load(Ordering::Relaxed)
+    }
+
+    /// Whether a window has passed; true for one caller only.
+    pub(super) fn is_due(&self, now_ms: u64) -> bool {
+        let next_ms = self.next_ms.load(Ordering::Relaxed);
+        let later_ms = now_ms + WINDOW_MS;
+        now_ms >= next_ms
+            && self.next_ms.compare_exchange(next_ms, later_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// The numbers now; the rate is the caller's.
+    pub(super) fn look(&self) -> ReadProfile {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let (cost_p50_us, cost_p99_us) = match &*self.costs.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(costs) if !costs.is_empty() => (costs.value_at_quantile(0.5), costs.value_at_quantile(0.99)),
+            _ => (0, 0),
+        };
+        let requests = of(&self.requests);
+        ReadProfile {
+            name: self.name.clone(),
+            class: self.class,
+            requests,
+            requests_per_minute: 0,
+            hit_permille: permille(of(&self.hits), requests),
+            cost_p50_us,
+            cost_p99_us,
+            cost_share_permille: permille(of(&self.cost_us), of(&self.totals.cost_us)),
+            bytes: of(&self.bytes_mean),
+            change_permille: permille(of(&self.changed), of(&self.compared)),
+        }
+    }
+
+    /// The numbers for the rule, where they have moved since it was last asked, or the rule has changed.
+    pub(super) fn take(&self, now_ms: u64, version: u64) -> Option<ReadProfile> {
+        let mut profile = self.look();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let elapsed_ms = now_ms.saturating_sub(last.at_ms).max(1);
+        profile.requests_per_minute =
+            profile.requests.saturating_sub(last.requests).saturating_mul(60_000) / elapsed_ms;
+        last.windows += 1;
+        let first = !self.asked.swap(true, Ordering::Relaxed);
+        let moved = last.told.as_ref().is_none_or(|told| has_moved(told, &profile));
+        if !first && !moved && last.version == version && last.windows < WINDOWS_MAX {
+            return None;
+        }
+        let requests = profile.requests;
+        *last = Last { at_ms: now_ms, requests, version, windows: 0, told: Some(profile.clone()) };
+        Some(profile)
+    }
+}
+
+/// A part of a whole in 1,000 parts.
+fn permille(part: u64, whole: u64) -> u32 {
+    u32::try_from(part.saturating_mul(1_000).checked_div(whole).unwrap_or(0)).unwrap_or(u32::MAX)
+}
+
+fn has_moved(told: &ReadProfile, now: &ReadProfile) -> bool {
+    let moved = |one: u64, other: u64| one.max(other) * MOVED_OLD > one.min(other) * MOVED_NEW;
+    let pairs = [
+        (told.requests, now.requests),
+        (told.requests_per_minute, now.requests_per_minute),
+        (told.hit_permille.into(), now.hit_permille.into()),
+        (told.cost_p50_us, now.cost_p50_us),
+        (told.cost_p99_us, now.cost_p99_us),
+        (told.cost_share_permille.into(), now.cost_share_permille.into()),
+        (told.bytes, now.bytes),
+        (told.change_permille.into(), now.change_permille.into()),
+    ];
+    pairs.into_iter().any(|(one, other)| moved(one, other))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rule_is_asked_when_something_has_moved() {
+        let profile = Profile::new("r", "seconds", Arc::default());
+        assert!(profile.take(1_000, 0).is_some(), "the first time");
+        assert!(profile.take(2_000, 0).is_none());
+        assert!(profile.take(2_000, 1).is_some(), "another rule");
+        profile.told("miss", 100);
+        profile.read(Duration::from_millis(5));
+        let seen = profile.take(3_000, 1).unwrap();
+        assert_eq!((seen.requests, seen.bytes, seen.hit_permille, seen.cost_share_permille), (1, 100, 0, 1_000));
+        assert!((4_900..=5_100).contains(&seen.cost_p50_us), "{}", seen.cost_p50_us);
+        profile.told("hit", 100);
+        assert!(profile.saved_us() >= 4_900);
+        assert_eq!(profile.take(4_000, 1).unwrap().hit_permille, 500);
+    }
+
+    #[test]
+    fn a_window_is_for_one() {
+        let profile = Profile::new("r", "seconds", Arc::default());
+        assert!(profile.is_due(5_000) && !profile.is_due(5_999) && profile.is_due(6_000));
+    }
+}

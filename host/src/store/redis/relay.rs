@@ -1,0 +1,141 @@
+//! What hosts tell each other: short messages in one stream, which every host reads from where it has been. Whoever was
+//! away reads on from there, or learns that it has missed some because the stream was cut meanwhile.
+//!
+//! On a connection of its own, because a reader waits in it. A message that could not be sent is the caller's to repeat.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::streams::StreamReadReply;
+use redis::{AsyncConnectionConfig, Client, RedisError, Value};
+
+use super::keys::RELAY;
+use crate::store::StoreError;
+
+/// Messages kept for hosts that were away, about.
+const MESSAGES_KEPT: usize = 10_000;
+/// Messages that are read at once.
+const MESSAGES_READ: usize = 1_000;
+/// How long a reader waits for one, in milliseconds.
+const BLOCK_MS: usize = 2_000;
+/// Time for an answer besides.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What was heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// These messages, in the order in which they were sent.
+    Messages(Vec<Vec<u8>>),
+    /// Some that cannot be read any more.
+    Missed,
+}
+
+/// A place in the stream.
+pub struct Relay {
+    client: Client,
+    connection: Option<MultiplexedConnection>,
+    /// What was read last; `None` before the first connection.
+    after: Option<String>,
+}
+
+impl Relay {
+    /// Connects when it is first used.
+    ///
+    /// # Errors
+    /// A URL that is none.
+    pub fn new(url: &str) -> Result<Self, StoreError> {
+        let client = Client::open(url).map_err(|error| StoreError::Misconfigured(format!("store.url: {error}")))?;
+        Ok(Self { client, connection: None, after: None })
+    }
+
+    async fn connection(&mut self) -> Result<&mut MultiplexedConnection, RedisError> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => {
+                let config = AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE_TIMEOUT));
+                self.client.get_multiplexed_async_connection_with_config(&config).await?
+            }
+        };
+        Ok(self.connection.insert(connection))
+    }
+
+    /// Sends a message to all hosts, this one too.
+    ///
+    /// # Errors
+    /// It may have been sent all the same.
+    pub async fn send(&mut self, message: &[u8]) -> Result<(), StoreError> {
+        let mut command = redis::cmd("XADD");
+        command.arg(RELAY).arg("MAXLEN").arg("~").arg(MESSAGES_KEPT).arg("*").arg("m").arg(message);
+        let sent: Result<String, RedisError> = match self.connection().await {
+            Ok(connection) => command.query_async(connection).await,
+            Err(error) => Err(error),
+        };
+        sent.map(drop).map_err(|error| self.lost(&error))
+    }
+
+    /// Waits for messages, not longer than some seconds; none is no error. The first time it only takes its place.
+    ///
+    /// # Errors
+    /// Redis is away; call again, and nothing is lost.
+    pub async fn hear(&mut self) -> Result<Heard, StoreError> {
+        let heard = self.read().await;
+        heard.map_err(|error| self.lost(&error))
+    }
+
+    async fn read(&mut self) -> Result<Heard, RedisError> {
+        let Some(after) = self.after.clone() else {
+            let (_, newest) = ends(self.connection().await?).await?;
+            self.after = Some(newest.unwrap_or_else(|| "0-0".into()));
+            return Ok(Heard::Messages(Vec::new()));
+        };
+        let connection = self.connection().await?;
+        let (oldest, newest) = ends(connection).await?;
+        // What was read last is older than all that is kept, or newer than all that there is: a gap, or another Redis.
+        let is_gap = match (&oldest, &newest) {
+            (Some(oldest), Some(newest)) => {
+                let (after, oldest, newest) = (number(&after), number(oldest), number(newest));
+                after > newest || (after < oldest && after != (0, 0))
+            }
+            _ => number(&after) != (0, 0),
+        };
+        if is_gap {
+            self.after = Some(newest.unwrap_or_else(|| "0-0".into()));
+            return Ok(Heard::Missed);
+        }
+        let mut command = redis::cmd("XREAD");
+        command.arg("COUNT").arg(MESSAGES_READ).arg("BLOCK").arg(BLOCK_MS).arg("STREAMS").arg(RELAY).arg(&after);
+        let reply: Option<StreamReadReply> = command.query_async(connection).await?;
+        let mut messages = Vec::new();
+        for entry in reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids) {
+            self.after = Some(entry.id.clone());
+            if let Some(Value::BulkString(message)) = entry.map.get("m") {
+                messages.push(message.clone());
+            }
+        }
+        Ok(Heard::Messages(messages))
+    }
+
+    fn lost(&mut self, error: &RedisError) -> StoreError {
+        self.connection = None;
+        StoreError::Unavailable(error.to_string())
+    }
+}
+
+/// Ids of the first and the last message that are kept.
+async fn ends(connection: &mut MultiplexedConnection) -> Result<(Option<String>, Option<String>), RedisError> {
+    let one = |command: &str, from: &str, to: &str| {
+        let mut one = redis::cmd(command);
+        one.arg(RELAY).arg(from).arg(to).arg("COUNT").arg(1);
+        one
+    };
+    let first: redis::streams::StreamRangeReply = one("XRANGE", "-", "+").query_async(connection).await?;
+    let last: redis::streams::StreamRangeReply = one("XREVRANGE", "+", "-").query_async(connection).await?;
+    let id = |reply: redis::streams::StreamRangeReply| reply.ids.into_iter().next().map(|entry| entry.id);
+    Ok((id(first), id(last)))
+}
+
+/// `5-1` → (5, 1).
+fn number(id: &str) -> (u64, u64) {
+    let (time, count) = id.split_once('-').unwrap_or((id, "0"));
+    (time.parse().unwrap_or(0), count.parse().unwrap_or(0))
+}

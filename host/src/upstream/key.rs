@@ -1,0 +1,162 @@
+//! Keys: what an origin is asked for, and under which request headers it answered so (`Vary`, RFC 9111, section 4.1).
+
+use hyper::Uri;
+use hyper::header::{self, HeaderMap, HeaderName};
+
+use super::control::{joined, split};
+
+/// The key of what is asked for: of all its variants.
+pub(super) fn primary(upstream: &str, path_and_query: &str) -> String {
+    format!("{upstream}:{path_and_query}")
+}
+
+/// The group that all variants of `primary` belong to.
+pub(super) fn uri_group(primary: &str) -> String {
+    format!("uri:{primary}")
+}
+
+/// The key of the variant for these request headers.
+pub(super) fn variant(primary: &str, vary: &[HeaderName], asked: &HeaderMap) -> String {
+    let mut key = primary.to_owned();
+    for name in vary {
+        key.push('\n');
+        key.push_str(name.as_str());
+        if asked.contains_key(name) {
+            key.push(':');
+            key.push_str(&normal(name, asked));
+        }
+    }
+    key
+}
+
+/// The values of a header as one list without what has no meaning: lines, spaces around commas; of languages also case
+/// and the order of those that are wanted as much.
+fn normal(name: &HeaderName, asked: &HeaderMap) -> String {
+    let text = joined(asked, name);
+    let members = split(&text, b',');
+    if *name != header::ACCEPT_LANGUAGE {
+        return members.join(",");
+    }
+    let mut languages: Vec<(u32, String)> = members.iter().map(|member| language(member)).collect();
+    languages.sort_by(|one, other| other.0.cmp(&one.0).then_with(|| one.1.cmp(&other.1)));
+    languages.iter().map(|(weight, tag)| format!("{tag};{weight}")).collect::<Vec<_>>().join(",")
+}
+
+/// `DE;q=0.5` → 500, `de`.
+fn language(member: &str) -> (u32, String) {
+    let mut parts = member.split(';');
+    let tag = parts.next().unwrap_or_default().trim().to_ascii_lowercase();
+    let weight = parts.find_map(|part| part.trim().strip_prefix("q=")?.parse::<f64>().ok()).unwrap_or(1.0);
+    // A weight has three digits.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0 to 1,000")]
+    let weight = (weight.clamp(0.0, 1.0) * 1_000.0).round() as u32;
+    (weight, tag)
+}
+
+/// Path and query of what `location` refers to, seen from `base`, where it lies at the same origin.
+pub(super) fn same_origin(location: &str, base: &str, authorities: &[&str]) -> Option<String> {
+    let location = location.split('#').next().unwrap_or_default();
+    if let Some(rest) = location.strip_prefix("//") {
+        return of_authority(rest, authorities);
+    }
+    if location.starts_with('/') {
+        return Some(normal_path(location));
+    }
+    if let Some((scheme, rest)) = location.split_once("://") {
+        let known = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
+        return if known { of_authority(rest, authorities) } else { None };
+    }
+    let path = base.split('?').next().unwrap_or_default();
+    if location.is_empty() {
+        return Some(base.to_owned());
+    }
+    if location.starts_with('?') {
+        return Some(format!("{path}{location}"));
+    }
+    let directory = &path[..=path.rfind('/')?];
+    Some(normal_path(&format!("{directory}{location}")))
+}
+
+fn of_authority(rest: &str, authorities: &[&str]) -> Option<String> {
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let known = authorities.iter().any(|known| known.eq_ignore_ascii_case(authority));
+    known.then(|| if path.starts_with('/') { normal_path(path) } else { format!("/{path}") })
+}
+
+/// Without `.` and `..`.
+fn normal_path(path: &str) -> String {
+    let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in path.split('/').skip(1) {
+        match segment {
+            "." => {}
+            ".." => {
+                segments.pop();
+            }
+            other => segments.push(other),
+        }
+    }
+    let mut normal = format!("/{}", segments.join("/"));
+    if let Some(query) = query {
+        normal.push('?');
+        normal.push_str(query);
+    }
+    normal
+}
+
+/// Path and query of a request, as the origin sees it.
+pub(super) fn path_and_query(uri: &Uri, strip: Option<&str>) -> String {
+    let whole = uri.path_and_query().map_or("/", |whole| whole.as_str());
+    match strip.and_then(|prefix| whole.strip_prefix(prefix)) {
+        // The prefix ends with the slash that the rest begins with.
+        Some(rest) => format!("/{rest}"),
+        None => whole.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn variants_are_told_apart_by_meaning() {
+        let foo = [HeaderName::from_static("foo")];
+        let of = |pairs| variant("u:/", &foo, &headers(pairs));
+        assert_eq!(of(&[("foo", "1, 2")]), of(&[("foo", "1"), ("foo", " 2 "), ("bar", "x")]));
+        assert_ne!(of(&[("foo", "1")]), of(&[("foo", "2")]));
+        assert_ne!(of(&[("foo", "")]), of(&[]));
+        let language = [header::ACCEPT_LANGUAGE];
+        let of = |value| variant("u:/", &language, &headers(&[("accept-language", value)]));
+        assert_eq!(of("en, de"), of("De , eN"));
+        assert_ne!(of("en;q=0.5, de"), of("en, de"));
+    }
+
+    #[test]
+    fn locations_of_the_same_origin() {
+        let of = |location| same_origin(location, "/shop/items?x=1", &["a.example:80", "weir"]);
+        assert_eq!(of("/b?y=2").as_deref(), Some("/b?y=2"));
+        assert_eq!(of("b").as_deref(), Some("/shop/b"));
+        assert_eq!(of("../b").as_deref(), Some("/b"));
+        assert_eq!(of("").as_deref(), Some("/shop/items?x=1"));
+        assert_eq!(of("http://WEIR/b").as_deref(), Some("/b"));
+        assert_eq!(of("//a.example:80").as_deref(), Some("/"));
+        assert_eq!(of("http://other/b"), None);
+        assert_eq!(of("mailto:x"), Some("/shop/mailto:x".into()));
+    }
+
+    #[test]
+    fn the_prefix_is_left_out_where_that_is_said() {
+        let uri: Uri = "/shop/items?x=1".parse().unwrap();
+        assert_eq!(path_and_query(&uri, None), "/shop/items?x=1");
+        assert_eq!(path_and_query(&uri, Some("/shop/")), "/items?x=1");
+    }
+}

@@ -1,0 +1,165 @@
+//! The connections to an origin: a pool, bounds, and what each failure means. Never sends anything twice by itself.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+use hyper::header::{HeaderMap, HeaderValue};
+use hyper::{Method, Request, Response, Uri, Version};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use metrics::counter;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::UpstreamError;
+use crate::config::{ConfigError, UpstreamConfig, UpstreamLimits};
+use crate::listener::reply::{CutShort, Piece};
+use crate::telemetry::SHED_TOTAL;
+
+/// How long an idle connection is kept: shorter than the servers' own time (5 s in Node, 60 s or more in others), so
+/// that a request seldom meets a connection that is just being closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+type Cause = Box<dyn StdError + Send + Sync>;
+/// A request's body on its way to the origin.
+pub(super) type OutBody = UnsyncBoxBody<Bytes, Cause>;
+
+/// One origin.
+pub(super) struct Origin {
+    client: Client<HttpConnector, OutBody>,
+    base: String,
+    pub(super) authority: HeaderValue,
+    requests: Arc<Semaphore>,
+    limits: UpstreamLimits,
+}
+
+/// What an origin answered; the permit is one of the requests that it may have at once, until the body has come.
+pub(super) struct Answered {
+    pub(super) response: Response<Incoming>,
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+impl Origin {
+    pub(super) fn new(config: &UpstreamConfig) -> Result<Self, ConfigError> {
+        let wrong = |reason: String| ConfigError::Value { field: format!("upstream {:?}", config.name), reason };
+        let authority = config.origin.strip_prefix("http://").unwrap_or_default();
+        let authority = HeaderValue::from_str(authority).map_err(|error| wrong(format!("origin: {error}")))?;
+        let _: Uri = config.origin.parse().map_err(|error| wrong(format!("origin: {error}")))?;
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(Duration::from_millis(config.limits.connect_timeout_ms)));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(config.limits.idle_connections_max)
+            .http1_max_buf_size(config.limits.header_bytes_max)
+            .http1_max_headers(config.limits.headers_max)
+            .build(connector);
+        Ok(Self {
+            client,
+            base: config.origin.clone(),
+            authority,
+            requests: Arc::new(Semaphore::new(config.limits.requests_max.min(Semaphore::MAX_PERMITS))),
+            limits: config.limits.clone(),
+        })
+    }
+
+    /// Sends a request and waits for the head of the answer.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path_and_query: &str,
+        headers: HeaderMap,
+        body: OutBody,
+    ) -> Result<Answered, UpstreamError> {
+        let Ok(permit) = Arc::clone(&self.requests).try_acquire_owned() else {
+            counter!(SHED_TOTAL, "limit" => "upstream.requests_max").increment(1);
+            return Err(UpstreamError::Overloaded);
+        };
+        let uri: Uri = format!("{}{path_and_query}", self.base).parse().map_err(|_| UpstreamError::BadPath)?;
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.version_mut() = Version::HTTP_11;
+        *request.headers_mut() = headers;
+        let timeout = Duration::from_millis(self.limits.head_timeout_ms);
+        match tokio::time::timeout(timeout, self.client.request(request)).await {
+            Ok(Ok(response)) => Ok(Answered { response, permit }),
+            Ok(Err(error)) => Err(classify(&error)),
+            Err(_) => {
+                counter!(SHED_TOTAL, "limit" => "upstream.head_timeout_ms").increment(1);
+                Err(UpstreamError::Late)
+            }
+        }
+    }
+
+    /// A request's body, bounded.
+    pub(super) fn bounded(&self, body: Incoming) -> OutBody {
+        let bytes_max = usize::try_from(self.limits.request_body_bytes_max).unwrap_or(usize::MAX);
+        Limited::new(body, bytes_max).boxed_unsync()
+    }
+
+    /// Whether a body says beforehand that it is too large.
+    pub(super) fn is_too_large(&self, body: &Incoming) -> bool {
+        body.size_hint().lower() > self.limits.request_body_bytes_max
+    }
+}
+
+/// No body.
+pub(super) fn empty() -> OutBody {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+fn classify(error: &hyper_util::client::legacy::Error) -> UpstreamError {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    let mut last = error.to_string();
+    while let Some(inner) = cause {
+        if inner.is::<LengthLimitError>() {
+            counter!(SHED_TOTAL, "limit" => "upstream.request_body_bytes_max").increment(1);
+            return UpstreamError::RequestBodyTooLarge;
+        }
+        last = inner.to_string();
+        cause = inner.source();
+    }
+    tracing::debug!(%error, last, "an origin failed");
+    if error.is_connect() { UpstreamError::Unreachable } else { UpstreamError::Broken }
+}
+
+/// The next piece of a body: `None` at its end; an error when it was cut short or has stood still for too long.
+pub(super) async fn next_piece(body: &mut Incoming, idle: Duration) -> Option<Piece> {
+    loop {
+        let frame = match tokio::time::timeout(idle, body.frame()).await {
+            Err(_) => {
+                counter!(SHED_TOTAL, "limit" => "upstream.body_idle_timeout_ms").increment(1);
+                return Some(Err(CutShort("the origin's body stood still for too long".into())));
+            }
+            Ok(None) => return None,
+            Ok(Some(Err(error))) => return Some(Err(CutShort(format!("the origin's body was cut short: {error}")))),
+            Ok(Some(Ok(frame))) => frame,
+        };
+        // Trailers are not passed on.
+        if let Ok(bytes) = frame.into_data() {
+            return Some(Ok(bytes));
+        }
+    }
+}
+
+/// A body that is passed on as it comes.
+pub(super) fn passing(
+    body: Incoming,
+    idle: Duration,
+    permit: OwnedSemaphorePermit,
+) -> impl Stream<Item = Piece> + Send {
+    futures_util::stream::unfold(Some((body, permit)), move |state| async move {
+        let (mut body, permit) = state?;
+        let piece = next_piece(&mut body, idle).await?;
+        let goes_on = piece.is_ok();
+        Some((piece, goes_on.then_some((body, permit))))
+    })
+}

@@ -1,0 +1,448 @@
+//! The way of a request: look, tell what is kept, or ask the origin once for all who wait; keep what may be kept.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Body, Incoming};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Response, StatusCode};
+use metrics::{counter, histogram};
+
+use super::control::Wishes;
+use super::fill::{Fill, put_unshared};
+use super::origin::{Answered, empty, passing};
+use super::range::{Part, part};
+use super::stored::{Kept, Moments, Stored, group_names, judge};
+use super::{Upstream, UpstreamError, conditional, hop, key};
+use crate::cache::{CacheStatus, Entry, Flown, Forwarded, Freshness, Hardness, Lead, Seat, Stamp};
+use crate::listener::Reply;
+use crate::listener::reply::ReplyBody;
+use crate::telemetry::{READ_HIT_BYTES_TOTAL, READ_ORIGIN_SECONDS, READS_TOTAL};
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
+/// How often a request looks again after it has waited for another's.
+const LOOKS_MAX: usize = 3;
+/// How long the origin is left alone after it failed, where there is something stale to tell, in milliseconds.
+const HOLD_MS: u64 = 1_000;
+
+/// A request that reads.
+#[derive(Clone)]
+struct Asked {
+    method: Method,
+    /// As the origin sees it.
+    path: String,
+    primary: String,
+    headers: HeaderMap,
+    wishes: Wishes,
+    peer: IpAddr,
+}
+
+/// What the cache has for a request.
+struct Found {
+    key: String,
+    kept: Option<(Arc<Entry<Kept>>, Freshness)>,
+    why: Forwarded,
+    /// It is known that the answer is not kept.
+    unshared: bool,
+}
+
+impl Asked {
+    /// Whether one answer may serve all who ask so.
+    fn is_shared(&self) -> bool {
+        self.method == Method::GET && !self.headers.contains_key(header::RANGE)
+    }
+}
+
+impl Found {
+    fn stored(&self) -> Option<(&Arc<Entry<Kept>>, &Stored, Freshness)> {
+        match &self.kept {
+            Some((entry, freshness)) => match &entry.value {
+                Kept::Response(stored) => Some((entry, stored, *freshness)),
+                _ => None,
+            },
+            None => None,
+        }
+    }
+}
+
+impl Upstream {
+    /// Answers one request.
+    ///
+    /// # Errors
+    /// See [`UpstreamError`]: nothing was kept of what failed.
+    pub async fn handle(self: &Arc<Self>, head: Parts, body: Incoming, peer: IpAddr) -> Result<Reply, UpstreamError> {
+        let strip = self.config.strip_prefix.then_some(self.config.prefix.as_str());
+        let path = key::path_and_query(&head.uri, strip);
+        let primary = key::primary(&self.config.name, &path);
+        let wishes = Wishes::of(&head.headers);
+        let asked = Asked { method: head.method, path, primary, headers: head.headers, wishes, peer };
+        let reads = asked.method == Method::GET || asked.method == Method::HEAD;
+        if reads && body.is_end_stream() {
+            return self.read(asked).await;
+        }
+        if self.origin.is_too_large(&body) {
+            return Err(UpstreamError::RequestBodyTooLarge);
+        }
+        let safe = reads || asked.method == Method::OPTIONS || asked.method == Method::TRACE;
+        let mut headers = asked.headers.clone();
+        hop::to_origin(&mut headers, peer, &self.origin.authority);
+        let body = if body.is_end_stream() { empty() } else { self.origin.bounded(body) };
+        let answered = self.origin.send(asked.method.clone(), &asked.path, headers, body).await?;
+        let status = answered.response.status();
+        if !safe && (status.is_success() || status.is_redirection()) {
+            self.invalidate(&asked, answered.response.headers());
+        }
+        Ok(self.pass(answered, CacheStatus::forwarded(Forwarded::Method)))
+    }
+
+    async fn read(self: &Arc<Self>, asked: Asked) -> Result<Reply, UpstreamError> {
+        let mut collapsed = false;
+        for _ in 0..LOOKS_MAX {
+            let found = self.look(&asked);
+            if let Some(reply) = self.tell_kept(&asked, &found, collapsed) {
+                return Ok(reply);
+            }
+            if asked.wishes.only_if_cached {
+                return Err(UpstreamError::NotKept);
+            }
+            if !asked.is_shared() || found.unshared {
+                return self.fetch(asked, found, None).await;
+            }
+            match self.cache.seat(&found.key) {
+                Seat::Lead(lead) => {
+                    let upstream = Arc::clone(self);
+                    // On a task of its own: others wait for it, also when this client goes away.
+                    let task = tokio::spawn(async move { upstream.fetch(asked, found, Some(lead)).await });
+                    return task.await.unwrap_or(Err(UpstreamError::Broken));
+                }
+                Seat::Wait(wait) => match tokio::time::timeout(self.wait, wait.landed()).await {
+                    Ok(Flown::Kept) => collapsed = true,
+                    Ok(Flown::Failed) => {
+                        return self.tell_on_error(&asked, &found).ok_or(UpstreamError::Broken);
+                    }
+                    _ => return self.fetch(asked, found, None).await,
+                },
+                Seat::Full => return Err(UpstreamError::Overloaded),
+            }
+        }
+        let found = self.look(&asked);
+        self.fetch(asked, found, None).await
+    }
+
+    fn look(&self, asked: &Asked) -> Found {
+        let now_ms = self.clock.now_ms();
+        let place = |key: String, kept, why, unshared| Found { key, kept, why, unshared };
+        let Some((entry, freshness)) = self.cache.get(&asked.primary, now_ms) else {
+            return place(asked.primary.clone(), None, Forwarded::UriMiss, false);
+        };
+        match &entry.value {
+            Kept::Unshared => place(asked.primary.clone(), None, Forwarded::UriMiss, freshness == Freshness::Fresh),
+            Kept::Response(_) => place(asked.primary.clone(), Some((entry, freshness)), Forwarded::Stale, false),
+            Kept::Vary(names) => {
+                let key = key::variant(&asked.primary, names, &asked.headers);
+                match self.cache.get(&key, now_ms) {
+                    Some(kept) => place(key, Some(kept), Forwarded::Stale, false),
+                    None => place(key, None, Forwarded::VaryMiss, false),
+                }
+            }
+        }
+    }
+
+    /// What is kept, where it may be told without asking.
+    fn tell_kept(self: &Arc<Self>, asked: &Asked, found: &Found, collapsed: bool) -> Option<Reply> {
+        let (entry, stored, freshness) = found.stored()?;
+        let now_ms = self.clock.now_ms();
+        let (refresh, detail) = match (stored.wanted(&asked.wishes, now_ms), freshness) {
+            (Some(false), _) => return None,
+            (Some(true), _) => (false, Some("max-stale")),
+            (None, Freshness::Fresh) if !stored.no_cache => (entry.is_due_early(now_ms), None),
+            (None, Freshness::Stale) if !stored.no_cache && !stored.strict => (true, Some("stale-while-revalidate")),
+            (None, Freshness::OnError) if stored.is_held(now_ms) => (false, Some("origin-failed")),
+            _ => return None,
+        };
+        if refresh {
+            self.refresh(asked, found);
+        }
+        let status = CacheStatus { collapsed, detail, ..CacheStatus::hit(stored.ttl_ms(now_ms)) };
+        Some(self.tell(asked, stored, status))
+    }
+
+    /// What is kept, where the origin has failed and it may be told then.
+    fn tell_on_error(&self, asked: &Asked, found: &Found) -> Option<Reply> {
+        let (_, stored, freshness) = found.stored()?;
+        let now_ms = self.clock.now_ms();
+        if freshness == Freshness::Spent || stored.strict || stored.no_cache {
+            return None;
+        }
+        stored.hold(now_ms + HOLD_MS);
+        Some(self.tell(asked, stored, CacheStatus::hit(stored.ttl_ms(now_ms)).because("origin-failed")))
+    }
+
+    /// Reads it anew while what is kept is told.
+    fn refresh(self: &Arc<Self>, asked: &Asked, found: &Found) {
+        let Some(lead) = self.cache.lead(&found.key) else { return };
+        let mut asked = asked.clone();
+        asked.method = Method::GET;
+        asked.headers.remove(header::RANGE);
+        let found = Found { key: found.key.clone(), kept: found.kept.clone(), why: Forwarded::Stale, unshared: false };
+        let upstream = Arc::clone(self);
+        tokio::spawn(async move { drop(upstream.fetch(asked, found, Some(lead)).await) });
+    }
+
+    /// Asks the origin. With a `lead` others wait for it.
+    async fn fetch(self: &Arc<Self>, asked: Asked, found: Found, lead: Option<Lead>) -> Result<Reply, UpstreamError> {
+        let stamps = (self.cache.stamp(), self.cache.stamp());
+        let mut headers = asked.headers.clone();
+        hop::to_origin(&mut headers, asked.peer, &self.origin.authority);
+        let candidate = found.stored().filter(|(_, stored, _)| asked.is_shared() && stored.has_validator());
+        if asked.is_shared() && !found.unshared {
+            // The whole answer is wanted, to be kept; the client's conditions are answered from that.
+            conditional::CONDITIONS.iter().for_each(|name| drop(headers.remove(name)));
+        }
+        if let Some((_, stored, _)) = candidate {
+            conditional::put_conditions(&mut headers, &stored.headers);
+        }
+        let request_ms = self.clock.now_ms();
+        let sent = self.origin.send(asked.method.clone(), &asked.path, headers, empty()).await;
+        let at = Moments { request_ms, response_ms: self.clock.now_ms() };
+        self.count_origin(at);
+        let answered = match sent {
+            Ok(answered) => answered,
+            Err(error) => {
+                let told = self.tell_on_error(&asked, &found);
+                if let Some(lead) = lead {
+                    lead.land(Flown::Failed);
+                }
+                return told.ok_or(error);
+            }
+        };
+        let status = answered.response.status();
+        if status == StatusCode::NOT_MODIFIED && candidate.is_some() {
+            return Ok(self.validated(&asked, &found, answered, (at, stamps), lead));
+        }
+        if is_failure(status)
+            && let Some(reply) = self.tell_on_error(&asked, &found)
+        {
+            if let Some(lead) = lead {
+                lead.land(Flown::Failed);
+            }
+            return Ok(reply);
+        }
+        Ok(self.fetched(&asked, &found, answered, (at, stamps), lead))
+    }
+
+    /// The origin says that what is kept is still so.
+    fn validated(
+        &self,
+        asked: &Asked,
+        found: &Found,
+        answered: Answered,
+        (at, stamps): (Moments, (Stamp, Stamp)),
+        lead: Option<Lead>,
+    ) -> Reply {
+        let mut fresh = answered.response.into_parts().0.headers;
+        hop::to_client(&mut fresh);
+        // There is one: it was asked about.
+        let Some((_, stored, _)) = found.stored() else { return Response::new(ReplyBody::default()) };
+        let headers = conditional::merged(&stored.headers, &fresh);
+        let status = CacheStatus { origin_status: Some(304), ..CacheStatus::forwarded(found.why) };
+        let verdict = judge(&asked.headers, (stored.status, &headers), at, &self.config.limits);
+        let (reply, flown) = match verdict {
+            Ok(verdict) => {
+                let fill = self.fill(asked, (stored.status, headers), verdict, (at, stamps), None);
+                let entry = fill.keep(stored.body.clone());
+                let status = CacheStatus { stored: true, ..status };
+                match &entry.value {
+                    Kept::Response(stored) => (self.tell(asked, stored, status), Flown::Kept),
+                    _ => (Response::new(ReplyBody::default()), Flown::Lost),
+                }
+            }
+            Err(reason) => {
+                self.cache.remove(&found.key);
+                (self.tell(asked, stored, status.because(reason)), Flown::Unshared)
+            }
+        };
+        if let Some(lead) = lead {
+            lead.land(flown);
+        }
+        reply
+    }
+
+    /// The origin has answered anew.
+    fn fetched(
+        &self,
+        asked: &Asked,
+        found: &Found,
+        answered: Answered,
+        (at, stamps): (Moments, (Stamp, Stamp)),
+        lead: Option<Lead>,
+    ) -> Reply {
+        let (status, headers) = (answered.response.status(), answered.response.headers());
+        let told = CacheStatus { origin_status: Some(status.as_u16()), ..CacheStatus::forwarded(found.why) };
+        if !asked.is_shared() {
+            return self.pass(answered, told);
+        }
+        let too_large = answered.response.body().size_hint().lower() > self.config.limits.stored_body_bytes_max;
+        let verdict = match judge(&asked.headers, (status, headers), at, &self.config.limits) {
+            Ok(_) if too_large => Err("too-large"),
+            other => other,
+        };
+        match verdict {
+            Err(reason) => {
+                // What is told to one who has signed in, or asked so, says nothing about the others.
+                if !matches!(reason, "authorization" | "request-no-store") {
+                    put_unshared(&self.cache, &self.config.name, &asked.primary, stamps.0, at.response_ms);
+                }
+                if let Some(lead) = lead {
+                    lead.land(Flown::Unshared);
+                }
+                self.pass(answered, told.because(reason))
+            }
+            Ok(verdict) => {
+                let (mut head, body) = answered.response.into_parts();
+                hop::to_client(&mut head.headers);
+                let length = body.size_hint().exact();
+                let modified =
+                    !(status == StatusCode::OK && conditional::is_not_modified(&asked.headers, &head.headers));
+                let fill = self.fill(asked, (status, head.headers.clone()), verdict, (at, stamps), lead);
+                let idle = Duration::from_millis(self.config.limits.body_idle_timeout_ms);
+                let pieces = fill.run(body, idle, answered.permit);
+                let told = CacheStatus { stored: true, ..told };
+                if !modified {
+                    return self.reply(
+                        StatusCode::NOT_MODIFIED,
+                        conditional::not_modified_headers(&head.headers),
+                        ReplyBody::default(),
+                        told,
+                    );
+                }
+                self.reply(status, head.headers, ReplyBody::channel(pieces).of_length(length), told)
+            }
+        }
+    }
+
+    fn fill(
+        &self,
+        asked: &Asked,
+        (status, headers): (StatusCode, HeaderMap),
+        verdict: super::stored::Verdict,
+        (at, stamps): (Moments, (Stamp, Stamp)),
+        lead: Option<Lead>,
+    ) -> Fill {
+        Fill {
+            cache: Arc::clone(&self.cache),
+            upstream: self.config.name.clone(),
+            primary: asked.primary.clone(),
+            asked: asked.headers.clone(),
+            status,
+            headers,
+            verdict,
+            at,
+            stamps,
+            lead,
+            body_bytes_max: self.config.limits.stored_body_bytes_max,
+        }
+    }
+
+    /// Passes an answer on as it comes.
+    fn pass(&self, answered: Answered, status: CacheStatus) -> Reply {
+        let (mut head, body) = answered.response.into_parts();
+        hop::to_client(&mut head.headers);
+        let length = body.size_hint().exact();
+        let idle = Duration::from_millis(self.config.limits.body_idle_timeout_ms);
+        let body = if body.is_end_stream() {
+            ReplyBody::default()
+        } else {
+            ReplyBody::stream(passing(body, idle, answered.permit), length)
+        };
+        self.reply(head.status, head.headers, body, status)
+    }
+
+    /// Tells what is kept: the whole, a part, or that the client has it.
+    fn tell(&self, asked: &Asked, stored: &Stored, status: CacheStatus) -> Reply {
+        let mut headers = stored.headers.clone();
+        let age_s = stored.age_ms(self.clock.now_ms()) / 1_000;
+        headers.insert(header::AGE, HeaderValue::from(age_s));
+        headers.remove(header::CONTENT_LENGTH);
+        let whole = stored.status == StatusCode::OK;
+        if whole && conditional::is_not_modified(&asked.headers, &stored.headers) {
+            let headers = conditional::not_modified_headers(&headers);
+            return self.reply(StatusCode::NOT_MODIFIED, headers, ReplyBody::default(), status);
+        }
+        let length = stored.body.len();
+        let wanted = match asked.method {
+            Method::GET if whole && conditional::if_range_holds(&asked.headers, &stored.headers) => {
+                part(&asked.headers, length)
+            }
+            _ => Part::Whole,
+        };
+        let content_range =
+            |text: String| HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("bytes */*"));
+        let (code, body) = match wanted {
+            Part::Whole => (stored.status, stored.body.clone()),
+            Part::Bytes(range) => {
+                let text = format!("bytes {}-{}/{length}", range.start, range.end.saturating_sub(1));
+                headers.insert(header::CONTENT_RANGE, content_range(text));
+                (StatusCode::PARTIAL_CONTENT, stored.body.slice(range))
+            }
+            Part::Beyond => {
+                headers.insert(header::CONTENT_RANGE, content_range(format!("bytes */{length}")));
+                (StatusCode::RANGE_NOT_SATISFIABLE, Bytes::new())
+            }
+        };
+        if status.forwarded.is_none() {
+            counter!(READ_HIT_BYTES_TOTAL, "read" => self.label()).increment(body.len() as u64);
+        }
+        if asked.method == Method::HEAD {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+            return self.reply(code, headers, ReplyBody::default(), status);
+        }
+        self.reply(code, headers, ReplyBody::whole(body), status)
+    }
+
+    fn reply(&self, code: StatusCode, mut headers: HeaderMap, body: ReplyBody, status: CacheStatus) -> Reply {
+        counter!(READS_TOTAL, "read" => self.label(), "how" => status.how()).increment(1);
+        if let Ok(value) = HeaderValue::from_str(&status.text()) {
+            headers.append(CACHE_STATUS, value);
+        }
+        let mut response = Response::new(body);
+        *response.status_mut() = code;
+        *response.headers_mut() = headers;
+        response
+    }
+
+    /// An unsafe request was done: what is kept of its target, and of what its answer names, is true no more (RFC 9111,
+    /// section 4.4; RFC 9875, section 3).
+    fn invalidate(&self, asked: &Asked, answer: &HeaderMap) {
+        let host = asked.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let authorities = [host, self.origin.authority.to_str().unwrap_or_default()];
+        let mut groups = vec![key::uri_group(&asked.primary)];
+        for name in [header::LOCATION, header::CONTENT_LOCATION] {
+            let location = answer.get(name).and_then(|value| value.to_str().ok());
+            if let Some(path) = location.and_then(|location| key::same_origin(location, &asked.path, &authorities)) {
+                groups.push(key::uri_group(&key::primary(&self.config.name, &path)));
+            }
+        }
+        let named = group_names(&self.config.name, answer, &CACHE_GROUP_INVALIDATION);
+        let all = groups.iter().map(String::as_str).chain(named.iter().map(|group| &**group));
+        self.cache.ledger().invalidate_groups(all, Hardness::Hard);
+    }
+
+    fn count_origin(&self, at: Moments) {
+        let elapsed = Duration::from_millis(at.response_ms.saturating_sub(at.request_ms));
+        histogram!(READ_ORIGIN_SECONDS, "read" => self.label()).record(elapsed.as_secs_f64());
+    }
+
+    fn label(&self) -> String {
+        format!("upstream:{}", self.config.name)
+    }
+}
+
+/// Whether a status is one of an origin in trouble.
+fn is_failure(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 500 | 502 | 503 | 504)
+}

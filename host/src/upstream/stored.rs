@@ -1,0 +1,400 @@
+//! A response as it is kept, and the judgement whether and for how long (RFC 9111, sections 3 and 4.2).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::UNIX_EPOCH;
+
+use bytes::Bytes;
+use hyper::StatusCode;
+use hyper::header::{self, HeaderMap, HeaderName};
+
+use super::control::{Control, Wishes, joined, split};
+use crate::cache::Times;
+use crate::config::UpstreamLimits;
+
+/// Names of the groups that a response belongs to (RFC 9875).
+const CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
+/// Groups that one response may name, and characters of a name: what the RFC asks caches to take.
+const GROUPS_MAX: usize = 32;
+const GROUP_BYTES_MAX: usize = 128;
+/// Statuses that a cache may keep without being told for how long (RFC 9110, section 15.1), but for 206.
+const HEURISTIC_STATUSES: [u16; 11] = [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501];
+/// Statuses whose meaning for caching is known here; a response that must be understood is kept only with one of them.
+const UNDERSTOOD_STATUSES: [u16; 27] = [
+    200, 203, 204, 300, 301, 302, 303, 307, 308, 400, 401, 403, 404, 405, 406, 409, 410, 411, 412, 413, 414, 421, 500,
+    501, 502, 503, 504,
+];
+/// One so many-th of the age of `Last-Modified` is fresh by heuristic.
+const HEURISTIC_SHARE: u64 = 10;
+/// An age beyond every lifetime: of a response whose `Age` cannot be read.
+const AGE_UNKNOWN_MS: u64 = u32::MAX as u64 * 1_000;
+
+/// What is kept under a key.
+#[derive(Debug)]
+pub(super) enum Kept {
+    /// A response.
+    Response(Box<Stored>),
+    /// The responses are under keys of their own, by the values of these request headers.
+    Vary(Box<[HeaderName]>),
+    /// It was not to be kept: whoever asks for it need not wait for others.
+    Unshared,
+}
+
+/// A response.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    /// When it was received or validated, as Unix time.
+    pub(super) response_ms: u64,
+    /// How old it was then.
+    pub(super) initial_age_ms: u64,
+    pub(super) lifetime_ms: u64,
+    /// It may not be told without asking.
+    pub(super) no_cache: bool,
+    /// It may never be told when it is stale.
+    pub(super) strict: bool,
+    /// The origin has just failed: it is told without asking until then, as Unix time.
+    pub(super) held_until_ms: AtomicU64,
+}
+
+/// When a request was sent and its answer received, as Unix times.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moments {
+    pub(super) request_ms: u64,
+    pub(super) response_ms: u64,
+}
+
+/// What may be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Verdict {
+    pub(super) times: Times,
+    pub(super) initial_age_ms: u64,
+    pub(super) lifetime_ms: u64,
+    pub(super) no_cache: bool,
+    pub(super) strict: bool,
+    /// Names of headers that are not kept.
+    pub(super) fields: Vec<String>,
+    /// Names of request headers that it depends on.
+    pub(super) vary: Vec<HeaderName>,
+}
+
+impl Stored {
+    /// How old it is.
+    pub(super) fn age_ms(&self, now_ms: u64) -> u64 {
+        self.initial_age_ms.saturating_add(now_ms.saturating_sub(self.response_ms))
+    }
+
+    /// How long it stays fresh; negative when it is stale.
+    pub(super) fn ttl_ms(&self, now_ms: u64) -> i64 {
+        let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+        signed(self.lifetime_ms).saturating_sub(signed(self.age_ms(now_ms)))
+    }
+
+    /// Whether it can be validated.
+    pub(super) fn has_validator(&self) -> bool {
+        self.headers.contains_key(header::ETAG) || self.headers.contains_key(header::LAST_MODIFIED)
+    }
+
+    /// Whether a request wants it although it is stale, or not although it is fresh; `None` where it leaves that to the
+    /// cache.
+    pub(super) fn wanted(&self, wishes: &Wishes, now_ms: u64) -> Option<bool> {
+        let (age_s, ttl_ms) = (self.age_ms(now_ms) / 1_000, self.ttl_ms(now_ms));
+        let seconds = |ms: i64| u64::try_from(ms / 1_000).unwrap_or(0);
+        if wishes.no_cache
+            || wishes.max_age_s.is_some_and(|max| age_s > max || max == 0)
+            || wishes.min_fresh_s.is_some_and(|min| ttl_ms <= 0 || seconds(ttl_ms) < min)
+        {
+            return Some(false);
+        }
+        let stale_s = seconds(ttl_ms.saturating_neg());
+        (ttl_ms <= 0 && !self.no_cache && !self.strict && wishes.max_stale_s.is_some_and(|max| stale_s <= max))
+            .then_some(true)
+    }
+
+    /// Tells it without asking for so long, because the origin fails.
+    pub(super) fn hold(&self, until_ms: u64) {
+        self.held_until_ms.store(until_ms, Ordering::Relaxed);
+    }
+
+    /// Whether the origin has just failed.
+    pub(super) fn is_held(&self, now_ms: u64) -> bool {
+        self.held_until_ms.load(Ordering::Relaxed) > now_ms
+    }
+}
+
+/// Whether and for how long a response to a GET may be kept.
+///
+/// # Errors
+/// The reason why not, as a token.
+pub(super) fn judge(
+    asked: &HeaderMap,
+    (status, headers): (StatusCode, &HeaderMap),
+    at: Moments,
+    limits: &UpstreamLimits,
+) -> Result<Verdict, &'static str> {
+    let control = Control::of(headers);
+    let understood = UNDERSTOOD_STATUSES.contains(&status.as_u16());
+    let must_understand = control.must_understand;
+    may_be_kept(asked, status, &control, understood)?;
+    let vary = vary(headers)?;
+    let explicit_ms = explicit_lifetime_ms(&control, headers, at);
+    let lifetime_ms = match explicit_ms {
+        Some(lifetime_ms) => lifetime_ms,
+        None => heuristic_ms(status, &control, headers, at, limits)?,
+    };
+    let initial_age_ms = initial_age_ms(headers, at);
+    let strict = control.must_revalidate || control.proxy_revalidate || control.no_cache;
+    let times = times(&control, strict, (lifetime_ms, initial_age_ms), at, limits);
+    let has_validator = headers.contains_key(header::ETAG) || headers.contains_key(header::LAST_MODIFIED);
+    // What can neither be told nor validated is not worth its memory.
+    if times.error_until_ms <= at.response_ms && !has_validator {
+        return Err("no-lifetime");
+    }
+    debug_assert!(!must_understand || understood);
+    let no_cache = control.no_cache;
+    Ok(Verdict { times, initial_age_ms, lifetime_ms, no_cache, strict, fields: control.fields, vary })
+}
+
+fn may_be_kept(asked: &HeaderMap, status: StatusCode, control: &Control, understood: bool) -> Result<(), &'static str> {
+    if matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED) || status.is_informational() {
+        return Err("partial");
+    }
+    if control.must_understand && !understood {
+        return Err("status-not-understood");
+    }
+    // One that must be understood, and is, may say no-store for the caches that do not.
+    if control.no_store && !control.must_understand {
+        return Err("no-store");
+    }
+    if control.private {
+        return Err("private");
+    }
+    let authorized = control.public || control.must_revalidate || control.s_maxage_s.is_some();
+    if asked.contains_key(header::AUTHORIZATION) && !authorized {
+        return Err("authorization");
+    }
+    if Wishes::of(asked).no_store {
+        return Err("request-no-store");
+    }
+    Ok(())
+}
+
+/// The names that a response varies by, sorted.
+fn vary(headers: &HeaderMap) -> Result<Vec<HeaderName>, &'static str> {
+    let text = joined(headers, &header::VARY);
+    let mut names = Vec::new();
+    for name in split(&text, b',') {
+        if name == "*" {
+            return Err("vary-star");
+        }
+        names.push(HeaderName::from_bytes(name.as_bytes()).map_err(|_| "vary-malformed")?);
+    }
+    names.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+    names.dedup();
+    Ok(names)
+}
+
+fn explicit_lifetime_ms(control: &Control, headers: &HeaderMap, at: Moments) -> Option<u64> {
+    if let Some(seconds) = control.s_maxage_s.or(control.max_age_s) {
+        return Some(seconds * 1_000);
+    }
+    let expires = headers.get(header::EXPIRES).filter(|_| !control.targeted)?;
+    // One that cannot be read has passed.
+    let expires_ms = expires.to_str().ok().and_then(date_ms).unwrap_or(0);
+    Some(expires_ms.saturating_sub(date_of(headers).unwrap_or(at.response_ms)))
+}
+
+/// The lifetime of a response that says nothing, which may be none; an error where it may not be kept at all.
+fn heuristic_ms(
+    status: StatusCode,
+    control: &Control,
+    headers: &HeaderMap,
+    at: Moments,
+    limits: &UpstreamLimits,
+) -> Result<u64, &'static str> {
+    if !control.public && !HEURISTIC_STATUSES.contains(&status.as_u16()) {
+        return Err("no-lifetime");
+    }
+    // Nobody said that the cookie of one may be given to others.
+    if headers.contains_key(header::SET_COOKIE) {
+        return Err("set-cookie");
+    }
+    let modified_ms = headers.get(header::LAST_MODIFIED).and_then(|value| value.to_str().ok()).and_then(date_ms);
+    let Some(modified_ms) = modified_ms else { return Ok(0) };
+    let since_ms = date_of(headers).unwrap_or(at.response_ms).saturating_sub(modified_ms);
+    Ok((since_ms / HEURISTIC_SHARE).min(limits.heuristic_max_ms))
+}
+
+/// RFC 9111, section 4.2.3.
+fn initial_age_ms(headers: &HeaderMap, at: Moments) -> u64 {
+    let mut ages = headers.get_all(header::AGE).iter();
+    let age_ms = match (ages.next(), ages.next()) {
+        (None, _) => 0,
+        (Some(age), None) => {
+            let seconds = age.to_str().ok().and_then(super::control::seconds);
+            seconds.map_or(AGE_UNKNOWN_MS, |seconds| seconds.saturating_mul(1_000))
+        }
+        _ => AGE_UNKNOWN_MS,
+    };
+    let delay_ms = at.response_ms.saturating_sub(at.request_ms);
+    // A date has whole seconds.
+    let apparent_ms = date_of(headers).map_or(0, |date_ms| (at.response_ms / 1_000 * 1_000).saturating_sub(date_ms));
+    apparent_ms.max(age_ms.saturating_add(delay_ms))
+}
+
+fn times(
+    control: &Control,
+    strict: bool,
+    (lifetime_ms, initial_age_ms): (u64, u64),
+    at: Moments,
+    limits: &UpstreamLimits,
+) -> Times {
+    let fresh_until_ms = if control.no_cache {
+        at.response_ms
+    } else {
+        at.response_ms.saturating_add(lifetime_ms).saturating_sub(initial_age_ms)
+    };
+    if strict {
+        return Times { fresh_until_ms, revalidate_until_ms: fresh_until_ms, error_until_ms: fresh_until_ms };
+    }
+    let ms = |seconds: Option<u64>| seconds.map(|seconds| seconds.saturating_mul(1_000));
+    let revalidate_ms = ms(control.stale_while_revalidate_s).unwrap_or(0);
+    // `s-maxage` forbids what the origin did not ask for.
+    let default_ms = if control.s_maxage_s.is_some() { 0 } else { limits.stale_if_error_ms };
+    let error_ms = ms(control.stale_if_error_s).unwrap_or(default_ms);
+    let revalidate_until_ms = fresh_until_ms.saturating_add(revalidate_ms);
+    // A window counts from the end of freshness, or from now for what was stale when it came.
+    let error_from_ms =
+        if control.stale_if_error_s.is_some() { fresh_until_ms } else { fresh_until_ms.max(at.response_ms) };
+    let error_until_ms = error_from_ms.saturating_add(error_ms).max(revalidate_until_ms);
+    Times { fresh_until_ms, revalidate_until_ms, error_until_ms }
+}
+
+fn date_of(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::DATE).and_then(|value| value.to_str().ok()).and_then(date_ms)
+}
+
+/// An HTTP date as Unix time.
+pub(super) fn date_ms(text: &str) -> Option<u64> {
+    let since = httpdate::parse_http_date(text.trim()).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_millis()).ok()
+}
+
+/// The groups of a response, as the ledger names them.
+pub(super) fn groups(upstream: &str, headers: &HeaderMap) -> Vec<Box<str>> {
+    group_names(upstream, headers, &CACHE_GROUPS)
+}
+
+/// The groups that a header lists, as the ledger names them. Those that name a table (`"table:seat"`) are the same as
+/// those of SQL reads; all others are the upstream's own.
+pub(super) fn group_names(upstream: &str, headers: &HeaderMap, name: &HeaderName) -> Vec<Box<str>> {
+    let text = joined(headers, name);
+    let inside = |member: &str| {
+        let item = split(member, b';').into_iter().next()?.to_owned();
+        let group = item.strip_prefix('"')?.strip_suffix('"')?.replace('\\', "");
+        (!group.is_empty() && group.len() <= GROUP_BYTES_MAX).then_some(group)
+    };
+    let named = |group: String| match group.strip_prefix("table:") {
+        Some(_) => group.into_boxed_str(),
+        None => format!("group:{upstream}:{group}").into_boxed_str(),
+    };
+    split(&text, b',').into_iter().filter_map(inside).take(GROUPS_MAX).map(named).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW_MS: u64 = 1_800_000_000_000;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    fn judged(status: u16, pairs: &[(&'static str, &str)]) -> Result<Verdict, &'static str> {
+        let at = Moments { request_ms: NOW_MS, response_ms: NOW_MS };
+        let status = StatusCode::from_u16(status).unwrap();
+        judge(&HeaderMap::new(), (status, &headers(pairs)), at, &UpstreamLimits::default())
+    }
+
+    fn fresh_s(status: u16, pairs: &[(&'static str, &str)]) -> i64 {
+        let verdict = judged(status, pairs).unwrap();
+        (verdict.times.fresh_until_ms as i64 - NOW_MS as i64) / 1_000
+    }
+
+    fn date(offset_s: i64) -> String {
+        let at = UNIX_EPOCH + std::time::Duration::from_millis(NOW_MS.checked_add_signed(offset_s * 1_000).unwrap());
+        httpdate::fmt_http_date(at)
+    }
+
+    #[test]
+    fn lifetimes() {
+        assert_eq!(fresh_s(200, &[("cache-control", "max-age=60")]), 60);
+        assert_eq!(fresh_s(200, &[("cache-control", "max-age=60, s-maxage=5")]), 5);
+        assert_eq!(fresh_s(200, &[("cache-control", "max-age=60"), ("age", "20")]), 40);
+        assert_eq!(fresh_s(200, &[("expires", &date(30)), ("date", &date(-10)), ("age", "25")]), 15);
+        assert_eq!(fresh_s(200, &[("cache-control", "max-age=60"), ("expires", &date(-5))]), 60);
+        assert_eq!(fresh_s(200, &[("last-modified", &date(-1_000))]), 100);
+        assert_eq!(fresh_s(599, &[("last-modified", &date(-1_000)), ("cache-control", "public")]), 100);
+        assert!(fresh_s(200, &[("cache-control", "max-age=60"), ("age", "x")]) < 0);
+        assert!(fresh_s(200, &[("cache-control", "max-age=60"), ("age", "0"), ("age", "0")]) < 0);
+        assert_eq!(fresh_s(503, &[("cache-control", "max-age=60")]), 60, "when the origin says so");
+    }
+
+    #[test]
+    fn what_is_not_kept_says_why() {
+        let why = |status, pairs: &[(&'static str, &str)]| judged(status, pairs).unwrap_err();
+        assert_eq!(why(200, &[]), "no-lifetime");
+        assert_eq!(why(502, &[("last-modified", &date(-1_000))]), "no-lifetime");
+        assert_eq!(why(200, &[("cache-control", "max-age=60, no-store")]), "no-store");
+        assert_eq!(why(200, &[("cache-control", "private, max-age=60")]), "private");
+        assert_eq!(why(200, &[("cache-control", "max-age=60"), ("vary", ", *")]), "vary-star");
+        assert_eq!(why(206, &[("cache-control", "max-age=60")]), "partial");
+        assert_eq!(why(599, &[("cache-control", "max-age=60, must-understand")]), "status-not-understood");
+        assert!(judged(200, &[("cache-control", "max-age=60, must-understand, no-store")]).is_ok());
+        assert_eq!(why(200, &[("last-modified", &date(-1_000)), ("set-cookie", "a=b")]), "set-cookie");
+        assert!(judged(200, &[("etag", "\"a\"")]).unwrap().times.fresh_until_ms <= NOW_MS, "to be validated");
+    }
+
+    #[test]
+    fn what_is_asked_for_with_a_credential_is_kept_when_the_origin_allows_it() {
+        let asked = headers(&[("authorization", "Bearer x")]);
+        let at = Moments { request_ms: NOW_MS, response_ms: NOW_MS };
+        let of = |control| {
+            let response = headers(&[("cache-control", control)]);
+            judge(&asked, (StatusCode::OK, &response), at, &UpstreamLimits::default()).err()
+        };
+        assert_eq!(of("max-age=60"), Some("authorization"));
+        assert_eq!(
+            [of("max-age=60, public"), of("s-maxage=60"), of("max-age=60, must-revalidate")],
+            [None, None, None]
+        );
+    }
+
+    #[test]
+    fn stale_windows() {
+        let windows = |control: &str| {
+            let times = judged(200, &[("cache-control", control), ("etag", "\"a\"")]).unwrap().times;
+            let seconds = |until_ms: u64| (until_ms - NOW_MS) / 1_000;
+            (seconds(times.revalidate_until_ms), seconds(times.error_until_ms))
+        };
+        assert_eq!(windows("max-age=10, stale-while-revalidate=5, stale-if-error=60"), (15, 70));
+        assert_eq!(windows("max-age=10"), (10, 3_610));
+        assert_eq!(windows("s-maxage=10"), (10, 10));
+        assert_eq!(windows("max-age=10, must-revalidate, stale-while-revalidate=5"), (10, 10));
+        assert_eq!(windows("max-age=10, no-cache"), (0, 0));
+    }
+
+    #[test]
+    fn groups_are_an_upstreams_own_but_for_tables() {
+        let headers = headers(&[("cache-groups", "\"a, b\";x=1, \"table:seat\""), ("cache-groups", "c, \"d\"")]);
+        let groups = groups("shop", &headers);
+        let names: Vec<&str> = groups.iter().map(|group| &**group).collect();
+        assert_eq!(names, ["group:shop:a, b", "table:seat", "group:shop:d"]);
+    }
+}

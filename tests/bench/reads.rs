@@ -1,0 +1,174 @@
+//! A cached read against a bare hyper handler, and what a read load does to SQL with and without the cache.
+//!
+//! `tests/bench/run reads [--connections 64] [--seconds 5] [--rounds 3]`
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use clap::Parser;
+use weir::config::{Config, ParameterType, ReadConfig, Staleness};
+use weir_tests::bench::contenders::Bare;
+use weir_tests::bench::median;
+use weir_tests::bench::report::{Aim, Report, machine};
+use weir_tests::database::Database;
+use weir_tests::services::find_binary;
+use weir_tests::stand::{Setup, Stand};
+
+/// What a hit must reach of a bare handler.
+const HIT_SHARE: f64 = 0.85;
+/// Connections to SQL that are in use while the cache answers, on average, at most.
+const ACTIVE_MAX: f64 = 0.5;
+
+/// A cached read against a bare handler, and against SQL without a cache.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Connections.
+    #[arg(long, default_value_t = 64)]
+    connections: u64,
+    /// Seconds of one turn.
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// Turns of each contender; medians are printed.
+    #[arg(long, default_value_t = 3)]
+    rounds: u64,
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+struct Met {
+    per_second: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+}
+
+fn main() {
+    Bare::serve_if_asked();
+    let options = Options::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    println!("{}; load, host and PostgreSQL share it", machine());
+    let mut report = Report::default();
+    runtime.block_on(run(&options, &mut report));
+    report.finish("reads");
+}
+
+fn read(name: &str, sql: &str, class: Staleness) -> ReadConfig {
+    ReadConfig {
+        name: name.into(),
+        sql: sql.into(),
+        class,
+        tables: vec!["feed".into()],
+        rows_max: 1_000,
+        timeout_ms: 5_000,
+        refresh_ms: 0,
+        parameters: BTreeMap::from([("id".into(), ParameterType::Integer)]),
+        settings: BTreeMap::new(),
+    }
+}
+
+async fn run(options: &Options, report: &mut Report) {
+    let stand = Stand::start(Setup::EmbeddedPostgres, 100).await;
+    // Ten milliseconds of a join that is not there.
+    let sql = "SELECT f.id, f.content, f.like_count FROM feed f, pg_sleep(0.01) WHERE f.id = :id";
+    let reads = vec![read("kept", sql, Staleness::Hours), read("live", sql, Staleness::Live)];
+    let host = stand.host(&Config { reads, ..stand.config() });
+    let bare = Bare::start();
+    let columns = ["x bare", "requests/s", "p50 ms", "p99 ms"];
+    report.section("hits", &columns);
+    let url = |address: SocketAddr, path: &str| format!("http://{address}{path}");
+    let (bare_url, hit_url) = (url(bare.way().address, "/"), url(host.public(), "/v1/reads/kept?id=1"));
+    let mut turns: [Vec<Met>; 2] = [Vec::new(), Vec::new()];
+    for _ in 0..options.rounds {
+        for (turn, url) in turns.iter_mut().zip([&bare_url, &hit_url]) {
+            turn.push(load(url, options.connections, options.seconds));
+        }
+    }
+    let of = |turn: &[Met], value: fn(&Met) -> f64| median(turn.iter().map(value));
+    let base = of(&turns[0], |met| met.per_second);
+    for (name, turn) in ["bare hyper handler, no work", "weir, a hit"].iter().zip(&turns) {
+        let per_second = of(turn, |met| met.per_second);
+        report.row(
+            "hits",
+            name,
+            &[
+                ("x bare", Some(round2(per_second / base))),
+                ("requests/s", Some(per_second.round())),
+                ("p50 ms", Some(round2(of(turn, |met| met.p50_ms)))),
+                ("p99 ms", Some(round2(of(turn, |met| met.p99_ms)))),
+            ],
+        );
+    }
+    report.aim(
+        "throughput of hits, of a bare handler's",
+        of(&turns[1], |met| met.per_second) / base,
+        Aim::AtLeast(HIT_SHARE),
+    );
+
+    report.section("the same statement, 10 ms", &["requests/s", "p50 ms", "p99 ms", "active"]);
+    for (name, path) in [("without the cache (class live)", "/v1/reads/live?id=1"), ("with it", "/v1/reads/kept?id=1")]
+    {
+        let active = sample(&stand.database, options.seconds);
+        let (load_url, connections, seconds) = (url(host.public(), path), options.connections, options.seconds);
+        let loaded = tokio::task::spawn_blocking(move || load(&load_url, connections, seconds));
+        let (active, met) = tokio::join!(active, loaded);
+        let met = met.unwrap();
+        report.row(
+            "sql",
+            name,
+            &[
+                ("requests/s", Some(met.per_second.round())),
+                ("p50 ms", Some(round2(met.p50_ms))),
+                ("p99 ms", Some(round2(met.p99_ms))),
+                ("active", Some(round2(active))),
+            ],
+        );
+        if path.contains("kept") {
+            report.aim("connections to SQL in use while the cache answers", active, Aim::AtMost(ACTIVE_MAX));
+        }
+    }
+}
+
+/// Connections that run a statement of weir's, on average.
+async fn sample(database: &Database, seconds: u64) -> f64 {
+    let (mut sum, mut count) = (0, 0);
+    for _ in 0..seconds * 10 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        sum += database
+            .integer("SELECT COUNT(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep%' AND pid <> pg_backend_pid()")
+            .await;
+        count += 1;
+    }
+    sum as f64 / f64::from(count.max(1))
+}
+
+/// As many requests as are answered, by wrk.
+fn load(url: &str, connections: u64, seconds: u64) -> Met {
+    let output = Command::new(find_binary("wrk"))
+        .args(["-t1", "--latency", &format!("-c{connections}"), &format!("-d{seconds}s"), url])
+        .stdin(Stdio::null())
+        .output()
+        .expect("wrk");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(!text.contains("Non-2xx"), "requests to {url} failed:\n{text}");
+    let word = |name: &str| {
+        let line = text.lines().find_map(|line| line.trim().strip_prefix(name));
+        line.map(|rest| rest.trim().to_owned()).unwrap_or_else(|| panic!("no {name} in\n{text}"))
+    };
+    let ms = |text: String| -> f64 {
+        let digits: String = text.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
+        let value: f64 = digits.parse().unwrap();
+        match &text[digits.len()..] {
+            "us" => value / 1e3,
+            "s" => value * 1e3,
+            _ => value,
+        }
+    };
+    Met { per_second: word("Requests/sec:").parse().unwrap(), p50_ms: ms(word("50%")), p99_ms: ms(word("99%")) }
+}
+
+fn round2(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}

@@ -1,0 +1,115 @@
+//! An origin for the tests of upstreams: says what it is told to say, well or badly, and counts who asks.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What it answers next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Script {
+    /// This head (without the status line's end) and body, as they are.
+    Say(String),
+    /// The same, and then the connection is cut.
+    SayAndCut(String),
+    /// Nothing: the connection is cut.
+    Cut,
+    /// Nothing for so long.
+    Silent(Duration),
+}
+
+/// A running origin; it ends with the test.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// Where it listens.
+    pub address: SocketAddr,
+    asked: Arc<AtomicU64>,
+    script: Arc<Mutex<Script>>,
+    delay: Arc<Mutex<Duration>>,
+    heads: Arc<Mutex<Vec<String>>>,
+}
+
+impl Origin {
+    /// Starts one that says this.
+    pub async fn start(script: Script) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let origin = Self {
+            address: listener.local_addr().expect("its address"),
+            asked: Arc::default(),
+            script: Arc::new(Mutex::new(script)),
+            delay: Arc::default(),
+            heads: Arc::default(),
+        };
+        let serving = origin.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serving.clone().serve(stream));
+            }
+        });
+        origin
+    }
+
+    /// What it says from now on.
+    pub fn say(&self, script: Script) {
+        *self.script.lock().unwrap() = script;
+    }
+
+    /// How long it thinks before it answers.
+    pub fn think(&self, delay: Duration) {
+        *self.delay.lock().unwrap() = delay;
+    }
+
+    /// How many requests it has got.
+    pub fn asked(&self) -> u64 {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    /// The head of the last request.
+    pub fn last_head(&self) -> String {
+        self.heads.lock().unwrap().last().cloned().unwrap_or_default()
+    }
+
+    async fn serve(self, mut stream: TcpStream) {
+        let mut received = Vec::new();
+        loop {
+            while !received.windows(4).any(|window| window == b"\r\n\r\n") {
+                let mut piece = [0; 4096];
+                match stream.read(&mut piece).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(length) => received.extend_from_slice(&piece[..length]),
+                }
+            }
+            // Requests of these tests have no bodies worth reading.
+            let head = String::from_utf8_lossy(&received).into_owned();
+            received.clear();
+            self.heads.lock().unwrap().push(head);
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            let (script, delay) = (self.script.lock().unwrap().clone(), *self.delay.lock().unwrap());
+            tokio::time::sleep(delay).await;
+            match script {
+                Script::Say(text) => {
+                    if stream.write_all(text.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+                Script::SayAndCut(text) => {
+                    let _ = stream.write_all(text.as_bytes()).await;
+                    return;
+                }
+                Script::Cut => return,
+                Script::Silent(time) => {
+                    tokio::time::sleep(time).await;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// A whole answer of status 200.
+pub fn ok(headers: &str, body: &str) -> Script {
+    Script::Say(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n{headers}\r\n{body}", body.len()))
+}

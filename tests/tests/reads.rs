@@ -1,0 +1,242 @@
+//! SQL reads on real servers: what is kept and why, what invalidates it, what a stampede costs, what is told without SQL.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use weir::config::{Config, ParameterType, ReadConfig, Staleness};
+use weir_tests::client::Client;
+use weir_tests::guest::{keeps_for, keeps_nothing};
+use weir_tests::operator::Operator;
+use weir_tests::services::{Host, HostConfig, temporary_directory};
+use weir_tests::stand::{Setup, Stand};
+
+fn read(name: &str, sql: &str, class: Staleness, tables: &[&str]) -> ReadConfig {
+    ReadConfig {
+        name: name.into(),
+        sql: sql.into(),
+        class,
+        tables: tables.iter().map(|table| (*table).into()).collect(),
+        rows_max: 1_000,
+        timeout_ms: 2_000,
+        refresh_ms: 0,
+        parameters: BTreeMap::from([("id".into(), ParameterType::Integer)]),
+        settings: BTreeMap::new(),
+    }
+}
+
+fn post(class: Staleness) -> ReadConfig {
+    read("post", "SELECT id, content, like_count AS likes FROM feed WHERE id = :id", class, &["feed"])
+}
+
+/// How often SQL was asked.
+async fn readings(host: &Host, read: &str) -> f64 {
+    let label = format!("read=\"{read}\"");
+    Client::new(host.admin()).metric("weir_read_origin_seconds_count", &[&label]).await.unwrap_or(0.0)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_demo_says_what_it_does() {
+    let directory = temporary_directory("reads");
+    let host = Host::start_on_picked_ports(HostConfig::Demo, directory.path());
+    let mut client = Client::new(host.public());
+    let dates = "/v1/reads/concert-dates?concert=1";
+    let first = client.get(dates).await;
+    assert_eq!((first.status, first.header("cache-status")), (200, "weir; fwd=uri-miss; stored"), "{}", first.text());
+    let rows = first.json()["rows"].as_array().unwrap().clone();
+    assert_eq!((rows.len(), &rows[0]["hall"], &rows[0]["seatsFree"]), (4, &"Hall 1".into(), &50.into()));
+    let second = client.get(dates).await;
+    assert!(second.header("cache-status").starts_with("weir; hit; ttl="), "{}", second.header("cache-status"));
+    assert_eq!((second.header("age"), second.header("etag")), ("0", first.header("etag")));
+    let etag = first.header("etag").to_owned();
+    let same = client.request("GET", dates, &[("if-none-match", &etag)], "").await.unwrap();
+    assert_eq!((same.status, same.body.len()), (304, 0));
+
+    let seats = "/v1/reads/seats?schedule=1";
+    for _ in 0..2 {
+        let live = client.get(seats).await;
+        assert_eq!(live.header("cache-status"), "weir; fwd=bypass; detail=live");
+        assert_eq!((live.header("cache-control"), live.json()["rows"].as_array().unwrap().len()), ("no-store", 50));
+    }
+    for (path, status) in [
+        ("/v1/reads/concert-dates", 400),
+        ("/v1/reads/concert-dates?concert=x", 400),
+        ("/v1/reads/concert-dates?concert=1&concert=2", 400),
+        ("/v1/reads/concert-dates?concert=1&more=2", 400),
+        ("/v1/reads/nothing?concert=1", 404),
+    ] {
+        assert_eq!(client.get(path).await.status, status, "{path}");
+    }
+    let openapi = client.get("/openapi.json").await.json();
+    assert_eq!(openapi["paths"]["/v1/reads/seats"]["get"]["parameters"][0]["name"], "schedule");
+    let states = Client::new(host.admin()).get("/admin/v1/cache").await.json();
+    assert_eq!(states["reads"][0]["name"], "concert-dates", "{states}");
+}
+
+/// A flush makes the hosts read anew what depends on its tables.
+async fn a_flush_invalidates(setup: Setup, hosts: usize) {
+    let stand = Stand::start(setup, 10).await;
+    let config = Config { reads: vec![post(Staleness::Hours)], ..stand.config() };
+    let hosts: Vec<Host> = (0..hosts).map(|_| stand.host(&config)).collect();
+    let mut clients: Vec<Client> = hosts.iter().map(|host| Client::new(host.public())).collect();
+    for client in &mut clients {
+        for how in ["weir; fwd=uri-miss; stored", "weir; hit; ttl="] {
+            let reply = client.get("/v1/reads/post?id=3").await;
+            assert!(reply.header("cache-status").starts_with(how), "{} {}", reply.text(), reply.header("cache-status"));
+            assert_eq!(reply.json()["rows"][0]["likes"], 0);
+        }
+    }
+    assert_eq!(clients[0].like(3, 7).await, (true, 1));
+    Client::new(hosts[0].admin()).wait_drained(Duration::from_secs(30)).await;
+    for client in &mut clients {
+        let begun = Instant::now();
+        while client.get("/v1/reads/post?id=3").await.json()["rows"][0]["likes"] != 1 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "not invalidated");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let read = post(Staleness::Hours).name;
+    let mut all = Vec::new();
+    for host in &hosts {
+        all.push(readings(host, &read).await);
+    }
+    println!("flush invalidates {}: hosts={} readings={all:?}", setup.name(), hosts.len());
+    assert!(all.iter().all(|count| *count >= 2.0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_invalidates_on_its_own_host() {
+    a_flush_invalidates(Setup::EmbeddedSqlite, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_invalidates_on_all_hosts() {
+    a_flush_invalidates(Setup::RedisPostgres, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_invalidates_with_mariadb() {
+    a_flush_invalidates(Setup::EmbeddedMariaDb, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_readers_of_one_expensive_read_over_two_hosts() {
+    let stand = Stand::start(Setup::RedisPostgres, 10).await;
+    let sql = "SELECT f.id, f.content FROM feed f, pg_sleep(0.3) WHERE f.id = :id";
+    let config = Config { reads: vec![read("slow", sql, Staleness::Minutes, &["feed"])], ..stand.config() };
+    let hosts = [stand.host(&config), stand.host(&config)];
+    let mut times: Vec<Duration> = Vec::new();
+    // Cold, and again when everything that is kept has been invalidated.
+    for round in 1..=2 {
+        let addresses: Vec<_> = hosts.iter().map(Host::public).collect();
+        let readers = (0..1_000).map(|reader| {
+            let address = addresses[reader % addresses.len()];
+            async move {
+                let mut client = Client::new(address);
+                let mut times = Vec::new();
+                for _ in 0..10 {
+                    let begun = Instant::now();
+                    let reply = client.get("/v1/reads/slow?id=1").await;
+                    assert_eq!(reply.status, 200, "{}", reply.text());
+                    times.push(begun.elapsed());
+                }
+                times
+            }
+        });
+        times.extend(join_all(readers).await.into_iter().flatten());
+        let counts = [readings(&hosts[0], "slow").await, readings(&hosts[1], "slow").await];
+        println!("stampede over two hosts, round {round}: requests={} origin calls={counts:?}", times.len());
+        assert_eq!(counts, [f64::from(round), f64::from(round)], "one for each host and round");
+        let mut admin = Client::new(hosts[0].admin());
+        assert_eq!(admin.request("POST", "/admin/v1/cache/purge?all=1", &[], "").await.unwrap().status, 200);
+        // The other host hears of it.
+        let mut other = Client::new(hosts[1].public());
+        while round == 1 && readings(&hosts[1], "slow").await < 2.0 {
+            other.get("/v1/reads/slow?id=1").await;
+        }
+        if round == 1 {
+            // That was its reading of the second round.
+            assert_eq!(readings(&hosts[1], "slow").await, 2.0);
+        }
+    }
+    times.sort();
+    println!("stampede over two hosts: p50={:?} p99={:?}", times[times.len() / 2], times[times.len() * 99 / 100]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_sql_what_is_kept_is_told() {
+    let mut stand = Stand::start(Setup::EmbeddedPostgres, 10).await;
+    let reads = vec![post(Staleness::Minutes), ReadConfig { name: "live".into(), ..post(Staleness::Live) }];
+    let config = Config { reads, ..stand.config() };
+    let host = stand.host(&config);
+    let mut client = Client::new(host.public());
+    assert_eq!(client.get("/v1/reads/post?id=3").await.status, 200);
+    stand.sql.kill();
+    let mut admin = Client::new(host.admin());
+    assert_eq!(
+        admin.request("POST", "/admin/v1/cache/purge?group=table:feed&mode=soft", &[], "").await.unwrap().status,
+        200
+    );
+    for _ in 0..3 {
+        let told = client.get("/v1/reads/post?id=3").await;
+        assert_eq!((told.status, &told.json()["rows"][0]["content"]), (200, &"post 3".into()));
+    }
+    for path in ["/v1/reads/post?id=4", "/v1/reads/live?id=3"] {
+        let refused = client.get(path).await;
+        assert_eq!(refused.status, 503, "{path}");
+        assert!(!refused.header("retry-after").is_empty());
+        assert_eq!(refused.json()["type"], "urn:weir:problem:sql-unavailable");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_rule_changes_what_is_kept_and_fails_no_request() {
+    let stand = Stand::start(Setup::EmbeddedSqlite, 10).await;
+    let config = Config { reads: vec![post(Staleness::Minutes)], ..stand.config() };
+    let host = stand.host(&config);
+    let stop = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> = (0..8)
+        .map(|_| {
+            let (address, stop) = (host.public(), Arc::clone(&stop));
+            tokio::spawn(async move {
+                let (mut client, mut requests) = (Client::new(address), 0_u64);
+                while !stop.load(Ordering::Relaxed) {
+                    let reply = client.get("/v1/reads/post?id=3").await;
+                    assert_eq!(reply.status, 200, "{}", reply.text());
+                    requests += 1;
+                }
+                requests
+            })
+        })
+        .collect();
+    let mut client = Client::new(host.public());
+    let mut until = async |word: &str| {
+        let begun = Instant::now();
+        loop {
+            let reply = client.get("/v1/reads/post?id=3").await;
+            if reply.header("cache-status").contains(word) {
+                return begun.elapsed();
+            }
+            assert!(begun.elapsed() < Duration::from_secs(30), "{} is not {word}", reply.header("cache-status"));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    until("hit").await;
+    let mut operator = Operator::new(host.admin());
+    assert!([200, 201].contains(&operator.try_push(&keeps_nothing("not-now"), "nothing", true).await.unwrap().status));
+    let bypassed = until("fwd=bypass; detail=rule-not-now").await;
+    assert!([200, 201].contains(&operator.try_push(&keeps_for(5_000), "five", true).await.unwrap().status));
+    let kept = until("hit; ttl=4").await;
+    assert_eq!(operator.try_command("POST", "/rollback").await.unwrap().status, 200);
+    until("detail=rule-not-now").await;
+    stop.store(true, Ordering::Relaxed);
+    let mut requests = 0;
+    for reader in readers {
+        requests += reader.await.unwrap();
+    }
+    println!("rules swapped: requests={requests} failed=0 bypassed after {bypassed:?}, kept after {kept:?}");
+}

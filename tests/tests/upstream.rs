@@ -1,0 +1,186 @@
+//! A host as a reverse proxy before a real origin that answers well and badly. What is correct by RFC 9111 is proved by
+//! the public suite (`tests/http-cache/run`); here is what that suite does not ask.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tempfile::TempDir;
+use weir::config::{Config, UpstreamConfig};
+use weir_tests::client::Client;
+use weir_tests::origin::{Origin, Script, ok};
+use weir_tests::services::{Host, HostConfig, temporary_directory};
+
+struct Before {
+    origin: Origin,
+    host: Host,
+    client: Client,
+    _directory: TempDir,
+}
+
+/// A host before an origin.
+async fn before(script: Script, change: impl FnOnce(&mut UpstreamConfig)) -> Before {
+    let origin = Origin::start(script).await;
+    let directory = temporary_directory("upstream");
+    let mut upstream = UpstreamConfig::new("shop", "/shop/", &format!("http://{}", origin.address));
+    change(&mut upstream);
+    let config = Config { upstreams: vec![upstream], ..Config::demo(directory.path()) };
+    let config = Config { toggles: vec![], counters: vec![], ingests: vec![], reads: vec![], ..config };
+    let host = Host::start(HostConfig::of(&config), directory.path());
+    let client = Client::new(host.public());
+    Before { origin, host, client, _directory: directory }
+}
+
+impl Before {
+    async fn get(&mut self, path: &str) -> (u16, String, String) {
+        let reply = self.client.get(path).await;
+        (reply.status, reply.header("cache-status").to_owned(), reply.text())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_is_kept_told_and_invalidated() {
+    let mut at = before(ok("Cache-Control: max-age=60\r\nETag: \"a\"\r\n", "one"), |_| {}).await;
+    let first = at.get("/shop/items/1").await;
+    assert_eq!((first.0, first.2.as_str()), (200, "one"));
+    assert!(first.1.starts_with("weir; fwd=uri-miss; fwd-status=200; stored"), "{}", first.1);
+    assert!(at.origin.last_head().contains("GET /shop/items/1 HTTP/1.1"), "{}", at.origin.last_head());
+    at.origin.say(ok("Cache-Control: max-age=60\r\n", "two"));
+    let second = at.get("/shop/items/1").await;
+    assert_eq!((second.2.as_str(), at.origin.asked()), ("one", 1));
+    assert!(second.1.starts_with("weir; hit; ttl="), "{}", second.1);
+    let same = at.client.request("GET", "/shop/items/1", &[("if-none-match", "\"a\"")], "").await.unwrap();
+    assert_eq!((same.status, same.body.len(), at.origin.asked()), (304, 0, 1));
+    let part = at.client.request("GET", "/shop/items/1", &[("range", "bytes=1-")], "").await.unwrap();
+    assert_eq!((part.status, part.text().as_str(), part.header("content-range")), (206, "ne", "bytes 1-2/3"));
+    assert_eq!(at.client.request("POST", "/shop/items/1", &[], "").await.unwrap().status, 200);
+    assert_eq!(at.get("/shop/items/1").await.2, "two", "an unsafe request invalidates");
+
+    // By operators: a group of the answer, hard; the key, soft.
+    at.origin.say(ok("Cache-Control: max-age=60\r\nCache-Groups: \"fruit\"\r\n", "three"));
+    assert_eq!(at.get("/shop/items/2").await.2, "three");
+    at.origin.say(ok("Cache-Control: max-age=60, stale-while-revalidate=60\r\n", "four"));
+    let mut admin = Client::new(at.host.admin());
+    let purge = |query: &str| format!("/admin/v1/cache/purge?{query}");
+    assert_eq!(admin.request("POST", &purge("group=group:shop:fruit"), &[], "").await.unwrap().status, 200);
+    assert_eq!(at.get("/shop/items/2").await.2, "four");
+    at.origin.say(ok("Cache-Control: max-age=60\r\n", "five"));
+    let soft = purge("prefix=shop:/shop/items/&mode=soft");
+    assert_eq!(admin.request("POST", &soft, &[], "").await.unwrap().status, 200);
+    let stale = at.get("/shop/items/2").await;
+    assert_eq!(stale.2, "four");
+    assert!(stale.1.ends_with("detail=stale-while-revalidate"), "{}", stale.1);
+    while at.get("/shop/items/2").await.2 != "five" {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_at_once_are_one_request() {
+    let mut at = before(ok("Cache-Control: max-age=60\r\n", "answer"), |_| {}).await;
+    at.origin.think(Duration::from_millis(300));
+    let address = at.host.public();
+    let readers = (0..1_000).map(|_| async move {
+        let mut client = Client::new(address);
+        for _ in 0..10 {
+            assert_eq!(client.get("/shop/hot").await.text(), "answer");
+        }
+    });
+    join_all(readers).await;
+    println!("upstream stampede: readers=1000 requests=10000 origin calls={}", at.origin.asked());
+    assert_eq!(at.origin.asked(), 1);
+    assert_eq!(at.get("/livez-of-nobody").await.0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bad_origin_is_answered_for_and_nothing_half_is_kept() {
+    let fresh = "Cache-Control: max-age=60\r\n";
+    let mut at = before(Script::Cut, |upstream| {
+        upstream.limits.head_timeout_ms = 500;
+        upstream.limits.body_idle_timeout_ms = 500;
+    })
+    .await;
+    let problem = |reply: &(u16, String, String)| {
+        let body: serde_json::Value = serde_json::from_str(&reply.2).unwrap();
+        (reply.0, body["type"].as_str().unwrap().rsplit(':').next().unwrap().to_owned())
+    };
+    assert_eq!(problem(&at.get("/shop/cut").await), (502, "origin-broken".into()));
+    at.origin.say(Script::Silent(Duration::from_secs(5)));
+    assert_eq!(problem(&at.get("/shop/silent").await), (504, "origin-late".into()));
+    at.origin.say(Script::Say(format!("HTTP/1.1 200 OK\r\nX: {}\r\nContent-Length: 0\r\n\r\n", "x".repeat(10 << 20))));
+    assert_eq!(problem(&at.get("/shop/head").await), (502, "origin-broken".into()));
+    at.origin.say(Script::Say("ICMP/1.1 what\r\n\r\n".into()));
+    assert_eq!(problem(&at.get("/shop/nonsense").await), (502, "origin-broken".into()));
+
+    // Half a body, by length and by chunks, and a body that stands still.
+    for (path, script) in [
+        ("/shop/half", Script::SayAndCut(format!("HTTP/1.1 200 OK\r\n{fresh}Content-Length: 100\r\n\r\nhalf"))),
+        (
+            "/shop/chunk",
+            Script::SayAndCut(format!("HTTP/1.1 200 OK\r\n{fresh}Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")),
+        ),
+        ("/shop/still", Script::Say(format!("HTTP/1.1 200 OK\r\n{fresh}Content-Length: 100\r\n\r\nhalf"))),
+    ] {
+        at.origin.say(script);
+        let cut = Client::new(at.host.public()).request("GET", path, &[], "").await;
+        assert!(cut.is_err(), "{path}: an answer that was cut short must not look whole: {cut:?}");
+        at.origin.say(ok(fresh, "whole"));
+        assert_eq!(at.get(path).await.2, "whole", "{path}");
+        assert_eq!(at.get(path).await.2, "whole", "{path}");
+    }
+
+    // A length that is too small: the rest belongs to nobody.
+    at.origin.say(Script::Say(format!("HTTP/1.1 200 OK\r\n{fresh}Content-Length: 4\r\n\r\nonlymore")));
+    assert_eq!(at.get("/shop/short").await.2, "only");
+    at.origin.say(ok(fresh, "whole"));
+    assert_eq!(at.get("/shop/after").await.2, "whole");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_stale_is_told_when_the_origin_fails() {
+    let mut at = before(ok("Cache-Control: max-age=1, stale-if-error=60\r\n", "kept"), |_| {}).await;
+    assert_eq!(at.get("/shop/a").await.2, "kept");
+    at.origin.say(ok("Cache-Control: max-age=1, must-revalidate\r\n", "strict"));
+    assert_eq!(at.get("/shop/b").await.2, "strict");
+    while !at.get("/shop/a").await.1.contains("fwd=stale") {
+        at.origin.say(ok("Cache-Control: max-age=1, stale-if-error=60\r\n", "kept"));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    for failure in [Script::Cut, Script::Say("HTTP/1.1 503 Away\r\nContent-Length: 0\r\n\r\n".into())] {
+        at.origin.say(failure);
+        let told = at.get("/shop/a").await;
+        assert_eq!((told.0, told.2.as_str()), (200, "kept"));
+        assert!(told.1.ends_with("detail=origin-failed"), "{}", told.1);
+        assert_ne!(at.get("/shop/b").await.0, 200, "must-revalidate");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_are_bounded_and_large_ones_pass() {
+    let large = "x".repeat(3 << 20);
+    let mut at = before(ok("Cache-Control: max-age=60\r\n", &large), |upstream| {
+        upstream.limits.stored_body_bytes_max = 1 << 20;
+        upstream.limits.request_body_bytes_max = 1 << 10;
+    })
+    .await;
+    for _ in 0..2 {
+        let passed = at.get("/shop/large").await;
+        assert_eq!(passed.2.len(), large.len());
+        assert!(passed.1.contains("detail=too-large"), "{}", passed.1);
+    }
+    // Without a length it is found out on the way.
+    let chunked = format!(
+        "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{large}\r\n0\r\n\r\n",
+        large.len()
+    );
+    at.origin.say(Script::Say(chunked));
+    let asked = at.origin.asked();
+    for _ in 0..2 {
+        assert_eq!(at.get("/shop/chunked").await.2.len(), large.len());
+    }
+    assert_eq!(at.origin.asked(), asked + 2, "it is not kept");
+    let sent = Client::new(at.host.public()).request("POST", "/shop/x", &[], &"y".repeat(2 << 10)).await.unwrap();
+    assert_eq!(sent.status, 413);
+}
