@@ -7,9 +7,11 @@
 
 mod counts;
 mod creates;
+mod settings;
 
 pub use counts::{CountLedger, CountLoad};
 pub use creates::{CreateLedger, CreateLoad};
+pub use settings::{SettingsLedger, SettingsLoad};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

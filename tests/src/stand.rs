@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use tempfile::TempDir;
-use weir::config::{AuthConfig, Config, CounterConfig, IngestConfig, SqlConfig, StoreConfig, StoreType, ToggleConfig};
+use weir::config::{
+    AuthConfig, Config, CounterConfig, IngestConfig, PreferenceConfig, SqlConfig, StoreConfig, StoreType, ToggleConfig,
+};
 
 use crate::database::Database;
 use crate::services::{Host, HostConfig, MariaDb, Postgres, Redis, RedisOptions, temporary_directory};
@@ -112,14 +114,17 @@ impl Stand {
         Self { setup, redis, sql, database_url, database, directory }
     }
 
-    /// As [`Stand::config`], with kind `video-view` (a flush after 100 ms) and kind `playlist` (as they are by default)
-    /// besides.
+    /// As [`Stand::config`], with kinds `video-view` and `notification` (a flush after 100 ms) and `playlist` (as it is by
+    /// default) besides.
     pub fn full_config(&self) -> Config {
         let mut config = self.config();
         let mut counter = CounterConfig::demo();
         counter.settings.insert("flush-age-ms".into(), "100".into());
         config.counters.push(counter);
         config.ingests.push(IngestConfig::demo());
+        let mut preference = PreferenceConfig::demo();
+        preference.settings.insert("flush-age-ms".into(), "100".into());
+        config.preferences.push(preference);
         config
     }
 
@@ -176,7 +181,7 @@ pub async fn create_tables(database: &Database, constraints: &str) {
     database.script(&script).await;
 }
 
-/// Creates `video`, `playlist` and `playlist_track`, and videos 1 to `videos` that nobody has seen.
+/// Creates `video`, `playlist`, `playlist_track` and `notification_setting`, and videos 1 to `videos` that nobody has seen.
 pub async fn create_more_tables(database: &Database, videos: i64) {
     let (integer, text, time, id) = match database {
         Database::Sqlite(_) => ("INTEGER", "TEXT", "TEXT", "TEXT"),
@@ -190,7 +195,10 @@ pub async fn create_more_tables(database: &Database, videos: i64) {
          CREATE TABLE playlist (id {id} NOT NULL PRIMARY KEY, user_id {integer} NOT NULL, title {text} NOT NULL, \
          description {text}, created_at {time} NOT NULL);\n\
          CREATE TABLE playlist_track (playlist_id {id} NOT NULL, position {integer} NOT NULL, title {text} NOT NULL, \
-         seconds {integer}, PRIMARY KEY (playlist_id, position), FOREIGN KEY (playlist_id) REFERENCES playlist (id));"
+         seconds {integer}, PRIMARY KEY (playlist_id, position), FOREIGN KEY (playlist_id) REFERENCES playlist (id));\n\
+         CREATE TABLE notification_setting (member_id {integer} NOT NULL PRIMARY KEY, enabled BOOLEAN NOT NULL, \
+         social BOOLEAN NOT NULL, event BOOLEAN NOT NULL, marketing BOOLEAN NOT NULL, quiet_from {integer} NOT NULL, \
+         quiet_until {integer} NOT NULL, app_version {text} NOT NULL);"
     );
     database.script(&script).await;
     let values: Vec<String> = (1..=videos).map(|id| format!("({id}, 0)")).collect();

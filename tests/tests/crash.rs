@@ -1,7 +1,7 @@
-//! `kill -9` of host, Redis and SQL at random moments under a load of toggles, increments and creates, on real processes.
+//! `kill -9` of host, Redis and SQL at random moments under a load of toggles, increments, creates and settings, on real processes.
 //!
 //! At the end, after a drain: every acknowledged outcome is in SQL, no other row is, counts equal rows, counters hold the sum
-//! of what was acknowledged, each document is there once with its tracks; meanwhile counts equal rows in every snapshot of
+//! of what was acknowledged, each document is there once with its tracks, settings are the last ones; meanwhile counts equal rows in every snapshot of
 //! SQL that could be taken. One line per setup: acks, kills, lost, doubled.
 //!
 //! `WEIR_CRASH_KILLS` sets the number of kills over all setups together (24), `WEIR_CRASH_SEED` what is sent and
@@ -20,7 +20,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use weir_tests::client::Client;
 use weir_tests::database::Database;
-use weir_tests::load::{CountLoad, CreateLoad, Difference, Ledger, Load, LoadOptions};
+use weir_tests::load::{CountLoad, CreateLoad, Difference, Ledger, Load, LoadOptions, SettingsLoad};
 use weir_tests::services::Host;
 use weir_tests::stand::{Setup, Stand};
 
@@ -80,6 +80,7 @@ async fn crash(setup: Setup, victims: &'static [Victim]) {
     let load = Load::start(&[public], LoadOptions { clients: 32, actors: 200, targets: 5, seed });
     let counts = CountLoad::start(&[public], LoadOptions { clients: 12, actors: 1, targets: 5, seed });
     let creates = CreateLoad::start(&[public], LoadOptions { clients: 8, actors: 4, targets: 0, seed });
+    let settings = SettingsLoad::start(&[public], LoadOptions { clients: 6, actors: 0, targets: 5, seed });
     assert!(load.wait_for_acks(200, DRAIN_LIMIT).await, "the load does not get going:\n{}", host.log());
     let snapshots = Snapshots::start(database.clone());
 
@@ -91,6 +92,7 @@ async fn crash(setup: Setup, victims: &'static [Victim]) {
     assert!(load.wait_for_acks(200, DRAIN_LIMIT).await, "no acknowledgements after the last kill:\n{}", host.log());
     let (ledger, counts_acked) = (load.stop().await, counts.acks.load(Ordering::Relaxed));
     let (counts, creates) = (counts.stop().await, creates.stop().await);
+    let (settings_acked, settings) = (settings.acks.load(Ordering::Relaxed), settings.stop().await);
     Client::new(admin).wait_drained(DRAIN_LIMIT).await;
     let (taken, torn) = snapshots.stop().await;
 
@@ -106,12 +108,15 @@ async fn crash(setup: Setup, victims: &'static [Victim]) {
         torn_documents.doubled.len(),
         torn_documents.torn.len(),
     );
+    let wrong = settings.compare(&database).await.len();
+    println!("crash {}: settings={settings_acked} of {} members, wrong={wrong}", setup.name(), settings.fields.len());
     assert!(kills.total() >= kills_wanted, "{kills:?}");
     assert!(taken > 0, "no snapshot of SQL was taken");
     assert!(torn.is_empty(), "counts differ from rows in a snapshot (target, count, rows): {torn:?}");
     ledger.assert_holds(&database).await;
     counts.assert_holds(&database).await;
     creates.assert_holds(&database).await;
+    settings.assert_holds(&database).await;
     check_answers(public, &database).await;
     assert_eq!(host.terminate().code(), Some(0), "{}", host.log());
     drop(stand);

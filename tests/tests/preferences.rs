@@ -17,7 +17,7 @@ const MEMBERS: i64 = 10_000;
 const JSON: (&str, &str) = ("content-type", "application/json");
 const LOOKUP: &str = "/v1/preferences/notification/lookup";
 
-/// Creates `notification_setting` with members 1 to `members`: who is off where is a matter of arithmetic.
+/// Creates `push_setting` with members 1 to `members`: who is off where is a matter of arithmetic.
 async fn create_settings(database: &Database, members: i64) {
     let (integer, boolean, text) = match database {
         Database::Sqlite(_) => ("INTEGER", "BOOLEAN", "TEXT"),
@@ -26,7 +26,7 @@ async fn create_settings(database: &Database, members: i64) {
     };
     database
         .script(&format!(
-            "CREATE TABLE notification_setting (member_id {integer} NOT NULL PRIMARY KEY, enabled {boolean} NOT NULL, \
+            "CREATE TABLE push_setting (member_id {integer} NOT NULL PRIMARY KEY, enabled {boolean} NOT NULL, \
              social {boolean}, event {boolean} NOT NULL, marketing {boolean} NOT NULL, quiet_from INTEGER, \
              quiet_until INTEGER, app_version {text})"
         ))
@@ -38,7 +38,7 @@ async fn create_settings(database: &Database, members: i64) {
     };
     let rows: Vec<String> = (1..=members).map(row).collect();
     for part in rows.chunks(1_000) {
-        database.script(&format!("INSERT INTO notification_setting VALUES {}", part.join(", "))).await;
+        database.script(&format!("INSERT INTO push_setting VALUES {}", part.join(", "))).await;
     }
 }
 
@@ -49,6 +49,7 @@ fn has_social(n: i64) -> bool {
 fn config(stand: &Stand) -> Config {
     let mut config = stand.config();
     let mut preference = PreferenceConfig::demo();
+    preference.table.name = "push_setting".into();
     preference.settings.insert("flush-age-ms".into(), "100".into());
     config.preferences.push(preference);
     config
@@ -122,7 +123,7 @@ async fn ten_thousand_in_one_call(setup: Setup) {
     assert_eq!(put(&mut client, MEMBERS + 5, &json!({"marketing": true, "quiet_from": 60}), None).await.status, 200);
     Client::new(host.admin()).wait_drained(DRAIN_LIMIT).await;
     let counted = |condition: &str, member: i64| {
-        format!("SELECT COUNT(*) FROM notification_setting WHERE member_id = {member} AND {condition}")
+        format!("SELECT COUNT(*) FROM push_setting WHERE member_id = {member} AND {condition}")
     };
     let is = |condition: &'static str, member: i64| {
         let database = stand.database.clone();
@@ -198,7 +199,7 @@ async fn without_sql_each_member_that_is_not_known_is_named() {
     assert!(!enabled(&lookup(&mut client, "social", &members(1, 10)).await).contains(&1));
     stand.sql.restart();
     Client::new(host.admin()).wait_drained(DRAIN_LIMIT).await;
-    let stored = "SELECT COUNT(*) FROM notification_setting WHERE member_id = 1 AND NOT social";
+    let stored = "SELECT COUNT(*) FROM push_setting WHERE member_id = 1 AND NOT social";
     assert_eq!(stand.database.integer(stored).await, 1);
 }
 
@@ -273,12 +274,13 @@ async fn three_hundred_thousand_are_streamed_with_flat_memory() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_lookups_of_the_same_members_share_their_fetches() {
     const LOOKUPS: usize = 10_000;
-    const CONNECTIONS: usize = 500;
+    const CONNECTIONS: usize = 250;
     const ASKED: i64 = 1_000;
     let stand = stand(Setup::RedisPostgres, ASKED).await;
     let mut config = config(&stand);
     // As long as ten thousand requests take here: all of them are one moment then.
-    config.preferences[0].share_ms = 60_000;
+    config.preferences[0].share_ms = 600_000;
+    config.http.request_deadline_ms = 60_000;
     let host = stand.host(&config);
     let public = host.public();
     let members: Vec<Value> = (1..=ASKED).map(Value::from).collect();

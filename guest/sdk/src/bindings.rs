@@ -49,7 +49,6 @@ macro_rules! world {
 
 world!(counter, "counter-policy", "export_counter", "weir_policy_sdk::bindings::counter");
 world!(ingest, "ingest-policy", "export_ingest", "weir_policy_sdk::bindings::ingest");
-world!(delivery, "delivery-policy", "export_delivery", "weir_policy_sdk::bindings::delivery");
 world!(flush, "flush-policy", "export_flush", "weir_policy_sdk::bindings::flush");
 world!(admission, "admission-policy", "export_admission", "weir_policy_sdk::bindings::admission");
 
@@ -68,6 +67,24 @@ pub mod cache {
         pub_export_macro: true,
         export_macro_name: "export_cache",
         default_bindings_module: "weir_policy_sdk::bindings::cache",
+    });
+}
+
+/// World `delivery-policy`: as the others, but that it names no ids.
+pub mod delivery {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "delivery-policy",
+        with: {
+            "weir:policy/log@0.1.0": crate::bindings::toggle::weir::policy::log,
+            "weir:policy/config@0.1.0": crate::bindings::toggle::weir::policy::config,
+            "weir:policy/redis@0.1.0": crate::bindings::toggle::weir::policy::redis,
+            "weir:policy/sql@0.1.0": crate::bindings::toggle::weir::policy::sql,
+        },
+        additional_derives: [PartialEq, Eq, PartialOrd, Ord, Hash],
+        pub_export_macro: true,
+        export_macro_name: "export_delivery",
+        default_bindings_module: "weir_policy_sdk::bindings::delivery",
     });
 }
 

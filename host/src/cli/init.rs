@@ -24,7 +24,7 @@ pub fn run(file: &Path, force: bool) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, CounterConfig, IngestConfig};
+    use crate::config::{Config, CounterConfig, IngestConfig, PreferenceConfig};
 
     #[test]
     fn the_template_is_a_valid_configuration_with_the_documented_defaults() {
@@ -96,5 +96,16 @@ mod tests {
             (demo.documents_max, demo.document_bytes_max, demo.body_bytes_max)
         );
         assert_eq!(ingest.settings, demo.policy_settings());
+        let (preference, demo) = (&config.preferences[0], PreferenceConfig::demo());
+        let defaults = PreferenceConfig {
+            table: preference.table.clone(),
+            topics: preference.topics.clone(),
+            settings: preference.settings.clone(),
+            ..demo.clone()
+        };
+        assert_eq!(*preference, defaults);
+        for (key, value) in &preference.settings {
+            assert_eq!(demo.policy_settings().get(key), Some(value), "{key}");
+        }
     }
 }

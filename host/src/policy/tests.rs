@@ -295,7 +295,7 @@ fn a_module_takes_over_what_it_exports_and_no_more() {
     assert_eq!((given.name.as_str(), given.healthy), ("policy", false));
     assert_eq!(given.interfaces, ["toggle", "counter", "ingest"]);
     assert_eq!(given.ignored, ["weir:policy/flush@9.0.0"]);
-    assert_eq!((builtin.name.as_str(), builtin.interfaces, builtin.healthy), ("built-in", vec!["flush"], true));
+    assert_eq!((builtin.name.as_str(), builtin.interfaces, builtin.healthy), ("built-in", vec!["delivery", "flush"], true));
 }
 
 #[test]

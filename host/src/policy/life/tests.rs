@@ -139,7 +139,7 @@ fn interfaces_may_be_served_by_different_modules_and_survive_a_restart() {
     host.policies.activate("me", "keeper", &["toggle".into()]).unwrap();
     assert_eq!(live_names(&host.policies), ("keeper".into(), "toggler".into()));
     let error = host.policies.activate("me", "keeper", &["togle".into()]).unwrap_err();
-    assert!(error.to_string().contains("toggle, counter, ingest, flush"), "{error}");
+    assert!(error.to_string().contains("toggle, counter, ingest, delivery, flush"), "{error}");
 
     let restarted = host.restarted();
     assert_eq!(live_names(&restarted), ("keeper".into(), "toggler".into()));
