@@ -484,7 +484,12 @@ async fn a_full_journal_is_503_until_sql_has_taken_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_evicting_redis_is_refused_at_start() {
     let _turn = TURN.lock().await;
-    let options = RedisOptions { append_fsync: AppendFsync::Off, maxmemory_policy: "allkeys-lru", maxmemory: "64mb" };
+    let options = RedisOptions {
+        append_fsync: AppendFsync::Off,
+        maxmemory_policy: "allkeys-lru",
+        maxmemory: "64mb",
+        ..RedisOptions::default()
+    };
     let redis = Redis::start(options);
     let stand = Stand::start(Setup::EmbeddedSqlite, 1).await;
     let mut config = stand.config();

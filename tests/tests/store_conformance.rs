@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "store_conformance/cluster_only.rs"]
+mod cluster_only;
 #[path = "store_conformance/counters.rs"]
 mod counters;
 #[path = "store_conformance/documents.rs"]

@@ -9,6 +9,8 @@ use super::{AppendFsync, Redis, RedisOptions, START_TIMEOUT, free_port, wait_unt
 const MASTERS: usize = 3;
 /// Slots of a cluster.
 const SLOTS: usize = 16_384;
+/// After this time Redis gives up an agreed failover.
+const FAILOVER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Keys that are moved at once.
 const KEYS_AT_ONCE: &str = "100";
 
@@ -239,43 +241,59 @@ impl RedisCluster {
 
     /// Makes a replica the master, in agreement with the master that it follows (`CLUSTER FAILOVER`).
     pub fn fail_over(&self, replica: usize) {
-        // Refused while a failover is under way.
-        let asked =
-            wait_until(START_TIMEOUT, || self.nodes[replica].try_command::<()>(&["CLUSTER", "FAILOVER"]).is_ok());
-        assert!(asked, "node {replica} refuses a failover");
-        self.wait_master(replica);
+        // Refused while a failover is under way, and given up when the others do not vote in time: a master gets one vote in
+        // twice the node timeout.
+        let done = wait_until(START_TIMEOUT, || {
+            let _ = self.nodes[replica].try_command::<()>(&["CLUSTER", "FAILOVER"]);
+            wait_until(FAILOVER_TIMEOUT, || self.is_master(replica))
+        });
+        assert!(done, "node {replica} does not become a master");
     }
 
     fn wait_master(&self, number: usize) {
-        let is_master = || {
-            let role: Vec<redis::Value> = self.nodes[number].try_command(&["ROLE"]).unwrap_or_default();
-            matches!(role.first(), Some(redis::Value::BulkString(role)) if role == b"master")
-        };
-        assert!(wait_until(START_TIMEOUT, is_master), "node {number} does not become a master");
+        assert!(wait_until(START_TIMEOUT, || self.is_master(number)), "node {number} does not become a master");
+    }
+
+    fn is_master(&self, number: usize) -> bool {
+        let role: Vec<redis::Value> = self.nodes[number].try_command(&["ROLE"]).unwrap_or_default();
+        matches!(role.first(), Some(redis::Value::BulkString(role)) if role == b"master")
     }
 
     /// Moves a slot to another master, key by key, as `redis-cli --cluster reshard` does; `pause` between two steps.
     pub fn move_slot(&self, slot: usize, to: usize, pause: Duration) {
         let from = self.master_of(slot);
-        if from == to {
-            return;
+        self.begin_move(slot, from, to);
+        std::thread::sleep(pause);
+        while self.move_keys(slot, (from, to), KEYS_AT_ONCE) > 0 {
+            std::thread::sleep(pause);
         }
+        self.end_move(slot, from, to);
+    }
+
+    /// The slot begins to leave `from` for `to`.
+    pub fn begin_move(&self, slot: usize, from: usize, to: usize) {
         let text = slot.to_string();
         self.nodes[to].command::<()>(&["CLUSTER", "SETSLOT", &text, "IMPORTING", &self.ids[from]]);
         self.nodes[from].command::<()>(&["CLUSTER", "SETSLOT", &text, "MIGRATING", &self.ids[to]]);
-        let port = self.nodes[to].port().to_string();
-        loop {
-            std::thread::sleep(pause);
-            let keys: Vec<String> = self.nodes[from].command(&["CLUSTER", "GETKEYSINSLOT", &text, KEYS_AT_ONCE]);
-            if keys.is_empty() {
-                break;
-            }
-            let mut words = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "10000", "KEYS"];
-            words.extend(keys.iter().map(String::as_str));
-            self.nodes[from].command::<()>(&words);
+    }
+
+    /// Some keys of a slot that leaves go; how many.
+    pub fn move_keys(&self, slot: usize, (from, to): (usize, usize), at_most: &str) -> usize {
+        let keys: Vec<String> = self.nodes[from].command(&["CLUSTER", "GETKEYSINSLOT", &slot.to_string(), at_most]);
+        if keys.is_empty() {
+            return 0;
         }
+        let port = self.nodes[to].port().to_string();
+        let mut words = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "10000", "KEYS"];
+        words.extend(keys.iter().map(String::as_str));
+        self.nodes[from].command::<()>(&words);
+        keys.len()
+    }
+
+    /// The slot has arrived.
+    pub fn end_move(&self, slot: usize, from: usize, to: usize) {
         for node in [to, from] {
-            self.nodes[node].command::<()>(&["CLUSTER", "SETSLOT", &text, "NODE", &self.ids[to]]);
+            self.nodes[node].command::<()>(&["CLUSTER", "SETSLOT", &slot.to_string(), "NODE", &self.ids[to]]);
         }
     }
 }

@@ -32,7 +32,7 @@ pub trait Backend: Send + Sync + Sized {
     /// over it.
     const STATE_SURVIVES: bool;
     /// Random histories, and the steps of each. Where a crash takes seconds, fewer.
-    const HISTORIES: (u64, u32) = (4, 250);
+    const HISTORIES: (u64, usize) = (4, 250);
     /// Starts what it needs, and says how to configure a store on it.
     fn start() -> (Self, StoreConfig);
     /// The data is lost. The store is closed meanwhile where it must be.
@@ -104,7 +104,7 @@ impl OnCluster {
 
 impl Backend for OnCluster {
     const STATE_SURVIVES: bool = true;
-    const HISTORIES: (u64, u32) = (1, 60);
+    const HISTORIES: (u64, usize) = (1, 60);
 
     fn start() -> (Self, StoreConfig) {
         let left = CLUSTERS.lock().unwrap().pop();

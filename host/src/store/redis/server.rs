@@ -226,6 +226,11 @@ fn replication(replicas_min: u32, topology: Option<Topology>) -> String {
                          over had not received and SQL not committed (store.replicas_min = 1 waits for a replica)"
                 .into()
         }
+        (wanted, Some(topology)) if u32::try_from(topology.fewest).is_ok_and(|few| few < wanted) => format!(
+            "; a write is acknowledged when {wanted} replicas have received it, but a master has {} now: writes there are \
+             answered as unknown",
+            topology.fewest
+        ),
         (wanted, topology) => {
             let certain = topology.is_none_or(|topology| u32::try_from(topology.fewest).is_ok_and(|few| few <= wanted));
             let rest = if certain {
@@ -274,6 +279,8 @@ mod tests {
         let told = durability(&nodes[..1], 1, topology(1));
         assert_eq!((told.mode.as_str(), told.survives_power_loss), ("aof-always replicas-1", true));
         assert!(told.description.ends_with("loses nothing that was acknowledged"), "{}", told.description);
+        let told = durability(&nodes[..1], 2, topology(1));
+        assert!(told.description.ends_with("answered as unknown"), "{}", told.description);
         let told = durability(&nodes[..1], 1, topology(2));
         assert!(told.description.ends_with("does not promise it"), "{}", told.description);
         assert_eq!(durability(&[], 1, topology(1)).mode, "unknown");
