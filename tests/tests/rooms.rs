@@ -15,7 +15,8 @@ use weir::config::{Config, RoomAlgorithm, RoomConfig, RoomKeyConfig};
 use weir_tests::client::{Client, Reply};
 use weir_tests::guest;
 use weir_tests::operator::Operator;
-use weir_tests::services::{Host, HostConfig, temporary_directory, weir};
+use weir_tests::services::host::weir;
+use weir_tests::services::{Host, HostConfig, temporary_directory};
 use weir_tests::stand::{Setup, Stand};
 
 /// The secret of the kinds of these tests.
@@ -23,8 +24,12 @@ const SECRET: &str = "a secret of at least thirty-two bytes";
 
 /// Kind `concert`, with passes by a shared secret.
 fn room(capacity: u64) -> RoomConfig {
-    let key =
-        RoomKeyConfig { kid: "first".into(), algorithm: RoomAlgorithm::HS256, key: Some(SECRET.into()), key_file: None };
+    let key = RoomKeyConfig {
+        kid: "first".into(),
+        algorithm: RoomAlgorithm::HS256,
+        key: Some(SECRET.into()),
+        key_file: None,
+    };
     RoomConfig { capacity, keys: vec![key], lease_ms: 500, ..RoomConfig::demo("unused".into()) }
 }
 
@@ -95,7 +100,10 @@ async fn the_queue_of_the_demo() {
     assert!(extended["expiresInMs"].as_u64().unwrap() > 500_000, "{extended}");
     let many = format!("{{\"tokens\":[{token:?},\"x\"]}}");
     let many = client.request("POST", "/v1/rooms/concert/1/status", &json, &many).await.unwrap().json();
-    assert_eq!((&many["tokens"][0]["status"], &many["tokens"][1]["problem"]), (&"active".into(), &"token-invalid".into()));
+    assert_eq!(
+        (&many["tokens"][0]["status"], &many["tokens"][1]["problem"]),
+        (&"active".into(), &"token-invalid".into())
+    );
     let events = format!("/v1/rooms/concert/1/tokens/{token}");
     let events = client.request("GET", &events, &[("accept", "text/event-stream")], "").await.unwrap();
     assert!(events.text().contains("event: status\ndata: {") && events.text().starts_with("retry: "));
@@ -105,7 +113,8 @@ async fn the_queue_of_the_demo() {
     host.restart();
     let mut client = Client::new(host.public());
     assert_eq!(poll(&mut client, &token).await.json()["status"], "active");
-    let completed = client.request("POST", &format!("/v1/rooms/concert/1/tokens/{token}/complete"), &[], "").await.unwrap();
+    let completed =
+        client.request("POST", &format!("/v1/rooms/concert/1/tokens/{token}/complete"), &[], "").await.unwrap();
     assert_eq!(completed.json()["status"], "completed");
     let verified = client.request("POST", "/v1/rooms/concert/verify", &json, &body).await.unwrap();
     assert_eq!(verified.status, 410, "revoked at once, though the pass has not expired");
@@ -133,7 +142,13 @@ async fn a_draw_is_made_again_from_what_is_public() {
     let mut is_done = vec![false; tokens.len()];
     // Whoever is in is done at once, so that the next is let in: three at a time.
     for _ in 0..3_000 {
-        for (actor, token) in tokens.iter().enumerate().filter(|(actor, _)| !is_done[*actor]).map(|(a, t)| (a, t.clone())).collect::<Vec<_>>() {
+        for (actor, token) in tokens
+            .iter()
+            .enumerate()
+            .filter(|(actor, _)| !is_done[*actor])
+            .map(|(a, t)| (a, t.clone()))
+            .collect::<Vec<_>>()
+        {
             let status = poll(&mut client, &token).await.json();
             if status["status"] == "active" {
                 is_done[actor] = true;
@@ -153,7 +168,15 @@ async fn a_draw_is_made_again_from_what_is_public() {
     std::fs::write(stand.directory.path().join("arrivals.txt"), log.concat()).unwrap();
     let printed = weir(
         stand.directory.path(),
-        &["rooms", "draw", "--seed", text(&seed["draw"], "seed"), "--commitment", text(&seed["draw"], "commitment"), "arrivals.txt"],
+        &[
+            "rooms",
+            "draw",
+            "--seed",
+            text(&seed["draw"], "seed"),
+            "--commitment",
+            text(&seed["draw"], "commitment"),
+            "arrivals.txt",
+        ],
     );
     assert_eq!(printed.code, Some(0), "{}", printed.stderr);
     let drawn: Vec<i64> = printed.stdout.lines().map(|line| line.parse().unwrap()).collect();
@@ -162,7 +185,18 @@ async fn a_draw_is_made_again_from_what_is_public() {
     order.sort_by_key(|(at, actor)| (at.clone(), place(actor)));
     assert_eq!(order.iter().map(|(_, actor)| *actor).collect::<Vec<_>>(), drawn);
     println!("draw: order of 40 made again from seed and arrivals; whoever came later is {}", late["status"]);
-    let wrong = weir(stand.directory.path(), &["rooms", "draw", "--seed", &"0".repeat(64), "--commitment", text(&seed["draw"], "commitment"), "arrivals.txt"]);
+    let wrong = weir(
+        stand.directory.path(),
+        &[
+            "rooms",
+            "draw",
+            "--seed",
+            &"0".repeat(64),
+            "--commitment",
+            text(&seed["draw"], "commitment"),
+            "arrivals.txt",
+        ],
+    );
     assert_eq!(wrong.code, Some(1), "a seed that was not promised is refused: {}", wrong.stdout);
 }
 

@@ -41,7 +41,13 @@ impl Crowd {
     }
 
     /// Asks one of the hosts until one answers.
-    async fn ask(&self, random: &mut StdRng, memory: &mut Memory, (method, path): (&str, &str), actor: i64) -> (u16, Value) {
+    async fn ask(
+        &self,
+        random: &mut StdRng,
+        memory: &mut Memory,
+        (method, path): (&str, &str),
+        actor: i64,
+    ) -> (u16, Value) {
         let began = Instant::now();
         loop {
             let mut client = Client::new(self.address(random));

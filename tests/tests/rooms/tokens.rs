@@ -68,7 +68,11 @@ async fn what_is_forged_expired_or_foreign_is_refused_by_name() {
     let mut refused = Vec::new();
     let mut check = async |what: &str, path: String, status: u16, name: &str| {
         let reply = client.get(&path).await;
-        assert_eq!((reply.status, reply.json()["type"].as_str()), (status, Some(&*format!("urn:weir:problem:{name}"))), "{what}");
+        assert_eq!(
+            (reply.status, reply.json()["type"].as_str()),
+            (status, Some(&*format!("urn:weir:problem:{name}"))),
+            "{what}"
+        );
         refused.push(what.to_owned());
     };
     let at = |token: &str| format!("/v1/rooms/concert/1/tokens/{token}");
@@ -76,7 +80,14 @@ async fn what_is_forged_expired_or_foreign_is_refused_by_name() {
         ("nothing", "x".to_owned()),
         ("another signature", format!("{}.{}.{}", parts[0], parts[1], base64url(&[7; 32]))),
         ("no signature", format!("{}.{}.", parts[0], parts[1])),
-        ("alg=none", format!("{}.{}.", base64url(json!({"alg":"none","typ":"weir-ticket+jwt","kid":"first"}).to_string().as_bytes()), parts[1])),
+        (
+            "alg=none",
+            format!(
+                "{}.{}.",
+                base64url(json!({"alg":"none","typ":"weir-ticket+jwt","kid":"first"}).to_string().as_bytes()),
+                parts[1]
+            ),
+        ),
         ("another algorithm", changed(&token, &[("alg", json!("HS512"))], &[])),
         ("an unknown kid", changed(&token, &[("kid", json!("other"))], &[])),
         ("a ticket as a pass", changed(&token, &[("typ", json!("weir-pass+jwt"))], &[])),
@@ -102,12 +113,16 @@ async fn what_is_forged_expired_or_foreign_is_refused_by_name() {
     println!("tokens: {} refused by name: {}", refused.len(), refused.join(", "));
 
     // A new key signs; the old one verifies as long as it is there.
-    let second = RoomKeyConfig { kid: "second".into(), algorithm: RoomAlgorithm::HS256, key: Some("x".repeat(32)), key_file: None };
+    let second = RoomKeyConfig {
+        kid: "second".into(),
+        algorithm: RoomAlgorithm::HS256,
+        key: Some("x".repeat(32)),
+        key_file: None,
+    };
     config.rooms[0].keys.insert(0, second);
-    std::fs::write(host.config_path().unwrap(), toml::to_string(&config).unwrap()).unwrap();
     host.terminate();
-    host.restart();
-    host.wait_ready();
+    drop(host);
+    let host = stand.host(&config);
     let mut client = Client::new(host.public());
     let old = text(&again, "token");
     assert_eq!(poll(&mut client, old).await.status, 200);
