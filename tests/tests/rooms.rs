@@ -15,7 +15,8 @@ use weir::config::{Config, RoomAlgorithm, RoomConfig, RoomKeyConfig};
 use weir_tests::client::{Client, Reply};
 use weir_tests::guest;
 use weir_tests::operator::Operator;
-use weir_tests::services::{Host, HostConfig, temporary_directory, weir};
+use weir_tests::services::host::weir;
+use weir_tests::services::{Host, HostConfig, temporary_directory};
 use weir_tests::stand::{Setup, Stand};
 
 /// The secret of the kinds of these tests.

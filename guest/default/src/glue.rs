@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn settings_are_per_kind_and_read_once() {
         testing::set("eager", "flush-entries", "1");
-        let flushes = |kind: &str| DefaultPolicy::plan(kind, 0, &Backlog::waiting(1, 0)).flush_now;
+        let flushes = |kind: &str| <DefaultPolicy as Flush>::plan(kind, 0, &Backlog::waiting(1, 0)).flush_now;
         assert_eq!((flushes("eager"), flushes("other")), (true, false));
         testing::set("eager", "flush-entries", "2");
         assert!(flushes("eager"), "an instance never sees settings change");
@@ -230,8 +230,8 @@ mod tests {
     #[test]
     fn an_unusable_setting_is_logged_once() {
         testing::set("like", "flush-age-ms", "soon");
-        assert_eq!(DefaultPolicy::plan("like", 0, &Backlog::waiting(1, 0)).look_again_ms, 2_000);
-        DefaultPolicy::plan("like", 0, &Backlog::waiting(1, 0));
+        assert_eq!(<DefaultPolicy as Flush>::plan("like", 0, &Backlog::waiting(1, 0)).look_again_ms, 2_000);
+        <DefaultPolicy as Flush>::plan("like", 0, &Backlog::waiting(1, 0));
         let logged = testing::logged();
         assert_eq!(logged.len(), 1);
         assert!(logged[0].1.contains("flush-age-ms of like is \"soon\""), "{logged:?}");

@@ -120,10 +120,9 @@ async fn what_is_forged_expired_or_foreign_is_refused_by_name() {
         key_file: None,
     };
     config.rooms[0].keys.insert(0, second);
-    std::fs::write(host.config_path().unwrap(), toml::to_string(&config).unwrap()).unwrap();
     host.terminate();
-    host.restart();
-    host.wait_ready();
+    drop(host);
+    let host = stand.host(&config);
     let mut client = Client::new(host.public());
     let old = text(&again, "token");
     assert_eq!(poll(&mut client, old).await.status, 200);

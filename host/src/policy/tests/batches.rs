@@ -60,14 +60,14 @@ fn the_component_counts_and_judges_as_the_native_rules_do() {
         for length in [0, 1, 50, 512] {
             let batch = hits(length);
             let decided = policies.decide_counts(&kind.kind, 5, &batch).now_or_never().unwrap().unwrap();
-            assert_eq!(decided.rules, Hit::builtin(&settings, &batch), "{}", kind.kind);
+            assert_eq!(decided.rules, Hit::builtin(&settings, 0, &batch), "{}", kind.kind);
             assert_eq!(decided.decider, Decider::One(policies.builtin_digest));
         }
         let batch = documents(20, 100);
         let decided = policies.validate(&kind.kind, 5, &batch).now_or_never().unwrap().unwrap();
         let expected = Decided { rules: vec![Ok(None); 20], decider: Decider::One(policies.builtin_digest) };
         assert_eq!(
-            (Document::builtin(&settings, &batch), decided),
+            (Document::builtin(&settings, 0, &batch), decided),
             (expected.rules.clone(), expected),
             "{}",
             kind.kind
@@ -104,7 +104,7 @@ fn every_failed_count_is_counted_named_and_followed_by_a_good_one() {
         assert!(error.reason.starts_with(cause) && error.reason.contains(words), "{kind}: {error}");
         assert_eq!(error.interface, "counter");
         assert_eq!(misbehaving.count("fine", &hits(5)).unwrap().rules, [seven; 5], "after {kind}");
-        let [module] = misbehaving.policies.modules().try_into().unwrap();
+        let [module, _built_in] = misbehaving.policies.modules().try_into().unwrap();
         assert_eq!((module.healthy, module.failures), (false, round as u64 + 1), "{kind}");
     }
 }
@@ -128,7 +128,7 @@ fn every_failed_judgement_is_counted_named_and_followed_by_a_good_one() {
         assert!(error.reason.starts_with(cause) && error.reason.contains(words), "{kind}: {error}");
         assert_eq!(error.interface, "ingest");
         assert_eq!(misbehaving.judge("fine", &documents(5, 50)).unwrap().rules, vec![Ok(None); 5], "after {kind}");
-        let [module] = misbehaving.policies.modules().try_into().unwrap();
+        let [module, _built_in] = misbehaving.policies.modules().try_into().unwrap();
         assert_eq!((module.healthy, module.failures), (false, round as u64 + 1), "{kind}");
     }
     let violation = Violation { path: "/a".into(), message: "no".into() };
