@@ -171,7 +171,7 @@ fn wrong(reason: &str) -> StoreError {
 }
 
 /// The servers that `store.url` names. Those after the first may leave out what they have in common with it.
-fn addresses(url: &str) -> Result<Vec<ConnectionInfo>, StoreError> {
+pub(super) fn addresses(url: &str) -> Result<Vec<ConnectionInfo>, StoreError> {
     let (first, rest) = url.split_once(',').map_or((url, ""), |(first, rest)| (first, rest));
     let (before, _) = first.rsplit_once('@').or_else(|| first.rsplit_once("//")).unwrap_or(("redis:", first));
     let joint = if first.contains('@') { "@" } else { "//" };

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::streams::StreamReadReply;
-use redis::{AsyncConnectionConfig, Client, RedisError, Value};
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, RedisError, Value};
 
 use super::keys::RELAY;
+use super::link::addresses;
 use crate::store::StoreError;
 
 /// Messages kept for hosts that were away, about.
@@ -32,7 +33,12 @@ pub enum Heard {
 
 /// A place in the stream.
 pub struct Relay {
-    client: Client,
+    /// The servers that are configured.
+    seeds: Vec<ConnectionInfo>,
+    /// Which of them is asked next.
+    next: usize,
+    /// In a cluster, the node that is said to have the stream.
+    moved_to: Option<ConnectionInfo>,
     connection: Option<MultiplexedConnection>,
     /// What was read last; `None` before the first connection.
     after: Option<String>,
@@ -44,8 +50,7 @@ impl Relay {
     /// # Errors
     /// A URL that is none.
     pub fn new(url: &str) -> Result<Self, StoreError> {
-        let client = Client::open(url).map_err(|error| StoreError::Misconfigured(format!("store.url: {error}")))?;
-        Ok(Self { client, connection: None, after: None })
+        Ok(Self { seeds: addresses(url)?, next: 0, moved_to: None, connection: None, after: None })
     }
 
     async fn connection(&mut self) -> Result<&mut MultiplexedConnection, RedisError> {
@@ -53,7 +58,9 @@ impl Relay {
             Some(connection) => connection,
             None => {
                 let config = AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE_TIMEOUT));
-                self.client.get_multiplexed_async_connection_with_config(&config).await?
+                let seed = self.seeds[self.next % self.seeds.len()].clone();
+                let client = Client::open(self.moved_to.clone().unwrap_or(seed))?;
+                client.get_multiplexed_async_connection_with_config(&config).await?
             }
         };
         Ok(self.connection.insert(connection))
@@ -115,8 +122,20 @@ impl Relay {
         Ok(Heard::Messages(messages))
     }
 
+    /// Goes on elsewhere: where the cluster says that the stream is, or else with the next of the configured servers.
     fn lost(&mut self, error: &RedisError) -> StoreError {
         self.connection = None;
+        let place = error.redirect_node().and_then(|(address, _)| address.rsplit_once(':'));
+        let place = place.and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));
+        match place {
+            Some((host, port)) => {
+                self.moved_to = Some(self.seeds[0].clone().set_addr(ConnectionAddr::Tcp(host, port)));
+            }
+            None => {
+                self.moved_to = None;
+                self.next = self.next.wrapping_add(1);
+            }
+        }
         StoreError::Unavailable(error.to_string())
     }
 }
