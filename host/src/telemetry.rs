@@ -28,6 +28,9 @@ pub const POLICY_LOG_LINES_TOTAL: &str = "weir_policy_log_lines_total";
 pub const STORE_CALL_SECONDS: &str = "weir_store_call_seconds";
 /// Failed store calls, by `operation`, `cause`.
 pub const STORE_FAILURES_TOTAL: &str = "weir_store_failures_total";
+/// Calls of a Redis Cluster that were sent again because a node had not run them, by `cause` (`moved`, `asked`,
+/// `on-the-way`, `away`).
+pub const STORE_RESENT_TOTAL: &str = "weir_store_resent_total";
 /// Gauge: memory of the embedded store's state.
 pub const STORE_MEMORY_BYTES: &str = "weir_store_memory_bytes";
 /// Outcomes of toggles, by `kind`, `outcome`.
@@ -112,6 +115,7 @@ pub fn describe() {
     describe_counter!(POLICY_LOG_LINES_TOTAL, "Log lines of policy modules");
     describe_histogram!(STORE_CALL_SECONDS, Unit::Seconds, "Time of one store call");
     describe_counter!(STORE_FAILURES_TOTAL, "Failed store calls");
+    describe_counter!(STORE_RESENT_TOTAL, "Calls sent again because a node of the Redis Cluster had not run them");
     describe_gauge!(STORE_MEMORY_BYTES, Unit::Bytes, "State of targets that the embedded store keeps in memory");
     describe_counter!(TOGGLES_TOTAL, "Outcomes of toggles");
     describe_counter!(SETTINGS_TOTAL, "Outcomes of changes of settings");

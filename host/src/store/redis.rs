@@ -173,8 +173,16 @@ impl Store for RedisStore {
     }
 
     async fn hydrate(&self, kind: &str, hydrations: Vec<Hydration>) -> Result<Vec<Hydrated>, StoreError> {
-        let calls = hydrations.iter().map(|hydration| self.hydrate_one(kind, hydration));
-        futures_util::future::try_join_all(calls).await
+        if self.link.is_cluster() {
+            let calls = hydrations.iter().map(|hydration| self.hydrate_one(kind, hydration));
+            return futures_util::future::try_join_all(calls).await;
+        }
+        // One after the other, so that a server does something else in between.
+        let mut results = Vec::with_capacity(hydrations.len());
+        for hydration in &hydrations {
+            results.push(self.hydrate_one(kind, hydration).await?);
+        }
+        Ok(results)
     }
 
     async fn heads(&self, kind: &str, partitions: &[Partition]) -> Result<Vec<Head>, StoreError> {

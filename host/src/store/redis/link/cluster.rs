@@ -11,6 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::future::{join_all, select_ok};
+use metrics::counter;
 use redis::{Cmd, ConnectionAddr, ConnectionInfo, Value};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -21,6 +22,7 @@ use super::{Call, Nature, Scripts, Settings, server, wrong};
 use crate::store::redis::keys;
 use crate::store::redis::server::{Facts, Refusal, Topology};
 use crate::store::{Durability, NodeStatus, StoreError};
+use crate::telemetry;
 
 /// Pauses before a call is sent again. The first time it goes at once.
 const PAUSE_MIN: Duration = Duration::from_millis(2);
@@ -188,6 +190,7 @@ impl Cluster {
                 Ok(value) => return Ok(value),
                 Err(failure) => failure,
             };
+            let cause = failure.cause();
             let reason = match failure {
                 Failure::Store(error) => return Err(error),
                 Failure::Moved(to) => {
@@ -208,6 +211,7 @@ impl Cluster {
             if Instant::now() + pause >= deadline {
                 return Err(StoreError::Unavailable(reason));
             }
+            counter!(telemetry::STORE_RESENT_TOTAL, "cause" => cause).increment(1);
             tokio::time::sleep(pause).await;
             pause = (pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
         }

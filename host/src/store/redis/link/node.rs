@@ -39,6 +39,17 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// The word of the metric's `cause`.
+    pub(super) fn cause(&self) -> &'static str {
+        match self {
+            Self::Store(error) => error.cause(),
+            Self::Moved(_) => "moved",
+            Self::Asked(_) => "asked",
+            Self::OnTheWay(_) => "on-the-way",
+            Self::Away(_) => "away",
+        }
+    }
+
     pub(super) fn into_error(self) -> StoreError {
         match self {
             Self::Store(error) => error,
