@@ -19,6 +19,8 @@ pub(super) enum Route {
     Explain,
     /// Without an actor.
     ExplainTarget,
+    /// Who takes part in the draw of a waiting room.
+    Arrivals,
     Policy(PolicyRoute),
 }
 
@@ -41,7 +43,7 @@ pub(super) enum PolicyRoute {
 }
 
 /// A fixed segment goes before `{module}`: a module with such a name is reached by its digest.
-const ROUTES: [(&str, Route); 22] = [
+const ROUTES: [(&str, Route); 23] = [
     ("/", Route::Page),
     ("/dashboard.js", Route::Script),
     ("/dashboard.css", Route::Style),
@@ -64,6 +66,7 @@ const ROUTES: [(&str, Route); 22] = [
     ("/admin/v1/dead-letters/{id}/replay", Route::Replay),
     ("/admin/v1/explain/{kind}/{target}", Route::ExplainTarget),
     ("/admin/v1/explain/{kind}/{target}/{actor}", Route::Explain),
+    ("/admin/v1/rooms/{kind}/{queue}/arrivals", Route::Arrivals),
 ];
 
 /// The table of all paths.
