@@ -45,6 +45,7 @@ pub use cache::{Purge, Purged};
 use guard::Guard;
 use policies::PolicyDesk;
 pub use policies::PolicyLimits;
+use query::Query;
 use reply::{from_error, wrong};
 use routes::{PolicyRoute, Route};
 
@@ -77,6 +78,8 @@ const OPERATION_DEADLINE: Duration = Duration::from_secs(10);
 /// Dead letters in one list when the caller does not say, and at most.
 const LETTERS_LIMIT_DEFAULT: usize = 100;
 const LETTERS_LIMIT_MAX: usize = 1000;
+/// Most arrivals of one page.
+const ARRIVALS_LIMIT_MAX: usize = 10_000;
 
 const PAGE: &str = include_str!("admin/dashboard.html");
 const SCRIPT: &str = include_str!("admin/dashboard.js");
@@ -205,6 +208,9 @@ pub trait Operations: Send + Sync + 'static {
     async fn cache(&self) -> Result<Value, OperationsError>;
     /// Invalidates what is kept, on all hosts.
     async fn purge_cache(&self, purge: Purge) -> Result<Value, OperationsError>;
+    /// Who takes part in the draw of a queue, in the order of arrival, from the `skip`th, at most `limit`:
+    /// `{"arrivals":[…]}`.
+    async fn room_arrivals(&self, kind: &str, queue: &str, skip: u64, limit: usize) -> Result<Value, OperationsError>;
     /// The metrics in Prometheus' text format.
     fn metrics(&self) -> String;
 }
@@ -283,6 +289,13 @@ impl AdminState {
                 self.operations.explain(&kind, &target, Some(&actor)).await
             }
             Route::ExplainTarget => self.operations.explain(&param("kind")?, &param("target")?, None).await,
+            Route::Arrivals => {
+                let query = Query::read(head, &["skip", "limit"])?;
+                let skip = query.get("skip").map_or(Ok(0), str::parse);
+                let skip = skip.map_err(|_| wrong("skip must be a number"))?;
+                let limit = query.limit("limit", ARRIVALS_LIMIT_MAX, ARRIVALS_LIMIT_MAX)?;
+                self.operations.room_arrivals(&param("kind")?, &param("queue")?, skip, limit).await
+            }
             Route::Flush => self.operations.flush_status().await,
             Route::Cache | Route::Purge => cache::answer(&*self.operations, head).await?,
         };

@@ -10,7 +10,7 @@
 mod admission;
 mod clock;
 pub mod draw;
-mod flow;
+pub mod flow;
 mod queue;
 mod shared;
 mod step;

@@ -5,6 +5,8 @@
 
 #[path = "rooms/crowd.rs"]
 mod crowd;
+#[path = "rooms/eta.rs"]
+mod eta;
 #[path = "rooms/tokens.rs"]
 mod tokens;
 

@@ -205,7 +205,7 @@ mod tests {
         }
         let mut named = Vec::new();
         let zero = Settings::read(|_| Some("0".into()), |key, _| named.push(key.to_owned()));
-        assert_eq!(named, ["limit-period-ms", "flush-entries"]);
+        assert_eq!(named, ["active-ttl-ms", "tick-ms", "limit-period-ms", "flush-entries"]);
         assert_eq!(decide(&zero, Verb::Set).limit, None);
         let mut named = Vec::new();
         let heavy = Settings::read(

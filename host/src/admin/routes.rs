@@ -21,6 +21,8 @@ pub(super) enum Route {
     Explain,
     /// Without an actor.
     ExplainTarget,
+    /// Who takes part in the draw of a waiting room.
+    Arrivals,
     Policy(PolicyRoute),
 }
 
@@ -43,7 +45,7 @@ pub(super) enum PolicyRoute {
 }
 
 /// A fixed segment goes before `{module}`: a module with such a name is reached by its digest.
-const ROUTES: [(&str, Route); 24] = [
+const ROUTES: [(&str, Route); 25] = [
     ("/", Route::Page),
     ("/dashboard.js", Route::Script),
     ("/dashboard.css", Route::Style),
@@ -68,6 +70,7 @@ const ROUTES: [(&str, Route); 24] = [
     ("/admin/v1/dead-letters/{id}/replay", Route::Replay),
     ("/admin/v1/explain/{kind}/{target}", Route::ExplainTarget),
     ("/admin/v1/explain/{kind}/{target}/{actor}", Route::Explain),
+    ("/admin/v1/rooms/{kind}/{queue}/arrivals", Route::Arrivals),
 ];
 
 /// The table of all paths.

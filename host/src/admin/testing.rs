@@ -128,6 +128,10 @@ impl Operations for Written {
         Ok(self.call(format!("{purge:?}")))
     }
 
+    async fn room_arrivals(&self, kind: &str, queue: &str, skip: u64, limit: usize) -> Result<Value, OperationsError> {
+        Ok(self.call(format!("arrivals {kind} {queue} {skip} {limit}")))
+    }
+
     fn metrics(&self) -> String {
         "weir_up 1\n".into()
     }

@@ -349,6 +349,16 @@ impl Operations for Desk {
         Ok(json!({ "purged": true }))
     }
 
+    async fn room_arrivals(&self, kind: &str, queue: &str, skip: u64, limit: usize) -> Result<Value, OperationsError> {
+        let missing = || OperationsError::NotFound(format!("no waiting room {kind}"));
+        let room = self.app.kinds.rooms.kinds.get(kind).ok_or_else(missing)?;
+        let queue = Id::parse(room.config().queue_type, queue)
+            .map_err(|error| OperationsError::Invalid(format!("queue: {error}")))?;
+        let arrivals = room.arrivals(&queue, skip, limit).await;
+        let arrivals = arrivals.map_err(|refusal| OperationsError::Unavailable(refusal.to_string()))?;
+        Ok(json!({ "arrivals": arrivals.iter().map(Id::to_json).collect::<Vec<_>>() }))
+    }
+
     fn metrics(&self) -> String {
         self.metrics.render()
     }

@@ -19,7 +19,8 @@ pub enum RoomsCommand {
         /// What was public before: `draw.commitment`. With it, a seed that is another one is refused.
         #[arg(long, value_name = "HEX")]
         commitment: Option<String>,
-        /// Actors' ids, one a line, in the order of their arrival: `GET /admin/v1/rooms/{kind}/{queue}/arrivals`.
+        /// Actors' ids, one a line, in the order of their arrival, as `arrivals` of
+        /// `GET /admin/v1/rooms/{kind}/{queue}/arrivals` lists them.
         #[arg(value_name = "FILE")]
         arrivals: PathBuf,
     },

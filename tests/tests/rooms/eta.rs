@@ -1,0 +1,192 @@
+//! A hundred thousand people before a store, on a clock that a test moves: what they are told, and what comes.
+//!
+//! Store, flow and intervals are the host's own; only the people and the time are made up. Three in ten give up at a time of
+//! their own, and nobody tells the queue.
+
+use std::collections::BTreeMap;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use weir::config::StoreConfig;
+use weir::model::Id;
+use weir::room::flow::{Eta, Flow, poll_after_ms};
+use weir::store::{
+    Opened, Opening, RoomBatch, RoomCommit, RoomOp, RoomResult, RoomTick, RoomVerb, TICK_PEOPLE_MAX, Ticked,
+};
+use weir_tests::services::temporary_directory;
+
+const PEOPLE: usize = 100_000;
+const ARRIVE_MS: u64 = 10_000;
+const STEP_MS: u64 = 500;
+const CAPACITY: u64 = 5_000;
+const GRACE_MS: u64 = 60_000;
+const START_MS: u64 = 1_800_000_000_000;
+/// The intervals of a kind by default.
+const POLL_MS: (u64, u64) = (1_000, 20_000);
+const POLLS_PER_S: u64 = 5_000;
+
+#[derive(Clone, Copy, Default)]
+struct Person {
+    /// When they give up, if they do.
+    gives_up_ms: Option<u64>,
+    joined_ms: u64,
+    number: u64,
+    /// When they were first told something, and what; and the newest.
+    first: Option<(u64, Eta)>,
+    newest: Option<(u64, Eta)>,
+}
+
+/// What becomes of those who were told something.
+#[derive(Default)]
+struct Told {
+    error_share: Vec<f64>,
+    within: usize,
+}
+
+impl Told {
+    fn add(&mut self, (told_ms, eta): (u64, Eta), came_ms: u64) {
+        let real = (came_ms - told_ms) as f64;
+        let middle = eta.middle().as_millis() as f64;
+        self.error_share.push((middle - real).abs() / real.max(1_000.0));
+        // A place is taken up at the next poll of the clock, half a second late at most.
+        let (low, high) = (eta.low_ms.saturating_sub(STEP_MS), eta.high_ms + STEP_MS);
+        self.within += usize::from((low..=high).contains(&(came_ms - told_ms)));
+    }
+
+    fn line(&mut self) -> String {
+        self.error_share.sort_by(f64::total_cmp);
+        let at = |share: f64| self.error_share[(self.error_share.len() as f64 * share) as usize] * 100.0;
+        format!(
+            "median error {:.1} %, 90th percentile {:.1} %, in the band {:.0} %",
+            at(0.5),
+            at(0.9),
+            self.within as f64 * 100.0 / self.error_share.len() as f64
+        )
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_hundred_thousand_are_told_and_how_often_they_ask() {
+    // What is measured is no disk.
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| temporary_directory("eta"));
+    let config = StoreConfig { path: directory.path().join("store"), ..StoreConfig::default() };
+    let store = weir::store::open(&config).await.unwrap();
+    let rooms = store.rooms();
+    let (kind, queue) = ("concert", Id::Int(1));
+    let opening = Opening { seed: [3; 32], now_ms: START_MS, queues_max: 10, idle_ms: 1_000 };
+    assert_eq!(rooms.open_room(kind, &queue, opening).await, Ok(Opened::Open([3; 32])));
+    let mut random = StdRng::seed_from_u64(11);
+    let mut people = vec![Person::default(); PEOPLE];
+    // Who does what in a step: a join, a poll, the end of a stay.
+    let mut agenda: BTreeMap<u64, Vec<(usize, RoomVerb)>> = BTreeMap::new();
+    let step_of = |ms: u64| ms.div_ceil(STEP_MS).max(1);
+    for (actor, person) in people.iter_mut().enumerate() {
+        person.joined_ms = random.random_range(0..ARRIVE_MS);
+        let gives_up = random.random_range(0..10) < 3;
+        person.gives_up_ms = gives_up.then(|| person.joined_ms + random.random_range(0..300_000));
+        let join = RoomVerb::Join { lane: 128, lot: None, through_ms: None };
+        agenda.entry(step_of(person.joined_ms)).or_default().push((actor, join));
+    }
+    let (mut flow, mut step) = (Flow::default(), 0);
+    let (mut at_first, mut at_newest) = (Told::default(), Told::default());
+    let (mut polls, mut fixed, mut came, mut abandoned) = (0_u64, 0_u64, 0_usize, 0_u64);
+    loop {
+        step += 1;
+        let now_ms = step * STEP_MS;
+        let Some(doing) = agenda.remove(&step) else {
+            if agenda.is_empty() {
+                break;
+            }
+            continue;
+        };
+        for doing in doing.chunks(2_000) {
+            let op = |&(actor, verb): &(usize, RoomVerb)| RoomOp {
+                actor: Id::Int(actor as i64),
+                number: people[actor].number,
+                verb,
+            };
+            let batch = RoomBatch {
+                seed: [3; 32],
+                now_ms: START_MS + now_ms,
+                waiting_max: 1_000_000,
+                grace_ms: GRACE_MS,
+                ended_ttl_ms: 1_000,
+                ops: doing.iter().map(op).collect(),
+            };
+            let commit = rooms.apply_room(kind, &queue, batch).await.unwrap();
+            let RoomCommit::Done(results, figures) = commit else { panic!("{commit:?}") };
+            flow.observe(figures, START_MS + now_ms, CAPACITY);
+            for ((actor, verb), result) in doing.iter().zip(results) {
+                let person = &mut people[*actor];
+                let is_poll = matches!(verb, RoomVerb::Poll);
+                polls += u64::from(is_poll);
+                match result {
+                    RoomResult::Waiting { number, ahead, .. } => {
+                        person.number = number;
+                        let eta = flow.eta(ahead);
+                        if let Some(eta) = eta {
+                            person.first = person.first.or(Some((now_ms, eta)));
+                            // Half of the way: what is told while it still matters.
+                            if person.newest.is_none() || ahead * 2 > figures.waiting {
+                                person.newest = Some((now_ms, eta));
+                            }
+                        }
+                        let bounds = (POLL_MS.0, POLL_MS.1, GRACE_MS);
+                        let after_ms = poll_after_ms(bounds, POLLS_PER_S, figures.waiting, eta);
+                        let next_ms = now_ms + after_ms + random.random_range(0..=after_ms * 3 / 10);
+                        match person.gives_up_ms {
+                            Some(gives_up_ms) if next_ms > gives_up_ms => {
+                                fixed += gives_up_ms.saturating_sub(person.joined_ms) / 2_000;
+                            }
+                            _ => agenda.entry(step_of(next_ms)).or_default().push((*actor, RoomVerb::Poll)),
+                        }
+                    }
+                    RoomResult::Active { admitted_ms, .. } => {
+                        let admitted_ms = admitted_ms - START_MS;
+                        came += 1;
+                        fixed += (admitted_ms.saturating_sub(person.joined_ms)) / 2_000;
+                        if let Some(told) = person.first {
+                            at_first.add(told, admitted_ms);
+                        }
+                        if let Some(told) = person.newest {
+                            at_newest.add(told, admitted_ms);
+                        }
+                        let done_ms = now_ms + random.random_range(5_000..25_000);
+                        agenda.entry(step_of(done_ms)).or_default().push((*actor, RoomVerb::Complete));
+                    }
+                    RoomResult::Ended { .. } | RoomResult::Unknown | RoomResult::Full => {}
+                }
+            }
+        }
+        loop {
+            let tick = RoomTick {
+                seed: [3; 32],
+                now_ms: START_MS + now_ms,
+                owner: "test".into(),
+                lease_ms: 1_000,
+                admit: TICK_PEOPLE_MAX,
+                capacity: CAPACITY,
+                active_ttl_ms: 120_000,
+                claim_ms: 60_000,
+                grace_ms: GRACE_MS,
+                ended_ttl_ms: 1_000,
+            };
+            let ticked = rooms.tick_room(kind, &queue, tick).await.unwrap();
+            let Ticked::Done { admitted, is_more, figures } = ticked else { panic!("{ticked:?}") };
+            flow.observe(figures, START_MS + now_ms, CAPACITY);
+            assert!(figures.active <= CAPACITY);
+            abandoned = figures.abandoned + figures.no_shows;
+            if admitted < TICK_PEOPLE_MAX && !is_more {
+                break;
+            }
+        }
+    }
+    println!(
+        "eta: {PEOPLE} arrivals, {abandoned} gave up, {came} came in; told first: {}; told half-way: {}",
+        at_first.line(),
+        at_newest.line()
+    );
+    println!("polls: {polls} by adaptive intervals, {fixed} every 2 s: {:.1} times fewer", fixed as f64 / polls as f64);
+    assert_eq!(came as u64 + abandoned, PEOPLE as u64, "everybody came in or gave up");
+    assert!(polls * 2 < fixed, "adaptive intervals save more than half");
+}
