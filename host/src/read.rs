@@ -274,7 +274,10 @@ impl Read {
     ) -> Option<CacheStatus> {
         let now_ms = self.parts.clock.now_ms();
         let (refresh, detail) = match freshness {
-            Freshness::Fresh => (entry.is_due_early(now_ms), None),
+            Freshness::Fresh => {
+                let lifetime_ms = entry.times.fresh_until_ms.saturating_sub(entry.value.read_ms);
+                (entry.is_due_early(now_ms, lifetime_ms), None)
+            }
             Freshness::Stale => (true, Some("stale-while-revalidate")),
             Freshness::OnError if self.held_until_ms.load(Ordering::Relaxed) > now_ms => (false, Some("sql-failed")),
             _ => return None,
