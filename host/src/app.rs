@@ -145,7 +145,7 @@ impl App {
             let kind = IngestKind::start(ingest.clone(), kinds[&ingest.kind].clone())?;
             served.ingests.kinds.insert(ingest.kind.clone(), Arc::new(kind));
         }
-        let relays = Relays::start(&config.store, &owner, &ledger)?;
+        let relays = Relays::start(&config, &owner, &ledger)?;
         let read_parts = ReadParts {
             sql: Arc::clone(&sql),
             ledger: Arc::clone(&ledger),

@@ -23,7 +23,9 @@ use serde::Serialize;
 use tokio::task::JoinHandle;
 
 use crate::cache::ledger::{Invalidation, What};
-use crate::cache::{Cache, CacheLimits, CacheStatus, Entry, Flown, Forwarded, Freshness, Hardness, Ledger, Seat};
+use crate::cache::{
+    Cache, CacheLimits, CacheMemory, CacheStatus, Entry, Flown, Forwarded, Freshness, Hardness, Ledger, Seat,
+};
 use crate::clock::Clock;
 use crate::config::{CacheConfig, ConfigError, ReadConfig, Staleness, StatementConfig};
 use crate::error::Refusal;
@@ -186,6 +188,11 @@ impl Reads {
     /// What operators see.
     pub fn states(&self) -> Vec<ReadState> {
         self.reads.values().map(|read| read.state()).collect()
+    }
+
+    /// What is kept: entries, and their memory in bytes.
+    pub fn memory(&self) -> CacheMemory {
+        self.reads.values().next().map(|read| read.cache.memory()).unwrap_or_default()
     }
 
     /// Ends what is read anew on time.

@@ -216,6 +216,31 @@ async fn a_read_that_expires_under_load_is_read_once_each_time() {
     assert!(counts.iter().all(|count| *count >= 2.0 && *count <= times), "{counts:?} in {elapsed:?}");
 }
 
+/// What follows a clock is read anew before anybody asks, until nobody has asked for a while.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_asked_for_is_read_anew_on_time() {
+    let stand = Stand::start(Setup::EmbeddedSqlite, 10).await;
+    let read = ReadConfig { refresh_ms: 100, ..post(Staleness::Hours) };
+    let host = stand.host(&Config { reads: vec![read], ..stand.config() });
+    assert_eq!(Client::new(host.public()).get("/v1/reads/post?id=3").await.status, 200);
+    let begun = Instant::now();
+    while readings(&host, "post").await < 4.0 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it is not read anew");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut last = 0.0;
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let now = readings(&host, "post").await;
+        if now == last {
+            break;
+        }
+        last = now;
+        assert!(begun.elapsed() < Duration::from_secs(30), "it is read anew for ever");
+    }
+    println!("followed: one request, {last} readings");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_sql_what_is_kept_is_told() {
     let mut stand = Stand::start(Setup::EmbeddedPostgres, 10).await;
