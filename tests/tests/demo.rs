@@ -12,12 +12,12 @@ use weir_tests::services::{Host, HostConfig, temporary_directory};
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_three_printed_lines_work_and_the_rows_are_in_sql() {
+async fn the_printed_lines_work_and_the_rows_are_in_sql() {
     let directory = temporary_directory("demo");
     let mut host = Host::start_on_picked_ports(HostConfig::Demo, directory.path());
     let printed = host.stdout();
     let lines: Vec<&str> = printed.lines().map(str::trim).filter(|line| line.starts_with("curl ")).collect();
-    assert!(lines.len() >= 3, "curl lines must be printed:\n{printed}");
+    assert!(lines.len() >= 3, "curl lines must be printed, the first three about a like:\n{printed}");
     let mut admin = Client::new(host.admin());
     let expected = [("likeCount", host.public()), ("likeCount", host.public()), ("row", host.admin())];
     for (line, printed) in lines.iter().zip(expected) {
@@ -35,6 +35,10 @@ async fn the_three_printed_lines_work_and_the_rows_are_in_sql() {
             }
             name => assert_eq!(value[name], 1, "{line} printed {body}"),
         }
+    }
+    for line in &lines[3..] {
+        let output = Command::new("sh").args(["-c", &line.replacen("curl ", "curl -fsS ", 1)]).output().unwrap();
+        assert!(output.status.success(), "{line} failed: {output:?}");
     }
     let database = Database::connect(&demo_database(&host)).await;
     database.assert_counts_equal_rows().await;

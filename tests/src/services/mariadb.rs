@@ -3,8 +3,10 @@
 use std::fs;
 use std::io::Read;
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -28,13 +30,7 @@ impl MariaDb {
     pub fn start() -> Self {
         let directory = temporary_directory("mariadb");
         let account = Account::first_of(&["mysql", "nobody"]);
-        let mut command = Command::new(find_binary("mariadb-install-db"));
-        Account::apply(account, directory.path(), &mut command);
-        command
-            .args(["--no-defaults", "--skip-test-db", "--auth-root-authentication-method=normal"])
-            .args(["--innodb-log-file-size=16M", "--innodb-flush-log-at-trx-commit=0", "--sync-frm=0"])
-            .arg(format!("--datadir={}", directory.path().join("data").display()));
-        run_to_end(command);
+        install(account, directory.path());
         fs::write(
             directory.path().join("init.sql"),
             "CREATE USER IF NOT EXISTS weir@'127.0.0.1';\nGRANT ALL ON *.* TO weir@'127.0.0.1';\n",
@@ -110,6 +106,22 @@ impl MariaDb {
     pub fn cont(&self) {
         self.process.as_ref().expect("a running mariadbd").signal(Signal::CONT);
     }
+}
+
+/// Makes the data directory. One at a time: the bootstrap server takes memory and the kernel's asynchronous I/O, and gives up
+/// when many start together.
+fn install(account: Option<Account>, directory: &Path) {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut command = Command::new(find_binary("mariadb-install-db"));
+    Account::apply(account, directory, &mut command);
+    command
+        .args(["--no-defaults", "--skip-test-db", "--auth-root-authentication-method=normal"])
+        .args(["--innodb-log-file-size=16M", "--innodb-flush-log-at-trx-commit=0", "--sync-frm=0"])
+        .args(["--innodb-use-native-aio=0", "--innodb-buffer-pool-size=16M"])
+        .arg(format!("--tmpdir={}", directory.display()))
+        .arg(format!("--datadir={}", directory.join("data").display()));
+    run_to_end(command);
 }
 
 /// Whether a MariaDB on `port` greets with protocol 10.
