@@ -161,7 +161,7 @@ impl App {
             };
             served.rooms.kinds.insert(room.kind.clone(), Arc::new(RoomKind::start(room.clone(), parts)?));
         }
-        let relays = Relays::start(&config.store, &owner, &ledger)?;
+        let relays = Relays::start(&config, &owner, &ledger)?;
         let read_parts = ReadParts {
             sql: Arc::clone(&sql),
             ledger: Arc::clone(&ledger),

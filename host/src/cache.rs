@@ -22,6 +22,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use metrics::{counter, gauge};
 use quick_cache::{DefaultHashBuilder, Lifecycle, Weighter};
 
+use serde::Serialize;
+
 use crate::telemetry::{CACHE_BYTES, CACHE_EVICTIONS_TOTAL};
 pub use entry::{Entry, Freshness, Stamp, Times};
 use flight::Flights;
@@ -41,6 +43,15 @@ pub struct CacheLimits {
     pub bytes_max: u64,
     /// Requests that wait for somebody else's read, over all keys; a further one is refused.
     pub waiters_max: usize,
+}
+
+/// What a cache holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct CacheMemory {
+    /// Entries.
+    pub entries: usize,
+    /// Their memory, in bytes.
+    pub bytes: u64,
 }
 
 /// Values by key.
@@ -148,6 +159,11 @@ impl<V: Send + Sync + 'static> Cache<V> {
     /// Number of entries.
     pub fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// Both.
+    pub fn memory(&self) -> CacheMemory {
+        CacheMemory { entries: self.len(), bytes: self.bytes() }
     }
 
     /// Whether there is none.

@@ -23,7 +23,9 @@ use serde::Serialize;
 use tokio::task::JoinHandle;
 
 use crate::cache::ledger::{Invalidation, What};
-use crate::cache::{Cache, CacheLimits, CacheStatus, Entry, Flown, Forwarded, Freshness, Hardness, Ledger, Seat};
+use crate::cache::{
+    Cache, CacheLimits, CacheMemory, CacheStatus, Entry, Flown, Forwarded, Freshness, Hardness, Ledger, Seat,
+};
 use crate::clock::Clock;
 use crate::config::{CacheConfig, ConfigError, ReadConfig, Staleness, StatementConfig};
 use crate::error::Refusal;
@@ -188,6 +190,11 @@ impl Reads {
         self.reads.values().map(|read| read.state()).collect()
     }
 
+    /// What is kept: entries, and their memory in bytes.
+    pub fn memory(&self) -> CacheMemory {
+        self.reads.values().next().map(|read| read.cache.memory()).unwrap_or_default()
+    }
+
     /// Ends what is read anew on time.
     pub fn stop(&self) {
         for read in self.reads.values() {
@@ -274,7 +281,10 @@ impl Read {
     ) -> Option<CacheStatus> {
         let now_ms = self.parts.clock.now_ms();
         let (refresh, detail) = match freshness {
-            Freshness::Fresh => (entry.is_due_early(now_ms), None),
+            Freshness::Fresh => {
+                let lifetime_ms = entry.times.fresh_until_ms.saturating_sub(entry.value.read_ms);
+                (entry.is_due_early(now_ms, lifetime_ms), None)
+            }
             Freshness::Stale => (true, Some("stale-while-revalidate")),
             Freshness::OnError if self.held_until_ms.load(Ordering::Relaxed) > now_ms => (false, Some("sql-failed")),
             _ => return None,

@@ -27,7 +27,7 @@ mod stored;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::{Cache, CacheLimits, Ledger};
+use crate::cache::{Cache, CacheLimits, CacheMemory, Ledger};
 use crate::clock::Clock;
 use crate::config::{CacheConfig, ConfigError, UpstreamConfig};
 use origin::Origin;
@@ -105,6 +105,11 @@ impl Upstreams {
     /// The one that a path belongs to.
     pub fn find(&self, path: &str) -> Option<&Arc<Upstream>> {
         self.0.iter().find(|upstream| path.starts_with(&upstream.config.prefix))
+    }
+
+    /// What is kept: entries, and their memory in bytes.
+    pub fn memory(&self) -> CacheMemory {
+        self.0.first().map(|upstream| upstream.cache.memory()).unwrap_or_default()
     }
 
     /// Their names and prefixes.

@@ -168,6 +168,80 @@ async fn ten_thousand_readers_of_one_expensive_read_over_two_hosts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_expires_under_load_is_read_once_each_time() {
+    let stand = Stand::start(Setup::RedisPostgres, 10).await;
+    let sql = "SELECT f.id, f.content FROM feed f, pg_sleep(0.3) WHERE f.id = :id";
+    // Told for two seconds, and for two more while it is read anew.
+    let config = Config { reads: vec![read("slow", sql, Staleness::Seconds, &["feed"])], ..stand.config() };
+    let hosts = [stand.host(&config), stand.host(&config)];
+    let begun = Instant::now();
+    let readers = (0..400).map(|reader| {
+        let address = hosts[reader % hosts.len()].public();
+        async move {
+            let (mut client, mut hits, mut stale) = (Client::new(address), Vec::new(), Vec::new());
+            while begun.elapsed() < Duration::from_secs(8) {
+                let asked = Instant::now();
+                let reply = client.get("/v1/reads/slow?id=1").await;
+                assert_eq!(reply.status, 200, "{}", reply.text());
+                let status = reply.header("cache-status");
+                if status.contains("stale-while-revalidate") {
+                    stale.push(asked.elapsed());
+                } else if status.contains("hit") {
+                    hits.push(asked.elapsed());
+                }
+            }
+            (hits, stale)
+        }
+    });
+    let (mut hits, mut stale) = (Vec::new(), Vec::new());
+    for (hit, old) in join_all(readers).await {
+        hits.extend(hit);
+        stale.extend(old);
+    }
+    let p99 = |times: &mut Vec<Duration>| {
+        times.sort();
+        times.get(times.len() * 99 / 100).copied().unwrap_or_default()
+    };
+    let elapsed = begun.elapsed();
+    let counts = [readings(&hosts[0], "slow").await, readings(&hosts[1], "slow").await];
+    println!(
+        "expiry under load: {elapsed:.1?} hits={} p99={:?}, stale={} p99={:?}, origin calls={counts:?}",
+        hits.len(),
+        p99(&mut hits),
+        stale.len(),
+        p99(&mut stale)
+    );
+    // One when it is cold, and one for each time that it was nearly spent.
+    let times = elapsed.as_secs_f64() / 1.8 + 2.0;
+    assert!(counts.iter().all(|count| *count >= 2.0 && *count <= times), "{counts:?} in {elapsed:?}");
+}
+
+/// What follows a clock is read anew before anybody asks, until nobody has asked for a while.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_asked_for_is_read_anew_on_time() {
+    let stand = Stand::start(Setup::EmbeddedSqlite, 10).await;
+    let read = ReadConfig { refresh_ms: 100, ..post(Staleness::Hours) };
+    let host = stand.host(&Config { reads: vec![read], ..stand.config() });
+    assert_eq!(Client::new(host.public()).get("/v1/reads/post?id=3").await.status, 200);
+    let begun = Instant::now();
+    while readings(&host, "post").await < 4.0 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it is not read anew");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut last = 0.0;
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let now = readings(&host, "post").await;
+        if now == last {
+            break;
+        }
+        last = now;
+        assert!(begun.elapsed() < Duration::from_secs(30), "it is read anew for ever");
+    }
+    println!("followed: one request, {last} readings");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_sql_what_is_kept_is_told() {
     let mut stand = Stand::start(Setup::EmbeddedPostgres, 10).await;
     let reads = vec![post(Staleness::Minutes), ReadConfig { name: "live".into(), ..post(Staleness::Live) }];

@@ -334,7 +334,11 @@ impl Operations for Desk {
     }
 
     async fn cache(&self) -> Result<Value, OperationsError> {
-        Ok(json!({ "reads": self.app.kinds().reads.states() }))
+        let kinds = self.app.kinds();
+        Ok(json!({
+            "reads": kinds.reads.states(),
+            "memory": { "reads": kinds.reads.memory(), "upstream": kinds.upstreams.memory() },
+        }))
     }
 
     async fn purge_cache(&self, purge: Purge) -> Result<Value, OperationsError> {

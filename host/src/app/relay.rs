@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::cache::ledger::{Invalidation, What};
 use crate::cache::{Hardness, Ledger};
-use crate::config::{StoreConfig, StoreType};
+use crate::config::{Config, StoreType};
 use crate::store::{Heard, Relay, StoreError};
 
 /// Pause after Redis did not answer.
@@ -26,12 +26,12 @@ impl Relays {
     ///
     /// # Errors
     /// A URL that is none.
-    pub fn start(config: &StoreConfig, host: &str, ledger: &Arc<Ledger>) -> Result<Self, StoreError> {
-        if config.store_type == StoreType::Embedded {
+    pub fn start(config: &Config, host: &str, ledger: &Arc<Ledger>) -> Result<Self, StoreError> {
+        if config.store.store_type == StoreType::Embedded || !keeps_anything(config) {
             return Ok(Self(Vec::new()));
         }
-        let tells = tokio::spawn(tell(Relay::new(&config.url)?, host.to_owned(), Arc::clone(ledger)));
-        let hears = tokio::spawn(hear(Relay::new(&config.url)?, host.to_owned(), Arc::clone(ledger)));
+        let tells = tokio::spawn(tell(Relay::new(&config.store.url)?, host.to_owned(), Arc::clone(ledger)));
+        let hears = tokio::spawn(hear(Relay::new(&config.store.url)?, host.to_owned(), Arc::clone(ledger)));
         Ok(Self(vec![tells, hears]))
     }
 
@@ -39,6 +39,11 @@ impl Relays {
     pub fn stop(&self) {
         self.0.iter().for_each(JoinHandle::abort);
     }
+}
+
+/// Without reads there is nothing to invalidate.
+fn keeps_anything(config: &Config) -> bool {
+    !config.reads.is_empty() || !config.upstreams.is_empty()
 }
 
 async fn tell(mut relay: Relay, host: String, ledger: Arc<Ledger>) {

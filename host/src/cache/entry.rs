@@ -6,6 +6,8 @@ use rand::RngExt;
 
 /// How eagerly entries are refreshed early (`beta` of XFetch); 1 is the optimum of Vattani et al., VLDB 2015.
 const EARLY_BETA: f64 = 1.0;
+/// They are not before the last so many-th of their lifetime.
+const EARLY_SHARE: u64 = 10;
 
 /// Until when a value may be told, as Unix times in milliseconds, each at least as late as the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,11 +73,12 @@ impl<V> Entry<V> {
     }
 
     /// Whether to read it anew although it is fresh: by chance, the likelier the nearer its end and the longer a read takes
-    /// (XFetch), so that readers of one host do not all meet the end.
-    pub fn is_due_early(&self, now_ms: u64) -> bool {
+    /// (XFetch), so that readers of one host do not all meet the end. Only in the last tenth of its `lifetime_ms`: each of
+    /// many readers tosses, and together they would read it anew all the time.
+    pub fn is_due_early(&self, now_ms: u64, lifetime_ms: u64) -> bool {
         let left_ms = self.times.fresh_until_ms.saturating_sub(now_ms);
         // Beyond 40 times the cost the chance is below 10^-17: not worth a random number for each hit.
-        if self.cost_ms == 0 || left_ms > self.cost_ms.saturating_mul(40) {
+        if self.cost_ms == 0 || left_ms > self.cost_ms.saturating_mul(40) || left_ms > lifetime_ms / EARLY_SHARE {
             return false;
         }
         #[allow(clippy::cast_precision_loss, reason = "milliseconds, far below 2^53")]
@@ -98,10 +101,11 @@ mod tests {
         };
         let share = |cost_ms, now_ms| {
             let entry = entry(cost_ms);
-            (0..20_000).filter(|_| entry.is_due_early(now_ms)).count() / 200
+            (0..20_000).filter(|_| entry.is_due_early(now_ms, 10_000)).count() / 200
         };
         assert_eq!(share(0, 9_999), 0, "what costs nothing is never read early");
         assert_eq!(share(100, 1_000), 0);
+        assert_eq!(share(1_000, 8_999), 0, "too early, however long it takes");
         // P = exp(-left / cost): 36.8 % at one cost before the end.
         assert!((34..=39).contains(&share(100, 9_900)), "{}", share(100, 9_900));
         assert!((59..=62).contains(&share(100, 9_950)), "{}", share(100, 9_950));

@@ -134,7 +134,12 @@ pub(super) fn document(kinds: &[KindConfig<'_>], http: &HttpConfig, auth: &AuthC
                 is, OPTIONS everywhere. Unknown query parameters and repeated headers are 400.",
         },
         "paths": paths,
-        "components": { "schemas": { "Problem": problem_schema() }, "securitySchemes": security_schemes(auth) },
+        "components": {
+            "schemas": { "Problem": problem_schema() },
+            // What belongs to an origin behind weir is described by that; these are what weir answers in its place.
+            "responses": { "OriginFailed": refusal(502), "OriginLate": refusal(504) },
+            "securitySchemes": security_schemes(auth),
+        },
     })
 }
 
@@ -375,12 +380,14 @@ mod tests {
         let (toggle, counter, ingest) = (ToggleConfig::demo(), CounterConfig::demo(), IngestConfig::demo());
         let preference = PreferenceConfig::demo();
         let room = RoomConfig::demo("room.pem".into());
+        let reads = crate::config::Config::demo(std::path::Path::new("d")).reads;
         let kinds = [
             KindConfig::Toggle(&toggle),
             KindConfig::Counter(&counter),
             KindConfig::Ingest(&ingest),
             KindConfig::Preference(&preference),
             KindConfig::Room(&room),
+            KindConfig::Read(&reads[0]),
         ];
         document(&kinds, &HttpConfig::default(), &AuthConfig::default())
     }
@@ -389,7 +396,7 @@ mod tests {
     fn every_route_method_and_status_is_described() {
         let document = demo();
         for route in ROUTES {
-            let kinds = ["feed-like", "video-view", "playlist", "notification", "concert"];
+            let kinds = ["feed-like", "video-view", "playlist", "notification", "concert", "concert-dates"];
             let paths = kinds.map(|kind| route.pattern().replace("{kind}", kind));
             let path = paths.iter().find(|path| !document["paths"][path].is_null()).unwrap();
             for method in route.methods() {

@@ -61,7 +61,7 @@ mod tests {
             vec![SqlValue::Real(f64::NAN), SqlValue::Real(2.0)],
         ];
         let text = String::from_utf8(columns.json(&rows)).unwrap();
-        assert_eq!(text, r#"{"rows":[{"id":1,"a\"b":"x\n"},{"id":0.5,"a\"b":null},{"id":null,"a\"b":2.0}]}"#);
+        assert_eq!(text, r#"{"rows":[{"id":1,"a\"b":"x\u000a"},{"id":0.5,"a\"b":null},{"id":null,"a\"b":2.0}]}"#);
         assert_eq!(columns.json(&[]), b"{\"rows\":[]}");
     }
 }

@@ -159,7 +159,7 @@ impl Upstream {
         let (refresh, detail) = match (stored.wanted(&asked.wishes, now_ms), freshness) {
             (Some(false), _) => return None,
             (Some(true), _) => (false, Some("max-stale")),
-            (None, Freshness::Fresh) if !stored.no_cache => (entry.is_due_early(now_ms), None),
+            (None, Freshness::Fresh) if !stored.no_cache => (entry.is_due_early(now_ms, stored.lifetime_ms), None),
             (None, Freshness::Stale) if !stored.no_cache && !stored.strict => (true, Some("stale-while-revalidate")),
             (None, Freshness::OnError) if stored.is_held(now_ms) => (false, Some("origin-failed")),
             _ => return None,

@@ -260,8 +260,8 @@ fn times(
     }
     let ms = |seconds: Option<u64>| seconds.map(|seconds| seconds.saturating_mul(1_000));
     let revalidate_ms = ms(control.stale_while_revalidate_s).unwrap_or(0);
-    // `s-maxage` forbids what the origin did not ask for.
-    let default_ms = if control.s_maxage_s.is_some() { 0 } else { limits.stale_if_error_ms };
+    // `s-maxage` forbids what the origin did not ask for; what was never fresh was not meant to be told later either.
+    let default_ms = if control.s_maxage_s.is_some() || lifetime_ms == 0 { 0 } else { limits.stale_if_error_ms };
     let error_ms = ms(control.stale_if_error_s).unwrap_or(default_ms);
     let revalidate_until_ms = fresh_until_ms.saturating_add(revalidate_ms);
     // A window counts from the end of freshness, or from now for what was stale when it came.
