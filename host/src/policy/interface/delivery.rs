@@ -12,6 +12,8 @@ use crate::policy::convert::check_length;
 use crate::policy::instance::Warm;
 use crate::policy::module::Module;
 
+/// Members that one deadline is for: a chunk is many times the size of a batch of requests.
+const DEADLINE_MEMBERS: u32 = 500;
 /// Fields of a topic at most.
 const FIELDS_MAX: usize = 64;
 
@@ -46,7 +48,8 @@ impl Module {
         };
         let check =
             |enabled: Vec<bool>| check_length(members as usize, "members", enabled.len(), "answers").map(|()| enabled);
-        self.run(role, Interface::Delivery, 1, call, check)
+        let deadlines = u64::from(members.div_ceil(DEADLINE_MEMBERS).max(1));
+        self.run(role, Interface::Delivery, deadlines, call, check)
     }
 }
 
