@@ -30,7 +30,8 @@ pub struct ToggleBatch {
 /// Result of one operation, index-aligned with the batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToggleResult {
-    /// Evaluated. The state and, if it changed, the journal are durable as [`Store::durability`](crate::store::Store::durability) says.
+    /// Evaluated. The state and, if it changed, the journal are durable as
+    /// [`Store::durability`](crate::store::Store::durability) says.
     Done(ToggleOutcome),
     /// The rule's effect is `deny`; the state and the rate limit are untouched.
     Denied(PairState),
