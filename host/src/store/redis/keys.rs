@@ -31,7 +31,7 @@
 //! weir-module:{<module>}:<key>   string  what a policy module keeps: `v` and a value, or the digits of a counter
 //! ```
 //! In a cluster all keys of a partition are in one slot, so that one script call reads and writes them. A script proves
-//! before anything else that its slot is not on its way to another node: see `prelude.lua`.
+//! before anything else that its slot is not on its way to another node: see `slot.lua`.
 //!
 //! One hash holds all of a target, so that one call reads it and its actors, and they expire together. The scripts make
 //! the keys after `:x` from it.

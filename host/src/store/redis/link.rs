@@ -81,13 +81,14 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn new(config: &StoreConfig) -> Result<Self, StoreError> {
-        let scripts = Arc::new(Scripts::new());
+        let is_cluster = config.store_type == StoreType::RedisCluster;
+        let scripts = Arc::new(Scripts::new(is_cluster));
         let settings = Arc::new(Settings {
             timeout: Duration::from_millis(config.response_timeout_ms),
             partitions: config.partitions,
             replicas_min: config.replicas_min,
             replicas_timeout_ms: config.replicas_timeout_ms,
-            is_cluster: config.store_type == StoreType::RedisCluster,
+            is_cluster,
         });
         let infos = addresses(&config.url)?;
         let servers = match (settings.is_cluster, infos.as_slice()) {

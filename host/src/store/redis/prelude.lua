@@ -3,20 +3,11 @@
 -- A script reads and checks everything before its first write, and its `#!lua` line makes Redis check memory, disk
 -- and role before the script begins: it has its whole effect or none.
 
--- In a cluster its partition must be on one node, whole. While the slot is on its way, some keys are here and some there,
--- and each alone would look as if it had never been: so a script asks first for two keys that never are. Of a slot that
--- leaves, the node does not answer for a key that is not there; of one that comes, not for several of which one is not.
---
 -- Numbers are doubles: positions, times and counts stay below 2^53, and no id ever becomes a number. `whole` writes
 -- them exactly (`..` would write 14 digits) and sooner than Redis, which takes them for fractions.
 local call = redis.call
 local sub, match, format = string.sub, string.match, string.format
 local pack_numbers, unpack_numbers = struct.pack, struct.unpack
-
-local place = KEYS[1] and match(KEYS[1], '^[^}]*}')
-if place and type(redis.pcall('EXISTS', place, place .. '~')) == 'table' then
-    error(redis.error_reply('WEIRMOVING ' .. place .. ' is on its way to another node'))
-end
 
 local function whole(number)
     return format('%d', number)

@@ -1,4 +1,5 @@
-//! The scripts, each with the prelude before it and a `#!lua` line that says what Redis checks before it runs.
+//! The scripts, each with the prelude before it, in a cluster a look at its slot, and a `#!lua` line that says what Redis
+//! checks before it runs.
 
 use redis::Script;
 
@@ -41,14 +42,16 @@ const ALLOW_OOM: &str = "#!lua flags=allow-oom\n";
 const READS: &str = "#!lua flags=no-writes\n";
 
 const PRELUDE: &str = include_str!("prelude.lua");
+const SLOT: &str = include_str!("slot.lua");
 const FRESH: &str = include_str!("fresh.lua");
 const BATCH: &str = include_str!("batch.lua");
 const ROOM: &str = include_str!("room.lua");
 const ROOM_APPLY: &str = include_str!("room_apply.lua");
 
 impl Scripts {
-    pub(super) fn new() -> Self {
-        let script = |flags: &str, parts: &[&str]| Script::new(&[&[flags, PRELUDE], parts].concat().concat());
+    pub(super) fn new(is_cluster: bool) -> Self {
+        let slot = if is_cluster { SLOT } else { "" };
+        let script = |flags: &str, parts: &[&str]| Script::new(&[&[flags, PRELUDE, slot], parts].concat().concat());
         Self {
             toggle: script(GROWS, &[FRESH, BATCH, include_str!("toggle.lua")]),
             count: script(GROWS, &[FRESH, BATCH, include_str!("count.lua")]),
