@@ -100,7 +100,7 @@ impl Account {
 }
 
 /// Finds a server's binary in `PATH`, the usual directories, or the newest `/usr/lib/postgresql/*/bin`.
-pub(crate) fn find_binary(name: &str) -> PathBuf {
+pub fn find_binary(name: &str) -> PathBuf {
     let mut directories: Vec<PathBuf> =
         std::env::var_os("PATH").iter().flat_map(|path| std::env::split_paths(path).collect::<Vec<_>>()).collect();
     directories.extend(["/usr/sbin", "/usr/bin", "/usr/local/bin"].map(PathBuf::from));
