@@ -24,9 +24,10 @@ struct Means {
 }
 
 impl Means {
-    fn add(&mut self, sample: f64, seconds: f64, is_first: bool) {
+    /// `measured_s` is the time of all samples, this one too: until it is longer than a span, the mean is that of all.
+    fn add(&mut self, sample: f64, seconds: f64, measured_s: f64) {
         let toward = |mean: f64, span: f64| {
-            let share = if is_first { 1.0 } else { 1.0 - (-seconds / span).exp() };
+            let share = (1.0 - (-seconds / span).exp()).max(seconds / measured_s);
             mean + (sample - mean) * share
         };
         *self = Self { quick: toward(self.quick, QUICK_S), slow: toward(self.slow, SLOW_S) };
@@ -66,7 +67,12 @@ pub struct Flow {
     admitted: Means,
     /// Share of those who wait that give up in a second.
     given_up: Means,
-    samples: u32,
+    /// The time of all samples, in seconds, and how many were let in by then into places that had become free.
+    measured_s: f64,
+    released: f64,
+    /// Whoever is let in waits for somebody to go.
+    is_full: bool,
+    capacity: u64,
 }
 
 impl Flow {
@@ -97,14 +103,23 @@ impl Flow {
         let fill = if is_full { figures.active.saturating_sub(before.active) } else { 0 };
         let given_up = (figures.abandoned + figures.left).saturating_sub(before.abandoned + before.left);
         let waited = (before.waiting + figures.waiting) as f64 / 2.0;
-        let is_first = self.samples == 0;
         let rate = admitted.saturating_sub(fill) as f64 / seconds;
-        if is_first && rate == 0.0 {
+        if self.measured_s == 0.0 && rate == 0.0 {
             return;
         }
-        self.admitted.add(rate, seconds, is_first);
-        self.given_up.add(given_up as f64 / seconds / waited.max(1.0), seconds, is_first);
-        self.samples = self.samples.saturating_add(1);
+        self.measured_s += seconds;
+        self.released += rate * seconds;
+        (self.is_full, self.capacity) = (is_full, capacity);
+        self.admitted.add(rate, seconds, self.measured_s);
+        self.given_up.add(given_up as f64 / seconds / waited.max(1.0), seconds, self.measured_s);
+    }
+
+    /// Where stays are what is waited for, the first of them to end are the short ones: nothing is said until half of those
+    /// who may be in have gone, or a minute has passed.
+    fn is_known(&self) -> bool {
+        let least_s = 3.0;
+        self.measured_s >= least_s
+            && (!self.is_full || self.released * 2.0 >= self.capacity as f64 || self.measured_s >= SLOW_S)
     }
 
     /// Let in per second, by the slow mean.
@@ -114,7 +129,7 @@ impl Flow {
 
     /// When somebody with so many before them will be let in; `None` while nothing is known.
     pub fn eta(&self, ahead: u64) -> Option<Eta> {
-        if self.samples == 0 || self.admitted.least() < 0.001 {
+        if !self.is_known() || self.admitted.least() < 0.001 {
             return None;
         }
         let seconds = |rate: f64, given_up: f64| {

@@ -51,10 +51,13 @@ pub(super) fn life(seed: &[u8; 32]) -> String {
     hex(&Sha256::digest(seed)[..8])
 }
 
+/// A queue and the task that keeps its clock.
+type Kept = (Arc<Queue>, JoinHandle<()>);
+
 /// All queues of a kind, and the tasks that keep their clocks. Bounded by the kind's `queues_max`.
 #[derive(Default)]
 pub(super) struct Queues {
-    known: Mutex<HashMap<Id, (Arc<Queue>, JoinHandle<()>)>>,
+    known: Mutex<HashMap<Id, Kept>>,
 }
 
 impl Queues {

@@ -45,6 +45,9 @@ pub(super) struct Told {
     pub(super) by_lot: bool,
 }
 
+/// Its index in the batch, the operation, and the place of whoever joins.
+type Placed = (usize, RoomOp, Option<Place>);
+
 /// Index-aligned with the batch.
 pub(super) async fn run(shared: Arc<Shared>, batch: Vec<Asked>) -> Vec<Result<Told, Refusal>> {
     let now_ms = shared.clock.now_ms();
@@ -53,7 +56,7 @@ pub(super) async fn run(shared: Arc<Shared>, batch: Vec<Asked>) -> Vec<Result<To
         Err(refusal) => return vec![Err(refusal); batch.len()],
     };
     let mut results: Vec<Option<Result<Told, Refusal>>> = vec![None; batch.len()];
-    let mut by_queue: HashMap<Id, (Arc<Queue>, Vec<(usize, RoomOp, Option<Place>)>)> = HashMap::new();
+    let mut by_queue: HashMap<Id, (Arc<Queue>, Vec<Placed>)> = HashMap::new();
     for (index, (asked, place)) in batch.into_iter().zip(places).enumerate() {
         let Asked { queue, actor, ask } = asked;
         if place == Some(Place::Refuse) {
@@ -98,7 +101,7 @@ async fn apply(
     shared: &Shared,
     queue: &Queue,
     now_ms: u64,
-    ops_of: Vec<(usize, RoomOp, Option<Place>)>,
+    ops_of: Vec<Placed>,
 ) -> (Vec<usize>, Vec<Result<Told, Refusal>>) {
     let indexes: Vec<usize> = ops_of.iter().map(|(index, ..)| *index).collect();
     let length = ops_of.len();

@@ -11,7 +11,8 @@ use weir::config::StoreConfig;
 use weir::model::Id;
 use weir::room::flow::{Eta, Flow, poll_after_ms};
 use weir::store::{
-    Opened, Opening, RoomBatch, RoomCommit, RoomOp, RoomResult, RoomTick, RoomVerb, TICK_PEOPLE_MAX, Ticked,
+    Opened, Opening, RoomBatch, RoomCommit, RoomFigures, RoomOp, RoomResult, RoomTick, RoomVerb, TICK_PEOPLE_MAX,
+    Ticked,
 };
 use weir_tests::services::temporary_directory;
 
@@ -21,6 +22,8 @@ const STEP_MS: u64 = 500;
 const CAPACITY: u64 = 5_000;
 const GRACE_MS: u64 = 60_000;
 const START_MS: u64 = 1_800_000_000_000;
+/// What was told so long before, or earlier, up to the span before, is looked at together, in seconds.
+const SPANS_S: [u64; 3] = [120, 30, 5];
 /// The intervals of a kind by default.
 const POLL_MS: (u64, u64) = (1_000, 20_000);
 const POLLS_PER_S: u64 = 5_000;
@@ -31,9 +34,8 @@ struct Person {
     gives_up_ms: Option<u64>,
     joined_ms: u64,
     number: u64,
-    /// When they were first told something, and what; and the newest.
+    /// When they were first told something, and what.
     first: Option<(u64, Eta)>,
-    newest: Option<(u64, Eta)>,
 }
 
 /// What becomes of those who were told something.
@@ -45,12 +47,12 @@ struct Told {
 
 impl Told {
     fn add(&mut self, (told_ms, eta): (u64, Eta), came_ms: u64) {
-        let real = (came_ms - told_ms) as f64;
+        let real = came_ms.saturating_sub(told_ms) as f64;
         let middle = eta.middle().as_millis() as f64;
         self.error_share.push((middle - real).abs() / real.max(1_000.0));
         // A place is taken up at the next poll of the clock, half a second late at most.
         let (low, high) = (eta.low_ms.saturating_sub(STEP_MS), eta.high_ms + STEP_MS);
-        self.within += usize::from((low..=high).contains(&(came_ms - told_ms)));
+        self.within += usize::from((low..=high).contains(&came_ms.saturating_sub(told_ms)));
     }
 
     fn line(&mut self) -> String {
@@ -88,17 +90,17 @@ async fn what_a_hundred_thousand_are_told_and_how_often_they_ask() {
         agenda.entry(step_of(person.joined_ms)).or_default().push((actor, join));
     }
     let (mut flow, mut step) = (Flow::default(), 0);
-    let (mut at_first, mut at_newest) = (Told::default(), Told::default());
+    let (mut at_first, mut by_span) = (Told::default(), SPANS_S.map(|_| Told::default()));
+    let mut samples: BTreeMap<usize, Vec<(u64, Eta)>> = BTreeMap::new();
+    let mut last = RoomFigures { waiting: 1, ..RoomFigures::default() };
     let (mut polls, mut fixed, mut came, mut abandoned) = (0_u64, 0_u64, 0_usize, 0_u64);
     loop {
         step += 1;
         let now_ms = step * STEP_MS;
-        let Some(doing) = agenda.remove(&step) else {
-            if agenda.is_empty() {
-                break;
-            }
-            continue;
-        };
+        let doing = agenda.remove(&step).unwrap_or_default();
+        if doing.is_empty() && agenda.is_empty() && last.waiting + last.active == 0 {
+            break;
+        }
         for doing in doing.chunks(2_000) {
             let op = |&(actor, verb): &(usize, RoomVerb)| RoomOp {
                 actor: Id::Int(actor as i64),
@@ -126,9 +128,8 @@ async fn what_a_hundred_thousand_are_told_and_how_often_they_ask() {
                         let eta = flow.eta(ahead);
                         if let Some(eta) = eta {
                             person.first = person.first.or(Some((now_ms, eta)));
-                            // Half of the way: what is told while it still matters.
-                            if person.newest.is_none() || ahead * 2 > figures.waiting {
-                                person.newest = Some((now_ms, eta));
+                            if actor % 10 == 0 {
+                                samples.entry(*actor).or_default().push((now_ms, eta));
                             }
                         }
                         let bounds = (POLL_MS.0, POLL_MS.1, GRACE_MS);
@@ -148,8 +149,12 @@ async fn what_a_hundred_thousand_are_told_and_how_often_they_ask() {
                         if let Some(told) = person.first {
                             at_first.add(told, admitted_ms);
                         }
-                        if let Some(told) = person.newest {
-                            at_newest.add(told, admitted_ms);
+                        for told in samples.remove(actor).unwrap_or_default() {
+                            let left_ms = admitted_ms.saturating_sub(told.0);
+                            let span = SPANS_S.iter().position(|span_s| left_ms >= span_s * 1_000);
+                            if let Some(span) = span {
+                                by_span[span].add(told, admitted_ms);
+                            }
                         }
                         let done_ms = now_ms + random.random_range(5_000..25_000);
                         agenda.entry(step_of(done_ms)).or_default().push((*actor, RoomVerb::Complete));
@@ -175,18 +180,19 @@ async fn what_a_hundred_thousand_are_told_and_how_often_they_ask() {
             let Ticked::Done { admitted, is_more, figures } = ticked else { panic!("{ticked:?}") };
             flow.observe(figures, START_MS + now_ms, CAPACITY);
             assert!(figures.active <= CAPACITY);
+            last = figures;
             abandoned = figures.abandoned + figures.no_shows;
             if admitted < TICK_PEOPLE_MAX && !is_more {
                 break;
             }
         }
     }
-    println!(
-        "eta: {PEOPLE} arrivals, {abandoned} gave up, {came} came in; told first: {}; told half-way: {}",
-        at_first.line(),
-        at_newest.line()
-    );
-    println!("polls: {polls} by adaptive intervals, {fixed} every 2 s: {:.1} times fewer", fixed as f64 / polls as f64);
+    println!("eta: {PEOPLE} arrivals, {abandoned} gave up, {came} came in; told first: {}", at_first.line());
+    for (span_s, told) in SPANS_S.iter().zip(&mut by_span) {
+        println!("eta: told {span_s} s before or earlier: {}", told.line());
+    }
+    let saved = fixed as f64 / polls as f64;
+    println!("polls: {polls} by adaptive intervals, {fixed} every 2 s: {saved:.1} times fewer");
     assert_eq!(came as u64 + abandoned, PEOPLE as u64, "everybody came in or gave up");
     assert!(polls * 2 < fixed, "adaptive intervals save more than half");
 }

@@ -246,7 +246,7 @@ pub async fn a_draw_is_reproduced_from_its_seed_and_log<B: Backend>() {
     logged.extend(stand.store().rooms().room_draw(ROOM, &QUEUE, 400, 400).await.unwrap());
     assert_eq!(logged, actors);
     let order = draw::order(&room.seed, &logged);
-    let looks = order.iter().enumerate().map(|(_, actor)| {
+    let looks = order.iter().map(|actor| {
         let Id::Int(number) = actor else { panic!() };
         RoomOp { actor: actor.clone(), number: number.unsigned_abs(), verb: RoomVerb::Look }
     });
