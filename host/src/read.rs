@@ -36,6 +36,8 @@ use profile::{Profile, Totals};
 
 /// How long SQL is left alone after a read failed, where there is something stale to tell, in milliseconds.
 const HOLD_MS: u64 = 1_000;
+/// What the rule does not keep is tried anew this often, in milliseconds: as if nothing were known of its requests.
+const TRY_AGAIN_MS: u64 = 60_000;
 /// How often a request looks again after it has waited for another's.
 const LOOKS_MAX: usize = 3;
 
@@ -107,6 +109,8 @@ pub struct Read {
     rule: RwLock<Arc<CacheRule>>,
     profile: Profile,
     wait: Duration,
+    /// Since when the rule keeps nothing, as Unix time; 0 while it does.
+    bypassed_ms: AtomicU64,
     /// SQL has just failed: what is stale is told without asking until then, as Unix time.
     held_until_ms: AtomicU64,
     /// What is read anew on time: the parameters by key.
@@ -123,7 +127,7 @@ pub struct ReadState {
     pub class: &'static str,
     /// What the rule says now.
     pub rule: String,
-    /// Requests since the host began.
+    /// Requests since the host began, or since what is not kept was last tried anew.
     pub requests: u64,
     /// Of 1,000 of them, those that the cache answered.
     pub hit_permille: u32,
@@ -156,6 +160,7 @@ impl Reads {
                 rule: RwLock::new(Arc::new(CacheRule::Bypass("unknown".into()))),
                 profile: Profile::new(&config.name, config.class.as_str(), Arc::clone(&totals)),
                 wait: Duration::from_millis(cache.wait_ms),
+                bypassed_ms: AtomicU64::new(0),
                 held_until_ms: AtomicU64::new(0),
                 followed: Mutex::default(),
                 follower: Mutex::default(),
@@ -350,13 +355,21 @@ impl Read {
 
     /// Shows the profile to the rule.
     fn ask_rule(&self) {
-        let profile = self.profile.take(self.parts.clock.now_ms(), self.parts.eligibility.version());
+        let now_ms = self.parts.clock.now_ms();
+        let bypassed_ms = self.bypassed_ms.load(Ordering::Relaxed);
+        if bypassed_ms != 0 && now_ms >= bypassed_ms + TRY_AGAIN_MS && self.config.class != Staleness::Live {
+            self.profile.forget();
+            self.bypassed_ms.store(now_ms, Ordering::Relaxed);
+        }
+        let profile = self.profile.take(now_ms, self.parts.eligibility.version());
         let Some(profile) = profile else { return };
         let rule = eligibility::bounded(self.config.class, self.parts.eligibility.rule(&profile));
         let mut known = self.rule.write().unwrap_or_else(PoisonError::into_inner);
         if **known == rule {
             return;
         }
+        let since_ms = if matches!(rule, CacheRule::Bypass(_)) { now_ms } else { 0 };
+        self.bypassed_ms.store(since_ms, Ordering::Relaxed);
         tracing::debug!(read = self.config.name, ?rule, "the rule of a read has changed");
         if shortens(&known, &rule) {
             // What is kept for longer than it may be now is read anew. Other hosts ask the rule themselves.

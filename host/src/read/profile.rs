@@ -164,6 +164,13 @@ impl Profile {
         self.changed.fetch_add(u64::from(changed), Ordering::Relaxed);
     }
 
+    /// Begins to count anew: what was not kept has no hits, and would look for ever as if it were never repeated.
+    pub(super) fn forget(&self) {
+        for count in [&self.requests, &self.hits, &self.compared, &self.changed] {
+            count.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// Time that SQL did not have to work, in microseconds.
     pub(super) fn saved_us(&self) -> u64 {
         self.saved_us.load(Ordering::Relaxed)
@@ -256,6 +263,8 @@ mod tests {
         profile.told("hit", 100);
         assert!(profile.saved_us() >= 4_900);
         assert_eq!(profile.take(4_000, 1).unwrap().hit_permille, 500);
+        profile.forget();
+        assert_eq!(profile.take(5_000, 1).unwrap().requests, 0, "less has moved, too");
     }
 
     #[test]
