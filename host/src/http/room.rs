@@ -98,7 +98,9 @@ impl RoomView {
         let joined = shared.within(self.kind.join(&queue, actor)).await;
         // Whoever joins twice has one place.
         let joined = joined.map_err(|refusal| from_refusal(&refusal, Repeatable::Yes))?;
-        let mut response = reply::json(self.body(&queue, &joined).to_string());
+        let mut body = self.body(&queue, &joined);
+        body["durability"] = "journaled".into();
+        let mut response = reply::json(body.to_string());
         if joined.is_new {
             *response.status_mut() = StatusCode::CREATED;
         }
@@ -115,7 +117,11 @@ impl RoomView {
         let told = shared.within(self.kind.about(&queue, place.token, ask)).await;
         // Whatever is asked twice is done once.
         let told = told.map_err(|refusal| from_refusal(&refusal, Repeatable::Yes))?;
-        let mut response = reply::json(self.body(&queue, &told).to_string());
+        let mut body = self.body(&queue, &told);
+        if ask != RoomAsk::Poll {
+            body["durability"] = "journaled".into();
+        }
+        let mut response = reply::json(body.to_string());
         retry_after(response.headers_mut(), &told.standing);
         Ok(response)
     }
