@@ -1,5 +1,6 @@
 //! Ten thousand members in one look-up, on one Redis: the bare pipeline of the HGETALLs that it replaces, the same one by one,
-//! and weir, whose answer is decided by the rules; and the share of its time that is spent in them.
+//! and weir, whose answer is decided by the rules; and the share of its time that is spent in them. Then on a cluster of
+//! three masters, against one bare pipeline for each node, all at once.
 //!
 //! `tests/bench/run lookup [--members 10000] [--rounds 50]`
 
@@ -10,10 +11,12 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
-use weir::config::{BuiltinRules, Config, PreferenceConfig};
+use weir::config::{BuiltinRules, Config, PreferenceConfig, StoreConfig, StoreType};
 use weir_tests::bench::report::{Aim, Report, machine};
 use weir_tests::client::Client;
-use weir_tests::services::{AppendFsync, Host, HostConfig, Redis, RedisOptions, temporary_directory};
+use weir_tests::services::{
+    AppendFsync, ClusterOptions, Host, HostConfig, Redis, RedisCluster, RedisOptions, temporary_directory,
+};
 use weir_tests::swap::quantile;
 
 /// One by one takes a while: it has fewer turns.
@@ -46,18 +49,24 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     println!("{}; load, hosts and Redis share it", machine());
     let mut report = Report::default();
-    runtime.block_on(run(&options, &mut report));
+    runtime.block_on(async {
+        on_one(&options, &mut report).await;
+        on_cluster(&options, &mut report).await;
+    });
     report.finish("lookup");
 }
 
-async fn run(options: &Options, report: &mut Report) {
+async fn on_one(options: &Options, report: &mut Report) {
     let redis = Redis::start(RedisOptions { append_fsync: AppendFsync::EverySec, ..RedisOptions::default() });
     let client = redis::Client::open(redis.url_of_database(1)).unwrap();
     let mut bare = client.get_multiplexed_async_connection().await.unwrap();
-    fill(&mut bare, options.members).await;
+    let members: Vec<i64> = (1..=options.members).collect();
+    fill(&mut bare, &members).await;
     let directories = [temporary_directory("lookup"), temporary_directory("lookup"), temporary_directory("lookup")];
     let contender = |name, index: usize, share_ms, builtin| {
-        let host = start(&redis, directories[index].path(), u8::try_from(index).unwrap() + 2, share_ms, builtin);
+        let url = redis.url_of_database(u8::try_from(index).unwrap() + 2);
+        let store = StoreConfig { store_type: StoreType::Redis, url, ..StoreConfig::default() };
+        let host = start(store, directories[index].path(), share_ms, builtin);
         Contender { name, client: Client::new(host.public()), host, times_ms: Vec::new() }
     };
     let mut contenders = [
@@ -65,7 +74,6 @@ async fn run(options: &Options, report: &mut Report) {
         contender("weir, rules without WebAssembly", 1, 0, BuiltinRules::Native),
         contender("weir, within share_ms of 60 s", 2, 60_000, BuiltinRules::Component),
     ];
-    let members: Vec<i64> = (1..=options.members).collect();
     let body = json!({ "topic": "social", "members": members }).to_string();
     // The first one makes the members known.
     for contender in &mut contenders {
@@ -75,13 +83,13 @@ async fn run(options: &Options, report: &mut Report) {
     }
     let (mut pipeline_ms, mut single_ms) = (Vec::new(), Vec::new());
     for round in 0..options.rounds {
-        pipeline_ms.push(pipelined(&mut bare, options.members).await);
+        pipeline_ms.push(pipelined(&mut bare, &members).await);
         for contender in &mut contenders {
             let time = look_up(&mut contender.client, &body).await;
             contender.times_ms.push(time);
         }
         if round % ONE_BY_ONE_EVERY == 0 {
-            single_ms.push(one_by_one(&mut bare, options.members).await);
+            single_ms.push(one_by_one(&mut bare, &members).await);
         }
     }
     pipeline_ms.sort_by(f64::total_cmp);
@@ -89,38 +97,99 @@ async fn run(options: &Options, report: &mut Report) {
     let base = quantile(&pipeline_ms, 0.5);
     let section = format!("{} members in one look-up, one Redis (times in ms)", options.members);
     report.section(&section, &["to pipeline", "p50", "p99", "in the rules"]);
-    let mut row = |name: &str, times: &[f64], share: Option<f64>| {
-        let (p50, p99) = (quantile(times, 0.5), quantile(times, 0.99));
-        report.row(
-            &section,
-            name,
-            &[("to pipeline", Some(p50 / base)), ("p50", Some(p50)), ("p99", Some(p99)), ("in the rules", share)],
-        );
-        p50
-    };
-    row("bare pipeline of HGETALLs", &pipeline_ms, None);
-    let single = row("HGETALL one by one", &single_ms, None);
+    row(report, &section, "bare pipeline of HGETALLs", base, &pipeline_ms, None);
+    let single = row(report, &section, "HGETALL one by one", base, &single_ms, None);
     let mut p50s = Vec::new();
     for contender in &mut contenders {
-        contender.times_ms.sort_by(f64::total_cmp);
-        let mut admin = Client::new(contender.host.admin());
-        let rules = admin.metric("weir_preference_rule_seconds_sum", &[]).await.unwrap();
-        let all = admin.metric("weir_preference_lookup_seconds_sum", &[]).await.unwrap();
-        p50s.push(row(contender.name, &contender.times_ms, Some(rules / all)));
+        let share = contender.finish().await;
+        p50s.push(row(report, &section, contender.name, base, &contender.times_ms, Some(share)));
     }
     report.aim("weir to the bare pipeline, p50", p50s[0] / base, Aim::AtMost(1.25));
     report.aim("one by one to weir, p50", single / p50s[0], Aim::AtLeast(30.0));
 }
 
-/// A host on a database of this Redis, with the demo's members in SQLite.
-fn start(redis: &Redis, directory: &std::path::Path, database: u8, share_ms: u64, builtin: BuiltinRules) -> Host {
+impl Contender {
+    /// Its times in order, and the share of them that it spent in the rules.
+    async fn finish(&mut self) -> f64 {
+        self.times_ms.sort_by(f64::total_cmp);
+        let mut admin = Client::new(self.host.admin());
+        let rules = admin.metric("weir_preference_rule_seconds_sum", &[]).await.unwrap();
+        rules / admin.metric("weir_preference_lookup_seconds_sum", &[]).await.unwrap()
+    }
+}
+
+/// A row of the table; answers its median.
+fn row(report: &mut Report, section: &str, name: &str, base: f64, times: &[f64], share: Option<f64>) -> f64 {
+    let (p50, p99) = (quantile(times, 0.5), quantile(times, 0.99));
+    let columns = [("to pipeline", Some(p50 / base)), ("p50", Some(p50)), ("p99", Some(p99)), ("in the rules", share)];
+    report.row(section, name, &columns);
+    p50
+}
+
+/// Three masters without replicas, each with the HGETALLs of the keys that it has in a pipeline of its own.
+async fn on_cluster(options: &Options, report: &mut Report) {
+    let cluster = RedisCluster::start(&ClusterOptions { replicas: 0, ..ClusterOptions::default() });
+    let mut nodes = Vec::new();
+    for seed in cluster.seeds() {
+        let client = redis::Client::open(seed).unwrap();
+        nodes.push((client.get_multiplexed_async_connection().await.unwrap(), Vec::new()));
+    }
+    let mut pipe = redis::pipe();
+    for n in 1..=options.members {
+        pipe.cmd("CLUSTER").arg("KEYSLOT").arg(format!("setting:{n}"));
+    }
+    let slots: Vec<usize> = pipe.query_async(&mut nodes[0].0).await.unwrap();
+    for (n, slot) in (1..).zip(slots) {
+        nodes[RedisCluster::first_master_of(slot)].1.push(n);
+    }
+    for (connection, members) in &mut nodes {
+        fill(connection, members).await;
+    }
+    let directory = temporary_directory("lookup");
+    let store = StoreConfig { store_type: StoreType::RedisCluster, url: cluster.url(), ..StoreConfig::default() };
+    let host = start(store, directory.path(), 0, BuiltinRules::Component);
+    let mut weir = Contender { name: "weir", client: Client::new(host.public()), host, times_ms: Vec::new() };
+    let all: Vec<i64> = (1..=options.members).collect();
+    let body = json!({ "topic": "social", "members": all }).to_string();
+    for _ in 0..3 {
+        look_up(&mut weir.client, &body).await;
+    }
+    let (mut pipelines_ms, mut single_ms) = (Vec::new(), Vec::new());
+    for round in 0..options.rounds {
+        let started = Instant::now();
+        let of_nodes = nodes.iter_mut().map(|(connection, members)| pipelined(connection, members));
+        futures_util::future::join_all(of_nodes).await;
+        pipelines_ms.push(milliseconds(started.elapsed()));
+        let time = look_up(&mut weir.client, &body).await;
+        weir.times_ms.push(time);
+        if round % ONE_BY_ONE_EVERY == 0 {
+            let started = Instant::now();
+            for (connection, members) in &mut nodes {
+                one_by_one(connection, members).await;
+            }
+            single_ms.push(milliseconds(started.elapsed()));
+        }
+    }
+    pipelines_ms.sort_by(f64::total_cmp);
+    single_ms.sort_by(f64::total_cmp);
+    let base = quantile(&pipelines_ms, 0.5);
+    let section = format!("{} members in one look-up, three masters (times in ms)", options.members);
+    report.section(&section, &["to pipeline", "p50", "p99", "in the rules"]);
+    row(report, &section, "bare pipelines, one a node", base, &pipelines_ms, None);
+    row(report, &section, "HGETALL one by one", base, &single_ms, None);
+    let share = weir.finish().await;
+    let p50 = row(report, &section, weir.name, base, &weir.times_ms, Some(share));
+    report.aim("weir to the bare pipelines of three masters, p50", p50 / base, Aim::AtMost(1.5));
+}
+
+/// A host on this store, with the demo's members in SQLite.
+fn start(store: StoreConfig, directory: &std::path::Path, share_ms: u64, builtin: BuiltinRules) -> Host {
     // The demo makes the tables.
     let mut demo = Host::start(HostConfig::Demo, directory);
     demo.wait_ready();
     demo.terminate();
     let mut config = Config::demo(std::path::Path::new("weir-data"));
-    config.store.store_type = weir::config::StoreType::Redis;
-    config.store.url = redis.url_of_database(database);
+    config.store = store;
     config.policy.builtin = builtin;
     config.preferences = vec![PreferenceConfig { share_ms, ..PreferenceConfig::demo() }];
     let mut host = Host::start(HostConfig::of(&config), directory);
@@ -129,9 +198,9 @@ fn start(redis: &Redis, directory: &std::path::Path, database: u8, share_ms: u64
 }
 
 /// The settings of the demo's members, as an application keeps them.
-async fn fill(connection: &mut MultiplexedConnection, members: i64) {
+async fn fill(connection: &mut MultiplexedConnection, members: &[i64]) {
     let mut pipe = redis::pipe();
-    for n in 1..=members {
+    for n in members {
         let on = |on: bool| if on { "1" } else { "0" };
         pipe.cmd("HSET").arg(format!("setting:{n}")).arg(&[
             ("enabled", on(n % 10 != 0)),
@@ -152,20 +221,20 @@ fn milliseconds(time: Duration) -> f64 {
 }
 
 /// The pipeline, encoded and answered; nobody looks at the answers.
-async fn pipelined(connection: &mut MultiplexedConnection, members: i64) -> f64 {
+async fn pipelined(connection: &mut MultiplexedConnection, members: &[i64]) -> f64 {
     let started = Instant::now();
     let mut pipe = redis::pipe();
-    for n in 1..=members {
+    for n in members {
         pipe.cmd("HGETALL").arg(format!("setting:{n}"));
     }
     let answers: Vec<redis::Value> = pipe.query_async(connection).await.unwrap();
-    assert_eq!(answers.len(), usize::try_from(members).unwrap());
+    assert_eq!(answers.len(), members.len());
     milliseconds(started.elapsed())
 }
 
-async fn one_by_one(connection: &mut MultiplexedConnection, members: i64) -> f64 {
+async fn one_by_one(connection: &mut MultiplexedConnection, members: &[i64]) -> f64 {
     let started = Instant::now();
-    for n in 1..=members {
+    for n in members {
         let answer: redis::Value =
             redis::cmd("HGETALL").arg(format!("setting:{n}")).query_async(connection).await.unwrap();
         drop(answer);

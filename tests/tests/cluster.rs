@@ -12,10 +12,12 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::sync::Mutex;
-use weir::config::{AuthConfig, Config, CounterConfig, IngestConfig, SqlConfig, StoreConfig, StoreType, ToggleConfig};
+use weir::config::{
+    AuthConfig, Config, CounterConfig, IngestConfig, PreferenceConfig, SqlConfig, StoreConfig, StoreType, ToggleConfig,
+};
 use weir_tests::client::Client;
 use weir_tests::database::Database;
-use weir_tests::load::{CountLoad, CreateLoad, Load, LoadOptions};
+use weir_tests::load::{CountLoad, CreateLoad, Load, LoadOptions, SettingsLoad};
 use weir_tests::services::{ClusterOptions, Host, HostConfig, RedisCluster, temporary_directory, wait_until};
 use weir_tests::stand::{add_targets, create_more_tables, create_tables};
 
@@ -48,6 +50,8 @@ impl Stand {
             settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let mut counter = CounterConfig::demo();
         counter.settings.insert("flush-age-ms".into(), "100".into());
+        let mut preference = PreferenceConfig::demo();
+        preference.settings.insert("flush-age-ms".into(), "100".into());
         let store = StoreConfig {
             store_type: StoreType::RedisCluster,
             url: cluster.url(),
@@ -61,6 +65,7 @@ impl Stand {
             toggles: vec![ToggleConfig { settings, ..ToggleConfig::demo() }],
             counters: vec![counter],
             ingests: vec![IngestConfig::demo()],
+            preferences: vec![preference],
             ..Config::default()
         };
         config.flush.retry_ms_max = 500;
@@ -88,7 +93,7 @@ struct Happened {
 fn storm(mut stand: Stand, mut host: Host, rounds: usize) -> (Stand, Host, Happened) {
     let mut happened = Happened::default();
     for round in 0..rounds {
-        for kind in ["feed-like", "video-view", "playlist"] {
+        for kind in ["feed-like", "video-view", "playlist", "notification"] {
             for partition in [round, round + 1] {
                 let slot = stand.cluster.slot_of(&format!("weir:{{{kind}:{partition}}}:x"));
                 let from = stand.cluster.master_of(slot);
@@ -128,6 +133,7 @@ async fn crash(name: &str, replicas_min: u32, rounds: usize) {
     let load = Load::start(&[public], LoadOptions { clients: 16, actors: 100, targets: TARGETS, seed });
     let counts = CountLoad::start(&[public], LoadOptions { clients: 8, actors: 1, targets: TARGETS, seed });
     let creates = CreateLoad::start(&[public], LoadOptions { clients: 4, actors: 4, targets: 0, seed });
+    let settings = SettingsLoad::start(&[public], LoadOptions { clients: 4, actors: 0, targets: 5, seed });
     assert!(load.wait_for_acks(200, LIMIT).await, "the load does not get going:\n{}", host.log());
     let storm = tokio::task::spawn_blocking(move || storm(stand, host, rounds));
     let happened;
@@ -137,13 +143,16 @@ async fn crash(name: &str, replicas_min: u32, rounds: usize) {
     assert!(load.wait_for_acks(200, LIMIT).await, "no acknowledgements after the storm:\n{}", host.log());
     let (ledger, counts_acked) = (load.stop().await, counts.acks.load(Ordering::Relaxed));
     let (counts, creates) = (counts.stop().await, creates.stop().await);
+    let (settings_acked, settings) = (settings.acks.load(Ordering::Relaxed), settings.stop().await);
     Client::new(admin).wait_drained(LIMIT).await;
 
     let difference = ledger.compare(&database).await;
+    let wrong_settings = settings.compare(&database).await;
     let (wrong, documents) = (counts.compare(&database).await, creates.compare(&database).await);
     println!(
         "cluster {name}: acks={} unknown={} {happened:?} lost={} doubled={} wrong-answers={} | increments={counts_acked} \
-         wrong-counters={wrong:?} | documents={} lost={} doubled={} torn={} seed={seed}",
+         wrong-counters={wrong:?} | documents={} lost={} doubled={} torn={} | settings={settings_acked} wrong={} \
+         seed={seed}",
         ledger.acks,
         ledger.unknown,
         difference.lost.len(),
@@ -153,6 +162,7 @@ async fn crash(name: &str, replicas_min: u32, rounds: usize) {
         documents.lost.len(),
         documents.doubled.len(),
         documents.torn.len(),
+        wrong_settings.len(),
     );
     database.assert_counts_equal_rows().await;
     assert_eq!(database.dead_letters().await, 0, "dead letters");
@@ -161,6 +171,7 @@ async fn crash(name: &str, replicas_min: u32, rounds: usize) {
         ledger.assert_holds(&database).await;
         counts.assert_holds(&database).await;
         creates.assert_holds(&database).await;
+        settings.assert_holds(&database).await;
     }
     assert_eq!(host.terminate().code(), Some(0), "{}", host.log());
     drop(stand);

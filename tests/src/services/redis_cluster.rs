@@ -99,6 +99,16 @@ impl RedisCluster {
         format!("redis://{}", seeds.join(","))
     }
 
+    /// The URL of each node that was a master at the start.
+    pub fn seeds(&self) -> Vec<String> {
+        self.nodes[..MASTERS].iter().map(Redis::url).collect()
+    }
+
+    /// The number of the master that had a slot at the start.
+    pub fn first_master_of(slot: usize) -> usize {
+        (0..MASTERS).find(|number| slot < SLOTS * (number + 1) / MASTERS).unwrap_or(MASTERS - 1)
+    }
+
     /// A node.
     pub fn node(&mut self, number: usize) -> &mut Redis {
         &mut self.nodes[number]
