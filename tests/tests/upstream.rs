@@ -25,8 +25,9 @@ async fn before(script: Script, change: impl FnOnce(&mut UpstreamConfig)) -> Bef
     let directory = temporary_directory("upstream");
     let mut upstream = UpstreamConfig::new("shop", "/shop/", &format!("http://{}", origin.address));
     change(&mut upstream);
-    let config = Config { upstreams: vec![upstream], ..Config::demo(directory.path()) };
-    let config = Config { toggles: vec![], counters: vec![], ingests: vec![], reads: vec![], ..config };
+    // Nothing but the proxy.
+    let Config { store, sql, auth, .. } = Config::demo(directory.path());
+    let config = Config { upstreams: vec![upstream], store, sql, auth, ..Config::default() };
     let host = Host::start(HostConfig::of(&config), directory.path());
     let client = Client::new(host.public());
     Before { origin, host, client, _directory: directory }
