@@ -7,9 +7,11 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use weir::config::{Config, LookupFallback, MemberTable, PreferenceConfig, StoreFallback};
 use weir_tests::client::{Client, Reply};
 use weir_tests::database::Database;
+use weir_tests::services::Host;
 use weir_tests::stand::{Setup, Stand};
 
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
@@ -265,12 +267,54 @@ async fn three_hundred_thousand_are_streamed_with_flat_memory() {
     println!("preferences: streamed 10000, 100000, 300000 members; ms for 10000: {times:.1?}; RSS MiB: {sizes:?}");
     assert!(sizes[2] <= sizes[1] + 32, "memory grows with the stream: {sizes:?} MiB");
 
-    let wrong = "{\"topic\":\"social\"}\n1\n{}\n2\n";
-    let torn = client.request("POST", LOOKUP, &headers, wrong).await;
-    assert!(torn.is_err(), "an answer that ends early is not taken for whole");
-    let mut client = Client::new(host.public());
     assert_eq!(client.request("POST", LOOKUP, &headers, "{\"topic\":\"x\"}\n1\n").await.unwrap().status, 422);
     assert_eq!(client.request("POST", LOOKUP, &headers, "").await.unwrap().status, 400);
+}
+
+/// Sends `text` in pieces, `pause` between them, and reads until the connection is closed.
+async fn stream_slowly(host: &Host, pieces: &[&str], pause: Duration) -> Vec<(Duration, String)> {
+    let mut stream = tokio::net::TcpStream::connect(host.public()).await.unwrap();
+    let head = "POST /v1/preferences/notification/lookup HTTP/1.1\r\nhost: weir\r\nconnection: close\r\n\
+                content-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let (mut reads, mut writes) = stream.into_split();
+    let started = Instant::now();
+    let reader = tokio::spawn(async move {
+        let (mut got, mut buffer) = (Vec::new(), vec![0; 65_536]);
+        while let Ok(length) = reads.read(&mut buffer).await
+            && length > 0
+        {
+            got.push((started.elapsed(), String::from_utf8_lossy(&buffer[..length]).into_owned()));
+        }
+        got
+    });
+    for piece in pieces {
+        // Whoever was cut off is told by what it has read.
+        let _ = writes.write_all(format!("{:x}\r\n{piece}\r\n", piece.len()).as_bytes()).await;
+        tokio::time::sleep(pause).await;
+    }
+    let _ = writes.write_all(b"0\r\n\r\n").await;
+    reader.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_answers_as_it_comes_and_names_what_is_no_member() {
+    let stand = stand(Setup::EmbeddedSqlite, 100).await;
+    let host = stand.host(&config(&stand));
+    let pieces = ["{\"topic\":\"social\"}\n1\n2\n", "garbage\n3\n", "1 2\n[[1]]\n5\n"];
+    let got = stream_slowly(&host, &pieces, Duration::from_secs(1)).await;
+    let text: String = got.iter().map(|(_, text)| text.as_str()).collect();
+    let first = got.iter().find(|(_, text)| text.contains("enabled")).unwrap_or_else(|| panic!("{text}"));
+    assert!(first.0 < Duration::from_secs(2), "nothing before the last piece was sent: {got:?}");
+    for part in ["\"garbage\"", "\"1 2\"", "\"[[1]]\"", "{\"enabled\":4,\"errors\":3,\"members\":7}"] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    // A line without an end is refused by name before the connection is cut.
+    let endless = "1".repeat(1 << 20);
+    let got = stream_slowly(&host, &["{\"topic\":\"social\"}\n1\n", &endless, "1"], Duration::from_millis(300)).await;
+    let text: String = got.iter().map(|(_, text)| text.as_str()).collect();
+    assert!(text.contains("\"enabled\":[1]") && text.contains("urn:weir:problem:invalid-body"), "{text}");
+    assert!(!text.ends_with("0\r\n\r\n"), "it looks whole: {text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -291,6 +291,14 @@ fn success(route: Route, method: &Method, kind: Option<&KindConfig<'_>>) -> Valu
     let mut response = json!({ "description": summary(route, method) });
     let schema = kind.map_or_else(|| json!({ "type": "object" }), |kind| kind.success_schema(route, method));
     response["content"] = json!({ "application/json": { "schema": schema } });
+    let streamed = match route {
+        Route::PreferenceLookup => Some(("application/x-ndjson", "An answer line for each part, as members come")),
+        Route::RoomToken if method == Method::GET => Some(("text/event-stream", "The same, whenever it changes")),
+        _ => None,
+    };
+    if let Some((media_type, text)) = streamed {
+        response["content"][media_type] = json!({ "schema": { "type": "string", "description": text } });
+    }
     if method != Method::GET && route != Route::PreferenceLookup && !matches!(kind, Some(KindConfig::Room(_))) {
         let header = |text: &str| json!({ "schema": { "type": "string" }, "description": text });
         let mut headers = json!({

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -9,6 +10,9 @@ use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
 use super::turn::Handling;
+
+/// How long what was sent before a cut has to leave: an error of the body ends the connection with what still waits in it.
+const CUT_DELAY: Duration = Duration::from_millis(100);
 
 /// The answer ended before it was whole: the connection is torn off, so that nobody takes it for whole.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +37,11 @@ enum Kind {
         bytes_left: Option<u64>,
         /// It is the handler's turn until all is sent.
         handling: Option<Handling>,
+    },
+    /// About to be torn off.
+    Cut {
+        error: CutShort,
+        delay: Pin<Box<tokio::time::Sleep>>,
     },
 }
 
@@ -97,14 +106,20 @@ impl Body for ReplyBody {
                         Poll::Ready(Some(Ok(Frame::data(bytes))))
                     }
                     Some(Err(error)) => {
-                        self.0 = Kind::Empty;
-                        Poll::Ready(Some(Err(error)))
+                        self.0 = Kind::Cut { error, delay: Box::pin(tokio::time::sleep(CUT_DELAY)) };
+                        self.poll_frame(context)
                     }
                     None => {
                         self.0 = Kind::Empty;
                         Poll::Ready(None)
                     }
                 }
+            }
+            Kind::Cut { error, delay } => {
+                ready!(delay.as_mut().poll(context));
+                let error = error.clone();
+                self.0 = Kind::Empty;
+                Poll::Ready(Some(Err(error)))
             }
         }
     }
@@ -118,7 +133,7 @@ impl Body for ReplyBody {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Stream { bytes_left: Some(left), .. } => SizeHint::with_exact(*left),
-            Kind::Stream { .. } => SizeHint::default(),
+            Kind::Stream { .. } | Kind::Cut { .. } => SizeHint::default(),
         }
     }
 }

@@ -9,6 +9,9 @@ use crate::http::problem::INVALID_BODY;
 use crate::listener::problem::Problem;
 use crate::model::{Id, IdType};
 
+/// Bytes of a wrong line that are shown.
+const SHOWN_BYTES: usize = 64;
+
 /// A look-up, read.
 pub(super) struct Asked {
     pub(super) topic: String,
@@ -57,19 +60,21 @@ pub(super) fn read_topic(line: &[u8], id_type: IdType) -> Result<Asked, Problem>
     Ok(Asked { topic: line.topic, members: line.members.into_iter().map(|raw| named(raw, id_type)).collect() })
 }
 
-/// Reads a further line: one member, or an array of them.
-///
-/// # Errors
-/// 400 where it is no JSON.
-pub(super) fn read_line(line: &[u8], id_type: IdType, members: &mut Vec<Named>) -> Result<(), Problem> {
-    let wrong = |error| Problem::new(&INVALID_BODY, format!("a line must be a member or an array of members: {error}"));
-    if line.starts_with(b"[") {
-        let raw: Vec<Raw> = serde_json::from_slice(line).map_err(wrong)?;
-        members.extend(raw.into_iter().map(|raw| named(raw, id_type)));
+/// Reads a further line: one member, or an array of them. A line that is neither is named in the answer, and the lines after
+/// it are read all the same.
+pub(super) fn read_line(line: &[u8], id_type: IdType, members: &mut Vec<Named>) {
+    let raw: Result<Vec<Raw>, serde_json::Error> = if line.starts_with(b"[") {
+        serde_json::from_slice(line)
     } else {
-        members.push(named(serde_json::from_slice(line).map_err(wrong)?, id_type));
+        serde_json::from_slice(line).map(|raw| vec![raw])
+    };
+    match raw {
+        Ok(raw) => members.extend(raw.into_iter().map(|raw| named(raw, id_type))),
+        Err(error) => {
+            let shown = String::from_utf8_lossy(&line[..line.len().min(SHOWN_BYTES)]).into_owned();
+            members.push(Named::Wrong(shown.into(), format!("expected a member or an array of members: {error}")));
+        }
     }
-    Ok(())
 }
 
 fn named(raw: Raw, id_type: IdType) -> Named {
@@ -152,9 +157,13 @@ mod tests {
     #[test]
     fn a_line_is_a_member_or_several() {
         let mut members = Vec::new();
-        read_line(b"7", IdType::Integer, &mut members).unwrap();
-        read_line(b"[8, 9]", IdType::Integer, &mut members).unwrap();
+        read_line(b"7", IdType::Integer, &mut members);
+        read_line(b"[8, 9]", IdType::Integer, &mut members);
         assert_eq!(members, [7, 8, 9].map(|id| Named::Id(Id::Int(id))));
-        assert!(read_line(b"{}", IdType::Integer, &mut members).is_err());
+        for wrong in [&b"{}"[..], b"garbage", b"1 2", b"[[1]]", b"\x00\xff"] {
+            members.clear();
+            read_line(wrong, IdType::Integer, &mut members);
+            assert!(matches!(members[..], [Named::Wrong(..)]), "{members:?}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! → {"topic":"social"}        ← {"enabled":[1,3]}            one line for each part
-//! → 1                         ← {"enabled":[5],"errors":[…]}
+//! → 1                         ← {"enabled":[5],"errors":[…]}  what is no member is named, and the rest goes on
 //! → [2,3]                     ← {"members":300000,"enabled":…,"errors":0}   the last line
 //! ```
 //! An answer without the last line is not whole.
@@ -30,6 +30,8 @@ use crate::telemetry::SHED_TOTAL;
 
 /// Longest line, in bytes.
 const LINE_BYTES_MAX: usize = 1 << 20;
+/// How long a part that is not full waits for more members.
+const PART_WAIT: Duration = Duration::from_millis(50);
 /// Parts of the answer that wait for the client to take them.
 const PIECES_WAITING: usize = 2;
 /// A client that takes nothing of the answer for so long has gone, or means to stay.
@@ -75,10 +77,16 @@ impl Stream {
                 if members.len() >= part {
                     break false;
                 }
-                let read = self.lines.next().await;
-                match read.and_then(|line| line.map(|line| asked::read_line(&line, id_type, &mut members)).transpose())
-                {
-                    Ok(Some(())) => {}
+                let read = match members.is_empty() {
+                    true => self.lines.next().await,
+                    // What has come is not kept from the client while the next one is awaited.
+                    false => match tokio::time::timeout(PART_WAIT, self.lines.next()).await {
+                        Ok(read) => read,
+                        Err(_) => break false,
+                    },
+                };
+                match read {
+                    Ok(Some(line)) => asked::read_line(&line, id_type, &mut members),
                     Ok(None) => break true,
                     Err(problem) => return self.fail(&problem).await,
                 }
@@ -131,7 +139,8 @@ struct Lines {
 }
 
 impl Lines {
-    /// The next line that is not empty, without its end; `None` at the end of the body.
+    /// The next line that is not empty, without its end; `None` at the end of the body. May be dropped while it waits:
+    /// nothing that was read is lost.
     async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         let mut searched = 0;
         loop {
