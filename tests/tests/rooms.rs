@@ -7,6 +7,8 @@
 mod crowd;
 #[path = "rooms/eta.rs"]
 mod eta;
+#[path = "rooms/hosts.rs"]
+mod hosts;
 #[path = "rooms/tokens.rs"]
 mod tokens;
 

@@ -1,7 +1,9 @@
 //! The clock of a queue: who is out of time goes, then the rules say how many are let in.
 //!
 //! Of several hosts one at a time has it, by a lease that each step renews. The lease only saves work: that no more are let in
-//! than may be is held by the store's step itself, whoever makes it.
+//! than may be is held by the store's step itself, whoever makes it. A step that leaves nobody waiting or in gives the lease
+//! back, so that the host where the next one arrives has it at once; while somebody is there, its owner looks at least once a
+//! second, wherever people arrive and go.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,7 +76,13 @@ impl Clock {
 
     /// One round; how long to wait for the next, in milliseconds.
     async fn tick(&mut self, shared: &Shared, queue: &Queue) -> Result<u64, StoreError> {
-        let Some(swept) = self.step(shared, queue, (0, 1)).await? else { return Ok(shared.config.lease_ms / 2) };
+        let Some(swept) = self.step(shared, queue, (0, 1)).await? else {
+            // What another host let in meanwhile is not for this one to let in again, by a rate.
+            self.planned = None;
+            let pause_ms = shared.config.lease_ms / 2;
+            // Where somebody waits, an owner that is gone is soon replaced.
+            return Ok(if queue.flow().figures.waiting > 0 { pause_ms.min(TICK_MS_MAX) } else { pause_ms });
+        };
         let (mut is_more, mut figures) = (swept.1, swept.2);
         while is_more {
             let Some(swept) = self.step(shared, queue, (0, 1)).await? else { return Ok(TICK_MS_MAX) };

@@ -222,7 +222,7 @@ pub struct RoomTick {
     pub now_ms: u64,
     /// Who ticks; one at a time.
     pub owner: String,
-    /// For how long nobody else may, in milliseconds.
+    /// For how long nobody else may, in milliseconds. A step that leaves nobody waiting or in gives the rest of it up.
     pub lease_ms: u64,
     /// Let in at most so many.
     pub admit: u32,
