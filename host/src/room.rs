@@ -234,7 +234,7 @@ impl RoomKind {
 
     async fn about_claims(
         &self,
-        queue: &Queue,
+        queue: &Arc<Queue>,
         token: &str,
         claims: &Claims,
         ask: RoomAsk,
@@ -312,9 +312,8 @@ impl RoomKind {
         Arc::clone(&self.streams).try_acquire_owned().ok()
     }
 
-    async fn ask(&self, queue: &Queue, actor: Id, ask: Ask) -> Result<Told, Refusal> {
-        let queue = self.queues.known(&queue.id).ok_or(Refusal::Draining)?;
-        self.steps.submit(Asked { queue, actor, ask }).await?
+    async fn ask(&self, queue: &Arc<Queue>, actor: Id, ask: Ask) -> Result<Told, Refusal> {
+        self.steps.submit(Asked { queue: Arc::clone(queue), actor, ask }).await?
     }
 
     /// What was told at the join against what came.

@@ -27,7 +27,7 @@ const TICK_MS_MAX: u64 = 1_000;
 /// How often a queue that is in use is said to be so, in milliseconds.
 const USED_MS: u64 = 600_000;
 
-/// Keeps the clock until it is aborted.
+/// Keeps the clock until it is aborted, or the store has the queue no more.
 pub(super) async fn keep(shared: Arc<Shared>, queue: Arc<Queue>) {
     let mut clock = Clock::new(&shared, &queue);
     loop {
@@ -39,6 +39,9 @@ pub(super) async fn keep(shared: Arc<Shared>, queue: Arc<Queue>) {
                 TICK_MS_MAX
             }
         };
+        if clock.is_over {
+            return;
+        }
         tokio::time::sleep_until(begun + Duration::from_millis(TICK_MS_MIN)).await;
         // Whether something happened meanwhile or happens now.
         let _ = tokio::time::timeout(Duration::from_millis(pause_ms), queue.wake.notified()).await;
@@ -49,6 +52,8 @@ struct Clock {
     /// When the rules were asked last, and what was then.
     planned: Option<(u64, RoomFigures)>,
     used_ms: u64,
+    /// The store has this life of the queue no more.
+    is_over: bool,
     waiting: Gauge,
     active: Gauge,
     rate: Gauge,
@@ -67,6 +72,7 @@ impl Clock {
         Self {
             planned: None,
             used_ms: 0,
+            is_over: false,
             waiting: gauge!(telemetry::ROOM_WAITING, &labels),
             active: gauge!(telemetry::ROOM_ACTIVE, &labels),
             rate: gauge!(telemetry::ROOM_ADMITTED_PER_SECOND, &labels),
@@ -107,17 +113,18 @@ impl Clock {
         Ok(if is_idle { TICK_MS_IDLE } else { u64::from(plan.next_tick_ms).clamp(TICK_MS_MIN, TICK_MS_MAX) })
     }
 
-    /// One step of the store; `None` when it is another host's turn, or the queue's life was another.
+    /// One step of the store; `None` when it is another host's turn, or the queue's life is over.
     async fn step(
-        &self,
+        &mut self,
         shared: &Shared,
         queue: &Queue,
         (admit, active_ttl_ms): (u32, u32),
     ) -> Result<Option<(u32, bool, RoomFigures)>, StoreError> {
         let config = &shared.config;
         let now_ms = shared.clock.now_ms();
+        let seed = queue.seed();
         let tick = RoomTick {
-            seed: queue.seed(),
+            seed,
             now_ms,
             owner: shared.owner.clone(),
             lease_ms: config.lease_ms,
@@ -131,7 +138,8 @@ impl Clock {
         match shared.store.rooms().tick_room(&config.kind, &queue.id, tick).await? {
             Ticked::NotOurs => Ok(None),
             Ticked::OtherLife => {
-                let _ = shared.reopen(queue).await;
+                // Unless a request has opened it again meanwhile.
+                self.is_over = queue.seed() == seed;
                 Ok(None)
             }
             Ticked::Done { admitted, is_more, figures } => {

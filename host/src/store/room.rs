@@ -31,7 +31,8 @@ pub struct Opening {
     pub now_ms: u64,
     /// Queues of the kind at most.
     pub queues_max: usize,
-    /// A queue without traffic for so long makes room for others, in milliseconds.
+    /// A queue where nobody waits or is in, and nobody came or went for so long, makes room for others, in milliseconds; of
+    /// several the one that was used longest ago.
     pub idle_ms: u64,
 }
 

@@ -48,8 +48,11 @@ local function finish(actor, state, number, reason)
     end
 end
 
--- waiting, active, and the totals with what was counted here.
+-- waiting, active, and the totals with what was counted here: who came or went, so the queue was used.
 local function figures()
+    if next(totals) then
+        call('HSET', META, 'used', whole(now))
+    end
     for name, by in pairs(totals) do
         call('HINCRBY', META, name, by)
     end

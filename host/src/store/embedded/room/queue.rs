@@ -67,7 +67,7 @@ pub(super) struct Queue {
     pub(super) number: u64,
     pub(super) figures: RoomFigures,
     pub(super) draws: u64,
-    /// Last traffic, in Unix milliseconds.
+    /// When it was opened, or somebody came or went last, in Unix milliseconds.
     pub(super) used_ms: u64,
     /// The group of writes of its last change.
     pub(super) group: u64,
