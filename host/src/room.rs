@@ -84,10 +84,10 @@ pub enum Standing {
         /// Since when, in Unix milliseconds.
         admitted_ms: u64,
     },
-    /// Is gone, by a time that was over: a stay, or the grace of whoever did not ask.
+    /// Is gone, by a time that was over: a stay, or the grace of whoever did not ask, or did not come when let in.
     Expired {
         /// Whether it was a stay.
-        was_active: bool,
+        is_stay: bool,
     },
     /// Is gone by request.
     Ended {
@@ -336,8 +336,10 @@ impl RoomKind {
                 let pass = self.keyring.sign(&queue.id, &pass, told.now_ms).ok_or(Refusal::StoreUnavailable)?;
                 (Standing::Active { pass, until_ms, admitted_ms }, is_new)
             }
-            RoomResult::Ended { end: RoomEnd::Expired, .. } => (Standing::Expired { was_active: true }, false),
-            RoomResult::Ended { end: RoomEnd::Abandoned, .. } => (Standing::Expired { was_active: false }, false),
+            RoomResult::Ended { end: RoomEnd::Expired, .. } => (Standing::Expired { is_stay: true }, false),
+            RoomResult::Ended { end: RoomEnd::Abandoned | RoomEnd::NoShow, .. } => {
+                (Standing::Expired { is_stay: false }, false)
+            }
             RoomResult::Ended { end, is_new: true } => {
                 (Standing::Ended { was_active: end == RoomEnd::Completed }, true)
             }

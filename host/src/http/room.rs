@@ -218,8 +218,8 @@ impl RoomView {
                 add("expiresInMs", until_ms.saturating_sub(told.at_ms).into());
                 add("admittedAt", timestamp(*admitted_ms).into());
             }
-            Standing::Expired { was_active } => {
-                add("reason", if *was_active { "stay-over" } else { "not-seen" }.into());
+            Standing::Expired { is_stay } => {
+                add("reason", if *is_stay { "stay-over" } else { "not-seen" }.into());
             }
             Standing::Ended { .. } => {}
         }

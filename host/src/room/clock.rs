@@ -164,7 +164,8 @@ impl Clock {
             since_ms,
             admitted: since(|figures| figures.admitted),
             completed: since(|figures| figures.completed),
-            expired: since(|figures| figures.expired),
+            // To the rules, those who never came are some of those whose time was over.
+            expired: since(|figures| figures.expired + figures.no_shows),
             no_shows: since(|figures| figures.no_shows),
             abandoned: since(|figures| figures.abandoned + figures.left),
         };

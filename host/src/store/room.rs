@@ -117,10 +117,12 @@ pub enum RoomEnd {
     Left,
     /// Is done.
     Completed,
-    /// Was let in, and the time was over.
+    /// Was let in and came, and the time was over.
     Expired,
     /// Did not ask for the grace period.
     Abandoned,
+    /// Was let in, and never came.
+    NoShow,
 }
 
 impl RoomEnd {
@@ -131,12 +133,13 @@ impl RoomEnd {
             Self::Completed => 2,
             Self::Expired => 3,
             Self::Abandoned => 4,
+            Self::NoShow => 5,
         }
     }
 
     /// The one with this [`RoomEnd::code`].
     pub(super) fn of_code(code: u64) -> Option<Self> {
-        [Self::Left, Self::Completed, Self::Expired, Self::Abandoned]
+        [Self::Left, Self::Completed, Self::Expired, Self::Abandoned, Self::NoShow]
             .into_iter()
             .find(|end| u64::from(end.code()) == code)
     }
@@ -195,9 +198,9 @@ pub struct RoomFigures {
     pub admitted: u64,
     /// Done.
     pub completed: u64,
-    /// Let in, and out of time.
+    /// Let in and come, and out of time.
     pub expired: u64,
-    /// Of `expired`, those who never came.
+    /// Let in, and never came.
     pub no_shows: u64,
     /// Did not ask any more.
     pub abandoned: u64,

@@ -140,7 +140,7 @@ pub async fn the_capacity_holds_whatever_is_asked_for<B: Backend>() {
     // Those who did not come are out again, in bounded steps.
     room.now_ms += CLAIM_MS;
     let (_, figures) = room.tick(0, 700).await;
-    assert_eq!((figures.active, figures.expired, figures.no_shows), (200, 500, 500));
+    assert_eq!((figures.active, figures.expired, figures.no_shows), (200, 0, 500));
     let (_, figures) = room.tick(0, 700).await;
     assert_eq!((figures.active, figures.no_shows, figures.completed), (1, 699, 1));
 }
@@ -183,11 +183,13 @@ pub async fn stays_are_claimed_extended_and_over<B: Backend>() {
     assert_eq!(until(room.one(1, 1, extend(90_000)).await), 30_000, "never longer than the longest");
     room.now_ms += CLAIM_MS;
     // Nobody has swept yet: it is over all the same.
-    assert_eq!(room.one(2, 2, RoomVerb::Poll).await, RoomResult::Ended { end: RoomEnd::Expired, is_new: false });
+    assert_eq!(room.one(2, 2, RoomVerb::Poll).await, RoomResult::Ended { end: RoomEnd::NoShow, is_new: false });
     let (_, figures) = room.all(Vec::new()).await;
     assert_eq!((figures.active, figures.no_shows), (1, 1));
     room.now_ms = START_MS + 30_000;
-    assert_eq!(room.tick(0, 2).await.1.expired, 2);
+    let (_, figures) = room.tick(0, 2).await;
+    assert_eq!((figures.expired, figures.no_shows), (1, 1), "each is counted once");
+    assert_eq!(room.one(1, 1, RoomVerb::Poll).await, RoomResult::Ended { end: RoomEnd::Expired, is_new: false });
     let through = RoomVerb::Join { lane: 0, lot: None, through_ms: Some(7) };
     assert_eq!(until(room.one(4, 0, through).await), 30_007);
 }

@@ -89,6 +89,7 @@ fn eta() -> Value {
 /// How it stands with one.
 fn standing() -> Value {
     let number = |text: &str| json!({ "type": ["integer", "null"], "description": text });
+    let not_seen = "Of whoever expired: did not ask for too long, or was let in and did not come";
     json!({
         "type": "object",
         "properties": {
@@ -102,7 +103,7 @@ fn standing() -> Value {
             "pollAfterMs": number("When to ask again; also Retry-After"),
             "pass": { "type": "string", "description": "Of whoever is in: what the protected service verifies" },
             "expiresAt": { "type": "string", "format": "date-time" },
-            "reason": { "enum": ["stay-over", "not-seen"] },
+            "reason": { "enum": ["stay-over", "not-seen"], "description": not_seen },
             "cfWaitingRoom": { "type": "object", "description": "The names of Cloudflare's waiting room" },
         },
         "required": ["token", "status", "queue", "timestamp", "cfWaitingRoom"],

@@ -141,7 +141,7 @@ impl Queue {
     }
 
     /// Ends the time of somebody.
-    fn end(&mut self, slot: u32, end: RoomEnd, times: Times, changes: &mut Changes) {
+    fn end(&mut self, slot: u32, mut end: RoomEnd, times: Times, changes: &mut Changes) {
         let Some(person) = self.people.get_mut(slot as usize).and_then(Option::take) else { return };
         self.free.push(slot);
         self.index.remove(&person.actor);
@@ -150,7 +150,7 @@ impl Queue {
             Standing::Active { has_come, .. } => {
                 self.figures.active -= 1;
                 if end == RoomEnd::Expired && !has_come {
-                    self.figures.no_shows += 1;
+                    end = RoomEnd::NoShow;
                 }
             }
         }
@@ -159,6 +159,7 @@ impl Queue {
             RoomEnd::Completed => &mut self.figures.completed,
             RoomEnd::Expired => &mut self.figures.expired,
             RoomEnd::Abandoned => &mut self.figures.abandoned,
+            RoomEnd::NoShow => &mut self.figures.no_shows,
         };
         *total += 1;
         self.ended.insert(person.actor.clone(), (person.number, end));
