@@ -99,7 +99,7 @@ pub enum Standing {
 /// The answer to whoever waits or is in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoomReply {
-    /// Names the arrival in later requests.
+    /// Names the arrival in later requests: the one that was asked with, or, of a poll, a newer one of the same arrival.
     pub token: String,
     /// Who it is.
     pub actor: Id,
@@ -213,7 +213,7 @@ impl RoomKind {
             actor,
             number,
             life: life(&told.seed),
-            expires_s: told.now_ms.saturating_add(self.config().token_ttl_ms).div_ceil(1_000),
+            expires_s: self.ticket_expires_s(told.now_ms),
             expected_ms,
             by_lot: told.by_lot,
         };
@@ -261,7 +261,25 @@ impl RoomKind {
             return Err(RoomRefusal::NotActive.into());
         }
         self.note_eta(claims, &told);
-        self.reply(queue, token.to_owned(), claims, &told)
+        let renewed = if ask == RoomAsk::Poll { self.renewed(&queue.id, claims, &told) } else { None };
+        self.reply(queue, renewed.unwrap_or_else(|| token.to_owned()), claims, &told)
+    }
+
+    /// Until when a ticket is good that is made at `now_ms`, in Unix seconds.
+    fn ticket_expires_s(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_add(self.config().token_ttl_ms).div_ceil(1_000)
+    }
+
+    /// A new ticket for whoever waits or is in and asks with one of which more than half of the time is over. The old one is good
+    /// until its own end.
+    fn renewed(&self, queue: &Id, claims: &Claims, told: &Told) -> Option<String> {
+        let is_there = matches!(told.result, RoomResult::Waiting { .. } | RoomResult::Active { .. });
+        let left_ms = claims.expires_s.saturating_mul(1_000).saturating_sub(told.now_ms);
+        if claims.of != Use::Ticket || !is_there || left_ms > self.config().token_ttl_ms / 2 {
+            return None;
+        }
+        let claims = Claims { expires_s: self.ticket_expires_s(told.now_ms), ..claims.clone() };
+        self.keyring.sign(queue, &claims, told.now_ms)
     }
 
     /// How it stands with many, in one step. Index-aligned.

@@ -58,7 +58,7 @@ pub struct RoomConfig {
     /// How long it is remembered why somebody is gone, in milliseconds.
     #[serde(default = "default_ended_ttl_ms")]
     pub ended_ttl_ms: u64,
-    /// How long a token for a place is good, in milliseconds.
+    /// How long a token for a place is good, in milliseconds. Whoever polls after half of it gets a new one.
     #[serde(default = "default_token_ttl_ms")]
     pub token_ttl_ms: u64,
     /// Shortest time between two polls that a reply asks for, in milliseconds.

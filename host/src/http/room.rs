@@ -262,7 +262,7 @@ impl RoomView {
         let permit = if stays { self.kind.may_stream() } else { None };
         let Some(permit) = permit else { return Ok(events(ReplyBody::whole(first))) };
         let (pieces, receiver) = mpsc::channel::<Piece>(1);
-        let (view, token) = (Arc::clone(self), place.token.to_owned());
+        let (view, mut token) = (Arc::clone(self), told.token);
         tokio::spawn(async move {
             let _permit = permit;
             let mut next = Some(first);
@@ -274,7 +274,11 @@ impl RoomView {
                 }
                 tokio::time::sleep(STREAM_PAUSE).await;
                 let (event, stays) = match view.kind.about(&queue, &token, RoomAsk::Poll).await {
-                    Ok(told) => view.event(&queue, &told),
+                    Ok(told) => {
+                        let event = view.event(&queue, &told);
+                        token = told.token;
+                        event
+                    }
                     // The client asks again, and is told why.
                     Err(_) => return,
                 };

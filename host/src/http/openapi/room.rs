@@ -89,11 +89,13 @@ fn eta() -> Value {
 /// How it stands with one.
 fn standing() -> Value {
     let number = |text: &str| json!({ "type": ["integer", "null"], "description": text });
+    let token =
+        "For later requests; of a poll after half of its time a new one, while the old one is good until its end";
     let not_seen = "Of whoever expired: did not ask for too long, or was let in and did not come";
     json!({
         "type": "object",
         "properties": {
-            "token": { "type": "string" },
+            "token": { "type": "string", "description": token },
             "status": status_schema(),
             "queue": {},
             "position": number("Of whoever waits; exact, 1 is the front; null before the draw"),
