@@ -261,6 +261,9 @@ impl RoomKind {
             return Err(RoomRefusal::NotActive.into());
         }
         self.note_eta(claims, &told);
+        if let Some(reply) = repeated(ask, token, claims, &told) {
+            return Ok(reply);
+        }
         let renewed = if ask == RoomAsk::Poll { self.renewed(&queue.id, claims, &told) } else { None };
         self.reply(queue, renewed.unwrap_or_else(|| token.to_owned()), claims, &told)
     }
@@ -386,6 +389,23 @@ impl RoomKind {
         let ahead = is_drawn.then_some(ahead);
         Standing::Waiting { ahead, eta, poll_after_ms: base_ms + jitter_ms, joined_ms }
     }
+}
+
+/// The answer to whoever ends again what ended by request, as long as that is remembered: the same as the first time.
+fn repeated(ask: RoomAsk, token: &str, claims: &Claims, told: &Told) -> Option<RoomReply> {
+    let was_active = match (ask, told.result) {
+        (RoomAsk::Leave | RoomAsk::Complete, RoomResult::Ended { end: RoomEnd::Completed, is_new: false }) => true,
+        (RoomAsk::Leave, RoomResult::Ended { end: RoomEnd::Left, is_new: false }) => false,
+        _ => return None,
+    };
+    Some(RoomReply {
+        token: token.to_owned(),
+        actor: claims.actor.clone(),
+        standing: Standing::Ended { was_active },
+        is_new: false,
+        figures: told.figures,
+        at_ms: told.now_ms,
+    })
 }
 
 /// What may be asked about an arrival.
