@@ -421,8 +421,8 @@ pub enum RoomAsk {
     Complete,
     /// A longer stay.
     Extend {
-        /// From now, in milliseconds.
-        ttl_ms: u64,
+        /// From now, in milliseconds; without it, as long as the stay was when it began.
+        ttl_ms: Option<u64>,
     },
 }
 

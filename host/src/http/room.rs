@@ -347,17 +347,17 @@ fn says_nothing(body: &[u8]) -> Result<(), Problem> {
     if body.is_empty() { Ok(()) } else { crate::listener::body::check_says_nothing(body) }
 }
 
-/// `{"ttlMs": n}`, or the longest stay where the body says nothing.
-fn ttl_ms(body: &[u8], most_ms: u64) -> Result<u64, Problem> {
+/// `{"ttlMs": n}`; `None` where the body says nothing.
+fn ttl_ms(body: &[u8], most_ms: u64) -> Result<Option<u64>, Problem> {
     let wrong = || Problem::new(&INVALID_BODY, format!("send no body, or {{\"ttlMs\": n}} with n from 1 to {most_ms}"));
     if body.is_empty() {
-        return Ok(most_ms);
+        return Ok(None);
     }
     let Value::Object(fields) = json::read(body)? else { return Err(wrong()) };
     match fields.get("ttlMs") {
-        None if fields.is_empty() => Ok(most_ms),
+        None if fields.is_empty() => Ok(None),
         Some(ttl_ms) if fields.len() == 1 => {
-            ttl_ms.as_u64().filter(|ttl_ms| (1..=most_ms).contains(ttl_ms)).ok_or_else(wrong)
+            ttl_ms.as_u64().filter(|ttl_ms| (1..=most_ms).contains(ttl_ms)).map(Some).ok_or_else(wrong)
         }
         _ => Err(wrong()),
     }

@@ -68,8 +68,8 @@ pub enum RoomVerb {
     Complete,
     /// A longer stay.
     Extend {
-        /// From now, in milliseconds. A stay is never shortened.
-        ttl_ms: u64,
+        /// From now, in milliseconds; without it, as long as the stay was when the person was let in. A stay is never shortened.
+        ttl_ms: Option<u64>,
         /// Longest stay from when it began, in milliseconds.
         stay_ms_max: u64,
     },

@@ -177,8 +177,12 @@ pub async fn stays_are_claimed_extended_and_over<B: Backend>() {
     assert_eq!(until(room.one(1, 1, RoomVerb::Look).await), CLAIM_MS);
     assert_eq!(until(room.one(1, 1, RoomVerb::Poll).await), STAY_MS);
     assert!(matches!(room.one(1, 1, RoomVerb::Poll).await, RoomResult::Active { is_new: false, .. }));
-    let extend = |ttl_ms| RoomVerb::Extend { ttl_ms, stay_ms_max: 30_000 };
+    let extend = |ttl_ms| RoomVerb::Extend { ttl_ms: Some(ttl_ms), stay_ms_max: 30_000 };
+    let as_at_first = RoomVerb::Extend { ttl_ms: None, stay_ms_max: 30_000 };
     assert_eq!(until(room.one(1, 1, extend(10)).await), STAY_MS, "never shorter");
+    room.now_ms += 1_000;
+    assert_eq!(until(room.one(1, 1, as_at_first).await), STAY_MS + 1_000, "as long as the rules gave");
+    room.now_ms -= 1_000;
     assert_eq!(until(room.one(1, 1, extend(25_000)).await), 25_000);
     assert_eq!(until(room.one(1, 1, extend(90_000)).await), 30_000, "never longer than the longest");
     room.now_ms += CLAIM_MS;

@@ -34,7 +34,7 @@ pub(super) fn request(route: Route, kind: &RoomConfig, http: &HttpConfig) -> (bo
         }
         Route::RoomVerify => one("token", json!({ "type": "string" }), true),
         Route::RoomExtend => {
-            let text = "From now; without it the longest stay";
+            let text = "From now; without it as long as the rules gave when the holder was let in";
             let ttl = json!({ "type": "integer", "minimum": 1, "maximum": kind.stay_ms_max, "description": text });
             one("ttlMs", ttl, false)
         }

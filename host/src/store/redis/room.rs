@@ -47,13 +47,13 @@ fn push_op(command: &mut Cmd, op: &RoomOp) {
         RoomVerb::Extend { .. } => "E",
     };
     command.arg(letter).arg(tagged(&op.actor)).arg(op.number);
+    let optional = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
     match op.verb {
         RoomVerb::Join { lane, lot, through_ms } => {
-            let optional = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
             command.arg(lane).arg(optional(lot)).arg(optional(through_ms));
         }
         RoomVerb::Extend { ttl_ms, stay_ms_max } => {
-            command.arg(ttl_ms).arg(stay_ms_max);
+            command.arg(optional(ttl_ms)).arg(stay_ms_max);
         }
         _ => {}
     }

@@ -333,10 +333,16 @@ impl Queue {
         true
     }
 
-    fn extend(&mut self, slot: u32, (ttl_ms, stay_ms_max): (u64, u64), times: Times, changes: &mut Changes) -> bool {
+    fn extend(
+        &mut self,
+        slot: u32,
+        (asked_ms, stay_ms_max): (Option<u64>, u64),
+        times: Times,
+        changes: &mut Changes,
+    ) -> bool {
         let Some(Some(person)) = self.people.get_mut(slot as usize) else { return false };
-        let Standing::Active { admitted_ms, has_come, .. } = &mut person.standing else { return false };
-        let until_ms = (times.now_ms + ttl_ms).min(*admitted_ms + stay_ms_max);
+        let Standing::Active { ttl_ms, admitted_ms, has_come } = &mut person.standing else { return false };
+        let until_ms = (times.now_ms + asked_ms.unwrap_or(*ttl_ms)).min(*admitted_ms + stay_ms_max);
         if until_ms <= person.time_ms {
             return false;
         }
