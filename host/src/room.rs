@@ -322,10 +322,18 @@ impl RoomKind {
     /// Who takes part in the draw of a queue, in the order of arrival, from the `skip`th, at most `limit`.
     ///
     /// # Errors
-    /// See [`Refusal`].
+    /// See [`Refusal`]; of rooms: `QueueMissing`.
     pub async fn arrivals(&self, queue: &Id, skip: u64, limit: usize) -> Result<Vec<Id>, Refusal> {
-        let found = self.shared.store.rooms().room_draw(&self.config().kind, queue, skip, limit).await;
-        found.map_err(|error| self.shared.refusal(&error))
+        let (rooms, kind) = (self.shared.store.rooms(), &self.config().kind);
+        let found = rooms.room_draw(kind, queue, skip, limit).await.map_err(|error| self.shared.refusal(&error))?;
+        if found.is_empty() && self.queues.known(queue).is_none() {
+            // Another host may have opened it.
+            let queues = rooms.room_queues(kind).await.map_err(|error| self.shared.refusal(&error))?;
+            if !queues.contains(queue) {
+                return Err(RoomRefusal::QueueMissing.into());
+            }
+        }
+        Ok(found)
     }
 
     /// The right to a stream of events; `None` where there are too many.

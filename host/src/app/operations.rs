@@ -14,6 +14,7 @@ use crate::cache::Hardness;
 use crate::capability::explain;
 use crate::clock::Clock;
 use crate::config::{Config, KindTable};
+use crate::error::{Refusal, RoomRefusal};
 use crate::model::{Id, Partition, partition_of};
 use crate::policy::{ControlError, ModuleUpload, Policies};
 use crate::sql::{DeadLetter, Sql, SqlError};
@@ -359,7 +360,12 @@ impl Operations for Desk {
         let queue = Id::parse(room.config().queue_type, queue)
             .map_err(|error| OperationsError::Invalid(format!("queue: {error}")))?;
         let arrivals = room.arrivals(&queue, skip, limit).await;
-        let arrivals = arrivals.map_err(|refusal| OperationsError::Unavailable(refusal.to_string()))?;
+        let arrivals = arrivals.map_err(|refusal| match refusal {
+            Refusal::Room(RoomRefusal::QueueMissing) => {
+                OperationsError::NotFound(format!("no queue {queue} of {kind}"))
+            }
+            other => OperationsError::Unavailable(other.to_string()),
+        })?;
         Ok(json!({ "arrivals": arrivals.iter().map(Id::to_json).collect::<Vec<_>>() }))
     }
 
