@@ -11,7 +11,7 @@ use hyper::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
-use super::problem::{INVALID_BODY, Repeatable, from_refusal};
+use super::problem::{INVALID_BODY, Repeatable, TOO_MANY_TOKENS, from_refusal};
 use super::reply::{self, timestamp};
 use super::route::Route;
 use super::shared::{Shared, refused_read};
@@ -132,8 +132,11 @@ impl RoomView {
         let wrong = || Problem::new(&INVALID_BODY, format!("send {{\"tokens\": [\"…\"]}} with 1 to {most} tokens"));
         let Value::Object(mut fields) = json::read(body)? else { return Err(wrong()) };
         let Some(Value::Array(tokens)) = fields.remove("tokens") else { return Err(wrong()) };
-        if !fields.is_empty() || tokens.is_empty() || tokens.len() > most {
+        if !fields.is_empty() || tokens.is_empty() {
             return Err(wrong());
+        }
+        if tokens.len() > most {
+            return Err(Problem::new(&TOO_MANY_TOKENS, format!("send at most {most} tokens")));
         }
         let text = |token: Value| match token {
             Value::String(token) => Ok(token),
@@ -143,9 +146,15 @@ impl RoomView {
         let told = shared.within(async { Ok(self.kind.many(&queue, &tokens).await) }).await.map_err(refused_read)?;
         let told: Vec<Value> = told
             .into_iter()
-            .map(|told| match told {
+            .zip(&tokens)
+            .map(|(told, token)| match told {
                 Ok(told) => self.body(&queue, &told),
-                Err(refusal) => json!({ "problem": from_refusal(&refusal, Repeatable::Yes).name() }),
+                Err(refusal) => {
+                    let problem = from_refusal(&refusal, Repeatable::Yes);
+                    let (urn, detail) = problem.named();
+                    let status = problem.status().as_u16();
+                    json!({ "token": token, "problem": { "type": urn, "status": status, "detail": detail } })
+                }
             })
             .collect();
         Ok(reply::json(json!({ "tokens": told }).to_string()))

@@ -69,7 +69,7 @@ pub(super) fn success_schema(route: Route) -> Value {
             add("timestamp", time());
         }
         Route::RoomStatus => {
-            let text = "As of one token, or `problem`: the last word of the problem's type";
+            let text = "As of one token, or `token` and `problem` with `type`, `status` and `detail`";
             add("tokens", json!({ "type": "array", "items": { "type": "object" }, "description": text }));
         }
         _ => return standing(),
