@@ -82,10 +82,15 @@ impl Operator {
     /// # Errors
     /// Unknown kind, an id of the wrong type, or no actor where a toggle needs one.
     pub async fn explain(&self, kind: &str, target: &str, actor: Option<&str>) -> Result<Value, OperationsError> {
-        let table = self.table(kind)?;
         let id = |name, id_type, text| {
             Id::parse(id_type, text).map_err(|error| OperationsError::Invalid(format!("{name} {text:?}: {error}")))
         };
+        if let Some(room) = self.config.rooms.iter().find(|room| room.kind == kind) {
+            let queue = id("queue", room.queue_type, target)?;
+            let actor = actor.map(|text| id("actor", room.actor_type, text)).transpose()?;
+            return self.explain_room(kind, &queue, actor.as_ref()).await;
+        }
+        let table = self.table(kind)?;
         let (target_type, actor_type) = table.id_types();
         let target = id("target", target_type, target)?;
         let actor = actor.map(|text| id("actor", actor_type, text)).transpose()?;
@@ -96,6 +101,27 @@ impl Operator {
         let partition = self.partition(kind, &target, store.partitions());
         let rooms = (&**store, &*self.sql);
         Ok(explain((kind, &table), rooms, now_ms, (partition, &target), actor.as_ref()).await)
+    }
+
+    /// A queue of a waiting room: it has no row, and nothing is written behind.
+    async fn explain_room(&self, kind: &str, queue: &Id, actor: Option<&Id>) -> Result<Value, OperationsError> {
+        let is_known = self.store().await?.rooms().room_queues(kind).await?.contains(queue);
+        let store = if is_known { "the queue is there" } else { "there is no such queue: nobody has joined" };
+        Ok(json!({
+            "kind": kind,
+            "target": queue.to_json(),
+            "actor": actor.map(Id::to_json),
+            "partition": null,
+            "store": store,
+            "sql": "none: a waiting room is in the store alone",
+            "checkpoint": null,
+            "dead_letters": [],
+            "look_at": [
+                format!("GET /v1/rooms/{kind}/{queue}: who waits and is in, totals, draw"),
+                format!("GET /v1/rooms/{kind}/{queue}/tokens/TOKEN: one person; a join by the same actor answers a token"),
+                format!("GET /admin/v1/rooms/{kind}/{queue}/arrivals: who takes part in the draw"),
+            ],
+        }))
     }
 
     /// A page of dead letters above the number `after`, as `{"dead_letters":[…]}`.
