@@ -276,6 +276,46 @@ pub async fn queues_are_bounded_and_make_room_when_idle<B: Backend>() {
     assert_eq!(queues, [Id::Int(2), Id::Int(3)]);
 }
 
+pub async fn a_queue_where_somebody_is_makes_no_room<B: Backend>() {
+    let stand = Stand::<B>::new().await;
+    let rooms = stand.store().rooms();
+    let open = async |queue: i64, now_ms| rooms.open_room(ROOM, &Id::Int(queue), opening(queue as u8, now_ms)).await;
+    assert_eq!(open(2, START_MS - 1).await, Ok(Opened::Open([2; 32])));
+    let mut room = Room::open(&stand, 1).await;
+    room.join(1..=1).await;
+    room.now_ms = START_MS + 70_000;
+    assert_eq!(open(3, room.now_ms).await, Ok(Opened::Open([3; 32])), "of two, the one where nobody is");
+    assert_eq!(open(4, room.now_ms).await, Ok(Opened::Full));
+    room.one(1, 1, RoomVerb::Leave).await;
+    assert_eq!(open(4, room.now_ms + 59_999).await, Ok(Opened::Full));
+    let later_ms = room.now_ms + 60_000;
+    assert!(matches!(room.one(1, 1, RoomVerb::Look).await, RoomResult::Ended { .. } | RoomResult::Unknown));
+    assert_eq!(open(3, later_ms).await, Ok(Opened::Open([3; 32])), "it is in use again");
+    assert_eq!(open(4, later_ms + 60_000).await, Ok(Opened::Open([4; 32])), "the one that was used longest ago");
+    assert_eq!(room.commit(Vec::new()).await, RoomCommit::OtherLife);
+    assert_eq!(room.tick_of("a", 1, 1).await, Ticked::OtherLife);
+    assert_eq!(open(1, later_ms + 60_000).await, Ok(Opened::Open([1; 32])), "as new");
+}
+
+pub async fn an_idle_queue_is_nobodys<B: Backend>() {
+    let stand = Stand::<B>::new().await;
+    let room = Room::open(&stand, 1).await;
+    assert!(matches!(room.tick_of("a", 0, 1).await, Ticked::Done { .. }));
+    room.join(1..=2).await;
+    let Ticked::Done { admitted, figures, .. } = room.tick_of("b", 5, 1).await else { panic!() };
+    assert_eq!((admitted, figures.active, figures.waiting), (1, 1, 1));
+    // Whoever has it while somebody is there keeps it, or there is no lease: in no case more come in than may be.
+    match room.tick_of("a", 5, 1).await {
+        Ticked::NotOurs => {}
+        Ticked::Done { admitted, figures, .. } => assert_eq!((admitted, figures.active), (0, 1)),
+        Ticked::OtherLife => panic!(),
+    }
+    room.one(1, 1, RoomVerb::Complete).await;
+    room.one(2, 2, RoomVerb::Leave).await;
+    assert!(matches!(room.tick_of("b", 0, 1).await, Ticked::Done { .. }));
+    assert!(matches!(room.tick_of("a", 0, 1).await, Ticked::Done { .. }), "given back");
+}
+
 /// Somebody, as the model sees them.
 #[derive(Clone, Copy, PartialEq)]
 enum Model {
