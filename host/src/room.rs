@@ -84,10 +84,10 @@ pub enum Standing {
         /// Since when, in Unix milliseconds.
         admitted_ms: u64,
     },
-    /// Is gone, by a time that was over: a stay, or the grace of whoever did not ask.
+    /// Is gone, by a time that was over: a stay, or the grace of whoever did not ask, or did not come when let in.
     Expired {
         /// Whether it was a stay.
-        was_active: bool,
+        is_stay: bool,
     },
     /// Is gone by request.
     Ended {
@@ -99,7 +99,7 @@ pub enum Standing {
 /// The answer to whoever waits or is in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoomReply {
-    /// Names the arrival in later requests.
+    /// Names the arrival in later requests: the one that was asked with, or, of a poll, a newer one of the same arrival.
     pub token: String,
     /// Who it is.
     pub actor: Id,
@@ -213,7 +213,7 @@ impl RoomKind {
             actor,
             number,
             life: life(&told.seed),
-            expires_s: told.now_ms.saturating_add(self.config().token_ttl_ms).div_ceil(1_000),
+            expires_s: self.ticket_expires_s(told.now_ms),
             expected_ms,
             by_lot: told.by_lot,
         };
@@ -234,7 +234,7 @@ impl RoomKind {
 
     async fn about_claims(
         &self,
-        queue: &Queue,
+        queue: &Arc<Queue>,
         token: &str,
         claims: &Claims,
         ask: RoomAsk,
@@ -261,7 +261,28 @@ impl RoomKind {
             return Err(RoomRefusal::NotActive.into());
         }
         self.note_eta(claims, &told);
-        self.reply(queue, token.to_owned(), claims, &told)
+        if let Some(reply) = repeated(ask, token, claims, &told) {
+            return Ok(reply);
+        }
+        let renewed = if ask == RoomAsk::Poll { self.renewed(&queue.id, claims, &told) } else { None };
+        self.reply(queue, renewed.unwrap_or_else(|| token.to_owned()), claims, &told)
+    }
+
+    /// Until when a ticket is good that is made at `now_ms`, in Unix seconds.
+    fn ticket_expires_s(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_add(self.config().token_ttl_ms).div_ceil(1_000)
+    }
+
+    /// A new ticket for whoever waits or is in and asks with one of which more than half of the time is over. The old one is good
+    /// until its own end.
+    fn renewed(&self, queue: &Id, claims: &Claims, told: &Told) -> Option<String> {
+        let is_there = matches!(told.result, RoomResult::Waiting { .. } | RoomResult::Active { .. });
+        let left_ms = claims.expires_s.saturating_mul(1_000).saturating_sub(told.now_ms);
+        if claims.of != Use::Ticket || !is_there || left_ms > self.config().token_ttl_ms / 2 {
+            return None;
+        }
+        let claims = Claims { expires_s: self.ticket_expires_s(told.now_ms), ..claims.clone() };
+        self.keyring.sign(queue, &claims, told.now_ms)
     }
 
     /// How it stands with many, in one step. Index-aligned.
@@ -301,10 +322,18 @@ impl RoomKind {
     /// Who takes part in the draw of a queue, in the order of arrival, from the `skip`th, at most `limit`.
     ///
     /// # Errors
-    /// See [`Refusal`].
+    /// See [`Refusal`]; of rooms: `QueueMissing`.
     pub async fn arrivals(&self, queue: &Id, skip: u64, limit: usize) -> Result<Vec<Id>, Refusal> {
-        let found = self.shared.store.rooms().room_draw(&self.config().kind, queue, skip, limit).await;
-        found.map_err(|error| self.shared.refusal(&error))
+        let (rooms, kind) = (self.shared.store.rooms(), &self.config().kind);
+        let found = rooms.room_draw(kind, queue, skip, limit).await.map_err(|error| self.shared.refusal(&error))?;
+        if found.is_empty() && self.queues.known(queue).is_none() {
+            // Another host may have opened it.
+            let queues = rooms.room_queues(kind).await.map_err(|error| self.shared.refusal(&error))?;
+            if !queues.contains(queue) {
+                return Err(RoomRefusal::QueueMissing.into());
+            }
+        }
+        Ok(found)
     }
 
     /// The right to a stream of events; `None` where there are too many.
@@ -312,9 +341,8 @@ impl RoomKind {
         Arc::clone(&self.streams).try_acquire_owned().ok()
     }
 
-    async fn ask(&self, queue: &Queue, actor: Id, ask: Ask) -> Result<Told, Refusal> {
-        let queue = self.queues.known(&queue.id).ok_or(Refusal::Draining)?;
-        self.steps.submit(Asked { queue, actor, ask }).await?
+    async fn ask(&self, queue: &Arc<Queue>, actor: Id, ask: Ask) -> Result<Told, Refusal> {
+        self.steps.submit(Asked { queue: Arc::clone(queue), actor, ask }).await?
     }
 
     /// What was told at the join against what came.
@@ -337,8 +365,10 @@ impl RoomKind {
                 let pass = self.keyring.sign(&queue.id, &pass, told.now_ms).ok_or(Refusal::StoreUnavailable)?;
                 (Standing::Active { pass, until_ms, admitted_ms }, is_new)
             }
-            RoomResult::Ended { end: RoomEnd::Expired, .. } => (Standing::Expired { was_active: true }, false),
-            RoomResult::Ended { end: RoomEnd::Abandoned, .. } => (Standing::Expired { was_active: false }, false),
+            RoomResult::Ended { end: RoomEnd::Expired, .. } => (Standing::Expired { is_stay: true }, false),
+            RoomResult::Ended { end: RoomEnd::Abandoned | RoomEnd::NoShow, .. } => {
+                (Standing::Expired { is_stay: false }, false)
+            }
             RoomResult::Ended { end, is_new: true } => {
                 (Standing::Ended { was_active: end == RoomEnd::Completed }, true)
             }
@@ -369,6 +399,23 @@ impl RoomKind {
     }
 }
 
+/// The answer to whoever ends again what ended by request, as long as that is remembered: the same as the first time.
+fn repeated(ask: RoomAsk, token: &str, claims: &Claims, told: &Told) -> Option<RoomReply> {
+    let was_active = match (ask, told.result) {
+        (RoomAsk::Leave | RoomAsk::Complete, RoomResult::Ended { end: RoomEnd::Completed, is_new: false }) => true,
+        (RoomAsk::Leave, RoomResult::Ended { end: RoomEnd::Left, is_new: false }) => false,
+        _ => return None,
+    };
+    Some(RoomReply {
+        token: token.to_owned(),
+        actor: claims.actor.clone(),
+        standing: Standing::Ended { was_active },
+        is_new: false,
+        figures: told.figures,
+        at_ms: told.now_ms,
+    })
+}
+
 /// What may be asked about an arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RoomAsk {
@@ -382,8 +429,8 @@ pub enum RoomAsk {
     Complete,
     /// A longer stay.
     Extend {
-        /// From now, in milliseconds.
-        ttl_ms: u64,
+        /// From now, in milliseconds; without it, as long as the stay was when it began.
+        ttl_ms: Option<u64>,
     },
 }
 

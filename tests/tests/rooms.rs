@@ -7,6 +7,8 @@
 mod crowd;
 #[path = "rooms/eta.rs"]
 mod eta;
+#[path = "rooms/hosts.rs"]
+mod hosts;
 #[path = "rooms/tokens.rs"]
 mod tokens;
 
@@ -103,9 +105,12 @@ async fn the_queue_of_the_demo() {
     let many = format!("{{\"tokens\":[{token:?},\"x\"]}}");
     let many = client.request("POST", "/v1/rooms/concert/1/status", &json, &many).await.unwrap().json();
     assert_eq!(
-        (&many["tokens"][0]["status"], &many["tokens"][1]["problem"]),
-        (&"active".into(), &"token-invalid".into())
+        (&many["tokens"][0]["status"], &many["tokens"][1]["problem"]["type"], &many["tokens"][1]["token"]),
+        (&"active".into(), &"urn:weir:problem:token-invalid".into(), &"x".into())
     );
+    let too_many = format!("{{\"tokens\":[{}]}}", vec!["\"x\""; 10_000].join(","));
+    let too_many = client.request("POST", "/v1/rooms/concert/1/status", &json, &too_many).await.unwrap();
+    assert_eq!((too_many.status, text(&too_many.json(), "type")), (413, "urn:weir:problem:too-many-tokens"));
     let events = format!("/v1/rooms/concert/1/tokens/{token}");
     let events = client.request("GET", &events, &[("accept", "text/event-stream")], "").await.unwrap();
     assert!(events.text().contains("event: status\ndata: {") && events.text().starts_with("retry: "));
@@ -118,6 +123,11 @@ async fn the_queue_of_the_demo() {
     let completed =
         client.request("POST", &format!("/v1/rooms/concert/1/tokens/{token}/complete"), &[], "").await.unwrap();
     assert_eq!(completed.json()["status"], "completed");
+    for (method, end) in [("POST", "/complete"), ("DELETE", "")] {
+        let again = format!("/v1/rooms/concert/1/tokens/{token}{end}");
+        let again = client.request(method, &again, &[("idempotency-key", "one")], "").await.unwrap();
+        assert_eq!((again.status, text(&again.json(), "status")), (200, "completed"), "once more is the same");
+    }
     let verified = client.request("POST", "/v1/rooms/concert/verify", &json, &body).await.unwrap();
     assert_eq!(verified.status, 410, "revoked at once, though the pass has not expired");
     let view = client.get("/v1/rooms/concert/1").await.json();
@@ -187,6 +197,18 @@ async fn a_draw_is_made_again_from_what_is_public() {
     order.sort_by_key(|(at, actor)| (at.clone(), place(actor)));
     assert_eq!(order.iter().map(|(_, actor)| *actor).collect::<Vec<_>>(), drawn);
     println!("draw: order of 40 made again from seed and arrivals; whoever came later is {}", late["status"]);
+    let arrivals = "/admin/v1/rooms/concert/";
+    let mut admin = Client::new(host.admin());
+    assert_eq!(admin.get(&format!("{arrivals}999/arrivals")).await.status, 404, "nobody has opened it");
+    let answer = admin.get(&format!("{arrivals}1/arrivals")).await.json();
+    std::fs::write(stand.directory.path().join("arrivals.json"), answer.to_string()).unwrap();
+    let seed_text = text(&seed["draw"], "seed");
+    let of_answer = weir(stand.directory.path(), &["rooms", "draw", "--seed", seed_text, "arrivals.json"]);
+    assert_eq!(of_answer.stdout, printed.stdout, "{}", of_answer.stderr);
+    std::fs::write(stand.directory.path().join("broken.json"), "{\"arrivals\":[1,").unwrap();
+    assert_eq!(weir(stand.directory.path(), &["rooms", "draw", "--seed", seed_text, "broken.json"]).code, Some(1));
+    let explained = admin.get("/admin/v1/explain/concert/1").await.json();
+    assert_eq!(text(&explained, "store"), "the queue is there", "{explained}");
     let wrong = weir(
         stand.directory.path(),
         &[

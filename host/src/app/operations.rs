@@ -14,6 +14,7 @@ use crate::cache::Hardness;
 use crate::capability::explain;
 use crate::clock::Clock;
 use crate::config::{Config, KindTable};
+use crate::error::{Refusal, RoomRefusal};
 use crate::model::{Id, Partition, partition_of};
 use crate::policy::{ControlError, ModuleUpload, Policies};
 use crate::sql::{DeadLetter, Sql, SqlError};
@@ -81,10 +82,15 @@ impl Operator {
     /// # Errors
     /// Unknown kind, an id of the wrong type, or no actor where a toggle needs one.
     pub async fn explain(&self, kind: &str, target: &str, actor: Option<&str>) -> Result<Value, OperationsError> {
-        let table = self.table(kind)?;
         let id = |name, id_type, text| {
             Id::parse(id_type, text).map_err(|error| OperationsError::Invalid(format!("{name} {text:?}: {error}")))
         };
+        if let Some(room) = self.config.rooms.iter().find(|room| room.kind == kind) {
+            let queue = id("queue", room.queue_type, target)?;
+            let actor = actor.map(|text| id("actor", room.actor_type, text)).transpose()?;
+            return self.explain_room(kind, &queue, actor.as_ref()).await;
+        }
+        let table = self.table(kind)?;
         let (target_type, actor_type) = table.id_types();
         let target = id("target", target_type, target)?;
         let actor = actor.map(|text| id("actor", actor_type, text)).transpose()?;
@@ -95,6 +101,27 @@ impl Operator {
         let partition = self.partition(kind, &target, store.partitions());
         let rooms = (&**store, &*self.sql);
         Ok(explain((kind, &table), rooms, now_ms, (partition, &target), actor.as_ref()).await)
+    }
+
+    /// A queue of a waiting room: it has no row, and nothing is written behind.
+    async fn explain_room(&self, kind: &str, queue: &Id, actor: Option<&Id>) -> Result<Value, OperationsError> {
+        let is_known = self.store().await?.rooms().room_queues(kind).await?.contains(queue);
+        let store = if is_known { "the queue is there" } else { "there is no such queue: nobody has joined" };
+        Ok(json!({
+            "kind": kind,
+            "target": queue.to_json(),
+            "actor": actor.map(Id::to_json),
+            "partition": null,
+            "store": store,
+            "sql": "none: a waiting room is in the store alone",
+            "checkpoint": null,
+            "dead_letters": [],
+            "look_at": [
+                format!("GET /v1/rooms/{kind}/{queue}: who waits and is in, totals, draw"),
+                format!("GET /v1/rooms/{kind}/{queue}/tokens/TOKEN: one person; a join by the same actor answers a token"),
+                format!("GET /admin/v1/rooms/{kind}/{queue}/arrivals: who takes part in the draw"),
+            ],
+        }))
     }
 
     /// A page of dead letters above the number `after`, as `{"dead_letters":[…]}`.
@@ -359,7 +386,12 @@ impl Operations for Desk {
         let queue = Id::parse(room.config().queue_type, queue)
             .map_err(|error| OperationsError::Invalid(format!("queue: {error}")))?;
         let arrivals = room.arrivals(&queue, skip, limit).await;
-        let arrivals = arrivals.map_err(|refusal| OperationsError::Unavailable(refusal.to_string()))?;
+        let arrivals = arrivals.map_err(|refusal| match refusal {
+            Refusal::Room(RoomRefusal::QueueMissing) => {
+                OperationsError::NotFound(format!("no queue {queue} of {kind}"))
+            }
+            other => OperationsError::Unavailable(other.to_string()),
+        })?;
         Ok(json!({ "arrivals": arrivals.iter().map(Id::to_json).collect::<Vec<_>>() }))
     }
 

@@ -50,6 +50,10 @@ fn print(known: &Value) {
         println!("{title}:");
         lines(known.get(name).unwrap_or(&Value::Null), 1);
     }
+    if let Some(places) = known.get("look_at") {
+        println!("look at:");
+        lines(places, 1);
+    }
 }
 
 fn lines(value: &Value, depth: usize) {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use serde_json::Value;
 
 use super::Failure;
 use crate::model::{Id, IdType};
@@ -19,8 +20,8 @@ pub enum RoomsCommand {
         /// What was public before: `draw.commitment`. With it, a seed that is another one is refused.
         #[arg(long, value_name = "HEX")]
         commitment: Option<String>,
-        /// Actors' ids, one a line, in the order of their arrival, as `arrivals` of
-        /// `GET /admin/v1/rooms/{kind}/{queue}/arrivals` lists them.
+        /// Who arrived, in the order of arrival: the answer of `GET /admin/v1/rooms/{kind}/{queue}/arrivals`, or actors' ids,
+        /// one a line.
         #[arg(value_name = "FILE")]
         arrivals: PathBuf,
     },
@@ -29,7 +30,7 @@ pub enum RoomsCommand {
 /// Runs a command.
 ///
 /// # Errors
-/// What is no seed or cannot be read; a seed that was not the one that was promised.
+/// What is no seed or cannot be read; what is no id; a seed that was not the one that was promised.
 pub fn run(command: RoomsCommand) -> Result<(), Failure> {
     let RoomsCommand::Draw { seed, commitment, arrivals } = command;
     let seed = draw::seed_of(&seed).ok_or_else(|| Failure::usage("--seed must be 64 hexadecimal digits"))?;
@@ -39,13 +40,53 @@ pub fn run(command: RoomsCommand) -> Result<(), Failure> {
     }
     let text = std::fs::read_to_string(&arrivals)
         .map_err(|error| Failure::usage(format!("cannot read {}: {error}", arrivals.display())))?;
-    let mut actors = Vec::new();
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.is_empty()) {
-        // A lot is made of an id's text: its type does not matter.
-        let actor = Id::parse(IdType::Text, line)
-            .map_err(|error| Failure::usage(format!("{}, line {}: {error}", arrivals.display(), number + 1)))?;
-        actors.push(actor);
-    }
+    let actors = if text.trim_start().starts_with('{') { answered(&text) } else { listed(&text) };
+    let actors = actors.map_err(|reason| Failure::no(format!("{}: {reason}", arrivals.display())))?;
     draw::order(&seed, &actors).iter().for_each(|actor| println!("{actor}"));
     Ok(())
+}
+
+/// The arrivals of `{"arrivals":[…]}`.
+fn answered(text: &str) -> Result<Vec<Id>, String> {
+    let wrong = |reason: &dyn std::fmt::Display| format!("is no {{\"arrivals\":[…]}}: {reason}");
+    let answer: Value = serde_json::from_str(text).map_err(|error| wrong(&error))?;
+    let arrivals = answer.get("arrivals").and_then(Value::as_array).ok_or_else(|| wrong(&"there is no such list"))?;
+    let id = |(at, arrival): (usize, &Value)| match arrival {
+        Value::String(text) => id(text).map_err(|reason| format!("arrival {}: {reason}", at + 1)),
+        Value::Number(number) if number.is_i64() => Ok(Id::Int(number.as_i64().unwrap_or_default())),
+        other => Err(format!("arrival {}: {other} is no id", at + 1)),
+    };
+    arrivals.iter().enumerate().map(id).collect()
+}
+
+/// The arrivals of a list of lines; empty ones do not count.
+fn listed(text: &str) -> Result<Vec<Id>, String> {
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty());
+    lines.map(|(at, line)| id(line).map_err(|reason| format!("line {}: {reason}", at + 1))).collect()
+}
+
+/// A lot is made of an id's text: its type does not matter.
+fn id(text: &str) -> Result<Id, String> {
+    if text.trim() != text {
+        return Err(format!("{text:?} is no id: it has a space at an end"));
+    }
+    Id::parse(IdType::Text, text).map_err(|error| format!("{text:?} is no id: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arrivals_are_lines_or_the_answer_that_lists_them() {
+        let texts = |ids: Vec<Id>| ids.iter().map(Id::to_string).collect::<Vec<_>>();
+        assert_eq!(listed("7\nanna\n\n").map(texts), Ok(vec!["7".into(), "anna".into()]));
+        assert_eq!(answered("{\"arrivals\":[7,\"anna\"]}").map(texts), Ok(vec!["7".into(), "anna".into()]));
+        for wrong in ["7\n 8", "a\tb"] {
+            assert!(listed(wrong).is_err(), "{wrong:?}");
+        }
+        for wrong in ["{", "{}", "{\"arrivals\":[1.5]}", "{\"arrivals\":[\"\"]}"] {
+            assert!(answered(wrong).is_err(), "{wrong:?}");
+        }
+    }
 }

@@ -29,10 +29,12 @@ pub struct RoomConfig {
     /// The queues that there are. Empty: every id is one, up to `queues_max`.
     #[serde(default)]
     pub queues: Vec<String>,
-    /// Queues at most; beyond, one that had no traffic for `queue_idle_ms` makes room, or the join is answered 503.
+    /// Queues at most. Beyond, one makes room where nobody waits or is in and nobody came or went for `grace_ms`, the one that
+    /// was used longest ago, with its totals and its draw; where there is none, the join is answered 503. With `queues` nobody
+    /// else can take them up.
     #[serde(default = "default_queues_max")]
     pub queues_max: usize,
-    /// See `queues_max`.
+    /// In place of `grace_ms` in `queues_max`, where it is shorter, in milliseconds. While there is room, totals are kept.
     #[serde(default = "default_queue_idle_ms")]
     pub queue_idle_ms: u64,
     /// Who is let in at all.
@@ -56,7 +58,7 @@ pub struct RoomConfig {
     /// How long it is remembered why somebody is gone, in milliseconds.
     #[serde(default = "default_ended_ttl_ms")]
     pub ended_ttl_ms: u64,
-    /// How long a token for a place is good, in milliseconds.
+    /// How long a token for a place is good, in milliseconds. Whoever polls after half of it gets a new one.
     #[serde(default = "default_token_ttl_ms")]
     pub token_ttl_ms: u64,
     /// Shortest time between two polls that a reply asks for, in milliseconds.

@@ -227,13 +227,15 @@ fn summary(route: Route, method: &Method) -> &'static str {
         (Route::Preference, &Method::PUT) => "Change some of a member's settings",
         (Route::Preference, _) => "The settings of a member",
         (Route::Room, _) => "The queue: how many wait and are in, how fast it goes, and the draw",
-        (Route::RoomTokens, _) => "Join: a place for the actor, or the one that it has",
+        (Route::RoomTokens, _) => "Join: a place for the actor, or the one that it has; needs no Idempotency-Key",
         (Route::RoomStatus, _) => "How it stands with many, in the order asked for",
-        (Route::RoomToken, &Method::DELETE) => "Leave, or end the stay",
+        (Route::RoomToken, &Method::DELETE) => "Leave, or end the stay; once more is the same, for ended_ttl_ms",
         (Route::RoomToken, _) => {
             "How it stands; keeps the place. Accept: text/event-stream streams it to those who are near the front"
         }
-        (Route::RoomComplete, _) => "End the stay; the place is given on at once",
+        (Route::RoomComplete, _) => {
+            "End the stay; the place is given on at once; once more is the same, for ended_ttl_ms"
+        }
         (Route::RoomExtend, _) => "A longer stay, up to the kind's longest",
         (Route::RoomVerify, _) => "Whether a token's holder is in, for a service that asks",
         (Route::Jwks, _) => "The public keys of the passes of all rooms (RFC 7517)",

@@ -35,6 +35,7 @@ problem_types! { API_TYPES:
     TOO_MANY_QUEUES = 503 "too-many-queues" "There are too many queues";
     COUNT_OVERFLOW = 409 "count-overflow" "The counter is full";
     TOO_MANY_DOCUMENTS = 413 "too-many-documents" "The request has too many documents";
+    TOO_MANY_TOKENS = 413 "too-many-tokens" "The request has too many tokens";
     TOO_MANY_MEMBERS = 413 "too-many-members" "The look-up has too many members";
     INVALID_BODY = 400 "invalid-body" "The body is not what this path takes";
     INVALID_DOCUMENT = 422 "invalid-document" "A document is not accepted";

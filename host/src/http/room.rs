@@ -11,7 +11,7 @@ use hyper::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
-use super::problem::{INVALID_BODY, Repeatable, from_refusal};
+use super::problem::{INVALID_BODY, Repeatable, TOO_MANY_TOKENS, from_refusal};
 use super::reply::{self, timestamp};
 use super::route::Route;
 use super::shared::{Shared, refused_read};
@@ -132,8 +132,11 @@ impl RoomView {
         let wrong = || Problem::new(&INVALID_BODY, format!("send {{\"tokens\": [\"…\"]}} with 1 to {most} tokens"));
         let Value::Object(mut fields) = json::read(body)? else { return Err(wrong()) };
         let Some(Value::Array(tokens)) = fields.remove("tokens") else { return Err(wrong()) };
-        if !fields.is_empty() || tokens.is_empty() || tokens.len() > most {
+        if !fields.is_empty() || tokens.is_empty() {
             return Err(wrong());
+        }
+        if tokens.len() > most {
+            return Err(Problem::new(&TOO_MANY_TOKENS, format!("send at most {most} tokens")));
         }
         let text = |token: Value| match token {
             Value::String(token) => Ok(token),
@@ -143,9 +146,15 @@ impl RoomView {
         let told = shared.within(async { Ok(self.kind.many(&queue, &tokens).await) }).await.map_err(refused_read)?;
         let told: Vec<Value> = told
             .into_iter()
-            .map(|told| match told {
+            .zip(&tokens)
+            .map(|(told, token)| match told {
                 Ok(told) => self.body(&queue, &told),
-                Err(refusal) => json!({ "problem": from_refusal(&refusal, Repeatable::Yes).name() }),
+                Err(refusal) => {
+                    let problem = from_refusal(&refusal, Repeatable::Yes);
+                    let (urn, detail) = problem.named();
+                    let status = problem.status().as_u16();
+                    json!({ "token": token, "problem": { "type": urn, "status": status, "detail": detail } })
+                }
             })
             .collect();
         Ok(reply::json(json!({ "tokens": told }).to_string()))
@@ -218,8 +227,8 @@ impl RoomView {
                 add("expiresInMs", until_ms.saturating_sub(told.at_ms).into());
                 add("admittedAt", timestamp(*admitted_ms).into());
             }
-            Standing::Expired { was_active } => {
-                add("reason", if *was_active { "stay-over" } else { "not-seen" }.into());
+            Standing::Expired { is_stay } => {
+                add("reason", if *is_stay { "stay-over" } else { "not-seen" }.into());
             }
             Standing::Ended { .. } => {}
         }
@@ -262,7 +271,7 @@ impl RoomView {
         let permit = if stays { self.kind.may_stream() } else { None };
         let Some(permit) = permit else { return Ok(events(ReplyBody::whole(first))) };
         let (pieces, receiver) = mpsc::channel::<Piece>(1);
-        let (view, token) = (Arc::clone(self), place.token.to_owned());
+        let (view, mut token) = (Arc::clone(self), told.token);
         tokio::spawn(async move {
             let _permit = permit;
             let mut next = Some(first);
@@ -274,7 +283,11 @@ impl RoomView {
                 }
                 tokio::time::sleep(STREAM_PAUSE).await;
                 let (event, stays) = match view.kind.about(&queue, &token, RoomAsk::Poll).await {
-                    Ok(told) => view.event(&queue, &told),
+                    Ok(told) => {
+                        let event = view.event(&queue, &told);
+                        token = told.token;
+                        event
+                    }
                     // The client asks again, and is told why.
                     Err(_) => return,
                 };
@@ -343,17 +356,17 @@ fn says_nothing(body: &[u8]) -> Result<(), Problem> {
     if body.is_empty() { Ok(()) } else { crate::listener::body::check_says_nothing(body) }
 }
 
-/// `{"ttlMs": n}`, or the longest stay where the body says nothing.
-fn ttl_ms(body: &[u8], most_ms: u64) -> Result<u64, Problem> {
+/// `{"ttlMs": n}`; `None` where the body says nothing.
+fn ttl_ms(body: &[u8], most_ms: u64) -> Result<Option<u64>, Problem> {
     let wrong = || Problem::new(&INVALID_BODY, format!("send no body, or {{\"ttlMs\": n}} with n from 1 to {most_ms}"));
     if body.is_empty() {
-        return Ok(most_ms);
+        return Ok(None);
     }
     let Value::Object(fields) = json::read(body)? else { return Err(wrong()) };
     match fields.get("ttlMs") {
-        None if fields.is_empty() => Ok(most_ms),
+        None if fields.is_empty() => Ok(None),
         Some(ttl_ms) if fields.len() == 1 => {
-            ttl_ms.as_u64().filter(|ttl_ms| (1..=most_ms).contains(ttl_ms)).ok_or_else(wrong)
+            ttl_ms.as_u64().filter(|ttl_ms| (1..=most_ms).contains(ttl_ms)).map(Some).ok_or_else(wrong)
         }
         _ => Err(wrong()),
     }

@@ -1,7 +1,9 @@
 //! The clock of a queue: who is out of time goes, then the rules say how many are let in.
 //!
 //! Of several hosts one at a time has it, by a lease that each step renews. The lease only saves work: that no more are let in
-//! than may be is held by the store's step itself, whoever makes it.
+//! than may be is held by the store's step itself, whoever makes it. A step that leaves nobody waiting or in gives the lease
+//! back, so that the host where the next one arrives has it at once; while somebody is there, its owner looks at least once a
+//! second, wherever people arrive and go.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +27,7 @@ const TICK_MS_MAX: u64 = 1_000;
 /// How often a queue that is in use is said to be so, in milliseconds.
 const USED_MS: u64 = 600_000;
 
-/// Keeps the clock until it is aborted.
+/// Keeps the clock until it is aborted, or the store has the queue no more.
 pub(super) async fn keep(shared: Arc<Shared>, queue: Arc<Queue>) {
     let mut clock = Clock::new(&shared, &queue);
     loop {
@@ -37,6 +39,9 @@ pub(super) async fn keep(shared: Arc<Shared>, queue: Arc<Queue>) {
                 TICK_MS_MAX
             }
         };
+        if clock.is_over {
+            return;
+        }
         tokio::time::sleep_until(begun + Duration::from_millis(TICK_MS_MIN)).await;
         // Whether something happened meanwhile or happens now.
         let _ = tokio::time::timeout(Duration::from_millis(pause_ms), queue.wake.notified()).await;
@@ -47,6 +52,8 @@ struct Clock {
     /// When the rules were asked last, and what was then.
     planned: Option<(u64, RoomFigures)>,
     used_ms: u64,
+    /// The store has this life of the queue no more.
+    is_over: bool,
     waiting: Gauge,
     active: Gauge,
     rate: Gauge,
@@ -65,6 +72,7 @@ impl Clock {
         Self {
             planned: None,
             used_ms: 0,
+            is_over: false,
             waiting: gauge!(telemetry::ROOM_WAITING, &labels),
             active: gauge!(telemetry::ROOM_ACTIVE, &labels),
             rate: gauge!(telemetry::ROOM_ADMITTED_PER_SECOND, &labels),
@@ -74,7 +82,13 @@ impl Clock {
 
     /// One round; how long to wait for the next, in milliseconds.
     async fn tick(&mut self, shared: &Shared, queue: &Queue) -> Result<u64, StoreError> {
-        let Some(swept) = self.step(shared, queue, (0, 1)).await? else { return Ok(shared.config.lease_ms / 2) };
+        let Some(swept) = self.step(shared, queue, (0, 1)).await? else {
+            // What another host let in meanwhile is not for this one to let in again, by a rate.
+            self.planned = None;
+            let pause_ms = shared.config.lease_ms / 2;
+            // Where somebody waits, an owner that is gone is soon replaced.
+            return Ok(if queue.flow().figures.waiting > 0 { pause_ms.min(TICK_MS_MAX) } else { pause_ms });
+        };
         let (mut is_more, mut figures) = (swept.1, swept.2);
         while is_more {
             let Some(swept) = self.step(shared, queue, (0, 1)).await? else { return Ok(TICK_MS_MAX) };
@@ -99,17 +113,18 @@ impl Clock {
         Ok(if is_idle { TICK_MS_IDLE } else { u64::from(plan.next_tick_ms).clamp(TICK_MS_MIN, TICK_MS_MAX) })
     }
 
-    /// One step of the store; `None` when it is another host's turn, or the queue's life was another.
+    /// One step of the store; `None` when it is another host's turn, or the queue's life is over.
     async fn step(
-        &self,
+        &mut self,
         shared: &Shared,
         queue: &Queue,
         (admit, active_ttl_ms): (u32, u32),
     ) -> Result<Option<(u32, bool, RoomFigures)>, StoreError> {
         let config = &shared.config;
         let now_ms = shared.clock.now_ms();
+        let seed = queue.seed();
         let tick = RoomTick {
-            seed: queue.seed(),
+            seed,
             now_ms,
             owner: shared.owner.clone(),
             lease_ms: config.lease_ms,
@@ -123,7 +138,8 @@ impl Clock {
         match shared.store.rooms().tick_room(&config.kind, &queue.id, tick).await? {
             Ticked::NotOurs => Ok(None),
             Ticked::OtherLife => {
-                let _ = shared.reopen(queue).await;
+                // Unless a request has opened it again meanwhile.
+                self.is_over = queue.seed() == seed;
                 Ok(None)
             }
             Ticked::Done { admitted, is_more, figures } => {
@@ -148,7 +164,8 @@ impl Clock {
             since_ms,
             admitted: since(|figures| figures.admitted),
             completed: since(|figures| figures.completed),
-            expired: since(|figures| figures.expired),
+            // To the rules, those who never came are some of those whose time was over.
+            expired: since(|figures| figures.expired + figures.no_shows),
             no_shows: since(|figures| figures.no_shows),
             abandoned: since(|figures| figures.abandoned + figures.left),
         };

@@ -79,9 +79,8 @@ impl Flow {
     /// Takes figures of the store at `now_ms`, with so many who may be in.
     pub fn observe(&mut self, figures: RoomFigures, now_ms: u64, capacity: u64) {
         // Replies of two hosts, or of two calls, may come in another order.
-        if figures.joined + figures.admitted + figures.completed + figures.expired
-            >= self.figures.joined + self.figures.admitted + self.figures.completed + self.figures.expired
-        {
+        let order = |of: &RoomFigures| of.joined + of.admitted + of.completed + of.expired + of.no_shows;
+        if order(&figures) >= order(&self.figures) {
             self.figures = figures;
         }
         let Some((at_ms, before)) = self.sampled else {

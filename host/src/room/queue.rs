@@ -1,7 +1,7 @@
 //! The queues that this host serves: their seeds, their flow, and the tasks that keep their clocks.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
@@ -54,10 +54,11 @@ pub(super) fn life(seed: &[u8; 32]) -> String {
 /// A queue and the task that keeps its clock.
 type Kept = (Arc<Queue>, JoinHandle<()>);
 
-/// All queues of a kind, and the tasks that keep their clocks. Bounded by the kind's `queues_max`.
+/// All queues of a kind, and the tasks that keep their clocks. Bounded by the kind's `queues_max`: a queue that the store has
+/// no more is found out by its clock, which ends.
 #[derive(Default)]
 pub(super) struct Queues {
-    known: Mutex<HashMap<Id, Kept>>,
+    known: Arc<Mutex<HashMap<Id, Kept>>>,
 }
 
 impl Queues {
@@ -74,7 +75,7 @@ impl Queues {
         let make = || {
             let queue =
                 Arc::new(Queue { id: id.clone(), seed: Mutex::new(seed), flow: Mutex::default(), wake: Notify::new() });
-            let task = tokio::spawn(clock::keep(Arc::clone(shared), Arc::clone(&queue)));
+            let task = tokio::spawn(keep(Arc::clone(shared), Arc::clone(&queue), Arc::downgrade(&self.known)));
             (queue, task)
         };
         Ok(Arc::clone(&known.entry(id.clone()).or_insert_with(make).0))
@@ -93,6 +94,16 @@ impl Queues {
     }
 }
 
+/// Keeps a queue's clock, and forgets the queue when the store has it no more: whoever asks for it opens it again.
+async fn keep(shared: Arc<Shared>, queue: Arc<Queue>, known: Weak<Mutex<HashMap<Id, Kept>>>) {
+    clock::keep(shared, Arc::clone(&queue)).await;
+    let Some(known) = known.upgrade() else { return };
+    let mut known = lock(&known);
+    if known.get(&queue.id).is_some_and(|(kept, _)| Arc::ptr_eq(kept, &queue)) {
+        known.remove(&queue.id);
+    }
+}
+
 impl Shared {
     /// Makes a queue known to the store.
     pub(super) async fn open(&self, id: &Id) -> Result<[u8; 32], Refusal> {
@@ -101,7 +112,7 @@ impl Shared {
             seed: rand::random(),
             now_ms: self.clock.now_ms(),
             queues_max: config.queues_max,
-            idle_ms: config.queue_idle_ms,
+            idle_ms: config.queue_idle_ms.min(config.grace_ms),
         };
         match self.store.rooms().open_room(&config.kind, id, opening).await {
             Ok(Opened::Open(seed)) => Ok(seed),

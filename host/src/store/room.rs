@@ -31,7 +31,8 @@ pub struct Opening {
     pub now_ms: u64,
     /// Queues of the kind at most.
     pub queues_max: usize,
-    /// A queue without traffic for so long makes room for others, in milliseconds.
+    /// A queue where nobody waits or is in, and nobody came or went for so long, makes room for others, in milliseconds; of
+    /// several the one that was used longest ago.
     pub idle_ms: u64,
 }
 
@@ -67,8 +68,8 @@ pub enum RoomVerb {
     Complete,
     /// A longer stay.
     Extend {
-        /// From now, in milliseconds. A stay is never shortened.
-        ttl_ms: u64,
+        /// From now, in milliseconds; without it, as long as the stay was when the person was let in. A stay is never shortened.
+        ttl_ms: Option<u64>,
         /// Longest stay from when it began, in milliseconds.
         stay_ms_max: u64,
     },
@@ -116,10 +117,12 @@ pub enum RoomEnd {
     Left,
     /// Is done.
     Completed,
-    /// Was let in, and the time was over.
+    /// Was let in and came, and the time was over.
     Expired,
     /// Did not ask for the grace period.
     Abandoned,
+    /// Was let in, and never came.
+    NoShow,
 }
 
 impl RoomEnd {
@@ -130,12 +133,13 @@ impl RoomEnd {
             Self::Completed => 2,
             Self::Expired => 3,
             Self::Abandoned => 4,
+            Self::NoShow => 5,
         }
     }
 
     /// The one with this [`RoomEnd::code`].
     pub(super) fn of_code(code: u64) -> Option<Self> {
-        [Self::Left, Self::Completed, Self::Expired, Self::Abandoned]
+        [Self::Left, Self::Completed, Self::Expired, Self::Abandoned, Self::NoShow]
             .into_iter()
             .find(|end| u64::from(end.code()) == code)
     }
@@ -194,9 +198,9 @@ pub struct RoomFigures {
     pub admitted: u64,
     /// Done.
     pub completed: u64,
-    /// Let in, and out of time.
+    /// Let in and come, and out of time.
     pub expired: u64,
-    /// Of `expired`, those who never came.
+    /// Let in, and never came.
     pub no_shows: u64,
     /// Did not ask any more.
     pub abandoned: u64,
@@ -222,7 +226,7 @@ pub struct RoomTick {
     pub now_ms: u64,
     /// Who ticks; one at a time.
     pub owner: String,
-    /// For how long nobody else may, in milliseconds.
+    /// For how long nobody else may, in milliseconds. A step that leaves nobody waiting or in gives the rest of it up.
     pub lease_ms: u64,
     /// Let in at most so many.
     pub admit: u32,

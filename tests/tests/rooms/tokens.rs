@@ -110,6 +110,11 @@ async fn what_is_forged_expired_or_foreign_is_refused_by_name() {
     check("after leaving", at(&token), 410, "token-ended").await;
     let again = joined(&mut other, 1).await;
     check("after coming back", at(&token), 410, "token-ended").await;
+    let left = other.request("DELETE", &at(text(&again, "token")), &[], "").await.unwrap();
+    let left_again = other.request("DELETE", &at(text(&again, "token")), &[], "").await.unwrap();
+    assert_eq!((left.status, left_again.status), (200, 200), "once more is the same");
+    assert_eq!(left.json()["status"], left_again.json()["status"]);
+    let again = joined(&mut other, 1).await;
     println!("tokens: {} refused by name: {}", refused.len(), refused.join(", "));
 
     // A new key signs; the old one verifies as long as it is there.
@@ -130,4 +135,36 @@ async fn what_is_forged_expired_or_foreign_is_refused_by_name() {
     let header: Value = serde_json::from_slice(&unbase64url(new.split('.').next().unwrap())).unwrap();
     assert_eq!(header["kid"], "second");
     assert_eq!(poll(&mut client, &new).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_goes_on_asking_always_has_a_token() {
+    let stand = Stand::start(Setup::EmbeddedSqlite, 1).await;
+    let mut room = room(1);
+    room.token_ttl_ms = 3_000;
+    // The one place is taken, so that the other waits.
+    room.settings.insert("active-ttl-ms".into(), "600000".into());
+    let host = stand.host(&config(&stand, room));
+    let mut client = Client::new(host.public());
+    let first = text(&joined(&mut client, 1).await, "token").to_owned();
+    crate::until_active(&mut client, &first).await;
+    let mut tokens = vec![text(&joined(&mut client, 2).await, "token").to_owned()];
+    let fresh = poll(&mut client, &tokens[0]).await.json();
+    assert_eq!(text(&fresh, "token"), tokens[0], "not before half of its time");
+    let began = std::time::Instant::now();
+    while began.elapsed() < std::time::Duration::from_secs(7) {
+        let reply = poll(&mut client, tokens.last().unwrap()).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        let token = text(&reply.json(), "token").to_owned();
+        if token != *tokens.last().unwrap() {
+            let old = poll(&mut client, tokens.last().unwrap()).await;
+            assert_eq!(old.status, 200, "the old one is good until its end: {}", old.text());
+            tokens.push(token);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert_eq!(poll(&mut client, &tokens[0]).await.status, 410);
+    let (old, new) = (claims(&tokens[0]), claims(tokens.last().unwrap()));
+    assert_eq!((&old["n"], &old["sub"], &old["life"]), (&new["n"], &new["sub"], &new["life"]));
+    println!("tokens: {} for one place in 7 s of 3 s each", tokens.len());
 }

@@ -140,7 +140,7 @@ pub async fn the_capacity_holds_whatever_is_asked_for<B: Backend>() {
     // Those who did not come are out again, in bounded steps.
     room.now_ms += CLAIM_MS;
     let (_, figures) = room.tick(0, 700).await;
-    assert_eq!((figures.active, figures.expired, figures.no_shows), (200, 500, 500));
+    assert_eq!((figures.active, figures.expired, figures.no_shows), (200, 0, 500));
     let (_, figures) = room.tick(0, 700).await;
     assert_eq!((figures.active, figures.no_shows, figures.completed), (1, 699, 1));
 }
@@ -177,17 +177,23 @@ pub async fn stays_are_claimed_extended_and_over<B: Backend>() {
     assert_eq!(until(room.one(1, 1, RoomVerb::Look).await), CLAIM_MS);
     assert_eq!(until(room.one(1, 1, RoomVerb::Poll).await), STAY_MS);
     assert!(matches!(room.one(1, 1, RoomVerb::Poll).await, RoomResult::Active { is_new: false, .. }));
-    let extend = |ttl_ms| RoomVerb::Extend { ttl_ms, stay_ms_max: 30_000 };
+    let extend = |ttl_ms| RoomVerb::Extend { ttl_ms: Some(ttl_ms), stay_ms_max: 30_000 };
+    let as_at_first = RoomVerb::Extend { ttl_ms: None, stay_ms_max: 30_000 };
     assert_eq!(until(room.one(1, 1, extend(10)).await), STAY_MS, "never shorter");
+    room.now_ms += 1_000;
+    assert_eq!(until(room.one(1, 1, as_at_first).await), STAY_MS + 1_000, "as long as the rules gave");
+    room.now_ms -= 1_000;
     assert_eq!(until(room.one(1, 1, extend(25_000)).await), 25_000);
     assert_eq!(until(room.one(1, 1, extend(90_000)).await), 30_000, "never longer than the longest");
     room.now_ms += CLAIM_MS;
     // Nobody has swept yet: it is over all the same.
-    assert_eq!(room.one(2, 2, RoomVerb::Poll).await, RoomResult::Ended { end: RoomEnd::Expired, is_new: false });
+    assert_eq!(room.one(2, 2, RoomVerb::Poll).await, RoomResult::Ended { end: RoomEnd::NoShow, is_new: false });
     let (_, figures) = room.all(Vec::new()).await;
     assert_eq!((figures.active, figures.no_shows), (1, 1));
     room.now_ms = START_MS + 30_000;
-    assert_eq!(room.tick(0, 2).await.1.expired, 2);
+    let (_, figures) = room.tick(0, 2).await;
+    assert_eq!((figures.expired, figures.no_shows), (1, 1), "each is counted once");
+    assert_eq!(room.one(1, 1, RoomVerb::Poll).await, RoomResult::Ended { end: RoomEnd::Expired, is_new: false });
     let through = RoomVerb::Join { lane: 0, lot: None, through_ms: Some(7) };
     assert_eq!(until(room.one(4, 0, through).await), 30_007);
 }
@@ -268,6 +274,46 @@ pub async fn queues_are_bounded_and_make_room_when_idle<B: Backend>() {
     let mut queues = rooms.room_queues(ROOM).await.unwrap();
     queues.sort();
     assert_eq!(queues, [Id::Int(2), Id::Int(3)]);
+}
+
+pub async fn a_queue_where_somebody_is_makes_no_room<B: Backend>() {
+    let stand = Stand::<B>::new().await;
+    let rooms = stand.store().rooms();
+    let open = async |queue: i64, now_ms| rooms.open_room(ROOM, &Id::Int(queue), opening(queue as u8, now_ms)).await;
+    assert_eq!(open(2, START_MS - 1).await, Ok(Opened::Open([2; 32])));
+    let mut room = Room::open(&stand, 1).await;
+    room.join(1..=1).await;
+    room.now_ms = START_MS + 70_000;
+    assert_eq!(open(3, room.now_ms).await, Ok(Opened::Open([3; 32])), "of two, the one where nobody is");
+    assert_eq!(open(4, room.now_ms).await, Ok(Opened::Full));
+    room.one(1, 1, RoomVerb::Leave).await;
+    assert_eq!(open(4, room.now_ms + 59_999).await, Ok(Opened::Full));
+    let later_ms = room.now_ms + 60_000;
+    assert!(matches!(room.one(1, 1, RoomVerb::Look).await, RoomResult::Ended { .. } | RoomResult::Unknown));
+    assert_eq!(open(3, later_ms).await, Ok(Opened::Open([3; 32])), "it is in use again");
+    assert_eq!(open(4, later_ms + 60_000).await, Ok(Opened::Open([4; 32])), "the one that was used longest ago");
+    assert_eq!(room.commit(Vec::new()).await, RoomCommit::OtherLife);
+    assert_eq!(room.tick_of("a", 1, 1).await, Ticked::OtherLife);
+    assert_eq!(open(1, later_ms + 60_000).await, Ok(Opened::Open([1; 32])), "as new");
+}
+
+pub async fn an_idle_queue_is_nobodys<B: Backend>() {
+    let stand = Stand::<B>::new().await;
+    let room = Room::open(&stand, 1).await;
+    assert!(matches!(room.tick_of("a", 0, 1).await, Ticked::Done { .. }));
+    room.join(1..=2).await;
+    let Ticked::Done { admitted, figures, .. } = room.tick_of("b", 5, 1).await else { panic!() };
+    assert_eq!((admitted, figures.active, figures.waiting), (1, 1, 1));
+    // Whoever has it while somebody is there keeps it, or there is no lease: in no case more come in than may be.
+    match room.tick_of("a", 5, 1).await {
+        Ticked::NotOurs => {}
+        Ticked::Done { admitted, figures, .. } => assert_eq!((admitted, figures.active), (0, 1)),
+        Ticked::OtherLife => panic!(),
+    }
+    room.one(1, 1, RoomVerb::Complete).await;
+    room.one(2, 2, RoomVerb::Leave).await;
+    assert!(matches!(room.tick_of("b", 0, 1).await, Ticked::Done { .. }));
+    assert!(matches!(room.tick_of("a", 0, 1).await, Ticked::Done { .. }), "given back");
 }
 
 /// Somebody, as the model sees them.

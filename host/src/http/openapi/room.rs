@@ -34,7 +34,7 @@ pub(super) fn request(route: Route, kind: &RoomConfig, http: &HttpConfig) -> (bo
         }
         Route::RoomVerify => one("token", json!({ "type": "string" }), true),
         Route::RoomExtend => {
-            let text = "From now; without it the longest stay";
+            let text = "From now; without it as long as the rules gave when the holder was let in";
             let ttl = json!({ "type": "integer", "minimum": 1, "maximum": kind.stay_ms_max, "description": text });
             one("ttlMs", ttl, false)
         }
@@ -69,7 +69,7 @@ pub(super) fn success_schema(route: Route) -> Value {
             add("timestamp", time());
         }
         Route::RoomStatus => {
-            let text = "As of one token, or `problem`: the last word of the problem's type";
+            let text = "As of one token, or `token` and `problem` with `type`, `status` and `detail`";
             add("tokens", json!({ "type": "array", "items": { "type": "object" }, "description": text }));
         }
         _ => return standing(),
@@ -89,10 +89,13 @@ fn eta() -> Value {
 /// How it stands with one.
 fn standing() -> Value {
     let number = |text: &str| json!({ "type": ["integer", "null"], "description": text });
+    let token =
+        "For later requests; of a poll after half of its time a new one, while the old one is good until its end";
+    let not_seen = "Of whoever expired: did not ask for too long, or was let in and did not come";
     json!({
         "type": "object",
         "properties": {
-            "token": { "type": "string" },
+            "token": { "type": "string", "description": token },
             "status": status_schema(),
             "queue": {},
             "position": number("Of whoever waits; exact, 1 is the front; null before the draw"),
@@ -102,7 +105,7 @@ fn standing() -> Value {
             "pollAfterMs": number("When to ask again; also Retry-After"),
             "pass": { "type": "string", "description": "Of whoever is in: what the protected service verifies" },
             "expiresAt": { "type": "string", "format": "date-time" },
-            "reason": { "enum": ["stay-over", "not-seen"] },
+            "reason": { "enum": ["stay-over", "not-seen"], "description": not_seen },
             "cfWaitingRoom": { "type": "object", "description": "The names of Cloudflare's waiting room" },
         },
         "required": ["token", "status", "queue", "timestamp", "cfWaitingRoom"],

@@ -42,11 +42,9 @@ impl Rooms {
         self.0.get_mut(kind)?.get_mut(queue)
     }
 
-    /// Of that life; it has traffic.
-    fn of_life(&mut self, (kind, queue): (&str, &Id), seed: [u8; 32], now_ms: u64) -> Option<&mut Queue> {
-        let found = self.queue(kind, queue).filter(|queue| queue.seed == seed)?;
-        found.used_ms = found.used_ms.max(now_ms);
-        Some(found)
+    /// Of that life.
+    fn of_life(&mut self, (kind, queue): (&str, &Id), seed: [u8; 32]) -> Option<&mut Queue> {
+        self.queue(kind, queue).filter(|queue| queue.seed == seed)
     }
 }
 
@@ -91,7 +89,7 @@ fn write(transaction: &mut Transaction<'_>, (kind, id): (&str, &Id), queue: &Que
     transaction.put(Space::Rooms, record::queue_key(kind, id), &record::encode_queue(queue));
 }
 
-/// Takes a queue that had no traffic off the disk, and what is left in it.
+/// Takes a queue where nobody is off the disk, and what is left in it.
 fn forget(transaction: &mut Transaction<'_>, kind: &str, id: &Id) -> Result<(), StoreError> {
     let (spaces, snapshot) = transaction.committed();
     for what in [b'p', b'd'] {
@@ -122,7 +120,8 @@ fn open(
             let figures = queue.figures();
             figures.waiting + figures.active == 0 && queue.used_ms.saturating_add(opening.idle_ms) <= opening.now_ms
         };
-        let Some(unused) = queues.iter().find(|(_, queue)| idle(queue)).map(|(id, _)| id.clone()) else {
+        let unused = queues.iter().filter(|(_, queue)| idle(queue)).min_by_key(|(_, queue)| queue.used_ms);
+        let Some(unused) = unused.map(|(id, _)| id.clone()) else {
             return Ok(Opened::Full);
         };
         forget(transaction, kind, &unused)?;
@@ -138,7 +137,7 @@ fn open(
 /// Answers a batch in which nothing has to be written down; `None` where something has.
 fn peek(rooms: &SharedRooms, (kind, id): (&str, &Id), batch: &RoomBatch) -> Option<Seen<RoomCommit>> {
     let mut rooms = lock(rooms);
-    let Some(queue) = rooms.of_life((kind, id), batch.seed, batch.now_ms) else {
+    let Some(queue) = rooms.of_life((kind, id), batch.seed) else {
         return Some(Seen { value: RoomCommit::OtherLife, group: 0 });
     };
     let one = |op: &crate::store::RoomOp| queue.peek((&op.actor, op.number, op.verb), batch.now_ms);
@@ -169,7 +168,7 @@ impl RoomStore for EmbeddedStore {
         let (kind, id, rooms) = (kind.to_owned(), queue.clone(), Arc::clone(&self.rooms));
         self.write(move |transaction, state, _| {
             let mut rooms = lock(&rooms);
-            let Some(queue) = rooms.of_life((&kind, &id), batch.seed, batch.now_ms) else {
+            let Some(queue) = rooms.of_life((&kind, &id), batch.seed) else {
                 return Ok(RoomCommit::OtherLife);
             };
             let times = Times { now_ms: batch.now_ms, grace_ms: batch.grace_ms, ended_ttl_ms: batch.ended_ttl_ms };
@@ -180,6 +179,7 @@ impl RoomStore for EmbeddedStore {
             let results = batch.ops.iter().map(one).collect();
             if !changes.is_empty() {
                 queue.group = state.group;
+                queue.used_ms = queue.used_ms.max(batch.now_ms);
                 write(transaction, (&kind, &id), queue, changes);
             }
             Ok(RoomCommit::Done(results, queue.figures()))
@@ -192,7 +192,7 @@ impl RoomStore for EmbeddedStore {
         let (kind, id, rooms) = (kind.to_owned(), queue.clone(), Arc::clone(&self.rooms));
         self.write(move |transaction, state, _| {
             let mut rooms = lock(&rooms);
-            let Some(queue) = rooms.queue(&kind, &id).filter(|queue| queue.seed == tick.seed) else {
+            let Some(queue) = rooms.of_life((&kind, &id), tick.seed) else {
                 return Ok(Ticked::OtherLife);
             };
             let mut changes = Changes::default();

@@ -19,8 +19,9 @@
 //!                                        expires after the longest window
 //! weir:{kind:p}:l:<n>:<target>:<actor>  string  rate limit: theoretical arrival time in microseconds
 //! weir:{kind:p}:i:<key>          string  outcome of an idempotency key, where its operation is
-//! weir:{kind}:rooms              zset    queues of a waiting room (tagged) by the time of their last traffic
-//! weir:{kind:q:<queue>}:m        hash    seed, number of the last arrival, totals; expires a week after the last tick
+//! weir:{kind}:rooms              zset    queues of a waiting room (tagged) by when they were known to be in use last
+//! weir:{kind:q:<queue>}:m        hash    seed, number of the last arrival, totals, when somebody came or went last
+//!                                        (`used`); expires a week after the last tick
 //! weir:{kind:q:<queue>}:w        zset    who waits (tagged), by lane and place
 //! weir:{kind:q:<queue>}:a        zset    who is in, by until when
 //! weir:{kind:q:<queue>}:s        zset    who waits, by when to look whether they still ask

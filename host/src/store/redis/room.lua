@@ -31,9 +31,12 @@ local function keep(actor, state, number, first, since, time)
     call('HSET', PEOPLE, actor, pack_numbers(FORM, state, number, first, since, time))
 end
 
--- 1 left, 2 completed, 3 out of time, 4 abandoned.
-local REASONS = { 'left', 'completed', 'expired', 'abandoned' }
+-- 1 left, 2 completed, 3 out of time, 4 abandoned, 5 let in and never came.
+local REASONS = { 'left', 'completed', 'expired', 'abandoned', 'no_shows' }
 local function finish(actor, state, number, reason)
+    if reason == 3 and state == 2 then
+        reason = 5
+    end
     if state == 1 then
         call('ZREM', WAITING, actor)
         call('ZREM', SEEN, actor)
@@ -43,13 +46,13 @@ local function finish(actor, state, number, reason)
     call('HDEL', PEOPLE, actor)
     call('SET', prefix .. 'e:' .. actor, whole(number) .. ' ' .. reason, 'PX', ended_ttl)
     count(REASONS[reason], 1)
-    if reason == 3 and state == 2 then
-        count('no_shows', 1)
-    end
 end
 
--- waiting, active, and the totals with what was counted here.
+-- waiting, active, and the totals with what was counted here: who came or went, so the queue was used.
 local function figures()
+    if next(totals) then
+        call('HSET', META, 'used', whole(now))
+    end
     for name, by in pairs(totals) do
         call('HINCRBY', META, name, by)
     end

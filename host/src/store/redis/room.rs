@@ -18,6 +18,9 @@ use crate::store::text::tagged;
 /// Operations of one call at most: what one call may hold Redis up.
 const CALL_OPS_MAX: usize = 500;
 
+/// Queues at most that one opening asks whether they make room.
+const OPENING_QUEUES_MAX: usize = 16;
+
 /// A seed as it lies in Redis.
 fn hex(seed: &[u8; 32]) -> String {
     seed.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -44,13 +47,13 @@ fn push_op(command: &mut Cmd, op: &RoomOp) {
         RoomVerb::Extend { .. } => "E",
     };
     command.arg(letter).arg(tagged(&op.actor)).arg(op.number);
+    let optional = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
     match op.verb {
         RoomVerb::Join { lane, lot, through_ms } => {
-            let optional = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
             command.arg(lane).arg(optional(lot)).arg(optional(through_ms));
         }
         RoomVerb::Extend { ttl_ms, stay_ms_max } => {
-            command.arg(ttl_ms).arg(stay_ms_max);
+            command.arg(optional(ttl_ms)).arg(stay_ms_max);
         }
         _ => {}
     }
@@ -111,6 +114,48 @@ impl RedisStore {
         Ok(names)
     }
 
+    /// Notes that a queue is in use, whatever has to make room for it; whether it could.
+    async fn list_room(&self, kind: &str, queue: &Id, opening: Opening) -> Result<bool, StoreError> {
+        let known = |command: &mut Cmd| {
+            command.arg(tagged(queue)).arg(opening.now_ms).arg(opening.queues_max).arg(opening.idle_ms);
+            command.arg(OPENING_QUEUES_MAX);
+        };
+        let script = &self.link.scripts.room_known;
+        for _ in 0..2 {
+            let named = match self.link.run(script, Nature::Writes, &[keys::queues(kind)], known).await? {
+                Value::Int(1) => return Ok(true),
+                named => named,
+            };
+            if !self.make_room(kind, Reply::of(named)?, opening).await? {
+                return Ok(false);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Takes away the first of these queues where nobody is; whether there was one. Those that are in use are not asked again
+    /// for a while.
+    async fn make_room(&self, kind: &str, mut named: Reply, opening: Opening) -> Result<bool, StoreError> {
+        let scripts = &self.link.scripts;
+        let since_ms = opening.now_ms.saturating_sub(opening.idle_ms);
+        while !named.is_empty() {
+            let queue = tagged(&tagged_id(&named.bytes()?)?);
+            let forget = |command: &mut Cmd| {
+                command.arg(since_ms);
+            };
+            let key = keys::queue(kind, &queue);
+            let is_gone = self.link.run(&scripts.room_forget, Nature::Writes, &[key], forget).await? == Value::Int(1);
+            let unlist = |command: &mut Cmd| {
+                command.arg(&queue).arg(since_ms).arg(opening.now_ms).arg(u8::from(is_gone));
+            };
+            self.link.run(&scripts.room_unlist, Nature::Writes, &[keys::queues(kind)], unlist).await?;
+            if is_gone {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     async fn apply_some(
         &self,
         key: &str,
@@ -142,15 +187,11 @@ impl RedisStore {
 #[async_trait]
 impl RoomStore for RedisStore {
     async fn open_room(&self, kind: &str, queue: &Id, opening: Opening) -> Result<Opened, StoreError> {
-        let known = |command: &mut Cmd| {
-            command.arg(tagged(queue)).arg(opening.now_ms).arg(opening.queues_max).arg(opening.idle_ms);
-        };
-        let value = self.link.run(&self.link.scripts.room_known, Nature::Writes, &[keys::queues(kind)], known).await?;
-        if value != Value::Int(1) {
+        if !self.list_room(kind, queue, opening).await? {
             return Ok(Opened::Full);
         }
         let seed = |command: &mut Cmd| {
-            command.arg(hex(&opening.seed));
+            command.arg(hex(&opening.seed)).arg(opening.now_ms);
         };
         let script = &self.link.scripts.room_open;
         let value = self.link.run(script, Nature::Writes, &[keys::queue(kind, &tagged(queue))], seed).await?;

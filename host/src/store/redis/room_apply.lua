@@ -1,7 +1,7 @@
 -- Operations on one queue. ARGV, after those of every script of a queue: most that may wait, grace in ms, then per operation:
 -- verb, actor (tagged), number, and of
 --   J a join: lane, lot or '', length of the stay or ''
---   E an extension: from now, longest stay in ms
+--   E an extension: from now or '' for what the stay was at first, longest stay in ms
 --   P a poll, L a look, G a leave, C a completion: nothing
 -- Reply: 0, figures, per operation: 1 number, ahead, lane, since, new | 2 number, until, since, new | 4 reason, new | 5 | 6.
 local waiting_max, grace = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -69,7 +69,7 @@ local function poll(actor, state, number, first, since, time)
 end
 
 local function extend(actor, state, number, first, since, time, length, longest)
-    local until_ms = math.min(now + length, since + longest)
+    local until_ms = math.min(now + (length or first), since + longest)
     if state == 1 or until_ms <= time then
         return told(actor, state, number, first, since, time, 0)
     end

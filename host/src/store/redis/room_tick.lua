@@ -1,4 +1,4 @@
--- One step of a queue's clock. ARGV, after those of every script of a queue: owner, lease in ms, let in at most, active at most,
+-- One step of a queue's clock; it takes the lease, and gives it back where nobody waits or is in. ARGV, after those of every script of a queue: owner, lease in ms, let in at most, active at most,
 -- length of a stay, time to come, grace in ms, people of one step.
 -- Reply: 2 when it is another owner's turn, or 0, let in, whether there may be more to sweep, figures.
 local owner, lease, admit, capacity = ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -61,4 +61,10 @@ if space > 0 then
         count('admitted', admitted)
     end
 end
-return { 0, admitted, #due + #stale == step and 1 or 0, figures() }
+
+-- An idle queue is nobody's: the host where somebody arrives lets them in at once.
+local after = figures()
+if after[1] == 0 and after[2] == 0 then
+    call('DEL', prefix .. 't')
+end
+return { 0, admitted, #due + #stale == step and 1 or 0, after }

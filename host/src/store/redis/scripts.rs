@@ -31,6 +31,8 @@ pub(super) struct Scripts {
     pub(super) room_tick: Script,
     pub(super) room_open: Script,
     pub(super) room_known: Script,
+    pub(super) room_forget: Script,
+    pub(super) room_unlist: Script,
     pub(super) room_list: Script,
 }
 
@@ -78,12 +80,14 @@ impl Scripts {
             room_tick: script(ALLOW_OOM, &[ROOM, include_str!("room_tick.lua")]),
             room_open: script(GROWS, &[include_str!("room_open.lua")]),
             room_known: script(GROWS, &[include_str!("room_known.lua")]),
+            room_forget: script(ALLOW_OOM, &[include_str!("room_forget.lua")]),
+            room_unlist: script(ALLOW_OOM, &[include_str!("room_unlist.lua")]),
             room_list: script(READS, &[include_str!("room_list.lua")]),
         }
     }
 
     /// All of them, to be loaded at each connection.
-    pub(super) fn all(&self) -> [&Script; 26] {
+    pub(super) fn all(&self) -> [&Script; 28] {
         [
             &self.toggle,
             &self.count,
@@ -110,6 +114,8 @@ impl Scripts {
             &self.room_tick,
             &self.room_open,
             &self.room_known,
+            &self.room_forget,
+            &self.room_unlist,
             &self.room_list,
         ]
     }

@@ -67,7 +67,7 @@ pub(super) struct Queue {
     pub(super) number: u64,
     pub(super) figures: RoomFigures,
     pub(super) draws: u64,
-    /// Last traffic, in Unix milliseconds.
+    /// When it was opened, or somebody came or went last, in Unix milliseconds.
     pub(super) used_ms: u64,
     /// The group of writes of its last change.
     pub(super) group: u64,
@@ -141,7 +141,7 @@ impl Queue {
     }
 
     /// Ends the time of somebody.
-    fn end(&mut self, slot: u32, end: RoomEnd, times: Times, changes: &mut Changes) {
+    fn end(&mut self, slot: u32, mut end: RoomEnd, times: Times, changes: &mut Changes) {
         let Some(person) = self.people.get_mut(slot as usize).and_then(Option::take) else { return };
         self.free.push(slot);
         self.index.remove(&person.actor);
@@ -150,7 +150,7 @@ impl Queue {
             Standing::Active { has_come, .. } => {
                 self.figures.active -= 1;
                 if end == RoomEnd::Expired && !has_come {
-                    self.figures.no_shows += 1;
+                    end = RoomEnd::NoShow;
                 }
             }
         }
@@ -159,6 +159,7 @@ impl Queue {
             RoomEnd::Completed => &mut self.figures.completed,
             RoomEnd::Expired => &mut self.figures.expired,
             RoomEnd::Abandoned => &mut self.figures.abandoned,
+            RoomEnd::NoShow => &mut self.figures.no_shows,
         };
         *total += 1;
         self.ended.insert(person.actor.clone(), (person.number, end));
@@ -332,10 +333,16 @@ impl Queue {
         true
     }
 
-    fn extend(&mut self, slot: u32, (ttl_ms, stay_ms_max): (u64, u64), times: Times, changes: &mut Changes) -> bool {
+    fn extend(
+        &mut self,
+        slot: u32,
+        (asked_ms, stay_ms_max): (Option<u64>, u64),
+        times: Times,
+        changes: &mut Changes,
+    ) -> bool {
         let Some(Some(person)) = self.people.get_mut(slot as usize) else { return false };
-        let Standing::Active { admitted_ms, has_come, .. } = &mut person.standing else { return false };
-        let until_ms = (times.now_ms + ttl_ms).min(*admitted_ms + stay_ms_max);
+        let Standing::Active { ttl_ms, admitted_ms, has_come } = &mut person.standing else { return false };
+        let until_ms = (times.now_ms + asked_ms.unwrap_or(*ttl_ms)).min(*admitted_ms + stay_ms_max);
         if until_ms <= person.time_ms {
             return false;
         }
