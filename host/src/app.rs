@@ -169,7 +169,7 @@ impl App {
             clock: clock.clone(),
         };
         served.reads = Reads::start(&config.reads, &config.cache, &read_parts).await?;
-        served.upstreams = Upstreams::new(&config.upstreams, &config.cache, &ledger, &clock)?;
+        served.upstreams = Upstreams::new(&config.upstreams, (&config.cache, &config.auth), &ledger, &clock)?;
         Ok(Self { config, clock, store, sql, policies, kinds: served, flushers, schema, ledger, relays })
     }
 

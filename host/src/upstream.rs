@@ -27,9 +27,11 @@ mod stored;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::header::HeaderName;
+
 use crate::cache::{Cache, CacheLimits, CacheMemory, Ledger};
 use crate::clock::Clock;
-use crate::config::{CacheConfig, ConfigError, UpstreamConfig};
+use crate::config::{AuthConfig, CacheConfig, ConfigError, UpstreamConfig};
 use origin::Origin;
 use stored::Kept;
 
@@ -70,22 +72,28 @@ pub struct Upstream {
     cache: Arc<Cache<Kept>>,
     clock: Clock,
     wait: Duration,
+    /// The header that names weir's actor to the origin, too.
+    identity: Option<HeaderName>,
 }
 
 impl Upstreams {
     /// Opens no connection yet.
     ///
     /// # Errors
-    /// An origin that is no address.
+    /// An origin that is no address; a trusted header that is no header's name.
     pub fn new(
         configs: &[UpstreamConfig],
-        cache: &CacheConfig,
+        (cache, auth): (&CacheConfig, &AuthConfig),
         ledger: &Arc<Ledger>,
         clock: &Clock,
     ) -> Result<Self, ConfigError> {
         if configs.is_empty() {
             return Ok(Self::default());
         }
+        let identity = auth.trusted_header.as_ref().map(|name| HeaderName::from_bytes(name.as_bytes()));
+        let identity = identity
+            .transpose()
+            .map_err(|error| ConfigError::Value { field: "auth.trusted_header".into(), reason: error.to_string() })?;
         let limits = CacheLimits { bytes_max: cache.upstream_bytes_max, waiters_max: cache.waiters_max };
         let kept = Arc::new(Cache::new("upstream", limits, Arc::clone(ledger)));
         let open = |config: &UpstreamConfig| {
@@ -95,6 +103,7 @@ impl Upstreams {
                 cache: Arc::clone(&kept),
                 clock: clock.clone(),
                 wait: Duration::from_millis(cache.wait_ms),
+                identity: identity.clone(),
             }))
         };
         let mut upstreams: Vec<Arc<Upstream>> = configs.iter().map(open).collect::<Result<_, ConfigError>>()?;

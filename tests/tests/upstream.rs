@@ -185,3 +185,24 @@ async fn bodies_are_bounded_and_large_ones_pass() {
     let sent = Client::new(at.host.public()).request("POST", "/shop/x", &[], &"y".repeat(2 << 10)).await.unwrap();
     assert_eq!(sent.status, 413);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_actor_is_told_is_not_told_to_another() {
+    let mut at = before(ok("Cache-Control: max-age=60\r\n", "of 7"), |_| {}).await;
+    let mut get = async |path: &str, actor: &str| {
+        let reply = at.client.request("GET", path, &[("x-actor-id", actor)], "").await.unwrap();
+        (reply.text(), reply.header("cache-status").to_owned())
+    };
+    let first = get("/shop/me", "7").await;
+    assert_eq!(first.0, "of 7");
+    assert!(first.1.ends_with("detail=authorization"), "{}", first.1);
+    at.origin.say(ok("Cache-Control: max-age=60\r\n", "of 8"));
+    assert_eq!(get("/shop/me", "8").await.0, "of 8");
+    at.origin.say(ok("Cache-Control: public, max-age=60\r\n", "of all"));
+    assert_eq!(get("/shop/all", "7").await.0, "of all");
+    at.origin.say(ok("Cache-Control: public, max-age=60\r\n", "never asked for"));
+    assert_eq!(get("/shop/all", "8").await.0, "of all");
+    // A cookie is of one client.
+    at.origin.say(ok("Cache-Control: max-age=60\r\nSet-Cookie: session=7\r\n", "welcome"));
+    assert!(at.get("/shop/cookie").await.1.ends_with("detail=set-cookie"));
+}

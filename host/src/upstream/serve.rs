@@ -250,7 +250,8 @@ impl Upstream {
         let Some((_, stored, _)) = found.stored() else { return Response::new(ReplyBody::default()) };
         let headers = conditional::merged(&stored.headers, &fresh);
         let status = CacheStatus { origin_status: Some(304), ..CacheStatus::forwarded(found.why) };
-        let verdict = judge(&asked.headers, (stored.status, &headers), at, &self.config.limits);
+        let verdict =
+            judge((&asked.headers, self.identity.as_ref()), (stored.status, &headers), at, &self.config.limits);
         let (reply, flown) = match verdict {
             Ok(verdict) => {
                 let fill = self.fill(asked, (stored.status, headers), verdict, (at, stamps), None);
@@ -287,7 +288,8 @@ impl Upstream {
             return self.pass(answered, told);
         }
         let too_large = answered.response.body().size_hint().lower() > self.config.limits.stored_body_bytes_max;
-        let verdict = match judge(&asked.headers, (status, headers), at, &self.config.limits) {
+        let verdict = match judge((&asked.headers, self.identity.as_ref()), (status, headers), at, &self.config.limits)
+        {
             Ok(_) if too_large => Err("too-large"),
             other => other,
         };

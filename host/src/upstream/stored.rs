@@ -123,12 +123,13 @@ impl Stored {
     }
 }
 
-/// Whether and for how long a response to a GET may be kept.
+/// Whether and for how long a response to a GET may be kept. `identity` is the header that names weir's actor, where one is
+/// configured.
 ///
 /// # Errors
 /// The reason why not, as a token.
 pub(super) fn judge(
-    asked: &HeaderMap,
+    (asked, identity): (&HeaderMap, Option<&HeaderName>),
     (status, headers): (StatusCode, &HeaderMap),
     at: Moments,
     limits: &UpstreamLimits,
@@ -136,7 +137,7 @@ pub(super) fn judge(
     let control = Control::of(headers);
     let understood = UNDERSTOOD_STATUSES.contains(&status.as_u16());
     let must_understand = control.must_understand;
-    may_be_kept(asked, status, &control, understood)?;
+    may_be_kept((asked, identity), (status, headers), &control, understood)?;
     let vary = vary(headers)?;
     let explicit_ms = explicit_lifetime_ms(&control, headers, at);
     let lifetime_ms = match explicit_ms {
@@ -156,7 +157,12 @@ pub(super) fn judge(
     Ok(Verdict { times, initial_age_ms, lifetime_ms, no_cache, strict, fields: control.fields, vary })
 }
 
-fn may_be_kept(asked: &HeaderMap, status: StatusCode, control: &Control, understood: bool) -> Result<(), &'static str> {
+fn may_be_kept(
+    (asked, identity): (&HeaderMap, Option<&HeaderName>),
+    (status, headers): (StatusCode, &HeaderMap),
+    control: &Control,
+    understood: bool,
+) -> Result<(), &'static str> {
     if matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED) || status.is_informational() {
         return Err("partial");
     }
@@ -170,9 +176,15 @@ fn may_be_kept(asked: &HeaderMap, status: StatusCode, control: &Control, underst
     if control.private {
         return Err("private");
     }
-    let authorized = control.public || control.must_revalidate || control.s_maxage_s.is_some();
-    if asked.contains_key(header::AUTHORIZATION) && !authorized {
+    let shared = control.public || control.s_maxage_s.is_some();
+    // The header by which weir itself knows an actor says as much as a credential (RFC 9111, section 3.5).
+    let signed_in = asked.contains_key(header::AUTHORIZATION) || identity.is_some_and(|name| asked.contains_key(name));
+    if signed_in && !shared && !control.must_revalidate {
         return Err("authorization");
+    }
+    // Nobody said that the cookie of one may be given to others.
+    if headers.contains_key(header::SET_COOKIE) && !shared && !control.targeted {
+        return Err("set-cookie");
     }
     if Wishes::of(asked).no_store {
         return Err("request-no-store");
@@ -215,10 +227,6 @@ fn heuristic_ms(
 ) -> Result<u64, &'static str> {
     if !control.public && !HEURISTIC_STATUSES.contains(&status.as_u16()) {
         return Err("no-lifetime");
-    }
-    // Nobody said that the cookie of one may be given to others.
-    if headers.contains_key(header::SET_COOKIE) {
-        return Err("set-cookie");
     }
     let modified_ms = headers.get(header::LAST_MODIFIED).and_then(|value| value.to_str().ok()).and_then(date_ms);
     let Some(modified_ms) = modified_ms else { return Ok(0) };
@@ -319,7 +327,7 @@ mod tests {
     fn judged(status: u16, pairs: &[(&'static str, &str)]) -> Result<Verdict, &'static str> {
         let at = Moments { request_ms: NOW_MS, response_ms: NOW_MS };
         let status = StatusCode::from_u16(status).unwrap();
-        judge(&HeaderMap::new(), (status, &headers(pairs)), at, &UpstreamLimits::default())
+        judge((&HeaderMap::new(), None), (status, &headers(pairs)), at, &UpstreamLimits::default())
     }
 
     fn fresh_s(status: u16, pairs: &[(&'static str, &str)]) -> i64 {
@@ -363,17 +371,33 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_with_a_credential_is_kept_when_the_origin_allows_it() {
-        let asked = headers(&[("authorization", "Bearer x")]);
+        let identity = HeaderName::from_static("x-actor-id");
         let at = Moments { request_ms: NOW_MS, response_ms: NOW_MS };
-        let of = |control| {
-            let response = headers(&[("cache-control", control)]);
-            judge(&asked, (StatusCode::OK, &response), at, &UpstreamLimits::default()).err()
-        };
-        assert_eq!(of("max-age=60"), Some("authorization"));
-        assert_eq!(
-            [of("max-age=60, public"), of("s-maxage=60"), of("max-age=60, must-revalidate")],
-            [None, None, None]
-        );
+        for name in ["authorization", "x-actor-id"] {
+            let asked = headers(&[(name, "7")]);
+            let of = |identity, control| {
+                let response = headers(&[("cache-control", control)]);
+                judge((&asked, identity), (StatusCode::OK, &response), at, &UpstreamLimits::default()).err()
+            };
+            let identity = Some(&identity);
+            assert_eq!(of(identity, "max-age=60"), Some("authorization"), "{name}");
+            for allowed in ["max-age=60, public", "s-maxage=60", "max-age=60, must-revalidate"] {
+                assert_eq!(of(identity, allowed), None, "{name}: {allowed}");
+            }
+            let unknown = (name == "authorization").then_some("authorization");
+            assert_eq!(of(None, "max-age=60"), unknown, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_is_of_one_client_unless_the_origin_says_otherwise() {
+        let of = |name, value| judged(200, &[("set-cookie", "a=b"), (name, value)]).err();
+        assert_eq!(of("cache-control", "max-age=60"), Some("set-cookie"));
+        assert_eq!(of("expires", &date(60)), Some("set-cookie"));
+        for allowed in ["max-age=60, public", "s-maxage=60"] {
+            assert_eq!(of("cache-control", allowed), None, "{allowed}");
+        }
+        assert_eq!(of("cdn-cache-control", "max-age=60"), None);
     }
 
     #[test]
