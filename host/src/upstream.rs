@@ -53,6 +53,9 @@ pub enum UpstreamError {
     /// Too many requests to the origin, or too many that wait for the same answer.
     #[error("too many requests to the origin")]
     Overloaded,
+    /// The path has a segment `.` or `..`, plain or encoded: the origin would read it as another path.
+    #[error("the path has a segment that is `.` or `..`")]
+    DotSegment,
     /// The path cannot be sent on.
     #[error("the path is not one that can be sent on")]
     BadPath,

@@ -206,3 +206,15 @@ async fn what_one_actor_is_told_is_not_told_to_another() {
     at.origin.say(ok("Cache-Control: max-age=60\r\nSet-Cookie: session=7\r\n", "welcome"));
     assert!(at.get("/shop/cookie").await.1.ends_with("detail=set-cookie"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prefix_cannot_be_left() {
+    let mut at = before(ok("Cache-Control: max-age=60\r\n", "secret"), |_| {}).await;
+    for path in ["/shop/../secret", "/shop/%2e%2e/secret", "/shop/.%2E/secret", "/shop/a/./b", "/shop/..%2fsecret"] {
+        let told = at.get(path).await;
+        assert_eq!(told.0, 400, "{path}");
+        assert!(told.2.contains("urn:weir:problem:dot-segment"), "{path}: {}", told.2);
+    }
+    assert_eq!(at.origin.asked(), 0);
+    assert_eq!(at.get("/shop/.well-known/x?a=/../b").await.0, 200, "a query is not a path");
+}

@@ -15,6 +15,7 @@ problem_types! { API_TYPES:
     BAD_QUERY = 400 "bad-query" "The query is not understood";
     BAD_HEADER = 400 "bad-header" "A header is not understood";
     BAD_PATH = 400 "bad-path" "The path is not understood";
+    DOT_SEGMENT = 400 "dot-segment" "The path has a segment that is . or ..";
     UNAUTHENTICATED = 401 "unauthenticated" "The actor is not known";
     DENIED = 403 "denied" "The rules of this kind do not allow it";
     ROUTE_MISSING = 404 "route-missing" "There is nothing at this path";
@@ -130,6 +131,9 @@ pub(super) fn from_upstream(error: UpstreamError) -> Problem {
         UpstreamError::Late => Problem::new(&ORIGIN_LATE, "it is not known whether the origin did what was asked"),
         UpstreamError::NotKept => Problem::new(&NOT_KEPT, "send it without only-if-cached"),
         UpstreamError::RequestBodyTooLarge => Problem::new(&BODY_TOO_LARGE, "send a smaller body").close(),
+        UpstreamError::DotSegment => {
+            Problem::new(&DOT_SEGMENT, "send the path that is meant, without . and .. (also not as %2e)")
+        }
         UpstreamError::BadPath => Problem::new(&BAD_PATH, "it cannot be sent to the origin"),
         UpstreamError::Overloaded => Problem::new(&OVERLOADED, "too many requests to the origin; send it again later")
             .retry_after_s(RETRY_OVERLOADED_S),

@@ -75,6 +75,10 @@ impl Upstream {
     /// # Errors
     /// See [`UpstreamError`]: nothing was kept of what failed.
     pub async fn handle(self: &Arc<Self>, head: Parts, body: Incoming, peer: IpAddr) -> Result<Reply, UpstreamError> {
+        // What it would name at the origin may lie outside the prefix, and under another key.
+        if key::has_dot_segment(head.uri.path()) {
+            return Err(UpstreamError::DotSegment);
+        }
         let strip = self.config.strip_prefix.then_some(self.config.prefix.as_str());
         let path = key::path_and_query(&head.uri, strip);
         let primary = key::primary(&self.config.name, &path);
