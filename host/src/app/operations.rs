@@ -348,7 +348,7 @@ impl Operations for Desk {
             Purged::Key(key) => ledger.invalidate_key(key, hardness),
             Purged::Group(group) => ledger.invalidate_groups([group.as_str()], hardness),
             Purged::Prefix(prefix) => ledger.invalidate_prefix(prefix, hardness),
-            Purged::All => ledger.invalidate_all(),
+            Purged::All => ledger.invalidate_all(hardness),
         }
         Ok(json!({ "purged": true }))
     }
