@@ -137,6 +137,10 @@ pub struct ReadState {
     pub cost_p99_us: u64,
     /// Time that SQL did not have to work, in milliseconds.
     pub saved_ms: u64,
+    /// How its keys look.
+    pub key: String,
+    /// The groups that its answers belong to.
+    pub groups: Vec<String>,
 }
 
 impl Reads {
@@ -198,6 +202,21 @@ impl Reads {
     /// What is kept: entries, and their memory in bytes.
     pub fn memory(&self) -> CacheMemory {
         self.reads.values().next().map(|read| read.cache.memory()).unwrap_or_default()
+    }
+
+    /// Whether an answer of some read can have this key.
+    pub fn has_key(&self, key: &str) -> bool {
+        self.configs().any(|config| statement::is_key(config, key))
+    }
+
+    /// Whether keys of some read can begin so.
+    pub fn has_prefix(&self, prefix: &str) -> bool {
+        self.configs().any(|config| statement::is_key_prefix(config, prefix))
+    }
+
+    /// Whether answers of some read belong to this group, as far as rules name groups now.
+    pub fn has_group(&self, group: &str) -> bool {
+        self.reads.values().any(|read| read.groups().iter().any(|known| known == group))
     }
 
     /// Ends what is read anew on time.
@@ -396,7 +415,20 @@ impl Read {
             cost_p50_us: profile.cost_p50_us,
             cost_p99_us: profile.cost_p99_us,
             saved_ms: self.profile.saved_us() / 1_000,
+            key: statement::key_form(&self.config),
+            groups: self.groups(),
         }
+    }
+
+    /// The groups of its answers: its own, those of its tables, and those that the rule names now.
+    fn groups(&self) -> Vec<String> {
+        let mut groups = vec![read_group(&self.config.name)];
+        groups.extend(self.config.tables.iter().map(|table| table_group(table)));
+        let rule = self.rule.read().unwrap_or_else(PoisonError::into_inner);
+        if let CacheRule::Store { groups: named, .. } = &**rule {
+            groups.extend(named.iter().cloned());
+        }
+        groups
     }
 }
 

@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::header::HeaderName;
+use serde::Serialize;
 
 use crate::cache::{Cache, CacheLimits, CacheMemory, Ledger};
 use crate::clock::Clock;
@@ -67,6 +68,19 @@ pub enum UpstreamError {
 /// All upstreams, the longest prefix first.
 #[derive(Clone, Default)]
 pub struct Upstreams(Arc<Vec<Arc<Upstream>>>);
+
+/// What operators see of an upstream.
+#[derive(Debug, Clone, Serialize)]
+pub struct UpstreamState {
+    /// Its name.
+    pub name: String,
+    /// What the paths of its requests begin with.
+    pub prefix: String,
+    /// How its keys look: the path and query that the origin sees.
+    pub key: String,
+    /// The groups that its responses belong to.
+    pub groups: Vec<String>,
+}
 
 /// One origin and what is kept of it.
 pub struct Upstream {
@@ -122,6 +136,46 @@ impl Upstreams {
     /// What is kept: entries, and their memory in bytes.
     pub fn memory(&self) -> CacheMemory {
         self.0.first().map(|upstream| upstream.cache.memory()).unwrap_or_default()
+    }
+
+    /// What operators see.
+    pub fn states(&self) -> Vec<UpstreamState> {
+        let state = |config: &UpstreamConfig| UpstreamState {
+            name: config.name.clone(),
+            prefix: config.prefix.clone(),
+            key: format!("{}<path>?<query>", key::begin(config)),
+            groups: vec![
+                fill::upstream_group(&config.name).into(),
+                format!("group:{}:<name in Cache-Groups>", config.name),
+                "table:<name in Cache-Groups>".into(),
+            ],
+        };
+        self.0.iter().map(|upstream| state(&upstream.config)).collect()
+    }
+
+    /// The group of all variants of a key; `None` where no upstream can have it.
+    pub fn group_of_key(&self, key: &str) -> Option<String> {
+        let known = self.0.iter().any(|upstream| key.starts_with(&key::begin(&upstream.config)));
+        known.then(|| key::uri_group(key))
+    }
+
+    /// Whether keys of some upstream can begin so.
+    pub fn has_prefix(&self, prefix: &str) -> bool {
+        let begins = self.0.iter().map(|upstream| key::begin(&upstream.config));
+        begins.into_iter().any(|begin| begin.starts_with(prefix) || prefix.starts_with(&begin))
+    }
+
+    /// Whether responses of some upstream can belong to this group.
+    pub fn has_group(&self, group: &str) -> bool {
+        let (kind, name) = group.split_once(':').unwrap_or_default();
+        let known = |name: &str| self.0.iter().any(|upstream| upstream.config.name == name);
+        match kind {
+            "upstream" => known(name),
+            "group" => name.split_once(':').is_some_and(|(upstream, group)| known(upstream) && !group.is_empty()),
+            "table" => !self.0.is_empty() && !name.is_empty(),
+            "uri" => self.group_of_key(name).is_some(),
+            _ => false,
+        }
     }
 
     /// Their names and prefixes.

@@ -218,3 +218,42 @@ async fn a_prefix_cannot_be_left() {
     assert_eq!(at.origin.asked(), 0);
     assert_eq!(at.get("/shop/.well-known/x?a=/../b").await.0, 200, "a query is not a path");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_purge_of_what_cannot_be_kept_is_refused() {
+    let mut at = before(ok("Cache-Control: max-age=60\r\nVary: Accept-Language\r\n", "one"), |_| {}).await;
+    let mut admin = Client::new(at.host.admin());
+    let mut purge = async |query: &str| {
+        admin.request("POST", &format!("/admin/v1/cache/purge?{query}"), &[], "").await.unwrap().status
+    };
+    for (query, status) in [
+        ("all=0", 400),
+        ("all=", 400),
+        ("prefix=", 400),
+        ("key=shop:/items", 404),
+        ("key=upstream:shop:/shop/items", 404),
+        ("key=read:nothing", 404),
+        ("prefix=/shop/", 404),
+        ("group=shop", 404),
+        ("group=upstream:other", 404),
+        ("group=group:other:fruit", 404),
+        ("group=upstream:shop", 200),
+        ("group=group:shop:fruit", 200),
+        ("group=table:seat", 200),
+        ("prefix=shop:", 200),
+        ("key=shop:/shop/items%3Fa=1", 200),
+    ] {
+        assert_eq!(purge(query).await, status, "{query}");
+    }
+    let mut get = async |language: &str| {
+        at.client.request("GET", "/shop/a", &[("accept-language", language)], "").await.unwrap().text()
+    };
+    assert_eq!([get("de").await, get("en").await], ["one", "one"]);
+    at.origin.say(ok("Cache-Control: max-age=60\r\nVary: Accept-Language\r\n", "two"));
+    assert_eq!(purge("key=shop:/shop/a").await, 200);
+    assert_eq!([get("de").await, get("en").await], ["two", "two"], "a key is that of all variants");
+    // Soft, of everything: it is told once more.
+    assert_eq!(purge("all=1&mode=soft").await, 200);
+    at.origin.say(ok("Cache-Control: max-age=60\r\nVary: Accept-Language\r\n", "three"));
+    assert_eq!(get("de").await, "two");
+}

@@ -4,10 +4,16 @@ use hyper::Uri;
 use hyper::header::{self, HeaderMap, HeaderName};
 
 use super::control::{joined, split};
+use crate::config::UpstreamConfig;
 
 /// The key of what is asked for: of all its variants.
 pub(super) fn primary(upstream: &str, path_and_query: &str) -> String {
     format!("{upstream}:{path_and_query}")
+}
+
+/// What all keys of an upstream begin with.
+pub(super) fn begin(config: &UpstreamConfig) -> String {
+    primary(&config.name, if config.strip_prefix { "/" } else { &config.prefix })
 }
 
 /// The group that all variants of `primary` belong to.

@@ -304,7 +304,8 @@ pub(super) fn group_names(upstream: &str, headers: &HeaderMap, name: &HeaderName
         (!group.is_empty() && group.len() <= GROUP_BYTES_MAX).then_some(group)
     };
     let named = |group: String| match group.strip_prefix("table:") {
-        Some(_) => group.into_boxed_str(),
+        // Names of tables are compared without case, as those of SQL reads are.
+        Some(_) => group.to_ascii_lowercase().into_boxed_str(),
         None => format!("group:{upstream}:{group}").into_boxed_str(),
     };
     split(&text, b',').into_iter().filter_map(inside).take(GROUPS_MAX).map(named).collect()
