@@ -47,9 +47,17 @@ pub enum ReadError {
     /// SQL is away, or too many wait.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The statement does not work, or finds more than it may.
+    /// The statement does not work.
     #[error("the read cannot be done: {0}")]
     Invalid(String),
+    /// It finds more than it may.
+    #[error("the read finds more than {limit} = {max}")]
+    TooLarge {
+        /// The limit's name.
+        limit: &'static str,
+        /// Its value.
+        max: usize,
+    },
 }
 
 /// An answer.
@@ -113,6 +121,8 @@ pub struct Read {
     bypassed_ms: AtomicU64,
     /// SQL has just failed: what is stale is told without asking until then, as Unix time.
     held_until_ms: AtomicU64,
+    /// The last reading that failed: its key, and why, for those who waited for it.
+    failed: Mutex<Option<(String, ReadError)>>,
     /// What is read anew on time: the parameters by key.
     followed: Mutex<HashMap<String, Vec<SqlValue>>>,
     follower: Mutex<Option<JoinHandle<()>>>,
@@ -166,6 +176,7 @@ impl Reads {
                 wait: Duration::from_millis(cache.wait_ms),
                 bypassed_ms: AtomicU64::new(0),
                 held_until_ms: AtomicU64::new(0),
+                failed: Mutex::default(),
                 followed: Mutex::default(),
                 follower: Mutex::default(),
             });
@@ -284,7 +295,7 @@ impl Read {
                 Seat::Wait(wait) => match tokio::time::timeout(self.wait, wait.landed()).await {
                     Ok(Flown::Kept) => collapsed = true,
                     Ok(Flown::Failed) => {
-                        return self.tell_on_error(found.as_ref(), Refusal::SqlUnavailable.into());
+                        return self.tell_on_error(found.as_ref(), self.why_failed(&key));
                     }
                     Ok(Flown::Lost | Flown::Unshared) => {}
                     Err(_) => return Err(Refusal::Overloaded { queue: "cache.wait_ms" }.into()),
@@ -351,6 +362,13 @@ impl Read {
                 Err(error)
             }
         }
+    }
+
+    /// Why the reading that others waited for has failed.
+    fn why_failed(&self, key: &str) -> ReadError {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_key = failed.as_ref().filter(|(of, _)| of == key);
+        of_key.map_or_else(|| Refusal::SqlUnavailable.into(), |(_, error)| error.clone())
     }
 
     /// Reads for this request alone.

@@ -314,3 +314,27 @@ async fn another_rule_changes_what_is_kept_and_fails_no_request() {
     }
     println!("rules swapped: requests={requests} failed=0 bypassed after {bypassed:?}, kept after {kept:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_finds_too_much_or_does_not_work_says_so() {
+    let stand = Stand::start(Setup::EmbeddedSqlite, 10).await;
+    let many = |name: &str, class| ReadConfig { rows_max: 2, ..read(name, "SELECT id FROM feed", class, &["feed"]) };
+    let without_table = read("nowhere", "SELECT id FROM nowhere", Staleness::Minutes, &[]);
+    let without_table = ReadConfig { parameters: std::collections::BTreeMap::new(), ..without_table };
+    let plain = |read: ReadConfig| ReadConfig { parameters: std::collections::BTreeMap::new(), ..read };
+    let reads = vec![plain(many("many", Staleness::Minutes)), plain(many("live", Staleness::Live)), without_table];
+    let host = stand.host(&Config { reads, ..stand.config() });
+    let mut client = Client::new(host.public());
+    for (name, how) in [("many", "fwd=uri-miss"), ("live", "fwd=bypass")] {
+        let refused = client.get(&format!("/v1/reads/{name}")).await;
+        let problem = refused.json();
+        assert_eq!((refused.status, &problem["type"]), (503, &"urn:weir:problem:read-too-large".into()));
+        assert_eq!((&problem["limit"], &problem["max"]), (&"rows_max".into(), &2.into()));
+        assert_eq!(refused.header("cache-status"), format!("weir; {how}; detail=read-too-large"));
+    }
+    let shed = Client::new(host.admin()).metric("weir_shed_total", &["limit=\"rows_max\""]).await;
+    assert_eq!(shed, Some(2.0));
+    let failed = client.get("/v1/reads/nowhere").await;
+    assert_eq!(failed.status, 503, "{}", failed.text());
+    assert!(failed.header("cache-status").starts_with("weir; fwd=uri-miss; detail="), "{}", failed.header("cache-status"));
+}

@@ -8,6 +8,7 @@ use super::reply::{RATE_LIMIT, RATE_LIMIT_POLICY, rate_limit_policy_value, rate_
 use crate::error::{Refusal, RoomRefusal};
 use crate::listener::problem::{BODY_TOO_LARGE, Problem, problem_types};
 use crate::model::{RateLimit, RateState};
+use crate::read::ReadError;
 use crate::upstream::UpstreamError;
 
 problem_types! { API_TYPES:
@@ -54,6 +55,7 @@ problem_types! { API_TYPES:
     ORIGIN_BROKEN = 502 "origin-broken" "The origin's answer is not usable";
     ORIGIN_LATE = 504 "origin-late" "The origin did not answer in time";
     NOT_KEPT = 504 "not-kept" "Nothing is kept of it";
+    READ_TOO_LARGE = 503 "read-too-large" "The read finds more than it may";
     READ_FAILED = 503 "read-failed" "The read does not work";
     DRAINING = 503 "draining" "The host is stopping";
 }
@@ -137,6 +139,22 @@ pub(super) fn from_upstream(error: UpstreamError) -> Problem {
         UpstreamError::BadPath => Problem::new(&BAD_PATH, "it cannot be sent to the origin"),
         UpstreamError::Overloaded => Problem::new(&OVERLOADED, "too many requests to the origin; send it again later")
             .retry_after_s(RETRY_OVERLOADED_S),
+    }
+}
+
+/// The problem of a read that has no answer.
+pub(super) fn from_read(error: &ReadError) -> Problem {
+    match error {
+        ReadError::Refused(refusal) => from_refusal(refusal, Repeatable::Yes),
+        ReadError::Invalid(_) => Problem::new(&READ_FAILED, "its statement does not work; the operator can see why"),
+        ReadError::TooLarge { limit, max } => {
+            let detail =
+                format!("it finds more than {limit} = {max}; ask for less, or let the operator raise the limit");
+            Problem::new(&READ_TOO_LARGE, detail)
+                .member("limit", *limit)
+                .value("max", serde_json::json!(max))
+                .retry_after_s(RETRY_UNAVAILABLE_S)
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
 
-use super::problem::{BAD_PATH, BAD_QUERY, READ_FAILED, READ_MISSING, Repeatable, from_refusal};
+use super::problem::{BAD_PATH, BAD_QUERY, READ_MISSING, Repeatable, from_read, from_refusal};
 use super::shared::{Shared, refused_read};
 use crate::config::ReadConfig;
 use crate::error::Refusal;
@@ -28,8 +28,8 @@ pub(super) async fn answer(reads: &Reads, shared: &Shared, name: &str, head: &Pa
     let within = shared.within(async {
         read.answer(values).await.map_err(|error| match error {
             ReadError::Refused(refusal) => refusal,
-            ReadError::Invalid(_) => {
-                failed = Some(Problem::new(&READ_FAILED, "its statement does not work; the operator can see why"));
+            other => {
+                failed = Some(from_read(&other));
                 Refusal::SqlUnavailable
             }
         })
