@@ -60,6 +60,33 @@ pub enum ReadError {
     },
 }
 
+/// A read without an answer, and what the cache did.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct ReadFailure {
+    /// Why.
+    pub error: ReadError,
+    status: CacheStatus,
+}
+
+impl ReadFailure {
+    fn after(error: impl Into<ReadError>, why: Forwarded) -> Self {
+        Self { error: error.into(), status: CacheStatus::unanswered(Some(why)) }
+    }
+
+    /// `Cache-Status`, with this reason.
+    pub fn cache_status(&self, detail: &'static str) -> String {
+        self.status.because(detail).text()
+    }
+}
+
+impl<E: Into<ReadError>> From<E> for ReadFailure {
+    /// SQL was not asked, or it is not known whether.
+    fn from(error: E) -> Self {
+        Self { error: error.into(), status: CacheStatus::unanswered(None) }
+    }
+}
+
 /// An answer.
 #[derive(Debug, Clone)]
 pub struct ReadReply {
@@ -255,7 +282,7 @@ impl Read {
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub async fn answer(self: &Arc<Self>, values: Vec<SqlValue>) -> Result<ReadReply, ReadError> {
+    pub async fn answer(self: &Arc<Self>, values: Vec<SqlValue>) -> Result<ReadReply, ReadFailure> {
         let now_ms = self.parts.clock.now_ms();
         if self.profile.is_due(now_ms) {
             // Nobody waits for it.
@@ -288,14 +315,16 @@ impl Read {
                             let status = CacheStatus { stored: true, ..CacheStatus::forwarded(why) };
                             Ok(self.tell(&entry, status))
                         }
-                        Ok(Err(error)) => self.tell_on_error(found.as_ref(), error),
-                        Err(_) => Err(Refusal::SqlUnavailable.into()),
+                        Ok(Err(error)) => self.tell_on_error(found.as_ref(), ReadFailure::after(error, why)),
+                        Err(_) => Err(ReadFailure::after(Refusal::SqlUnavailable, why)),
                     };
                 }
                 Seat::Wait(wait) => match tokio::time::timeout(self.wait, wait.landed()).await {
                     Ok(Flown::Kept) => collapsed = true,
                     Ok(Flown::Failed) => {
-                        return self.tell_on_error(found.as_ref(), self.why_failed(&key));
+                        let mut failure = ReadFailure::after(self.why_failed(&key), why);
+                        failure.status.collapsed = true;
+                        return self.tell_on_error(found.as_ref(), failure);
                     }
                     Ok(Flown::Lost | Flown::Unshared) => {}
                     Err(_) => return Err(Refusal::Overloaded { queue: "cache.wait_ms" }.into()),
@@ -328,7 +357,8 @@ impl Read {
             let (read, key, values) = (Arc::clone(self), key.to_owned(), values.to_vec());
             tokio::spawn(async move { drop(read.load(&key, values, lead).await) });
         }
-        Some(CacheStatus { detail, ..CacheStatus::hit(ttl_ms(entry, now_ms)) })
+        let hit = CacheStatus::hit(ttl_ms(entry, now_ms));
+        Some(CacheStatus { detail, ..if freshness == Freshness::Fresh { hit } else { hit.stale() } })
     }
 
     fn tell(&self, entry: &Entry<Body>, status: CacheStatus) -> ReadReply {
@@ -349,17 +379,18 @@ impl Read {
     fn tell_on_error(
         &self,
         found: Option<&(Arc<Entry<Body>>, Freshness)>,
-        error: ReadError,
-    ) -> Result<ReadReply, ReadError> {
+        failure: ReadFailure,
+    ) -> Result<ReadReply, ReadFailure> {
         match found {
             Some((entry, freshness)) if *freshness < Freshness::Spent => {
                 let now_ms = self.parts.clock.now_ms();
                 self.held_until_ms.store(now_ms + HOLD_MS, Ordering::Relaxed);
-                Ok(self.tell(entry, CacheStatus::hit(ttl_ms(entry, now_ms).min(0)).because("sql-failed")))
+                let status = CacheStatus::hit(ttl_ms(entry, now_ms)).stale();
+                Ok(self.tell(entry, status.because("sql-failed")))
             }
             _ => {
                 self.profile.failed();
-                Err(error)
+                Err(failure)
             }
         }
     }
@@ -377,8 +408,9 @@ impl Read {
         values: &[SqlValue],
         detail: &'static str,
         reason: Option<String>,
-    ) -> Result<ReadReply, ReadError> {
-        let read = self.read_sql(values).await.inspect_err(|_| self.profile.failed())?;
+    ) -> Result<ReadReply, ReadFailure> {
+        let read = self.read_sql(values).await.inspect_err(|_| self.profile.failed());
+        let read = read.map_err(|error| ReadFailure::after(error, Forwarded::Bypass))?;
         let status = CacheStatus::forwarded(Forwarded::Bypass).because(detail);
         self.profile.told(status.how(), read.json.len());
         Ok(ReadReply { body: read.json, etag: read.etag, age_s: 0, status, reason, live: true })

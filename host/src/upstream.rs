@@ -30,7 +30,7 @@ use std::time::Duration;
 use hyper::header::HeaderName;
 use serde::Serialize;
 
-use crate::cache::{Cache, CacheLimits, CacheMemory, Ledger};
+use crate::cache::{Cache, CacheLimits, CacheMemory, CacheStatus, Forwarded, Ledger};
 use crate::clock::Clock;
 use crate::config::{AuthConfig, CacheConfig, ConfigError, UpstreamConfig};
 use origin::Origin;
@@ -63,6 +63,35 @@ pub enum UpstreamError {
     /// The client wants no answer but from the cache, which has none.
     #[error("nothing is kept of it")]
     NotKept,
+}
+
+/// A request without an answer, and what the cache did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct UpstreamFailure {
+    /// Why.
+    pub error: UpstreamError,
+    status: CacheStatus,
+}
+
+impl UpstreamFailure {
+    /// Of a request that was to be sent to the origin, for the reason `why`.
+    fn after(error: UpstreamError, why: Forwarded) -> Self {
+        let asked = matches!(error, UpstreamError::Unreachable | UpstreamError::Broken | UpstreamError::Late);
+        Self { error, status: CacheStatus::unanswered(asked.then_some(why)) }
+    }
+
+    /// `Cache-Status`, with this reason.
+    pub fn cache_status(&self, detail: &'static str) -> String {
+        self.status.because(detail).text()
+    }
+}
+
+impl From<UpstreamError> for UpstreamFailure {
+    /// The origin was not asked.
+    fn from(error: UpstreamError) -> Self {
+        Self { error, status: CacheStatus::unanswered(None) }
+    }
 }
 
 /// All upstreams, the longest prefix first.

@@ -258,12 +258,15 @@ async fn without_sql_what_is_kept_is_told() {
     for _ in 0..3 {
         let told = client.get("/v1/reads/post?id=3").await;
         assert_eq!((told.status, &told.json()["rows"][0]["content"]), (200, &"post 3".into()));
+        let status = told.header("cache-status");
+        assert!(status.starts_with("weir; hit; ttl=-"), "what is stale has no time left: {status}");
     }
     for path in ["/v1/reads/post?id=4", "/v1/reads/live?id=3"] {
         let refused = client.get(path).await;
         assert_eq!(refused.status, 503, "{path}");
         assert!(!refused.header("retry-after").is_empty());
         assert_eq!(refused.json()["type"], "urn:weir:problem:sql-unavailable");
+        assert!(refused.header("cache-status").ends_with("; detail=sql-unavailable"), "{path}");
     }
 }
 
@@ -318,11 +321,16 @@ async fn another_rule_changes_what_is_kept_and_fails_no_request() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_that_finds_too_much_or_does_not_work_says_so() {
     let stand = Stand::start(Setup::EmbeddedSqlite, 10).await;
-    let many = |name: &str, class| ReadConfig { rows_max: 2, ..read(name, "SELECT id FROM feed", class, &["feed"]) };
-    let without_table = read("nowhere", "SELECT id FROM nowhere", Staleness::Minutes, &[]);
-    let without_table = ReadConfig { parameters: std::collections::BTreeMap::new(), ..without_table };
-    let plain = |read: ReadConfig| ReadConfig { parameters: std::collections::BTreeMap::new(), ..read };
-    let reads = vec![plain(many("many", Staleness::Minutes)), plain(many("live", Staleness::Live)), without_table];
+    let of = |name: &str, sql: &str, class| ReadConfig {
+        rows_max: 2,
+        parameters: BTreeMap::new(),
+        ..read(name, sql, class, &["feed"])
+    };
+    let reads = vec![
+        of("many", "SELECT id FROM feed", Staleness::Minutes),
+        of("live", "SELECT id FROM feed", Staleness::Live),
+        of("nowhere", "SELECT id FROM nowhere", Staleness::Minutes),
+    ];
     let host = stand.host(&Config { reads, ..stand.config() });
     let mut client = Client::new(host.public());
     for (name, how) in [("many", "fwd=uri-miss"), ("live", "fwd=bypass")] {
@@ -336,5 +344,9 @@ async fn a_read_that_finds_too_much_or_does_not_work_says_so() {
     assert_eq!(shed, Some(2.0));
     let failed = client.get("/v1/reads/nowhere").await;
     assert_eq!(failed.status, 503, "{}", failed.text());
-    assert!(failed.header("cache-status").starts_with("weir; fwd=uri-miss; detail="), "{}", failed.header("cache-status"));
+    assert!(
+        failed.header("cache-status").starts_with("weir; fwd=uri-miss; detail="),
+        "{}",
+        failed.header("cache-status")
+    );
 }

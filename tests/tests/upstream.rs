@@ -106,9 +106,15 @@ async fn a_bad_origin_is_answered_for_and_nothing_half_is_kept() {
         let body: serde_json::Value = serde_json::from_str(&reply.2).unwrap();
         (reply.0, body["type"].as_str().unwrap().rsplit(':').next().unwrap().to_owned())
     };
-    assert_eq!(problem(&at.get("/shop/cut").await), (502, "origin-broken".into()));
+    let cut = at.get("/shop/cut").await;
+    assert_eq!(problem(&cut), (502, "origin-broken".into()));
+    assert_eq!(cut.1, "weir; fwd=uri-miss; detail=origin-broken");
     at.origin.say(Script::Silent(Duration::from_secs(5)));
-    assert_eq!(problem(&at.get("/shop/silent").await), (504, "origin-late".into()));
+    let silent = at.get("/shop/silent").await;
+    assert_eq!(problem(&silent), (504, "origin-late".into()));
+    assert_eq!(silent.1, "weir; fwd=uri-miss; detail=origin-late");
+    let kept = at.client.request("GET", "/shop/silent", &[("cache-control", "only-if-cached")], "").await.unwrap();
+    assert_eq!((kept.status, kept.header("cache-status")), (504, "weir; detail=not-kept"));
     at.origin.say(Script::Say(format!("HTTP/1.1 200 OK\r\nX: {}\r\nContent-Length: 0\r\n\r\n", "x".repeat(10 << 20))));
     assert_eq!(problem(&at.get("/shop/head").await), (502, "origin-broken".into()));
     at.origin.say(Script::Say("ICMP/1.1 what\r\n\r\n".into()));
@@ -153,7 +159,7 @@ async fn what_is_stale_is_told_when_the_origin_fails() {
         at.origin.say(failure);
         let told = at.get("/shop/a").await;
         assert_eq!((told.0, told.2.as_str()), (200, "kept"));
-        assert!(told.1.ends_with("detail=origin-failed"), "{}", told.1);
+        assert!(told.1.ends_with("detail=origin-failed") && told.1.contains("ttl=-"), "{}", told.1);
         assert_ne!(at.get("/shop/b").await.0, 200, "must-revalidate");
     }
 }

@@ -4,12 +4,12 @@ use std::borrow::Cow;
 
 use hyper::header::{HeaderName, HeaderValue};
 
-use super::reply::{RATE_LIMIT, RATE_LIMIT_POLICY, rate_limit_policy_value, rate_limit_value};
+use super::reply::{CACHE_STATUS, RATE_LIMIT, RATE_LIMIT_POLICY, rate_limit_policy_value, rate_limit_value};
 use crate::error::{Refusal, RoomRefusal};
 use crate::listener::problem::{BODY_TOO_LARGE, Problem, problem_types};
 use crate::model::{RateLimit, RateState};
-use crate::read::ReadError;
-use crate::upstream::UpstreamError;
+use crate::read::{ReadError, ReadFailure};
+use crate::upstream::{UpstreamError, UpstreamFailure};
 
 problem_types! { API_TYPES:
     BAD_ID = 400 "bad-id" "An id is not of the kind's type";
@@ -124,8 +124,8 @@ fn of_room(refusal: RoomRefusal) -> Problem {
 }
 
 /// The problem of an upstream that has no answer.
-pub(super) fn from_upstream(error: UpstreamError) -> Problem {
-    match error {
+pub(super) fn from_upstream(failure: &UpstreamFailure) -> Problem {
+    let problem = match failure.error {
         UpstreamError::Unreachable => {
             Problem::new(&ORIGIN_UNREACHABLE, "send it again later").retry_after_s(RETRY_UNAVAILABLE_S)
         }
@@ -139,12 +139,14 @@ pub(super) fn from_upstream(error: UpstreamError) -> Problem {
         UpstreamError::BadPath => Problem::new(&BAD_PATH, "it cannot be sent to the origin"),
         UpstreamError::Overloaded => Problem::new(&OVERLOADED, "too many requests to the origin; send it again later")
             .retry_after_s(RETRY_OVERLOADED_S),
-    }
+    };
+    let status = failure.cache_status(problem.name());
+    with_cache_status(problem, &status)
 }
 
 /// The problem of a read that has no answer.
-pub(super) fn from_read(error: &ReadError) -> Problem {
-    match error {
+pub(super) fn from_read(failure: &ReadFailure) -> Problem {
+    let problem = match &failure.error {
         ReadError::Refused(refusal) => from_refusal(refusal, Repeatable::Yes),
         ReadError::Invalid(_) => Problem::new(&READ_FAILED, "its statement does not work; the operator can see why"),
         ReadError::TooLarge { limit, max } => {
@@ -155,6 +157,16 @@ pub(super) fn from_read(error: &ReadError) -> Problem {
                 .value("max", serde_json::json!(max))
                 .retry_after_s(RETRY_UNAVAILABLE_S)
         }
+    };
+    let status = failure.cache_status(problem.name());
+    with_cache_status(problem, &status)
+}
+
+/// The same with `Cache-Status`, where there is no answer rather than a mistake of the caller.
+fn with_cache_status(problem: Problem, status: &str) -> Problem {
+    match HeaderValue::from_str(status) {
+        Ok(status) if problem.status().is_server_error() => problem.header(CACHE_STATUS, status),
+        _ => problem,
     }
 }
 
