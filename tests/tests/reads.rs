@@ -329,7 +329,7 @@ async fn a_read_that_finds_too_much_or_does_not_work_says_so() {
     let reads = vec![
         of("many", "SELECT id FROM feed", Staleness::Minutes),
         of("live", "SELECT id FROM feed", Staleness::Live),
-        of("nowhere", "SELECT id FROM nowhere", Staleness::Minutes),
+        of("broken", "SELECT json(content) AS content FROM feed", Staleness::Minutes),
     ];
     let host = stand.host(&Config { reads, ..stand.config() });
     let mut client = Client::new(host.public());
@@ -342,11 +342,7 @@ async fn a_read_that_finds_too_much_or_does_not_work_says_so() {
     }
     let shed = Client::new(host.admin()).metric("weir_shed_total", &["limit=\"rows_max\""]).await;
     assert_eq!(shed, Some(2.0));
-    let failed = client.get("/v1/reads/nowhere").await;
-    assert_eq!(failed.status, 503, "{}", failed.text());
-    assert!(
-        failed.header("cache-status").starts_with("weir; fwd=uri-miss; detail="),
-        "{}",
-        failed.header("cache-status")
-    );
+    let failed = client.get("/v1/reads/broken").await;
+    assert_eq!((failed.status, &failed.json()["type"]), (503, &"urn:weir:problem:read-failed".into()));
+    assert_eq!(failed.header("cache-status"), "weir; fwd=uri-miss; detail=read-failed");
 }
