@@ -208,9 +208,6 @@ async fn what_one_actor_is_told_is_not_told_to_another() {
     assert_eq!(get("/shop/all", "7").await.0, "of all");
     at.origin.say(ok("Cache-Control: public, max-age=60\r\n", "never asked for"));
     assert_eq!(get("/shop/all", "8").await.0, "of all");
-    // A cookie is of one client.
-    at.origin.say(ok("Cache-Control: max-age=60\r\nSet-Cookie: session=7\r\n", "welcome"));
-    assert!(at.get("/shop/cookie").await.1.ends_with("detail=set-cookie"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -137,7 +137,7 @@ pub(super) fn judge(
     let control = Control::of(headers);
     let understood = UNDERSTOOD_STATUSES.contains(&status.as_u16());
     let must_understand = control.must_understand;
-    may_be_kept((asked, identity), (status, headers), &control, understood)?;
+    may_be_kept((asked, identity), status, &control, understood)?;
     let vary = vary(headers)?;
     let explicit_ms = explicit_lifetime_ms(&control, headers, at);
     let lifetime_ms = match explicit_ms {
@@ -159,7 +159,7 @@ pub(super) fn judge(
 
 fn may_be_kept(
     (asked, identity): (&HeaderMap, Option<&HeaderName>),
-    (status, headers): (StatusCode, &HeaderMap),
+    status: StatusCode,
     control: &Control,
     understood: bool,
 ) -> Result<(), &'static str> {
@@ -176,15 +176,11 @@ fn may_be_kept(
     if control.private {
         return Err("private");
     }
-    let shared = control.public || control.s_maxage_s.is_some();
     // The header by which weir itself knows an actor says as much as a credential (RFC 9111, section 3.5).
     let signed_in = asked.contains_key(header::AUTHORIZATION) || identity.is_some_and(|name| asked.contains_key(name));
-    if signed_in && !shared && !control.must_revalidate {
+    let shared = control.public || control.must_revalidate || control.s_maxage_s.is_some();
+    if signed_in && !shared {
         return Err("authorization");
-    }
-    // Nobody said that the cookie of one may be given to others.
-    if headers.contains_key(header::SET_COOKIE) && !shared && !control.targeted {
-        return Err("set-cookie");
     }
     if Wishes::of(asked).no_store {
         return Err("request-no-store");
@@ -227,6 +223,10 @@ fn heuristic_ms(
 ) -> Result<u64, &'static str> {
     if !control.public && !HEURISTIC_STATUSES.contains(&status.as_u16()) {
         return Err("no-lifetime");
+    }
+    // Nobody said that the cookie of one may be given to others.
+    if headers.contains_key(header::SET_COOKIE) {
+        return Err("set-cookie");
     }
     let modified_ms = headers.get(header::LAST_MODIFIED).and_then(|value| value.to_str().ok()).and_then(date_ms);
     let Some(modified_ms) = modified_ms else { return Ok(0) };
@@ -388,17 +388,6 @@ mod tests {
             let unknown = (name == "authorization").then_some("authorization");
             assert_eq!(of(None, "max-age=60"), unknown, "{name}");
         }
-    }
-
-    #[test]
-    fn a_cookie_is_of_one_client_unless_the_origin_says_otherwise() {
-        let of = |name, value| judged(200, &[("set-cookie", "a=b"), (name, value)]).err();
-        assert_eq!(of("cache-control", "max-age=60"), Some("set-cookie"));
-        assert_eq!(of("expires", &date(60)), Some("set-cookie"));
-        for allowed in ["max-age=60, public", "s-maxage=60"] {
-            assert_eq!(of("cache-control", allowed), None, "{allowed}");
-        }
-        assert_eq!(of("cdn-cache-control", "max-age=60"), None);
     }
 
     #[test]
