@@ -6,6 +6,7 @@
 //! - [`schema`]: weir's own tables and the self-checks, at once or as soon as SQL answers.
 //! - [`grants`]: what stands behind the imports `redis` and `sql` of policy modules.
 //! - [`relay`]: invalidations between hosts.
+//! - `purge`: what a purge of an operator invalidates.
 //! - [`operations`]: what operators may ask and do, with a running host or without.
 //! - [`serve`](mod@serve): the host as a process: listeners, metrics, signals.
 
@@ -13,6 +14,7 @@ pub mod demo;
 pub mod eligibility;
 pub mod grants;
 pub mod operations;
+mod purge;
 pub mod relay;
 pub mod schema;
 pub mod serve;
@@ -169,7 +171,7 @@ impl App {
             clock: clock.clone(),
         };
         served.reads = Reads::start(&config.reads, &config.cache, &read_parts).await?;
-        served.upstreams = Upstreams::new(&config.upstreams, &config.cache, &ledger, &clock)?;
+        served.upstreams = Upstreams::new(&config.upstreams, (&config.cache, &config.auth), &ledger, &clock)?;
         Ok(Self { config, clock, store, sql, policies, kinds: served, flushers, schema, ledger, relays })
     }
 

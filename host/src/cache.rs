@@ -223,7 +223,7 @@ mod tests {
         cache.ledger().invalidate_key("b", Hardness::Hard);
         assert_eq!(value("b"), None);
         cache.put("b", entry(&cache, 2, &[]));
-        cache.ledger().invalidate_all();
+        cache.ledger().invalidate_all(Hardness::Hard);
         assert_eq!(value("b"), None);
     }
 

@@ -192,7 +192,7 @@ impl HttpState {
         let Some(found) = self.routes.find(path) else {
             if let Some(upstream) = self.upstreams.find(path) {
                 *route = Route::Upstream;
-                return upstream.handle(head, body, peer.ip()).await.map_err(from_upstream);
+                return upstream.handle(head, body, peer.ip()).await.map_err(|failure| from_upstream(&failure));
             }
             return Err(Problem::new(&ROUTE_MISSING, "see /openapi.json for the paths that there are"));
         };

@@ -47,9 +47,44 @@ pub enum ReadError {
     /// SQL is away, or too many wait.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The statement does not work, or finds more than it may.
+    /// The statement does not work.
     #[error("the read cannot be done: {0}")]
     Invalid(String),
+    /// It finds more than it may.
+    #[error("the read finds more than {limit} = {max}")]
+    TooLarge {
+        /// The limit's name.
+        limit: &'static str,
+        /// Its value.
+        max: usize,
+    },
+}
+
+/// A read without an answer, and what the cache did.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct ReadFailure {
+    /// Why.
+    pub error: ReadError,
+    status: CacheStatus,
+}
+
+impl ReadFailure {
+    fn after(error: impl Into<ReadError>, why: Forwarded) -> Self {
+        Self { error: error.into(), status: CacheStatus::unanswered(Some(why)) }
+    }
+
+    /// `Cache-Status`, with this reason.
+    pub fn cache_status(&self, detail: &'static str) -> String {
+        self.status.because(detail).text()
+    }
+}
+
+impl<E: Into<ReadError>> From<E> for ReadFailure {
+    /// SQL was not asked, or it is not known whether.
+    fn from(error: E) -> Self {
+        Self { error: error.into(), status: CacheStatus::unanswered(None) }
+    }
 }
 
 /// An answer.
@@ -113,6 +148,8 @@ pub struct Read {
     bypassed_ms: AtomicU64,
     /// SQL has just failed: what is stale is told without asking until then, as Unix time.
     held_until_ms: AtomicU64,
+    /// The last reading that failed: its key, and why, for those who waited for it.
+    failed: Mutex<Option<(String, ReadError)>>,
     /// What is read anew on time: the parameters by key.
     followed: Mutex<HashMap<String, Vec<SqlValue>>>,
     follower: Mutex<Option<JoinHandle<()>>>,
@@ -137,6 +174,10 @@ pub struct ReadState {
     pub cost_p99_us: u64,
     /// Time that SQL did not have to work, in milliseconds.
     pub saved_ms: u64,
+    /// How its keys look.
+    pub key: String,
+    /// The groups that its answers belong to.
+    pub groups: Vec<String>,
 }
 
 impl Reads {
@@ -162,6 +203,7 @@ impl Reads {
                 wait: Duration::from_millis(cache.wait_ms),
                 bypassed_ms: AtomicU64::new(0),
                 held_until_ms: AtomicU64::new(0),
+                failed: Mutex::default(),
                 followed: Mutex::default(),
                 follower: Mutex::default(),
             });
@@ -200,6 +242,21 @@ impl Reads {
         self.reads.values().next().map(|read| read.cache.memory()).unwrap_or_default()
     }
 
+    /// Whether an answer of some read can have this key.
+    pub fn has_key(&self, key: &str) -> bool {
+        self.configs().any(|config| statement::is_key(config, key))
+    }
+
+    /// Whether keys of some read can begin so.
+    pub fn has_prefix(&self, prefix: &str) -> bool {
+        self.configs().any(|config| statement::is_key_prefix(config, prefix))
+    }
+
+    /// Whether answers of some read belong to this group, as far as rules name groups now.
+    pub fn has_group(&self, group: &str) -> bool {
+        self.reads.values().any(|read| read.groups().iter().any(|known| known == group))
+    }
+
     /// Ends what is read anew on time.
     pub fn stop(&self) {
         for read in self.reads.values() {
@@ -225,7 +282,7 @@ impl Read {
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub async fn answer(self: &Arc<Self>, values: Vec<SqlValue>) -> Result<ReadReply, ReadError> {
+    pub async fn answer(self: &Arc<Self>, values: Vec<SqlValue>) -> Result<ReadReply, ReadFailure> {
         let now_ms = self.parts.clock.now_ms();
         if self.profile.is_due(now_ms) {
             // Nobody waits for it.
@@ -258,14 +315,16 @@ impl Read {
                             let status = CacheStatus { stored: true, ..CacheStatus::forwarded(why) };
                             Ok(self.tell(&entry, status))
                         }
-                        Ok(Err(error)) => self.tell_on_error(found.as_ref(), error),
-                        Err(_) => Err(Refusal::SqlUnavailable.into()),
+                        Ok(Err(error)) => self.tell_on_error(found.as_ref(), ReadFailure::after(error, why)),
+                        Err(_) => Err(ReadFailure::after(Refusal::SqlUnavailable, why)),
                     };
                 }
                 Seat::Wait(wait) => match tokio::time::timeout(self.wait, wait.landed()).await {
                     Ok(Flown::Kept) => collapsed = true,
                     Ok(Flown::Failed) => {
-                        return self.tell_on_error(found.as_ref(), Refusal::SqlUnavailable.into());
+                        let mut failure = ReadFailure::after(self.why_failed(&key), why);
+                        failure.status.collapsed = true;
+                        return self.tell_on_error(found.as_ref(), failure);
                     }
                     Ok(Flown::Lost | Flown::Unshared) => {}
                     Err(_) => return Err(Refusal::Overloaded { queue: "cache.wait_ms" }.into()),
@@ -298,7 +357,8 @@ impl Read {
             let (read, key, values) = (Arc::clone(self), key.to_owned(), values.to_vec());
             tokio::spawn(async move { drop(read.load(&key, values, lead).await) });
         }
-        Some(CacheStatus { detail, ..CacheStatus::hit(ttl_ms(entry, now_ms)) })
+        let hit = CacheStatus::hit(ttl_ms(entry, now_ms));
+        Some(CacheStatus { detail, ..if freshness == Freshness::Fresh { hit } else { hit.stale() } })
     }
 
     fn tell(&self, entry: &Entry<Body>, status: CacheStatus) -> ReadReply {
@@ -319,19 +379,27 @@ impl Read {
     fn tell_on_error(
         &self,
         found: Option<&(Arc<Entry<Body>>, Freshness)>,
-        error: ReadError,
-    ) -> Result<ReadReply, ReadError> {
+        failure: ReadFailure,
+    ) -> Result<ReadReply, ReadFailure> {
         match found {
             Some((entry, freshness)) if *freshness < Freshness::Spent => {
                 let now_ms = self.parts.clock.now_ms();
                 self.held_until_ms.store(now_ms + HOLD_MS, Ordering::Relaxed);
-                Ok(self.tell(entry, CacheStatus::hit(ttl_ms(entry, now_ms).min(0)).because("sql-failed")))
+                let status = CacheStatus::hit(ttl_ms(entry, now_ms)).stale();
+                Ok(self.tell(entry, status.because("sql-failed")))
             }
             _ => {
                 self.profile.failed();
-                Err(error)
+                Err(failure)
             }
         }
+    }
+
+    /// Why the reading that others waited for has failed.
+    fn why_failed(&self, key: &str) -> ReadError {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_key = failed.as_ref().filter(|(of, _)| of == key);
+        of_key.map_or_else(|| Refusal::SqlUnavailable.into(), |(_, error)| error.clone())
     }
 
     /// Reads for this request alone.
@@ -340,8 +408,9 @@ impl Read {
         values: &[SqlValue],
         detail: &'static str,
         reason: Option<String>,
-    ) -> Result<ReadReply, ReadError> {
-        let read = self.read_sql(values).await.inspect_err(|_| self.profile.failed())?;
+    ) -> Result<ReadReply, ReadFailure> {
+        let read = self.read_sql(values).await.inspect_err(|_| self.profile.failed());
+        let read = read.map_err(|error| ReadFailure::after(error, Forwarded::Bypass))?;
         let status = CacheStatus::forwarded(Forwarded::Bypass).because(detail);
         self.profile.told(status.how(), read.json.len());
         Ok(ReadReply { body: read.json, etag: read.etag, age_s: 0, status, reason, live: true })
@@ -396,7 +465,20 @@ impl Read {
             cost_p50_us: profile.cost_p50_us,
             cost_p99_us: profile.cost_p99_us,
             saved_ms: self.profile.saved_us() / 1_000,
+            key: statement::key_form(&self.config),
+            groups: self.groups(),
         }
+    }
+
+    /// The groups of its answers: its own, those of its tables, and those that the rule names now.
+    fn groups(&self) -> Vec<String> {
+        let mut groups = vec![read_group(&self.config.name)];
+        groups.extend(self.config.tables.iter().map(|table| table_group(table)));
+        let rule = self.rule.read().unwrap_or_else(PoisonError::into_inner);
+        if let CacheRule::Store { groups: named, .. } = &**rule {
+            groups.extend(named.iter().cloned());
+        }
+        groups
     }
 }
 

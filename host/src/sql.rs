@@ -261,10 +261,20 @@ pub type RowSets = Vec<Vec<Vec<SqlValue>>>;
 /// Why a statement of the operator found nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StatementError {
-    /// A mistake of the statement, of its configuration, or of what it was given: its syntax, types, a constraint, too
-    /// many rows, a write where none is allowed. Nothing was done.
+    /// A mistake of the statement, of its configuration, or of what it was given: its syntax, types, a constraint, a
+    /// write where none is allowed. Nothing was done.
     #[error("{0}")]
     Invalid(String),
+    /// It finds more than one call may find. Nothing was done.
+    #[error("statement {statement}: it finds more than {limit} = {max} in one call")]
+    TooLarge {
+        /// Its name.
+        statement: String,
+        /// The limit's name.
+        limit: &'static str,
+        /// Its value.
+        max: usize,
+    },
     /// SQL does not answer within the statement's time. What a writing statement was asked for may have been done.
     #[error("{0}")]
     Unavailable(String),

@@ -27,9 +27,12 @@ mod stored;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::{Cache, CacheLimits, CacheMemory, Ledger};
+use hyper::header::HeaderName;
+use serde::Serialize;
+
+use crate::cache::{Cache, CacheLimits, CacheMemory, CacheStatus, Forwarded, Ledger};
 use crate::clock::Clock;
-use crate::config::{CacheConfig, ConfigError, UpstreamConfig};
+use crate::config::{AuthConfig, CacheConfig, ConfigError, UpstreamConfig};
 use origin::Origin;
 use stored::Kept;
 
@@ -51,6 +54,9 @@ pub enum UpstreamError {
     /// Too many requests to the origin, or too many that wait for the same answer.
     #[error("too many requests to the origin")]
     Overloaded,
+    /// The path has a segment `.` or `..`, plain or encoded: the origin would read it as another path.
+    #[error("the path has a segment that is `.` or `..`")]
+    DotSegment,
     /// The path cannot be sent on.
     #[error("the path is not one that can be sent on")]
     BadPath,
@@ -59,9 +65,51 @@ pub enum UpstreamError {
     NotKept,
 }
 
+/// A request without an answer, and what the cache did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct UpstreamFailure {
+    /// Why.
+    pub error: UpstreamError,
+    status: CacheStatus,
+}
+
+impl UpstreamFailure {
+    /// Of a request that was to be sent to the origin, for the reason `why`.
+    fn after(error: UpstreamError, why: Forwarded) -> Self {
+        let asked = matches!(error, UpstreamError::Unreachable | UpstreamError::Broken | UpstreamError::Late);
+        Self { error, status: CacheStatus::unanswered(asked.then_some(why)) }
+    }
+
+    /// `Cache-Status`, with this reason.
+    pub fn cache_status(&self, detail: &'static str) -> String {
+        self.status.because(detail).text()
+    }
+}
+
+impl From<UpstreamError> for UpstreamFailure {
+    /// The origin was not asked.
+    fn from(error: UpstreamError) -> Self {
+        Self { error, status: CacheStatus::unanswered(None) }
+    }
+}
+
 /// All upstreams, the longest prefix first.
 #[derive(Clone, Default)]
 pub struct Upstreams(Arc<Vec<Arc<Upstream>>>);
+
+/// What operators see of an upstream.
+#[derive(Debug, Clone, Serialize)]
+pub struct UpstreamState {
+    /// Its name.
+    pub name: String,
+    /// What the paths of its requests begin with.
+    pub prefix: String,
+    /// How its keys look: the path and query that the origin sees.
+    pub key: String,
+    /// The groups that its responses belong to.
+    pub groups: Vec<String>,
+}
 
 /// One origin and what is kept of it.
 pub struct Upstream {
@@ -70,22 +118,28 @@ pub struct Upstream {
     cache: Arc<Cache<Kept>>,
     clock: Clock,
     wait: Duration,
+    /// The header that names weir's actor to the origin, too.
+    identity: Option<HeaderName>,
 }
 
 impl Upstreams {
     /// Opens no connection yet.
     ///
     /// # Errors
-    /// An origin that is no address.
+    /// An origin that is no address; a trusted header that is no header's name.
     pub fn new(
         configs: &[UpstreamConfig],
-        cache: &CacheConfig,
+        (cache, auth): (&CacheConfig, &AuthConfig),
         ledger: &Arc<Ledger>,
         clock: &Clock,
     ) -> Result<Self, ConfigError> {
         if configs.is_empty() {
             return Ok(Self::default());
         }
+        let identity = auth.trusted_header.as_ref().map(|name| HeaderName::from_bytes(name.as_bytes()));
+        let identity = identity
+            .transpose()
+            .map_err(|error| ConfigError::Value { field: "auth.trusted_header".into(), reason: error.to_string() })?;
         let limits = CacheLimits { bytes_max: cache.upstream_bytes_max, waiters_max: cache.waiters_max };
         let kept = Arc::new(Cache::new("upstream", limits, Arc::clone(ledger)));
         let open = |config: &UpstreamConfig| {
@@ -95,6 +149,7 @@ impl Upstreams {
                 cache: Arc::clone(&kept),
                 clock: clock.clone(),
                 wait: Duration::from_millis(cache.wait_ms),
+                identity: identity.clone(),
             }))
         };
         let mut upstreams: Vec<Arc<Upstream>> = configs.iter().map(open).collect::<Result<_, ConfigError>>()?;
@@ -110,6 +165,46 @@ impl Upstreams {
     /// What is kept: entries, and their memory in bytes.
     pub fn memory(&self) -> CacheMemory {
         self.0.first().map(|upstream| upstream.cache.memory()).unwrap_or_default()
+    }
+
+    /// What operators see.
+    pub fn states(&self) -> Vec<UpstreamState> {
+        let state = |config: &UpstreamConfig| UpstreamState {
+            name: config.name.clone(),
+            prefix: config.prefix.clone(),
+            key: format!("{}<path>?<query>", key::begin(config)),
+            groups: vec![
+                fill::upstream_group(&config.name).into(),
+                format!("group:{}:<name in Cache-Groups>", config.name),
+                "table:<name in Cache-Groups>".into(),
+            ],
+        };
+        self.0.iter().map(|upstream| state(&upstream.config)).collect()
+    }
+
+    /// The group of all variants of a key; `None` where no upstream can have it.
+    pub fn group_of_key(&self, key: &str) -> Option<String> {
+        let known = self.0.iter().any(|upstream| key.starts_with(&key::begin(&upstream.config)));
+        known.then(|| key::uri_group(key))
+    }
+
+    /// Whether keys of some upstream can begin so.
+    pub fn has_prefix(&self, prefix: &str) -> bool {
+        let begins = self.0.iter().map(|upstream| key::begin(&upstream.config));
+        begins.into_iter().any(|begin| begin.starts_with(prefix) || prefix.starts_with(&begin))
+    }
+
+    /// Whether responses of some upstream can belong to this group.
+    pub fn has_group(&self, group: &str) -> bool {
+        let (kind, name) = group.split_once(':').unwrap_or_default();
+        let known = |name: &str| self.0.iter().any(|upstream| upstream.config.name == name);
+        match kind {
+            "upstream" => known(name),
+            "group" => name.split_once(':').is_some_and(|(upstream, group)| known(upstream) && !group.is_empty()),
+            "table" => !self.0.is_empty() && !name.is_empty(),
+            "uri" => self.group_of_key(name).is_some(),
+            _ => false,
+        }
     }
 
     /// Their names and prefixes.

@@ -258,12 +258,15 @@ async fn without_sql_what_is_kept_is_told() {
     for _ in 0..3 {
         let told = client.get("/v1/reads/post?id=3").await;
         assert_eq!((told.status, &told.json()["rows"][0]["content"]), (200, &"post 3".into()));
+        let status = told.header("cache-status");
+        assert!(status.starts_with("weir; hit; ttl=-"), "what is stale has no time left: {status}");
     }
     for path in ["/v1/reads/post?id=4", "/v1/reads/live?id=3"] {
         let refused = client.get(path).await;
         assert_eq!(refused.status, 503, "{path}");
         assert!(!refused.header("retry-after").is_empty());
         assert_eq!(refused.json()["type"], "urn:weir:problem:sql-unavailable");
+        assert!(refused.header("cache-status").ends_with("; detail=sql-unavailable"), "{path}");
     }
 }
 
@@ -313,4 +316,33 @@ async fn another_rule_changes_what_is_kept_and_fails_no_request() {
         requests += reader.await.unwrap();
     }
     println!("rules swapped: requests={requests} failed=0 bypassed after {bypassed:?}, kept after {kept:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_finds_too_much_or_does_not_work_says_so() {
+    let stand = Stand::start(Setup::EmbeddedSqlite, 10).await;
+    let of = |name: &str, sql: &str, class| ReadConfig {
+        rows_max: 2,
+        parameters: BTreeMap::new(),
+        ..read(name, sql, class, &["feed"])
+    };
+    let reads = vec![
+        of("many", "SELECT id FROM feed", Staleness::Minutes),
+        of("live", "SELECT id FROM feed", Staleness::Live),
+        of("broken", "SELECT json(content) AS content FROM feed", Staleness::Minutes),
+    ];
+    let host = stand.host(&Config { reads, ..stand.config() });
+    let mut client = Client::new(host.public());
+    for (name, how) in [("many", "fwd=uri-miss"), ("live", "fwd=bypass")] {
+        let refused = client.get(&format!("/v1/reads/{name}")).await;
+        let problem = refused.json();
+        assert_eq!((refused.status, &problem["type"]), (503, &"urn:weir:problem:read-too-large".into()));
+        assert_eq!((&problem["limit"], &problem["max"]), (&"rows_max".into(), &2.into()));
+        assert_eq!(refused.header("cache-status"), format!("weir; {how}; detail=read-too-large"));
+    }
+    let shed = Client::new(host.admin()).metric("weir_shed_total", &["limit=\"rows_max\""]).await;
+    assert_eq!(shed, Some(2.0));
+    let failed = client.get("/v1/reads/broken").await;
+    assert_eq!((failed.status, &failed.json()["type"]), (503, &"urn:weir:problem:read-failed".into()));
+    assert_eq!(failed.header("cache-status"), "weir; fwd=uri-miss; detail=read-failed");
 }

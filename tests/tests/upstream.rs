@@ -106,9 +106,15 @@ async fn a_bad_origin_is_answered_for_and_nothing_half_is_kept() {
         let body: serde_json::Value = serde_json::from_str(&reply.2).unwrap();
         (reply.0, body["type"].as_str().unwrap().rsplit(':').next().unwrap().to_owned())
     };
-    assert_eq!(problem(&at.get("/shop/cut").await), (502, "origin-broken".into()));
+    let cut = at.get("/shop/cut").await;
+    assert_eq!(problem(&cut), (502, "origin-broken".into()));
+    assert_eq!(cut.1, "weir; fwd=uri-miss; detail=origin-broken");
     at.origin.say(Script::Silent(Duration::from_secs(5)));
-    assert_eq!(problem(&at.get("/shop/silent").await), (504, "origin-late".into()));
+    let silent = at.get("/shop/silent").await;
+    assert_eq!(problem(&silent), (504, "origin-late".into()));
+    assert_eq!(silent.1, "weir; fwd=uri-miss; detail=origin-late");
+    let kept = at.client.request("GET", "/shop/silent", &[("cache-control", "only-if-cached")], "").await.unwrap();
+    assert_eq!((kept.status, kept.header("cache-status")), (504, "weir; detail=not-kept"));
     at.origin.say(Script::Say(format!("HTTP/1.1 200 OK\r\nX: {}\r\nContent-Length: 0\r\n\r\n", "x".repeat(10 << 20))));
     assert_eq!(problem(&at.get("/shop/head").await), (502, "origin-broken".into()));
     at.origin.say(Script::Say("ICMP/1.1 what\r\n\r\n".into()));
@@ -153,7 +159,7 @@ async fn what_is_stale_is_told_when_the_origin_fails() {
         at.origin.say(failure);
         let told = at.get("/shop/a").await;
         assert_eq!((told.0, told.2.as_str()), (200, "kept"));
-        assert!(told.1.ends_with("detail=origin-failed"), "{}", told.1);
+        assert!(told.1.ends_with("detail=origin-failed") && told.1.contains("ttl=-"), "{}", told.1);
         assert_ne!(at.get("/shop/b").await.0, 200, "must-revalidate");
     }
 }
@@ -184,4 +190,73 @@ async fn bodies_are_bounded_and_large_ones_pass() {
     assert_eq!(at.origin.asked(), asked + 2, "it is not kept");
     let sent = Client::new(at.host.public()).request("POST", "/shop/x", &[], &"y".repeat(2 << 10)).await.unwrap();
     assert_eq!(sent.status, 413);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_actor_is_told_is_not_told_to_another() {
+    let mut at = before(ok("Cache-Control: max-age=60\r\n", "of 7"), |_| {}).await;
+    let mut get = async |path: &str, actor: &str| {
+        let reply = at.client.request("GET", path, &[("x-actor-id", actor)], "").await.unwrap();
+        (reply.text(), reply.header("cache-status").to_owned())
+    };
+    let first = get("/shop/me", "7").await;
+    assert_eq!(first.0, "of 7");
+    assert!(first.1.ends_with("detail=authorization"), "{}", first.1);
+    at.origin.say(ok("Cache-Control: max-age=60\r\n", "of 8"));
+    assert_eq!(get("/shop/me", "8").await.0, "of 8");
+    at.origin.say(ok("Cache-Control: public, max-age=60\r\n", "of all"));
+    assert_eq!(get("/shop/all", "7").await.0, "of all");
+    at.origin.say(ok("Cache-Control: public, max-age=60\r\n", "never asked for"));
+    assert_eq!(get("/shop/all", "8").await.0, "of all");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prefix_cannot_be_left() {
+    let mut at = before(ok("Cache-Control: max-age=60\r\n", "secret"), |_| {}).await;
+    for path in ["/shop/../secret", "/shop/%2e%2e/secret", "/shop/.%2E/secret", "/shop/a/./b", "/shop/..%2fsecret"] {
+        let told = at.get(path).await;
+        assert_eq!(told.0, 400, "{path}");
+        assert!(told.2.contains("urn:weir:problem:dot-segment"), "{path}: {}", told.2);
+    }
+    assert_eq!(at.origin.asked(), 0);
+    assert_eq!(at.get("/shop/.well-known/x?a=/../b").await.0, 200, "a query is not a path");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_purge_of_what_cannot_be_kept_is_refused() {
+    let mut at = before(ok("Cache-Control: max-age=60\r\nVary: Accept-Language\r\n", "one"), |_| {}).await;
+    let mut admin = Client::new(at.host.admin());
+    let mut purge = async |query: &str| {
+        admin.request("POST", &format!("/admin/v1/cache/purge?{query}"), &[], "").await.unwrap().status
+    };
+    for (query, status) in [
+        ("all=0", 400),
+        ("all=", 400),
+        ("prefix=", 400),
+        ("key=shop:/items", 404),
+        ("key=upstream:shop:/shop/items", 404),
+        ("key=read:nothing", 404),
+        ("prefix=/shop/", 404),
+        ("group=shop", 404),
+        ("group=upstream:other", 404),
+        ("group=group:other:fruit", 404),
+        ("group=upstream:shop", 200),
+        ("group=group:shop:fruit", 200),
+        ("group=table:seat", 200),
+        ("prefix=shop:", 200),
+        ("key=shop:/shop/items%3Fa=1", 200),
+    ] {
+        assert_eq!(purge(query).await, status, "{query}");
+    }
+    let mut get = async |language: &str| {
+        at.client.request("GET", "/shop/a", &[("accept-language", language)], "").await.unwrap().text()
+    };
+    assert_eq!([get("de").await, get("en").await], ["one", "one"]);
+    at.origin.say(ok("Cache-Control: max-age=60\r\nVary: Accept-Language\r\n", "two"));
+    assert_eq!(purge("key=shop:/shop/a").await, 200);
+    assert_eq!([get("de").await, get("en").await], ["two", "two"], "a key is that of all variants");
+    // Soft, of everything: it is told once more.
+    assert_eq!(purge("all=1&mode=soft").await, 200);
+    at.origin.say(ok("Cache-Control: max-age=60\r\nVary: Accept-Language\r\n", "three"));
+    assert_eq!(get("de").await, "two");
 }

@@ -73,6 +73,7 @@ impl GuestStatements for Statements {
         }
         check(configured, &parameters)?;
         self.sql.run_statement(configured, &parameters).await.map_err(|error| match error {
+            error @ StatementError::TooLarge { .. } => GrantError::Invalid(error.to_string()),
             StatementError::Invalid(reason) => GrantError::Invalid(reason),
             StatementError::Unavailable(reason) => GrantError::Unavailable(reason),
         })

@@ -9,8 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use super::{App, AppError};
-use crate::admin::{Check, ModuleCommand, Operations, OperationsError, Purge, Purged, Upload};
-use crate::cache::Hardness;
+use crate::admin::{Check, ModuleCommand, Operations, OperationsError, Purge, Upload};
 use crate::capability::explain;
 use crate::clock::Clock;
 use crate::config::{Config, KindTable};
@@ -364,19 +363,21 @@ impl Operations for Desk {
         let kinds = self.app.kinds();
         Ok(json!({
             "reads": kinds.reads.states(),
+            "upstreams": kinds.upstreams.states(),
+            "purge": {
+                "key": "one answer, of an upstream with all its variants: `key` of a read or an upstream, filled in",
+                "prefix": "what has a key that begins so",
+                "group": "one of `groups` of a read or an upstream",
+                "all": "1: everything",
+                "mode": "hard (default): it is told no more; soft: it is stale",
+            },
             "memory": { "reads": kinds.reads.memory(), "upstream": kinds.upstreams.memory() },
         }))
     }
 
     async fn purge_cache(&self, purge: Purge) -> Result<Value, OperationsError> {
-        let hardness = if purge.soft { Hardness::Soft } else { Hardness::Hard };
-        let ledger = self.app.ledger();
-        match &purge.what {
-            Purged::Key(key) => ledger.invalidate_key(key, hardness),
-            Purged::Group(group) => ledger.invalidate_groups([group.as_str()], hardness),
-            Purged::Prefix(prefix) => ledger.invalidate_prefix(prefix, hardness),
-            Purged::All => ledger.invalidate_all(),
-        }
+        let kinds = self.app.kinds();
+        super::purge::purge((&kinds.reads, &kinds.upstreams), self.app.ledger(), &purge)?;
         Ok(json!({ "purged": true }))
     }
 

@@ -75,6 +75,8 @@ struct Marks {
     prefixes: Vec<(Box<str>, Last)>,
     /// What began before it is invalid, whatever it is.
     floor: u64,
+    /// What began before it is stale, whatever it is.
+    floor_soft: u64,
 }
 
 /// All invalidations.
@@ -123,13 +125,11 @@ impl Ledger {
         }
         let marks = self.marks.read().unwrap_or_else(PoisonError::into_inner);
         let begun = stamp.begun;
-        if marks.floor > begun {
-            return Mark::Hard;
-        }
         let of_groups = groups.iter().filter_map(|group| marks.groups.get(group));
         let of_prefixes = marks.prefixes.iter().filter(|(prefix, _)| key.starts_with(&**prefix)).map(|(_, last)| last);
         let all = of_groups.chain(marks.keys.get(key)).chain(of_prefixes);
-        let mark = all.map(|last| last.judge(begun)).max().unwrap_or(Mark::Good);
+        let of_all = Last { hard: marks.floor, soft: marks.floor_soft };
+        let mark = all.map(|last| last.judge(begun)).fold(of_all.judge(begun), Mark::max);
         if mark == Mark::Good {
             stamp.good_at.store(number, Ordering::Relaxed);
         }
@@ -155,8 +155,8 @@ impl Ledger {
     }
 
     /// Invalidates everything.
-    pub fn invalidate_all(&self) {
-        self.announce(Invalidation { what: What::All, hardness: Hardness::Hard });
+    pub fn invalidate_all(&self, hardness: Hardness) {
+        self.announce(Invalidation { what: What::All, hardness });
     }
 
     fn announce(&self, invalidation: Invalidation) {
@@ -186,10 +186,13 @@ impl Ledger {
                     marks.prefixes.push((prefix.as_str().into(), last));
                 }
             },
-            What::All => marks.floor = number,
+            What::All => match hardness {
+                Hardness::Hard => marks.floor = number,
+                Hardness::Soft => marks.floor_soft = number,
+            },
         }
         let too_many = marks.groups.len() + marks.keys.len() > MARKS_MAX || marks.prefixes.len() > PREFIXES_MAX;
-        if too_many || matches!(invalidation.what, What::All) {
+        if too_many || marks.floor == number {
             *marks = Marks { floor: number, ..Marks::default() };
         }
     }
@@ -214,6 +217,19 @@ mod tests {
         assert_eq!(ledger.marks.read().unwrap().keys.len(), 0);
         assert_eq!(ledger.judge("another", &[], &old), Mark::Hard);
         assert_eq!(ledger.judge("another", &[], &ledger.stamp()), Mark::Good);
+    }
+
+    #[test]
+    fn everything_can_become_stale_or_go() {
+        let ledger = Ledger::default();
+        let (first, second) = (ledger.stamp(), ledger.stamp());
+        ledger.invalidate_key("gone", Hardness::Hard);
+        ledger.invalidate_all(Hardness::Soft);
+        assert_eq!(ledger.judge("kept", &[], &first), Mark::Soft);
+        assert_eq!(ledger.judge("gone", &[], &first), Mark::Hard, "what was invalid before stays so");
+        assert_eq!(ledger.judge("kept", &[], &ledger.stamp()), Mark::Good);
+        ledger.invalidate_all(Hardness::Hard);
+        assert_eq!(ledger.judge("kept", &[], &second), Mark::Hard);
     }
 
     #[test]

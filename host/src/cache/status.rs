@@ -35,6 +35,8 @@ pub struct CacheStatus {
     pub stored: bool,
     /// It was read for another request.
     pub collapsed: bool,
+    /// There is no answer: without `forwarded`, it is no hit then.
+    pub unanswered: bool,
     /// Why.
     pub detail: Option<&'static str>,
 }
@@ -50,6 +52,16 @@ impl CacheStatus {
         Self { forwarded: Some(why), ..Self::default() }
     }
 
+    /// There is no answer; `why` says why the origin was asked, if it was.
+    pub fn unanswered(why: Option<Forwarded>) -> Self {
+        Self { forwarded: why, unanswered: true, ..Self::default() }
+    }
+
+    /// The same, of what is stale: its time to live is over, also where an invalidation made it stale before.
+    pub fn stale(self) -> Self {
+        Self { ttl_ms: self.ttl_ms.map(|ttl_ms| ttl_ms.min(-1)), ..self }
+    }
+
     /// The same, with a reason: a word of RFC 9211's token characters.
     pub fn because(self, detail: &'static str) -> Self {
         Self { detail: Some(detail), ..self }
@@ -58,6 +70,7 @@ impl CacheStatus {
     /// The word under which it is counted.
     pub fn how(&self) -> &'static str {
         match self.forwarded {
+            _ if self.unanswered => "failed",
             _ if self.collapsed => "collapsed",
             None if self.ttl_ms.is_some_and(|ttl_ms| ttl_ms <= 0) => "stale",
             None => "hit",
@@ -71,6 +84,7 @@ impl CacheStatus {
         let mut text = String::from(CACHE);
         // Writing into a `String` cannot fail.
         let _ = match self.forwarded {
+            None if self.unanswered => Ok(()),
             None => write!(text, "; hit"),
             Some(why) => write!(text, "; fwd={}", why.token()),
         };
@@ -114,6 +128,12 @@ mod tests {
     fn it_is_written_as_the_rfc_has_it() {
         assert_eq!(CacheStatus::hit(2_999).text(), "weir; hit; ttl=2");
         assert_eq!(CacheStatus::hit(-1).because("origin-failed").text(), "weir; hit; ttl=-1; detail=origin-failed");
+        assert_eq!(CacheStatus::hit(5_000).stale().text(), "weir; hit; ttl=-1");
+        assert_eq!(CacheStatus::hit(-5_000).stale().text(), "weir; hit; ttl=-5");
+        let unanswered = CacheStatus::unanswered;
+        assert_eq!(unanswered(None).because("overloaded").text(), "weir; detail=overloaded");
+        let late = unanswered(Some(Forwarded::Stale)).because("origin-late");
+        assert_eq!(late.text(), "weir; fwd=stale; detail=origin-late");
         let fetched =
             CacheStatus { origin_status: Some(304), stored: true, ..CacheStatus::forwarded(Forwarded::Stale) };
         assert_eq!(fetched.text(), "weir; fwd=stale; fwd-status=304; stored");

@@ -67,7 +67,7 @@ pub struct ReadConfig {
     /// The tables that it depends on: when weir changes one, what was kept is read anew.
     #[serde(default)]
     pub tables: Vec<String>,
-    /// Rows of one answer; beyond: 503.
+    /// Rows of one answer; beyond: 503 `read-too-large`, or stale.
     #[serde(default = "default_rows_max")]
     pub rows_max: usize,
     /// Time of the statement, in milliseconds; beyond: stale, or 503.

@@ -4,17 +4,19 @@ use std::borrow::Cow;
 
 use hyper::header::{HeaderName, HeaderValue};
 
-use super::reply::{RATE_LIMIT, RATE_LIMIT_POLICY, rate_limit_policy_value, rate_limit_value};
+use super::reply::{CACHE_STATUS, RATE_LIMIT, RATE_LIMIT_POLICY, rate_limit_policy_value, rate_limit_value};
 use crate::error::{Refusal, RoomRefusal};
 use crate::listener::problem::{BODY_TOO_LARGE, Problem, problem_types};
 use crate::model::{RateLimit, RateState};
-use crate::upstream::UpstreamError;
+use crate::read::{ReadError, ReadFailure};
+use crate::upstream::{UpstreamError, UpstreamFailure};
 
 problem_types! { API_TYPES:
     BAD_ID = 400 "bad-id" "An id is not of the kind's type";
     BAD_QUERY = 400 "bad-query" "The query is not understood";
     BAD_HEADER = 400 "bad-header" "A header is not understood";
     BAD_PATH = 400 "bad-path" "The path is not understood";
+    DOT_SEGMENT = 400 "dot-segment" "The path has a segment that is . or ..";
     UNAUTHENTICATED = 401 "unauthenticated" "The actor is not known";
     DENIED = 403 "denied" "The rules of this kind do not allow it";
     ROUTE_MISSING = 404 "route-missing" "There is nothing at this path";
@@ -54,6 +56,7 @@ problem_types! { API_TYPES:
     ORIGIN_BROKEN = 502 "origin-broken" "The origin's answer is not usable";
     ORIGIN_LATE = 504 "origin-late" "The origin did not answer in time";
     NOT_KEPT = 504 "not-kept" "Nothing is kept of it";
+    READ_TOO_LARGE = 503 "read-too-large" "The read finds more than it may";
     READ_FAILED = 503 "read-failed" "The read does not work";
     DRAINING = 503 "draining" "The host is stopping";
 }
@@ -122,8 +125,8 @@ fn of_room(refusal: RoomRefusal) -> Problem {
 }
 
 /// The problem of an upstream that has no answer.
-pub(super) fn from_upstream(error: UpstreamError) -> Problem {
-    match error {
+pub(super) fn from_upstream(failure: &UpstreamFailure) -> Problem {
+    let problem = match failure.error {
         UpstreamError::Unreachable => {
             Problem::new(&ORIGIN_UNREACHABLE, "send it again later").retry_after_s(RETRY_UNAVAILABLE_S)
         }
@@ -131,9 +134,40 @@ pub(super) fn from_upstream(error: UpstreamError) -> Problem {
         UpstreamError::Late => Problem::new(&ORIGIN_LATE, "it is not known whether the origin did what was asked"),
         UpstreamError::NotKept => Problem::new(&NOT_KEPT, "send it without only-if-cached"),
         UpstreamError::RequestBodyTooLarge => Problem::new(&BODY_TOO_LARGE, "send a smaller body").close(),
+        UpstreamError::DotSegment => {
+            Problem::new(&DOT_SEGMENT, "send the path that is meant, without . and .. (also not as %2e)")
+        }
         UpstreamError::BadPath => Problem::new(&BAD_PATH, "it cannot be sent to the origin"),
         UpstreamError::Overloaded => Problem::new(&OVERLOADED, "too many requests to the origin; send it again later")
             .retry_after_s(RETRY_OVERLOADED_S),
+    };
+    let status = failure.cache_status(problem.name());
+    with_cache_status(problem, &status)
+}
+
+/// The problem of a read that has no answer.
+pub(super) fn from_read(failure: &ReadFailure) -> Problem {
+    let problem = match &failure.error {
+        ReadError::Refused(refusal) => from_refusal(refusal, Repeatable::Yes),
+        ReadError::Invalid(_) => Problem::new(&READ_FAILED, "its statement does not work; the operator can see why"),
+        ReadError::TooLarge { limit, max } => {
+            let detail =
+                format!("it finds more than {limit} = {max}; ask for less, or let the operator raise the limit");
+            Problem::new(&READ_TOO_LARGE, detail)
+                .member("limit", *limit)
+                .value("max", serde_json::json!(max))
+                .retry_after_s(RETRY_UNAVAILABLE_S)
+        }
+    };
+    let status = failure.cache_status(problem.name());
+    with_cache_status(problem, &status)
+}
+
+/// The same with `Cache-Status`, where there is no answer rather than a mistake of the caller.
+fn with_cache_status(problem: Problem, status: &str) -> Problem {
+    match HeaderValue::from_str(status) {
+        Ok(status) if problem.status().is_server_error() => problem.header(CACHE_STATUS, status),
+        _ => problem,
     }
 }
 

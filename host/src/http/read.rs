@@ -1,11 +1,12 @@
 //! The requests of SQL reads.
 
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
 
-use super::problem::{BAD_PATH, BAD_QUERY, READ_FAILED, READ_MISSING, Repeatable, from_refusal};
-use super::shared::{Shared, refused_read};
+use super::problem::{BAD_PATH, BAD_QUERY, READ_MISSING, from_read};
+use super::reply::CACHE_STATUS;
+use super::shared::Shared;
 use crate::config::ReadConfig;
 use crate::error::Refusal;
 use crate::listener::Reply;
@@ -13,9 +14,7 @@ use crate::listener::problem::Problem;
 use crate::listener::reply::ReplyBody;
 use crate::listener::text::{decode_query_value, decode_segment, query_parts};
 use crate::model::SqlValue;
-use crate::read::{ReadError, ReadReply, Reads, statement};
-
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+use crate::read::{ReadReply, Reads, statement};
 
 /// `GET /v1/reads/{name}`.
 pub(super) async fn answer(reads: &Reads, shared: &Shared, name: &str, head: &Parts) -> Result<Reply, Problem> {
@@ -26,20 +25,16 @@ pub(super) async fn answer(reads: &Reads, shared: &Shared, name: &str, head: &Pa
     let values = values(read.config(), head.uri.query())?;
     let mut failed = None;
     let within = shared.within(async {
-        read.answer(values).await.map_err(|error| match error {
-            ReadError::Refused(refusal) => refusal,
-            ReadError::Invalid(_) => {
-                failed = Some(Problem::new(&READ_FAILED, "its statement does not work; the operator can see why"));
-                Refusal::SqlUnavailable
-            }
+        read.answer(values).await.map_err(|failure| {
+            failed = Some(failure);
+            Refusal::SqlUnavailable
         })
     });
     let answered = within.await;
     match (answered, failed) {
         (Ok(reply), _) => Ok(written(&reply, &head.headers)),
-        (Err(_), Some(problem)) => Err(problem),
-        (Err(refusal @ Refusal::DeadlineExceeded), None) => Err(from_refusal(&refusal, Repeatable::Yes)),
-        (Err(refusal), None) => Err(refused_read(refusal)),
+        (Err(_), Some(failure)) => Err(from_read(&failure)),
+        (Err(refusal), None) => Err(from_read(&refusal.into())),
     }
 }
 

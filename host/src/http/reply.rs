@@ -13,6 +13,8 @@ use crate::listener::text::{push, push_hex, push_json_string, push_number, push_
 use crate::model::{Id, Member, PairState, RateLimit, RateState};
 use crate::toggle::ToggleReply;
 
+/// What the cache did (RFC 9211).
+pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// `RateLimit` (draft-ietf-httpapi-ratelimit-headers).
 pub(super) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 pub(super) const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");

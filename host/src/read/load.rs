@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use metrics::counter;
 use sha2::{Digest, Sha256};
 
 use super::{Body, Read, ReadError, read_group, rows, table_group};
@@ -12,6 +13,7 @@ use crate::error::Refusal;
 use crate::listener::text::push_hex;
 use crate::model::{CacheRule, SqlValue};
 use crate::sql::StatementError;
+use crate::telemetry::SHED_TOTAL;
 
 /// How long nothing is remembered as nothing, in milliseconds, where the rule allows longer.
 const NEGATIVE_MS_MAX: u64 = 5_000;
@@ -51,6 +53,11 @@ impl Read {
                 tracing::debug!(read = self.config.name, reason, "SQL did not answer a read");
                 return Err(Refusal::SqlUnavailable.into());
             }
+            Err(StatementError::TooLarge { limit, max, .. }) => {
+                tracing::warn!(read = self.config.name, limit, max, "a read finds more than it may");
+                counter!(SHED_TOTAL, "limit" => limit).increment(1);
+                return Err(ReadError::TooLarge { limit, max });
+            }
             Err(StatementError::Invalid(reason)) => {
                 tracing::error!(read = self.config.name, reason, "a read cannot be done");
                 return Err(ReadError::Invalid(reason));
@@ -78,6 +85,7 @@ impl Read {
         let read = match self.read_sql(&values).await {
             Ok(read) => read,
             Err(error) => {
+                *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some((key.to_owned(), error.clone()));
                 lead.land(Flown::Failed);
                 return Err(error);
             }

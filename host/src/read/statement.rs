@@ -58,6 +58,72 @@ pub(super) fn key(config: &ReadConfig, values: &[SqlValue]) -> String {
     key
 }
 
+/// How its keys look, with the type where a value stands: `read:concert-dates?concert=<integer>`.
+pub(super) fn key_form(config: &ReadConfig) -> String {
+    let mut form = format!("read:{}", config.name);
+    for (index, (name, wanted)) in config.parameters.iter().enumerate() {
+        let mark = if index == 0 { '?' } else { '&' };
+        let value = match wanted {
+            ParameterType::Integer => "<integer>",
+            ParameterType::Real => "<real>",
+            ParameterType::Text => "\"<text>\"",
+        };
+        // Writing into a `String` cannot fail.
+        let _ = write!(form, "{mark}{name}={value}");
+    }
+    form
+}
+
+/// Whether an answer of this read can have this key: every parameter, in the order of their names, as [`key`] writes it.
+pub(super) fn is_key(config: &ReadConfig, text: &str) -> bool {
+    let Some(mut rest) = text.strip_prefix("read:").and_then(|rest| rest.strip_prefix(&*config.name)) else {
+        return false;
+    };
+    for (index, (name, wanted)) in config.parameters.iter().enumerate() {
+        let mark = if index == 0 { '?' } else { '&' };
+        let after = rest.strip_prefix(mark).and_then(|rest| rest.strip_prefix(&**name)?.strip_prefix('='));
+        let Some(after) = after else { return false };
+        let length = match wanted {
+            ParameterType::Text => quoted_length(after),
+            _ => Some(after.find('&').unwrap_or(after.len())),
+        };
+        let Some((value, after)) = length.and_then(|length| after.split_at_checked(length)) else { return false };
+        let canonical = match wanted {
+            ParameterType::Integer => value.parse::<i64>().is_ok_and(|number| number.to_string() == value),
+            ParameterType::Real => value.parse::<f64>().is_ok_and(|number| format!("{number:?}") == value),
+            ParameterType::Text => true,
+        };
+        if !canonical {
+            return false;
+        }
+        rest = after;
+    }
+    rest.is_empty()
+}
+
+/// The length of a text in quotes, with them; `None` where it does not begin or end with one.
+fn quoted_length(text: &str) -> Option<usize> {
+    let inside = text.strip_prefix('"')?;
+    let mut escaped = false;
+    let end = inside.bytes().position(|byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    });
+    Some(end? + 2)
+}
+
+/// Whether keys of this read can begin so.
+pub(super) fn is_key_prefix(config: &ReadConfig, prefix: &str) -> bool {
+    let mut begin = format!("read:{}", config.name);
+    if let Some(name) = config.parameters.keys().next() {
+        // Writing into a `String` cannot fail.
+        let _ = write!(begin, "?{name}=");
+        return begin.starts_with(prefix) || prefix.starts_with(&begin);
+    }
+    begin.starts_with(prefix)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,5 +154,42 @@ mod tests {
         let text = |text: &str| SqlValue::Text(text.into());
         assert_eq!(key(&config, &[text("x"), text("y")]), "read:r?a=\"x\"&b=\"y\"");
         assert_ne!(key(&config, &[text("x\"&b=\"y"), text("")]), key(&config, &[text("x"), text("y\"&b=\"")]));
+    }
+
+    #[test]
+    fn what_is_a_key_is_known_by_its_form() {
+        let config = ReadConfig {
+            parameters: [
+                ("a".into(), ParameterType::Text),
+                ("b".into(), ParameterType::Integer),
+                ("c".into(), ParameterType::Real),
+            ]
+            .into(),
+            ..toml::from_str("name = \"r\"\nsql = \"x\"\nclass = \"seconds\"").unwrap()
+        };
+        let values = |text: &str| [SqlValue::Text(text.into()), SqlValue::Integer(-5), SqlValue::Real(0.5)];
+        for text in ["x", "", "a\"&b=1\\", "\\"] {
+            let key = key(&config, &values(text));
+            assert!(is_key(&config, &key) && is_key_prefix(&config, &key), "{key}");
+        }
+        assert_eq!(key_form(&config), "read:r?a=\"<text>\"&b=<integer>&c=<real>");
+        for other in [
+            "read:r",
+            "read:r?a=x&b=1&c=0.5",
+            "read:r?a=\"x\"&b=1",
+            "read:r?a=\"x\"&b=+1&c=0.5",
+            "read:s?a=\"x\"&b=1&c=0.5",
+            "read:r?a=\"x\"&b=1&c=0.5&d=1",
+            "r?a=\"x\"&b=1&c=0.5",
+            "read:r?b=1&a=\"x\"&c=0.5",
+            "read:r?a=\"x",
+        ] {
+            assert!(!is_key(&config, other), "{other}");
+        }
+        for (prefix, fits) in
+            [("read:", true), ("read:r?a=\"x", true), ("read:r?b", false), ("r", true), ("seat", false)]
+        {
+            assert_eq!(is_key_prefix(&config, prefix), fits, "{prefix}");
+        }
     }
 }

@@ -30,6 +30,8 @@ pub(super) enum Stop {
     Sql(sqlx::Error),
     /// What was asked for, or what was found, is not allowed.
     Refused(String),
+    /// More was found than this limit allows.
+    TooLarge { limit: &'static str, max: usize },
 }
 
 impl From<sqlx::Error> for Stop {
@@ -52,6 +54,7 @@ impl Stop {
         let name = &statement.name;
         match self {
             Self::Refused(reason) => StatementError::Invalid(format!("statement {name}: {reason}")),
+            Self::TooLarge { limit, max } => StatementError::TooLarge { statement: name.clone(), limit, max },
             Self::Sql(error) if !statement.write && wrote_in_read_only(&error) => StatementError::Invalid(format!(
                 "statement {name} writes, which its configuration does not allow; set write = true ({})",
                 judge(&error).reason
@@ -177,8 +180,7 @@ impl<'a> Tally<'a> {
         let mut found = Vec::new();
         while let Some(row) = rows.try_next().await? {
             if self.rows_left == 0 {
-                let most = self.statement.rows_max;
-                return Err(Stop::Refused(format!("it finds more than rows_max = {most} rows in one call")));
+                return Err(Stop::TooLarge { limit: "rows_max", max: self.statement.rows_max });
             }
             self.rows_left -= 1;
             let values = (0..row.len())
@@ -186,9 +188,8 @@ impl<'a> Tally<'a> {
             let values: Vec<SqlValue> = values.collect::<Result<_, _>>()?;
             for value in &values {
                 let bytes = if let SqlValue::Text(text) = value { text.len() } else { 8 };
-                self.bytes_left = self.bytes_left.checked_sub(bytes).ok_or_else(|| {
-                    Stop::Refused(format!("it finds more than {FOUND_BYTES_MAX} bytes in one call; select less"))
-                })?;
+                let left = self.bytes_left.checked_sub(bytes);
+                self.bytes_left = left.ok_or(Stop::TooLarge { limit: "found_bytes_max", max: FOUND_BYTES_MAX })?;
             }
             found.push(values);
         }

@@ -153,7 +153,7 @@ pub(super) fn put_unshared(cache: &Cache<Kept>, upstream: &str, primary: &str, s
 }
 
 /// The group of everything of an upstream.
-fn upstream_group(upstream: &str) -> Box<str> {
+pub(super) fn upstream_group(upstream: &str) -> Box<str> {
     format!("upstream:{upstream}").into()
 }
 

@@ -4,10 +4,16 @@ use hyper::Uri;
 use hyper::header::{self, HeaderMap, HeaderName};
 
 use super::control::{joined, split};
+use crate::config::UpstreamConfig;
 
 /// The key of what is asked for: of all its variants.
 pub(super) fn primary(upstream: &str, path_and_query: &str) -> String {
     format!("{upstream}:{path_and_query}")
+}
+
+/// What all keys of an upstream begin with.
+pub(super) fn begin(config: &UpstreamConfig) -> String {
+    primary(&config.name, if config.strip_prefix { "/" } else { &config.prefix })
 }
 
 /// The group that all variants of `primary` belong to.
@@ -105,6 +111,15 @@ fn normal_path(path: &str) -> String {
     normal
 }
 
+/// Whether an origin may read a segment of the path as `.` or `..`: also one that is percent-encoded, stands before
+/// an encoded slash or a backslash, or carries parameters (`..;x`).
+pub(super) fn has_dot_segment(path: &str) -> bool {
+    let plain =
+        path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/").replace('\\', "/");
+    let name = |segment: &str| matches!(segment.split(';').next(), Some("." | ".."));
+    plain.replace("%3b", ";").split('/').any(name)
+}
+
 /// Path and query of a request, as the origin sees it.
 pub(super) fn path_and_query(uri: &Uri, strip: Option<&str>) -> String {
     let whole = uri.path_and_query().map_or("/", |whole| whole.as_str());
@@ -151,6 +166,16 @@ mod tests {
         assert_eq!(of("//a.example:80").as_deref(), Some("/"));
         assert_eq!(of("http://other/b"), None);
         assert_eq!(of("mailto:x"), Some("/shop/mailto:x".into()));
+    }
+
+    #[test]
+    fn dot_segments_are_seen_however_they_are_written() {
+        for path in ["/a/../b", "/a/..", "/a/./b", "/a/%2e%2e/b", "/a/.%2E/b", "/a/..%2fb", "/a/..%5cb", "/a/..;x/b"] {
+            assert!(has_dot_segment(path), "{path}");
+        }
+        for path in ["/", "/a/.well-known", "/a/...", "/a/b..c/x..", "/a/..b", "/a/%252e%252e/b"] {
+            assert!(!has_dot_segment(path), "{path}");
+        }
     }
 
     #[test]

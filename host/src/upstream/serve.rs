@@ -16,7 +16,7 @@ use super::fill::{Fill, put_unshared};
 use super::origin::{Answered, empty, passing};
 use super::range::{Part, part};
 use super::stored::{Kept, Moments, Stored, group_names, judge};
-use super::{Upstream, UpstreamError, conditional, hop, key};
+use super::{Upstream, UpstreamError, UpstreamFailure, conditional, hop, key};
 use crate::cache::{CacheStatus, Entry, Flown, Forwarded, Freshness, Hardness, Lead, Seat, Stamp};
 use crate::listener::Reply;
 use crate::listener::reply::ReplyBody;
@@ -74,7 +74,11 @@ impl Upstream {
     ///
     /// # Errors
     /// See [`UpstreamError`]: nothing was kept of what failed.
-    pub async fn handle(self: &Arc<Self>, head: Parts, body: Incoming, peer: IpAddr) -> Result<Reply, UpstreamError> {
+    pub async fn handle(self: &Arc<Self>, head: Parts, body: Incoming, peer: IpAddr) -> Result<Reply, UpstreamFailure> {
+        // What it would name at the origin may lie outside the prefix, and under another key.
+        if key::has_dot_segment(head.uri.path()) {
+            return Err(UpstreamError::DotSegment.into());
+        }
         let strip = self.config.strip_prefix.then_some(self.config.prefix.as_str());
         let path = key::path_and_query(&head.uri, strip);
         let primary = key::primary(&self.config.name, &path);
@@ -85,13 +89,14 @@ impl Upstream {
             return self.read(asked).await;
         }
         if self.origin.is_too_large(&body) {
-            return Err(UpstreamError::RequestBodyTooLarge);
+            return Err(UpstreamError::RequestBodyTooLarge.into());
         }
         let safe = reads || asked.method == Method::OPTIONS || asked.method == Method::TRACE;
         let mut headers = asked.headers.clone();
         hop::to_origin(&mut headers, peer, &self.origin.authority);
         let body = if body.is_end_stream() { empty() } else { self.origin.bounded(body) };
-        let answered = self.origin.send(asked.method.clone(), &asked.path, headers, body).await?;
+        let sent = self.origin.send(asked.method.clone(), &asked.path, headers, body).await;
+        let answered = sent.map_err(|error| UpstreamFailure::after(error, Forwarded::Method))?;
         let status = answered.response.status();
         if !safe && (status.is_success() || status.is_redirection()) {
             self.invalidate(&asked, answered.response.headers());
@@ -99,7 +104,7 @@ impl Upstream {
         Ok(self.pass(answered, CacheStatus::forwarded(Forwarded::Method)))
     }
 
-    async fn read(self: &Arc<Self>, asked: Asked) -> Result<Reply, UpstreamError> {
+    async fn read(self: &Arc<Self>, asked: Asked) -> Result<Reply, UpstreamFailure> {
         let mut collapsed = false;
         for _ in 0..LOOKS_MAX {
             let found = self.look(&asked);
@@ -107,26 +112,28 @@ impl Upstream {
                 return Ok(reply);
             }
             if asked.wishes.only_if_cached {
-                return Err(UpstreamError::NotKept);
+                return Err(UpstreamError::NotKept.into());
             }
             if !asked.is_shared() || found.unshared {
                 return self.fetch(asked, found, None).await;
             }
             match self.cache.seat(&found.key) {
                 Seat::Lead(lead) => {
-                    let upstream = Arc::clone(self);
+                    let (upstream, why) = (Arc::clone(self), found.why);
                     // On a task of its own: others wait for it, also when this client goes away.
                     let task = tokio::spawn(async move { upstream.fetch(asked, found, Some(lead)).await });
-                    return task.await.unwrap_or(Err(UpstreamError::Broken));
+                    return task.await.unwrap_or(Err(UpstreamFailure::after(UpstreamError::Broken, why)));
                 }
                 Seat::Wait(wait) => match tokio::time::timeout(self.wait, wait.landed()).await {
                     Ok(Flown::Kept) => collapsed = true,
                     Ok(Flown::Failed) => {
-                        return self.tell_on_error(&asked, &found).ok_or(UpstreamError::Broken);
+                        let mut failure = UpstreamFailure::after(UpstreamError::Broken, found.why);
+                        failure.status.collapsed = true;
+                        return self.tell_on_error(&asked, &found).ok_or(failure);
                     }
                     _ => return self.fetch(asked, found, None).await,
                 },
-                Seat::Full => return Err(UpstreamError::Overloaded),
+                Seat::Full => return Err(UpstreamError::Overloaded.into()),
             }
         }
         let found = self.look(&asked);
@@ -167,7 +174,7 @@ impl Upstream {
         if refresh {
             self.refresh(asked, found);
         }
-        let status = CacheStatus { collapsed, detail, ..CacheStatus::hit(stored.ttl_ms(now_ms)) };
+        let status = CacheStatus { collapsed, detail, ..hit(stored, freshness, now_ms) };
         Some(self.tell(asked, stored, status))
     }
 
@@ -179,7 +186,7 @@ impl Upstream {
             return None;
         }
         stored.hold(now_ms + HOLD_MS);
-        Some(self.tell(asked, stored, CacheStatus::hit(stored.ttl_ms(now_ms)).because("origin-failed")))
+        Some(self.tell(asked, stored, hit(stored, freshness, now_ms).because("origin-failed")))
     }
 
     /// Reads it anew while what is kept is told.
@@ -194,7 +201,7 @@ impl Upstream {
     }
 
     /// Asks the origin. With a `lead` others wait for it.
-    async fn fetch(self: &Arc<Self>, asked: Asked, found: Found, lead: Option<Lead>) -> Result<Reply, UpstreamError> {
+    async fn fetch(self: &Arc<Self>, asked: Asked, found: Found, lead: Option<Lead>) -> Result<Reply, UpstreamFailure> {
         let stamps = (self.cache.stamp(), self.cache.stamp());
         let mut headers = asked.headers.clone();
         hop::to_origin(&mut headers, asked.peer, &self.origin.authority);
@@ -217,7 +224,7 @@ impl Upstream {
                 if let Some(lead) = lead {
                     lead.land(Flown::Failed);
                 }
-                return told.ok_or(error);
+                return told.ok_or(UpstreamFailure::after(error, found.why));
             }
         };
         let status = answered.response.status();
@@ -250,7 +257,8 @@ impl Upstream {
         let Some((_, stored, _)) = found.stored() else { return Response::new(ReplyBody::default()) };
         let headers = conditional::merged(&stored.headers, &fresh);
         let status = CacheStatus { origin_status: Some(304), ..CacheStatus::forwarded(found.why) };
-        let verdict = judge(&asked.headers, (stored.status, &headers), at, &self.config.limits);
+        let verdict =
+            judge((&asked.headers, self.identity.as_ref()), (stored.status, &headers), at, &self.config.limits);
         let (reply, flown) = match verdict {
             Ok(verdict) => {
                 let fill = self.fill(asked, (stored.status, headers), verdict, (at, stamps), None);
@@ -287,7 +295,8 @@ impl Upstream {
             return self.pass(answered, told);
         }
         let too_large = answered.response.body().size_hint().lower() > self.config.limits.stored_body_bytes_max;
-        let verdict = match judge(&asked.headers, (status, headers), at, &self.config.limits) {
+        let verdict = match judge((&asked.headers, self.identity.as_ref()), (status, headers), at, &self.config.limits)
+        {
             Ok(_) if too_large => Err("too-large"),
             other => other,
         };
@@ -440,6 +449,12 @@ impl Upstream {
     fn label(&self) -> String {
         format!("upstream:{}", self.config.name)
     }
+}
+
+/// What is said of what is kept when it is told.
+fn hit(stored: &Stored, freshness: Freshness, now_ms: u64) -> CacheStatus {
+    let hit = CacheStatus::hit(stored.ttl_ms(now_ms));
+    if freshness == Freshness::Fresh { hit } else { hit.stale() }
 }
 
 /// Whether a status is one of an origin in trouble.

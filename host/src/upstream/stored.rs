@@ -123,12 +123,13 @@ impl Stored {
     }
 }
 
-/// Whether and for how long a response to a GET may be kept.
+/// Whether and for how long a response to a GET may be kept. `identity` is the header that names weir's actor, where one is
+/// configured.
 ///
 /// # Errors
 /// The reason why not, as a token.
 pub(super) fn judge(
-    asked: &HeaderMap,
+    (asked, identity): (&HeaderMap, Option<&HeaderName>),
     (status, headers): (StatusCode, &HeaderMap),
     at: Moments,
     limits: &UpstreamLimits,
@@ -136,7 +137,7 @@ pub(super) fn judge(
     let control = Control::of(headers);
     let understood = UNDERSTOOD_STATUSES.contains(&status.as_u16());
     let must_understand = control.must_understand;
-    may_be_kept(asked, status, &control, understood)?;
+    may_be_kept((asked, identity), status, &control, understood)?;
     let vary = vary(headers)?;
     let explicit_ms = explicit_lifetime_ms(&control, headers, at);
     let lifetime_ms = match explicit_ms {
@@ -156,7 +157,12 @@ pub(super) fn judge(
     Ok(Verdict { times, initial_age_ms, lifetime_ms, no_cache, strict, fields: control.fields, vary })
 }
 
-fn may_be_kept(asked: &HeaderMap, status: StatusCode, control: &Control, understood: bool) -> Result<(), &'static str> {
+fn may_be_kept(
+    (asked, identity): (&HeaderMap, Option<&HeaderName>),
+    status: StatusCode,
+    control: &Control,
+    understood: bool,
+) -> Result<(), &'static str> {
     if matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED) || status.is_informational() {
         return Err("partial");
     }
@@ -170,8 +176,10 @@ fn may_be_kept(asked: &HeaderMap, status: StatusCode, control: &Control, underst
     if control.private {
         return Err("private");
     }
-    let authorized = control.public || control.must_revalidate || control.s_maxage_s.is_some();
-    if asked.contains_key(header::AUTHORIZATION) && !authorized {
+    // The header by which weir itself knows an actor says as much as a credential (RFC 9111, section 3.5).
+    let signed_in = asked.contains_key(header::AUTHORIZATION) || identity.is_some_and(|name| asked.contains_key(name));
+    let shared = control.public || control.must_revalidate || control.s_maxage_s.is_some();
+    if signed_in && !shared {
         return Err("authorization");
     }
     if Wishes::of(asked).no_store {
@@ -296,7 +304,8 @@ pub(super) fn group_names(upstream: &str, headers: &HeaderMap, name: &HeaderName
         (!group.is_empty() && group.len() <= GROUP_BYTES_MAX).then_some(group)
     };
     let named = |group: String| match group.strip_prefix("table:") {
-        Some(_) => group.into_boxed_str(),
+        // Names of tables are compared without case, as those of SQL reads are.
+        Some(_) => group.to_ascii_lowercase().into_boxed_str(),
         None => format!("group:{upstream}:{group}").into_boxed_str(),
     };
     split(&text, b',').into_iter().filter_map(inside).take(GROUPS_MAX).map(named).collect()
@@ -319,7 +328,7 @@ mod tests {
     fn judged(status: u16, pairs: &[(&'static str, &str)]) -> Result<Verdict, &'static str> {
         let at = Moments { request_ms: NOW_MS, response_ms: NOW_MS };
         let status = StatusCode::from_u16(status).unwrap();
-        judge(&HeaderMap::new(), (status, &headers(pairs)), at, &UpstreamLimits::default())
+        judge((&HeaderMap::new(), None), (status, &headers(pairs)), at, &UpstreamLimits::default())
     }
 
     fn fresh_s(status: u16, pairs: &[(&'static str, &str)]) -> i64 {
@@ -363,17 +372,22 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_with_a_credential_is_kept_when_the_origin_allows_it() {
-        let asked = headers(&[("authorization", "Bearer x")]);
+        let identity = HeaderName::from_static("x-actor-id");
         let at = Moments { request_ms: NOW_MS, response_ms: NOW_MS };
-        let of = |control| {
-            let response = headers(&[("cache-control", control)]);
-            judge(&asked, (StatusCode::OK, &response), at, &UpstreamLimits::default()).err()
-        };
-        assert_eq!(of("max-age=60"), Some("authorization"));
-        assert_eq!(
-            [of("max-age=60, public"), of("s-maxage=60"), of("max-age=60, must-revalidate")],
-            [None, None, None]
-        );
+        for name in ["authorization", "x-actor-id"] {
+            let asked = headers(&[(name, "7")]);
+            let of = |identity, control| {
+                let response = headers(&[("cache-control", control)]);
+                judge((&asked, identity), (StatusCode::OK, &response), at, &UpstreamLimits::default()).err()
+            };
+            let identity = Some(&identity);
+            assert_eq!(of(identity, "max-age=60"), Some("authorization"), "{name}");
+            for allowed in ["max-age=60, public", "s-maxage=60", "max-age=60, must-revalidate"] {
+                assert_eq!(of(identity, allowed), None, "{name}: {allowed}");
+            }
+            let unknown = (name == "authorization").then_some("authorization");
+            assert_eq!(of(None, "max-age=60"), unknown, "{name}");
+        }
     }
 
     #[test]
