@@ -42,7 +42,8 @@ async fn found(fixture: &Fixture, statement: &StatementConfig, rows: &[Vec<SqlVa
 /// The reason of a mistake.
 async fn invalid(fixture: &Fixture, statement: &StatementConfig, rows: &[Vec<SqlValue>]) -> String {
     match fixture.sql.run_statement(statement, rows).await {
-        Err(StatementError::Invalid(reason)) => {
+        Err(error @ (StatementError::Invalid(_) | StatementError::TooLarge { .. })) => {
+            let reason = error.to_string();
             assert!(reason.contains("statement test"), "{reason}");
             reason
         }
