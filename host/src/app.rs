@@ -26,7 +26,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::cache::Ledger;
+use crate::cache::{Ledger, Rules};
 use crate::capability::Parts;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, KindTable, PolicyFailure};
@@ -164,14 +164,13 @@ impl App {
             served.rooms.kinds.insert(room.kind.clone(), Arc::new(RoomKind::start(room.clone(), parts)?));
         }
         let relays = Relays::start(&config, &owner, &ledger)?;
-        let read_parts = ReadParts {
-            sql: Arc::clone(&sql),
-            ledger: Arc::clone(&ledger),
+        let rules = Rules {
             eligibility: Arc::new(ByPolicy { policies: Arc::clone(&policies), clock: clock.clone() }),
-            clock: clock.clone(),
+            ledger: Arc::clone(&ledger),
         };
+        let read_parts = ReadParts { sql: Arc::clone(&sql), rules: rules.clone(), clock: clock.clone() };
         served.reads = Reads::start(&config.reads, &config.cache, &read_parts).await?;
-        served.upstreams = Upstreams::new(&config.upstreams, (&config.cache, &config.auth), &ledger, &clock)?;
+        served.upstreams = Upstreams::start(&config.upstreams, (&config.cache, &config.auth), &rules, &clock).await?;
         Ok(Self { config, clock, store, sql, policies, kinds: served, flushers, schema, ledger, relays })
     }
 
@@ -291,5 +290,10 @@ pub(crate) fn kind_policies(config: &Config) -> Vec<KindPolicy> {
         config.preferences.iter().map(|kind| of(&kind.kind, kind.policy_settings(), kind.on_policy_failure));
     let rooms = config.rooms.iter().map(|kind| of(&kind.kind, kind.settings.clone(), kind.on_policy_failure));
     let reads = config.reads.iter().map(|read| of(&read.name, read.settings.clone(), PolicyFailure::BuiltIn));
-    toggles.chain(counters).chain(ingests).chain(preferences).chain(rooms).chain(reads).collect()
+    let upstreams = config
+        .upstreams
+        .iter()
+        .map(|upstream| of(&format!("upstream:{}", upstream.name), upstream.settings.clone(), PolicyFailure::BuiltIn));
+    let written = toggles.chain(counters).chain(ingests).chain(preferences);
+    written.chain(rooms).chain(reads).chain(upstreams).collect()
 }

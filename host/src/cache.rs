@@ -7,13 +7,17 @@
 //! - `entry`: a value, its times, and early refresh by chance (XFetch).
 //! - [`ledger`]: invalidation by group, key and prefix, shared by all caches of a host, without walking over entries.
 //! - `flight`: one reader for a key at a time; the others wait, bounded in number and time.
+//! - `profile`: what is measured of a read. [`eligibility`]: who says what may be kept of it. `ruling`: what it says now.
 //!
 //! Never reads anything itself, never tells what an invalidation that came before it has made untrue: also not what was
 //! being read when the invalidation came.
 
+pub mod eligibility;
 mod entry;
 mod flight;
 pub mod ledger;
+mod profile;
+mod ruling;
 mod status;
 
 use std::sync::Arc;
@@ -29,6 +33,8 @@ pub use entry::{Entry, Freshness, Stamp, Times};
 use flight::Flights;
 pub use flight::{Flown, Lead, Seat, Wait};
 pub use ledger::{Hardness, Ledger, Mark};
+pub use profile::{Profile, Totals};
+pub use ruling::{Rules, Ruling, RulingState, Subject};
 pub use status::{CacheStatus, Forwarded};
 
 /// What an entry takes besides its value and key, in bytes: the maps' own share, times, counters.

@@ -184,7 +184,7 @@ impl HttpState {
             counter!(SHED_TOTAL, "limit" => "requests_max").increment(1);
             return Err(from_refusal(&Refusal::Overloaded { queue: "http.requests_max" }, Repeatable::Yes));
         };
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         let path = head.uri.path();
         if head.method == Method::OPTIONS && path == "*" {
             return Ok(reply::options(ALLOW_ANYWHERE));
@@ -192,6 +192,7 @@ impl HttpState {
         let Some(found) = self.routes.find(path) else {
             if let Some(upstream) = self.upstreams.find(path) {
                 *route = Route::Upstream;
+                self.shared.authenticator.drop_untrusted(&mut head.headers, peer.ip());
                 return upstream.handle(head, body, peer.ip()).await.map_err(|failure| from_upstream(&failure));
             }
             return Err(Problem::new(&ROUTE_MISSING, "see /openapi.json for the paths that there are"));

@@ -1,43 +1,36 @@
 //! Read: named SQL reads, kept where a rule says so.
 //!
-//! Tier 3: imports tiers 0 to 2 (`cache`, `sql`, `policy`). Never writes, never answers HTTP. What is measured of a read
-//! (`profile`) is shown to a rule (`eligibility`) when it has moved; the rule says whether and for how long answers are
-//! kept. A `live` read is never kept and never shared, whatever the rule says.
+//! Tier 3: imports tiers 0 to 2 (`cache`, `sql`, `policy`). Never writes, never answers HTTP. What is measured of a read is
+//! shown to a rule when it has moved (`cache`); the rule says whether and for how long answers are kept. A `live` read is never kept and never shared, whatever the rule says.
 //!
 //! - `statement`: parameters, and the statement as the engine wants it. `rows`: rows as JSON.
 //! - `load`: reading for all who wait, refreshing before anybody waits.
 
-pub mod eligibility;
 mod load;
-mod profile;
 mod rows;
 pub mod statement;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
 use tokio::task::JoinHandle;
 
-use crate::cache::ledger::{Invalidation, What};
 use crate::cache::{
-    Cache, CacheLimits, CacheMemory, CacheStatus, Entry, Flown, Forwarded, Freshness, Hardness, Ledger, Seat,
+    Cache, CacheLimits, CacheMemory, CacheStatus, Entry, Flown, Forwarded, Freshness, Rules, Ruling, RulingState, Seat,
+    Subject, Totals,
 };
 use crate::clock::Clock;
 use crate::config::{CacheConfig, ConfigError, ReadConfig, Staleness, StatementConfig};
 use crate::error::Refusal;
 use crate::model::{CacheRule, SqlValue};
 use crate::sql::Sql;
-use eligibility::Eligibility;
-use profile::{Profile, Totals};
 
 /// How long SQL is left alone after a read failed, where there is something stale to tell, in milliseconds.
 const HOLD_MS: u64 = 1_000;
-/// What the rule does not keep is tried anew this often, in milliseconds: as if nothing were known of its requests.
-const TRY_AGAIN_MS: u64 = 60_000;
 /// How often a request looks again after it has waited for another's.
 const LOOKS_MAX: usize = 3;
 
@@ -125,10 +118,8 @@ pub struct Reads {
 pub struct ReadParts {
     /// The database.
     pub sql: Arc<dyn Sql>,
-    /// Invalidations, shared by all caches.
-    pub ledger: Arc<Ledger>,
-    /// The rule.
-    pub eligibility: Arc<dyn Eligibility>,
+    /// The rule, and invalidations, shared by all caches.
+    pub rules: Rules,
     /// The time.
     pub clock: Clock,
 }
@@ -141,11 +132,8 @@ pub struct Read {
     columns: tokio::sync::OnceCell<rows::Columns>,
     cache: Arc<Cache<Body>>,
     parts: ReadParts,
-    rule: RwLock<Arc<CacheRule>>,
-    profile: Profile,
+    ruling: Ruling,
     wait: Duration,
-    /// Since when the rule keeps nothing, as Unix time; 0 while it does.
-    bypassed_ms: AtomicU64,
     /// SQL has just failed: what is stale is told without asking until then, as Unix time.
     held_until_ms: AtomicU64,
     /// The last reading that failed: its key, and why, for those who waited for it.
@@ -160,20 +148,9 @@ pub struct Read {
 pub struct ReadState {
     /// Its name.
     pub name: String,
-    /// Its class.
-    pub class: &'static str,
-    /// What the rule says now.
-    pub rule: String,
-    /// Requests since the host began, or since what is not kept was last tried anew.
-    pub requests: u64,
-    /// Of 1,000 of them, those that the cache answered.
-    pub hit_permille: u32,
-    /// Median time of a reading, in microseconds.
-    pub cost_p50_us: u64,
-    /// Its 99th percentile.
-    pub cost_p99_us: u64,
-    /// Time that SQL did not have to work, in milliseconds.
-    pub saved_ms: u64,
+    /// What was measured of it, and what the rule makes of that.
+    #[serde(flatten)]
+    pub ruling: RulingState,
     /// How its keys look.
     pub key: String,
     /// The groups that its answers belong to.
@@ -187,7 +164,7 @@ impl Reads {
     /// Parameters that the statement does not have, or the other way round.
     pub async fn start(configs: &[ReadConfig], cache: &CacheConfig, parts: &ReadParts) -> Result<Self, ConfigError> {
         let limits = CacheLimits { bytes_max: cache.reads_bytes_max, waiters_max: cache.waiters_max };
-        let kept = Arc::new(Cache::new("reads", limits, Arc::clone(&parts.ledger)));
+        let kept = Arc::new(Cache::new("reads", limits, Arc::clone(&parts.rules.ledger)));
         let totals = Arc::new(Totals::default());
         let open = |config: &ReadConfig| {
             let (statement, order) = statement::prepare(config, parts.sql.engine())?;
@@ -198,10 +175,8 @@ impl Reads {
                 columns: tokio::sync::OnceCell::new(),
                 cache: Arc::clone(&kept),
                 parts: parts.clone(),
-                rule: RwLock::new(Arc::new(CacheRule::Bypass("unknown".into()))),
-                profile: Profile::new(&config.name, config.class.as_str(), Arc::clone(&totals)),
+                ruling: Ruling::new(subject(config), parts.rules.clone(), Arc::clone(&totals)),
                 wait: Duration::from_millis(cache.wait_ms),
-                bypassed_ms: AtomicU64::new(0),
                 held_until_ms: AtomicU64::new(0),
                 failed: Mutex::default(),
                 followed: Mutex::default(),
@@ -284,15 +259,14 @@ impl Read {
     /// See [`ReadError`].
     pub async fn answer(self: &Arc<Self>, values: Vec<SqlValue>) -> Result<ReadReply, ReadFailure> {
         let now_ms = self.parts.clock.now_ms();
-        if self.profile.is_due(now_ms) {
+        if self.ruling.is_due(now_ms) {
             // Nobody waits for it.
             drop(self.ask_rule_aside());
         }
         if self.config.class == Staleness::Live {
             return self.bypass(&values, "live", None).await;
         }
-        let rule = Arc::clone(&self.rule.read().unwrap_or_else(PoisonError::into_inner));
-        if let CacheRule::Bypass(reason) = &*rule {
+        if let CacheRule::Bypass(reason) = &*self.ruling.rule() {
             return self.bypass(&values, "rule", Some(reason.clone())).await;
         }
         let key = statement::key(&self.config, &values);
@@ -365,7 +339,7 @@ impl Read {
         let now_ms = self.parts.clock.now_ms();
         let body = &entry.value;
         body.used_ms.store(now_ms, Ordering::Relaxed);
-        self.profile.told(status.how(), body.json.len());
+        self.ruling.told(status, body.json.len());
         ReadReply {
             body: body.json.clone(),
             etag: Arc::clone(&body.etag),
@@ -389,7 +363,7 @@ impl Read {
                 Ok(self.tell(entry, status.because("sql-failed")))
             }
             _ => {
-                self.profile.failed();
+                self.ruling.profile().failed();
                 Err(failure)
             }
         }
@@ -409,90 +383,43 @@ impl Read {
         detail: &'static str,
         reason: Option<String>,
     ) -> Result<ReadReply, ReadFailure> {
-        let read = self.read_sql(values).await.inspect_err(|_| self.profile.failed());
+        let read = self.read_sql(values).await.inspect_err(|_| self.ruling.profile().failed());
         let read = read.map_err(|error| ReadFailure::after(error, Forwarded::Bypass))?;
         let status = CacheStatus::forwarded(Forwarded::Bypass).because(detail);
-        self.profile.told(status.how(), read.json.len());
+        self.ruling.told(status, read.json.len());
         Ok(ReadReply { body: read.json, etag: read.etag, age_s: 0, status, reason, live: true })
     }
 
-    /// The same on a thread that may wait for what a module was granted.
+    /// Shows the profile to the rule, on a thread that may wait for what a module was granted.
     fn ask_rule_aside(self: &Arc<Self>) -> JoinHandle<()> {
         let read = Arc::clone(self);
-        tokio::task::spawn_blocking(move || read.ask_rule())
-    }
-
-    /// Shows the profile to the rule.
-    fn ask_rule(&self) {
-        let now_ms = self.parts.clock.now_ms();
-        let bypassed_ms = self.bypassed_ms.load(Ordering::Relaxed);
-        if bypassed_ms != 0 && now_ms >= bypassed_ms + TRY_AGAIN_MS && self.config.class != Staleness::Live {
-            self.profile.forget();
-            self.bypassed_ms.store(now_ms, Ordering::Relaxed);
-        }
-        let profile = self.profile.take(now_ms, self.parts.eligibility.version());
-        let Some(profile) = profile else { return };
-        let rule = eligibility::bounded(self.config.class, self.parts.eligibility.rule(&profile));
-        let mut known = self.rule.write().unwrap_or_else(PoisonError::into_inner);
-        if **known == rule {
-            return;
-        }
-        let since_ms = if matches!(rule, CacheRule::Bypass(_)) { now_ms } else { 0 };
-        self.bypassed_ms.store(since_ms, Ordering::Relaxed);
-        tracing::debug!(read = self.config.name, ?rule, "the rule of a read has changed");
-        if shortens(&known, &rule) {
-            // What is kept for longer than it may be now is read anew. Other hosts ask the rule themselves.
-            let what = What::Groups(vec![read_group(&self.config.name)]);
-            self.parts.ledger.apply(&Invalidation { what, hardness: Hardness::Soft });
-        }
-        *known = Arc::new(rule);
+        tokio::task::spawn_blocking(move || read.ruling.ask(read.parts.clock.now_ms()))
     }
 
     fn state(&self) -> ReadState {
-        let profile = self.profile.look();
-        let rule = self.rule.read().unwrap_or_else(PoisonError::into_inner);
-        let rule = match (&**rule, self.config.class) {
-            (_, Staleness::Live) => "bypass: live".to_owned(),
-            (CacheRule::Bypass(reason), _) => format!("bypass: {reason}"),
-            (CacheRule::Store { ttl_ms, .. }, _) => format!("store: {ttl_ms} ms"),
-        };
         ReadState {
             name: self.config.name.clone(),
-            class: self.config.class.as_str(),
-            rule,
-            requests: profile.requests,
-            hit_permille: profile.hit_permille,
-            cost_p50_us: profile.cost_p50_us,
-            cost_p99_us: profile.cost_p99_us,
-            saved_ms: self.profile.saved_us() / 1_000,
+            ruling: self.ruling.state(),
             key: statement::key_form(&self.config),
             groups: self.groups(),
         }
     }
 
-    /// The groups of its answers: its own, those of its tables, and those that the rule names now.
+    /// The groups of its answers: its own, those that the rule names now, and those of its tables.
     fn groups(&self) -> Vec<String> {
-        let mut groups = vec![read_group(&self.config.name)];
+        let mut groups = self.ruling.groups();
         groups.extend(self.config.tables.iter().map(|table| table_group(table)));
-        let rule = self.rule.read().unwrap_or_else(PoisonError::into_inner);
-        if let CacheRule::Store { groups: named, .. } = &**rule {
-            groups.extend(named.iter().cloned());
-        }
         groups
     }
+}
+
+fn subject(config: &ReadConfig) -> Subject {
+    Subject { name: config.name.clone(), class: Some(config.class), group: read_group(&config.name), of_origin: false }
 }
 
 /// The group of all answers of a read.
 fn read_group(name: &str) -> String {
     format!("read:{name}")
-}
-
-/// Whether answers that were kept by the old rule may be older than the new one allows.
-fn shortens(old: &CacheRule, new: &CacheRule) -> bool {
-    match (old, new) {
-        (CacheRule::Store { ttl_ms: old_ms, .. }, CacheRule::Store { ttl_ms: new_ms, .. }) => new_ms < old_ms,
-        _ => true,
-    }
 }
 
 fn ttl_ms(entry: &Entry<Body>, now_ms: u64) -> i64 {

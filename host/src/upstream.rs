@@ -5,6 +5,7 @@
 //!
 //! - `control`: what headers say of caching. `stored`: whether and how long a response may be kept, and its age.
 //! - `key`: what is the same request. `conditional`, `range`, `hop`: one part of HTTP each.
+//! - `allowance`: what a rule makes of what a response allows.
 //! - `origin`: connections and their bounds. `fill`: keeping a body while it is passed on.
 //! - `serve`: the way of a request.
 //!
@@ -14,6 +15,7 @@
 //! Never keeps a body that was cut short, never sends a request twice, never believes a client about who it is to
 //! others (`X-Forwarded-Host` and the like are dropped, because they are no part of a key).
 
+mod allowance;
 mod conditional;
 mod control;
 mod fill;
@@ -30,7 +32,9 @@ use std::time::Duration;
 use hyper::header::HeaderName;
 use serde::Serialize;
 
-use crate::cache::{Cache, CacheLimits, CacheMemory, CacheStatus, Forwarded, Ledger};
+use crate::cache::{
+    Cache, CacheLimits, CacheMemory, CacheStatus, Forwarded, Rules, Ruling, RulingState, Subject, Totals,
+};
 use crate::clock::Clock;
 use crate::config::{AuthConfig, CacheConfig, ConfigError, UpstreamConfig};
 use origin::Origin;
@@ -105,6 +109,9 @@ pub struct UpstreamState {
     pub name: String,
     /// What the paths of its requests begin with.
     pub prefix: String,
+    /// What was measured of it, and what the rule makes of that.
+    #[serde(flatten)]
+    pub ruling: RulingState,
     /// How its keys look: the path and query that the origin sees.
     pub key: String,
     /// The groups that its responses belong to.
@@ -118,19 +125,20 @@ pub struct Upstream {
     cache: Arc<Cache<Kept>>,
     clock: Clock,
     wait: Duration,
+    ruling: Ruling,
     /// The header that names weir's actor to the origin, too.
     identity: Option<HeaderName>,
 }
 
 impl Upstreams {
-    /// Opens no connection yet.
+    /// Opens no connection yet; asks the rule.
     ///
     /// # Errors
     /// An origin that is no address; a trusted header that is no header's name.
-    pub fn new(
+    pub async fn start(
         configs: &[UpstreamConfig],
         (cache, auth): (&CacheConfig, &AuthConfig),
-        ledger: &Arc<Ledger>,
+        rules: &Rules,
         clock: &Clock,
     ) -> Result<Self, ConfigError> {
         if configs.is_empty() {
@@ -141,7 +149,8 @@ impl Upstreams {
             .transpose()
             .map_err(|error| ConfigError::Value { field: "auth.trusted_header".into(), reason: error.to_string() })?;
         let limits = CacheLimits { bytes_max: cache.upstream_bytes_max, waiters_max: cache.waiters_max };
-        let kept = Arc::new(Cache::new("upstream", limits, Arc::clone(ledger)));
+        let kept = Arc::new(Cache::new("upstream", limits, Arc::clone(&rules.ledger)));
+        let totals = Arc::<Totals>::default();
         let open = |config: &UpstreamConfig| {
             Ok(Arc::new(Upstream {
                 config: config.clone(),
@@ -149,10 +158,14 @@ impl Upstreams {
                 cache: Arc::clone(&kept),
                 clock: clock.clone(),
                 wait: Duration::from_millis(cache.wait_ms),
+                ruling: Ruling::new(subject(config), rules.clone(), Arc::clone(&totals)),
                 identity: identity.clone(),
             }))
         };
         let mut upstreams: Vec<Arc<Upstream>> = configs.iter().map(open).collect::<Result<_, ConfigError>>()?;
+        for upstream in &upstreams {
+            let _ = upstream.ask_rule_aside().await;
+        }
         upstreams.sort_by_key(|upstream| std::cmp::Reverse(upstream.config.prefix.len()));
         Ok(Self(Arc::new(upstreams)))
     }
@@ -169,17 +182,7 @@ impl Upstreams {
 
     /// What operators see.
     pub fn states(&self) -> Vec<UpstreamState> {
-        let state = |config: &UpstreamConfig| UpstreamState {
-            name: config.name.clone(),
-            prefix: config.prefix.clone(),
-            key: format!("{}<path>?<query>", key::begin(config)),
-            groups: vec![
-                fill::upstream_group(&config.name).into(),
-                format!("group:{}:<name in Cache-Groups>", config.name),
-                "table:<name in Cache-Groups>".into(),
-            ],
-        };
-        self.0.iter().map(|upstream| state(&upstream.config)).collect()
+        self.0.iter().map(|upstream| upstream.state()).collect()
     }
 
     /// The group of all variants of a key; `None` where no upstream can have it.
@@ -194,8 +197,11 @@ impl Upstreams {
         begins.into_iter().any(|begin| begin.starts_with(prefix) || prefix.starts_with(&begin))
     }
 
-    /// Whether responses of some upstream can belong to this group.
+    /// Whether responses of some upstream can belong to this group, as far as rules name groups now.
     pub fn has_group(&self, group: &str) -> bool {
+        if self.0.iter().any(|upstream| upstream.ruling.groups().iter().any(|known| known == group)) {
+            return true;
+        }
         let (kind, name) = group.split_once(':').unwrap_or_default();
         let known = |name: &str| self.0.iter().any(|upstream| upstream.config.name == name);
         match kind {
@@ -211,4 +217,31 @@ impl Upstreams {
     pub fn prefixes(&self) -> Vec<(&str, &str)> {
         self.0.iter().map(|upstream| (upstream.config.name.as_str(), upstream.config.prefix.as_str())).collect()
     }
+}
+
+impl Upstream {
+    fn state(&self) -> UpstreamState {
+        let config = &self.config;
+        let mut groups = self.ruling.groups();
+        groups.push(format!("group:{}:<name in Cache-Groups>", config.name));
+        groups.push("table:<name in Cache-Groups>".into());
+        UpstreamState {
+            name: config.name.clone(),
+            prefix: config.prefix.clone(),
+            ruling: self.ruling.state(),
+            key: format!("{}<path>?<query>", key::begin(config)),
+            groups,
+        }
+    }
+
+    /// Shows the profile to the rule, on a thread that may wait for what a module was granted.
+    fn ask_rule_aside(self: &Arc<Self>) -> tokio::task::JoinHandle<()> {
+        let upstream = Arc::clone(self);
+        tokio::task::spawn_blocking(move || upstream.ruling.ask(upstream.clock.now_ms()))
+    }
+}
+
+fn subject(config: &UpstreamConfig) -> Subject {
+    let name = format!("upstream:{}", config.name);
+    Subject { name: name.clone(), class: config.class, group: name, of_origin: true }
 }

@@ -163,6 +163,7 @@ impl Cache for DefaultPolicy {
                 Staleness::Seconds => rules::cache::Staleness::Seconds,
                 Staleness::Minutes => rules::cache::Staleness::Minutes,
                 Staleness::Hours => rules::cache::Staleness::Hours,
+                Staleness::Origin => rules::cache::Staleness::Origin,
             },
             requests: profile.requests,
             hit_permille: profile.hit_permille,

@@ -256,6 +256,7 @@ fn eligible<Policy: Cache>(call: &vectors::CacheEligible) -> Answer {
         vectors::Staleness::Seconds => Staleness::Seconds,
         vectors::Staleness::Minutes => Staleness::Minutes,
         vectors::Staleness::Hours => Staleness::Hours,
+        vectors::Staleness::Origin => Staleness::Origin,
     };
     let profile = ReadProfile {
         class,

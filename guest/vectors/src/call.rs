@@ -67,6 +67,8 @@ pub enum Staleness {
     Minutes,
     /// Some hours.
     Hours,
+    /// As the origin says.
+    Origin,
 }
 
 /// What was measured of a read. What is left out is 0.

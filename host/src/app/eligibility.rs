@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
+use crate::cache::eligibility::Eligibility;
 use crate::clock::Clock;
 use crate::model::{CacheRule, ReadProfile};
 use crate::policy::Policies;
-use crate::read::eligibility::Eligibility;
 
 /// The live policy module.
 pub struct ByPolicy {

@@ -99,6 +99,16 @@ pub struct UpstreamConfig {
     /// The origin does not see the prefix.
     #[serde(default)]
     pub strip_prefix: bool,
+    /// How old an answer may be; left out, as old as the origin says. `live`: nothing is kept.
+    #[serde(default)]
+    pub class: Option<Staleness>,
+    /// The times of the rule take the place of those that a response has, also of one that says `no-store` (needs a class).
+    /// Otherwise a rule can only shorten them.
+    #[serde(default)]
+    pub may_loosen: bool,
+    /// What a rule may read.
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
     /// Bounds, and what caching may do beyond what the origin says.
     #[serde(default)]
     pub limits: UpstreamLimits,
@@ -227,6 +237,9 @@ impl UpstreamConfig {
             prefix: prefix.into(),
             origin: origin.into(),
             strip_prefix: false,
+            class: None,
+            may_loosen: false,
+            settings: BTreeMap::new(),
             limits: UpstreamLimits::default(),
         }
     }
@@ -240,6 +253,12 @@ impl UpstreamConfig {
         let authority = self.origin.strip_prefix("http://").unwrap_or_default();
         if authority.is_empty() || authority.contains(['/', '?', '#', '@']) {
             return Err(value(field("origin"), "must be http://host:port, without a path"));
+        }
+        if self.may_loosen && self.class.is_none_or(|class| class == Staleness::Live) {
+            return Err(value(
+                field("may_loosen"),
+                "needs class = \"seconds\", \"minutes\" or \"hours\", which bounds how long the rule may keep an answer",
+            ));
         }
         // hyper's smallest buffer.
         at_least(&field("limits.header_bytes_max"), self.limits.header_bytes_max, 8_192)?;

@@ -116,11 +116,21 @@ impl Authenticator {
         Ok(Some(actor))
     }
 
+    /// Takes the trusted header out of what goes to an upstream, where the peer is not one to be believed: an origin that
+    /// trusts weir would take its word.
+    pub(super) fn drop_untrusted(&self, headers: &mut HeaderMap, peer: IpAddr) {
+        if let Some((name, from)) = &self.trusted
+            && !is_believed(*from, peer)
+        {
+            headers.remove(name);
+        }
+    }
+
     fn trusted(&self, headers: &HeaderMap, peer: IpAddr, id_type: IdType) -> Result<Option<Id>, Problem> {
         let Some((name, from)) = &self.trusted else { return Ok(None) };
         let given = one(headers, name).map_err(|_| Problem::new(&BAD_HEADER, format!("send {name} at most once")))?;
         let Some(given) = given else { return Ok(None) };
-        if *from == TrustedHeaderFrom::Loopback && !peer.to_canonical().is_loopback() {
+        if !is_believed(*from, peer) {
             return Err(self.refuse(format!("{name} is accepted from loopback peers only")));
         }
         let parsed = std::str::from_utf8(given.as_bytes()).ok().map(|text| Id::parse(id_type, text));
@@ -130,6 +140,11 @@ impl Authenticator {
             None => Err(self.refuse(format!("{name}: expected UTF-8"))),
         }
     }
+}
+
+/// Whether the trusted header of this peer counts.
+fn is_believed(from: TrustedHeaderFrom, peer: IpAddr) -> bool {
+    from == TrustedHeaderFrom::Any || peer.to_canonical().is_loopback()
 }
 
 impl Jwt {
@@ -349,6 +364,17 @@ mod tests {
         assert_eq!(actor(loopback, LOOPBACK, &[("x-actor-id", "seven")]), Err(401));
         assert_eq!(actor(loopback, LOOPBACK, &[("x-actor-id", "")]), Err(401));
         assert_eq!(actor(None, LOOPBACK, &[("authorization", "Bearer x")]), Err(401), "nobody could verify it");
+    }
+
+    #[test]
+    fn the_trusted_header_goes_to_an_upstream_only_from_who_is_believed() {
+        let goes_on = |from, peer| {
+            let mut headers = headers(&[("x-actor-id", "7")]);
+            authenticator(None, Some(from)).drop_untrusted(&mut headers, peer);
+            headers.contains_key("x-actor-id")
+        };
+        assert!(goes_on(TrustedHeaderFrom::Loopback, LOOPBACK) && goes_on(TrustedHeaderFrom::Any, ELSEWHERE));
+        assert!(!goes_on(TrustedHeaderFrom::Loopback, ELSEWHERE));
     }
 
     #[test]

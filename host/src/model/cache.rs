@@ -5,7 +5,7 @@
 pub struct ReadProfile {
     /// Its name; an upstream's is `upstream:NAME`.
     pub name: String,
-    /// How old its answers may be: `live`, `seconds`, `minutes`, `hours`.
+    /// How old its answers may be: `live`, `seconds`, `minutes`, `hours`; `origin` where the origin says.
     pub class: &'static str,
     /// Requests since the host began.
     pub requests: u64,
@@ -41,4 +41,9 @@ pub enum CacheRule {
         /// Groups that it belongs to besides those of its tables.
         groups: Vec<String>,
     },
+}
+
+impl CacheRule {
+    /// Leaves a time to the origin of an upstream, in milliseconds: the greatest that a guest can say.
+    pub const AS_THE_ORIGIN_SAYS_MS: u64 = u32::MAX as u64;
 }

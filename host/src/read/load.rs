@@ -46,7 +46,7 @@ impl Read {
         let parameters: Vec<SqlValue> = self.order.iter().filter_map(|place| values.get(*place).cloned()).collect();
         let started = Instant::now();
         let found = sql.run_statement(&self.statement, &[parameters]).await;
-        self.profile.read(started.elapsed());
+        self.ruling.profile().read(started.elapsed());
         let found = match found {
             Ok(mut sets) => sets.pop().unwrap_or_default(),
             Err(StatementError::Unavailable(reason)) => {
@@ -94,7 +94,7 @@ impl Read {
         let now_ms = self.parts.clock.now_ms();
         let mut used_ms = now_ms;
         if let Some(before) = before {
-            self.profile.compared(*before.value.etag != *read.etag);
+            self.ruling.profile().compared(*before.value.etag != *read.etag);
             used_ms = before.value.used_ms.load(Ordering::Relaxed);
         }
         let (times, groups) = self.times(now_ms, read.is_empty);
@@ -113,7 +113,7 @@ impl Read {
 
     /// Until when an answer that was read now may be told, and its groups.
     fn times(&self, now_ms: u64, is_empty: bool) -> (Times, Box<[Box<str>]>) {
-        let rule = Arc::clone(&self.rule.read().unwrap_or_else(PoisonError::into_inner));
+        let rule = self.ruling.rule();
         let mut groups: Vec<Box<str>> = self.config.tables.iter().map(|table| table_group(table).into()).collect();
         groups.push(read_group(&self.config.name).into());
         let (ttl_ms, revalidate_ms, error_ms) = match &*rule {

@@ -37,6 +37,12 @@ fn weakly(tag: &str) -> &str {
     tag.strip_prefix("W/").unwrap_or(tag)
 }
 
+/// Whether an answer has the validators of what is kept, and so is no change of it.
+pub(super) fn is_same(stored: &HeaderMap, fresh: &HeaderMap) -> bool {
+    let name = if stored.contains_key(header::ETAG) { header::ETAG } else { header::LAST_MODIFIED };
+    stored.get(&name).is_some_and(|known| fresh.get(&name) == Some(known))
+}
+
 /// Puts to the origin whether what is kept is still so.
 pub(super) fn put_conditions(asked: &mut HeaderMap, stored: &HeaderMap) {
     if let Some(etag) = stored.get(header::ETAG) {

@@ -84,6 +84,22 @@ impl Control {
     }
 }
 
+impl Control {
+    /// Without what forbids to keep it or says for how long, but for what is about who may see it.
+    pub(super) fn loosened(self) -> Self {
+        Self {
+            private: self.private,
+            // It was allowed to be told to all.
+            public: self.public || self.must_revalidate || self.s_maxage_s.is_some(),
+            stale_while_revalidate_s: self.stale_while_revalidate_s,
+            stale_if_error_s: self.stale_if_error_s,
+            fields: self.fields,
+            targeted: true,
+            ..Self::default()
+        }
+    }
+}
+
 impl Wishes {
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let mut wishes = Self::default();

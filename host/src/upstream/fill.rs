@@ -38,6 +38,8 @@ pub(super) struct Fill {
     pub(super) stamps: (Stamp, Stamp),
     pub(super) lead: Option<Lead>,
     pub(super) body_bytes_max: u64,
+    /// Groups that the rule names.
+    pub(super) named: Vec<String>,
 }
 
 impl Fill {
@@ -97,7 +99,7 @@ impl Fill {
 
     /// Puts it into the cache.
     pub(super) fn keep(self, body: Bytes) -> Arc<Entry<Kept>> {
-        let Self { cache, upstream, primary, asked, status, mut headers, verdict, at, stamps, .. } = self;
+        let Self { cache, upstream, primary, asked, status, mut headers, verdict, at, stamps, named, .. } = self;
         for field in &verdict.fields {
             headers.remove(field.as_str());
         }
@@ -105,6 +107,7 @@ impl Fill {
         let mut groups = groups(&upstream, &headers);
         groups.push(key::uri_group(&primary).into());
         groups.push(upstream_group(&upstream));
+        groups.extend(named.into_iter().map(String::into_boxed_str));
         let groups = groups.into_boxed_slice();
         let bytes = body.len() + headers_bytes(&headers);
         let cost_ms = at.response_ms.saturating_sub(at.request_ms);
@@ -117,6 +120,7 @@ impl Fill {
             lifetime_ms: verdict.lifetime_ms,
             no_cache: verdict.no_cache,
             strict: verdict.strict,
+            loosened: verdict.loosened,
             held_until_ms: AtomicU64::new(0),
         };
         let mut place = primary.clone();

@@ -2,25 +2,24 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
-use metrics::{counter, histogram};
 
+use super::allowance::{Allowance, is_personal};
 use super::control::Wishes;
 use super::fill::{Fill, put_unshared};
-use super::origin::{Answered, empty, passing};
+use super::origin::{Answered, OutBody, empty, passing};
 use super::range::{Part, part};
-use super::stored::{Kept, Moments, Stored, group_names, judge};
+use super::stored::{Kept, Moments, Stored, Terms, group_names, judge};
 use super::{Upstream, UpstreamError, UpstreamFailure, conditional, hop, key};
 use crate::cache::{CacheStatus, Entry, Flown, Forwarded, Freshness, Hardness, Lead, Seat, Stamp};
 use crate::listener::Reply;
 use crate::listener::reply::ReplyBody;
-use crate::telemetry::{READ_HIT_BYTES_TOTAL, READ_ORIGIN_SECONDS, READS_TOTAL};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
@@ -39,6 +38,8 @@ struct Asked {
     headers: HeaderMap,
     wishes: Wishes,
     peer: IpAddr,
+    /// What the rule allows to be kept, or why nothing.
+    allowance: Arc<Result<Allowance, String>>,
 }
 
 /// What the cache has for a request.
@@ -75,6 +76,14 @@ impl Upstream {
     /// # Errors
     /// See [`UpstreamError`]: nothing was kept of what failed.
     pub async fn handle(self: &Arc<Self>, head: Parts, body: Incoming, peer: IpAddr) -> Result<Reply, UpstreamFailure> {
+        if self.ruling.is_due(self.clock.now_ms()) {
+            // Nobody waits for it.
+            drop(self.ask_rule_aside());
+        }
+        self.answer(head, body, peer).await.inspect_err(|_| self.ruling.profile().failed())
+    }
+
+    async fn answer(self: &Arc<Self>, head: Parts, body: Incoming, peer: IpAddr) -> Result<Reply, UpstreamFailure> {
         // What it would name at the origin may lie outside the prefix, and under another key.
         if key::has_dot_segment(head.uri.path()) {
             return Err(UpstreamError::DotSegment.into());
@@ -83,7 +92,8 @@ impl Upstream {
         let path = key::path_and_query(&head.uri, strip);
         let primary = key::primary(&self.config.name, &path);
         let wishes = Wishes::of(&head.headers);
-        let asked = Asked { method: head.method, path, primary, headers: head.headers, wishes, peer };
+        let allowance = Arc::new(Allowance::of(&self.ruling.rule(), &self.config));
+        let asked = Asked { method: head.method, path, primary, headers: head.headers, wishes, peer, allowance };
         let reads = asked.method == Method::GET || asked.method == Method::HEAD;
         if reads && body.is_end_stream() {
             return self.read(asked).await;
@@ -95,17 +105,40 @@ impl Upstream {
         let mut headers = asked.headers.clone();
         hop::to_origin(&mut headers, peer, &self.origin.authority);
         let body = if body.is_end_stream() { empty() } else { self.origin.bounded(body) };
-        let sent = self.origin.send(asked.method.clone(), &asked.path, headers, body).await;
+        let sent = self.send(&asked, headers, body).await;
         let answered = sent.map_err(|error| UpstreamFailure::after(error, Forwarded::Method))?;
         let status = answered.response.status();
         if !safe && (status.is_success() || status.is_redirection()) {
             self.invalidate(&asked, answered.response.headers());
         }
-        Ok(self.pass(answered, CacheStatus::forwarded(Forwarded::Method)))
+        Ok(self.pass(answered, CacheStatus::forwarded(Forwarded::Method), None))
+    }
+
+    /// Asks the origin, and counts how long it takes.
+    async fn send(&self, asked: &Asked, headers: HeaderMap, body: OutBody) -> Result<Answered, UpstreamError> {
+        let started = Instant::now();
+        let sent = self.origin.send(asked.method.clone(), &asked.path, headers, body).await;
+        self.ruling.profile().read(started.elapsed());
+        sent
+    }
+
+    /// Asks the origin for this request alone: the rule keeps nothing.
+    async fn bypass(&self, asked: &Asked, reason: &str) -> Result<Reply, UpstreamFailure> {
+        let mut headers = asked.headers.clone();
+        hop::to_origin(&mut headers, asked.peer, &self.origin.authority);
+        let sent = self.send(asked, headers, empty()).await;
+        let answered = sent.map_err(|error| UpstreamFailure::after(error, Forwarded::Bypass))?;
+        let status = CacheStatus::forwarded(Forwarded::Bypass).because("rule");
+        Ok(self.pass(answered, status, Some(reason)))
     }
 
     async fn read(self: &Arc<Self>, asked: Asked) -> Result<Reply, UpstreamFailure> {
         let mut collapsed = false;
+        if let Err(reason) = &*asked.allowance
+            && !asked.wishes.only_if_cached
+        {
+            return self.bypass(&asked, reason).await;
+        }
         for _ in 0..LOOKS_MAX {
             let found = self.look(&asked);
             if let Some(reply) = self.tell_kept(&asked, &found, collapsed) {
@@ -148,15 +181,28 @@ impl Upstream {
         };
         match &entry.value {
             Kept::Unshared => place(asked.primary.clone(), None, Forwarded::UriMiss, freshness == Freshness::Fresh),
-            Kept::Response(_) => place(asked.primary.clone(), Some((entry, freshness)), Forwarded::Stale, false),
+            Kept::Response(stored) => {
+                self.place(asked, asked.primary.clone(), stored.loosened, (entry.clone(), freshness))
+            }
             Kept::Vary(names) => {
                 let key = key::variant(&asked.primary, names, &asked.headers);
                 match self.cache.get(&key, now_ms) {
-                    Some(kept) => place(key, Some(kept), Forwarded::Stale, false),
+                    Some((entry, freshness)) => {
+                        let loosened = matches!(&entry.value, Kept::Response(stored) if stored.loosened);
+                        self.place(asked, key, loosened, (entry, freshness))
+                    }
                     None => place(key, None, Forwarded::VaryMiss, false),
                 }
             }
         }
+    }
+
+    /// What is kept, for whom it is: what is kept for longer than the origin says is not for a request that says who asks.
+    fn place(&self, asked: &Asked, key: String, loosened: bool, kept: (Arc<Entry<Kept>>, Freshness)) -> Found {
+        if asked.allowance.is_err() || loosened && is_personal(&asked.headers, self.identity.as_ref()) {
+            return Found { key, kept: None, why: Forwarded::Request, unshared: true };
+        }
+        Found { key, kept: Some(kept), why: Forwarded::Stale, unshared: false }
     }
 
     /// What is kept, where it may be told without asking.
@@ -214,9 +260,8 @@ impl Upstream {
             conditional::put_conditions(&mut headers, &stored.headers);
         }
         let request_ms = self.clock.now_ms();
-        let sent = self.origin.send(asked.method.clone(), &asked.path, headers, empty()).await;
+        let sent = self.send(&asked, headers, empty()).await;
         let at = Moments { request_ms, response_ms: self.clock.now_ms() };
-        self.count_origin(at);
         let answered = match sent {
             Ok(answered) => answered,
             Err(error) => {
@@ -257,8 +302,8 @@ impl Upstream {
         let Some((_, stored, _)) = found.stored() else { return Response::new(ReplyBody::default()) };
         let headers = conditional::merged(&stored.headers, &fresh);
         let status = CacheStatus { origin_status: Some(304), ..CacheStatus::forwarded(found.why) };
-        let verdict =
-            judge((&asked.headers, self.identity.as_ref()), (stored.status, &headers), at, &self.config.limits);
+        self.ruling.profile().compared(false);
+        let verdict = self.judge(asked, (stored.status, &headers), at);
         let (reply, flown) = match verdict {
             Ok(verdict) => {
                 let fill = self.fill(asked, (stored.status, headers), verdict, (at, stamps), None);
@@ -292,24 +337,28 @@ impl Upstream {
         let (status, headers) = (answered.response.status(), answered.response.headers());
         let told = CacheStatus { origin_status: Some(status.as_u16()), ..CacheStatus::forwarded(found.why) };
         if !asked.is_shared() {
-            return self.pass(answered, told);
+            return self.pass(answered, told, None);
+        }
+        if let Some((_, stored, _)) = found.stored() {
+            self.ruling.profile().compared(!conditional::is_same(&stored.headers, headers));
         }
         let too_large = answered.response.body().size_hint().lower() > self.config.limits.stored_body_bytes_max;
-        let verdict = match judge((&asked.headers, self.identity.as_ref()), (status, headers), at, &self.config.limits)
-        {
+        let verdict = match self.judge(asked, (status, headers), at) {
             Ok(_) if too_large => Err("too-large"),
             other => other,
         };
         match verdict {
             Err(reason) => {
                 // What is told to one who has signed in, or asked so, says nothing about the others.
-                if !matches!(reason, "authorization" | "request-no-store") {
+                let of_one = matches!(reason, "authorization" | "request-no-store")
+                    || self.config.may_loosen && is_personal(&asked.headers, self.identity.as_ref());
+                if !of_one {
                     put_unshared(&self.cache, &self.config.name, &asked.primary, stamps.0, at.response_ms);
                 }
                 if let Some(lead) = lead {
                     lead.land(Flown::Unshared);
                 }
-                self.pass(answered, told.because(reason))
+                self.pass(answered, told.because(reason), None)
             }
             Ok(verdict) => {
                 let (mut head, body) = answered.response.into_parts();
@@ -321,15 +370,17 @@ impl Upstream {
                 let idle = Duration::from_millis(self.config.limits.body_idle_timeout_ms);
                 let pieces = fill.run(body, idle, answered.permit);
                 let told = CacheStatus { stored: true, ..told };
+                let bytes = usize::try_from(length.unwrap_or_default()).unwrap_or(usize::MAX);
                 if !modified {
                     return self.reply(
-                        StatusCode::NOT_MODIFIED,
-                        conditional::not_modified_headers(&head.headers),
+                        (StatusCode::NOT_MODIFIED, conditional::not_modified_headers(&head.headers)),
                         ReplyBody::default(),
-                        told,
+                        (told, None),
+                        bytes,
                     );
                 }
-                self.reply(status, head.headers, ReplyBody::channel(pieces).of_length(length), told)
+                let body = ReplyBody::channel(pieces).of_length(length);
+                self.reply((status, head.headers), body, (told, None), bytes)
             }
         }
     }
@@ -354,11 +405,24 @@ impl Upstream {
             stamps,
             lead,
             body_bytes_max: self.config.limits.stored_body_bytes_max,
+            named: asked.allowance.as_ref().as_ref().map(|allowance| allowance.groups.clone()).unwrap_or_default(),
         }
     }
 
+    /// Whether and for how long an answer may be kept.
+    fn judge(
+        &self,
+        asked: &Asked,
+        response: (StatusCode, &HeaderMap),
+        at: Moments,
+    ) -> Result<super::stored::Verdict, &'static str> {
+        let Ok(allowance) = &*asked.allowance else { return Err("rule") };
+        let terms = Terms { limits: &self.config.limits, allowance, identity: self.identity.as_ref() };
+        judge(&asked.headers, response, at, terms)
+    }
+
     /// Passes an answer on as it comes.
-    fn pass(&self, answered: Answered, status: CacheStatus) -> Reply {
+    fn pass(&self, answered: Answered, status: CacheStatus, reason: Option<&str>) -> Reply {
         let (mut head, body) = answered.response.into_parts();
         hop::to_client(&mut head.headers);
         let length = body.size_hint().exact();
@@ -368,7 +432,8 @@ impl Upstream {
         } else {
             ReplyBody::stream(passing(body, idle, answered.permit), length)
         };
-        self.reply(head.status, head.headers, body, status)
+        let bytes = usize::try_from(length.unwrap_or_default()).unwrap_or(usize::MAX);
+        self.reply((head.status, head.headers), body, (status, reason), bytes)
     }
 
     /// Tells what is kept: the whole, a part, or that the client has it.
@@ -380,7 +445,7 @@ impl Upstream {
         let whole = stored.status == StatusCode::OK;
         if whole && conditional::is_not_modified(&asked.headers, &stored.headers) {
             let headers = conditional::not_modified_headers(&headers);
-            return self.reply(StatusCode::NOT_MODIFIED, headers, ReplyBody::default(), status);
+            return self.reply((StatusCode::NOT_MODIFIED, headers), ReplyBody::default(), (status, None), 0);
         }
         let length = stored.body.len();
         let wanted = match asked.method {
@@ -403,19 +468,29 @@ impl Upstream {
                 (StatusCode::RANGE_NOT_SATISFIABLE, Bytes::new())
             }
         };
-        if status.forwarded.is_none() {
-            counter!(READ_HIT_BYTES_TOTAL, "read" => self.label()).increment(body.len() as u64);
-        }
         if asked.method == Method::HEAD {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-            return self.reply(code, headers, ReplyBody::default(), status);
+            return self.reply((code, headers), ReplyBody::default(), (status, None), 0);
         }
-        self.reply(code, headers, ReplyBody::whole(body), status)
+        let bytes = body.len();
+        self.reply((code, headers), ReplyBody::whole(body), (status, None), bytes)
     }
 
-    fn reply(&self, code: StatusCode, mut headers: HeaderMap, body: ReplyBody, status: CacheStatus) -> Reply {
-        counter!(READS_TOTAL, "read" => self.label(), "how" => status.how()).increment(1);
-        if let Ok(value) = HeaderValue::from_str(&status.text()) {
+    /// With `Cache-Status`, and the reason that a rule gave.
+    fn reply(
+        &self,
+        (code, mut headers): (StatusCode, HeaderMap),
+        body: ReplyBody,
+        (status, reason): (CacheStatus, Option<&str>),
+        bytes: usize,
+    ) -> Reply {
+        self.ruling.told(status, bytes);
+        let mut text = status.text();
+        if let Some(reason) = reason {
+            text.push('-');
+            text.push_str(reason);
+        }
+        if let Ok(value) = HeaderValue::from_str(&text) {
             headers.append(CACHE_STATUS, value);
         }
         let mut response = Response::new(body);
@@ -439,15 +514,6 @@ impl Upstream {
         let named = group_names(&self.config.name, answer, &CACHE_GROUP_INVALIDATION);
         let all = groups.iter().map(String::as_str).chain(named.iter().map(|group| &**group));
         self.cache.ledger().invalidate_groups(all, Hardness::Hard);
-    }
-
-    fn count_origin(&self, at: Moments) {
-        let elapsed = Duration::from_millis(at.response_ms.saturating_sub(at.request_ms));
-        histogram!(READ_ORIGIN_SECONDS, "read" => self.label()).record(elapsed.as_secs_f64());
-    }
-
-    fn label(&self) -> String {
-        format!("upstream:{}", self.config.name)
     }
 }
 

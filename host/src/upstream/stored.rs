@@ -7,6 +7,7 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{self, HeaderMap, HeaderName};
 
+use super::allowance::Allowance;
 use super::control::{Control, Wishes, joined, split};
 use crate::cache::Times;
 use crate::config::UpstreamLimits;
@@ -54,6 +55,8 @@ pub(super) struct Stored {
     pub(super) no_cache: bool,
     /// It may never be told when it is stale.
     pub(super) strict: bool,
+    /// It is kept for longer than the origin says.
+    pub(super) loosened: bool,
     /// The origin has just failed: it is told without asking until then, as Unix time.
     pub(super) held_until_ms: AtomicU64,
 }
@@ -77,6 +80,17 @@ pub(super) struct Verdict {
     pub(super) fields: Vec<String>,
     /// Names of request headers that it depends on.
     pub(super) vary: Vec<HeaderName>,
+    /// It is kept for longer than the origin says: not for a request that says who asks.
+    pub(super) loosened: bool,
+}
+
+/// What counts besides the response.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms<'a> {
+    pub(super) limits: &'a UpstreamLimits,
+    pub(super) allowance: &'a Allowance,
+    /// The header that names weir's actor, where one is configured.
+    pub(super) identity: Option<&'a HeaderName>,
 }
 
 impl Stored {
@@ -123,30 +137,32 @@ impl Stored {
     }
 }
 
-/// Whether and for how long a response to a GET may be kept. `identity` is the header that names weir's actor, where one is
-/// configured.
+/// Whether and for how long a response to a GET may be kept.
 ///
 /// # Errors
 /// The reason why not, as a token.
 pub(super) fn judge(
-    (asked, identity): (&HeaderMap, Option<&HeaderName>),
+    asked: &HeaderMap,
     (status, headers): (StatusCode, &HeaderMap),
     at: Moments,
-    limits: &UpstreamLimits,
+    terms: Terms<'_>,
 ) -> Result<Verdict, &'static str> {
+    let Terms { limits, allowance, identity } = terms;
     let control = Control::of(headers);
+    let loosened = allowance.loosens((asked, identity), (status, headers), &control);
+    let control = if loosened { control.loosened() } else { control };
     let understood = UNDERSTOOD_STATUSES.contains(&status.as_u16());
     let must_understand = control.must_understand;
     may_be_kept((asked, identity), status, &control, understood)?;
     let vary = vary(headers)?;
-    let explicit_ms = explicit_lifetime_ms(&control, headers, at);
-    let lifetime_ms = match explicit_ms {
+    let said_ms = match explicit_lifetime_ms(&control, headers, at) {
         Some(lifetime_ms) => lifetime_ms,
         None => heuristic_ms(status, &control, headers, at, limits)?,
     };
+    let lifetime_ms = allowance.pick(loosened, allowance.ttl_ms, said_ms);
     let initial_age_ms = initial_age_ms(headers, at);
     let strict = control.must_revalidate || control.proxy_revalidate || control.no_cache;
-    let times = times(&control, strict, (lifetime_ms, initial_age_ms), at, limits);
+    let times = times(&control, (strict, loosened), (lifetime_ms, initial_age_ms), at, terms);
     let has_validator = headers.contains_key(header::ETAG) || headers.contains_key(header::LAST_MODIFIED);
     // What can neither be told nor validated is not worth its memory.
     if times.error_until_ms <= at.response_ms && !has_validator {
@@ -154,7 +170,7 @@ pub(super) fn judge(
     }
     debug_assert!(!must_understand || understood);
     let no_cache = control.no_cache;
-    Ok(Verdict { times, initial_age_ms, lifetime_ms, no_cache, strict, fields: control.fields, vary })
+    Ok(Verdict { times, initial_age_ms, lifetime_ms, no_cache, strict, fields: control.fields, vary, loosened })
 }
 
 fn may_be_kept(
@@ -253,10 +269,10 @@ fn initial_age_ms(headers: &HeaderMap, at: Moments) -> u64 {
 
 fn times(
     control: &Control,
-    strict: bool,
+    (strict, loosened): (bool, bool),
     (lifetime_ms, initial_age_ms): (u64, u64),
     at: Moments,
-    limits: &UpstreamLimits,
+    Terms { limits, allowance, .. }: Terms<'_>,
 ) -> Times {
     let fresh_until_ms = if control.no_cache {
         at.response_ms
@@ -268,9 +284,11 @@ fn times(
     }
     let ms = |seconds: Option<u64>| seconds.map(|seconds| seconds.saturating_mul(1_000));
     let revalidate_ms = ms(control.stale_while_revalidate_s).unwrap_or(0);
+    let revalidate_ms = allowance.pick(loosened, allowance.revalidate_ms, revalidate_ms);
     // `s-maxage` forbids what the origin did not ask for; what was never fresh was not meant to be told later either.
     let default_ms = if control.s_maxage_s.is_some() || lifetime_ms == 0 { 0 } else { limits.stale_if_error_ms };
     let error_ms = ms(control.stale_if_error_s).unwrap_or(default_ms);
+    let error_ms = allowance.pick(loosened, allowance.error_ms, error_ms);
     let revalidate_until_ms = fresh_until_ms.saturating_add(revalidate_ms);
     // A window counts from the end of freshness, or from now for what was stale when it came.
     let error_from_ms =
@@ -314,6 +332,8 @@ pub(super) fn group_names(upstream: &str, headers: &HeaderMap, name: &HeaderName
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Staleness, UpstreamConfig};
+    use crate::model::CacheRule;
 
     const NOW_MS: u64 = 1_800_000_000_000;
 
@@ -328,7 +348,64 @@ mod tests {
     fn judged(status: u16, pairs: &[(&'static str, &str)]) -> Result<Verdict, &'static str> {
         let at = Moments { request_ms: NOW_MS, response_ms: NOW_MS };
         let status = StatusCode::from_u16(status).unwrap();
-        judge((&HeaderMap::new(), None), (status, &headers(pairs)), at, &UpstreamLimits::default())
+        let (limits, allowance) = (UpstreamLimits::default(), allowance(None, CacheRule::AS_THE_ORIGIN_SAYS_MS));
+        let terms = Terms { limits: &limits, allowance: &allowance, identity: None };
+        judge(&HeaderMap::new(), (status, &headers(pairs)), at, terms)
+    }
+
+    /// What a rule of one time allows; in a class it may loosen.
+    fn allowance(class: Option<Staleness>, ms: u64) -> Allowance {
+        let rule =
+            CacheRule::Store { ttl_ms: ms, stale_while_revalidate_ms: ms, stale_if_error_ms: ms, groups: Vec::new() };
+        let config = UpstreamConfig {
+            class,
+            may_loosen: class.is_some(),
+            ..UpstreamConfig::new("shop", "/shop/", "http://127.0.0.1:1")
+        };
+        Allowance::of(&rule, &config).unwrap()
+    }
+
+    /// Seconds of freshness, and of the windows after it.
+    fn times_s(
+        allowance: &Allowance,
+        asked: &[(&'static str, &str)],
+        pairs: &[(&'static str, &str)],
+    ) -> Result<(i64, u64, u64), &'static str> {
+        let at = Moments { request_ms: NOW_MS, response_ms: NOW_MS };
+        let limits = UpstreamLimits { stale_if_error_ms: 0, ..UpstreamLimits::default() };
+        let terms = Terms { limits: &limits, allowance, identity: None };
+        let times = judge(&headers(asked), (StatusCode::OK, &headers(pairs)), at, terms)?.times;
+        let since = |until_ms: u64| (until_ms - times.fresh_until_ms) / 1_000;
+        let fresh_s = (times.fresh_until_ms as i64 - NOW_MS as i64) / 1_000;
+        Ok((fresh_s, since(times.revalidate_until_ms), since(times.error_until_ms)))
+    }
+
+    #[test]
+    fn a_rule_tightens_what_a_response_allows() {
+        let says = [("cache-control", "max-age=60, stale-while-revalidate=60, stale-if-error=90")];
+        let of = |ms| times_s(&allowance(None, ms), &[], &says);
+        assert_eq!(of(CacheRule::AS_THE_ORIGIN_SAYS_MS), Ok((60, 60, 90)));
+        assert_eq!(of(5_000), Ok((5, 5, 5)));
+        let no = |text| times_s(&allowance(None, 5_000), &[], &[("cache-control", text), ("etag", "\"a\"")]);
+        assert_eq!([no("no-store"), no("private, max-age=60")], [Err("no-store"), Err("private")]);
+        assert_eq!(no("max-age=1"), Ok((1, 0, 0)), "it does not lengthen");
+    }
+
+    #[test]
+    fn a_rule_loosens_where_the_operator_lets_it_but_not_what_is_for_one_client() {
+        let loose = allowance(Some(Staleness::Minutes), 5_000);
+        let spring = [("cache-control", "no-cache, no-store, max-age=0, must-revalidate"), ("expires", "0")];
+        assert_eq!(times_s(&loose, &[], &spring), Ok((5, 5, 5)));
+        assert_eq!(times_s(&loose, &[], &[("cache-control", "max-age=600")]), Ok((5, 5, 5)));
+        for personal in ["cookie", "authorization"] {
+            assert_eq!(times_s(&loose, &[(personal, "x")], &spring), Err("no-store"), "{personal}");
+        }
+        let of = |pairs: &[(&'static str, &str)]| times_s(&loose, &[], pairs);
+        assert_eq!(of(&[("cache-control", "private, max-age=60")]), Err("private"));
+        assert_eq!(of(&[("cache-control", "no-store"), ("set-cookie", "a=b")]), Err("no-store"));
+        assert_eq!(of(&[("cache-control", "no-store"), ("vary", "*")]), Err("vary-star"));
+        let left = allowance(Some(Staleness::Minutes), CacheRule::AS_THE_ORIGIN_SAYS_MS);
+        assert_eq!(times_s(&left, &[], &spring), Err("no-store"), "it leaves that to the origin");
     }
 
     fn fresh_s(status: u16, pairs: &[(&'static str, &str)]) -> i64 {
@@ -378,7 +455,10 @@ mod tests {
             let asked = headers(&[(name, "7")]);
             let of = |identity, control| {
                 let response = headers(&[("cache-control", control)]);
-                judge((&asked, identity), (StatusCode::OK, &response), at, &UpstreamLimits::default()).err()
+                let (limits, allowance) =
+                    (UpstreamLimits::default(), allowance(None, CacheRule::AS_THE_ORIGIN_SAYS_MS));
+                let terms = Terms { limits: &limits, allowance: &allowance, identity };
+                judge(&asked, (StatusCode::OK, &response), at, terms).err()
             };
             let identity = Some(&identity);
             assert_eq!(of(identity, "max-age=60"), Some("authorization"), "{name}");

@@ -1,6 +1,6 @@
 //! What is kept of a read.
 //!
-//! What its class tolerates is kept for most of that time. Not kept is what would not be told twice: measured over enough
+//! What its class tolerates is kept for most of that time; where the origin decides, all that it allows. Not kept is what would not be told twice: measured over enough
 //! requests, what is never repeated, what has changed nearly each time it was read again, and what is so cheap that the
 //! cache saves nothing.
 
@@ -15,6 +15,8 @@ pub enum Staleness {
     Minutes,
     /// Some hours.
     Hours,
+    /// As the origin says.
+    Origin,
 }
 
 /// What was measured of a read.
@@ -56,6 +58,8 @@ const CHANGE_PERMILLE_MAX: u32 = 950;
 /// A read below both is cheap.
 const CHEAP_P99_US: u64 = 100;
 const CHEAP_SHARE_PERMILLE: u32 = 10;
+/// Leaves a time to the origin.
+const AS_THE_ORIGIN_SAYS: u32 = u32::MAX;
 /// Larger answers are not kept, in bytes.
 const BYTES_MAX: u64 = 4 << 20;
 
@@ -69,6 +73,14 @@ pub fn eligible(profile: &Profile) -> Result<Keep, &'static str> {
         Staleness::Seconds => (2_000, 2_000, 30_000),
         Staleness::Minutes => (60_000, 60_000, 600_000),
         Staleness::Hours => (3_600_000, 3_600_000, 86_400_000),
+        Staleness::Origin => {
+            let as_it_says = AS_THE_ORIGIN_SAYS;
+            return Ok(Keep {
+                ttl_ms: as_it_says,
+                stale_while_revalidate_ms: as_it_says,
+                stale_if_error_ms: as_it_says,
+            });
+        }
     };
     if profile.bytes > BYTES_MAX {
         return Err("too-large");
@@ -106,6 +118,7 @@ mod tests {
         let why = |profile: Profile| eligible(&profile).map(|keep| keep.ttl_ms);
         assert_eq!(why(profile(Staleness::Live)), Err("live"));
         assert_eq!([why(profile(Staleness::Seconds)), why(profile(Staleness::Minutes))], [Ok(2_000), Ok(60_000)]);
+        assert_eq!(why(Profile { bytes: 5 << 20, ..profile(Staleness::Origin) }), Ok(u32::MAX));
         assert_eq!(why(Profile { bytes: 5 << 20, ..hours }), Err("too-large"));
         assert_eq!(why(Profile { hit_permille: 0, ..hours }), Err("never-repeated"));
         assert_eq!(why(Profile { hit_permille: 0, requests: 999, ..hours }), Ok(3_600_000));

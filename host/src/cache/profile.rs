@@ -1,4 +1,4 @@
-//! What is measured of a read: on each request two atomics, on each reading a histogram.
+//! What is measured of a read or of an upstream: on each request some atomics, on each reading a histogram.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,14 +22,14 @@ const COST_US_MAX: u64 = 60_000_000;
 const MOVED_NEW: u64 = 5;
 const MOVED_OLD: u64 = 4;
 
-/// What all reads have cost.
+/// What all reads of a cache have cost.
 #[derive(Debug, Default)]
-pub(super) struct Totals {
+pub struct Totals {
     cost_us: AtomicU64,
 }
 
 /// One read's numbers.
-pub(super) struct Profile {
+pub struct Profile {
     name: String,
     class: &'static str,
     totals: Arc<Totals>,
@@ -42,6 +42,8 @@ pub(super) struct Profile {
     cost_us: AtomicU64,
     cost_p50_us: AtomicU64,
     saved_us: AtomicU64,
+    stale: AtomicU64,
+    failures: AtomicU64,
     next_ms: AtomicU64,
     costs: Mutex<Option<Histogram<u64>>>,
     last: Mutex<Last>,
@@ -87,7 +89,8 @@ impl Counters {
 }
 
 impl Profile {
-    pub(super) fn new(name: &str, class: &'static str, totals: Arc<Totals>) -> Self {
+    /// Nothing is known yet. `name` is its name in metrics.
+    pub fn new(name: &str, class: &'static str, totals: Arc<Totals>) -> Self {
         let zero = || AtomicU64::new(0);
         Self {
             name: name.to_owned(),
@@ -102,6 +105,8 @@ impl Profile {
             cost_us: zero(),
             cost_p50_us: zero(),
             saved_us: zero(),
+            stale: zero(),
+            failures: zero(),
             next_ms: zero(),
             // Within its bounds it can always be made; without it costs are 0.
             costs: Mutex::new(Histogram::new_with_bounds(1, COST_US_MAX, 2).ok()),
@@ -111,13 +116,16 @@ impl Profile {
         }
     }
 
-    /// A request was answered.
-    pub(super) fn told(&self, how: &'static str, bytes: usize) {
+    /// A request was answered: `how` is a word of [`super::CacheStatus::how`].
+    pub fn told(&self, how: &'static str, bytes: usize) {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let counters = &self.counters;
         match how {
             "hit" => counters.hit.increment(1),
-            "stale" => counters.stale.increment(1),
+            "stale" => {
+                self.stale.fetch_add(1, Ordering::Relaxed);
+                counters.stale.increment(1);
+            }
             "collapsed" => counters.collapsed.increment(1),
             "bypass" => counters.bypass.increment(1),
             _ => counters.miss.increment(1),
@@ -137,13 +145,14 @@ impl Profile {
     }
 
     /// A request was not answered.
-    pub(super) fn failed(&self) {
+    pub fn failed(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        self.failures.fetch_add(1, Ordering::Relaxed);
         self.counters.error.increment(1);
     }
 
-    /// SQL was asked.
-    pub(super) fn read(&self, took: Duration) {
+    /// SQL or the origin was asked.
+    pub fn read(&self, took: Duration) {
         let cost_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).clamp(1, COST_US_MAX);
         histogram!(READ_ORIGIN_SECONDS, "read" => self.name.clone()).record(took.as_secs_f64());
         self.readings.fetch_add(1, Ordering::Relaxed);
@@ -159,7 +168,7 @@ impl Profile {
     }
 
     /// Something known was read again.
-    pub(super) fn compared(&self, changed: bool) {
+    pub fn compared(&self, changed: bool) {
         self.compared.fetch_add(1, Ordering::Relaxed);
         self.changed.fetch_add(u64::from(changed), Ordering::Relaxed);
     }
@@ -171,9 +180,19 @@ impl Profile {
         }
     }
 
-    /// Time that SQL did not have to work, in microseconds.
+    /// Time that SQL or the origin did not have to work, in microseconds.
     pub(super) fn saved_us(&self) -> u64 {
         self.saved_us.load(Ordering::Relaxed)
+    }
+
+    /// Requests that were told something stale.
+    pub(super) fn stale(&self) -> u64 {
+        self.stale.load(Ordering::Relaxed)
+    }
+
+    /// Requests without an answer.
+    pub(super) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
     }
 
     /// Whether a window has passed; true for one caller only.

@@ -21,20 +21,32 @@ pub trait Eligibility: Send + Sync {
     }
 }
 
-/// A rule within what a class allows. `live` is never kept.
-pub(super) fn bounded(class: Staleness, rule: CacheRule) -> CacheRule {
-    let ms_max = match class {
-        Staleness::Live => return CacheRule::Bypass("live".into()),
-        Staleness::Seconds => SECONDS_MS_MAX,
-        Staleness::Minutes => MINUTES_MS_MAX,
-        Staleness::Hours => HOURS_MS_MAX,
+/// Longest time that an answer of a class is told as fresh, in milliseconds; without a class there is no bound.
+pub fn fresh_ms_max(class: Option<Staleness>) -> u64 {
+    match class {
+        Some(Staleness::Live) => 0,
+        Some(Staleness::Seconds) => SECONDS_MS_MAX,
+        Some(Staleness::Minutes) => MINUTES_MS_MAX,
+        Some(Staleness::Hours) => HOURS_MS_MAX,
+        None => u64::MAX,
+    }
+}
+
+/// A rule within what a class allows. `live` is never kept. Where it `leaves` times to an origin, those stay.
+pub(super) fn bounded(class: Option<Staleness>, leaves: bool, rule: CacheRule) -> CacheRule {
+    if class == Some(Staleness::Live) {
+        return CacheRule::Bypass("live".into());
+    }
+    let ms_max = fresh_ms_max(class);
+    let within = |ms: u64, ms_max: u64| {
+        if leaves && ms >= CacheRule::AS_THE_ORIGIN_SAYS_MS { ms } else { ms.min(ms_max) }
     };
     match rule {
         CacheRule::Bypass(reason) => CacheRule::Bypass(token(&reason)),
         CacheRule::Store { ttl_ms, stale_while_revalidate_ms, stale_if_error_ms, groups } => CacheRule::Store {
-            ttl_ms: ttl_ms.min(ms_max),
-            stale_while_revalidate_ms: stale_while_revalidate_ms.min(ms_max),
-            stale_if_error_ms: stale_if_error_ms.min(ms_max.saturating_mul(STALE_SHARE)),
+            ttl_ms: within(ttl_ms, ms_max),
+            stale_while_revalidate_ms: within(stale_while_revalidate_ms, ms_max),
+            stale_if_error_ms: within(stale_if_error_ms, ms_max.saturating_mul(STALE_SHARE)),
             groups,
         },
     }
@@ -59,16 +71,24 @@ mod tests {
             stale_if_error_ms: 1,
             groups: vec!["a".into()],
         };
-        assert_eq!(bounded(Staleness::Live, rule()), CacheRule::Bypass("live".into()));
+        assert_eq!(bounded(Some(Staleness::Live), false, rule()), CacheRule::Bypass("live".into()));
         let expected = CacheRule::Store {
             ttl_ms: 10_000,
             stale_while_revalidate_ms: 10_000,
             stale_if_error_ms: 1,
             groups: vec!["a".into()],
         };
-        assert_eq!(bounded(Staleness::Seconds, rule()), expected);
+        assert_eq!(bounded(Some(Staleness::Seconds), false, rule()), expected);
+        assert_eq!(bounded(None, true, rule()), rule());
+        let left = CacheRule::Store {
+            ttl_ms: u64::MAX,
+            stale_while_revalidate_ms: u64::MAX,
+            stale_if_error_ms: 1,
+            groups: vec!["a".into()],
+        };
+        assert_eq!(bounded(Some(Staleness::Seconds), true, rule()), left);
         assert_eq!(
-            bounded(Staleness::Hours, CacheRule::Bypass("not now!".into())),
+            bounded(Some(Staleness::Hours), false, CacheRule::Bypass("not now!".into())),
             CacheRule::Bypass("not-now-".into())
         );
     }

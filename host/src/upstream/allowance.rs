@@ -1,0 +1,99 @@
+//! What a rule makes of a response: less than RFC 9111 allows, or other times where the operator lets it loosen.
+
+use hyper::StatusCode;
+use hyper::header::{self, HeaderMap, HeaderName};
+
+use super::control::Control;
+use crate::cache::eligibility::fresh_ms_max;
+use crate::config::UpstreamConfig;
+use crate::model::CacheRule;
+
+/// No bound: what the response says counts.
+const AS_IT_SAYS: u64 = u64::MAX;
+/// Statuses of which a rule may loosen what the origin says.
+const LOOSENED_STATUSES: [u16; 6] = [200, 203, 204, 300, 301, 308];
+
+/// For how long responses may be kept at most, in milliseconds; instead of what they say where it loosens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Allowance {
+    pub(super) ttl_ms: u64,
+    pub(super) revalidate_ms: u64,
+    pub(super) error_ms: u64,
+    pub(super) groups: Vec<String>,
+    loosens: bool,
+}
+
+impl Allowance {
+    /// What a rule allows.
+    ///
+    /// # Errors
+    /// Nothing, for this reason.
+    pub(super) fn of(rule: &CacheRule, config: &UpstreamConfig) -> Result<Self, String> {
+        match rule {
+            CacheRule::Bypass(reason) => Err(reason.clone()),
+            CacheRule::Store { ttl_ms, stale_while_revalidate_ms, stale_if_error_ms, groups } => {
+                let leaves = |ms: u64| ms >= CacheRule::AS_THE_ORIGIN_SAYS_MS;
+                let time = |ms: u64| if leaves(ms) { AS_IT_SAYS } else { ms };
+                Ok(Self {
+                    ttl_ms: time(*ttl_ms).min(fresh_ms_max(config.class)),
+                    revalidate_ms: time(*stale_while_revalidate_ms),
+                    error_ms: time(*stale_if_error_ms),
+                    groups: groups.clone(),
+                    loosens: config.may_loosen && !leaves(*ttl_ms),
+                })
+            }
+        }
+    }
+
+    /// Whether its times take the place of those that a response has. Not of what is for one client: what the origin calls
+    /// private, what sets a cookie, what was asked for with a cookie or a credential.
+    pub(super) fn loosens(
+        &self,
+        (asked, identity): (&HeaderMap, Option<&HeaderName>),
+        (status, headers): (StatusCode, &HeaderMap),
+        control: &Control,
+    ) -> bool {
+        self.loosens
+            && LOOSENED_STATUSES.contains(&status.as_u16())
+            && !control.private
+            && control.fields.is_empty()
+            && !headers.contains_key(header::SET_COOKIE)
+            && !is_personal(asked, identity)
+    }
+
+    /// The shorter of what is allowed and what a response says; what is allowed where it is `loosened`.
+    pub(super) fn pick(&self, loosened: bool, allowed_ms: u64, said_ms: u64) -> u64 {
+        if loosened && allowed_ms != AS_IT_SAYS { allowed_ms } else { said_ms.min(allowed_ms) }
+    }
+}
+
+/// Whether a request says who asks: its answer may be for nobody else, unless the origin says otherwise.
+pub(super) fn is_personal(asked: &HeaderMap, identity: Option<&HeaderName>) -> bool {
+    asked.contains_key(header::COOKIE)
+        || asked.contains_key(header::AUTHORIZATION)
+        || identity.is_some_and(|name| asked.contains_key(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Staleness;
+
+    fn store(ttl_ms: u64) -> CacheRule {
+        CacheRule::Store { ttl_ms, stale_while_revalidate_ms: 5, stale_if_error_ms: 5, groups: Vec::new() }
+    }
+
+    #[test]
+    fn a_rule_may_loosen_only_where_the_operator_says_so_and_it_names_a_time() {
+        let config = |may_loosen| UpstreamConfig {
+            class: Some(Staleness::Seconds),
+            may_loosen,
+            ..UpstreamConfig::new("shop", "/shop/", "http://127.0.0.1:1")
+        };
+        let of = |rule: &CacheRule, may_loosen| Allowance::of(rule, &config(may_loosen)).unwrap();
+        assert!(!of(&store(5_000), false).loosens && of(&store(5_000), true).loosens);
+        let left = of(&store(CacheRule::AS_THE_ORIGIN_SAYS_MS), true);
+        assert_eq!((left.loosens, left.ttl_ms), (false, 10_000), "the class bounds it all the same");
+        assert_eq!(Allowance::of(&CacheRule::Bypass("no".into()), &config(true)), Err("no".into()));
+    }
+}
