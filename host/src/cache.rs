@@ -8,6 +8,7 @@
 //! - [`ledger`]: invalidation by group, key and prefix, shared by all caches of a host, without walking over entries.
 //! - `flight`: one reader for a key at a time; the others wait, bounded in number and time.
 //! - `profile`: what is measured of a read. [`eligibility`]: who says what may be kept of it. `ruling`: what it says now.
+//!   `usage`: what one has in the cache.
 //!
 //! Never reads anything itself, never tells what an invalidation that came before it has made untrue: also not what was
 //! being read when the invalidation came.
@@ -19,6 +20,7 @@ pub mod ledger;
 mod profile;
 mod ruling;
 mod status;
+mod usage;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,6 +38,7 @@ pub use ledger::{Hardness, Ledger, Mark};
 pub use profile::{Profile, Totals};
 pub use ruling::{Rules, Ruling, RulingState, Subject};
 pub use status::{CacheStatus, Forwarded};
+pub use usage::Usage;
 
 /// What an entry takes besides its value and key, in bytes: the maps' own share, times, counters.
 const ENTRY_OVERHEAD_BYTES: u64 = 192;
@@ -88,7 +91,10 @@ impl<V> Lifecycle<Box<str>, Arc<Entry<V>>> for CountEvictions {
 
     fn begin_request(&self) {}
 
-    fn on_evict(&self, (): &mut (), _key: Box<str>, _entry: Arc<Entry<V>>) {
+    fn on_evict(&self, (): &mut (), _key: Box<str>, entry: Arc<Entry<V>>) {
+        if let Some(share) = &entry.share {
+            share.evicted();
+        }
         counter!(CACHE_EVICTIONS_TOTAL, "cache" => self.0).increment(1);
     }
 }
@@ -231,6 +237,21 @@ mod tests {
         cache.put("b", entry(&cache, 2, &[]));
         cache.ledger().invalidate_all(Hardness::Hard);
         assert_eq!(value("b"), None);
+    }
+
+    #[test]
+    fn what_one_read_has_is_counted() {
+        let cache = cache(64 << 10);
+        let usage = Arc::<Usage>::default();
+        let of = |number| entry(&cache, number, &[]).counted(&usage);
+        cache.put("a", of(1));
+        cache.put("a", of(2));
+        assert_eq!((usage.entries(), usage.bytes(), usage.evictions()), (1, 100 + ENTRY_OVERHEAD_BYTES, 0));
+        for number in 0..1_000 {
+            cache.put(&number.to_string(), of(number));
+        }
+        assert_eq!(usage.entries(), cache.len() as u64);
+        assert!(usage.evictions() > 500 && usage.bytes() <= 64 << 10, "{usage:?}");
     }
 
     #[test]

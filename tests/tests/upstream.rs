@@ -3,12 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use tempfile::TempDir;
-use weir::config::{Config, UpstreamConfig};
+use weir::config::{Config, Staleness, UpstreamConfig};
 use weir_tests::client::Client;
+use weir_tests::guest::{keeps_for, keeps_nothing};
+use weir_tests::operator::Operator;
 use weir_tests::origin::{Origin, Script, ok};
 use weir_tests::services::{Host, HostConfig, temporary_directory};
 
@@ -259,4 +261,68 @@ async fn a_purge_of_what_cannot_be_kept_is_refused() {
     assert_eq!(purge("all=1&mode=soft").await, 200);
     at.origin.say(ok("Cache-Control: max-age=60\r\nVary: Accept-Language\r\n", "three"));
     assert_eq!(get("de").await, "two");
+}
+
+/// Asks until `Cache-Status` says so; every answer must be 200.
+async fn until(at: &mut Before, path: &str, word: &str) -> String {
+    let begun = Instant::now();
+    loop {
+        let (status, how, _) = at.get(path).await;
+        assert_eq!(status, 200, "{how}");
+        if how.contains(word) {
+            return how;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "{how} is not {word}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_module_tightens_what_an_origin_allows() {
+    let mut at = before(ok("Cache-Control: max-age=600\r\nETag: \"a\"\r\n", "one"), |_| {}).await;
+    assert_eq!(at.get("/shop/a").await.0, 200);
+    assert_eq!(at.get("/shop/a").await.1, "weir; hit; ttl=599", "the built-in rule leaves that to the origin");
+    let mut operator = Operator::new(at.host.admin());
+    assert!([200, 201].contains(&operator.try_push(&keeps_for(5_000), "five", true).await.unwrap().status));
+    until(&mut at, "/shop/a", "fwd-status=304; stored").await;
+    until(&mut at, "/shop/a", "hit; ttl=4").await;
+    assert!([200, 201].contains(&operator.try_push(&keeps_nothing("not-now"), "nothing", true).await.unwrap().status));
+    assert_eq!(until(&mut at, "/shop/a", "bypass").await, "weir; fwd=bypass; detail=rule-not-now");
+    let asked = at.origin.asked();
+    assert_eq!(at.client.request("GET", "/shop/a", &[("range", "bytes=0-0")], "").await.unwrap().status, 200);
+    assert_eq!(at.origin.asked(), asked + 1, "also a part is the origin's to tell");
+    let state = Client::new(at.host.admin()).get("/admin/v1/cache").await.json();
+    assert_eq!(state["upstreams"][0]["rule"], "bypass: not-now");
+    // A rule cannot keep what the origin forbids to keep.
+    at.origin.say(ok("Cache-Control: no-store\r\n", "two"));
+    assert!([200, 201].contains(&operator.try_push(&keeps_for(6_000), "six", true).await.unwrap().status));
+    until(&mut at, "/shop/b", "detail=no-store").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rule_loosens_what_an_origin_forbids_where_the_operator_says_so() {
+    let never = "Cache-Control: no-cache, no-store, max-age=0, must-revalidate\r\nExpires: 0\r\n";
+    let mut at = before(ok(never, "one"), |upstream| {
+        upstream.class = Some(Staleness::Minutes);
+        upstream.may_loosen = true;
+    })
+    .await;
+    assert_eq!(at.get("/shop/a").await.1, "weir; fwd=uri-miss; fwd-status=200; stored");
+    let hit = at.get("/shop/a").await;
+    assert_eq!(
+        (hit.1.as_str(), hit.2.as_str()),
+        ("weir; hit; ttl=59", "one"),
+        "the built-in rule keeps minutes for one"
+    );
+    at.origin.say(ok(never, "of one client"));
+    for personal in ["cookie", "authorization"] {
+        let own = at.client.request("GET", "/shop/a", &[(personal, "session=1")], "").await.unwrap();
+        assert_eq!(own.text(), "of one client", "{personal}");
+        assert_eq!(own.header("cache-status"), "weir; fwd=request; fwd-status=200; detail=no-store");
+    }
+    assert_eq!(at.get("/shop/a").await.2, "one", "and what all may see is still kept");
+    at.origin.say(ok("Cache-Control: private, max-age=60\r\n", "private"));
+    assert!(at.get("/shop/b").await.1.ends_with("detail=private"));
+    at.origin.say(ok("Cache-Control: no-store\r\nSet-Cookie: a=b\r\n", "cookie"));
+    assert!(at.get("/shop/c").await.1.ends_with("detail=no-store"));
 }

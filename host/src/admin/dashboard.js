@@ -80,6 +80,20 @@ function showRules(rules) {
     (rules.events || []).slice(0, 10).map((event) => [at(event.at_ms), event.what, event.module, event.by, event.reason]));
 }
 
+const percent = (permille) => (permille / 10).toFixed(1) + " %";
+const ms = (us) => (us / 1000).toFixed(us < 10000 ? 1 : 0);
+
+function showReads(cache) {
+  const all = [...(cache.reads || []), ...(cache.upstreams || []).map((one) => ({ ...one, name: "upstream " + one.name }))];
+  fill(byId("reads"),
+    ["read", "class", "rule", "requests", "hits", "stale", "failed", "p50 ms", "p99 ms", "saved s", "kept", "KiB", "evicted"],
+    all.map((one) => [
+      one.name, one.class, one.rule, one.requests, percent(one.hit_permille), one.stale, one.failed,
+      ms(one.cost_p50_us), ms(one.cost_p99_us), (one.saved_ms / 1000).toFixed(1),
+      one.entries, (one.bytes / 1024).toFixed(1), one.evictions,
+    ]));
+}
+
 // Shows what is there, or beside it why it is not.
 async function section(path, note, show) {
   const answer = await ask(path);
@@ -92,6 +106,7 @@ async function look() {
     showChecks((await ask("/readyz")).body);
     await section("/admin/v1/flush", "flush-note", showKinds);
     await section("/admin/v1/policies", "rules-note", showRules);
+    await section("/admin/v1/cache", "reads-note", showReads);
   } catch (error) {
     byId("state").textContent = "no answer: " + error.message;
     byId("state").className = "bad";

@@ -1,8 +1,12 @@
 //! A value, until when it may be told, and when to read it anew before that.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use rand::RngExt;
+
+use super::ENTRY_OVERHEAD_BYTES;
+use super::usage::{Share, Usage};
 
 /// How eagerly entries are refreshed early (`beta` of XFetch); 1 is the optimum of Vattani et al., VLDB 2015.
 const EARLY_BETA: f64 = 1.0;
@@ -54,12 +58,19 @@ pub struct Entry<V> {
     /// How long it took to read, in milliseconds.
     pub cost_ms: u64,
     pub(super) stamp: Stamp,
+    pub(super) share: Option<Share>,
 }
 
 impl<V> Entry<V> {
     /// A value that was read in `cost_ms`, after `stamp` was taken.
     pub fn new(value: V, bytes: u64, groups: Box<[Box<str>]>, stamp: Stamp, times: Times, cost_ms: u64) -> Self {
-        Self { value, bytes, groups, times, cost_ms, stamp }
+        Self { value, bytes, groups, times, cost_ms, stamp, share: None }
+    }
+
+    /// The same, as a part of what `usage` counts.
+    pub fn counted(self, usage: &Arc<Usage>) -> Self {
+        let share = Share::new(usage, self.bytes.saturating_add(ENTRY_OVERHEAD_BYTES));
+        Self { share: Some(share), ..self }
     }
 
     pub(super) fn freshness(&self, now_ms: u64) -> Freshness {

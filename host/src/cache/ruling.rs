@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::eligibility::{Eligibility, bounded};
 use super::ledger::{Invalidation, Ledger, What};
 use super::profile::{Profile, Totals};
-use super::{CacheStatus, Hardness};
+use super::{CacheStatus, Hardness, Usage};
 use crate::config::Staleness;
 use crate::model::CacheRule;
 
@@ -47,6 +47,7 @@ pub struct Ruling {
     rule: RwLock<Arc<CacheRule>>,
     /// Since when the rule keeps nothing, as Unix time; 0 while it does.
     bypassed_ms: AtomicU64,
+    usage: Arc<Usage>,
 }
 
 /// What operators see of it.
@@ -70,6 +71,12 @@ pub struct RulingState {
     pub cost_p99_us: u64,
     /// Time that SQL or the origin did not have to work, in milliseconds.
     pub saved_ms: u64,
+    /// What is kept of it.
+    pub entries: u64,
+    /// The memory of that, in bytes.
+    pub bytes: u64,
+    /// Dropped for room since the host began.
+    pub evictions: u64,
 }
 
 impl Ruling {
@@ -77,12 +84,17 @@ impl Ruling {
     pub fn new(subject: Subject, rules: Rules, totals: Arc<Totals>) -> Self {
         let profile = Profile::new(&subject.name, subject.class.map_or(ORIGIN, Staleness::as_str), totals);
         let rule = RwLock::new(Arc::new(CacheRule::Bypass("unknown".into())));
-        Self { subject, rules, profile, rule, bypassed_ms: AtomicU64::new(0) }
+        Self { subject, rules, profile, rule, bypassed_ms: AtomicU64::new(0), usage: Arc::default() }
     }
 
     /// Its numbers.
     pub fn profile(&self) -> &Profile {
         &self.profile
+    }
+
+    /// Counts what it has in the cache.
+    pub fn usage(&self) -> &Arc<Usage> {
+        &self.usage
     }
 
     /// The rule now, within the class.
@@ -154,6 +166,9 @@ impl Ruling {
             cost_p50_us: profile.cost_p50_us,
             cost_p99_us: profile.cost_p99_us,
             saved_ms: self.profile.saved_us() / 1_000,
+            entries: self.usage.entries(),
+            bytes: self.usage.bytes(),
+            evictions: self.usage.evictions(),
         }
     }
 }

@@ -100,7 +100,8 @@ impl Read {
         let (times, groups) = self.times(now_ms, read.is_empty);
         let bytes = (read.json.len() + read.etag.len()) as u64;
         let body = Body { json: read.json, etag: read.etag, read_ms: now_ms, used_ms: AtomicU64::new(used_ms) };
-        let entry = self.cache.put(key, Entry::new(body, bytes, groups, stamp, times, cost_ms));
+        let entry = Entry::new(body, bytes, groups, stamp, times, cost_ms).counted(self.ruling.usage());
+        let entry = self.cache.put(key, entry);
         if self.config.refresh_ms > 0 {
             let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
             if followed.len() < FOLLOWED_MAX {

@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use super::key;
 use super::origin::next_piece;
 use super::stored::{Kept, Moments, Stored, Verdict, groups};
-use crate::cache::{Cache, Entry, Flown, Lead, Stamp, Times};
+use crate::cache::{Cache, Entry, Flown, Lead, Stamp, Times, Usage};
 use crate::listener::reply::Piece;
 
 /// Pieces of a body that wait for a client while it is being kept: their bytes are bounded by what is kept.
@@ -38,6 +38,8 @@ pub(super) struct Fill {
     pub(super) stamps: (Stamp, Stamp),
     pub(super) lead: Option<Lead>,
     pub(super) body_bytes_max: u64,
+    /// Counts what is kept.
+    pub(super) usage: Arc<Usage>,
     /// Groups that the rule names.
     pub(super) named: Vec<String>,
 }
@@ -99,7 +101,7 @@ impl Fill {
 
     /// Puts it into the cache.
     pub(super) fn keep(self, body: Bytes) -> Arc<Entry<Kept>> {
-        let Self { cache, upstream, primary, asked, status, mut headers, verdict, at, stamps, named, .. } = self;
+        let Self { cache, upstream, primary, asked, status, mut headers, verdict, at, stamps, named, usage, .. } = self;
         for field in &verdict.fields {
             headers.remove(field.as_str());
         }
@@ -129,7 +131,7 @@ impl Fill {
             put_vary(&cache, &primary, verdict.vary, groups.clone(), stamps.1, verdict.times);
         }
         let value = Kept::Response(Box::new(stored));
-        cache.put(&place, Entry::new(value, bytes as u64, groups, stamps.0, verdict.times, cost_ms))
+        cache.put(&place, Entry::new(value, bytes as u64, groups, stamps.0, verdict.times, cost_ms).counted(&usage))
     }
 }
 

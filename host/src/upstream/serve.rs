@@ -405,6 +405,7 @@ impl Upstream {
             stamps,
             lead,
             body_bytes_max: self.config.limits.stored_body_bytes_max,
+            usage: Arc::clone(self.ruling.usage()),
             named: asked.allowance.as_ref().as_ref().map(|allowance| allowance.groups.clone()).unwrap_or_default(),
         }
     }
