@@ -11,7 +11,7 @@
       (i32.const 0)))
   (core instance $rules (instantiate $rules-module))
   (alias core export $rules "memory" (core memory $memory))
-  (type $staleness (enum "live" "seconds" "minutes" "hours"))
+  (type $staleness (enum "live" "seconds" "minutes" "hours" "origin"))
   (type $read-profile (record
     (field "class" $staleness) (field "requests" u64) (field "requests-per-minute" u64) (field "hit-permille" u32)
     (field "cost-p50-us" u64) (field "cost-p99-us" u64) (field "cost-share-permille" u32) (field "bytes" u64)
@@ -23,7 +23,7 @@
   (func $eligible (param "kind" string) (param "now-ms" u64) (param "profile" $read-profile) (result $cache-rule)
     (canon lift (core func $rules "eligible") (memory $memory) (realloc (core func $rules "realloc"))))
   (component $cache-shape
-    (type $staleness_ (enum "live" "seconds" "minutes" "hours"))
+    (type $staleness_ (enum "live" "seconds" "minutes" "hours" "origin"))
     (import "staleness" (type $staleness (eq $staleness_)))
     (type $read-profile_ (record
       (field "class" $staleness) (field "requests" u64) (field "requests-per-minute" u64) (field "hit-permille" u32)
