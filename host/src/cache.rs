@@ -92,6 +92,10 @@ impl<V> Lifecycle<Box<str>, Arc<Entry<V>>> for CountEvictions {
     fn begin_request(&self) {}
 
     fn on_evict(&self, (): &mut (), _key: Box<str>, entry: Arc<Entry<V>>) {
+        // The crate calls what is replaced an eviction, too.
+        if entry.is_replaced.load(Ordering::Relaxed) {
+            return;
+        }
         if let Some(share) = &entry.share {
             share.evicted();
         }
@@ -136,6 +140,9 @@ impl<V: Send + Sync + 'static> Cache<V> {
     /// Keeps an entry, in the place of one of the same key. One that is larger than the cache is not kept.
     pub fn put(&self, key: &str, entry: Entry<V>) -> Arc<Entry<V>> {
         let entry = Arc::new(entry);
+        if let Some(before) = self.entries.peek(key) {
+            before.is_replaced.store(true, Ordering::Relaxed);
+        }
         self.entries.insert(key.into(), Arc::clone(&entry));
         let bytes = self.entries.weight();
         if self.bytes_told.swap(bytes, Ordering::Relaxed) != bytes {

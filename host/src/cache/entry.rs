@@ -1,7 +1,7 @@
 //! A value, until when it may be told, and when to read it anew before that.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use rand::RngExt;
 
@@ -59,12 +59,14 @@ pub struct Entry<V> {
     pub cost_ms: u64,
     pub(super) stamp: Stamp,
     pub(super) share: Option<Share>,
+    /// Another one of the same key has come: it is not dropped for room.
+    pub(super) is_replaced: AtomicBool,
 }
 
 impl<V> Entry<V> {
     /// A value that was read in `cost_ms`, after `stamp` was taken.
     pub fn new(value: V, bytes: u64, groups: Box<[Box<str>]>, stamp: Stamp, times: Times, cost_ms: u64) -> Self {
-        Self { value, bytes, groups, times, cost_ms, stamp, share: None }
+        Self { value, bytes, groups, times, cost_ms, stamp, share: None, is_replaced: AtomicBool::new(false) }
     }
 
     /// The same, as a part of what `usage` counts.
