@@ -18,7 +18,7 @@
 //! | [`journal`] | the entry format, the only thing that both halves share | 1 |
 //! | [`flush`] | journal → coalesce → one SQL transaction → trim | 3 |
 //! | [`sql`] | fence, checkpoint, bulk writes and loads, dead letters | 2 |
-//! | [`cache`] | what was read, bounded by bytes: freshness, one reader at a time, invalidation | 2 |
+//! | [`cache`] | what was read, bounded by bytes: freshness, one reader at a time, invalidation; what the rule says of it | 2 |
 //! | [`read`] | the read capability: named SQL reads → profile → rule → cache → JSON | 3 |
 //! | [`upstream`] | the read capability over HTTP: reverse proxy and shared cache (RFC 9111) | 3 |
 //! | [`admin`] | the operators' listener | 4 |

@@ -1,7 +1,8 @@
 //! Read: named SQL reads, kept where a rule says so.
 //!
 //! Tier 3: imports tiers 0 to 2 (`cache`, `sql`, `policy`). Never writes, never answers HTTP. What is measured of a read is
-//! shown to a rule when it has moved (`cache`); the rule says whether and for how long answers are kept. A `live` read is never kept and never shared, whatever the rule says.
+//! shown to a rule when it has moved (`cache`); the rule says whether and for how long answers are kept. A `live` read is
+//! never kept and never shared, whatever the rule says.
 //!
 //! - `statement`: parameters, and the statement as the engine wants it. `rows`: rows as JSON.
 //! - `load`: reading for all who wait, refreshing before anybody waits.

@@ -69,6 +69,18 @@ pub enum UpstreamError {
     NotKept,
 }
 
+impl UpstreamError {
+    /// Whether the request went to the origin, or tried to.
+    fn was_asked(self) -> bool {
+        matches!(self, Self::Unreachable | Self::Broken | Self::Late)
+    }
+
+    /// Whether the upstream failed, and not the request.
+    fn is_of_upstream(self) -> bool {
+        self.was_asked() || self == Self::Overloaded
+    }
+}
+
 /// A request without an answer, and what the cache did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{error}")]
@@ -81,8 +93,7 @@ pub struct UpstreamFailure {
 impl UpstreamFailure {
     /// Of a request that was to be sent to the origin, for the reason `why`.
     fn after(error: UpstreamError, why: Forwarded) -> Self {
-        let asked = matches!(error, UpstreamError::Unreachable | UpstreamError::Broken | UpstreamError::Late);
-        Self { error, status: CacheStatus::unanswered(asked.then_some(why)) }
+        Self { error, status: CacheStatus::unanswered(error.was_asked().then_some(why)) }
     }
 
     /// `Cache-Status`, with this reason.

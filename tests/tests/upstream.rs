@@ -326,3 +326,18 @@ async fn a_rule_loosens_what_an_origin_forbids_where_the_operator_says_so() {
     at.origin.say(ok("Cache-Control: no-store\r\nSet-Cookie: a=b\r\n", "cookie"));
     assert!(at.get("/shop/c").await.1.ends_with("detail=no-store"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_live_upstream_is_never_kept_and_only_reads_are_measured() {
+    let live = |upstream: &mut UpstreamConfig| upstream.class = Some(Staleness::Live);
+    let mut at = before(ok("Cache-Control: max-age=600\r\n", "one"), live).await;
+    for _ in 0..2 {
+        assert_eq!(at.get("/shop/a").await.1, "weir; fwd=bypass; detail=live");
+    }
+    assert_eq!(at.client.request("POST", "/shop/a", &[], "").await.unwrap().status, 200);
+    assert_eq!(at.get("/shop/%2e%2e/a").await.0, 400);
+    let state = Client::new(at.host.admin()).get("/admin/v1/cache").await.json();
+    let upstream = &state["upstreams"][0];
+    assert_eq!((&upstream["requests"], &upstream["failed"], &upstream["entries"]), (&2.into(), &0.into(), &0.into()));
+    assert_eq!(at.origin.asked(), 3);
+}

@@ -136,12 +136,18 @@ impl Profile {
             self.saved_us.fetch_add(saved_us, Ordering::Relaxed);
             counters.saved_us.increment(saved_us);
             counters.hit_bytes.increment(bytes as u64);
-        } else {
+        } else if bytes > 0 {
+            // Of a length that is not known, or without a body, it says nothing.
             // An eighth of the difference: some tens of answers are remembered.
             let mean = self.bytes_mean.load(Ordering::Relaxed);
             let next = if mean == 0 { bytes as u64 } else { (mean * 7 + bytes as u64) / 8 };
             self.bytes_mean.store(next, Ordering::Relaxed);
         }
+    }
+
+    /// A request was passed on that no cache could have answered: counted, and no part of the profile.
+    pub(super) fn passed(&self) {
+        self.counters.bypass.increment(1);
     }
 
     /// A request was not answered.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::eligibility::{Eligibility, bounded};
 use super::ledger::{Invalidation, Ledger, What};
 use super::profile::{Profile, Totals};
-use super::{CacheStatus, Hardness, Usage};
+use super::{CacheStatus, Forwarded, Hardness, Usage};
 use crate::config::Staleness;
 use crate::model::CacheRule;
 
@@ -104,6 +104,9 @@ impl Ruling {
 
     /// A request was answered.
     pub fn told(&self, status: CacheStatus, bytes: usize) {
+        if status.forwarded == Some(Forwarded::Method) {
+            return self.profile.passed();
+        }
         self.profile.told(status.how(), bytes);
     }
 
@@ -238,6 +241,7 @@ mod tests {
         let subject = Subject { name: "upstream:r".into(), class: None, group: "upstream:r".into(), of_origin: true };
         let ruling = Ruling::new(subject, rules, Arc::default());
         ruling.told(CacheStatus::hit(1), 5);
+        ruling.told(CacheStatus::forwarded(Forwarded::Method), 5);
         ruling.ask(1_000);
         assert_eq!((ruling.state().rule.as_str(), ruling.state().requests), ("bypass: never-repeated", 1));
         ruling.ask(1_000 + TRY_AGAIN_MS);

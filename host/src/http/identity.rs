@@ -117,12 +117,18 @@ impl Authenticator {
     }
 
     /// Takes the trusted header out of what goes to an upstream, where the peer is not one to be believed: an origin that
-    /// trusts weir would take its word.
+    /// trusts weir would take its word. Spelled with `_` it is taken out always: weir does not read it so, and many
+    /// frameworks (CGI, WSGI) do not tell the two apart.
     pub(super) fn drop_untrusted(&self, headers: &mut HeaderMap, peer: IpAddr) {
-        if let Some((name, from)) = &self.trusted
-            && !is_believed(*from, peer)
-        {
+        let Some((name, from)) = &self.trusted else { return };
+        if !is_believed(*from, peer) {
             headers.remove(name);
+        }
+        let is_alias =
+            |known: &HeaderName| known != name && known.as_str().replace('_', "-") == name.as_str().replace('_', "-");
+        let aliases: Vec<HeaderName> = headers.keys().filter(|known| is_alias(known)).cloned().collect();
+        for alias in aliases {
+            headers.remove(alias);
         }
     }
 
@@ -369,8 +375,9 @@ mod tests {
     #[test]
     fn the_trusted_header_goes_to_an_upstream_only_from_who_is_believed() {
         let goes_on = |from, peer| {
-            let mut headers = headers(&[("x-actor-id", "7")]);
+            let mut headers = headers(&[("x-actor-id", "7"), ("x_actor-id", "8"), ("x_actor_id", "9")]);
             authenticator(None, Some(from)).drop_untrusted(&mut headers, peer);
+            assert!(!headers.contains_key("x_actor-id") && !headers.contains_key("x_actor_id"));
             headers.contains_key("x-actor-id")
         };
         assert!(goes_on(TrustedHeaderFrom::Loopback, LOOPBACK) && goes_on(TrustedHeaderFrom::Any, ELSEWHERE));

@@ -13,11 +13,12 @@ use hyper::{Method, Response, StatusCode};
 use super::allowance::{Allowance, is_personal};
 use super::control::Wishes;
 use super::fill::{Fill, put_unshared};
-use super::origin::{Answered, OutBody, empty, passing};
+use super::origin::{Answered, empty, passing};
 use super::range::{Part, part};
 use super::stored::{Kept, Moments, Stored, Terms, group_names, judge};
 use super::{Upstream, UpstreamError, UpstreamFailure, conditional, hop, key};
 use crate::cache::{CacheStatus, Entry, Flown, Forwarded, Freshness, Hardness, Lead, Seat, Stamp};
+use crate::config::Staleness;
 use crate::listener::Reply;
 use crate::listener::reply::ReplyBody;
 
@@ -80,7 +81,12 @@ impl Upstream {
             // Nobody waits for it.
             drop(self.ask_rule_aside());
         }
-        self.answer(head, body, peer).await.inspect_err(|_| self.ruling.profile().failed())
+        let answered = self.answer(head, body, peer).await;
+        // What a client asks wrongly says nothing of the upstream: no rule is to be moved by it.
+        if answered.as_ref().is_err_and(|failure| failure.error.is_of_upstream()) {
+            self.ruling.profile().failed();
+        }
+        answered
     }
 
     async fn answer(self: &Arc<Self>, head: Parts, body: Incoming, peer: IpAddr) -> Result<Reply, UpstreamFailure> {
@@ -105,7 +111,7 @@ impl Upstream {
         let mut headers = asked.headers.clone();
         hop::to_origin(&mut headers, peer, &self.origin.authority);
         let body = if body.is_end_stream() { empty() } else { self.origin.bounded(body) };
-        let sent = self.send(&asked, headers, body).await;
+        let sent = self.origin.send(asked.method.clone(), &asked.path, headers, body).await;
         let answered = sent.map_err(|error| UpstreamFailure::after(error, Forwarded::Method))?;
         let status = answered.response.status();
         if !safe && (status.is_success() || status.is_redirection()) {
@@ -114,11 +120,13 @@ impl Upstream {
         Ok(self.pass(answered, CacheStatus::forwarded(Forwarded::Method), None))
     }
 
-    /// Asks the origin, and counts how long it takes.
-    async fn send(&self, asked: &Asked, headers: HeaderMap, body: OutBody) -> Result<Answered, UpstreamError> {
+    /// Asks the origin for what may be kept, and measures how long that takes; what never reached it is no measure.
+    async fn ask(&self, asked: &Asked, headers: HeaderMap) -> Result<Answered, UpstreamError> {
         let started = Instant::now();
-        let sent = self.origin.send(asked.method.clone(), &asked.path, headers, body).await;
-        self.ruling.profile().read(started.elapsed());
+        let sent = self.origin.send(asked.method.clone(), &asked.path, headers, empty()).await;
+        if sent.as_ref().map_or_else(|error| error.was_asked(), |_| true) {
+            self.ruling.profile().read(started.elapsed());
+        }
         sent
     }
 
@@ -126,10 +134,13 @@ impl Upstream {
     async fn bypass(&self, asked: &Asked, reason: &str) -> Result<Reply, UpstreamFailure> {
         let mut headers = asked.headers.clone();
         hop::to_origin(&mut headers, asked.peer, &self.origin.authority);
-        let sent = self.send(asked, headers, empty()).await;
+        let sent = self.ask(asked, headers).await;
         let answered = sent.map_err(|error| UpstreamFailure::after(error, Forwarded::Bypass))?;
-        let status = CacheStatus::forwarded(Forwarded::Bypass).because("rule");
-        Ok(self.pass(answered, status, Some(reason)))
+        let status = CacheStatus::forwarded(Forwarded::Bypass);
+        if self.config.class == Some(Staleness::Live) {
+            return Ok(self.pass(answered, status.because("live"), None));
+        }
+        Ok(self.pass(answered, status.because("rule"), Some(reason)))
     }
 
     async fn read(self: &Arc<Self>, asked: Asked) -> Result<Reply, UpstreamFailure> {
@@ -260,7 +271,7 @@ impl Upstream {
             conditional::put_conditions(&mut headers, &stored.headers);
         }
         let request_ms = self.clock.now_ms();
-        let sent = self.send(&asked, headers, empty()).await;
+        let sent = self.ask(&asked, headers).await;
         let at = Moments { request_ms, response_ms: self.clock.now_ms() };
         let answered = match sent {
             Ok(answered) => answered,
