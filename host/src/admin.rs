@@ -341,7 +341,7 @@ fn done((): ()) -> Value {
 }
 
 impl Handler for AdminState {
-    async fn handle(&self, request: Request<Incoming>, peer: SocketAddr) -> Reply {
+    async fn handle(&self, request: Request<Incoming>, peer: SocketAddr, _begun: tokio::time::Instant) -> Reply {
         self.answer(request, peer).await.unwrap_or_else(Problem::into_reply)
     }
 }

@@ -23,13 +23,14 @@ mod room;
 mod route;
 mod shared;
 mod toggle;
+mod underway;
 
 mod tests;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
@@ -38,7 +39,8 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
 use metrics::counter;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::config::{AuthConfig, ConfigError, HttpConfig};
@@ -68,6 +70,7 @@ use room::{Place, RoomView};
 use route::{Found, Route, Routes};
 use shared::Shared;
 use toggle::KindView;
+use underway::Underway;
 
 /// `Allow` for `OPTIONS *`.
 const ALLOW_ANYWHERE: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS");
@@ -104,7 +107,7 @@ enum View {
 pub struct HttpState {
     limits: Limits,
     body_limits: BodyLimits,
-    requests: Semaphore,
+    requests: Underway,
     routes: Routes,
     kinds: BTreeMap<String, View>,
     reads: Reads,
@@ -165,7 +168,7 @@ impl HttpState {
                 bytes_max: config.body_bytes_max,
                 timeout: Duration::from_millis(config.body_timeout_ms),
             },
-            requests: Semaphore::new(config.requests_max.min(Semaphore::MAX_PERMITS)),
+            requests: Underway::new(config.requests_max),
             routes,
             openapi,
             root: root.to_string().into(),
@@ -180,7 +183,7 @@ impl HttpState {
 
     async fn answer(&self, request: Request<Incoming>, peer: SocketAddr, route: &mut Route) -> Result<Reply, Problem> {
         head::check(&request, self.limits.uri_bytes_max)?;
-        let Ok(_permit) = self.requests.try_acquire() else {
+        let Some(_one) = self.requests.begin() else {
             counter!(SHED_TOTAL, "limit" => "requests_max").increment(1);
             return Err(from_refusal(&Refusal::Overloaded { queue: "http.requests_max" }, Repeatable::Yes));
         };
@@ -393,8 +396,7 @@ fn room_keys(kinds: &BTreeMap<String, View>) -> Bytes {
 }
 
 impl Handler for HttpState {
-    async fn handle(&self, request: Request<Incoming>, peer: SocketAddr) -> Reply {
-        let begun = Instant::now();
+    async fn handle(&self, request: Request<Incoming>, peer: SocketAddr, begun: Instant) -> Reply {
         let method = method_index(request.method());
         let mut route = Route::Unknown;
         let reply = self.answer(request, peer, &mut route).await.unwrap_or_else(Problem::into_reply);

@@ -32,6 +32,7 @@ use hyper_util::rt::TokioIo;
 use metrics::counter;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 
 use crate::config::HttpConfig;
 use crate::telemetry::SHED_TOTAL;
@@ -90,8 +91,13 @@ impl From<&HttpConfig> for Limits {
 
 /// Answers the requests of a listener. Total: every failure is a reply.
 pub trait Handler: Send + Sync + 'static {
-    /// Answers one request that passed the framing checks.
-    fn handle(&self, request: Request<Incoming>, peer: SocketAddr) -> impl Future<Output = Reply> + Send;
+    /// Answers one request that passed the framing checks; its head was there at `begun`.
+    fn handle(
+        &self,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+        begun: Instant,
+    ) -> impl Future<Output = Reply> + Send;
 
     /// A request was refused with `status` before it could be handled.
     fn refused(&self, _status: StatusCode) {}
@@ -184,19 +190,21 @@ impl<H: Handler> Server<H> {
         let turn = Arc::new(Turn::new());
         let service = service_fn(|request| async {
             let handling = Turn::handle(&turn);
-            let mut reply = self.handler.handle(request, peer).await;
+            let mut reply = self.handler.handle(request, peer, handling.begun()).await;
             reply.body_mut().hold(handling);
             Ok::<_, Infallible>(reply)
         });
         let mut connection = std::pin::pin!(self.builder.serve_connection(TokioIo::new(wire), service));
         let times = Times { head: self.limits.header_timeout, request: self.limits.request_deadline };
         let mut timer = std::pin::pin!(tokio::time::sleep(self.limits.header_timeout));
-        let mut shutdown = self.shutdown.clone();
-        let first = turn::drive(connection.as_mut(), stopped(&mut shutdown), (&turn, times), timer.as_mut()).await;
+        let (mut shutdown, looks) = (self.shutdown.clone(), self.shutdown.clone());
+        // An error means that the sender is gone, which is a stop, too.
+        let stop = (stopped(&mut shutdown), || looks.has_changed().unwrap_or(true));
+        let first = turn::drive(connection.as_mut(), stop, (&turn, times), timer.as_mut()).await;
         let ended = match first {
             End::Event => {
                 connection.as_mut().graceful_shutdown();
-                let grace = tokio::time::sleep(self.limits.drain_grace);
+                let grace = (tokio::time::sleep(self.limits.drain_grace), || true);
                 let last = turn::drive(connection, grace, (&turn, times), timer).await;
                 if matches!(last, End::Event) {
                     counter!(SHED_TOTAL, "limit" => "drain_grace_ms").increment(1);

@@ -27,8 +27,10 @@ use crate::cache::{
 use crate::clock::Clock;
 use crate::config::{CacheConfig, ConfigError, ReadConfig, Staleness, StatementConfig};
 use crate::error::Refusal;
-use crate::model::{CacheRule, SqlValue};
+use crate::listener::reply::Shared;
+use crate::model::SqlValue;
 use crate::sql::Sql;
+use load::FromSql;
 
 /// How long SQL is left alone after a read failed, where there is something stale to tell, in milliseconds.
 const HOLD_MS: u64 = 1_000;
@@ -84,10 +86,7 @@ impl<E: Into<ReadError>> From<E> for ReadFailure {
 /// An answer.
 #[derive(Debug, Clone)]
 pub struct ReadReply {
-    /// JSON.
-    pub body: Bytes,
-    /// Its entity tag, quotes included.
-    pub etag: Arc<str>,
+    answer: Answer,
     /// How old it is, in seconds.
     pub age_s: u64,
     /// What the cache did.
@@ -98,14 +97,46 @@ pub struct ReadReply {
     pub live: bool,
 }
 
+/// Where an answer stands. One that is kept is shared by all who are told it: each count of its owners that is moved
+/// is a cache line that all cores fight for, so there is one.
+#[derive(Debug, Clone)]
+enum Answer {
+    Kept(Arc<Entry<Body>>),
+    Own(FromSql),
+}
+
+impl ReadReply {
+    /// JSON: what is left of an answer when its head is written.
+    pub fn into_json(self) -> Shared {
+        match self.answer {
+            Answer::Kept(entry) => entry,
+            Answer::Own(read) => Arc::new(read.json),
+        }
+    }
+
+    /// Its entity tag, quotes included.
+    pub fn etag(&self) -> &str {
+        match &self.answer {
+            Answer::Kept(entry) => &entry.value.etag,
+            Answer::Own(read) => &read.etag,
+        }
+    }
+}
+
 /// What is kept of a read.
 #[derive(Debug)]
 pub(crate) struct Body {
-    pub(crate) json: Bytes,
-    pub(crate) etag: Arc<str>,
-    pub(crate) read_ms: u64,
-    /// When it was last asked for, as Unix time.
-    pub(crate) used_ms: AtomicU64,
+    json: Bytes,
+    etag: Box<str>,
+    read_ms: u64,
+    /// When it was last asked for, as Unix time; kept only for reads that are read anew on time.
+    used_ms: AtomicU64,
+}
+
+impl AsRef<[u8]> for Entry<Body> {
+    fn as_ref(&self) -> &[u8] {
+        &self.value.json
+    }
 }
 
 /// All reads.
@@ -267,18 +298,30 @@ impl Read {
         if self.config.class == Staleness::Live {
             return self.bypass(&values, "live", None).await;
         }
-        if let CacheRule::Bypass(reason) = &*self.ruling.rule() {
-            return self.bypass(&values, "rule", Some(reason.clone())).await;
+        if let Some(reason) = self.ruling.bypasses() {
+            return self.bypass(&values, "rule", Some(reason)).await;
         }
         let key = statement::key(&self.config, &values);
+        self.answer_shared(key, values, now_ms).await
+    }
+
+    /// Answers from what is kept, or reads for all who ask now.
+    async fn answer_shared(
+        self: &Arc<Self>,
+        key: String,
+        values: Vec<SqlValue>,
+        mut now_ms: u64,
+    ) -> Result<ReadReply, ReadFailure> {
         let mut collapsed = false;
         for _ in 0..LOOKS_MAX {
-            let found = self.cache.get(&key, self.parts.clock.now_ms());
-            if let Some((entry, freshness)) = &found
-                && let Some(status) = self.may_tell(&key, &values, entry, *freshness)
-            {
-                return Ok(self.tell(entry, CacheStatus { collapsed, ..status }));
-            }
+            let found = self.cache.get(&key, now_ms);
+            let status = found.as_ref().and_then(|found| self.may_tell(&key, &values, found, now_ms));
+            let found = match (status, found) {
+                (Some(status), Some((entry, _))) => {
+                    return Ok(self.tell(entry, CacheStatus { collapsed, ..status }, now_ms));
+                }
+                (_, found) => found,
+            };
             let why = if found.is_some() { Forwarded::Stale } else { Forwarded::UriMiss };
             match self.cache.seat(&key) {
                 Seat::Lead(lead) => {
@@ -288,9 +331,9 @@ impl Read {
                     return match task.await {
                         Ok(Ok(entry)) => {
                             let status = CacheStatus { stored: true, ..CacheStatus::forwarded(why) };
-                            Ok(self.tell(&entry, status))
+                            Ok(self.tell(entry, status, self.parts.clock.now_ms()))
                         }
-                        Ok(Err(error)) => self.tell_on_error(found.as_ref(), ReadFailure::after(error, why)),
+                        Ok(Err(error)) => self.tell_on_error(found, ReadFailure::after(error, why)),
                         Err(_) => Err(ReadFailure::after(Refusal::SqlUnavailable, why)),
                     };
                 }
@@ -299,13 +342,14 @@ impl Read {
                     Ok(Flown::Failed) => {
                         let mut failure = ReadFailure::after(self.why_failed(&key), why);
                         failure.status.collapsed = true;
-                        return self.tell_on_error(found.as_ref(), failure);
+                        return self.tell_on_error(found, failure);
                     }
                     Ok(Flown::Lost | Flown::Unshared) => {}
                     Err(_) => return Err(Refusal::Overloaded { queue: "cache.wait_ms" }.into()),
                 },
                 Seat::Full => return Err(Refusal::Overloaded { queue: "cache.waiters_max" }.into()),
             }
+            now_ms = self.parts.clock.now_ms();
         }
         Err(Refusal::Overloaded { queue: "cache.wait_ms" }.into())
     }
@@ -315,10 +359,9 @@ impl Read {
         self: &Arc<Self>,
         key: &str,
         values: &[SqlValue],
-        entry: &Entry<Body>,
-        freshness: Freshness,
+        (entry, freshness): &(Arc<Entry<Body>>, Freshness),
+        now_ms: u64,
     ) -> Option<CacheStatus> {
-        let now_ms = self.parts.clock.now_ms();
         let (refresh, detail) = match freshness {
             Freshness::Fresh => {
                 let lifetime_ms = entry.times.fresh_until_ms.saturating_sub(entry.value.read_ms);
@@ -333,35 +376,30 @@ impl Read {
             tokio::spawn(async move { drop(read.load(&key, values, lead).await) });
         }
         let hit = CacheStatus::hit(ttl_ms(entry, now_ms));
-        Some(CacheStatus { detail, ..if freshness == Freshness::Fresh { hit } else { hit.stale() } })
+        Some(CacheStatus { detail, ..if *freshness == Freshness::Fresh { hit } else { hit.stale() } })
     }
 
-    fn tell(&self, entry: &Entry<Body>, status: CacheStatus) -> ReadReply {
-        let now_ms = self.parts.clock.now_ms();
+    fn tell(&self, entry: Arc<Entry<Body>>, status: CacheStatus, now_ms: u64) -> ReadReply {
         let body = &entry.value;
-        body.used_ms.store(now_ms, Ordering::Relaxed);
-        self.ruling.told(status, body.json.len());
-        ReadReply {
-            body: body.json.clone(),
-            etag: Arc::clone(&body.etag),
-            age_s: now_ms.saturating_sub(body.read_ms) / 1_000,
-            status,
-            reason: None,
-            live: false,
+        if self.config.refresh_ms > 0 {
+            body.used_ms.store(now_ms, Ordering::Relaxed);
         }
+        self.ruling.told(status, body.json.len());
+        let age_s = now_ms.saturating_sub(body.read_ms) / 1_000;
+        ReadReply { answer: Answer::Kept(entry), age_s, status, reason: None, live: false }
     }
 
     fn tell_on_error(
         &self,
-        found: Option<&(Arc<Entry<Body>>, Freshness)>,
+        found: Option<(Arc<Entry<Body>>, Freshness)>,
         failure: ReadFailure,
     ) -> Result<ReadReply, ReadFailure> {
         match found {
-            Some((entry, freshness)) if *freshness < Freshness::Spent => {
+            Some((entry, freshness)) if freshness < Freshness::Spent => {
                 let now_ms = self.parts.clock.now_ms();
                 self.held_until_ms.store(now_ms + HOLD_MS, Ordering::Relaxed);
-                let status = CacheStatus::hit(ttl_ms(entry, now_ms)).stale();
-                Ok(self.tell(entry, status.because("sql-failed")))
+                let status = CacheStatus::hit(ttl_ms(&entry, now_ms)).stale();
+                Ok(self.tell(entry, status.because("sql-failed"), now_ms))
             }
             _ => {
                 self.ruling.profile().failed();
@@ -388,7 +426,7 @@ impl Read {
         let read = read.map_err(|error| ReadFailure::after(error, Forwarded::Bypass))?;
         let status = CacheStatus::forwarded(Forwarded::Bypass).because(detail);
         self.ruling.told(status, read.json.len());
-        Ok(ReadReply { body: read.json, etag: read.etag, age_s: 0, status, reason, live: true })
+        Ok(ReadReply { answer: Answer::Own(read), age_s: 0, status, reason, live: true })
     }
 
     /// Shows the profile to the rule, on a thread that may wait for what a module was granted.

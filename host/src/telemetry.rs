@@ -1,6 +1,10 @@
 //! Metric names, with units, in one table; tracing set-up.
 //!
 //! Tier 0. A metric's name occurs nowhere else in the host: rooms use these constants.
+//!
+//! - [`tally`]: counters and times of what every request does.
+
+pub mod tally;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram};
 

@@ -18,6 +18,7 @@ use crate::model::{Id, Partition, partition_of};
 use crate::policy::{ControlError, ModuleUpload, Policies};
 use crate::sql::{DeadLetter, Sql, SqlError};
 use crate::store::{Store, StoreError};
+use crate::telemetry::tally;
 
 impl From<SqlError> for OperationsError {
     fn from(error: SqlError) -> Self {
@@ -397,6 +398,7 @@ impl Operations for Desk {
     }
 
     fn metrics(&self) -> String {
+        tally::hand_over();
         self.metrics.render()
     }
 }

@@ -18,13 +18,10 @@ use crate::http::{self, HttpState, Kinds};
 use crate::policy::Compiler;
 use crate::telemetry;
 
-/// Bounds of the buckets for times, in seconds.
-const SECONDS: [f64; 14] =
-    [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
 /// Bounds of the buckets for sizes of batches.
 const ITEMS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
-/// How often the recorder folds its histograms, in seconds.
-const UPKEEP_S: u64 = 5;
+/// How often the recorder folds its histograms.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs the host until it is told to stop by SIGTERM or SIGINT; a second signal ends it at once.
 ///
@@ -123,17 +120,21 @@ fn install_recorder() -> Result<PrometheusHandle, AppError> {
         reason: error.to_string(),
     };
     let handle = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &telemetry::tally::SECONDS)
         .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_items".into()), &ITEMS))
         .and_then(PrometheusBuilder::install_recorder)
         .map_err(failed)?;
     telemetry::describe();
     let upkeep = handle.clone();
-    tokio::spawn(async move {
+    // A thread of its own: it is as long at work as there were requests, and no request waits for it.
+    let keep_up = move || {
         loop {
-            tokio::time::sleep(Duration::from_secs(UPKEEP_S)).await;
+            std::thread::sleep(UPKEEP_INTERVAL);
+            telemetry::tally::hand_over();
             upkeep.run_upkeep();
         }
-    });
+    };
+    let spawned = std::thread::Builder::new().name("metrics".into()).spawn(keep_up);
+    spawned.map_err(|error| AppError::System { what: "start a thread".into(), reason: error.to_string() })?;
     Ok(handle)
 }

@@ -1,13 +1,14 @@
-//! What is measured of a read or of an upstream: on each request some atomics, on each reading a histogram.
+//! What is measured of a read or of an upstream: on each request a line of counters, on each reading a histogram.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use metrics::{Counter, counter, histogram};
+use metrics::{counter, histogram};
 
 use crate::model::ReadProfile;
+use crate::telemetry::tally::Tally;
 use crate::telemetry::{READ_HIT_BYTES_TOTAL, READ_ORIGIN_SECONDS, READ_SAVED_MICROSECONDS_TOTAL, READS_TOTAL};
 
 /// Length of a window, in milliseconds: a profile is looked at this often at most.
@@ -33,34 +34,34 @@ pub struct Profile {
     name: String,
     class: &'static str,
     totals: Arc<Totals>,
-    requests: AtomicU64,
-    hits: AtomicU64,
+    tally: Arc<Tally<COUNTS>>,
+    /// Requests and hits that are forgotten.
+    requests_before: AtomicU64,
+    hits_before: AtomicU64,
     readings: AtomicU64,
     compared: AtomicU64,
     changed: AtomicU64,
     bytes_mean: AtomicU64,
     cost_us: AtomicU64,
     cost_p50_us: AtomicU64,
-    saved_us: AtomicU64,
-    stale: AtomicU64,
-    failures: AtomicU64,
     next_ms: AtomicU64,
     costs: Mutex<Option<Histogram<u64>>>,
     last: Mutex<Last>,
     asked: AtomicBool,
-    counters: Counters,
 }
 
-struct Counters {
-    hit: Counter,
-    stale: Counter,
-    collapsed: Counter,
-    miss: Counter,
-    bypass: Counter,
-    error: Counter,
-    hit_bytes: Counter,
-    saved_us: Counter,
-}
+/// Places in the tally.
+const HIT: usize = 0;
+const STALE: usize = 1;
+const COLLAPSED: usize = 2;
+const MISS: usize = 3;
+const BYPASS: usize = 4;
+const ERROR: usize = 5;
+/// Passed on without a look at the cache: no part of the profile.
+const PASSED: usize = 6;
+const HIT_BYTES: usize = 7;
+const SAVED_US: usize = 8;
+const COUNTS: usize = 9;
 
 /// What the rule was last asked about.
 #[derive(Default)]
@@ -72,20 +73,23 @@ struct Last {
     told: Option<ReadProfile>,
 }
 
-impl Counters {
-    fn new(name: &str) -> Self {
-        let of = |how: &'static str| counter!(READS_TOTAL, "read" => name.to_owned(), "how" => how);
-        Self {
-            hit: of("hit"),
-            stale: of("stale"),
-            collapsed: of("collapsed"),
-            miss: of("miss"),
-            bypass: of("bypass"),
-            error: of("error"),
-            hit_bytes: counter!(READ_HIT_BYTES_TOTAL, "read" => name.to_owned()),
-            saved_us: counter!(READ_SAVED_MICROSECONDS_TOTAL, "read" => name.to_owned()),
-        }
-    }
+fn tally(name: &str) -> Arc<Tally<COUNTS>> {
+    let of = |how: &'static str| counter!(READS_TOTAL, "read" => name.to_owned(), "how" => how);
+    let hit_bytes = counter!(READ_HIT_BYTES_TOTAL, "read" => name.to_owned());
+    let saved_us = counter!(READ_SAVED_MICROSECONDS_TOTAL, "read" => name.to_owned());
+    let bypass = of("bypass");
+    let passed = bypass.clone();
+    Tally::new([
+        of("hit"),
+        of("stale"),
+        of("collapsed"),
+        of("miss"),
+        bypass,
+        of("error"),
+        passed,
+        hit_bytes,
+        saved_us,
+    ])
 }
 
 impl Profile {
@@ -96,46 +100,36 @@ impl Profile {
             name: name.to_owned(),
             class,
             totals,
-            requests: zero(),
-            hits: zero(),
+            tally: tally(name),
+            requests_before: zero(),
+            hits_before: zero(),
             readings: zero(),
             compared: zero(),
             changed: zero(),
             bytes_mean: zero(),
             cost_us: zero(),
             cost_p50_us: zero(),
-            saved_us: zero(),
-            stale: zero(),
-            failures: zero(),
             next_ms: zero(),
             // Within its bounds it can always be made; without it costs are 0.
             costs: Mutex::new(Histogram::new_with_bounds(1, COST_US_MAX, 2).ok()),
             last: Mutex::default(),
             asked: AtomicBool::new(false),
-            counters: Counters::new(name),
         }
     }
 
     /// A request was answered: `how` is a word of [`super::CacheStatus::how`].
     pub fn told(&self, how: &'static str, bytes: usize) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        let counters = &self.counters;
-        match how {
-            "hit" => counters.hit.increment(1),
-            "stale" => {
-                self.stale.fetch_add(1, Ordering::Relaxed);
-                counters.stale.increment(1);
-            }
-            "collapsed" => counters.collapsed.increment(1),
-            "bypass" => counters.bypass.increment(1),
-            _ => counters.miss.increment(1),
-        }
-        if matches!(how, "hit" | "stale" | "collapsed") {
-            self.hits.fetch_add(1, Ordering::Relaxed);
-            let saved_us = self.cost_p50_us.load(Ordering::Relaxed);
-            self.saved_us.fetch_add(saved_us, Ordering::Relaxed);
-            counters.saved_us.increment(saved_us);
-            counters.hit_bytes.increment(bytes as u64);
+        let place = match how {
+            "hit" => HIT,
+            "stale" => STALE,
+            "collapsed" => COLLAPSED,
+            "bypass" => BYPASS,
+            _ => MISS,
+        };
+        self.tally.add(place, 1);
+        if matches!(place, HIT | STALE | COLLAPSED) {
+            self.tally.add(SAVED_US, self.cost_p50_us.load(Ordering::Relaxed));
+            self.tally.add(HIT_BYTES, bytes as u64);
         } else if bytes > 0 {
             // Of a length that is not known, or without a body, it says nothing.
             // An eighth of the difference: some tens of answers are remembered.
@@ -147,14 +141,12 @@ impl Profile {
 
     /// A request was passed on that no cache could have answered: counted, and no part of the profile.
     pub(super) fn passed(&self) {
-        self.counters.bypass.increment(1);
+        self.tally.add(PASSED, 1);
     }
 
     /// A request was not answered.
     pub fn failed(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        self.failures.fetch_add(1, Ordering::Relaxed);
-        self.counters.error.increment(1);
+        self.tally.add(ERROR, 1);
     }
 
     /// SQL or the origin was asked.
@@ -181,24 +173,34 @@ impl Profile {
 
     /// Begins to count anew: what was not kept has no hits, and would look for ever as if it were never repeated.
     pub(super) fn forget(&self) {
-        for count in [&self.requests, &self.hits, &self.compared, &self.changed] {
+        self.requests_before.store(self.requests_ever(), Ordering::Relaxed);
+        self.hits_before.store(self.hits_ever(), Ordering::Relaxed);
+        for count in [&self.compared, &self.changed] {
             count.store(0, Ordering::Relaxed);
         }
     }
 
+    fn requests_ever(&self) -> u64 {
+        [HIT, STALE, COLLAPSED, MISS, BYPASS, ERROR].iter().map(|place| self.tally.sum(*place)).sum()
+    }
+
+    fn hits_ever(&self) -> u64 {
+        [HIT, STALE, COLLAPSED].iter().map(|place| self.tally.sum(*place)).sum()
+    }
+
     /// Time that SQL or the origin did not have to work, in microseconds.
     pub(super) fn saved_us(&self) -> u64 {
-        self.saved_us.load(Ordering::Relaxed)
+        self.tally.sum(SAVED_US)
     }
 
     /// Requests that were told something stale.
     pub(super) fn stale(&self) -> u64 {
-        self.stale.load(Ordering::Relaxed)
+        self.tally.sum(STALE)
     }
 
     /// Requests without an answer.
     pub(super) fn failures(&self) -> u64 {
-        self.failures.load(Ordering::Relaxed)
+        self.tally.sum(ERROR)
     }
 
     /// Whether a window has passed; true for one caller only.
@@ -216,13 +218,15 @@ impl Profile {
             Some(costs) if !costs.is_empty() => (costs.value_at_quantile(0.5), costs.value_at_quantile(0.99)),
             _ => (0, 0),
         };
-        let requests = of(&self.requests);
+        // Hits first: whatever comes between the two is a request that may be a hit, never the other way round.
+        let hits = self.hits_ever().saturating_sub(of(&self.hits_before));
+        let requests = self.requests_ever().saturating_sub(of(&self.requests_before));
         ReadProfile {
             name: self.name.clone(),
             class: self.class,
             requests,
             requests_per_minute: 0,
-            hit_permille: permille(of(&self.hits), requests),
+            hit_permille: permille(hits, requests),
             cost_p50_us,
             cost_p99_us,
             cost_share_permille: permille(of(&self.cost_us), of(&self.totals.cost_us)),

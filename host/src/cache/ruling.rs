@@ -1,8 +1,9 @@
 //! What the rule says of one read or upstream now, and when it is asked again.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use serde::Serialize;
 
 use super::eligibility::{Eligibility, bounded};
@@ -44,7 +45,10 @@ pub struct Ruling {
     subject: Subject,
     rules: Rules,
     profile: Profile,
-    rule: RwLock<Arc<CacheRule>>,
+    /// Read on every request: a lock would be one more thing that all cores write to.
+    rule: ArcSwap<CacheRule>,
+    /// Who asks the rule.
+    asks: Mutex<()>,
     /// Since when the rule keeps nothing, as Unix time; 0 while it does.
     bypassed_ms: AtomicU64,
     usage: Arc<Usage>,
@@ -83,8 +87,8 @@ impl Ruling {
     /// Keeps nothing until the rule was asked.
     pub fn new(subject: Subject, rules: Rules, totals: Arc<Totals>) -> Self {
         let profile = Profile::new(&subject.name, subject.class.map_or(ORIGIN, Staleness::as_str), totals);
-        let rule = RwLock::new(Arc::new(CacheRule::Bypass("unknown".into())));
-        Self { subject, rules, profile, rule, bypassed_ms: AtomicU64::new(0), usage: Arc::default() }
+        let rule = ArcSwap::from_pointee(CacheRule::Bypass("unknown".into()));
+        Self { subject, rules, profile, rule, asks: Mutex::default(), bypassed_ms: AtomicU64::new(0), usage: Arc::default() }
     }
 
     /// Its numbers.
@@ -99,7 +103,15 @@ impl Ruling {
 
     /// The rule now, within the class.
     pub fn rule(&self) -> Arc<CacheRule> {
-        Arc::clone(&self.rule.read().unwrap_or_else(PoisonError::into_inner))
+        self.rule.load_full()
+    }
+
+    /// Why the rule keeps nothing now; `None` where it does.
+    pub fn bypasses(&self) -> Option<String> {
+        match &**self.rule.load() {
+            CacheRule::Bypass(reason) => Some(reason.clone()),
+            CacheRule::Store { .. } => None,
+        }
     }
 
     /// A request was answered.
@@ -122,21 +134,24 @@ impl Ruling {
             self.profile.forget();
             self.bypassed_ms.store(now_ms, Ordering::Relaxed);
         }
+        let _one = self.asks.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(profile) = self.profile.take(now_ms, self.rules.eligibility.version()) else { return };
         let rule = bounded(self.subject.class, self.subject.of_origin, self.rules.eligibility.rule(&profile));
-        let mut known = self.rule.write().unwrap_or_else(PoisonError::into_inner);
-        if **known == rule {
+        let known = self.rule.load_full();
+        if *known == rule {
             return;
         }
         let since_ms = if matches!(rule, CacheRule::Bypass(_)) { now_ms } else { 0 };
         self.bypassed_ms.store(since_ms, Ordering::Relaxed);
         tracing::debug!(name = self.subject.name, ?rule, "the rule of a read has changed");
-        if shortens(&known, &rule) {
+        let shorter = shortens(&known, &rule);
+        // Before the invalidation: what begins to be read after it finds the new rule.
+        self.rule.store(Arc::new(rule));
+        if shorter {
             // What is kept for longer than it may be now is read anew. Other hosts ask the rule themselves.
             let what = What::Groups(vec![self.subject.group.clone()]);
             self.rules.ledger.apply(&Invalidation { what, hardness: Hardness::Soft });
         }
-        *known = Arc::new(rule);
     }
 
     /// The group of all that is kept of it, and those that the rule names now.

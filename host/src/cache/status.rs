@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 /// The name of this cache in the header.
 const CACHE: &str = "weir";
+/// What the header's value takes, about.
+const STATUS_BYTES: usize = 64;
 
 /// Why the origin was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,11 +83,15 @@ impl CacheStatus {
 
     /// The header's value.
     pub fn text(&self) -> String {
-        let mut text = String::from(CACHE);
+        let mut text = String::with_capacity(STATUS_BYTES);
+        text.push_str(CACHE);
         // Writing into a `String` cannot fail.
         let _ = match self.forwarded {
             None if self.unanswered => Ok(()),
-            None => write!(text, "; hit"),
+            None => {
+                text.push_str("; hit");
+                Ok(())
+            }
             Some(why) => write!(text, "; fwd={}", why.token()),
         };
         if let Some(status) = self.origin_status {

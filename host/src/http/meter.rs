@@ -1,12 +1,13 @@
-//! Counts of requests, with handles looked up once: the hot path adds to an atomic and hashes nothing.
+//! Counts of requests, with handles looked up once: the hot path adds to its core's line and hashes nothing.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hyper::{Method, StatusCode};
-use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use metrics::{Gauge, counter, gauge, histogram};
 
 use super::route::{ROUTES, Route};
+use crate::telemetry::tally::{Tally, Timer};
 use crate::telemetry::{HTTP_CONNECTIONS, HTTP_REQUEST_SECONDS, HTTP_REQUESTS_TOTAL};
 
 /// Methods that are told apart; any other is `other`, so that a caller cannot make up series.
@@ -21,8 +22,8 @@ const ROUTE_COUNT: usize = ROUTES.len() + 2;
 
 /// The handles. Make it after the recorder is installed.
 pub(super) struct Meter {
-    requests: Vec<OnceLock<Counter>>,
-    seconds: Vec<Histogram>,
+    requests: Vec<OnceLock<Arc<Tally<1>>>>,
+    seconds: Vec<Arc<Timer>>,
     connections: Gauge,
 }
 
@@ -31,7 +32,9 @@ impl Meter {
         let routes = ROUTES.into_iter().chain([Route::Upstream, Route::Unknown]);
         Self {
             requests: (0..ROUTE_COUNT * METHODS.len() * STATUSES.len()).map(|_| OnceLock::new()).collect(),
-            seconds: routes.map(|route| histogram!(HTTP_REQUEST_SECONDS, "route" => route.pattern())).collect(),
+            seconds: routes
+                .map(|route| Timer::new(histogram!(HTTP_REQUEST_SECONDS, "route" => route.pattern())))
+                .collect(),
             connections: gauge!(HTTP_CONNECTIONS),
         }
     }
@@ -44,17 +47,17 @@ impl Meter {
         let place = (route.index() * METHODS.len() + method) * STATUSES.len() + status;
         if let Some(requests) = self.requests.get(place) {
             let register = || {
-                counter!(
+                Tally::new([counter!(
                     HTTP_REQUESTS_TOTAL,
                     "method" => METHODS[method],
                     "route" => route.pattern(),
                     "status" => STATUSES[status].to_string()
-                )
+                )])
             };
-            requests.get_or_init(register).increment(1);
+            requests.get_or_init(register).add(0, 1);
         }
         if let (Some(time), Some(seconds)) = (time, self.seconds.get(route.index())) {
-            seconds.record(time.as_secs_f64());
+            seconds.record(time);
         }
     }
 

@@ -16,6 +16,9 @@ use crate::listener::text::{decode_query_value, decode_segment, query_parts};
 use crate::model::SqlValue;
 use crate::read::{ReadReply, Reads, statement};
 
+/// Headers of a reply, with those that hyper adds.
+const HEADERS: usize = 8;
+
 /// `GET /v1/reads/{name}`.
 pub(super) async fn answer(reads: &Reads, shared: &Shared, name: &str, head: &Parts) -> Result<Reply, Problem> {
     let name = decode_segment(name).map_err(|error| Problem::new(&BAD_PATH, format!("read: {error}")))?;
@@ -32,7 +35,7 @@ pub(super) async fn answer(reads: &Reads, shared: &Shared, name: &str, head: &Pa
     });
     let answered = within.await;
     match (answered, failed) {
-        (Ok(reply), _) => Ok(written(&reply, &head.headers)),
+        (Ok(reply), _) => Ok(written(reply, &head.headers)),
         (Err(_), Some(failure)) => Err(from_read(&failure)),
         (Err(refusal), None) => Err(from_read(&refusal.into())),
     }
@@ -41,55 +44,57 @@ pub(super) async fn answer(reads: &Reads, shared: &Shared, name: &str, head: &Pa
 /// The value of each parameter, in the order of their names.
 fn values(config: &ReadConfig, query: Option<&str>) -> Result<Vec<SqlValue>, Problem> {
     let wrong = |detail: String| Problem::new(&BAD_QUERY, detail);
-    let mut values: Vec<Option<SqlValue>> = vec![None; config.parameters.len()];
+    // No value is NULL: it stands for one that is missing.
+    let mut values: Vec<SqlValue> = config.parameters.iter().map(|_| SqlValue::Null).collect();
     for (name, encoded) in query_parts(query) {
-        let Some(place) = config.parameters.keys().position(|known| known == name) else {
+        let known = config.parameters.iter().zip(&mut values).find(|((known, _), _)| *known == name);
+        let Some(((_, wanted), place)) = known else {
             let known: Vec<&str> = config.parameters.keys().map(String::as_str).collect();
             return Err(wrong(format!("only these query parameters are known here: {}", known.join(", "))));
         };
-        let wanted = config.parameters[name];
         let text = decode_query_value(encoded).map_err(|error| wrong(format!("{name}: {error}")))?;
-        let value = statement::value(&text, wanted)
+        let value = statement::value(&text, *wanted)
             .ok_or_else(|| wrong(format!("{name} must be of type {wanted:?}").to_lowercase()))?;
-        if values[place].replace(value).is_some() {
+        if std::mem::replace(place, value) != SqlValue::Null {
             return Err(wrong(format!("give {name} once")));
         }
     }
-    let missing = config.parameters.keys().zip(&values).find(|(_, value)| value.is_none());
-    if let Some((name, _)) = missing {
-        return Err(wrong(format!("give ?{name}=")));
+    let missing = config.parameters.keys().zip(&values).find(|(_, value)| **value == SqlValue::Null);
+    match missing {
+        Some((name, _)) => Err(wrong(format!("give ?{name}="))),
+        None => Ok(values),
     }
-    Ok(values.into_iter().flatten().collect())
 }
 
-fn written(reply: &ReadReply, asked: &HeaderMap) -> Reply {
-    let etag = HeaderValue::from_str(&reply.etag).unwrap_or(HeaderValue::from_static(""));
+fn written(reply: ReadReply, asked: &HeaderMap) -> Reply {
     let known = asked.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let same = known
         .flat_map(|value| value.split(','))
         .map(str::trim)
-        .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == &*reply.etag);
-    let mut response = Response::new(if same { ReplyBody::default() } else { ReplyBody::whole(reply.body.clone()) });
-    let mut status = reply.status.text();
-    if let Some(reason) = &reply.reason {
-        status.push('-');
-        status.push_str(reason);
-    }
-    if same {
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-    }
-    let headers = response.headers_mut();
-    headers.reserve(6);
+        .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == reply.etag());
+    let mut headers = HeaderMap::with_capacity(HEADERS);
     if !same {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
     // What weir keeps it invalidates itself; a cache before it could not know.
     let control = if reply.live { "no-store" } else { "no-cache" };
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(control));
-    headers.insert(header::ETAG, etag);
+    if let Ok(etag) = HeaderValue::from_str(reply.etag()) {
+        headers.insert(header::ETAG, etag);
+    }
     headers.insert(header::AGE, HeaderValue::from(reply.age_s));
+    let mut status = reply.status.text();
+    if let Some(reason) = &reply.reason {
+        status.push('-');
+        status.push_str(reason);
+    }
     if let Ok(status) = HeaderValue::from_str(&status) {
         headers.insert(CACHE_STATUS, status);
     }
+    let mut response = Response::new(if same { ReplyBody::default() } else { ReplyBody::shared(reply.into_json()) });
+    if same {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    }
+    *response.headers_mut() = headers;
     response
 }

@@ -58,11 +58,16 @@ impl Shared {
     /// Bounds an operation by the deadline. Dropping it does not undo it: the outcome is unknown then. Sets no timer: the
     /// listener polls a request that has taken so long (see [`crate::listener::Limits::request_deadline`]).
     pub(super) async fn within<T>(&self, operation: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
-        let until = Instant::now() + self.deadline;
+        // From when it first has to wait: most do not, and need no clock.
+        let mut until = None;
         let mut operation = std::pin::pin!(operation);
         std::future::poll_fn(|context| {
             let polled = operation.as_mut().poll(context);
-            if polled.is_pending() && Instant::now() >= until {
+            if polled.is_ready() {
+                return polled;
+            }
+            let now = Instant::now();
+            if now >= *until.get_or_insert(now + self.deadline) {
                 counter!(SHED_TOTAL, "limit" => "request_deadline_ms").increment(1);
                 return Poll::Ready(Err(Refusal::DeadlineExceeded));
             }

@@ -137,7 +137,7 @@ impl Framing {
 
     /// Follows the rest of a line; returns how many bytes belong to it, at least one.
     fn observe_line(&mut self, bytes: &[u8]) -> (usize, Option<Fault>) {
-        let end = bytes.iter().position(|byte| *byte == b'\n');
+        let end = memchr::memchr(b'\n', bytes);
         let piece = &bytes[..end.unwrap_or(bytes.len())];
         if self.line_bytes < PREFIX_BYTES {
             let kept = piece.len().min(PREFIX_BYTES - self.line_bytes);

@@ -1,10 +1,11 @@
 //! What answers carry: bytes that are there, or a stream of them that is made while it is sent.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures_util::Stream;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
@@ -22,6 +23,37 @@ pub struct CutShort(pub String);
 /// A piece of a streamed answer.
 pub type Piece = Result<Bytes, CutShort>;
 
+/// Bytes that somebody else keeps, too.
+pub type Shared = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// What the wire is given.
+pub enum Chunk {
+    /// Bytes.
+    Own(Bytes),
+    /// Somebody's, from a place on.
+    Shared(Shared, usize),
+}
+
+impl Buf for Chunk {
+    fn remaining(&self) -> usize {
+        self.chunk().len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Shared(of, at) => (**of).as_ref().get(*at..).unwrap_or_default(),
+        }
+    }
+
+    fn advance(&mut self, count: usize) {
+        match self {
+            Self::Own(bytes) => bytes.advance(count),
+            Self::Shared(_, at) => *at += count,
+        }
+    }
+}
+
 /// The body of an answer.
 #[derive(Default)]
 pub struct ReplyBody(Kind);
@@ -31,6 +63,7 @@ enum Kind {
     #[default]
     Empty,
     Whole(Bytes),
+    Shared(Shared),
     Stream {
         pieces: Pin<Box<dyn Stream<Item = Piece> + Send>>,
         /// Its length, where it is known.
@@ -50,6 +83,11 @@ impl ReplyBody {
     pub fn whole(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         Self(if bytes.is_empty() { Kind::Empty } else { Kind::Whole(bytes) })
+    }
+
+    /// Bytes that are there and stay where they are.
+    pub fn shared(bytes: Shared) -> Self {
+        Self(if (*bytes).as_ref().is_empty() { Kind::Empty } else { Kind::Shared(bytes) })
     }
 
     /// Pieces that are made while they are sent; `length` where it is known beforehand.
@@ -85,16 +123,19 @@ impl ReplyBody {
 }
 
 impl Body for ReplyBody {
-    type Data = Bytes;
+    type Data = Chunk;
     type Error = CutShort;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Chunk>, CutShort>>> {
         match &mut self.0 {
             Kind::Empty => Poll::Ready(None),
-            Kind::Whole(bytes) => {
-                let bytes = std::mem::take(bytes);
-                self.0 = Kind::Empty;
-                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            Kind::Whole(_) | Kind::Shared(_) => {
+                let chunk = match std::mem::take(&mut self.0) {
+                    Kind::Whole(bytes) => Chunk::Own(bytes),
+                    Kind::Shared(bytes) => Chunk::Shared(bytes, 0),
+                    _ => return Poll::Ready(None),
+                };
+                Poll::Ready(Some(Ok(Frame::data(chunk))))
             }
             Kind::Stream { pieces, bytes_left, .. } => {
                 let piece = ready!(pieces.as_mut().poll_next(context));
@@ -103,7 +144,7 @@ impl Body for ReplyBody {
                         if let Some(left) = bytes_left {
                             *left = left.saturating_sub(bytes.len() as u64);
                         }
-                        Poll::Ready(Some(Ok(Frame::data(bytes))))
+                        Poll::Ready(Some(Ok(Frame::data(Chunk::Own(bytes)))))
                     }
                     Some(Err(error)) => {
                         self.0 = Kind::Cut { error, delay: Box::pin(tokio::time::sleep(CUT_DELAY)) };
@@ -132,6 +173,7 @@ impl Body for ReplyBody {
         match &self.0 {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Shared(bytes) => SizeHint::with_exact((**bytes).as_ref().len() as u64),
             Kind::Stream { bytes_left: Some(left), .. } => SizeHint::with_exact(*left),
             Kind::Stream { .. } | Kind::Cut { .. } => SizeHint::default(),
         }

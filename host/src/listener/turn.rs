@@ -55,12 +55,13 @@ impl Turn {
 
     /// A request is handled until the returned value is dropped.
     pub(super) fn handle(turn: &Arc<Self>) -> Handling {
-        turn.begin(true);
-        Handling(Arc::clone(turn))
+        let begun = Instant::now();
+        turn.begin(true, begun);
+        Handling { turn: Arc::clone(turn), begun }
     }
 
-    fn begin(&self, is_handlers: bool) {
-        let since_ms = u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX);
+    fn begin(&self, is_handlers: bool, now: Instant) {
+        let since_ms = u64::try_from((now - self.origin).as_millis()).unwrap_or(u64::MAX);
         self.since_ms.store(since_ms, Ordering::Relaxed);
         self.is_handlers.store(is_handlers, Ordering::Relaxed);
     }
@@ -77,22 +78,34 @@ impl Turn {
 }
 
 /// See [`Turn::handle`].
-pub(super) struct Handling(Arc<Turn>);
+pub(super) struct Handling {
+    turn: Arc<Turn>,
+    begun: Instant,
+}
 
-impl Drop for Handling {
-    fn drop(&mut self) {
-        self.0.begin(false);
+impl Handling {
+    /// When it began.
+    pub(super) fn begun(&self) -> Instant {
+        self.begun
     }
 }
 
-/// Drives a connection until it ends, is late, or `event` comes.
+impl Drop for Handling {
+    fn drop(&mut self) {
+        self.turn.begin(false, Instant::now());
+    }
+}
+
+/// Drives a connection until it ends, is late, or `event` comes. `is_near` says cheaply that the event may have come; until
+/// it does, the event is looked at once, so that it can wake the task, which keeps its waker for life.
 pub(super) async fn drive<C: Future>(
     mut connection: Pin<&mut C>,
-    event: impl Future<Output = ()>,
+    (event, is_near): (impl Future<Output = ()>, impl Fn() -> bool),
     (turn, times): (&Turn, Times),
     mut timer: Pin<&mut Sleep>,
 ) -> End<C::Output> {
     let mut event = std::pin::pin!(event);
+    let mut is_registered = false;
     let mut looked_at = turn.origin;
     let look_again = (times.request / LOOK_AGAIN_SHARE).max(LOOK_AGAIN_MIN);
     poll_fn(|context| {
@@ -100,13 +113,18 @@ pub(super) async fn drive<C: Future>(
             if let Poll::Ready(ended) = connection.as_mut().poll(context) {
                 return Poll::Ready(End::Connection(ended));
             }
-            if event.as_mut().poll(context).is_ready() {
-                return Poll::Ready(End::Event);
+            if !is_registered || is_near() {
+                if event.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(End::Event);
+                }
             }
             let due = turn.due(times).max(looked_at + look_again);
             if due < timer.deadline() {
                 timer.as_mut().reset(due);
+            } else if is_registered && !timer.is_elapsed() {
+                return Poll::Pending;
             }
+            is_registered = true;
             ready!(timer.as_mut().poll(context));
             looked_at = Instant::now();
             let due = turn.due(times);
@@ -114,6 +132,7 @@ pub(super) async fn drive<C: Future>(
                 return Poll::Ready(End::Late);
             }
             timer.as_mut().reset(due.max(looked_at + look_again));
+            is_registered = false;
         }
     })
     .await

@@ -25,9 +25,10 @@ const FOLLOWED_MAX: usize = 1_000;
 const FOLLOWED_INTERVALS: u64 = 10;
 
 /// What SQL answered.
+#[derive(Debug, Clone)]
 pub(super) struct FromSql {
     pub(super) json: bytes::Bytes,
-    pub(super) etag: Arc<str>,
+    pub(super) etag: Box<str>,
     is_empty: bool,
 }
 

@@ -8,6 +8,8 @@ use crate::sql::place_parameters;
 
 /// Longest text that is given as a parameter, in bytes.
 const TEXT_BYTES_MAX: usize = 1_024;
+/// What a key of usual length takes, in bytes.
+const KEY_BYTES: usize = 96;
 
 /// The statement with the engine's placeholders, and for each of them the place of its parameter among the sorted names.
 ///
@@ -44,15 +46,18 @@ pub fn value(text: &str, wanted: ParameterType) -> Option<SqlValue> {
 
 /// The key of an answer: `read:concert-dates?concert=1`.
 pub(super) fn key(config: &ReadConfig, values: &[SqlValue]) -> String {
-    let mut key = format!("read:{}", config.name);
+    let mut key = String::with_capacity(KEY_BYTES);
+    key.push_str("read:");
+    key.push_str(&config.name);
     for (index, (name, value)) in config.parameters.keys().zip(values).enumerate() {
-        let mark = if index == 0 { '?' } else { '&' };
+        key.push(if index == 0 { '?' } else { '&' });
+        key.push_str(name);
         // Writing into a `String` cannot fail.
         let _ = match value {
-            SqlValue::Null => write!(key, "{mark}{name}"),
-            SqlValue::Integer(number) => write!(key, "{mark}{name}={number}"),
-            SqlValue::Real(number) => write!(key, "{mark}{name}={number:?}"),
-            SqlValue::Text(text) => write!(key, "{mark}{name}={text:?}"),
+            SqlValue::Null => Ok(()),
+            SqlValue::Integer(number) => write!(key, "={number}"),
+            SqlValue::Real(number) => write!(key, "={number:?}"),
+            SqlValue::Text(text) => write!(key, "={text:?}"),
         };
     }
     key

@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Response;
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -66,8 +67,15 @@ pub struct Bare {
 impl Bare {
     /// Starts this executable once more. Its `main` must call [`Bare::serve_if_asked`] first.
     pub fn start() -> Self {
+        Self::start_with(BARE_REPLY, &[])
+    }
+
+    /// The same, with another answer.
+    pub fn start_with(body: &str, headers: &[(String, String)]) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("the path of this executable"))
             .arg(BARE_SERVER)
+            .arg(body)
+            .args(headers.iter().flat_map(|(name, value)| [name, value]))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -91,7 +99,10 @@ impl Bare {
     pub fn serve_if_asked() {
         if std::env::args().nth(1).is_some_and(|argument| argument == BARE_SERVER) {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(bare_server());
+            let mut answer = std::env::args().skip(2).map(|argument| &*argument.leak());
+            let body: &'static str = answer.next().expect("a body");
+            let headers: Vec<&'static str> = answer.collect();
+            runtime.block_on(bare_server(body, headers.leak()));
         }
     }
 }
@@ -103,17 +114,23 @@ impl Drop for Bare {
     }
 }
 
-async fn bare_server() {
+async fn bare_server(body: &'static str, headers: &'static [&'static str]) {
     // Ends with the benchmark that started it, however that ends.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).expect("prctl");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     println!("{}", listener.local_addr().expect("its address"));
+    let names = headers.iter().step_by(2).map(|name| HeaderName::from_static(name));
+    let values = headers.iter().skip(1).step_by(2).map(|value| HeaderValue::from_static(value));
+    let headers: &'static [(HeaderName, HeaderValue)] = names.zip(values).collect::<Vec<_>>().leak();
     loop {
         let (stream, _) = listener.accept().await.expect("a connection");
         stream.set_nodelay(true).expect("nodelay");
         tokio::spawn(async move {
             let answer = service_fn(|_| async {
-                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(BARE_REPLY.as_bytes()))))
+                let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
+                response.headers_mut().reserve(headers.len());
+                response.headers_mut().extend(headers.iter().cloned());
+                Ok::<_, Infallible>(response)
             });
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
         });
