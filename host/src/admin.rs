@@ -40,7 +40,7 @@ use crate::config::{AdminConfig, ConfigError};
 use crate::listener::body::{self, BodyLimits};
 use crate::listener::problem::{METHOD_NOT_ALLOWED, Problem, problem_types};
 use crate::listener::text::{decode_query_value, decode_segment, query_parts};
-use crate::listener::{self, Handler, Limits, Reply, head};
+use crate::listener::{self, Handler, Handling, Limits, Reply, head};
 pub use cache::{Purge, Purged};
 use guard::Guard;
 use policies::PolicyDesk;
@@ -341,7 +341,7 @@ fn done((): ()) -> Value {
 }
 
 impl Handler for AdminState {
-    async fn handle(&self, request: Request<Incoming>, peer: SocketAddr, _begun: tokio::time::Instant) -> Reply {
+    async fn handle(&self, request: Request<Incoming>, peer: SocketAddr, _handling: &Handling) -> Reply {
         self.answer(request, peer).await.unwrap_or_else(Problem::into_reply)
     }
 }

@@ -37,7 +37,7 @@ use crate::ingest::{IngestKind, check_schema};
 use crate::journal::JournalWatch;
 use crate::policy::{Compiler, KindPolicy, LoadError, Policies, PolicySetup};
 use crate::preference::PreferenceKind;
-use crate::read::{ReadParts, Reads};
+use crate::read::{ReadParts, Reads, Shared};
 use crate::room::{RoomKind, RoomParts};
 use crate::sql::{Sql, SqlError};
 use crate::store::{Store, StoreError};
@@ -168,7 +168,9 @@ impl App {
             eligibility: Arc::new(ByPolicy { policies: Arc::clone(&policies), clock: clock.clone() }),
             ledger: Arc::clone(&ledger),
         };
-        let read_parts = ReadParts { sql: Arc::clone(&sql), rules: rules.clone(), clock: clock.clone() };
+        let shared = config.cache.shared.as_ref().map(|shared| Shared::new(&config.store, shared, clock.clone()));
+        let shared = shared.transpose()?.map(Arc::new);
+        let read_parts = ReadParts { sql: Arc::clone(&sql), rules: rules.clone(), clock: clock.clone(), shared };
         served.reads = Reads::start(&config.reads, &config.cache, &read_parts).await?;
         served.upstreams = Upstreams::start(&config.upstreams, (&config.cache, &config.auth), &rules, &clock).await?;
         Ok(Self { config, clock, store, sql, policies, kinds: served, flushers, schema, ledger, relays })
@@ -226,8 +228,8 @@ impl App {
         self.schema.stop();
         self.kinds.rooms.kinds.values().for_each(|room| room.stop());
         self.kinds.reads.stop();
-        self.relays.stop();
         futures_util::future::join_all(self.flushers.values().map(|flusher| flusher.stop(grace))).await;
+        self.relays.stop(&self.ledger).await;
         let policies = Arc::clone(&self.policies);
         let _ = tokio::task::spawn_blocking(move || policies.close()).await;
         self.sql.close().await;

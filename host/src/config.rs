@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use cache::{CacheConfig, ReadConfig, Staleness, UpstreamConfig, UpstreamLimits};
+pub use cache::{CacheConfig, ReadConfig, SharedCacheConfig, Staleness, UpstreamConfig, UpstreamLimits};
 pub use counter::{ActorNeed, CounterConfig, CounterTable, EventTable};
 pub use flow::{BatchConfig, FlushConfig, JournalConfig, SqlConfig, StoreConfig, StoreType};
 pub use http::{AdminConfig, AuthConfig, HttpConfig, JwtConfig, TrustedHeaderFrom};
@@ -158,7 +158,7 @@ impl Config {
         })?;
         self.preferences.iter().enumerate().try_for_each(|(index, kind)| kind.validate(index))?;
         self.rooms.iter().enumerate().try_for_each(|(index, kind)| kind.validate(index))?;
-        self.cache.validate()?;
+        self.cache.validate(self.store.store_type)?;
         self.reads.iter().enumerate().try_for_each(|(index, read)| read.validate(index))?;
         self.upstreams.iter().enumerate().try_for_each(|(index, upstream)| upstream.validate(index))?;
         let mut names = BTreeSet::new();

@@ -40,7 +40,6 @@ use hyper::{Method, Request, StatusCode};
 use metrics::counter;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::config::{AuthConfig, ConfigError, HttpConfig};
@@ -51,7 +50,7 @@ use crate::listener::body::{self, BodyLimits};
 use crate::listener::head;
 use crate::listener::problem::{BAD_BODY, METHOD_NOT_ALLOWED, Problem};
 use crate::listener::text::decode_segment;
-use crate::listener::{self, Handler, Limits, Reply};
+use crate::listener::{self, Handler, Handling, Limits, Reply};
 use crate::model::Verb;
 use crate::preference::Preferences;
 use crate::read::Reads;
@@ -62,7 +61,7 @@ use crate::upstream::Upstreams;
 use counter::CounterView;
 use identity::Authenticator;
 use ingest::IngestView;
-use meter::{Meter, OTHER_METHOD, method_index};
+use meter::{GET_METHOD, Meter, OTHER_METHOD, method_index};
 use openapi::KindConfig;
 use preference::PreferenceView;
 use problem::{BAD_PATH, KIND_MISSING, ROUTE_MISSING, Repeatable, from_refusal, from_upstream};
@@ -396,11 +395,24 @@ fn room_keys(kinds: &BTreeMap<String, View>) -> Bytes {
 }
 
 impl Handler for HttpState {
-    async fn handle(&self, request: Request<Incoming>, peer: SocketAddr, begun: Instant) -> Reply {
+    fn handle_at_once(&self, request: &Request<Incoming>, handling: &Handling) -> Option<Reply> {
+        if request.method() != Method::GET || !request.body().is_end_stream() {
+            return None;
+        }
+        let name = route::read_name(request.uri().path())?;
+        // What is refused is refused by `answer`, with its reason.
+        head::check(request, self.limits.uri_bytes_max).ok()?;
+        let _one = self.requests.begin()?;
+        let reply = read::answer_at_once(&self.reads, name, (request.uri().query(), request.headers()))?;
+        self.meter.answered(Route::Read, GET_METHOD, reply.status(), Some(handling.end()));
+        Some(reply)
+    }
+
+    async fn handle(&self, request: Request<Incoming>, peer: SocketAddr, handling: &Handling) -> Reply {
         let method = method_index(request.method());
         let mut route = Route::Unknown;
         let reply = self.answer(request, peer, &mut route).await.unwrap_or_else(Problem::into_reply);
-        self.meter.answered(route, method, reply.status(), Some(begun.elapsed()));
+        self.meter.answered(route, method, reply.status(), Some(handling.end()));
         reply
     }
 

@@ -1,16 +1,18 @@
 //! Read: named SQL reads, kept where a rule says so.
 //!
-//! Tier 3: imports tiers 0 to 2 (`cache`, `sql`, `policy`). Never writes, never answers HTTP. What is measured of a read is
+//! Tier 3: imports tiers 0 to 2 (`cache`, `sql`, `store`, `policy`). Never writes, never answers HTTP. What is measured of a read is
 //! shown to a rule when it has moved (`cache`); the rule says whether and for how long answers are kept. A `live` read is
 //! never kept and never shared, whatever the rule says.
 //!
 //! - `statement`: parameters, and the statement as the engine wants it. `rows`: rows as JSON.
-//! - `load`: reading for all who wait, refreshing before anybody waits.
+//! - `load`: reading for all who wait, refreshing before anybody waits. `shared`: what hosts share of it.
 
 mod load;
 mod rows;
+mod shared;
 pub mod statement;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,15 +29,21 @@ use crate::cache::{
 use crate::clock::Clock;
 use crate::config::{CacheConfig, ConfigError, ReadConfig, Staleness, StatementConfig};
 use crate::error::Refusal;
-use crate::listener::reply::Shared;
+use crate::listener::reply;
 use crate::model::SqlValue;
 use crate::sql::Sql;
-use load::FromSql;
+use load::{FromSql, Loaded, Source};
+pub use shared::Shared;
 
 /// How long SQL is left alone after a read failed, where there is something stale to tell, in milliseconds.
 const HOLD_MS: u64 = 1_000;
 /// How often a request looks again after it has waited for another's.
 const LOOKS_MAX: usize = 3;
+
+thread_local! {
+    /// Where keys are written that nobody keeps.
+    static KEY: RefCell<String> = const { RefCell::new(String::new()) };
+}
 
 /// Why a read has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -107,7 +115,7 @@ enum Answer {
 
 impl ReadReply {
     /// JSON: what is left of an answer when its head is written.
-    pub fn into_json(self) -> Shared {
+    pub fn into_json(self) -> reply::Shared {
         match self.answer {
             Answer::Kept(entry) => entry,
             Answer::Own(read) => Arc::new(read.json),
@@ -128,6 +136,8 @@ impl ReadReply {
 pub(crate) struct Body {
     json: Bytes,
     etag: Box<str>,
+    /// Tells this reading from all others, also of other hosts.
+    id: u64,
     read_ms: u64,
     /// When it was last asked for, as Unix time; kept only for reads that are read anew on time.
     used_ms: AtomicU64,
@@ -154,6 +164,8 @@ pub struct ReadParts {
     pub rules: Rules,
     /// The time.
     pub clock: Clock,
+    /// What hosts share, where they do.
+    pub shared: Option<Arc<Shared>>,
 }
 
 /// One read.
@@ -285,16 +297,34 @@ impl Read {
         &self.config
     }
 
-    /// Answers for these values of the parameters, in the order of their names.
+    /// Answers for these values of the parameters, in the order of their names, where that needs no waiting: what most
+    /// requests get. `None`: see [`Read::answer`].
+    pub fn answer_at_once(self: &Arc<Self>, values: &[SqlValue]) -> Option<ReadReply> {
+        let now_ms = self.parts.clock.now_ms();
+        self.ask_rule_in_time(now_ms);
+        if self.config.class == Staleness::Live {
+            return None;
+        }
+        if self.ruling.bypasses().is_some() {
+            return None;
+        }
+        let (found, status) = KEY.with_borrow_mut(|key| {
+            key.clear();
+            statement::push_key(key, &self.config, values);
+            let found = self.cache.get(key, now_ms)?;
+            let status = self.may_tell(key, values, &found, now_ms)?;
+            Some((found, status))
+        })?;
+        Some(self.tell(found.0, status, now_ms))
+    }
+
+    /// Answers for values that there is no answer at once for.
     ///
     /// # Errors
     /// See [`ReadError`].
     pub async fn answer(self: &Arc<Self>, values: Vec<SqlValue>) -> Result<ReadReply, ReadFailure> {
         let now_ms = self.parts.clock.now_ms();
-        if self.ruling.is_due(now_ms) {
-            // Nobody waits for it.
-            drop(self.ask_rule_aside());
-        }
+        self.ask_rule_in_time(now_ms);
         if self.config.class == Staleness::Live {
             return self.bypass(&values, "live", None).await;
         }
@@ -325,15 +355,24 @@ impl Read {
             let why = if found.is_some() { Forwarded::Stale } else { Forwarded::UriMiss };
             match self.cache.seat(&key) {
                 Seat::Lead(lead) => {
-                    let (read, key) = (Arc::clone(self), key.clone());
+                    let (read, of) = (Arc::clone(self), key.clone());
                     // On a task of its own: others wait for it, also when this client goes away.
-                    let task = tokio::spawn(async move { read.load(&key, values, lead).await });
+                    let task = tokio::spawn(async move { read.load((&of, values), lead, Source::Any).await });
                     return match task.await {
-                        Ok(Ok(entry)) => {
-                            let status = CacheStatus { stored: true, ..CacheStatus::forwarded(why) };
-                            Ok(self.tell(entry, status, self.parts.clock.now_ms()))
+                        Ok(Ok(Loaded { entry, is_shared })) => {
+                            let now_ms = self.parts.clock.now_ms();
+                            let status = if is_shared {
+                                CacheStatus::hit(ttl_ms(&entry, now_ms)).because("shared")
+                            } else {
+                                CacheStatus { stored: true, ..CacheStatus::forwarded(why) }
+                            };
+                            Ok(self.tell(entry, status, now_ms))
                         }
-                        Ok(Err(error)) => self.tell_on_error(found, ReadFailure::after(error, why)),
+                        Ok(Err(error)) => {
+                            // Another host's may have come meanwhile, too stale to be told for any other reason.
+                            let found = found.or_else(|| self.cache.get(&key, now_ms));
+                            self.tell_on_error(found, ReadFailure::after(error, why))
+                        }
                         Err(_) => Err(ReadFailure::after(Refusal::SqlUnavailable, why)),
                     };
                 }
@@ -373,7 +412,7 @@ impl Read {
         };
         if refresh && let Some(lead) = self.cache.lead(key) {
             let (read, key, values) = (Arc::clone(self), key.to_owned(), values.to_vec());
-            tokio::spawn(async move { drop(read.load(&key, values, lead).await) });
+            tokio::spawn(async move { drop(read.load((&key, values), lead, Source::Any).await) });
         }
         let hit = CacheStatus::hit(ttl_ms(entry, now_ms));
         Some(CacheStatus { detail, ..if *freshness == Freshness::Fresh { hit } else { hit.stale() } })
@@ -427,6 +466,13 @@ impl Read {
         let status = CacheStatus::forwarded(Forwarded::Bypass).because(detail);
         self.ruling.told(status, read.json.len());
         Ok(ReadReply { answer: Answer::Own(read), age_s: 0, status, reason, live: true })
+    }
+
+    fn ask_rule_in_time(self: &Arc<Self>, now_ms: u64) {
+        if self.ruling.is_due(now_ms) {
+            // Nobody waits for it.
+            drop(self.ask_rule_aside());
+        }
     }
 
     /// Shows the profile to the rule, on a thread that may wait for what a module was granted.

@@ -45,7 +45,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub use self::redis::relay::{Heard, Relay};
+pub use self::redis::relay::{Heard, Relay, VERSION_OF_ALL};
+pub use self::redis::shared::{SharedCache, SharedEntry, is_versioned, version_field};
 pub use crate::journal::Head;
 pub use count::{CountBatch, CountOp, CountOutcome, CountResult};
 pub use create::{CreateBatch, CreateOp, CreateResult, Created, PendingDocument};

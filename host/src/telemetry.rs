@@ -102,13 +102,19 @@ pub const READS_TOTAL: &str = "weir_reads_total";
 pub const READ_ORIGIN_SECONDS: &str = "weir_read_origin_seconds";
 /// Time that origins did not have to work because the cache answered, by `read`: hits times the median cost.
 pub const READ_SAVED_MICROSECONDS_TOTAL: &str = "weir_read_saved_microseconds_total";
+/// Looks at the cache that hosts share, by `read`, `how` (`hit`, `miss`, `kept`, `too-large`, `failed`).
+pub const READ_SHARED_TOTAL: &str = "weir_read_shared_total";
 /// Bytes answered from the cache, by `read`.
 pub const READ_HIT_BYTES_TOTAL: &str = "weir_read_hit_bytes_total";
+
+/// The metrics that write themselves, in Prometheus' text format.
+pub fn write_own() -> String {
+    tally::write_timers(HTTP_REQUEST_SECONDS, "Time to the answer")
+}
 
 /// Registers help texts and units. Call once, after the recorder is installed.
 pub fn describe() {
     describe_counter!(HTTP_REQUESTS_TOTAL, "Requests answered");
-    describe_histogram!(HTTP_REQUEST_SECONDS, Unit::Seconds, "Time to the answer");
     describe_gauge!(HTTP_CONNECTIONS, "Open connections of the public listener");
     describe_counter!(SHED_TOTAL, "Requests refused because a bound was reached");
     describe_histogram!(BATCH_ITEMS, "Operations in one batch");
@@ -155,6 +161,7 @@ pub fn describe() {
     describe_counter!(READS_TOTAL, "Answers of cached reads");
     describe_histogram!(READ_ORIGIN_SECONDS, Unit::Seconds, "Time of reads at the origin");
     describe_counter!(READ_SAVED_MICROSECONDS_TOTAL, "Time that the cache saved the origin");
+    describe_counter!(READ_SHARED_TOTAL, "Looks at the cache that hosts share");
     describe_counter!(READ_HIT_BYTES_TOTAL, "Bytes answered from the cache");
 }
 

@@ -123,48 +123,70 @@ async fn a_flush_invalidates_with_mariadb() {
     a_flush_invalidates(Setup::EmbeddedMariaDb, 1).await;
 }
 
+/// Ten thousand connections, each with one request at the same time: when nothing is kept, when it is, and when it has just
+/// expired.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_readers_of_one_expensive_read_over_two_hosts() {
+    const READERS: usize = 10_000;
+    const TTL: Duration = Duration::from_secs(15);
+    allow_open_files(READERS as u64 + 2_000);
     let stand = Stand::start(Setup::RedisPostgres, 10).await;
     let sql = "SELECT f.id, f.content FROM feed f, pg_sleep(0.3) WHERE f.id = :id";
-    let config = Config { reads: vec![read("slow", sql, Staleness::Minutes, &["feed"])], ..stand.config() };
+    let mut config = Config { reads: vec![read("slow", sql, Staleness::Minutes, &["feed"])], ..stand.config() };
+    (config.http.requests_max, config.http.header_timeout_ms) = (READERS, 60_000);
     let hosts = [stand.host(&config), stand.host(&config)];
-    let mut times: Vec<Duration> = Vec::new();
-    // Cold, and again when everything that is kept has been invalidated.
-    for round in 1..=2 {
-        let addresses: Vec<_> = hosts.iter().map(Host::public).collect();
-        let readers = (0..1_000).map(|reader| {
-            let address = addresses[reader % addresses.len()];
-            async move {
-                let mut client = Client::new(address);
-                let mut times = Vec::new();
-                for _ in 0..10 {
-                    let begun = Instant::now();
-                    let reply = client.get("/v1/reads/slow?id=1").await;
-                    assert_eq!(reply.status, 200, "{}", reply.text());
-                    times.push(begun.elapsed());
-                }
-                times
-            }
-        });
-        times.extend(join_all(readers).await.into_iter().flatten());
-        let counts = [readings(&hosts[0], "slow").await, readings(&hosts[1], "slow").await];
-        println!("stampede over two hosts, round {round}: requests={} origin calls={counts:?}", times.len());
-        assert_eq!(counts, [f64::from(round), f64::from(round)], "one for each host and round");
-        let mut admin = Client::new(hosts[0].admin());
-        assert_eq!(admin.request("POST", "/admin/v1/cache/purge?all=1", &[], "").await.unwrap().status, 200);
-        // The other host hears of it.
-        let mut other = Client::new(hosts[1].public());
-        while round == 1 && readings(&hosts[1], "slow").await < 2.0 {
-            other.get("/v1/reads/slow?id=1").await;
-        }
-        if round == 1 {
-            // That was its reading of the second round.
-            assert_eq!(readings(&hosts[1], "slow").await, 2.0);
+    for host in &hosts {
+        let ttl_ms = u32::try_from(TTL.as_millis()).unwrap();
+        let pushed = Operator::new(host.admin()).try_push(&keeps_for(ttl_ms), "fifteen", true).await.unwrap();
+        assert!([200, 201].contains(&pushed.status), "{}", pushed.text());
+        let (mut admin, begun) = (Client::new(host.admin()), Instant::now());
+        while admin.get("/admin/v1/cache").await.json()["reads"][0]["rule"] != "store: 15000 ms" {
+            assert!(begun.elapsed() < Duration::from_secs(20), "the rule is not asked");
+            // It is asked when there are requests.
+            assert_eq!(Client::new(host.public()).get("/v1/reads/slow?id=2").await.status, 200);
         }
     }
-    times.sort();
-    println!("stampede over two hosts: p50={:?} p99={:?}", times[times.len() / 2], times[times.len() * 99 / 100]);
+    let before = [readings(&hosts[0], "slow").await, readings(&hosts[1], "slow").await];
+    let mut clients: Vec<Client> = (0..READERS).map(|reader| Client::new(hosts[reader % 2].public())).collect();
+    for some in clients.chunks_mut(250) {
+        join_all(some.iter_mut().map(|client| client.get("/"))).await;
+    }
+    let mut read_at = Instant::now();
+    for (phase, word, calls) in [("cold", "", 1.0), ("kept", "hit; ttl=", 1.0), ("expired", "", 2.0)] {
+        if phase == "expired" {
+            tokio::time::sleep((TTL + Duration::from_secs(1)).saturating_sub(read_at.elapsed())).await;
+        }
+        let begun = Instant::now();
+        let asked = clients.iter_mut().map(|client| async {
+            let reply = client.get("/v1/reads/slow?id=1").await;
+            assert_eq!(reply.status, 200, "{}", reply.text());
+            assert!(reply.header("cache-status").contains(word), "{phase}: {}", reply.header("cache-status"));
+            begun.elapsed()
+        });
+        let mut times = join_all(asked).await;
+        if phase == "cold" {
+            read_at = Instant::now();
+        }
+        times.sort();
+        let counts = [readings(&hosts[0], "slow").await - before[0], readings(&hosts[1], "slow").await - before[1]];
+        println!(
+            "{READERS} at once over two hosts, {phase}: origin calls so far={counts:?} p50={:?} p99={:?}",
+            times[READERS / 2],
+            times[READERS * 99 / 100]
+        );
+        assert_eq!(counts, [calls, calls], "{phase}: one for each host each time");
+    }
+}
+
+/// Lets this process, and the hosts that it starts, have so many files open.
+fn allow_open_files(count: u64) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_none_or(|current| current >= count) {
+        return;
+    }
+    let limit = Rlimit { current: Some(count), maximum };
+    setrlimit(Resource::Nofile, limit).unwrap_or_else(|_| panic!("{count} open files are needed: ulimit -Hn {count}"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,13 +12,13 @@ use super::{App, AppError};
 use crate::admin::{Check, ModuleCommand, Operations, OperationsError, Purge, Upload};
 use crate::capability::explain;
 use crate::clock::Clock;
-use crate::config::{Config, KindTable};
+use crate::config::{Config, KindTable, StoreType};
 use crate::error::{Refusal, RoomRefusal};
 use crate::model::{Id, Partition, partition_of};
 use crate::policy::{ControlError, ModuleUpload, Policies};
 use crate::sql::{DeadLetter, Sql, SqlError};
 use crate::store::{Store, StoreError};
-use crate::telemetry::tally;
+use crate::telemetry::{self, tally};
 
 impl From<SqlError> for OperationsError {
     fn from(error: SqlError) -> Self {
@@ -56,6 +56,18 @@ pub struct Operator {
     clock: Clock,
 }
 
+/// Whether the embedded store was never opened where it should be.
+fn has_no_store(config: &Config) -> bool {
+    config.store.store_type == StoreType::Embedded && !config.store.path.exists()
+}
+
+fn nothing_there(config: &Config) -> String {
+    format!(
+        "there is nothing in {}: no host has run with it; name the running one (--admin ADDR) or its configuration (--config)",
+        config.store.path.display()
+    )
+}
+
 impl Operator {
     /// On what a running host has open.
     pub fn new(config: Arc<Config>, store: Arc<dyn Store>, sql: Arc<dyn Sql>, clock: Clock) -> Self {
@@ -67,11 +79,18 @@ impl Operator {
     /// # Errors
     /// See [`AppError`].
     pub async fn open(config: Config) -> Result<Self, AppError> {
+        if has_no_store(&config) && config.sql.url.starts_with("sqlite:") {
+            // SQLite would begin an empty database, in which nothing is found.
+            return Err(AppError::System { what: "open the data".into(), reason: nothing_there(&config) });
+        }
         let sql = crate::sql::open(&config.sql).await?;
         Ok(Self { config: Arc::new(config), store: OnceCell::new(), sql, clock: Clock::Real })
     }
 
     async fn store(&self) -> Result<&Arc<dyn Store>, OperationsError> {
+        if has_no_store(&self.config) {
+            return Err(OperationsError::Unavailable(nothing_there(&self.config)));
+        }
         self.store.get_or_try_init(|| crate::store::open(&self.config.store)).await.map_err(|error| {
             OperationsError::Unavailable(format!("{error}; when a host is running, name it: --admin ADDR"))
         })
@@ -399,6 +418,8 @@ impl Operations for Desk {
 
     fn metrics(&self) -> String {
         tally::hand_over();
-        self.metrics.render()
+        let mut text = self.metrics.render();
+        text.push_str(&telemetry::write_own());
+        text
     }
 }

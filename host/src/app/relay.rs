@@ -7,16 +7,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::cache::ledger::{Invalidation, What};
 use crate::cache::{Hardness, Ledger};
 use crate::config::{Config, StoreType};
-use crate::store::{Heard, Relay, StoreError};
+use crate::store::{Heard, Relay, StoreError, VERSION_OF_ALL, is_versioned, version_field};
 
 /// Pause after Redis did not answer.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// How long a host that ends goes on telling.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+const LAST_WORDS_PAUSE: Duration = Duration::from_millis(5);
 
 /// The two halves.
 pub struct Relays(Vec<JoinHandle<()>>);
@@ -30,13 +36,19 @@ impl Relays {
         if config.store.store_type == StoreType::Embedded || !keeps_anything(config) {
             return Ok(Self(Vec::new()));
         }
-        let tells = tokio::spawn(tell(Relay::new(&config.store.url)?, host.to_owned(), Arc::clone(ledger)));
-        let hears = tokio::spawn(hear(Relay::new(&config.store.url)?, host.to_owned(), Arc::clone(ledger)));
+        // From now on, not from when the task begins.
+        let heard = ledger.listen();
+        let tells = tokio::spawn(tell(Relay::new(&config.store)?, host.to_owned(), Arc::clone(ledger), heard));
+        let hears = tokio::spawn(hear(Relay::new(&config.store)?, host.to_owned(), Arc::clone(ledger)));
         Ok(Self(vec![tells, hears]))
     }
 
-    /// Ends both.
-    pub fn stop(&self) {
+    /// Ends both when all is told, or after a while.
+    pub async fn stop(&self, ledger: &Ledger) {
+        let until = Instant::now() + LAST_WORDS;
+        while !self.0.is_empty() && !ledger.is_told() && Instant::now() < until {
+            tokio::time::sleep(LAST_WORDS_PAUSE).await;
+        }
         self.0.iter().for_each(JoinHandle::abort);
     }
 }
@@ -46,20 +58,33 @@ fn keeps_anything(config: &Config) -> bool {
     !config.reads.is_empty() || !config.upstreams.is_empty()
 }
 
-async fn tell(mut relay: Relay, host: String, ledger: Arc<Ledger>) {
-    let mut heard = ledger.listen();
+async fn tell(mut relay: Relay, host: String, ledger: Arc<Ledger>, mut heard: Receiver<Invalidation>) {
     loop {
-        let invalidation = match heard.recv().await {
-            Ok(invalidation) => invalidation,
+        let (invalidation, count) = match heard.recv().await {
+            Ok(invalidation) => (invalidation, 1),
             // Too many to tell one by one.
-            Err(RecvError::Lagged(_)) => Invalidation { what: What::All, hardness: Hardness::Hard },
+            Err(RecvError::Lagged(count)) => (Invalidation { what: What::All, hardness: Hardness::Hard }, count),
             Err(RecvError::Closed) => return,
         };
         let message = write(&host, &invalidation);
-        while let Err(error) = relay.send(message.as_bytes()).await {
+        let fields = fields(&invalidation.what);
+        while let Err(error) = relay.send(message.as_bytes(), &fields).await {
             tracing::debug!(%error, "an invalidation could not be told to the other hosts yet");
             tokio::time::sleep(RETRY).await;
         }
+        ledger.told(count);
+    }
+}
+
+/// Whose versions an invalidation raises: more than it says where there is no version so small.
+fn fields(what: &What) -> Vec<String> {
+    match what {
+        What::Groups(groups) => {
+            groups.iter().filter(|group| is_versioned(group)).map(|group| version_field(group)).collect()
+        }
+        // `read:concert-dates?concert=1`: what stands before the parameters is the group of the read.
+        What::Key(key) => vec![version_field(key.split_once('?').map_or(&**key, |(group, _)| group))],
+        What::Prefix(_) | What::All => vec![VERSION_OF_ALL.to_owned()],
     }
 }
 

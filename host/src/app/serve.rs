@@ -20,8 +20,10 @@ use crate::telemetry;
 
 /// Bounds of the buckets for sizes of batches.
 const ITEMS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+/// Files that are open besides connections of clients: SQL, the store, modules.
+const FILES_BESIDES: u64 = 256;
 /// How often the recorder folds its histograms.
-const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Runs the host until it is told to stop by SIGTERM or SIGINT; a second signal ends it at once.
 ///
@@ -32,6 +34,7 @@ pub async fn run(place: Where, listen: Option<SocketAddr>, admin_listen: Option<
     config.http.listen = listen.unwrap_or(config.http.listen);
     config.admin.listen = admin_listen.unwrap_or(config.admin.listen);
     config.validate()?;
+    allow_open_files(config.http.connections_max);
     let public = bind(config.http.listen, "http.listen").await?;
     let operators = bind(config.admin.listen, "admin.listen").await?;
     let (public_address, operators_address) = (local_address(&public)?, local_address(&operators)?);
@@ -77,6 +80,19 @@ pub async fn run(place: Where, listen: Option<SocketAddr>, admin_listen: Option<
     let _ = operators_task.await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Takes as many open files as the system lets it have: shells give far fewer than a server needs.
+fn allow_open_files(connections_max: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+    let files = getrlimit(Resource::Nofile).current;
+    if files.is_some_and(|files| files < connections_max as u64 + FILES_BESIDES) {
+        tracing::warn!(files, connections_max, "fewer files may be open than http.connections_max needs: ulimit -Hn");
+    }
 }
 
 async fn bind(address: SocketAddr, field: &str) -> Result<TcpListener, AppError> {
@@ -126,15 +142,11 @@ fn install_recorder() -> Result<PrometheusHandle, AppError> {
         .map_err(failed)?;
     telemetry::describe();
     let upkeep = handle.clone();
-    // A thread of its own: it is as long at work as there were requests, and no request waits for it.
-    let keep_up = move || {
+    tokio::spawn(async move {
         loop {
-            std::thread::sleep(UPKEEP_INTERVAL);
-            telemetry::tally::hand_over();
+            tokio::time::sleep(UPKEEP_INTERVAL).await;
             upkeep.run_upkeep();
         }
-    };
-    let spawned = std::thread::Builder::new().name("metrics".into()).spawn(keep_up);
-    spawned.map_err(|error| AppError::System { what: "start a thread".into(), reason: error.to_string() })?;
+    });
     Ok(handle)
 }

@@ -85,12 +85,14 @@ pub struct Ledger {
     number: AtomicU64,
     marks: RwLock<Marks>,
     heard: broadcast::Sender<Invalidation>,
+    /// Invalidations of this host that the others were not told yet.
+    untold: AtomicU64,
 }
 
 impl Default for Ledger {
     fn default() -> Self {
         let (heard, _) = broadcast::channel(HEARD_MAX);
-        Self { number: AtomicU64::new(0), marks: RwLock::default(), heard }
+        Self { number: AtomicU64::new(0), marks: RwLock::default(), heard, untold: AtomicU64::new(0) }
     }
 }
 
@@ -160,9 +162,24 @@ impl Ledger {
     }
 
     fn announce(&self, invalidation: Invalidation) {
+        // Before it is applied: who finds that all is told, and begins to read after that, is not told of it too late.
+        self.untold.fetch_add(1, Ordering::SeqCst);
         self.apply(&invalidation);
-        // Nobody listens on a host that is alone.
-        let _ = self.heard.send(invalidation);
+        if self.heard.send(invalidation).is_err() {
+            // Nobody listens on a host that is alone.
+            self.told(1);
+        }
+    }
+
+    /// So many invalidations of this host have reached the others.
+    pub fn told(&self, count: u64) {
+        self.untold.fetch_sub(count, Ordering::SeqCst);
+    }
+
+    /// Whether all that was invalidated here has reached the others. Until then what others have kept may be untrue, and
+    /// only this host knows.
+    pub fn is_told(&self) -> bool {
+        self.untold.load(Ordering::SeqCst) == 0
     }
 
     /// Does what another host announced; listeners of this one do not hear of it.

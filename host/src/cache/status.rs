@@ -69,6 +69,12 @@ impl CacheStatus {
         Self { detail: Some(detail), ..self }
     }
 
+    /// Seconds to live, of a hit of which nothing else is to be said.
+    pub fn plain_hit_ttl_s(&self) -> Option<i64> {
+        let ttl_ms = self.ttl_ms?;
+        (*self == Self::hit(ttl_ms)).then(|| ttl_ms.div_euclid(1_000))
+    }
+
     /// The word under which it is counted.
     pub fn how(&self) -> &'static str {
         match self.forwarded {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::kind::check_kind;
-use super::{ConfigError, ParameterType, at_least, value};
+use super::{ConfigError, ParameterType, StoreType, at_least, value};
 
 /// The cache of reads, in memory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,11 +20,29 @@ pub struct CacheConfig {
     /// How long each of them waits, in milliseconds; then it is answered 503 with Retry-After (SQL) or reads by itself
     /// (upstream).
     pub wait_ms: u64,
+    /// A second cache behind it that hosts share; without it, each host reads for itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared: Option<SharedCacheConfig>,
+}
+
+/// `[cache.shared]`: answers of SQL reads in a Redis, for all hosts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SharedCacheConfig {
+    /// `redis://[user:password@]host:port[/db]`: one server, best not that of the store, and best with a `maxmemory-policy`
+    /// that evicts: it may lose anything at any time.
+    pub url: String,
+    /// Size of an answer that is shared, in bytes; larger ones are not.
+    #[serde(default = "default_value_bytes_max")]
+    pub value_bytes_max: usize,
+    /// How long it is waited for, in milliseconds; then SQL is asked, and it is left alone for a second.
+    #[serde(default = "default_shared_timeout_ms")]
+    pub timeout_ms: u64,
 }
 
 impl Default for CacheConfig {
     fn default() -> Self {
-        Self { reads_bytes_max: 64 << 20, upstream_bytes_max: 128 << 20, waiters_max: 20_000, wait_ms: 4_000 }
+        Self { reads_bytes_max: 64 << 20, upstream_bytes_max: 128 << 20, waiters_max: 20_000, wait_ms: 4_000, shared: None }
     }
 }
 
@@ -160,6 +178,14 @@ impl Default for UpstreamLimits {
     }
 }
 
+fn default_value_bytes_max() -> usize {
+    256 << 10
+}
+
+fn default_shared_timeout_ms() -> u64 {
+    100
+}
+
 fn default_rows_max() -> usize {
     1_000
 }
@@ -169,10 +195,18 @@ fn default_timeout_ms() -> u64 {
 }
 
 impl CacheConfig {
-    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+    pub(super) fn validate(&self, store: StoreType) -> Result<(), ConfigError> {
         at_least("cache.reads_bytes_max", self.reads_bytes_max, 64 << 10)?;
         at_least("cache.upstream_bytes_max", self.upstream_bytes_max, 64 << 10)?;
-        at_least("cache.wait_ms", self.wait_ms, 1)
+        at_least("cache.wait_ms", self.wait_ms, 1)?;
+        if let Some(shared) = &self.shared {
+            at_least("cache.shared.timeout_ms", shared.timeout_ms, 1)?;
+            if store == StoreType::Embedded {
+                let reason = "hosts that share a cache tell each other what changes by a Redis: set store.type = \"redis\"";
+                return Err(value("cache.shared", reason));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,5 +1,7 @@
 //! The requests of SQL reads.
 
+use std::sync::OnceLock;
+
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
@@ -16,8 +18,24 @@ use crate::listener::text::{decode_query_value, decode_segment, query_parts};
 use crate::model::SqlValue;
 use crate::read::{ReadReply, Reads, statement};
 
-/// Headers of a reply, with those that hyper adds.
-const HEADERS: usize = 8;
+/// Headers of a reply: no more than a map of eight places takes.
+const HEADERS: usize = 6;
+
+/// Ages and times to live below this, in seconds, are written once for all hits.
+const WRITTEN_ONCE: usize = 4_096;
+static AGES: [OnceLock<&str>; WRITTEN_ONCE] = [const { OnceLock::new() }; WRITTEN_ONCE];
+static HITS: [OnceLock<&str>; WRITTEN_ONCE] = [const { OnceLock::new() }; WRITTEN_ONCE];
+
+/// `GET /v1/reads/{name}`, where that needs no waiting; `None`: [`answer`] says what there is, or what is wrong.
+pub(super) fn answer_at_once(
+    reads: &Reads,
+    name: &str,
+    (query, headers): (Option<&str>, &HeaderMap),
+) -> Option<Reply> {
+    let read = reads.get(&decode_segment(name).ok()?)?;
+    let reply = read.answer_at_once(&values(read.config(), query).ok()?)?;
+    Some(written(reply, headers))
+}
 
 /// `GET /v1/reads/{name}`.
 pub(super) async fn answer(reads: &Reads, shared: &Shared, name: &str, head: &Parts) -> Result<Reply, Problem> {
@@ -66,6 +84,28 @@ fn values(config: &ReadConfig, query: Option<&str>) -> Result<Vec<SqlValue>, Pro
     }
 }
 
+/// A header with a number: a text that is written once and stays, so that nobody counts its owners.
+fn once(texts: &'static [OnceLock<&'static str>], number: u64, write: impl FnOnce() -> String) -> HeaderValue {
+    match usize::try_from(number).ok().and_then(|number| texts.get(number)) {
+        Some(text) => HeaderValue::from_static(text.get_or_init(|| write().leak())),
+        None => HeaderValue::from_str(&write()).unwrap_or(HeaderValue::from_static("")),
+    }
+}
+
+/// What `Cache-Status` says.
+fn cache_status(reply: &ReadReply) -> HeaderValue {
+    let plain_ttl_s = reply.status.plain_hit_ttl_s().and_then(|ttl_s| u64::try_from(ttl_s).ok());
+    if let Some(ttl_s) = plain_ttl_s {
+        return once(&HITS, ttl_s, || reply.status.text());
+    }
+    let mut text = reply.status.text();
+    if let Some(reason) = &reply.reason {
+        text.push('-');
+        text.push_str(reason);
+    }
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("weir"))
+}
+
 fn written(reply: ReadReply, asked: &HeaderMap) -> Reply {
     let known = asked.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let same = known
@@ -82,15 +122,8 @@ fn written(reply: ReadReply, asked: &HeaderMap) -> Reply {
     if let Ok(etag) = HeaderValue::from_str(reply.etag()) {
         headers.insert(header::ETAG, etag);
     }
-    headers.insert(header::AGE, HeaderValue::from(reply.age_s));
-    let mut status = reply.status.text();
-    if let Some(reason) = &reply.reason {
-        status.push('-');
-        status.push_str(reason);
-    }
-    if let Ok(status) = HeaderValue::from_str(&status) {
-        headers.insert(CACHE_STATUS, status);
-    }
+    headers.insert(header::AGE, once(&AGES, reply.age_s, || reply.age_s.to_string()));
+    headers.insert(CACHE_STATUS, cache_status(&reply));
     let mut response = Response::new(if same { ReplyBody::default() } else { ReplyBody::shared(reply.into_json()) });
     if same {
         *response.status_mut() = StatusCode::NOT_MODIFIED;

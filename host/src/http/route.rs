@@ -200,6 +200,11 @@ pub(super) struct Found<'path> {
     pub(super) token: &'path str,
 }
 
+/// The name of the read, still percent-encoded, where the path is that of [`Route::Read`].
+pub(super) fn read_name(path: &str) -> Option<&str> {
+    path.strip_prefix("/v1/reads/").filter(|name| !name.is_empty() && !name.contains('/'))
+}
+
 /// Finds routes.
 pub(super) struct Routes(Router<Route>);
 
@@ -248,6 +253,10 @@ mod tests {
             ["", "*", "//", "/v1", "/v1/toggles", "/v1/toggles/", "/v1/toggles//3", "/v1/toggles/k/3/", "/V1"]
         {
             assert_eq!(route(unknown), None, "{unknown}");
+        }
+        for path in ["/v1/reads/concert-dates", "/v1/reads/a%2Fb", "/v1/reads/", "/v1/reads/a/b", "/v1/reads"] {
+            let found = routes.find(path).filter(|found| found.route == Route::Read);
+            assert_eq!(read_name(path), found.map(|found| found.kind), "{path}");
         }
         let found = routes.find("/v1/toggles/a%2Fb/c%20d").unwrap();
         assert_eq!((found.kind, found.target), ("a%2Fb", "c%20d"));

@@ -115,8 +115,9 @@ impl ReplyBody {
     }
 
     /// Keeps the handler's turn until a stream has been sent; at once for all others.
-    pub(super) fn hold(&mut self, turn: Handling) {
+    pub(super) fn hold(&mut self, mut turn: Handling) {
         if let Kind::Stream { handling, .. } = &mut self.0 {
+            turn.go_on();
             *handling = Some(turn);
         }
     }

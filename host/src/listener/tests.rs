@@ -36,7 +36,7 @@ struct Length {
 }
 
 impl Handler for Length {
-    async fn handle(&self, request: Request<Incoming>, _peer: SocketAddr, _begun: tokio::time::Instant) -> Reply {
+    async fn handle(&self, request: Request<Incoming>, _peer: SocketAddr, _handling: &Handling) -> Reply {
         self.handled.fetch_add(1, Ordering::SeqCst);
         if let Err(problem) = head::check(&request, limits().uri_bytes_max) {
             return problem.into_reply();

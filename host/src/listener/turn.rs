@@ -6,12 +6,13 @@
 //! they would be late.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
-use std::sync::Arc;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
+use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep};
 
 /// Looks at a request that is late come at least so far apart.
@@ -57,7 +58,7 @@ impl Turn {
     pub(super) fn handle(turn: &Arc<Self>) -> Handling {
         let begun = Instant::now();
         turn.begin(true, begun);
-        Handling { turn: Arc::clone(turn), begun }
+        Handling { turn: Arc::clone(turn), begun, ended: OnceLock::new() }
     }
 
     fn begin(&self, is_handlers: bool, now: Instant) {
@@ -78,21 +79,28 @@ impl Turn {
 }
 
 /// See [`Turn::handle`].
-pub(super) struct Handling {
+pub struct Handling {
     turn: Arc<Turn>,
     begun: Instant,
+    /// When the answer was there, where that is when the turn ends.
+    ended: OnceLock<Instant>,
 }
 
 impl Handling {
-    /// When it began.
-    pub(super) fn begun(&self) -> Instant {
-        self.begun
+    /// How long it took until now, when the answer is there: looks at the clock for whoever measures and for the turn.
+    pub fn end(&self) -> Duration {
+        *self.ended.get_or_init(Instant::now) - self.begun
+    }
+
+    /// It goes on although the answer's head is there.
+    pub(super) fn go_on(&mut self) {
+        self.ended.take();
     }
 }
 
 impl Drop for Handling {
     fn drop(&mut self) {
-        self.turn.begin(false, Instant::now());
+        self.turn.begin(false, self.ended.get().copied().unwrap_or_else(Instant::now));
     }
 }
 
@@ -104,8 +112,13 @@ pub(super) async fn drive<C: Future>(
     (turn, times): (&Turn, Times),
     mut timer: Pin<&mut Sleep>,
 ) -> End<C::Output> {
-    let mut event = std::pin::pin!(event);
+    // Both without tokio's budget: where that is spent they would not be registered, and nothing would look again.
+    let mut event = pin!(unconstrained(event));
+    // Timer and event have the task's waker.
     let mut is_registered = false;
+    // Whose turn the timer is set for.
+    let mut was_handlers = turn.is_handlers();
+    timer.as_mut().reset(turn.due(times));
     let mut looked_at = turn.origin;
     let look_again = (times.request / LOOK_AGAIN_SHARE).max(LOOK_AGAIN_MIN);
     poll_fn(|context| {
@@ -113,26 +126,28 @@ pub(super) async fn drive<C: Future>(
             if let Poll::Ready(ended) = connection.as_mut().poll(context) {
                 return Poll::Ready(End::Connection(ended));
             }
-            if !is_registered || is_near() {
-                if event.as_mut().poll(context).is_ready() {
-                    return Poll::Ready(End::Event);
-                }
+            if (!is_registered || is_near()) && event.as_mut().poll(context).is_ready() {
+                return Poll::Ready(End::Event);
+            }
+            let is_handlers = turn.is_handlers();
+            if is_registered && !is_handlers && !was_handlers && !timer.is_elapsed() {
+                // From one head to the next it can only be due later.
+                return Poll::Pending;
             }
             let due = turn.due(times).max(looked_at + look_again);
             if due < timer.deadline() {
                 timer.as_mut().reset(due);
-            } else if is_registered && !timer.is_elapsed() {
-                return Poll::Pending;
+                was_handlers = is_handlers;
             }
             is_registered = true;
-            ready!(timer.as_mut().poll(context));
+            ready!(pin!(unconstrained(timer.as_mut())).poll(context));
             looked_at = Instant::now();
             let due = turn.due(times);
             if due <= looked_at && !turn.is_handlers() {
                 return Poll::Ready(End::Late);
             }
             timer.as_mut().reset(due.max(looked_at + look_again));
-            is_registered = false;
+            was_handlers = turn.is_handlers();
         }
     })
     .await

@@ -24,6 +24,8 @@ use crate::telemetry::SHED_TOTAL;
 const LINGER: Duration = Duration::from_secs(1);
 /// Where the last reply in a buffer is looked for: a reply of hyper's own has no more bytes than this.
 const OWN_REPLY_BYTES_MAX: usize = 256;
+/// What to do about too many headers.
+pub(super) const TOO_MANY_HEADERS_DETAIL: &str = "send fewer or shorter headers";
 /// Size of the buffer into which discarded input is read.
 const DISCARD_BYTES: usize = 4096;
 
@@ -169,7 +171,7 @@ fn refusal(status: u16, fault: Option<Fault>) -> Problem {
         }
         (Some(fault), _) => Problem::new(&MALFORMED, fault.detail()),
         (None, 414) => Problem::new(&TARGET_TOO_LONG, Fault::Uri.detail()),
-        (None, 431) => Problem::new(&TOO_MANY_HEADERS, "send fewer or shorter headers"),
+        (None, 431) => Problem::new(&TOO_MANY_HEADERS, TOO_MANY_HEADERS_DETAIL),
         (None, _) => Problem::new(&MALFORMED, "the request line or a header is not HTTP/1.1"),
     }
 }

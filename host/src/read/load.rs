@@ -5,10 +5,12 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use metrics::counter;
+use rand::RngExt;
 use sha2::{Digest, Sha256};
 
+use super::shared::Found;
 use super::{Body, Read, ReadError, read_group, rows, table_group};
-use crate::cache::{Entry, Flown, Freshness, Lead, Times};
+use crate::cache::{Entry, Flown, Freshness, Lead, Stamp, Times};
 use crate::error::Refusal;
 use crate::listener::text::push_hex;
 use crate::model::{CacheRule, SqlValue};
@@ -29,7 +31,23 @@ const FOLLOWED_INTERVALS: u64 = 10;
 pub(super) struct FromSql {
     pub(super) json: bytes::Bytes,
     pub(super) etag: Box<str>,
-    is_empty: bool,
+    pub(super) is_empty: bool,
+}
+
+/// Where a reading may take its answer from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// From what another host has read, where that is fresh and not what is here already.
+    Any,
+    /// From SQL.
+    Sql,
+}
+
+/// What was read.
+pub(super) struct Loaded {
+    pub(super) entry: Arc<Entry<Body>>,
+    /// By another host.
+    pub(super) is_shared: bool,
 }
 
 impl Read {
@@ -75,12 +93,21 @@ impl Read {
     /// Reads `key` for all who wait, and keeps it for as long as the rule says.
     pub(super) async fn load(
         self: &Arc<Self>,
-        key: &str,
-        values: Vec<SqlValue>,
+        (key, values): (&str, Vec<SqlValue>),
         lead: Lead,
-    ) -> Result<Arc<Entry<Body>>, ReadError> {
+        source: Source,
+    ) -> Result<Loaded, ReadError> {
         let before = self.cache.get(key, self.parts.clock.now_ms()).map(|(entry, _)| entry);
         // Before the reading: what changes while it is read invalidates it.
+        let stamp = self.cache.stamp();
+        let mut looked = self.look_shared(key, source == Source::Any).await;
+        if let Some(found) = looked.found.take()
+            && let Some(entry) = self.take_over(key, found, stamp, before.as_deref())
+        {
+            self.follow_key(key, values);
+            lead.land(Flown::Kept);
+            return Ok(Loaded { entry, is_shared: true });
+        }
         let stamp = self.cache.stamp();
         let started = Instant::now();
         let read = match self.read_sql(&values).await {
@@ -98,39 +125,77 @@ impl Read {
             self.ruling.profile().compared(*before.value.etag != *read.etag);
             used_ms = before.value.used_ms.load(Ordering::Relaxed);
         }
-        let (times, groups) = self.times(now_ms, read.is_empty);
+        let is_empty = read.is_empty;
+        let entry = self.put(key, (read, rand::rng().random()), (now_ms, used_ms), stamp, cost_ms);
+        self.follow_key(key, values);
+        lead.land(Flown::Kept);
+        self.keep_shared(key, looked, (&entry, is_empty));
+        Ok(Loaded { entry, is_shared: false })
+    }
+
+    /// Keeps what another host has read, where there is nothing better here; `None` where SQL must be asked all the same.
+    fn take_over(&self, key: &str, found: Found, stamp: Stamp, before: Option<&Entry<Body>>) -> Option<Arc<Entry<Body>>> {
+        let now_ms = self.parts.clock.now_ms();
+        let (times, _) = self.times(found.read_ms, found.read.is_empty);
+        let is_fresh = times.fresh_until_ms > now_ms;
+        // What is here already was not good enough. What is stale is kept for when SQL fails.
+        let is_new = before.is_none_or(|before| is_fresh && before.value.id != found.id);
+        if !is_new || times.error_until_ms <= now_ms {
+            return None;
+        }
+        let entry = self.put(key, (found.read, found.id), (found.read_ms, now_ms), stamp, found.cost_ms);
+        is_fresh.then_some(entry)
+    }
+
+    fn put(
+        &self,
+        key: &str,
+        (read, id): (FromSql, u64),
+        (read_ms, used_ms): (u64, u64),
+        stamp: Stamp,
+        cost_ms: u64,
+    ) -> Arc<Entry<Body>> {
+        let (times, groups) = self.times(read_ms, read.is_empty);
         let bytes = (read.json.len() + read.etag.len()) as u64;
-        let body = Body { json: read.json, etag: read.etag, read_ms: now_ms, used_ms: AtomicU64::new(used_ms) };
-        let entry = Entry::new(body, bytes, groups, stamp, times, cost_ms).counted(self.ruling.usage());
-        let entry = self.cache.put(key, entry);
+        let body = Body { json: read.json, etag: read.etag, id, read_ms, used_ms: AtomicU64::new(used_ms) };
+        self.cache.put(key, Entry::new(body, bytes, groups, stamp, times, cost_ms).counted(self.ruling.usage()))
+    }
+
+    /// Remembers what is read anew on time.
+    fn follow_key(&self, key: &str, values: Vec<SqlValue>) {
         if self.config.refresh_ms > 0 {
             let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
             if followed.len() < FOLLOWED_MAX {
                 followed.insert(key.to_owned(), values);
             }
         }
-        lead.land(Flown::Kept);
-        Ok(entry)
     }
 
-    /// Until when an answer that was read now may be told, and its groups.
-    fn times(&self, now_ms: u64, is_empty: bool) -> (Times, Box<[Box<str>]>) {
-        let rule = self.ruling.rule();
+    /// The groups of an answer under this rule.
+    pub(super) fn entry_groups(&self, rule: &CacheRule) -> Box<[Box<str>]> {
         let mut groups: Vec<Box<str>> = self.config.tables.iter().map(|table| table_group(table).into()).collect();
         groups.push(read_group(&self.config.name).into());
+        if let CacheRule::Store { groups: named, .. } = rule {
+            groups.extend(named.iter().map(|group| group.as_str().into()));
+        }
+        groups.into()
+    }
+
+    /// Until when an answer that was read then may be told, and its groups.
+    fn times(&self, read_ms: u64, is_empty: bool) -> (Times, Box<[Box<str>]>) {
+        let rule = self.ruling.rule();
         let (ttl_ms, revalidate_ms, error_ms) = match &*rule {
             // It was not when this request began.
             CacheRule::Bypass(_) => (0, 0, 0),
-            CacheRule::Store { ttl_ms, stale_while_revalidate_ms, stale_if_error_ms, groups: named } => {
-                groups.extend(named.iter().map(|group| group.as_str().into()));
+            CacheRule::Store { ttl_ms, stale_while_revalidate_ms, stale_if_error_ms, .. } => {
                 (*ttl_ms, *stale_while_revalidate_ms, *stale_if_error_ms)
             }
         };
         let ttl_ms = if is_empty { ttl_ms.min(NEGATIVE_MS_MAX) } else { ttl_ms };
-        let fresh_until_ms = now_ms.saturating_add(ttl_ms);
+        let fresh_until_ms = read_ms.saturating_add(ttl_ms);
         let revalidate_until_ms = fresh_until_ms.saturating_add(revalidate_ms);
         let error_until_ms = fresh_until_ms.saturating_add(error_ms).max(revalidate_until_ms);
-        (Times { fresh_until_ms, revalidate_until_ms, error_until_ms }, groups.into())
+        (Times { fresh_until_ms, revalidate_until_ms, error_until_ms }, self.entry_groups(&rule))
     }
 
     /// Begins to read anew on time what is asked for.
@@ -164,7 +229,7 @@ impl Read {
             if !wanted {
                 self.followed.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             } else if let Some(lead) = self.cache.lead(&key) {
-                drop(self.load(&key, values, lead).await);
+                drop(self.load((&key, values), lead, Source::Sql).await);
             }
         }
     }

@@ -47,6 +47,12 @@ pub fn value(text: &str, wanted: ParameterType) -> Option<SqlValue> {
 /// The key of an answer: `read:concert-dates?concert=1`.
 pub(super) fn key(config: &ReadConfig, values: &[SqlValue]) -> String {
     let mut key = String::with_capacity(KEY_BYTES);
+    push_key(&mut key, config, values);
+    key
+}
+
+/// Appends that key.
+pub(super) fn push_key(key: &mut String, config: &ReadConfig, values: &[SqlValue]) {
     key.push_str("read:");
     key.push_str(&config.name);
     for (index, (name, value)) in config.parameters.keys().zip(values).enumerate() {
@@ -60,7 +66,6 @@ pub(super) fn key(config: &ReadConfig, values: &[SqlValue]) -> String {
             SqlValue::Text(text) => write!(key, "={text:?}"),
         };
     }
-    key
 }
 
 /// How its keys look, with the type where a value stands: `read:concert-dates?concert=<integer>`.

@@ -27,6 +27,7 @@ mod room;
 mod scripts;
 mod server;
 mod settings;
+pub mod shared;
 mod split;
 mod toggle;
 

@@ -1,17 +1,30 @@
 //! Counts and times of what every request does. A number that all cores add to is a cache line that they take from each
 //! other, each time; these have a line for each core, and are handed over to the metrics when somebody looks.
 
+use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use metrics::{Counter, Histogram};
+use metrics::Counter;
 
 /// Lines at most: beyond so many cores, some share one.
 const LINES_MAX: usize = 16;
 /// Bounds of the buckets for times, in seconds; a metric's last bucket has none.
 pub const SECONDS: [f64; 14] =
     [0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
+/// The same, in nanoseconds.
+const BOUNDS_NS: [u64; SECONDS.len()] = {
+    let mut bounds_ns = [0; SECONDS.len()];
+    let mut at = 0;
+    while at < SECONDS.len() {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "5 s at most")]
+        let bound_ns = (SECONDS[at] * 1e9 + 0.5) as u64;
+        bounds_ns[at] = bound_ns;
+        at += 1;
+    }
+    bounds_ns
+};
 /// Buckets of times.
 const BUCKETS: usize = SECONDS.len() + 1;
 
@@ -20,6 +33,8 @@ static LINES: LazyLock<usize> =
     LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from).min(LINES_MAX));
 /// All that there are, to hand them over.
 static ALL: Mutex<Vec<Weak<dyn HandOver>>> = Mutex::new(Vec::new());
+/// All timers.
+static TIMERS: Mutex<Vec<Weak<Timer>>> = Mutex::new(Vec::new());
 /// Gives each thread a place.
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 
@@ -35,20 +50,38 @@ trait HandOver: Send + Sync {
 #[repr(align(128))]
 struct Line<const N: usize>([AtomicU64; N]);
 
-/// Numbers that grow together, on one line for each core.
-struct Lines<const N: usize>(Box<[Line<N>]>);
+/// Numbers that are moved together, on one line for each core.
+pub struct Lines<const N: usize>(Box<[Line<N>]>);
+
+impl<const N: usize> Default for Lines<N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl<const N: usize> Lines<N> {
-    fn new() -> Self {
+    /// All zero.
+    pub fn new() -> Self {
         Self((0..*LINES).map(|_| Line(std::array::from_fn(|_| AtomicU64::new(0)))).collect())
     }
 
+    /// How many lines there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The first number of the first line: one for all cores, which shares its line with nothing else.
+    pub fn first(&self) -> &AtomicU64 {
+        &self.0[0].0[0]
+    }
+
     /// The line of this thread.
-    fn mine(&self) -> &[AtomicU64; N] {
+    pub fn mine(&self) -> &[AtomicU64; N] {
         &self.0[LINE.with(|line| *line)].0
     }
 
-    fn sum(&self, place: usize) -> u64 {
+    /// The number at `place` over all lines; each of them may be moved meanwhile.
+    pub fn sum(&self, place: usize) -> u64 {
         self.0.iter().map(|line| line.0[place].load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
     }
 
@@ -94,57 +127,55 @@ impl<const N: usize> HandOver for Tally<N> {
     }
 }
 
-/// A histogram of times that is often moved. The metric gets as many times as were recorded in each bucket, each of them
-/// their mean: its counts and its sum are the true ones.
+/// A histogram of times that is often moved. The recorder keeps every single time until it folds them; this one has a number
+/// for each bucket, and writes itself.
 pub struct Timer {
+    name: &'static str,
+    route: &'static str,
     counts: Lines<BUCKETS>,
-    sums_ns: Lines<BUCKETS>,
-    histogram: Histogram,
-    handed_over: Mutex<[(u64, u64); BUCKETS]>,
+    sum_ns: Lines<1>,
 }
 
 impl Timer {
-    /// Stands for this metric.
-    pub fn new(histogram: Histogram) -> Arc<Self> {
-        let handed_over = Mutex::new([(0, 0); BUCKETS]);
-        let timer = Arc::new(Self { counts: Lines::new(), sums_ns: Lines::new(), histogram, handed_over });
-        register(Arc::downgrade(&timer) as Weak<dyn HandOver>);
+    /// The histogram `name` with the label `route`.
+    pub fn new(name: &'static str, route: &'static str) -> Arc<Self> {
+        let timer = Arc::new(Self { name, route, counts: Lines::new(), sum_ns: Lines::new() });
+        let mut all = TIMERS.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|one| one.strong_count() > 0);
+        all.push(Arc::downgrade(&timer));
         timer
     }
 
     /// Something took so long.
     pub fn record(&self, took: Duration) {
-        let seconds = took.as_secs_f64();
-        let bucket = SECONDS.iter().position(|bound| seconds <= *bound).unwrap_or(BUCKETS - 1);
         let took_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let bucket = BOUNDS_NS.iter().position(|bound_ns| took_ns <= *bound_ns).unwrap_or(BUCKETS - 1);
         self.counts.mine()[bucket].fetch_add(1, Ordering::Relaxed);
-        self.sums_ns.mine()[bucket].fetch_add(took_ns, Ordering::Relaxed);
+        self.sum_ns.mine()[0].fetch_add(took_ns, Ordering::Relaxed);
     }
-}
 
-impl HandOver for Timer {
-    fn hand_over(&self) {
-        let mut before = self.handed_over.lock().unwrap_or_else(PoisonError::into_inner);
-        let (counts, sums_ns) = (self.counts.sums(), self.sums_ns.sums());
-        for (bucket, (before, now)) in before.iter_mut().zip(counts.into_iter().zip(sums_ns)).enumerate() {
-            let (count, sum_ns) = (now.0.wrapping_sub(before.0), now.1.wrapping_sub(before.1));
-            *before = now;
-            let Ok(times) = usize::try_from(count) else { continue };
-            if times > 0 {
-                // A time that was counted while its nanoseconds were not there yet must not fall into another bucket.
-                let (low, high) = bounds(bucket);
-                #[allow(clippy::cast_precision_loss, reason = "a mean of times, good to 53 bits")]
-                let mean = (sum_ns as f64 / 1e9 / count as f64).clamp(low, high);
-                self.histogram.record_many(mean, times);
-            }
+    /// Its lines in Prometheus' text format.
+    fn write(&self, to: &mut String) {
+        let (name, route) = (self.name, self.route);
+        let mut count = 0;
+        let bounds = SECONDS.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
+        for (bound, in_bucket) in bounds.zip(self.counts.sums()) {
+            count += in_bucket;
+            let _ = writeln!(to, "{name}_bucket{{route=\"{route}\",le=\"{bound}\"}} {count}");
         }
+        // Whole microseconds: what is less is noise.
+        let sum_us = self.sum_ns.sum(0) / 1_000;
+        let _ = writeln!(to, "{name}_sum{{route=\"{route}\"}} {}.{:06}", sum_us / 1_000_000, sum_us % 1_000_000);
+        let _ = writeln!(to, "{name}_count{{route=\"{route}\"}} {count}");
     }
 }
 
-/// The least and the greatest time that belongs into a bucket, in seconds.
-fn bounds(bucket: usize) -> (f64, f64) {
-    let low = bucket.checked_sub(1).map_or(0.0, |below| SECONDS[below].next_up());
-    (low, SECONDS.get(bucket).copied().unwrap_or(f64::MAX))
+/// All timers of this name, in Prometheus' text format.
+pub fn write_timers(name: &str, help: &str) -> String {
+    let all: Vec<Weak<Timer>> = TIMERS.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut text = format!("# HELP {name} {help}\n# TYPE {name} histogram\n");
+    all.iter().filter_map(Weak::upgrade).filter(|timer| timer.name == name).for_each(|timer| timer.write(&mut text));
+    text
 }
 
 fn register(one: Weak<dyn HandOver>) {
@@ -162,16 +193,13 @@ pub fn hand_over() {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
-    use metrics::{CounterFn, HistogramFn};
+    use metrics::CounterFn;
 
     use super::*;
 
     #[derive(Default)]
     struct Seen {
         count: AtomicU64,
-        times: Mutex<Vec<f64>>,
     }
 
     impl CounterFn for Seen {
@@ -180,12 +208,6 @@ mod tests {
         }
 
         fn absolute(&self, _: u64) {}
-    }
-
-    impl HistogramFn for Seen {
-        fn record(&self, value: f64) {
-            self.times.lock().unwrap().push(value);
-        }
     }
 
     #[test]
@@ -204,16 +226,22 @@ mod tests {
     }
 
     #[test]
-    fn times_keep_their_buckets_and_their_sum() {
-        let seen = Arc::<Seen>::default();
-        let timer = Timer::new(Histogram::from_arc(Arc::clone(&seen)));
+    fn a_timer_writes_a_histogram() {
+        let timer = Timer::new("test_seconds", "/r");
         for took_us in [50, 51, 99, 7_000_000] {
             timer.record(Duration::from_micros(took_us));
         }
-        timer.hand_over();
-        timer.hand_over();
-        let times = seen.times.lock().unwrap().clone();
-        assert_eq!(times.iter().map(|time| (time * 1e6).round() as u64).collect::<Vec<_>>(), [50, 75, 75, 7_000_000]);
-        assert!(times[0] <= SECONDS[0]);
+        let text = write_timers("test_seconds", "Time");
+        for line in [
+            "# TYPE test_seconds histogram",
+            "test_seconds_bucket{route=\"/r\",le=\"0.00005\"} 1",
+            "test_seconds_bucket{route=\"/r\",le=\"0.0001\"} 3",
+            "test_seconds_bucket{route=\"/r\",le=\"5\"} 3",
+            "test_seconds_bucket{route=\"/r\",le=\"+Inf\"} 4",
+            "test_seconds_sum{route=\"/r\"} 7.000200",
+            "test_seconds_count{route=\"/r\"} 4",
+        ] {
+            assert!(text.lines().any(|known| known == line), "{line} in\n{text}");
+        }
     }
 }

@@ -3,6 +3,9 @@
 //! ```text
 //! weir:format                    hash    version, partitions
 //! weir:relay                     stream  what hosts tell each other; m a message as JSON; about 10,000 are kept
+//! weir:{weir:relay}:v            hash    versions of cached reads: `*` of all, and of each group that was ever invalidated; any
+//!                                        text that was never there before
+//! weir:cache:<hash>              string  a cached read that hosts share, in the Redis of `cache.shared.url`; expires
 //! weir:{kind}:flusher            string  owner of the lease
 //! weir:{kind:p}:x                hash    head: inc, life; n, as doubles: last, flushed, floor; changes and bytes ever
 //!                                        appended; of these, trimmed; time of the oldest that waits; dirty targets;
@@ -44,6 +47,14 @@ pub(super) const FORMAT: &str = "weir:format";
 
 /// The stream of what hosts tell each other.
 pub(super) const RELAY: &str = "weir:relay";
+
+/// Versions of cached reads: in the slot of the stream, so that one step raises a version and tells of it.
+pub(super) const VERSIONS: &str = "weir:{weir:relay}:v";
+
+/// A cached read that hosts share.
+pub(super) fn shared(hash: &str) -> String {
+    format!("weir:cache:{hash}")
+}
 
 /// The head of a partition.
 pub(super) fn head(kind: &str, partition: Partition) -> String {

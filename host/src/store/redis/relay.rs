@@ -1,6 +1,9 @@
 //! What hosts tell each other: short messages in one stream, which every host reads from where it has been. Whoever was
 //! away reads on from there, or learns that it has missed some because the stream was cut meanwhile.
 //!
+//! What a message makes untrue in the cache that hosts share (see `shared`) gets another version in the same step. So who has
+//! heard the message finds the version, too.
+//!
 //! On a connection of its own, because a reader waits in it. A message that could not be sent is the caller's to repeat.
 
 use std::time::Duration;
@@ -9,18 +12,26 @@ use redis::aio::MultiplexedConnection;
 use redis::streams::StreamReadReply;
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, RedisError, Value};
 
-use super::keys::RELAY;
+use uuid::Uuid;
+
+use super::keys::{RELAY, VERSIONS};
 use super::link::addresses;
+use crate::config::StoreConfig;
 use crate::store::StoreError;
 
 /// Messages kept for hosts that were away, about.
 const MESSAGES_KEPT: usize = 10_000;
+/// Versions kept.
+const FIELDS_KEPT: usize = 4_096;
 /// Messages that are read at once.
 const MESSAGES_READ: usize = 1_000;
 /// How long a reader waits for one, in milliseconds.
 const BLOCK_MS: usize = 2_000;
 /// Time for an answer besides.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The field with the version of all that is shared.
+pub const VERSION_OF_ALL: &str = "*";
 
 /// What was heard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +46,8 @@ pub enum Heard {
 pub struct Relay {
     /// The servers that are configured.
     seeds: Vec<ConnectionInfo>,
+    replicas_min: u32,
+    replicas_timeout_ms: u64,
     /// Which of them is asked next.
     next: usize,
     /// In a cluster, the node that is said to have the stream.
@@ -49,8 +62,16 @@ impl Relay {
     ///
     /// # Errors
     /// A URL that is none.
-    pub fn new(url: &str) -> Result<Self, StoreError> {
-        Ok(Self { seeds: addresses(url)?, next: 0, moved_to: None, connection: None, after: None })
+    pub fn new(config: &StoreConfig) -> Result<Self, StoreError> {
+        Ok(Self {
+            seeds: addresses(&config.url)?,
+            replicas_min: config.replicas_min,
+            replicas_timeout_ms: config.replicas_timeout_ms,
+            next: 0,
+            moved_to: None,
+            connection: None,
+            after: None,
+        })
     }
 
     async fn connection(&mut self) -> Result<&mut MultiplexedConnection, RedisError> {
@@ -66,18 +87,33 @@ impl Relay {
         Ok(self.connection.insert(connection))
     }
 
-    /// Sends a message to all hosts, this one too.
+    /// Sends a message to all hosts, this one too, and gives these `fields` of the versions another one. As many replicas have
+    /// it then as must have a write before it is acknowledged.
     ///
     /// # Errors
     /// It may have been sent all the same.
-    pub async fn send(&mut self, message: &[u8]) -> Result<(), StoreError> {
-        let mut command = redis::cmd("XADD");
-        command.arg(RELAY).arg("MAXLEN").arg("~").arg(MESSAGES_KEPT).arg("*").arg("m").arg(message);
-        let sent: Result<String, RedisError> = match self.connection().await {
-            Ok(connection) => command.query_async(connection).await,
+    pub async fn send(&mut self, message: &[u8], fields: &[String]) -> Result<(), StoreError> {
+        let wait_for = self.replicas_min;
+        let mut command = redis::cmd("EVAL");
+        command.arg(include_str!("relay.lua")).arg(2).arg(RELAY).arg(VERSIONS).arg(message);
+        command.arg(Uuid::new_v4().simple().to_string()).arg(MESSAGES_KEPT).arg(FIELDS_KEPT).arg(fields);
+        let mut wait = redis::cmd("WAIT");
+        wait.arg(self.replicas_min).arg(self.replicas_timeout_ms);
+        let sent: Result<u32, RedisError> = match self.connection().await {
+            Ok(connection) => match command.query_async::<String>(connection).await {
+                Ok(_) if wait_for == 0 => Ok(0),
+                Ok(_) => wait.query_async(connection).await,
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error),
         };
-        sent.map(drop).map_err(|error| self.lost(&error))
+        match sent {
+            Ok(replicas) if replicas < wait_for => {
+                Err(StoreError::Unavailable(format!("{replicas} of {wait_for} replicas have the message")))
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.lost(&error)),
+        }
     }
 
     /// Waits for messages, not longer than some seconds; none is no error. The first time it only takes its place.
@@ -91,21 +127,25 @@ impl Relay {
 
     async fn read(&mut self) -> Result<Heard, RedisError> {
         let Some(after) = self.after.clone() else {
-            let (_, newest) = ends(self.connection().await?).await?;
+            let connection = self.connection().await?;
+            begin_versions(connection, false).await?;
+            let (_, newest) = ends(connection).await?;
             self.after = Some(newest.unwrap_or_else(|| "0-0".into()));
             return Ok(Heard::Messages(Vec::new()));
         };
         let connection = self.connection().await?;
         let (oldest, newest) = ends(connection).await?;
         // What was read last is older than all that is kept, or newer than all that there is: a gap, or another Redis.
-        let is_gap = match (&oldest, &newest) {
-            (Some(oldest), Some(newest)) => {
-                let (after, oldest, newest) = (number(&after), number(oldest), number(newest));
-                after > newest || (after < oldest && after != (0, 0))
-            }
-            _ => number(&after) != (0, 0),
-        };
-        if is_gap {
+        let read = number(&after);
+        let is_behind = oldest.as_deref().is_some_and(|oldest| read < number(oldest) && read != (0, 0));
+        // What was read last is missing although it was not cut off: the stream went back to an earlier state.
+        let is_other = read > newest.as_deref().map_or((0, 0), number)
+            || (!is_behind && read != (0, 0) && !has(connection, &after).await?);
+        if is_other {
+            // Versions that were raised may be those of before, and stand for what is not true any more.
+            begin_versions(connection, true).await?;
+        }
+        if is_behind || is_other {
             self.after = Some(newest.unwrap_or_else(|| "0-0".into()));
             return Ok(Heard::Missed);
         }
@@ -140,6 +180,13 @@ impl Relay {
     }
 }
 
+/// Gives what is shared a version as a whole, another one where it must be.
+async fn begin_versions(connection: &mut MultiplexedConnection, anew: bool) -> Result<(), RedisError> {
+    let command = if anew { "HSET" } else { "HSETNX" };
+    let version = Uuid::new_v4().simple().to_string();
+    redis::cmd(command).arg(VERSIONS).arg(VERSION_OF_ALL).arg(version).query_async(connection).await
+}
+
 /// Ids of the first and the last message that are kept.
 async fn ends(connection: &mut MultiplexedConnection) -> Result<(Option<String>, Option<String>), RedisError> {
     let one = |command: &str, from: &str, to: &str| {
@@ -151,6 +198,13 @@ async fn ends(connection: &mut MultiplexedConnection) -> Result<(Option<String>,
     let last: redis::streams::StreamRangeReply = one("XREVRANGE", "+", "-").query_async(connection).await?;
     let id = |reply: redis::streams::StreamRangeReply| reply.ids.into_iter().next().map(|entry| entry.id);
     Ok((id(first), id(last)))
+}
+
+/// Whether this message is there.
+async fn has(connection: &mut MultiplexedConnection, id: &str) -> Result<bool, RedisError> {
+    let mut range = redis::cmd("XRANGE");
+    let found: redis::streams::StreamRangeReply = range.arg(RELAY).arg(id).arg(id).query_async(connection).await?;
+    Ok(!found.ids.is_empty())
 }
 
 /// `5-1` → (5, 1).

@@ -34,6 +34,7 @@ pub(super) struct Scripts {
     pub(super) room_forget: Script,
     pub(super) room_unlist: Script,
     pub(super) room_list: Script,
+    pub(super) versions: Script,
 }
 
 /// Refused when memory is full.
@@ -83,11 +84,12 @@ impl Scripts {
             room_forget: script(ALLOW_OOM, &[include_str!("room_forget.lua")]),
             room_unlist: script(ALLOW_OOM, &[include_str!("room_unlist.lua")]),
             room_list: script(READS, &[include_str!("room_list.lua")]),
+            versions: script(READS, &[include_str!("versions.lua")]),
         }
     }
 
     /// All of them, to be loaded at each connection.
-    pub(super) fn all(&self) -> [&Script; 28] {
+    pub(super) fn all(&self) -> [&Script; 29] {
         [
             &self.toggle,
             &self.count,
@@ -117,6 +119,7 @@ impl Scripts {
             &self.room_forget,
             &self.room_unlist,
             &self.room_list,
+            &self.versions,
         ]
     }
 }

@@ -1,0 +1,222 @@
+//! What hosts share of reads: found before SQL is asked, kept after it has answered. What goes wrong with it costs time, never
+//! an answer, and nothing that is untrue comes of it: see [`crate::store::SharedCache`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use metrics::counter;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::load::FromSql;
+use super::{Body, Read};
+use crate::cache::Entry;
+use crate::clock::Clock;
+use crate::config::{ReadConfig, SharedCacheConfig, StoreConfig};
+use crate::listener::text::push_hex;
+use crate::store::{SharedCache, SharedEntry, StoreError, is_versioned};
+use crate::telemetry::READ_SHARED_TOTAL;
+
+/// How long it is left alone after it failed, in milliseconds.
+const LEFT_ALONE_MS: u64 = 1_000;
+/// Ends the head of an entry.
+const END_OF_HEAD: u8 = b'\n';
+
+/// The cache that hosts share.
+pub struct Shared {
+    cache: Arc<SharedCache>,
+    value_bytes_max: usize,
+    timeout: Duration,
+    clock: Clock,
+    left_alone_until_ms: AtomicU64,
+}
+
+/// What stands before the JSON of an entry.
+#[derive(Debug, Serialize, Deserialize)]
+struct Head {
+    versions: String,
+    id: u64,
+    etag: Box<str>,
+    empty: bool,
+    cost_ms: u64,
+    life_ms: u64,
+}
+
+/// An entry that is true.
+pub(super) struct Found {
+    pub(super) read: FromSql,
+    pub(super) id: u64,
+    pub(super) cost_ms: u64,
+    /// When it was read, by this host's clock.
+    pub(super) read_ms: u64,
+}
+
+/// A look at it before a reading.
+#[derive(Default)]
+pub(super) struct Looked {
+    pub(super) found: Option<Found>,
+    /// What is read from now on may be kept under these.
+    versions: Option<String>,
+}
+
+impl Shared {
+    /// Connects when it is first used.
+    ///
+    /// # Errors
+    /// See [`SharedCache::new`].
+    pub fn new(store: &StoreConfig, config: &SharedCacheConfig, clock: Clock) -> Result<Self, StoreError> {
+        Ok(Self {
+            cache: Arc::new(SharedCache::new(store, config)?),
+            value_bytes_max: config.value_bytes_max,
+            timeout: Duration::from_millis(config.timeout_ms),
+            clock,
+            left_alone_until_ms: AtomicU64::new(0),
+        })
+    }
+
+    /// Within the time that it has; `None` when it failed. On a task of its own, which goes on: a connection that takes longer to
+    /// make is there for the next one, and one that is dead is found out.
+    async fn within<T: Send + 'static>(
+        &self,
+        read: &str,
+        call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Option<T> {
+        let reason = match tokio::time::timeout(self.timeout, tokio::spawn(call)).await {
+            Ok(Ok(Ok(done))) => return Some(done),
+            Ok(Ok(Err(error))) => error.to_string(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it did not answer within cache.shared.timeout_ms".to_owned(),
+        };
+        tracing::debug!(read, reason, "the cache that hosts share is left alone for a while");
+        self.left_alone_until_ms.store(self.clock.now_ms() + LEFT_ALONE_MS, Ordering::Relaxed);
+        count(read, "failed");
+        None
+    }
+}
+
+async fn look(
+    cache: Arc<SharedCache>,
+    (hash, groups): (String, Box<[Box<str>]>),
+    finds: bool,
+    now_ms: u64,
+) -> Result<Looked, StoreError> {
+    // The entry first: a version that is raised after the look at the versions is heard of by this host later.
+    let entry = if finds { cache.find(&hash).await? } else { None };
+    let versions = cache.versions(&groups).await?;
+    let found = entry.and_then(|entry| open(&entry, versions.as_deref()?, now_ms));
+    Ok(Looked { found, versions })
+}
+
+/// The entry, where it was read under these versions.
+fn open(entry: &SharedEntry, versions: &str, now_ms: u64) -> Option<Found> {
+    let end = entry.bytes.iter().position(|byte| *byte == END_OF_HEAD)?;
+    let head: Head = serde_json::from_slice(&entry.bytes[..end]).ok()?;
+    if head.versions != versions {
+        return None;
+    }
+    let json = Bytes::copy_from_slice(&entry.bytes[end + 1..]);
+    // By the time that Redis has let pass: hosts' clocks may differ.
+    let read_ms = now_ms.saturating_sub(head.life_ms.saturating_sub(entry.left_ms));
+    let read = FromSql { json, etag: head.etag, is_empty: head.empty };
+    Some(Found { read, id: head.id, cost_ms: head.cost_ms, read_ms })
+}
+
+fn count(read: &str, how: &'static str) {
+    counter!(READ_SHARED_TOTAL, "read" => read.to_owned(), "how" => how).increment(1);
+}
+
+/// The name under which hosts share an answer: of hosts that read the same in the same way.
+fn hash(config: &ReadConfig, key: &str) -> String {
+    let mut hash = Sha256::new();
+    hash.update(serde_json::to_vec(config).unwrap_or_default());
+    hash.update(key);
+    let mut text = Vec::new();
+    push_hex(&mut text, &hash.finalize());
+    String::from_utf8(text).unwrap_or_default()
+}
+
+impl Read {
+    /// Looks there before SQL is asked. Take the stamp before that. `finds`: an entry of another host will do.
+    pub(super) async fn look_shared(&self, key: &str, finds: bool) -> Looked {
+        let Some(shared) = &self.parts.shared else { return Looked::default() };
+        let is_left_alone = shared.left_alone_until_ms.load(Ordering::Relaxed) > shared.clock.now_ms();
+        // What this host knows to be untrue and has not told yet, others may keep as true.
+        if is_left_alone || !self.parts.rules.ledger.is_told() {
+            return Looked::default();
+        }
+        let (hash, groups) = (hash(&self.config, key), self.entry_groups(&self.ruling.rule()));
+        if !groups.iter().all(|group| is_versioned(group)) {
+            return Looked::default();
+        }
+        // The time before it is found: so an entry is at most as young as it looks.
+        let look = look(Arc::clone(&shared.cache), (hash, groups), finds, shared.clock.now_ms());
+        let looked = shared.within(&self.config.name, look).await;
+        let Some(looked) = looked else { return Looked::default() };
+        if finds {
+            count(&self.config.name, if looked.found.is_some() { "hit" } else { "miss" });
+        }
+        looked
+    }
+
+    /// Keeps there what SQL has answered, for the others. Nobody waits for it.
+    pub(super) fn keep_shared(self: &Arc<Self>, key: &str, looked: Looked, (entry, is_empty): (&Arc<Entry<Body>>, bool)) {
+        let (Some(shared), Some(versions)) = (&self.parts.shared, looked.versions) else { return };
+        let body = &entry.value;
+        let life_ms = entry.times.error_until_ms.saturating_sub(body.read_ms);
+        if body.json.len() > shared.value_bytes_max {
+            return count(&self.config.name, "too-large");
+        }
+        if life_ms == 0 {
+            return;
+        }
+        let (id, etag, cost_ms, read_ms) = (body.id, body.etag.clone(), entry.cost_ms, body.read_ms);
+        let head = Head { versions, id, etag, empty: is_empty, cost_ms, life_ms };
+        let Ok(mut bytes) = serde_json::to_vec(&head) else { return };
+        bytes.push(END_OF_HEAD);
+        bytes.extend_from_slice(&body.json);
+        let (read, shared, hash) = (Arc::clone(self), Arc::clone(shared), hash(&self.config, key));
+        tokio::spawn(async move {
+            let (name, cache) = (&read.config.name, Arc::clone(&shared.cache));
+            let left_ms = life_ms.saturating_sub(shared.clock.now_ms().saturating_sub(read_ms)).max(1);
+            if shared.within(name, async move { cache.keep(&hash, &bytes, left_ms).await }).await.is_some() {
+                count(name, "kept");
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(versions: &str, left_ms: u64) -> SharedEntry {
+        let head =
+            Head { versions: versions.into(), id: 7, etag: "\"e\"".into(), empty: false, cost_ms: 3, life_ms: 10_000 };
+        let mut bytes = serde_json::to_vec(&head).unwrap();
+        bytes.extend_from_slice(b"\n{\"rows\":[\n]}");
+        SharedEntry { bytes, left_ms }
+    }
+
+    #[test]
+    fn an_entry_is_true_under_its_versions() {
+        let found = open(&entry("a", 4_000), "a", 50_000).unwrap();
+        assert_eq!((&*found.read.json, found.read_ms, found.id), (&b"{\"rows\":[\n]}"[..], 44_000, 7));
+        assert!(open(&entry("a", 4_000), "b", 50_000).is_none());
+        for broken in [&b""[..], b"\n", b"{}\n{}", b"no head"] {
+            assert!(open(&SharedEntry { bytes: broken.to_vec(), left_ms: 1 }, "a", 1).is_none());
+        }
+    }
+
+    #[test]
+    fn only_the_same_read_shares_an_answer() {
+        let config = |sql: &str| -> ReadConfig {
+            toml::from_str(&format!("name = \"r\"\nsql = \"{sql}\"\nclass = \"seconds\"")).unwrap()
+        };
+        assert_eq!(hash(&config("x"), "k"), hash(&config("x"), "k"));
+        assert_ne!(hash(&config("x"), "k"), hash(&config("y"), "k"), "another statement");
+        assert_ne!(hash(&config("x"), "k"), hash(&config("x"), "l"));
+        assert_eq!(hash(&config("x"), "k").len(), 64);
+    }
+}
