@@ -13,12 +13,15 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 use weir::config::{
-    AuthConfig, Config, CounterConfig, IngestConfig, PreferenceConfig, SqlConfig, StoreConfig, StoreType, ToggleConfig,
+    AuthConfig, Config, CounterConfig, IngestConfig, PreferenceConfig, SharedCacheConfig, SqlConfig, StoreConfig,
+    StoreType, ToggleConfig,
 };
 use weir_tests::client::Client;
 use weir_tests::database::Database;
 use weir_tests::load::{CountLoad, CreateLoad, Load, LoadOptions, SettingsLoad};
-use weir_tests::services::{ClusterOptions, Host, HostConfig, RedisCluster, temporary_directory, wait_until};
+use weir_tests::services::{
+    ClusterOptions, Host, HostConfig, Redis, RedisCluster, RedisOptions, temporary_directory, wait_until,
+};
 use weir_tests::stand::{add_targets, create_more_tables, create_tables};
 
 /// One cluster at a time: each wants the machine for itself.
@@ -292,4 +295,56 @@ async fn a_failover_that_loses_the_newest_entries_is_noticed() {
     admin.wait_drained(LIMIT).await;
     assert_eq!(stand.database.likes().await, [(3, 7), (3, 8), (3, 9)].into());
     stand.database.assert_counts_equal_rows().await;
+}
+
+/// Hosts that know one node only, and not the one that has the stream, hear of each other's invalidations and share what they
+/// read; also when a replica has taken over the stream.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hosts_that_know_one_node_hear_of_invalidations() {
+    const PATH: &str = "/v1/reads/post?id=3";
+    let _turn = TURN.lock().await;
+    let mut stand = Stand::start(&ClusterOptions::default(), 1).await;
+    let shared = Redis::start(RedisOptions::default());
+    let owner = RedisCluster::first_master_of(stand.cluster.slot_of("weir:relay"));
+    stand.config.store.url = stand.cluster.seeds()[(owner + 1) % 3].clone();
+    stand.config.reads = vec![
+        toml::from_str(
+            "name = \"post\"\nsql = \"SELECT like_count AS likes FROM feed WHERE id = :id\"\nclass = \"hours\"\n\
+             tables = [\"feed\"]\nparameters = { id = \"integer\" }",
+        )
+        .unwrap(),
+    ];
+    let url = shared.url();
+    stand.config.cache.shared = Some(SharedCacheConfig { url, value_bytes_max: 1 << 16, timeout_ms: 2_000 });
+    let hosts = [stand.host(), stand.host()];
+    let likes = async |host: &Host| Client::new(host.public()).get(PATH).await.json()["rows"][0]["likes"].clone();
+    for likes_now in 1..=3 {
+        stand.database.script(&format!("UPDATE feed SET like_count = {likes_now} WHERE id = 3;")).await;
+        let mut admin = Client::new(hosts[likes_now % 2].admin());
+        let purged = admin.request("POST", "/admin/v1/cache/purge?group=table:feed", &[], "").await.unwrap();
+        assert_eq!(purged.status, 200);
+        for host in &hosts {
+            let begun = std::time::Instant::now();
+            while likes(host).await != likes_now {
+                assert!(begun.elapsed() < LIMIT, "{likes_now} is not heard of:\n{}", host.log());
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        if likes_now == 2 {
+            stand.cluster.kill_and_wait_for_failover(owner);
+        }
+    }
+    // Something else is read, by one host and then by the other.
+    let begun = std::time::Instant::now();
+    loop {
+        let id = begun.elapsed().as_millis() + 10;
+        let path = format!("/v1/reads/post?id={id}");
+        assert_eq!(Client::new(hosts[0].public()).get(&path).await.status, 200);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let told = Client::new(hosts[1].public()).get(&path).await;
+        if told.header("cache-status").ends_with("; detail=shared") {
+            break;
+        }
+        assert!(begun.elapsed() < LIMIT, "nothing is shared: {}", told.header("cache-status"));
+    }
 }

@@ -38,8 +38,8 @@ impl Relays {
         }
         // From now on, not from when the task begins.
         let heard = ledger.listen();
-        let tells = tokio::spawn(tell(Relay::new(&config.store)?, host.to_owned(), Arc::clone(ledger), heard));
-        let hears = tokio::spawn(hear(Relay::new(&config.store)?, host.to_owned(), Arc::clone(ledger)));
+        let tells = tokio::spawn(tell(Relay::new(&config.store.url)?, host.to_owned(), Arc::clone(ledger), heard));
+        let hears = tokio::spawn(hear(Relay::new(&config.store.url)?, host.to_owned(), Arc::clone(ledger)));
         Ok(Self(vec![tells, hears]))
     }
 

@@ -79,17 +79,7 @@ fn tally(name: &str) -> Arc<Tally<COUNTS>> {
     let saved_us = counter!(READ_SAVED_MICROSECONDS_TOTAL, "read" => name.to_owned());
     let bypass = of("bypass");
     let passed = bypass.clone();
-    Tally::new([
-        of("hit"),
-        of("stale"),
-        of("collapsed"),
-        of("miss"),
-        bypass,
-        of("error"),
-        passed,
-        hit_bytes,
-        saved_us,
-    ])
+    Tally::new([of("hit"), of("stale"), of("collapsed"), of("miss"), bypass, of("error"), passed, hit_bytes, saved_us])
 }
 
 impl Profile {

@@ -88,7 +88,15 @@ impl Ruling {
     pub fn new(subject: Subject, rules: Rules, totals: Arc<Totals>) -> Self {
         let profile = Profile::new(&subject.name, subject.class.map_or(ORIGIN, Staleness::as_str), totals);
         let rule = ArcSwap::from_pointee(CacheRule::Bypass("unknown".into()));
-        Self { subject, rules, profile, rule, asks: Mutex::default(), bypassed_ms: AtomicU64::new(0), usage: Arc::default() }
+        Self {
+            subject,
+            rules,
+            profile,
+            rule,
+            asks: Mutex::default(),
+            bypassed_ms: AtomicU64::new(0),
+            usage: Arc::default(),
+        }
     }
 
     /// Its numbers.

@@ -42,7 +42,13 @@ pub struct SharedCacheConfig {
 
 impl Default for CacheConfig {
     fn default() -> Self {
-        Self { reads_bytes_max: 64 << 20, upstream_bytes_max: 128 << 20, waiters_max: 20_000, wait_ms: 4_000, shared: None }
+        Self {
+            reads_bytes_max: 64 << 20,
+            upstream_bytes_max: 128 << 20,
+            waiters_max: 20_000,
+            wait_ms: 4_000,
+            shared: None,
+        }
     }
 }
 
@@ -202,7 +208,8 @@ impl CacheConfig {
         if let Some(shared) = &self.shared {
             at_least("cache.shared.timeout_ms", shared.timeout_ms, 1)?;
             if store == StoreType::Embedded {
-                let reason = "hosts that share a cache tell each other what changes by a Redis: set store.type = \"redis\"";
+                let reason =
+                    "hosts that share a cache tell each other what changes by a Redis: set store.type = \"redis\"";
                 return Err(value("cache.shared", reason));
             }
         }

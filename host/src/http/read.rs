@@ -27,11 +27,7 @@ static AGES: [OnceLock<&str>; WRITTEN_ONCE] = [const { OnceLock::new() }; WRITTE
 static HITS: [OnceLock<&str>; WRITTEN_ONCE] = [const { OnceLock::new() }; WRITTEN_ONCE];
 
 /// `GET /v1/reads/{name}`, where that needs no waiting; `None`: [`answer`] says what there is, or what is wrong.
-pub(super) fn answer_at_once(
-    reads: &Reads,
-    name: &str,
-    (query, headers): (Option<&str>, &HeaderMap),
-) -> Option<Reply> {
+pub(super) fn answer_at_once(reads: &Reads, name: &str, (query, headers): (Option<&str>, &HeaderMap)) -> Option<Reply> {
     let read = reads.get(&decode_segment(name).ok()?)?;
     let reply = read.answer_at_once(&values(read.config(), query).ok()?)?;
     Some(written(reply, headers))

@@ -78,6 +78,9 @@ mod tests {
         });
         assert!((3_840..=4_096).contains(&begun.len()), "{}", begun.len());
         drop(begun);
-        assert_eq!(std::iter::from_fn(|| underway.begin().map(std::mem::forget)).count() as u64, underway.all_max + underway.core_max);
+        assert_eq!(
+            std::iter::from_fn(|| underway.begin().map(std::mem::forget)).count() as u64,
+            underway.all_max + underway.core_max
+        );
     }
 }

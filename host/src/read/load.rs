@@ -134,7 +134,13 @@ impl Read {
     }
 
     /// Keeps what another host has read, where there is nothing better here; `None` where SQL must be asked all the same.
-    fn take_over(&self, key: &str, found: Found, stamp: Stamp, before: Option<&Entry<Body>>) -> Option<Arc<Entry<Body>>> {
+    fn take_over(
+        &self,
+        key: &str,
+        found: Found,
+        stamp: Stamp,
+        before: Option<&Entry<Body>>,
+    ) -> Option<Arc<Entry<Body>>> {
         let now_ms = self.parts.clock.now_ms();
         let (times, _) = self.times(found.read_ms, found.read.is_empty);
         let is_fresh = times.fresh_until_ms > now_ms;

@@ -161,7 +161,12 @@ impl Read {
     }
 
     /// Keeps there what SQL has answered, for the others. Nobody waits for it.
-    pub(super) fn keep_shared(self: &Arc<Self>, key: &str, looked: Looked, (entry, is_empty): (&Arc<Entry<Body>>, bool)) {
+    pub(super) fn keep_shared(
+        self: &Arc<Self>,
+        key: &str,
+        looked: Looked,
+        (entry, is_empty): (&Arc<Entry<Body>>, bool),
+    ) {
         let (Some(shared), Some(versions)) = (&self.parts.shared, looked.versions) else { return };
         let body = &entry.value;
         let life_ms = entry.times.error_until_ms.saturating_sub(body.read_ms);

@@ -16,7 +16,6 @@ use uuid::Uuid;
 
 use super::keys::{RELAY, VERSIONS};
 use super::link::addresses;
-use crate::config::StoreConfig;
 use crate::store::StoreError;
 
 /// Messages kept for hosts that were away, about.
@@ -46,8 +45,6 @@ pub enum Heard {
 pub struct Relay {
     /// The servers that are configured.
     seeds: Vec<ConnectionInfo>,
-    replicas_min: u32,
-    replicas_timeout_ms: u64,
     /// Which of them is asked next.
     next: usize,
     /// In a cluster, the node that is said to have the stream.
@@ -62,16 +59,8 @@ impl Relay {
     ///
     /// # Errors
     /// A URL that is none.
-    pub fn new(config: &StoreConfig) -> Result<Self, StoreError> {
-        Ok(Self {
-            seeds: addresses(&config.url)?,
-            replicas_min: config.replicas_min,
-            replicas_timeout_ms: config.replicas_timeout_ms,
-            next: 0,
-            moved_to: None,
-            connection: None,
-            after: None,
-        })
+    pub fn new(url: &str) -> Result<Self, StoreError> {
+        Ok(Self { seeds: addresses(url)?, next: 0, moved_to: None, connection: None, after: None })
     }
 
     async fn connection(&mut self) -> Result<&mut MultiplexedConnection, RedisError> {
@@ -87,33 +76,20 @@ impl Relay {
         Ok(self.connection.insert(connection))
     }
 
-    /// Sends a message to all hosts, this one too, and gives these `fields` of the versions another one. As many replicas have
-    /// it then as must have a write before it is acknowledged.
+    /// Sends a message to all hosts, this one too, and gives these `fields` of the versions another one. No replica is waited for:
+    /// where one is away, every message would be late. What a failover takes back is noticed by who had heard it.
     ///
     /// # Errors
     /// It may have been sent all the same.
     pub async fn send(&mut self, message: &[u8], fields: &[String]) -> Result<(), StoreError> {
-        let wait_for = self.replicas_min;
         let mut command = redis::cmd("EVAL");
         command.arg(include_str!("relay.lua")).arg(2).arg(RELAY).arg(VERSIONS).arg(message);
         command.arg(Uuid::new_v4().simple().to_string()).arg(MESSAGES_KEPT).arg(FIELDS_KEPT).arg(fields);
-        let mut wait = redis::cmd("WAIT");
-        wait.arg(self.replicas_min).arg(self.replicas_timeout_ms);
-        let sent: Result<u32, RedisError> = match self.connection().await {
-            Ok(connection) => match command.query_async::<String>(connection).await {
-                Ok(_) if wait_for == 0 => Ok(0),
-                Ok(_) => wait.query_async(connection).await,
-                Err(error) => Err(error),
-            },
+        let sent: Result<String, RedisError> = match self.connection().await {
+            Ok(connection) => command.query_async(connection).await,
             Err(error) => Err(error),
         };
-        match sent {
-            Ok(replicas) if replicas < wait_for => {
-                Err(StoreError::Unavailable(format!("{replicas} of {wait_for} replicas have the message")))
-            }
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.lost(&error)),
-        }
+        sent.map(drop).map_err(|error| self.lost(&error))
     }
 
     /// Waits for messages, not longer than some seconds; none is no error. The first time it only takes its place.
