@@ -281,7 +281,9 @@ async fn until(at: &mut Before, path: &str, word: &str) -> String {
 async fn a_module_tightens_what_an_origin_allows() {
     let mut at = before(ok("Cache-Control: max-age=600\r\nETag: \"a\"\r\n", "one"), |_| {}).await;
     assert_eq!(at.get("/shop/a").await.0, 200);
-    assert_eq!(at.get("/shop/a").await.1, "weir; hit; ttl=599", "the built-in rule leaves that to the origin");
+    // "collapsed": who is told a body while it is being kept may ask again before it is.
+    let kept = at.get("/shop/a").await.1;
+    assert!(kept.starts_with("weir; hit; ttl=599"), "the built-in rule leaves that to the origin: {kept}");
     let mut operator = Operator::new(at.host.admin());
     let pushed = operator.try_push(&keeps_for(5_000), "five", true).await.unwrap();
     assert!([200, 201].contains(&pushed.status), "{} {}", pushed.status, pushed.text());
@@ -309,11 +311,8 @@ async fn a_rule_loosens_what_an_origin_forbids_where_the_operator_says_so() {
     .await;
     assert_eq!(at.get("/shop/a").await.1, "weir; fwd=uri-miss; fwd-status=200; stored");
     let hit = at.get("/shop/a").await;
-    assert_eq!(
-        (hit.1.as_str(), hit.2.as_str()),
-        ("weir; hit; ttl=59", "one"),
-        "the built-in rule keeps minutes for one"
-    );
+    assert!(hit.1.starts_with("weir; hit; ttl=59"), "the built-in rule keeps minutes for one: {}", hit.1);
+    assert_eq!(hit.2, "one");
     at.origin.say(ok(never, "of one client"));
     for personal in ["cookie", "authorization"] {
         let own = at.client.request("GET", "/shop/a", &[(personal, "session=1")], "").await.unwrap();

@@ -24,7 +24,7 @@ pub fn run(file: &Path, force: bool) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, CounterConfig, IngestConfig, PreferenceConfig};
+    use crate::config::{Config, CounterConfig, IngestConfig, PreferenceConfig, SharedCacheConfig, StoreType};
 
     #[test]
     fn the_template_is_a_valid_configuration_with_the_documented_defaults() {
@@ -78,8 +78,12 @@ mod tests {
         let lines = TEMPLATE.lines().skip_while(|line| !line.starts_with("#[[counter]]"));
         let text = lines.filter_map(|line| line.strip_prefix('#')).filter(|line| !line.starts_with(' '));
         let text: String = text.map(|line| format!("{line}\n")).collect();
-        let config: Config = toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        let mut config: Config = toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        // A cache that hosts share needs it.
+        config.store.store_type = StoreType::Redis;
         config.validate().unwrap();
+        let shared = config.cache.shared.clone().unwrap();
+        assert_eq!(toml::from_str::<SharedCacheConfig>(&format!("url = {:?}", shared.url)).unwrap(), shared);
         let (counter, ingest) = (&config.counters[0], &config.ingests[0]);
         let defaults = CounterConfig { settings: counter.settings.clone(), ..CounterConfig::demo() };
         assert_eq!(
