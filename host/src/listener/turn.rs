@@ -78,7 +78,7 @@ impl Turn {
     }
 }
 
-/// See [`Turn::handle`].
+/// A request is being handled, for as long as this is there.
 pub struct Handling {
     turn: Arc<Turn>,
     begun: Instant,
