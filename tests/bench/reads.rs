@@ -4,20 +4,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]
 
-use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use clap::Parser;
-use weir::config::{Config, ParameterType, ReadConfig, Staleness};
+use weir::config::{Config, ReadConfig, Staleness};
 use weir_tests::bench::contenders::Bare;
 use weir_tests::bench::median;
 use weir_tests::bench::report::{Aim, Report, machine};
 use weir_tests::database::Database;
 use weir_tests::services::find_binary;
-use weir_tests::stand::{Setup, Stand};
+use weir_tests::stand::{Setup, Stand, read};
 
 /// What a hit must reach of a bare handler.
 const HIT_SHARE: f64 = 0.85;
@@ -56,25 +55,12 @@ fn main() {
     report.finish("reads");
 }
 
-fn read(name: &str, sql: &str, class: Staleness) -> ReadConfig {
-    ReadConfig {
-        name: name.into(),
-        sql: sql.into(),
-        class,
-        tables: vec!["feed".into()],
-        rows_max: 1_000,
-        timeout_ms: 5_000,
-        refresh_ms: 0,
-        parameters: BTreeMap::from([("id".into(), ParameterType::Integer)]),
-        settings: BTreeMap::new(),
-    }
-}
-
 async fn run(options: &Options, report: &mut Report) {
     let stand = Stand::start(Setup::EmbeddedPostgres, 100).await;
     // Ten milliseconds of a join that is not there.
     let sql = "SELECT f.id, f.content, f.like_count FROM feed f, pg_sleep(0.01) WHERE f.id = :id";
-    let reads = vec![read("kept", sql, Staleness::Hours), read("live", sql, Staleness::Live)];
+    let of = |name, class| ReadConfig { timeout_ms: 5_000, ..read(name, sql, class, &["feed"]) };
+    let reads = vec![of("kept", Staleness::Hours), of("live", Staleness::Live)];
     let host = stand.host(&Config { reads, ..stand.config() });
     let bare = Bare::start();
     let hit = answer(host.public(), "/v1/reads/kept?id=1");

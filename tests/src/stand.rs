@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use tempfile::TempDir;
 use weir::config::{
-    AuthConfig, Config, CounterConfig, IngestConfig, PreferenceConfig, SqlConfig, StoreConfig, StoreType, ToggleConfig,
+    AuthConfig, Config, CounterConfig, IngestConfig, ParameterType, PreferenceConfig, ReadConfig, SqlConfig, Staleness,
+    StoreConfig, StoreType, ToggleConfig,
 };
 
 use crate::database::Database;
@@ -162,6 +163,21 @@ impl Stand {
     /// The Redis of a setup that has one.
     pub fn redis(&mut self) -> &mut Redis {
         self.redis.as_mut().expect("a setup with Redis")
+    }
+}
+
+/// A SQL read with the parameter `id`.
+pub fn read(name: &str, sql: &str, class: Staleness, tables: &[&str]) -> ReadConfig {
+    ReadConfig {
+        name: name.into(),
+        sql: sql.into(),
+        class,
+        tables: tables.iter().map(|table| (*table).into()).collect(),
+        rows_max: 1_000,
+        timeout_ms: 2_000,
+        refresh_ms: 0,
+        parameters: BTreeMap::from([("id".into(), ParameterType::Integer)]),
+        settings: BTreeMap::new(),
     }
 }
 

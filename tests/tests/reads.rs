@@ -2,32 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use weir::config::{Config, ParameterType, ReadConfig, Staleness};
+use weir::config::{Config, ReadConfig, Staleness};
 use weir_tests::client::Client;
 use weir_tests::guest::{keeps_for, keeps_nothing};
 use weir_tests::operator::Operator;
 use weir_tests::services::{Host, HostConfig, temporary_directory};
-use weir_tests::stand::{Setup, Stand};
-
-fn read(name: &str, sql: &str, class: Staleness, tables: &[&str]) -> ReadConfig {
-    ReadConfig {
-        name: name.into(),
-        sql: sql.into(),
-        class,
-        tables: tables.iter().map(|table| (*table).into()).collect(),
-        rows_max: 1_000,
-        timeout_ms: 2_000,
-        refresh_ms: 0,
-        parameters: BTreeMap::from([("id".into(), ParameterType::Integer)]),
-        settings: BTreeMap::new(),
-    }
-}
+use weir_tests::stand::{Setup, Stand, read};
 
 fn post(class: Staleness) -> ReadConfig {
     read("post", "SELECT id, content, like_count AS likes FROM feed WHERE id = :id", class, &["feed"])
@@ -345,7 +330,7 @@ async fn a_read_that_finds_too_much_or_does_not_work_says_so() {
     let stand = Stand::start(Setup::EmbeddedSqlite, 10).await;
     let of = |name: &str, sql: &str, class| ReadConfig {
         rows_max: 2,
-        parameters: BTreeMap::new(),
+        parameters: std::collections::BTreeMap::new(),
         ..read(name, sql, class, &["feed"])
     };
     let reads = vec![

@@ -3,31 +3,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use weir::config::{CacheConfig, Config, ParameterType, ReadConfig, SharedCacheConfig, Staleness};
+use weir::config::{CacheConfig, Config, ReadConfig, SharedCacheConfig, Staleness};
 use weir_tests::client::Client;
 use weir_tests::services::{Host, Redis, RedisOptions};
-use weir_tests::stand::{Setup, Stand};
+use weir_tests::stand::{Setup, Stand, read};
 
 const POST: &str = "/v1/reads/post?id=3";
 
 fn post(class: Staleness) -> ReadConfig {
-    ReadConfig {
-        name: "post".into(),
-        sql: "SELECT id, content, like_count AS likes FROM feed WHERE id = :id".into(),
-        class,
-        tables: vec!["feed".into()],
-        rows_max: 1_000,
-        timeout_ms: 2_000,
-        refresh_ms: 0,
-        parameters: BTreeMap::from([("id".into(), ParameterType::Integer)]),
-        settings: BTreeMap::new(),
-    }
+    read("post", "SELECT id, content, like_count AS likes FROM feed WHERE id = :id", class, &["feed"])
 }
 
 fn config(stand: &Stand, shared: &Redis, class: Staleness) -> Config {

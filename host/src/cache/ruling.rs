@@ -1,7 +1,7 @@
 //! What the rule says of one read or upstream now, and when it is asked again.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, TryLockError};
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
@@ -137,12 +137,17 @@ impl Ruling {
 
     /// Shows the profile to the rule, where it has moved. May wait: call it where that is allowed.
     pub fn ask(&self, now_ms: u64) {
+        // One at a time, and nobody queues: a rule that is slower than it is asked would take thread after thread.
+        let _one = match self.asks.try_lock() {
+            Ok(one) => one,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
         let bypassed_ms = self.bypassed_ms.load(Ordering::Relaxed);
         if bypassed_ms != 0 && now_ms >= bypassed_ms + TRY_AGAIN_MS && self.subject.class != Some(Staleness::Live) {
             self.profile.forget();
             self.bypassed_ms.store(now_ms, Ordering::Relaxed);
         }
-        let _one = self.asks.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(profile) = self.profile.take(now_ms, self.rules.eligibility.version()) else { return };
         let rule = bounded(self.subject.class, self.subject.of_origin, self.rules.eligibility.rule(&profile));
         let known = self.rule.load_full();
@@ -255,6 +260,19 @@ mod tests {
         *says.0.lock().unwrap() = store(1_000);
         ruling.ask(3_000);
         assert_eq!((ruling.state().rule.as_str(), freshness()), ("store: 1000 ms", Some(Freshness::Stale)));
+    }
+
+    #[test]
+    fn nobody_queues_for_a_slow_rule() {
+        let rules = Rules { eligibility: Arc::new(Says(Mutex::new(store(60_000)))), ledger: Arc::default() };
+        let subject = Subject { name: "r".into(), class: None, group: "read:r".into(), of_origin: true };
+        let ruling = Ruling::new(subject, rules, Arc::default());
+        let asking = ruling.asks.lock().unwrap();
+        ruling.ask(1_000);
+        assert_eq!(ruling.state().rule, "bypass: unknown", "it is left to the one who asks");
+        drop(asking);
+        ruling.ask(2_000);
+        assert_eq!(ruling.state().rule, "store: 60000 ms");
     }
 
     #[test]
