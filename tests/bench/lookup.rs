@@ -4,16 +4,17 @@
 //!
 //! `tests/bench/run lookup [--members 10000] [--rounds 50]`
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]
-
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use clap::Args;
 use redis::aio::MultiplexedConnection;
 use serde_json::json;
-use weir::config::{BuiltinRules, Config, PreferenceConfig, StoreConfig, StoreType};
+use weir::config::{BuiltinRules, StoreConfig, StoreType};
 use weir_tests::bench::report::{Aim, Report, machine};
 use weir_tests::client::Client;
+use weir_tests::database::Database;
+use weir_tests::kinds::{self, Kind};
 use weir_tests::services::{
     AppendFsync, ClusterOptions, Host, HostConfig, Redis, RedisCluster, RedisOptions, temporary_directory,
 };
@@ -24,16 +25,19 @@ const ONE_BY_ONE_EVERY: u64 = 10;
 const LOOKUP: &str = "/v1/preferences/notification/lookup";
 
 /// Ten thousand members in one look-up.
-#[derive(Debug, Parser)]
-struct Options {
+#[derive(Debug, Args)]
+pub struct Options {
     /// Members of one look-up.
     #[arg(long, default_value_t = 10_000)]
     members: i64,
     /// Turns of each contender; p50 and p99 of them are printed.
     #[arg(long, default_value_t = 50)]
     rounds: u64,
-    #[arg(long, hide = true)]
-    bench: bool,
+}
+
+/// Does it run?
+pub fn smoke() -> Options {
+    Options { members: 2_000, rounds: 3 }
 }
 
 /// A host whose look-ups are measured.
@@ -44,16 +48,14 @@ struct Contender {
     times_ms: Vec<f64>,
 }
 
-fn main() {
-    let options = Options::parse();
+/// Runs it.
+pub fn run(options: &Options, report: &mut Report) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     println!("{}; load, hosts and Redis share it", machine());
-    let mut report = Report::default();
     runtime.block_on(async {
-        on_one(&options, &mut report).await;
-        on_cluster(&options, &mut report).await;
+        on_one(options, report).await;
+        on_cluster(options, report).await;
     });
-    report.finish("lookup");
 }
 
 async fn on_one(options: &Options, report: &mut Report) {
@@ -63,16 +65,16 @@ async fn on_one(options: &Options, report: &mut Report) {
     let members: Vec<i64> = (1..=options.members).collect();
     fill(&mut bare, &members).await;
     let directories = [temporary_directory("lookup"), temporary_directory("lookup"), temporary_directory("lookup")];
-    let contender = |name, index: usize, share_ms, builtin| {
+    let contender = async |name, index: usize, share_ms, builtin| {
         let url = redis.url_of_database(u8::try_from(index).unwrap() + 2);
         let store = StoreConfig { store_type: StoreType::Redis, url, ..StoreConfig::default() };
-        let host = start(store, directories[index].path(), share_ms, builtin);
+        let host = start(store, options.members, directories[index].path(), share_ms, builtin).await;
         Contender { name, client: Client::new(host.public()), host, times_ms: Vec::new() }
     };
     let mut contenders = [
-        contender("weir", 0, 0, BuiltinRules::Component),
-        contender("weir, rules without WebAssembly", 1, 0, BuiltinRules::Native),
-        contender("weir, within share_ms of 60 s", 2, 60_000, BuiltinRules::Component),
+        contender("weir", 0, 0, BuiltinRules::Component).await,
+        contender("weir, rules without WebAssembly", 1, 0, BuiltinRules::Native).await,
+        contender("weir, within share_ms of 60 s", 2, 60_000, BuiltinRules::Component).await,
     ];
     let body = json!({ "topic": "social", "members": members }).to_string();
     // The first one makes the members known.
@@ -105,7 +107,13 @@ async fn on_one(options: &Options, report: &mut Report) {
         p50s.push(row(report, &section, contender.name, base, &contender.times_ms, Some(share)));
     }
     report.aim("weir to the bare pipeline, p50", p50s[0] / base, Aim::AtMost(1.25));
+    let usual = report.in_smoke(1.8, 0.84);
+    report.usual("weir to the bare pipeline, p50", p50s[0] / base, usual);
     report.aim("one by one to weir, p50", single / p50s[0], Aim::AtLeast(30.0));
+    let usual = report.in_smoke(6.0, 26.0);
+    report.usual("one by one to weir, p50", single / p50s[0], usual);
+    let usual = report.in_smoke(1.0, 0.2);
+    report.usual("weir within share_ms to the bare pipeline, p50", p50s[2] / base, usual);
 }
 
 impl Contender {
@@ -147,7 +155,7 @@ async fn on_cluster(options: &Options, report: &mut Report) {
     }
     let directory = temporary_directory("lookup");
     let store = StoreConfig { store_type: StoreType::RedisCluster, url: cluster.url(), ..StoreConfig::default() };
-    let host = start(store, directory.path(), 0, BuiltinRules::Component);
+    let host = start(store, options.members, directory.path(), 0, BuiltinRules::Component).await;
     let mut weir = Contender { name: "weir", client: Client::new(host.public()), host, times_ms: Vec::new() };
     let all: Vec<i64> = (1..=options.members).collect();
     let body = json!({ "topic": "social", "members": all }).to_string();
@@ -180,24 +188,31 @@ async fn on_cluster(options: &Options, report: &mut Report) {
     let share = weir.finish().await;
     let p50 = row(report, &section, weir.name, base, &weir.times_ms, Some(share));
     report.aim("weir to the bare pipelines of three masters, p50", p50 / base, Aim::AtMost(1.5));
+    let usual = report.in_smoke(2.5, 0.86);
+    report.usual("weir to the bare pipelines of three masters, p50", p50 / base, usual);
 }
 
-/// A host on this store, with the demo's members in SQLite.
-fn start(store: StoreConfig, directory: &std::path::Path, share_ms: u64, builtin: BuiltinRules) -> Host {
-    // The demo makes the tables.
-    let mut demo = Host::start(HostConfig::Demo, directory);
-    demo.wait_ready();
-    demo.terminate();
-    let mut config = Config::demo(std::path::Path::new("weir-data"));
+/// A host on this store, with the same members in SQLite.
+async fn start(store: StoreConfig, members: i64, directory: &Path, share_ms: u64, builtin: BuiltinRules) -> Host {
+    let url = kinds::sqlite_in(directory);
+    let database = Database::connect(&url).await;
+    Kind::Notification.create_tables(&database).await;
+    let fill = format!(
+        "INSERT INTO notification_setting (member_id, enabled, social, event, marketing, quiet_from, quiet_until, \
+         app_version) WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < {members}) \
+         SELECT n, n % 10 <> 0, n % 4 <> 0, n % 5 <> 0, n % 3 = 0, 0, 0, '2.1.0' FROM number"
+    );
+    database.script(&fill).await;
+    let mut config = kinds::config(directory, &url, &[Kind::Notification]);
     config.store = store;
     config.policy.builtin = builtin;
-    config.preferences = vec![PreferenceConfig { share_ms, ..PreferenceConfig::demo() }];
+    config.preferences[0].share_ms = share_ms;
     let mut host = Host::start(HostConfig::of(&config), directory);
     host.wait_ready();
     host
 }
 
-/// The settings of the demo's members, as an application keeps them.
+/// The settings of these members, as an application keeps them.
 async fn fill(connection: &mut MultiplexedConnection, members: &[i64]) {
     let mut pipe = redis::pipe();
     for n in members {

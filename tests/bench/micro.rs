@@ -1,13 +1,12 @@
 //! Micro-benchmarks: what the policy costs for an item, journal entries, coalescing, one commit of a store.
 //!
-//! `tests/bench/run micro`
-
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]
+//! `tests/bench/run micro [--filter decide] [--milliseconds 3000]`
 
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::Args;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use futures_util::FutureExt;
 use rand::rngs::StdRng;
@@ -18,7 +17,7 @@ use weir::journal::entry;
 use weir::model::{Action, Change, Digest, Effect, Id, Intent, ToggleChange, ToggleRule, Verb, partition_of};
 use weir::policy::{KindPolicy, Policies, PolicySetup};
 use weir::store::{Hydration, LoadedState, Store, TargetLoad, ToggleBatch, ToggleOp};
-use weir_tests::bench::report::{Aim, Report, machine};
+use weir_tests::bench::report::{Aim, Report, machine, target_directory};
 use weir_tests::services::{AppendFsync, Redis, RedisOptions, temporary_directory};
 
 const KIND: &str = "feed-like";
@@ -26,19 +25,39 @@ const NOW_MS: u64 = 1_790_000_000_000;
 const TARGETS: i64 = 1_000;
 const DIGEST: Digest = Digest([7; 32]);
 
-fn main() {
+/// Single steps of the hot path.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Only the measurements whose name contains this.
+    #[arg(long)]
+    filter: Option<String>,
+    /// Time of one measurement, in milliseconds; a third of it warms up.
+    #[arg(long, default_value_t = 3_000)]
+    milliseconds: u64,
+}
+
+/// Does it run?
+pub fn smoke() -> Options {
+    Options { filter: None, milliseconds: 100 }
+}
+
+/// Runs it.
+pub fn run(options: &Options, report: &mut Report) {
     println!("{}", machine());
     let mut criterion = Criterion::default()
         .sample_size(20)
-        .warm_up_time(Duration::from_secs(1))
-        .measurement_time(Duration::from_secs(3))
+        .warm_up_time(Duration::from_millis(options.milliseconds / 3))
+        .measurement_time(Duration::from_millis(options.milliseconds))
         .without_plots()
-        .configure_from_args();
+        .output_directory(&target_directory().join("criterion"));
+    if let Some(filter) = &options.filter {
+        criterion = criterion.with_filter(filter);
+    }
     policy(&mut criterion);
     journal(&mut criterion);
     stores(&mut criterion);
     criterion.final_summary();
-    summary();
+    summary(report);
 }
 
 fn policies(rules: BuiltinRules) -> (Arc<Policies>, tempfile::TempDir) {
@@ -149,9 +168,14 @@ async fn hydrate(store: &Arc<dyn Store>) {
 }
 
 /// What criterion has just written, for one item.
-fn summary() {
-    let mut report = Report::default();
+fn summary(report: &mut Report) {
     report.section("for one item", &["ns"]);
+    if let (Some(alone), Some(together)) = (estimate("decide-component", "1"), estimate("decide-component", "64")) {
+        report.usual("the rules for one item: alone to one of 64", alone / (together / 64.0), 8.0);
+    }
+    if let (Some(alone), Some(together)) = (estimate("commit-embedded", "1"), estimate("commit-embedded", "64")) {
+        report.usual("a commit for one item: alone to one of 64", alone / (together / 64.0), 30.0);
+    }
     for (group, sizes) in [
         ("decide-component", &["1", "16", "64", "256"][..]),
         ("decide-native", &["1", "16", "64", "256"]),
@@ -174,12 +198,11 @@ fn summary() {
             }
         }
     }
-    report.finish("micro");
 }
 
 /// Mean time of one iteration, in nanoseconds; `None` for what a filter left out.
 fn estimate(group: &str, id: &str) -> Option<f64> {
-    let target = std::env::current_exe().ok()?.ancestors().nth(3)?.join("criterion");
-    let text = std::fs::read_to_string(target.join(group).join(id).join("new/estimates.json")).ok()?;
+    let directory = target_directory().join("criterion").join(group).join(id);
+    let text = std::fs::read_to_string(directory.join("new/estimates.json")).ok()?;
     serde_json::from_str::<Value>(&text).ok()?["mean"]["point_estimate"].as_f64()
 }

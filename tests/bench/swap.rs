@@ -1,23 +1,39 @@
 //! Swapping modules under load: time from upload to live, and the times of requests with and without a swap.
 //!
-//! `cargo build --release && cargo bench -p weir-tests --bench swap [-- ACTIVATIONS SECONDS CONNECTIONS]`
-
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]
+//! `tests/bench/run swap [--activations 100] [--seconds 60] [--connections 64]`
 
 use std::path::Path;
 use std::time::Duration;
 
+use clap::Args;
+use weir_tests::bench::report::{Aim, Report};
 use weir_tests::client::Client;
 use weir_tests::stand::{Setup, Stand};
 use weir_tests::swap::{DEFAULT_BURST, SwapOptions, Swapped, quantile, swap, targets};
 
-fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    let number =
-        |index: usize, default: u32| arguments.get(index).map_or(default, |text| text.parse().expect("a number"));
-    let (activations, seconds, connections) = (number(0, 100), number(1, 60), number(2, 64));
-    let options =
-        SwapOptions { connections: i64::from(connections), activations, time: Duration::from_secs(u64::from(seconds)) };
+/// Swapping modules under load.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Activations.
+    #[arg(long, default_value_t = 100)]
+    activations: u32,
+    /// Seconds over which they are spread.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Connections.
+    #[arg(long, default_value_t = 64)]
+    connections: i64,
+}
+
+/// Does it run?
+pub fn smoke() -> Options {
+    Options { activations: 8, seconds: 2, connections: 8 }
+}
+
+/// Runs it.
+pub fn run(options: &Options, report: &mut Report) {
+    let &Options { activations, seconds, connections } = options;
+    let options = SwapOptions { connections, activations, time: Duration::from_secs(seconds) };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let stand = Stand::start(Setup::EmbeddedSqlite, targets()).await;
@@ -30,12 +46,12 @@ fn main() {
         let swapped = swap(host.public(), host.admin(), &root, options).await;
         Client::new(host.admin()).wait_drained(Duration::from_secs(120)).await;
         let difference = swapped.ledger.compare(&stand.database).await;
-        print(&swapped, activations, difference.lost.len(), difference.doubled.len());
+        print(&swapped, activations, difference.lost.len(), difference.doubled.len(), report);
         swapped.ledger.assert_holds(&stand.database).await;
     });
 }
 
-fn print(swapped: &Swapped, activations: u32, lost: usize, doubled: usize) {
+fn print(swapped: &Swapped, activations: u32, lost: usize, doubled: usize, report: &mut Report) {
     let rate = swapped.acks as f64 / swapped.elapsed.as_secs_f64();
     println!(
         "{activations} activations under {rate:.0} requests/s (embedded store, fdatasync; load, host and SQLite share this machine)"
@@ -54,5 +70,10 @@ fn print(swapped: &Swapped, activations: u32, lost: usize, doubled: usize) {
     let (during, without) = (ms(&swapped.during_us), ms(&swapped.without_us));
     line("requests that met an activation", &during);
     line("all other requests", &without);
-    println!("p99 with / without: {:.2}", quantile(&during, 0.99) / quantile(&without, 0.99));
+    report.aim("requests lost or doubled", (lost + doubled) as f64, Aim::AtMost(0.0));
+    report.usual(
+        "median of requests that met an activation, to others",
+        quantile(&during, 0.5) / quantile(&without, 0.5),
+        1.55,
+    );
 }

@@ -9,6 +9,7 @@ pub mod bench;
 pub mod client;
 pub mod database;
 pub mod guest;
+pub mod kinds;
 pub mod load;
 pub mod operator;
 pub mod origin;

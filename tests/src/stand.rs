@@ -9,6 +9,7 @@ use weir::config::{
 };
 
 use crate::database::Database;
+use crate::kinds::Kind;
 use crate::services::{Host, HostConfig, MariaDb, Postgres, Redis, RedisOptions, temporary_directory};
 
 /// What a host stands on.
@@ -183,40 +184,26 @@ pub fn read(name: &str, sql: &str, class: Staleness, tables: &[&str]) -> ReadCon
 
 /// Creates `feed` and `feed_like`; `constraints` is added to the latter, beginning with a comma.
 pub async fn create_tables(database: &Database, constraints: &str) {
-    let (integer, text, time) = match database {
-        Database::Sqlite(_) => ("INTEGER", "TEXT", "TEXT"),
-        Database::Postgres(_) => ("BIGINT", "TEXT", "TIMESTAMPTZ"),
-        Database::MySql(_) => ("BIGINT", "VARCHAR(200)", "DATETIME(3)"),
+    // Pairs are kept in their key, as an application on SQLite would and the demo does.
+    let (integer, text, time, kept) = match database {
+        Database::Sqlite(_) => ("INTEGER", "TEXT", "TEXT", " WITHOUT ROWID"),
+        Database::Postgres(_) => ("BIGINT", "TEXT", "TIMESTAMPTZ", ""),
+        Database::MySql(_) => ("BIGINT", "VARCHAR(200)", "DATETIME(3)", ""),
     };
     let script = format!(
         "CREATE TABLE feed (id {integer} NOT NULL PRIMARY KEY, content {text} NOT NULL, \
          like_count {integer} NOT NULL DEFAULT 0);\n\
          CREATE TABLE feed_like (feed_id {integer} NOT NULL, user_id {integer} NOT NULL, created_at {time} NOT NULL, \
-         PRIMARY KEY (feed_id, user_id){constraints});"
+         PRIMARY KEY (feed_id, user_id){constraints}){kept};"
     );
     database.script(&script).await;
 }
 
 /// Creates `video`, `playlist`, `playlist_track` and `notification_setting`, and videos 1 to `videos` that nobody has seen.
 pub async fn create_more_tables(database: &Database, videos: i64) {
-    let (integer, text, time, id) = match database {
-        Database::Sqlite(_) => ("INTEGER", "TEXT", "TEXT", "TEXT"),
-        Database::Postgres(_) => ("BIGINT", "TEXT", "TIMESTAMPTZ", "UUID"),
-        Database::MySql(_) => {
-            ("BIGINT", "VARCHAR(200)", "DATETIME(3)", "CHAR(36) CHARACTER SET ascii COLLATE ascii_bin")
-        }
-    };
-    let script = format!(
-        "CREATE TABLE video (id {integer} NOT NULL PRIMARY KEY, view_count {integer} NOT NULL DEFAULT 0);\n\
-         CREATE TABLE playlist (id {id} NOT NULL PRIMARY KEY, user_id {integer} NOT NULL, title {text} NOT NULL, \
-         description {text}, created_at {time} NOT NULL);\n\
-         CREATE TABLE playlist_track (playlist_id {id} NOT NULL, position {integer} NOT NULL, title {text} NOT NULL, \
-         seconds {integer}, PRIMARY KEY (playlist_id, position), FOREIGN KEY (playlist_id) REFERENCES playlist (id));\n\
-         CREATE TABLE notification_setting (member_id {integer} NOT NULL PRIMARY KEY, enabled BOOLEAN NOT NULL, \
-         social BOOLEAN NOT NULL, event BOOLEAN NOT NULL, marketing BOOLEAN NOT NULL, quiet_from {integer} NOT NULL, \
-         quiet_until {integer} NOT NULL, app_version {text} NOT NULL);"
-    );
-    database.script(&script).await;
+    for kind in [Kind::VideoView, Kind::Playlist, Kind::Notification] {
+        kind.create_tables(database).await;
+    }
     let values: Vec<String> = (1..=videos).map(|id| format!("({id}, 0)")).collect();
     for chunk in values.chunks(500) {
         database.script(&format!("INSERT INTO video (id, view_count) VALUES {}", chunk.join(", "))).await;

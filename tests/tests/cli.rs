@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use weir_tests::client::Client;
+use weir_tests::kinds::{self, Kind};
 use weir_tests::services::host::{Ended, weir};
 use weir_tests::services::{Host, HostConfig, temporary_directory};
 use weir_tests::stand::{Setup, Stand};
@@ -174,7 +175,7 @@ fn toggle_component(imports: &str, instance: &str) -> String {
 /// A host with this module does not start, and says why.
 fn assert_no_start(module: &Path, word: &str) {
     let directory = temporary_directory("cli");
-    let mut config = weir::config::Config::demo(&directory.path().join("data"));
+    let mut config = kinds::config(directory.path(), &kinds::sqlite_in(directory.path()), &[Kind::FeedLike]);
     config.policy.component = Some(module.to_owned());
     let ended = Host::start_refused(HostConfig::of(&config), directory.path());
     assert!(ended.code.is_some_and(|code| code != 0), "{ended:?}");

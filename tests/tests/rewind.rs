@@ -3,12 +3,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+use std::path::Path;
 use std::time::Duration;
 
 use weir::config::{Config, StoreConfig, StoreType};
 use weir_tests::client::Client;
 use weir_tests::database::Database;
+use weir_tests::kinds::{self, Kind};
 use weir_tests::services::{AppendFsync, Host, HostConfig, Redis, RedisOptions, temporary_directory};
+use weir_tests::stand::add_targets;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -43,13 +46,23 @@ async fn like(client: &mut Client, actor: i64, host: &Host) {
     panic!("no answer to {actor}:\n{}", host.log());
 }
 
+/// Kind `feed-like` on the embedded store and a SQLite file in `data`, flushed at once, and targets 1 to 3.
+async fn prepare(data: &Path) -> Config {
+    std::fs::create_dir_all(data).unwrap();
+    let mut config = kinds::config(data, &kinds::sqlite_in(data), &[Kind::FeedLike]);
+    config.toggles[0].settings.insert("flush-age-ms".into(), "50".into());
+    let database = Database::connect(&config.sql.url).await;
+    Kind::FeedLike.create_tables(&database).await;
+    add_targets(&database, 3).await;
+    config
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_lost_its_newest_entries_is_noticed() {
     let mut redis = Redis::start(RedisOptions { append_fsync: AppendFsync::Off, ..RedisOptions::default() });
     let directory = temporary_directory("rewind");
-    let mut config: Config = weir::app::demo::prepare(&directory.path().join("data")).await.unwrap();
+    let mut config = prepare(&directory.path().join("data")).await;
     config.store = StoreConfig { store_type: StoreType::Redis, url: redis.url(), ..StoreConfig::default() };
-    config.toggles[0].settings.insert("flush-age-ms".into(), "50".into());
     config.flush.lease_ms = 500;
     let url = config.sql.url.clone();
     let mut host = Host::start(HostConfig::of(&config), directory.path());
@@ -78,20 +91,19 @@ async fn a_redis_that_lost_its_newest_entries_is_noticed() {
 async fn a_database_from_an_old_backup_is_believed() {
     let directory = temporary_directory("rewind");
     let data = directory.path().join("data");
-    let mut config: Config = weir::app::demo::prepare(&data).await.unwrap();
-    config.toggles[0].settings.insert("flush-age-ms".into(), "50".into());
+    let config = prepare(&data).await;
     let mut host = Host::start(HostConfig::of(&config), directory.path());
     host.wait_ready();
     like(&mut Client::new(host.public()), 7, &host).await;
     assert_eq!(host.terminate().code(), Some(0), "{}", host.log());
-    let (file, backup) = (data.join("demo.db"), data.join("backup.db"));
+    let (file, backup) = (data.join("application.db"), data.join("backup.db"));
     std::fs::copy(&file, &backup).unwrap();
     host.restart();
     like(&mut Client::new(host.public()), 8, &host).await;
     assert_eq!(host.terminate().code(), Some(0), "{}", host.log());
 
     for suffix in ["-wal", "-shm"] {
-        let _ = std::fs::remove_file(data.join(format!("demo.db{suffix}")));
+        let _ = std::fs::remove_file(data.join(format!("application.db{suffix}")));
     }
     std::fs::copy(&backup, &file).unwrap();
     host.restart();

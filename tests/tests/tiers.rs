@@ -167,12 +167,38 @@ fn nothing_unwraps_outside_of_tests() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
+/// What takes something away from the demo breaks on the day when the demo gets more: tests and benchmarks name their kinds.
+#[test]
+fn tests_and_benchmarks_name_the_kinds_that_they_want() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files: Vec<(PathBuf, String)> =
+        ["src", "bench", "tests"].iter().flat_map(|part| sources_in(&directory.join(part))).collect();
+    let takes_the_demo = |text: &str| {
+        // Not the one kind of `ToggleConfig::demo` and its like.
+        let is_whole = |at: usize| !text[..at].ends_with(|c: char| c.is_alphanumeric());
+        text.match_indices(concat!("Config::", "demo(")).any(|(at, _)| is_whole(at))
+            || text.contains(concat!("demo::", "prepare"))
+    };
+    assert!(takes_the_demo(concat!("weir::config::Config::", "demo(path)")));
+    assert!(!takes_the_demo(concat!("ToggleConfig::", "demo()")));
+    let taken: Vec<_> = files.iter().filter(|(_, text)| takes_the_demo(text)).map(|(path, _)| path).collect();
+    assert!(files.len() > 30, "the checker is blind: {} files", files.len());
+    assert!(taken.is_empty(), "name the kinds (weir_tests::kinds) instead of the demo's configuration: {taken:?}");
+}
+
 fn source_directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/src")
 }
 
 /// Every source file of the host.
 fn sources() -> Vec<(PathBuf, String)> {
+    let found = sources_in(&source_directory());
+    assert!(found.len() > 20, "the sources of the host were not found");
+    found
+}
+
+/// Every source file in a directory and below it.
+fn sources_in(directory: &Path) -> Vec<(PathBuf, String)> {
     fn walk(directory: &Path, found: &mut Vec<(PathBuf, String)>) {
         for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
@@ -185,8 +211,7 @@ fn sources() -> Vec<(PathBuf, String)> {
         }
     }
     let mut found = Vec::new();
-    walk(&source_directory(), &mut found);
-    assert!(found.len() > 20, "the sources of the host were not found");
+    walk(directory, &mut found);
     found.sort();
     found
 }

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use weir::config::{Config, Staleness, UpstreamConfig};
 use weir_tests::client::Client;
 use weir_tests::guest::{keeps_for, keeps_nothing};
+use weir_tests::kinds;
 use weir_tests::operator::Operator;
 use weir_tests::origin::{Origin, Script, ok};
 use weir_tests::services::{Host, HostConfig, temporary_directory};
@@ -28,8 +29,8 @@ async fn before(script: Script, change: impl FnOnce(&mut UpstreamConfig)) -> Bef
     let mut upstream = UpstreamConfig::new("shop", "/shop/", &format!("http://{}", origin.address));
     change(&mut upstream);
     // Nothing but the proxy.
-    let Config { store, sql, auth, .. } = Config::demo(directory.path());
-    let config = Config { upstreams: vec![upstream], store, sql, auth, ..Config::default() };
+    let without = kinds::config(directory.path(), &kinds::sqlite_in(directory.path()), &[]);
+    let config = Config { upstreams: vec![upstream], ..without };
     let host = Host::start(HostConfig::of(&config), directory.path());
     let client = Client::new(host.public());
     Before { origin, host, client, _directory: directory }

@@ -20,9 +20,12 @@ use tokio::net::TcpListener;
 use weir::config::{BuiltinRules, Config, StoreConfig, StoreType};
 
 use super::load::Way;
+use crate::database::Database;
+use crate::kinds::{self, Kind};
 use crate::services::{
     Host, HostConfig, Process, Redis, children_of, find_binary, free_port, host, temporary_directory,
 };
+use crate::stand::add_targets;
 
 /// First argument of the bench executable when it is to be the bare server.
 const BARE_SERVER: &str = "bare-server";
@@ -192,12 +195,12 @@ impl Drop for Nginx {
     }
 }
 
-/// How a measured host differs from the demo.
+/// What a measured host stands on.
 #[derive(Debug, Clone, Copy)]
 pub struct HostOptions<'a> {
     /// Its Redis; embedded without.
     pub redis: Option<&'a Redis>,
-    /// Its database; the demo's SQLite file without.
+    /// Its database; a SQLite file in its directory without.
     pub sql_url: Option<&'a str>,
     /// Component, or rules compiled into the host.
     pub rules: BuiltinRules,
@@ -205,27 +208,21 @@ pub struct HostOptions<'a> {
     pub flushes: bool,
 }
 
-/// A host with the demo's kind `feed-like`, without its rate limit, on targets 1 to `targets` that nobody likes.
+/// A host with kind `feed-like`, without its rate limit, on targets 1 to `targets` that nobody likes.
 pub async fn start_host(directory: &Path, targets: u64, options: HostOptions<'_>) -> Host {
-    let data = directory.join("weir-data");
-    let mut config: Config = weir::app::demo::prepare(&data).await.expect("the demo");
-    config.sql.url = options.sql_url.map_or(config.sql.url, str::to_owned);
+    let url = options.sql_url.map_or_else(|| kinds::sqlite_in(directory), str::to_owned);
+    let mut config = kinds::config(directory, &url, &[Kind::FeedLike]);
     if let Some(redis) = options.redis {
         config.store = StoreConfig { store_type: StoreType::Redis, url: redis.url(), ..StoreConfig::default() };
     }
     config.policy.builtin = options.rules;
-    config.toggles.retain(|toggle| toggle.kind == "feed-like");
     config.toggles[0].settings.insert("limit-burst".into(), "0".into());
     if !options.flushes {
         hold_back(&mut config);
     }
-    let database = crate::database::Database::connect(&config.sql.url).await;
-    if options.sql_url.is_some() {
-        crate::stand::create_tables(&database, "").await;
-    } else {
-        database.script("DELETE FROM feed_like; DELETE FROM feed").await;
-    }
-    crate::stand::add_targets(&database, i64::try_from(targets).expect("targets")).await;
+    let database = Database::connect(&url).await;
+    Kind::FeedLike.create_tables(&database).await;
+    add_targets(&database, i64::try_from(targets).expect("targets")).await;
     let mut host = Host::start(HostConfig::of(&config), directory);
     host.wait_ready();
     host
