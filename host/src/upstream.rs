@@ -55,6 +55,9 @@ pub enum UpstreamError {
     /// The request's body is too large.
     #[error("the request's body is too large")]
     RequestBodyTooLarge,
+    /// The request's body ended early, or where it ends is in doubt.
+    #[error("the request's body did not come whole")]
+    RequestBodyBroken,
     /// Too many requests to the origin, or too many that wait for the same answer.
     #[error("too many requests to the origin")]
     Overloaded,

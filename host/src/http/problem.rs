@@ -6,6 +6,7 @@ use hyper::header::{HeaderName, HeaderValue};
 
 use super::reply::{CACHE_STATUS, RATE_LIMIT, RATE_LIMIT_POLICY, rate_limit_policy_value, rate_limit_value};
 use crate::error::{Refusal, RoomRefusal};
+use crate::listener::body;
 use crate::listener::problem::{BODY_TOO_LARGE, Problem, problem_types};
 use crate::model::{RateLimit, RateState};
 use crate::read::{ReadError, ReadFailure};
@@ -134,6 +135,7 @@ pub(super) fn from_upstream(failure: &UpstreamFailure) -> Problem {
         UpstreamError::Late => Problem::new(&ORIGIN_LATE, "it is not known whether the origin did what was asked"),
         UpstreamError::NotKept => Problem::new(&NOT_KEPT, "send it without only-if-cached"),
         UpstreamError::RequestBodyTooLarge => Problem::new(&BODY_TOO_LARGE, "send a smaller body").close(),
+        UpstreamError::RequestBodyBroken => body::broken(&failure.error),
         UpstreamError::DotSegment => {
             Problem::new(&DOT_SEGMENT, "send the path that is meant, without . and .. (also not as %2e)")
         }

@@ -1,5 +1,7 @@
 //! Reading a body, bounded in bytes and in time.
 
+use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -8,6 +10,7 @@ use hyper::body::Body;
 use hyper::header::{self, HeaderMap};
 use metrics::counter;
 
+use super::framing::Fault;
 use super::head::one;
 use super::problem::{BAD_BODY, BODY_TIMEOUT, BODY_TOO_LARGE, MALFORMED, Problem, UNSUPPORTED_BODY};
 use crate::telemetry::SHED_TOTAL;
@@ -28,7 +31,7 @@ pub struct BodyLimits {
 /// 408, 413, or 400 for broken chunks and a body that ends early. Each closes the connection.
 pub async fn read<B>(mut body: B, limits: BodyLimits) -> Result<Bytes, Problem>
 where
-    B: Body<Data = Bytes> + Unpin,
+    B: Body<Data = Bytes, Error: Error + 'static> + Unpin,
 {
     if body.is_end_stream() {
         return Ok(Bytes::new());
@@ -39,9 +42,7 @@ where
     let whole = async {
         let mut bytes = BytesMut::new();
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| {
-                Problem::new(&MALFORMED, "the body ended early or is not well-formed in its transfer coding").close()
-            })?;
+            let frame = frame.map_err(|error| broken(&error))?;
             let Ok(data) = frame.into_data() else { continue };
             if bytes.len() + data.len() > limits.bytes_max {
                 return Err(too_large(limits.bytes_max));
@@ -55,6 +56,14 @@ where
         let detail = format!("send the whole body within {} ms", limits.timeout.as_millis());
         Err(Problem::new(&BODY_TIMEOUT, detail).close())
     })
+}
+
+/// The refusal of a body that could not be read to its end: with the reason, where `framing` has seen it.
+pub fn broken(error: &(dyn Error + 'static)) -> Problem {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    let fault = causes.find_map(|cause| cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<Fault>());
+    let detail = fault.map_or("the body ended early or is not well-formed in its transfer coding", |fault| fault.detail());
+    Problem::new(&MALFORMED, detail).close()
 }
 
 fn too_large(bytes_max: usize) -> Problem {

@@ -2,9 +2,9 @@
 //!
 //! hyper is lenient where leniency is how requests are smuggled past a proxy: it takes a bare LF as the end of a line,
 //! folds equal `Content-Length`s into one, and drops a `Content-Length` beside `Transfer-Encoding`. A service cannot
-//! see any of that afterwards. So [`Framing`] follows the bytes as they arrive, and on the first doubt overwrites one
-//! byte with NUL, which no part of a head or a chunk size may hold: hyper then refuses the request itself, after the
-//! replies to those before it, and closes. [`super::wire`] puts the reason into that refusal.
+//! see any of that afterwards. So [`Framing`] follows the bytes as they arrive, and on the first doubt says how many of
+//! them are beyond it. [`super::wire`] gives hyper these and nothing that comes after, so that a connection whose place
+//! is lost is over: what is refused does not depend on what hyper would make of it.
 
 use hyper::StatusCode;
 
@@ -18,7 +18,8 @@ const CHUNK_LINE_BYTES_MAX: usize = 256;
 const CHUNK_SIZE_DIGITS_MAX: usize = 15;
 
 /// Why the end of a request is in doubt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.detail())]
 pub(super) enum Fault {
     /// A line ends without CR, or goes on in the next one.
     Line,
@@ -63,8 +64,17 @@ enum State {
     ChunkData(u64),
     ChunkEnd,
     Trailer,
-    /// After a fault: nothing is followed any more.
-    Lost,
+    /// After a fault: nothing passes any more.
+    Lost(Doubt),
+}
+
+/// The end of what can be relied on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Doubt {
+    /// Why.
+    pub(super) fault: Fault,
+    /// It lies in a head, which hyper refuses by itself; otherwise in a body, which its reader refuses.
+    pub(super) is_in_head: bool,
 }
 
 /// Follows the bytes of one connection.
@@ -102,13 +112,13 @@ impl Framing {
         self.state == State::Header || (self.state == State::Start && self.line_bytes > 0)
     }
 
-    /// Follows `bytes`. On a fault one of them becomes NUL, and the fault is returned, once.
-    pub(super) fn observe(&mut self, bytes: &mut [u8]) -> Option<Fault> {
+    /// Follows `bytes`: how many of them may be handed on, and the doubt that the others are in. After a doubt none may.
+    pub(super) fn observe(&mut self, bytes: &[u8]) -> (usize, Option<Doubt>) {
         let mut at = 0;
         while at < bytes.len() {
             let here = bytes.len() - at;
             match &mut self.state {
-                State::Lost => return None,
+                State::Lost(doubt) => return (at, Some(*doubt)),
                 State::Body(left) | State::ChunkData(left) => {
                     let taken = here.min(usize::try_from(*left).unwrap_or(usize::MAX));
                     *left -= taken as u64;
@@ -122,20 +132,22 @@ impl Framing {
                     }
                 }
                 _ => {
+                    let is_in_head = matches!(self.state, State::Start | State::Header);
                     let (taken, fault) = self.observe_line(&bytes[at..]);
                     at += taken;
                     if let Some(fault) = fault {
-                        bytes[at - 1] = 0;
-                        self.state = State::Lost;
-                        return Some(fault);
+                        // The last of them completes what is in doubt.
+                        at -= 1;
+                        self.state = State::Lost(Doubt { fault, is_in_head });
                     }
                 }
             }
         }
-        None
+        (at, None)
     }
 
-    /// Follows the rest of a line; returns how many bytes belong to it, at least one.
+    /// Follows the rest of a line; returns how many bytes belong to it, at least one. With a fault, the last of them is
+    /// the first that must not pass.
     fn observe_line(&mut self, bytes: &[u8]) -> (usize, Option<Fault>) {
         let end = memchr::memchr(b'\n', bytes);
         let piece = &bytes[..end.unwrap_or(bytes.len())];
@@ -147,16 +159,26 @@ impl Framing {
         if let Some(last) = piece.last() {
             self.last = *last;
         }
-        let fault = match self.state {
-            State::Start if self.line_bytes > self.uri_bytes_max + REQUEST_LINE_SLACK_BYTES => Some(Fault::Uri),
-            State::ChunkSize | State::ChunkEnd if self.line_bytes > CHUNK_LINE_BYTES_MAX => Some(Fault::Chunk),
-            _ => None,
-        };
-        if fault.is_some() || end.is_none() {
-            return (piece.len().max(1), fault);
+        if let Some((bytes_max, fault)) = self.longest_line()
+            && self.line_bytes > bytes_max
+        {
+            // Up to the first byte that is too many, wherever this piece ends.
+            return (piece.len() - (self.line_bytes - bytes_max) + 1, Some(fault));
+        }
+        if end.is_none() {
+            return (piece.len(), None);
         }
         let fault = if self.last == b'\r' { self.end_line().err() } else { Some(Fault::Line) };
         (piece.len() + 1, fault)
+    }
+
+    /// Most bytes of a line like this, without its LF, and what it means when there are more.
+    fn longest_line(&self) -> Option<(usize, Fault)> {
+        match self.state {
+            State::Start => Some((self.uri_bytes_max + REQUEST_LINE_SLACK_BYTES, Fault::Uri)),
+            State::ChunkSize | State::ChunkEnd => Some((CHUNK_LINE_BYTES_MAX, Fault::Chunk)),
+            _ => None,
+        }
     }
 
     fn end_line(&mut self) -> Result<(), Fault> {
@@ -251,29 +273,36 @@ fn chunk_size(line: &[u8]) -> Result<u64, Fault> {
 }
 
 #[cfg(test)]
+mod property;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     const URI_BYTES_MAX: usize = 100;
 
-    /// Feeds `text` whole and in pieces of every size up to 7: the verdict and the bytes must not depend on it.
+    /// Follows `text` whole and in pieces of every size up to 7: the verdict, and how much passes, must not depend on it.
+    /// After a doubt nothing passes, whatever comes.
     fn fault(text: &str) -> Option<Fault> {
         let verdict = |piece: usize| {
             let mut framing = Framing::new(URI_BYTES_MAX);
-            let mut bytes = text.as_bytes().to_vec();
-            let mut fault = None;
-            for chunk in bytes.chunks_mut(piece) {
-                fault = fault.or(framing.observe(chunk));
+            let (mut passed, mut doubt) = (0, None);
+            for chunk in text.as_bytes().chunks(piece) {
+                let (here, found) = framing.observe(chunk);
+                assert!(doubt.is_none() || (here, found) == (0, doubt), "{text:?} passes after a doubt");
+                passed += here;
+                doubt = doubt.or(found);
             }
-            assert_eq!(bytes.contains(&0), fault.is_some(), "{text:?}");
-            (fault, framing.at_rest())
+            assert_eq!(passed < text.len(), doubt.is_some(), "{text:?}");
+            assert!(doubt.is_none() || framing.observe(b"GET / HTTP/1.1\r\n\r\n") == (0, doubt), "{text:?}");
+            (doubt, passed, framing.at_rest())
         };
         let whole = verdict(text.len());
         for piece in 1..=7 {
             assert_eq!(verdict(piece), whole, "{text:?} in pieces of {piece}");
         }
-        assert!(whole.0.is_some() || whole.1, "{text:?} is neither whole nor refused");
-        whole.0
+        assert!(whole.0.is_some() || whole.2, "{text:?} is neither whole nor refused");
+        whole.0.map(|doubt| doubt.fault)
     }
 
     #[test]
@@ -311,6 +340,10 @@ mod tests {
             ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0x3\r\n", Fault::Chunk),
             ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3 \r\nabc\r\n", Fault::Chunk),
             ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\nabc\r\n", Fault::Line),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;a\nb\r\nabc\r\n", Fault::Line),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0;a\nb\r\n\r\n", Fault::Line),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nT: a\nU: b\r\n\r\n", Fault::Line),
+            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\n\r\n", Fault::Line),
             ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n", Fault::Chunk),
             ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n", Fault::Chunk),
         ] {

@@ -167,6 +167,37 @@ async fn broken_chunks_are_a_problem_and_the_end() {
 }
 
 #[tokio::test]
+async fn a_guard_that_loses_its_place_ends_the_connection() {
+    let (served, handler) = length().await;
+    let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let long = "x".repeat(300);
+    for packets in [
+        vec!["1;a\nb\r\na\r\n0\r\n\r\n"],
+        vec!["1;a", "\n", "b\r\na\r\n0\r\n\r\n"],
+        vec!["1;", &long, "\r\na\r\n0\r\n\r\n"],
+        vec!["0;", &long[..200], &long[200..], "\r\n\r\n"],
+        vec!["1\r\na\r\n0\r\nT: a\n", "U: b\r\n\r\n"],
+    ] {
+        let handled = handler.handled.load(Ordering::SeqCst);
+        let mut client = served.client().await;
+        client.send(chunked).await;
+        for packet in &packets {
+            // Each is a packet: what was sent before has been answered, or is not going to be.
+            client.send(packet).await;
+            tokio::task::yield_now().await;
+        }
+        for hidden in ["Content-Length: 0\r\nContent-Length: 0", "Content-Length: 5\r\nTransfer-Encoding: chunked"] {
+            client.send(&format!("POST /smuggled HTTP/1.1\r\nHost: a\r\n{hidden}\r\n\r\n0\r\n\r\n{GET}")).await;
+        }
+        let answer = client.answer(false).await;
+        assert_eq!((answer.status, answer.problem().as_str()), (400, "malformed"), "{packets:?}");
+        assert!(!answer.body.contains("ended early"), "the reason is told: {}", answer.body);
+        client.closed().await;
+        assert_eq!(handler.handled.load(Ordering::SeqCst) - handled, 1, "{packets:?} let the next one through");
+    }
+}
+
+#[tokio::test]
 async fn floods_are_refused_with_their_reply_readable() {
     let (served, _) = length().await;
     let many = "X: y\r\n".repeat(17);

@@ -1,5 +1,8 @@
 //! The byte stream between hyper and the socket: framing watched on the way in, hyper's own refusals made
 //! `application/problem+json` on the way out, and a close that lets the peer read the last reply.
+//!
+//! What comes after a doubt about framing never reaches hyper. In its place it gets what it must refuse by itself: in a head
+//! a NUL and the end of the head, in a body a failed read.
 
 use std::io;
 use std::pin::Pin;
@@ -11,10 +14,9 @@ use std::time::Duration;
 use hyper::StatusCode;
 use metrics::counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-use super::framing::{Fault, Framing};
+use super::framing::{Doubt, Fault, Framing};
 use super::problem::{MALFORMED, Problem, TARGET_TOO_LONG, TOO_MANY_HEADERS};
 use super::{Handler, Limits};
 use crate::telemetry::SHED_TOTAL;
@@ -26,15 +28,19 @@ const LINGER: Duration = Duration::from_secs(1);
 const OWN_REPLY_BYTES_MAX: usize = 256;
 /// What to do about too many headers.
 pub(super) const TOO_MANY_HEADERS_DETAIL: &str = "send fewer or shorter headers";
+/// What hyper gets in the place of the rest of a head: no part of a head may hold NUL, and it looks at once at one that ends.
+const SPOILT_END: &[u8] = b"\0\r\n\r\n";
 /// Size of the buffer into which discarded input is read.
 const DISCARD_BYTES: usize = 4096;
 
-/// A TCP stream that hyper reads from and writes to.
-pub(super) struct Wire<H> {
-    stream: TcpStream,
+/// A stream of bytes that hyper reads from and writes to.
+pub(super) struct Wire<S, H> {
+    stream: S,
     handler: Arc<H>,
     framing: Framing,
-    fault: Option<Fault>,
+    doubt: Option<Doubt>,
+    /// What is left of it to be read.
+    spoilt_end: &'static [u8],
     in_head: Arc<AtomicBool>,
     rewritten: Option<Rewritten>,
     write_timeout: Duration,
@@ -50,20 +56,32 @@ struct Rewritten {
     given: usize,
 }
 
-impl<H: Handler> Wire<H> {
+impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Wire<S, H> {
     /// `in_head` is kept true while a head has begun and not ended.
-    pub(super) fn new(stream: TcpStream, handler: Arc<H>, limits: &Limits, in_head: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(stream: S, handler: Arc<H>, limits: &Limits, in_head: Arc<AtomicBool>) -> Self {
         Self {
             stream,
             handler,
             framing: Framing::new(limits.uri_bytes_max),
-            fault: None,
+            doubt: None,
+            spoilt_end: SPOILT_END,
             in_head,
             rewritten: None,
             write_timeout: limits.write_timeout,
             stalled: None,
             closing: None,
         }
+    }
+
+    /// What hyper reads in the place of what is in doubt.
+    fn read_spoilt(&mut self, doubt: Doubt, buffer: &mut ReadBuf<'_>) -> io::Result<()> {
+        if !doubt.is_in_head || self.spoilt_end.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, doubt.fault));
+        }
+        let (now, later) = self.spoilt_end.split_at(self.spoilt_end.len().min(buffer.remaining()));
+        buffer.put_slice(now);
+        self.spoilt_end = later;
+        Ok(())
     }
 
     /// Writes to the socket; fails when it takes nothing for too long.
@@ -95,29 +113,34 @@ impl<H: Handler> Wire<H> {
     }
 }
 
-impl<H: Handler> AsyncRead for Wire<H> {
+impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> AsyncRead for Wire<S, H> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some(doubt) = self.doubt {
+            return Poll::Ready(self.read_spoilt(doubt, buffer));
+        }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        if let Some(fault) = self.framing.observe(&mut buffer.filled_mut()[before..]) {
-            self.fault = Some(fault);
-        }
+        let (passed, doubt) = self.framing.observe(&buffer.filled()[before..]);
         self.in_head.store(self.framing.in_head(), Ordering::Relaxed);
-        Poll::Ready(Ok(()))
+        let Some(doubt) = doubt else { return Poll::Ready(Ok(())) };
+        self.doubt = Some(doubt);
+        buffer.set_filled(before + passed);
+        // To hyper nothing at all would be the end of the connection.
+        Poll::Ready(if passed == 0 { self.read_spoilt(doubt, buffer) } else { Ok(()) })
     }
 }
 
-impl<H: Handler> AsyncWrite for Wire<H> {
+impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> AsyncWrite for Wire<S, H> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
         if let Some(rewritten) = self.rewritten.take() {
             return self.poll_rewritten(context, rewritten);
         }
         let Some((start, status)) = own_refusal(buffer) else { return self.poll_progress(context, buffer) };
-        let problem = refusal(status, self.fault);
+        let problem = refusal(status, self.doubt.map(|doubt| doubt.fault));
         self.handler.refused(problem.status());
         let mut bytes = buffer[..start].to_vec();
         bytes.extend_from_slice(&problem.last_words());

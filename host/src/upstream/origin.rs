@@ -102,7 +102,7 @@ impl Origin {
     /// A request's body, bounded.
     pub(super) fn bounded(&self, body: Incoming) -> OutBody {
         let bytes_max = usize::try_from(self.limits.request_body_bytes_max).unwrap_or(usize::MAX);
-        Limited::new(body, bytes_max).boxed_unsync()
+        Limited::new(body.map_err(ClientsBody), bytes_max).boxed_unsync()
     }
 
     /// Whether a body says beforehand that it is too large.
@@ -110,6 +110,11 @@ impl Origin {
         body.size_hint().lower() > self.limits.request_body_bytes_max
     }
 }
+
+/// It was the client that did not send its body whole: nothing of that is the origin's fault.
+#[derive(Debug, thiserror::Error)]
+#[error("the client's body: {0}")]
+struct ClientsBody(#[source] hyper::Error);
 
 /// No body.
 pub(super) fn empty() -> OutBody {
@@ -123,6 +128,9 @@ fn classify(error: &hyper_util::client::legacy::Error) -> UpstreamError {
         if inner.is::<LengthLimitError>() {
             counter!(SHED_TOTAL, "limit" => "upstream.request_body_bytes_max").increment(1);
             return UpstreamError::RequestBodyTooLarge;
+        }
+        if inner.is::<ClientsBody>() {
+            return UpstreamError::RequestBodyBroken;
         }
         last = inner.to_string();
         cause = inner.source();

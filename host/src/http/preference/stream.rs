@@ -23,7 +23,8 @@ use super::asked::{self, Asked, Named};
 use super::{Answer, NDJSON, answer, known_topic};
 use crate::http::problem::{INVALID_BODY, Repeatable, from_refusal};
 use crate::listener::Reply;
-use crate::listener::problem::{BODY_TIMEOUT, MALFORMED, Problem};
+use crate::listener::body::broken;
+use crate::listener::problem::{BODY_TIMEOUT, Problem};
 use crate::listener::reply::{CutShort, Piece, ReplyBody};
 use crate::preference::{PreferenceKind, Topic};
 use crate::telemetry::SHED_TOTAL;
@@ -174,7 +175,7 @@ impl Lines {
         };
         match frame {
             None => self.ended = true,
-            Some(Err(_)) => return Err(Problem::new(&MALFORMED, "the body ended early").close()),
+            Some(Err(error)) => return Err(broken(&error)),
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
                     self.buffer.extend_from_slice(&data);
