@@ -82,6 +82,12 @@ pub enum RoomRefusal {
     /// A token of ours, for something else.
     #[error("the token is for another queue")]
     TokenOfAnotherQueue,
+    /// A pass where a ticket is needed.
+    #[error("a ticket is needed, the token of a join")]
+    NotATicket,
+    /// A ticket where a pass is needed.
+    #[error("a pass is needed")]
+    NotAPass,
     /// The token's own time is over.
     #[error("the token has expired")]
     TokenExpired,

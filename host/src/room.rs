@@ -221,13 +221,13 @@ impl RoomKind {
         self.reply(&queue, token, &claims, &told)
     }
 
-    /// What is asked about the arrival that `token` is for.
+    /// What is asked about the arrival that the ticket `token` is for.
     ///
     /// # Errors
     /// See [`Refusal`]; of rooms: what a token is refused for, and `NotActive` for an extension or completion of whoever waits.
     pub async fn about(&self, queue: &Id, token: &str, verb: RoomAsk) -> Result<RoomReply, Refusal> {
         let now_ms = self.shared.clock.now_ms();
-        let (claims, _) = self.keyring.verify(Some(queue), token, now_ms)?;
+        let (claims, _) = self.keyring.verify(Use::Ticket, Some(queue), token, now_ms)?;
         let queue = self.queues.get(&self.shared, queue).await?;
         self.about_claims(&queue, token, &claims, verb).await
     }
@@ -278,7 +278,7 @@ impl RoomKind {
     fn renewed(&self, queue: &Id, claims: &Claims, told: &Told) -> Option<String> {
         let is_there = matches!(told.result, RoomResult::Waiting { .. } | RoomResult::Active { .. });
         let left_ms = claims.expires_s.saturating_mul(1_000).saturating_sub(told.now_ms);
-        if claims.of != Use::Ticket || !is_there || left_ms > self.config().token_ttl_ms / 2 {
+        if !is_there || left_ms > self.config().token_ttl_ms / 2 {
             return None;
         }
         let claims = Claims { expires_s: self.ticket_expires_s(told.now_ms), ..claims.clone() };
@@ -291,12 +291,12 @@ impl RoomKind {
         futures_util::future::join_all(each).await
     }
 
-    /// Whether the holder of a token may be in, for a service that asks; nobody counts as seen by it. Also says which queue.
+    /// Whether the holder of a pass may be in, for a service that asks; nobody counts as seen by it. Also says which queue.
     ///
     /// # Errors
     /// As [`RoomKind::about`].
     pub async fn verify(&self, token: &str) -> Result<(Id, RoomReply), Refusal> {
-        let (claims, named) = self.keyring.verify(None, token, self.shared.clock.now_ms())?;
+        let (claims, named) = self.keyring.verify(Use::Pass, None, token, self.shared.clock.now_ms())?;
         let id = Id::parse(self.config().queue_type, &named).map_err(|_| RoomRefusal::TokenOfAnotherQueue)?;
         let queue = self.queues.get(&self.shared, &id).await?;
         let reply = self.about_claims(&queue, token, &claims, RoomAsk::Look).await?;

@@ -388,7 +388,8 @@ async fn actors_are_listed_newest_first_page_by_page() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_a_good_token_names_an_actor() {
     let (stand, host) = start(|config| {
-        config.auth.trusted_header = None;
+        // Configured beside tokens, but not asked for.
+        assert_eq!(config.auth.trusted_header.as_deref(), Some("X-Actor-Id"));
         config.auth.jwt = Some(JwtConfig {
             algorithm: "HS256".into(),
             key: Some(JWT_KEY.into()),
@@ -408,7 +409,7 @@ async fn only_a_good_token_names_an_actor() {
         }
     }
     let untrusted = ask(&host, &request("POST", LIKE, "", "")).await;
-    assert_eq!(untrusted.problem().0, 401, "the trusted header is not configured");
+    assert_eq!(untrusted.problem().0, 401, "the trusted header alone is not enough where tokens are");
     assert_nothing_changed(&stand, &host).await;
     assert_eq!(ask(&host, &with("POST", JWT_GOOD)).await.json()["liked"], true);
     assert_eq!(ask(&host, &with("GET", JWT_GOOD)).await.json()["liked"], true);

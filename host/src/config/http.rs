@@ -132,6 +132,8 @@ pub struct AuthConfig {
     pub trusted_header: Option<String>,
     /// From whom the trusted header is accepted.
     pub trusted_header_from: TrustedHeaderFrom,
+    /// Where `jwt` is configured, too: the trusted header is enough without a token. Otherwise it is only compared with it.
+    pub trusted_header_alone: bool,
 }
 
 /// From whom the trusted header is accepted.
@@ -184,6 +186,9 @@ impl AuthConfig {
         }
         if self.trusted_header.as_deref().is_some_and(|name| name.eq_ignore_ascii_case("authorization")) {
             return Err(value("auth.trusted_header", "cannot be Authorization"));
+        }
+        if self.trusted_header_alone && self.trusted_header.is_none() {
+            return Err(value("auth.trusted_header_alone", "needs auth.trusted_header"));
         }
         Ok(())
     }

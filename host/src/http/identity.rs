@@ -1,7 +1,8 @@
 //! Who the actor of a request is: a JSON Web Token, or a header of a trusted proxy.
 //!
 //! One pinned algorithm with one key; what the token's own header says about keys is never followed. Whatever is
-//! given must be right: a wrong token is refused even where none is needed, and two identities must be one.
+//! given must be right: a wrong token is refused even where none is needed, and two identities must be one. Where tokens
+//! are configured the header alone is not enough, unless the configuration says so.
 
 use std::net::IpAddr;
 
@@ -23,6 +24,8 @@ const TOKEN_BYTES_MAX: usize = 4096;
 pub(super) struct Authenticator {
     jwt: Option<Jwt>,
     trusted: Option<(HeaderName, TrustedHeaderFrom)>,
+    /// The header names an actor without a token, too.
+    header_suffices: bool,
     challenge: HeaderValue,
     clock: Clock,
 }
@@ -62,6 +65,7 @@ impl Authenticator {
         Ok(Self {
             jwt: config.jwt.as_ref().map(Jwt::new).transpose()?,
             trusted,
+            header_suffices: config.jwt.is_none() || config.trusted_header_alone,
             challenge: HeaderValue::from_static("Bearer realm=\"weir\""),
             clock,
         })
@@ -74,6 +78,9 @@ impl Authenticator {
         match (bearer, trusted) {
             (Some(bearer), Some(trusted)) if bearer != trusted => {
                 Err(self.refuse("the token and the trusted header name different actors"))
+            }
+            (None, Some(_)) if !self.header_suffices => {
+                Err(self.refuse("the trusted header alone is not enough: send Authorization: Bearer with a token, too"))
             }
             (Some(actor), _) | (None, Some(actor)) => Ok(Some(actor)),
             (None, None) => Ok(None),
@@ -116,12 +123,12 @@ impl Authenticator {
         Ok(Some(actor))
     }
 
-    /// Takes the trusted header out of what goes to an upstream, where the peer is not one to be believed: an origin that
-    /// trusts weir would take its word. Spelled with `_` it is taken out always: weir does not read it so, and many
+    /// Takes the trusted header out of what goes to an upstream, where the peer is not one to be believed, or the header not
+    /// enough: an origin that trusts weir would take its word. Spelled with `_` it is taken out always: weir does not read it so, and many
     /// frameworks (CGI, WSGI) do not tell the two apart.
     pub(super) fn drop_untrusted(&self, headers: &mut HeaderMap, peer: IpAddr) {
         let Some((name, from)) = &self.trusted else { return };
-        if !is_believed(*from, peer) {
+        if !self.header_suffices || !is_believed(*from, peer) {
             headers.remove(name);
         }
         let is_alias =
@@ -146,6 +153,13 @@ impl Authenticator {
             None => Err(self.refuse(format!("{name}: expected UTF-8"))),
         }
     }
+}
+
+/// Whether tokens of this type say who somebody is: `JWT`, `at+jwt`, and whatever is not typed as a JWT for one use.
+fn names_an_actor(typ: &str) -> bool {
+    let typ = typ.to_ascii_lowercase();
+    let typ = typ.strip_prefix("application/").unwrap_or(&typ);
+    typ == "at+jwt" || !typ.ends_with("+jwt")
 }
 
 /// Whether the trusted header of this peer counts.
@@ -189,8 +203,9 @@ impl Jwt {
             return None;
         }
         let token = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation).ok()?;
-        // Extensions that must be understood: none is.
-        if token.header.crit.is_some() {
+        // Extensions that must be understood: none is. And what says that it is for something else, as the passes of a waiting
+        // room do, is no proof of who asks, also where one key signs both (RFC 8725, 3.11).
+        if token.header.crit.is_some() || !token.header.typ.as_deref().is_none_or(names_an_actor) {
             return None;
         }
         let claims = token.claims;
@@ -230,6 +245,7 @@ mod tests {
             jwt,
             trusted_header: from.map(|_| "X-Actor-Id".into()),
             trusted_header_from: from.unwrap_or_default(),
+            ..AuthConfig::default()
         };
         Authenticator::new(&config, Clock::manual(NOW_S * 1000)).unwrap()
     }
@@ -394,6 +410,42 @@ mod tests {
         };
         assert_eq!(actor("7"), Ok(Some(Id::Int(7))));
         assert_eq!(actor("8"), Err(401));
+    }
+
+    #[test]
+    fn the_header_beside_tokens_is_not_enough_unless_it_is_said_so() {
+        let config = |trusted_header_alone| AuthConfig {
+            jwt: Some(jwt_config()),
+            trusted_header: Some("X-Actor-Id".into()),
+            trusted_header_alone,
+            ..AuthConfig::default()
+        };
+        let authenticator = |alone| Authenticator::new(&config(alone), Clock::manual(NOW_S * 1000)).unwrap();
+        let seven = headers(&[("x-actor-id", "7")]);
+        let actor = |alone| authenticator(alone).actor(&seven, LOOPBACK, IdType::Integer);
+        assert_eq!(actor(false).unwrap_err().status(), 401);
+        assert_eq!(actor(true).unwrap(), Some(Id::Int(7)));
+        let goes_on = |alone| {
+            let mut headers = seven.clone();
+            authenticator(alone).drop_untrusted(&mut headers, LOOPBACK);
+            headers.contains_key("x-actor-id")
+        };
+        assert_eq!((goes_on(false), goes_on(true)), (false, true), "an origin takes no word that weir does not take");
+        assert!(authenticator(false).actor(&HeaderMap::new(), LOOPBACK, IdType::Integer).unwrap().is_none());
+    }
+
+    #[test]
+    fn tokens_that_are_for_something_else_are_refused() {
+        let with_type = |typ: Option<&str>| {
+            let header = Header { typ: typ.map(str::to_owned), ..Header::new(Algorithm::HS256) };
+            by_token(&encode(&header, &claims(), &EncodingKey::from_secret(SECRET.as_bytes())).unwrap())
+        };
+        for good in [None, Some("JWT"), Some("at+jwt"), Some("application/at+JWT")] {
+            assert_eq!(with_type(good), Ok(Some(Id::Int(7))), "{good:?}");
+        }
+        for bad in ["weir-pass+jwt", "weir-ticket+jwt", "Application/Logout+JWT", "dpop+jwt"] {
+            assert_eq!(with_type(Some(bad)), Err(401), "{bad}");
+        }
     }
 
     #[test]

@@ -237,7 +237,7 @@ fn summary(route: Route, method: &Method) -> &'static str {
             "End the stay; the place is given on at once; once more is the same, for ended_ttl_ms"
         }
         (Route::RoomExtend, _) => "A longer stay, up to the kind's longest",
-        (Route::RoomVerify, _) => "Whether a token's holder is in, for a service that asks",
+        (Route::RoomVerify, _) => "Whether a pass's holder is in, for a service that asks",
         (Route::Jwks, _) => "The public keys of the passes of all rooms (RFC 7517)",
         (Route::OpenApi, _) => "This document",
         (Route::Read, _) => "The rows of a named read; Cache-Status says whether they were kept, and why",
@@ -368,6 +368,7 @@ fn problem_schema() -> Value {
 
 fn security_schemes(auth: &AuthConfig) -> Value {
     let actor = match (&auth.jwt, &auth.trusted_header) {
+        // Where either is enough, the token is the one that every client can send.
         (None, Some(name)) => json!({ "type": "apiKey", "in": "header", "name": name }),
         _ => json!({ "type": "http", "scheme": "bearer", "bearerFormat": "JWT" }),
     };

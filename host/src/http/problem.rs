@@ -31,6 +31,7 @@ problem_types! { API_TYPES:
     ROOM_CLOSED = 403 "room-closed" "The queue is closed";
     TOKEN_INVALID = 403 "token-invalid" "The token is not valid";
     TOKEN_OF_ANOTHER_QUEUE = 403 "token-of-another-queue" "The token is for another queue";
+    TOKEN_OF_ANOTHER_USE = 403 "token-of-another-use" "The token is for another use";
     NOT_ACTIVE = 409 "not-active" "The holder of the token has not been let in";
     TOKEN_EXPIRED = 410 "token-expired" "The token has expired";
     TOKEN_ENDED = 410 "token-ended" "What the token was for has ended";
@@ -114,6 +115,13 @@ fn of_room(refusal: RoomRefusal) -> Problem {
         ),
         RoomRefusal::TokenOfAnotherQueue => {
             Problem::new(&TOKEN_OF_ANOTHER_QUEUE, "use it at the queue that it was given for")
+        }
+        RoomRefusal::NotATicket => Problem::new(
+            &TOKEN_OF_ANOTHER_USE,
+            "use the token of the join; a pass only proves to others that its holder is in",
+        ),
+        RoomRefusal::NotAPass => {
+            Problem::new(&TOKEN_OF_ANOTHER_USE, "send the pass; the token of the join is its holder's own")
         }
         RoomRefusal::TokenExpired => Problem::new(&TOKEN_EXPIRED, "join again"),
         RoomRefusal::TokenEnded => {
@@ -235,6 +243,8 @@ mod tests {
             Refusal::Room(RoomRefusal::Full),
             Refusal::Room(RoomRefusal::TokenInvalid),
             Refusal::Room(RoomRefusal::TokenOfAnotherQueue),
+            Refusal::Room(RoomRefusal::NotATicket),
+            Refusal::Room(RoomRefusal::NotAPass),
             Refusal::Room(RoomRefusal::TokenExpired),
             Refusal::Room(RoomRefusal::TokenEnded),
             Refusal::Room(RoomRefusal::NotActive),
@@ -261,6 +271,8 @@ mod tests {
                     | RoomRefusal::Full
                     | RoomRefusal::TokenInvalid
                     | RoomRefusal::TokenOfAnotherQueue
+                    | RoomRefusal::NotATicket
+                    | RoomRefusal::NotAPass
                     | RoomRefusal::TokenExpired
                     | RoomRefusal::TokenEnded
                     | RoomRefusal::NotActive,
@@ -274,7 +286,7 @@ mod tests {
     fn every_refusal_has_its_status() {
         let statuses: Vec<u16> =
             every_refusal().iter().map(|refusal| from_refusal(refusal, Repeatable::Yes).status().as_u16()).collect();
-        let of_rooms = [404, 503, 403, 503, 403, 403, 410, 410, 409];
+        let of_rooms = [404, 503, 403, 503, 403, 403, 403, 403, 410, 410, 409];
         let others = [404, 403, 409, 429, 422, 503, 503, 503, 503, 503, 503, 503, 503];
         assert_eq!(statuses, [&others[..], &of_rooms].concat());
     }

@@ -60,9 +60,10 @@ where
 
 /// The refusal of a body that could not be read to its end: with the reason, where `framing` has seen it.
 pub fn broken(error: &(dyn Error + 'static)) -> Problem {
-    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    let mut causes = std::iter::successors(Some(error), |cause: &&(dyn Error + 'static)| (*cause).source());
     let fault = causes.find_map(|cause| cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<Fault>());
-    let detail = fault.map_or("the body ended early or is not well-formed in its transfer coding", |fault| fault.detail());
+    let detail =
+        fault.map_or("the body ended early or is not well-formed in its transfer coding", |fault| fault.detail());
     Problem::new(&MALFORMED, detail).close()
 }
 

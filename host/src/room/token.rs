@@ -5,7 +5,8 @@
 //! and `life` (of the queue). A pass has the type `weir-pass+jwt` and the algorithm of its key. A ticket has the type
 //! `weir-ticket+jwt` and a MAC, with a secret that is made from the key: it is cheap to verify, which is done at every poll, and
 //! a service that shares a secret for passes cannot make tickets. The key is chosen by `kid` alone, type and algorithm must be
-//! those of that key: what a token says of itself never chooses how it is verified.
+//! those of that key: what a token says of itself never chooses how it is verified. Whoever asks says which of the two is needed,
+//! and the other is refused: a pass is shown to others, who must not be able to act for its holder.
 
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -148,12 +149,25 @@ impl Keyring {
         jsonwebtoken::encode(&header, &body, &signer.encoding).ok()
     }
 
-    /// Verifies a token for `queue`, or, with none, for whatever queue of the kind it names: its text comes back.
+    /// Verifies a token of use `of` for `queue`, or, with none, for whatever queue of the kind it names: its text comes back.
     ///
     /// # Errors
-    /// [`RoomRefusal::TokenInvalid`], [`RoomRefusal::TokenOfAnotherQueue`], [`RoomRefusal::TokenExpired`], in this order.
-    pub fn verify(&self, queue: Option<&Id>, token: &str, now_ms: u64) -> Result<(Claims, String), RoomRefusal> {
-        let (of, body) = self.decode(token).ok_or(RoomRefusal::TokenInvalid)?;
+    /// [`RoomRefusal::TokenInvalid`], [`RoomRefusal::NotATicket`] or [`RoomRefusal::NotAPass`],
+    /// [`RoomRefusal::TokenOfAnotherQueue`], [`RoomRefusal::TokenExpired`], in this order.
+    pub fn verify(
+        &self,
+        of: Use,
+        queue: Option<&Id>,
+        token: &str,
+        now_ms: u64,
+    ) -> Result<(Claims, String), RoomRefusal> {
+        let (given, body) = self.decode(token).ok_or(RoomRefusal::TokenInvalid)?;
+        if given != of {
+            return Err(match of {
+                Use::Ticket => RoomRefusal::NotATicket,
+                Use::Pass => RoomRefusal::NotAPass,
+            });
+        }
         let named = body.aud.strip_prefix(&self.kind).and_then(|rest| rest.strip_prefix('/'));
         let named = named.ok_or(RoomRefusal::TokenOfAnotherQueue)?;
         if queue.is_some_and(|queue| queue.to_string() != named) {

@@ -1,7 +1,7 @@
 //! Tokens that are not what they say.
 
 use serde_json::{Value, json};
-use weir::config::{RoomAlgorithm, RoomKeyConfig};
+use weir::config::{JwtConfig, RoomAlgorithm, RoomKeyConfig};
 use weir_tests::client::Client;
 use weir_tests::stand::{Setup, Stand};
 
@@ -135,6 +135,61 @@ async fn what_is_forged_expired_or_foreign_is_refused_by_name() {
     let header: Value = serde_json::from_slice(&unbase64url(new.split('.').next().unwrap())).unwrap();
     assert_eq!(header["kid"], "second");
     assert_eq!(poll(&mut client, &new).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pass_is_no_ticket_and_a_ticket_no_pass() {
+    let stand = Stand::start(Setup::EmbeddedSqlite, 1).await;
+    let mut config = config(&stand, room(1));
+    // A shared secret, which the API takes for its own tokens, too: each kind of token is of one use all the same.
+    let secret = "0123456789abcdef0123456789abcdef";
+    let shared = config.rooms[0].keys[0].clone();
+    config.rooms[0].keys =
+        vec![RoomKeyConfig { algorithm: RoomAlgorithm::HS256, key: Some(secret.into()), key_file: None, ..shared }];
+    config.auth.jwt = Some(JwtConfig {
+        algorithm: "HS256".into(),
+        key: Some(secret.into()),
+        key_file: None,
+        audience: None,
+        issuer: None,
+        leeway_s: 30,
+    });
+    config.auth.trusted_header_alone = true;
+    let host = stand.host(&config);
+    let mut client = Client::new(host.public());
+    let ticket = text(&joined(&mut client, 1).await, "token").to_owned();
+    let pass = text(&crate::until_active(&mut client, &ticket).await, "pass").to_owned();
+    let json = [("content-type", "application/json")];
+    let another_use = (403, json!("urn:weir:problem:token-of-another-use"));
+    let base = "/v1/rooms/concert/1";
+    for (method, path, headers) in [
+        ("GET", format!("{base}/tokens/{pass}"), &[][..]),
+        ("GET", format!("{base}/tokens/{pass}"), &[("accept", "text/event-stream")][..]),
+        ("DELETE", format!("{base}/tokens/{pass}"), &[][..]),
+        ("POST", format!("{base}/tokens/{pass}/complete"), &[][..]),
+        ("POST", format!("{base}/tokens/{pass}/extend"), &[][..]),
+    ] {
+        let reply = client.request(method, &path, headers, "").await.unwrap();
+        assert_eq!((reply.status, reply.json()["type"].clone()), another_use, "{method} {path}");
+    }
+    let many = json!({ "tokens": [pass, ticket] }).to_string();
+    let many = client.request("POST", &format!("{base}/status"), &json, &many).await.unwrap().json();
+    assert_eq!(many["tokens"][0]["problem"]["type"], another_use.1);
+    assert_eq!(many["tokens"][1]["status"], "active", "nothing was done to it: {many}");
+    let mut verify = async |token: &str| {
+        let body = json!({ "token": token }).to_string();
+        client.request("POST", "/v1/rooms/concert/verify", &json, &body).await.unwrap()
+    };
+    let refused = verify(&ticket).await;
+    assert_eq!((refused.status, refused.json()["type"].clone()), another_use);
+    assert_eq!(verify(&pass).await.json()["active"], true);
+    // Neither names its holder to the rest of the API.
+    for token in [&pass, &ticket] {
+        let bearer = format!("Bearer {token}");
+        let headers = [("authorization", &*bearer)];
+        let reply = client.request("POST", &format!("{base}/tokens"), &headers, "").await.unwrap();
+        assert_eq!((reply.status, reply.json()["type"].clone()), (401, json!("urn:weir:problem:unauthenticated")));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,7 +8,8 @@ use crate::http::route::Route;
 
 pub(super) fn parameters(route: Route, kind: &RoomConfig) -> Vec<Value> {
     let queue = || parameter("target", "path", true, &id_schema(kind.queue_type), "The queue");
-    let token = || parameter("token", "path", true, &json!({ "type": "string" }), "The token of the join, or a pass");
+    let token =
+        || parameter("token", "path", true, &json!({ "type": "string" }), "The token of the join; a pass is refused");
     match route {
         Route::RoomVerify => Vec::new(),
         Route::RoomToken | Route::RoomComplete | Route::RoomExtend => vec![queue(), token()],
@@ -32,7 +33,9 @@ pub(super) fn request(route: Route, kind: &RoomConfig, http: &HttpConfig) -> (bo
             let tokens = json!({ "type": "array", "items": items, "minItems": 1, "maxItems": http.targets_max });
             one("tokens", tokens, true)
         }
-        Route::RoomVerify => one("token", json!({ "type": "string" }), true),
+        Route::RoomVerify => {
+            one("token", json!({ "type": "string", "description": "The pass; the token of the join is refused" }), true)
+        }
         Route::RoomExtend => {
             let text = "From now; without it as long as the rules gave when the holder was let in";
             let ttl = json!({ "type": "integer", "minimum": 1, "maximum": kind.stay_ms_max, "description": text });
