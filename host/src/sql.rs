@@ -16,6 +16,7 @@
 
 mod classify;
 mod documents;
+mod effect;
 mod explain;
 mod facts;
 mod flight;

@@ -358,3 +358,37 @@ async fn ten_thousand_lookups_of_the_same_members_share_their_fetches() {
     assert_eq!(answers.len(), 1, "all say the same");
     assert!(fetched < 2.0 * ASKED as f64, "{fetched} fetches");
 }
+
+/// A second unique key, which an upsert would take for its own: everybody was answered 200, one has a row.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_unique_key_is_told_and_swallows_nobody() {
+    let stand = stand(Setup::EmbeddedMariaDb, 0).await;
+    stand
+        .database
+        .script("ALTER TABLE push_setting ADD COLUMN device_token VARCHAR(20) NOT NULL DEFAULT '' UNIQUE")
+        .await;
+    let host = stand.host(&config(&stand));
+    let mut client = Client::new(host.public());
+    let mut receipts = Vec::new();
+    for member in 1..=4 {
+        let reply = put(&mut client, member, &json!({"marketing": true}), None).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        receipts.push(reply.header("weir-receipt").to_owned());
+    }
+    Client::new(host.admin()).wait_drained(DRAIN_LIMIT).await;
+    let mut levels = Vec::new();
+    for (member, receipt) in (1..).zip(&receipts) {
+        let path = format!("/v1/preferences/notification/{member}/status?position={receipt}");
+        levels.push(client.get(&path).await.json()["durability"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(levels, ["stored", "dead-letter", "dead-letter", "dead-letter"]);
+    assert_eq!(stand.database.integer("SELECT COUNT(*) FROM push_setting").await, 1);
+    assert_eq!(stand.database.dead_letters().await, 3);
+    let named = "SELECT COUNT(*) FROM weir_dead_letter WHERE reason LIKE '%device_token%'";
+    assert_eq!(stand.database.integer(named).await, 3);
+    // Who has no row has the defaults again, in every answer.
+    assert_eq!(enabled(&lookup(&mut client, "marketing", &[1, 2, 3, 4].map(Value::from)).await), [1]);
+    let told = "push_setting has another unique key, device_token (device_token)";
+    assert!(host.log().contains(told), "{}", host.log());
+    assert!(host.log().contains("a row can not be stored: moved to the dead letters"));
+}

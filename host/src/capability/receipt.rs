@@ -35,6 +35,11 @@ impl Ground {
         self.parts.watch.is_stored(receipt.partition, receipt.incarnation, receipt.position)
     }
 
+    /// Whether this host knows that a row of the entry of `receipt` went to the dead letters.
+    pub fn knows_dead(&self, receipt: Receipt) -> bool {
+        self.parts.watch.is_dead(receipt.partition, receipt.incarnation, receipt.position)
+    }
+
     /// Whether everything up to `receipt` is committed in SQL.
     ///
     /// # Errors

@@ -278,9 +278,9 @@ fn prefer_wait() -> Value {
     parameter("Prefer", "header", false, &json!({ "type": "string" }), "`wait=N`: wait for SQL up to N seconds")
 }
 
-/// `journaled` or `stored`.
+/// `journaled` or `stored`; `dead-letter` is what `…/status` says of a write of which SQL did not take a row.
 fn level() -> Value {
-    json!({ "type": "string", "enum": ["journaled", "stored"] })
+    json!({ "type": "string", "enum": ["journaled", "stored", "dead-letter"] })
 }
 
 /// An object all of whose properties are there.

@@ -202,6 +202,9 @@ pub(super) fn actors(members: &[Member], next: Option<&str>) -> Reply {
     json(body)
 }
 
+/// What `GET …/status` says of an entry of which SQL took a row not: it is in the dead letters.
+pub(super) const DEAD_LETTER: &str = "dead-letter";
+
 /// The reply to `GET …/status`.
 pub(super) fn durability(level: &'static str) -> Reply {
     let mut response = json(format!("{{\"durability\":\"{level}\"}}").into_bytes());

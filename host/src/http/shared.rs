@@ -93,11 +93,14 @@ impl Shared {
         let looked = self.within(async {
             loop {
                 if ground.is_stored(receipt).await? {
-                    return Ok(DurabilityLevel::Stored);
+                    return Ok(DurabilityLevel::Stored.as_str());
+                }
+                if ground.knows_dead(receipt) {
+                    return Ok(reply::DEAD_LETTER);
                 }
                 let now = Instant::now();
                 if now >= until {
-                    return Ok(DurabilityLevel::Journaled);
+                    return Ok(DurabilityLevel::Journaled.as_str());
                 }
                 // The last look is at the end of the wait.
                 tokio::time::sleep(pause.min(until - now)).await;
@@ -105,7 +108,7 @@ impl Shared {
             }
         });
         let level = looked.await.map_err(refused_read)?;
-        let mut response = reply::durability(level.as_str());
+        let mut response = reply::durability(level);
         if waits.is_some() {
             // As RFC 7240 has it: the preference was followed, whether or not the time was used up.
             response.headers_mut().insert(PREFERENCE_APPLIED, HeaderValue::from_static("wait"));

@@ -163,8 +163,16 @@ impl JournalWatch {
         if position == 0 {
             return true;
         }
-        self.is_flushed(partition, incarnation, position)
-            && !self.dead.lock().unwrap_or_else(PoisonError::into_inner).contains(&(partition, position))
+        self.is_flushed(partition, incarnation, position) && !self.was_dead(partition, position)
+    }
+
+    /// Whether a row of the entry at `position` of that life of the journal is known to have gone to the dead letters.
+    pub fn is_dead(&self, partition: Partition, incarnation: Incarnation, position: Position) -> bool {
+        position > 0 && self.is_flushed(partition, incarnation, position) && self.was_dead(partition, position)
+    }
+
+    fn was_dead(&self, partition: Partition, position: Position) -> bool {
+        self.dead.lock().unwrap_or_else(PoisonError::into_inner).contains(&(partition, position))
     }
 
     /// Changes whenever more is known to be committed.
@@ -214,6 +222,7 @@ mod tests {
         assert!(watch.is_stored(1, life, 20));
         watch.note_dead(1, 20);
         assert!(!watch.is_stored(1, life, 20) && watch.is_stored(1, life, 19));
+        assert!(watch.is_dead(1, life, 20) && !watch.is_dead(1, life, 19));
         watch.replace(&[head(life, 12, 5, 3)]);
         assert_eq!((watch.backlog().entries, watch.is_stored(1, life, 10)), (3, false), "what was polled holds");
         watch.observe(&[head(Incarnation::after(life), 3, 0, 2)]);

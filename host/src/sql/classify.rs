@@ -57,11 +57,22 @@ pub(super) fn judge(error: &sqlx::Error) -> Failure {
                 Class::Permanent
             }
         }
+        sqlx::Error::AnyDriverError(error) if error.is::<Unstored>() => Class::Row,
         sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => Class::Lost,
         sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::BeginFailed => Class::Transient,
         _ => Class::Permanent,
     };
     Failure { class, reason: reason(error) }
+}
+
+/// What a statement left undone without an error.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Unstored(String);
+
+/// An error of a row that a statement left out without one: the search for the row begins.
+pub(super) fn unstored(reason: String) -> sqlx::Error {
+    sqlx::Error::AnyDriverError(Box::new(Unstored(reason)))
 }
 
 /// As the room's own error, outside of a flush.
@@ -101,6 +112,7 @@ fn reason(error: &sqlx::Error) -> String {
             }
             None => database.to_string(),
         },
+        sqlx::Error::AnyDriverError(error) => error.to_string(),
         other => other.to_string(),
     };
     kept(&text)
@@ -220,6 +232,14 @@ mod tests {
         for code in [1, 11, 26, 3, 23] {
             assert_eq!(sqlite_class(code), Class::Permanent, "{code}");
         }
+    }
+
+    #[test]
+    fn what_was_left_undone_is_a_rows_fault() {
+        let failure = judge(&unstored("why".into()));
+        assert_eq!(failure, Failure { class: Class::Row, reason: "why".into() });
+        let other = sqlx::Error::AnyDriverError("something else".into());
+        assert_eq!(judge(&other).class, Class::Permanent);
     }
 
     #[test]

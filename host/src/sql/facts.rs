@@ -90,6 +90,8 @@ pub(super) struct Column {
     pub must_be_given: bool,
     /// Of one that is NOT NULL: its default as an expression, where a statement can name it.
     pub default: Option<String>,
+    /// Rows that leave it out all get the same value, which is not NULL.
+    pub preset: bool,
     /// The engine computes it, and takes no value for it.
     pub generated: bool,
     /// Why its comparisons are not those of bytes, when they are not.
@@ -105,6 +107,15 @@ pub(super) struct UniqueKey {
     pub columns: Vec<String>,
 }
 
+/// A trigger or rule that may discard a row without an error.
+#[derive(Debug, Clone)]
+pub(super) struct Skipping {
+    /// Its name.
+    pub name: String,
+    /// The statements that it concerns: a text with `INSERT`, `UPDATE`, `DELETE` in it.
+    pub on: String,
+}
+
 /// A table.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Facts {
@@ -112,6 +123,10 @@ pub(super) struct Facts {
     pub columns: Vec<Column>,
     /// Its unique keys.
     pub unique: Vec<UniqueKey>,
+    /// Definitions of keys that forbid some rows beside others, but are no lists of columns for every row.
+    pub odd_keys: Vec<String>,
+    /// What may discard a row.
+    pub skipping: Vec<Skipping>,
     /// The columns with which its indexes begin, where that was asked.
     pub leading: Vec<String>,
     /// What only this engine can find fault with.
@@ -248,6 +263,47 @@ fn check_unique<W: Words>(words: &W, table: &str, facts: &Facts, columns: &[&str
             words.add_unique(table, columns),
         ));
     }
+}
+
+/// Names what refuses or discards a row that is good by itself: keys beside weir's `own`, which may be met by what is
+/// `given` or the same for all rows; triggers and rules on `statements`.
+fn check_others(table: &str, facts: &Facts, own: &[&str], given: &[&str], statements: &[&str]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let is_own = |key: &UniqueKey| !own.is_empty() && own.iter().all(|name| key.columns.iter().any(|c| c == name));
+    let can_collide = |key: &&UniqueKey| {
+        let mut columns = key.columns.iter();
+        columns.all(|name| given.contains(&name.as_str()) || facts.column(name).is_none_or(|column| column.preset))
+    };
+    let keys = facts.unique.iter().filter(|key| !is_own(key)).filter(can_collide);
+    let described = keys.map(|key| format!("{} ({})", key.name, key.columns.join(", ")));
+    for key in described.chain(facts.odd_keys.iter().cloned()) {
+        findings.push(warn(
+            format!("{table} has another unique key, {key}: of rows that are equal in it the first is stored, and the others become dead letters"),
+            "give each row its own value there (a field in weir.toml, or NULL instead of a default), or drop the key",
+        ));
+    }
+    for skipping in &facts.skipping {
+        let on: Vec<&str> = statements.iter().copied().filter(|word| skipping.on.contains(word)).collect();
+        if !on.is_empty() {
+            findings.push(warn(
+                format!(
+                    "{} on {table} may discard what weir writes ({}): that becomes dead letters",
+                    skipping.name,
+                    on.join(", ")
+                ),
+                "let it raise an error that says why, or move its rule into the policy",
+            ));
+        }
+    }
+    findings
+}
+
+/// Whether a default is a constant other than NULL.
+pub(super) fn is_constant(default: &str) -> bool {
+    let word = default.trim().to_ascii_uppercase();
+    let varies = ["CURRENT_", "LOCALTIME", "NULL"].iter().any(|start| word.starts_with(start));
+    let computes = word.contains('(') && !word.starts_with('\'') && !word.starts_with('(');
+    !word.is_empty() && !varies && !computes
 }
 
 fn check_time<W: Words>(words: &W, table: &str, name: &str, facts: &Facts, findings: &mut Vec<Finding>) {

@@ -17,6 +17,8 @@ pub(super) const MEMBERS_PER_LOAD: usize = 10_000;
 /// What changes of a member, in the order of the configuration's fields.
 #[derive(Debug)]
 pub(super) struct Changed<'a> {
+    /// Its row's place among the rows.
+    pub index: usize,
     /// Whose settings.
     pub member: &'a Id,
     /// What holds afterwards; `None` where nothing changes.
@@ -43,7 +45,7 @@ pub(super) fn changes<'a>(table: &PreferenceTable, rows: &[&'a SettingsRow]) -> 
         match unfit(table, &row.settings) {
             None => {
                 let values = table.fields.iter().map(|field| row.settings.get(&field.name)).collect();
-                changes.push(Changed { member: &row.member, values });
+                changes.push(Changed { index, member: &row.member, values });
             }
             Some(reason) => dead.push((index, reason)),
         }

@@ -7,6 +7,7 @@ mod claims;
 mod counters;
 mod dead_letters;
 mod documents;
+mod effects;
 mod faults;
 mod fixture;
 mod flush;
@@ -83,5 +84,10 @@ conformance! {
     settings: settings_come_back_as_they_were, only_what_changes_is_written_and_new_rows_have_defaults,
         thousands_of_settings_are_few_statements, one_bad_row_of_settings_is_dead_alone, a_zombie_sets_nothing,
         settings_are_replayed_once, tables_of_settings_are_checked;
+    effects: skipped_likes_are_dead_alone, likes_that_cannot_be_counted_are_dead,
+        another_unique_key_swallows_no_settings, skipped_settings_are_dead_alone,
+        updates_that_change_nothing_may_be_suppressed, skipped_counts_and_events_are_dead_alone,
+        skipped_documents_are_dead_with_all_that_is_nested, a_table_that_ignores_or_replaces_is_overruled,
+        other_keys_and_triggers_are_named;
     faults: a_lock_held_by_another_session_is_transient, rows_locked_by_another_session_are_waited_for;
 }

@@ -1,8 +1,8 @@
 //! Forms and findings of the tables of a counter.
 
 use super::{
-    Facts, IdForm, TimeForm, Wanted, Words, check_given, check_id, check_integer, check_time, check_unique,
-    created_form, id_form, insert_misfit, refuse, usable, warn,
+    Facts, IdForm, TimeForm, Wanted, Words, check_given, check_id, check_integer, check_others, check_time,
+    check_unique, created_form, id_form, insert_misfit, refuse, usable, warn,
 };
 use crate::config::{CounterTable, EventTable};
 use crate::sql::{Finding, SqlError};
@@ -75,6 +75,7 @@ pub(in crate::sql) fn check<W: Words>(
             check_id(words, name, key, table.target_type, facts, &mut findings);
             check_unique(words, name, facts, &[key], &mut findings);
             check_integer(words, name, (count, "count"), facts, &mut findings);
+            findings.extend(check_others(name, facts, &[key], &[count], &["UPDATE"]));
         }
     }
     if let Some(given) = &table.events {
@@ -117,6 +118,7 @@ fn check_events<W: Words>(
         check_integer(words, name, (by, "number"), facts, findings);
     }
     check_given(words, name, facts, &given(events), findings);
+    findings.extend(check_others(name, facts, &[], &given(events), &["INSERT"]));
     if let Some(actor) = facts.column(&events.actor_column).filter(|actor| actor.must_be_given) {
         let problem = format!("{name}.{} is NOT NULL: the events of hits by nobody become dead letters", actor.name);
         findings.push(warn(problem, words.add_default(name, actor)));

@@ -1,8 +1,8 @@
 //! Forms and findings of the tables of documents.
 
 use super::{
-    Column, Facts, Wanted, Words, check_given, check_id, check_integer, check_time, check_unique, created_form,
-    id_form, insert_misfit, missing, refuse, usable, warn,
+    Column, Facts, Wanted, Words, check_given, check_id, check_integer, check_others, check_time, check_unique,
+    created_form, id_form, insert_misfit, missing, refuse, usable, warn,
 };
 use crate::config::{ChildTable, IngestTable};
 use crate::sql::documents::{Forms, Sheet, Slot, SlotForm};
@@ -148,6 +148,7 @@ fn check_documents<W: Words>(words: &W, table: &IngestTable, facts: &Facts, find
         check_value(words, name, column, facts, findings);
     }
     check_given(words, name, facts, &given(table), findings);
+    findings.extend(check_others(name, facts, &[id], &given(table), &["INSERT"]));
 }
 
 fn check_child<W: Words>(
@@ -171,6 +172,8 @@ fn check_child<W: Words>(
         check_value(words, name, column, facts, findings);
     }
     check_given(words, name, facts, &given_child(child), findings);
+    let own: Vec<&str> = child.position_column.iter().flat_map(|position| [&**parent, position.as_str()]).collect();
+    findings.extend(check_others(name, facts, &own, &given_child(child), &["INSERT"]));
 }
 
 fn check_value<W: Words>(words: &W, table: &str, name: &str, facts: &Facts, findings: &mut Vec<Finding>) {

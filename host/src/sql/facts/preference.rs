@@ -1,8 +1,8 @@
 //! Forms and findings of the tables of a preference kind.
 
 use super::{
-    Facts, Holds, IdForm, Wanted, Words, check_given, check_id, check_unique, id_form, insert_misfit, missing, refuse,
-    usable,
+    Facts, Holds, IdForm, Wanted, Words, check_given, check_id, check_others, check_unique, id_form, insert_misfit,
+    missing, refuse, usable,
 };
 use crate::config::{FieldConfig, PreferenceTable};
 use crate::model::{IdType, SettingType};
@@ -84,6 +84,7 @@ pub(in crate::sql) fn check<W: Words>(
             check_unique(words, name, facts, &[member], &mut findings);
             table.fields.iter().for_each(|field| check_field(words, name, field, facts, &mut findings));
             check_given(words, name, facts, &given(table), &mut findings);
+            findings.extend(check_others(name, facts, &[member], &given(table), &["INSERT", "UPDATE"]));
         }
     }
     if let Some(given) = &table.members {

@@ -1,8 +1,8 @@
 //! Forms and findings of the tables of a toggle.
 
 use super::{
-    Facts, IdForm, TimeForm, Wanted, Words, check_given, check_id, check_integer, check_time, check_unique,
-    created_form, id_form, insert_misfit, refuse, usable,
+    Facts, IdForm, TimeForm, Wanted, Words, check_given, check_id, check_integer, check_others, check_time,
+    check_unique, created_form, id_form, insert_misfit, refuse, usable,
 };
 use crate::config::ToggleTable;
 use crate::sql::{Finding, SqlError};
@@ -97,6 +97,8 @@ fn check_pairs<W: Words>(words: &W, table: &ToggleTable, facts: &Facts, findings
     }
     check_unique(words, name, facts, &[&table.target_column, &table.actor_column], findings);
     check_given(words, name, facts, &given(table), findings);
+    let own = [&*table.target_column, &table.actor_column];
+    findings.extend(check_others(name, facts, &own, &given(table), &["INSERT", "DELETE"]));
 }
 
 /// The columns that weir fills.
@@ -112,5 +114,6 @@ fn check_targets<W: Words>(words: &W, table: &ToggleTable, facts: &Facts, findin
     check_unique(words, &given.name, facts, &[&given.key_column], findings);
     if let Some(count) = &given.count_column {
         check_integer(words, &given.name, (count, "count"), facts, findings);
+        findings.extend(check_others(&given.name, facts, &[&given.key_column], &[count], &["UPDATE"]));
     }
 }

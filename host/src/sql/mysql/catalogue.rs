@@ -6,7 +6,7 @@ use sqlx::mysql::{MySqlConnection, MySqlRow};
 use super::statements;
 use super::statements::words::{MysqlWords, default};
 use crate::config::ToggleTable;
-use crate::sql::facts::{Column, Facts, Holds, UniqueKey, refuse, warn};
+use crate::sql::facts::{Column, Facts, Holds, UniqueKey, is_constant, refuse, warn};
 
 /// The table of the pairs and that of the targets.
 pub(super) async fn read_both(
@@ -60,6 +60,7 @@ pub(super) async fn read_facts(
             holds: holds(&text(&row, 2)?, &declared, number(&row, 3)?, number(&row, 4)?),
             unsigned: declared.contains("unsigned"),
             must_be_given: not_null && number(&row, 6)? == 0,
+            preset: !extra.contains("DEFAULT_GENERATED") && number(&row, 10)? != 0 && is_preset(words, &default_text),
             default: has_default.then(|| default(words.maria, &column, &extra, &default_text)),
             generated: extra.contains(" GENERATED"),
             name: column,
@@ -75,6 +76,11 @@ pub(super) async fn read_facts(
         }
     }
     Ok(Some(facts))
+}
+
+/// Whether a default is the same for all rows. MySQL names constants without quotes; where it is NULL, so is the row.
+fn is_preset(words: MysqlWords, default: &str) -> bool {
+    !words.maria || is_constant(default)
 }
 
 /// Whether a collation tells all different texts apart, those with trailing spaces too.

@@ -15,6 +15,7 @@ use super::{CHUNK, MysqlSql};
 use crate::config::CounterTable;
 use crate::model::Id;
 use crate::sql::classify::sql_error;
+use crate::sql::effect::{Asked, all_met};
 use crate::sql::facts::counter::{Forms, check, forms, misfit};
 use crate::sql::facts::{Facts, changed};
 use crate::sql::flight::Effect;
@@ -112,7 +113,9 @@ impl MysqlFlight<'_> {
             for (target, by) in list.clone() {
                 query = bind_id(query, key, target).bind(*by);
             }
-            bind_ids(query, key, list.map(|(target, _)| *target)).execute(&mut *self.connection).await?;
+            let query = bind_ids(query, key, list.map(|(target, _)| *target));
+            let met = query.execute(&mut *self.connection).await?.rows_affected();
+            all_met(Asked::Update, &plan.table.name, met, part.len())?;
         }
         Ok(Effect { updated: sums.len() as u64, dead, ..Effect::default() })
     }
@@ -135,7 +138,8 @@ impl MysqlFlight<'_> {
                     query = query.bind(signed(row.by));
                 }
             }
-            query.execute(&mut *self.connection).await?;
+            let met = query.execute(&mut *self.connection).await?.rows_affected();
+            all_met(Asked::Insert, &table.name, met, part.len())?;
         }
         Ok(Effect { inserted: rows.len() as u64, ..Effect::default() })
     }

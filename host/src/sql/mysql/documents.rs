@@ -17,6 +17,7 @@ use super::{CHUNK, MysqlSql};
 use crate::config::IngestTable;
 use crate::model::Id;
 use crate::sql::documents::{ChildRead, DOCUMENTS_PER_LOAD, Forms, OwnRead, Sheet, SlotForm, assemble, fill, parts};
+use crate::sql::effect::{Asked, all_met};
 use crate::sql::facts::ingest::{check, forms, misfit};
 use crate::sql::facts::{Facts, Holds, TimeForm, Words, changed};
 use crate::sql::flight::Effect;
@@ -153,7 +154,8 @@ impl MysqlFlight<'_> {
             for row in part {
                 query = row.iter().zip(&sheet.slots).fold(query, |query, (given, slot)| bind(query, given, slot.form));
             }
-            query.execute(&mut *self.connection).await?;
+            let met = query.execute(&mut *self.connection).await?.rows_affected();
+            all_met(Asked::Insert, &sheet.table, met, part.len())?;
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use super::write::MysqlFlight;
 use super::{CHUNK, MysqlSql};
 use crate::config::PreferenceTable;
 use crate::model::{Id, Setting, SettingType, Settings};
+use crate::sql::effect::{Asked, all_met};
 use crate::sql::facts::preference::{Forms, check, forms, misfit};
 use crate::sql::facts::{Facts, changed};
 use crate::sql::flight::Effect;
@@ -132,21 +133,40 @@ fn read_setting(row: &MySqlRow, index: usize, setting_type: SettingType) -> Resu
 }
 
 impl MysqlFlight<'_> {
-    /// Makes rows of members that have none, and changes what is set of all. This engine does not tell the ones from the
-    /// others.
+    /// Makes rows of members that have none, and changes what is set of the others. Which these are is read under lock
+    /// first: an upsert of this engine takes a conflict in *any* unique key for the row's own, and says nothing.
     pub(super) async fn store_settings(&mut self, plan: &Plan, rows: &[&Row]) -> Result<Effect, sqlx::Error> {
         let (changes, dead) = changes(&plan.table, &settings(rows));
         let most = plan.members_per_write();
-        for part in pieces(&changes, most) {
-            self.insert_settings(plan, part).await?;
-        }
+        let mut effect = Effect { dead, ..Effect::default() };
         for part in changes.chunks(most) {
-            self.update_settings(plan, part).await?;
+            let there = self.lock_settings(plan, part).await?;
+            let (known, new): (Vec<_>, Vec<_>) = part.iter().partition(|change| there.contains(change.member));
+            for piece in pieces(&new, most) {
+                self.insert_settings(plan, piece).await?;
+            }
+            if !known.is_empty() {
+                self.update_settings(plan, &known).await?;
+            }
+            effect.inserted += new.len() as u64;
+            effect.updated += known.len() as u64;
         }
-        Ok(Effect { updated: changes.len() as u64, dead, ..Effect::default() })
+        Ok(effect)
     }
 
-    async fn insert_settings(&mut self, plan: &Plan, part: &[Changed<'_>]) -> Result<(), sqlx::Error> {
+    /// Locks the rows of members, and says who has one. Compared exactly, as pairs of toggles are.
+    async fn lock_settings(&mut self, plan: &Plan, part: &[Changed<'_>]) -> Result<HashSet<Id>, sqlx::Error> {
+        self.statements += 1;
+        let list = padded(part);
+        let query = kept(plan.statements.lock(list.len()));
+        let query = bind_ids(query, plan.forms.member, list.map(|change| change.member));
+        let rows = query.fetch_all(&mut *self.connection).await?;
+        rows.iter().map(|row| read_id(row, 0, plan.forms.member)).collect()
+    }
+
+    /// A plain INSERT: the values that are set, and the defaults of the others. Should another session have made one of the
+    /// rows meanwhile, the unique key says so, and the search for the bad row finds it there.
+    async fn insert_settings(&mut self, plan: &Plan, part: &[&Changed<'_>]) -> Result<(), sqlx::Error> {
         self.statements += 1;
         let mut query = kept(plan.statements.insert(part.len()));
         for change in part {
@@ -155,10 +175,11 @@ impl MysqlFlight<'_> {
                 query = query.bind(as_text(*form, value));
             }
         }
-        query.execute(&mut *self.connection).await.map(drop)
+        let met = query.execute(&mut *self.connection).await?.rows_affected();
+        all_met(Asked::Insert, &plan.table.name, met, part.len())
     }
 
-    async fn update_settings(&mut self, plan: &Plan, part: &[Changed<'_>]) -> Result<(), sqlx::Error> {
+    async fn update_settings(&mut self, plan: &Plan, part: &[&Changed<'_>]) -> Result<(), sqlx::Error> {
         self.statements += 1;
         let list = padded(part);
         let mut query = kept(plan.statements.update(list.len()));
@@ -169,7 +190,8 @@ impl MysqlFlight<'_> {
             }
         }
         query = bind_ids(query, plan.forms.member, list.map(|change| change.member));
-        query.execute(&mut *self.connection).await.map(drop)
+        let met = query.execute(&mut *self.connection).await?.rows_affected();
+        all_met(Asked::Update, &plan.table.name, met, part.len())
     }
 
     /// What makes every insert fail, or what is prepared wrong.

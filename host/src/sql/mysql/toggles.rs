@@ -15,6 +15,7 @@ use super::{CHUNK, MysqlSql};
 use crate::config::ToggleTable;
 use crate::model::{Id, Member};
 use crate::sql::classify::sql_error;
+use crate::sql::effect::{Asked, all_counted, all_met};
 use crate::sql::explain::explanation;
 use crate::sql::facts::toggle::{Forms, check, forms};
 use crate::sql::facts::{Facts, refuse};
@@ -227,8 +228,9 @@ impl MysqlFlight<'_> {
         for row in rows {
             deltas.add(row.target.clone(), -1);
         }
-        query.execute(&mut *self.connection).await?;
-        Ok(rows.len() as u64)
+        let met = query.execute(&mut *self.connection).await?.rows_affected();
+        all_met(Asked::Delete, &plan.table.name, met, rows.len())?;
+        Ok(met)
     }
 
     /// A plain INSERT. Should another session have added one of the pairs meanwhile, the unique key says so, and the
@@ -244,8 +246,9 @@ impl MysqlFlight<'_> {
             }
             deltas.add(row.target.clone(), 1);
         }
-        query.execute(&mut *self.connection).await?;
-        Ok(rows.len() as u64)
+        let met = query.execute(&mut *self.connection).await?.rows_affected();
+        all_met(Asked::Insert, &plan.table.name, met, rows.len())?;
+        Ok(met)
     }
 
     async fn count(&mut self, plan: &Plan, deltas: &Deltas) -> Result<(), sqlx::Error> {
@@ -261,7 +264,14 @@ impl MysqlFlight<'_> {
                 query = bind_id(query, key, target).bind(*change);
             }
             let query = bind_ids(query, key, list.map(|(target, _)| *target));
-            query.execute(&mut *self.connection).await?;
+            let counted = query.execute(&mut *self.connection).await?.rows_affected();
+            if counted < part.len() as u64 {
+                self.statements += 1;
+                let ids: Vec<Id> = part.iter().map(|target| (*target).clone()).collect();
+                let known = read_known(self.connection, plan, &ids).await?;
+                let changes: Vec<i64> = changes.iter().map(|(_, by)| *by).collect();
+                all_counted(&plan.table, counted, part, &changes, known.as_ref())?;
+            }
         }
         Ok(())
     }

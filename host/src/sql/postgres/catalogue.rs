@@ -6,7 +6,7 @@ use sqlx::postgres::PgConnection;
 use super::statements::words::PostgresWords;
 use super::statements::{self, path};
 use crate::config::ToggleTable;
-use crate::sql::facts::{Column, Facts, Holds, UniqueKey, refuse};
+use crate::sql::facts::{Column, Facts, Holds, Skipping, UniqueKey, is_constant, refuse};
 
 /// The table of the pairs and that of the targets.
 pub(super) async fn read_both(
@@ -60,7 +60,18 @@ pub(super) async fn read_facts(
         };
         let (generated, default) = (row.try_get(8)?, row.try_get(9)?);
         let unsigned = false;
-        facts.columns.push(Column { name, declared, holds, unsigned, must_be_given, default, generated, collation });
+        let preset = is_constant(&row.try_get::<String, _>(10)?);
+        facts.columns.push(Column {
+            name,
+            declared,
+            holds,
+            unsigned,
+            must_be_given,
+            default,
+            preset,
+            generated,
+            collation,
+        });
     }
     for row in sqlx::query(statements::UNIQUE).bind(number).fetch_all(&mut *connection).await? {
         let (key, column): (String, String) = (row.try_get(0)?, row.try_get(1)?);
@@ -68,6 +79,10 @@ pub(super) async fn read_facts(
             Some(last) => last.columns.push(column),
             None => facts.unique.push(UniqueKey { name: key, columns: vec![column] }),
         }
+    }
+    facts.odd_keys = sqlx::query_scalar(statements::ODD_KEYS).bind(number).fetch_all(&mut *connection).await?;
+    for row in sqlx::query(statements::SKIPPING).bind(number).fetch_all(&mut *connection).await? {
+        facts.skipping.push(Skipping { name: row.try_get(0)?, on: row.try_get(1)? });
     }
     Ok(Some(facts))
 }

@@ -15,6 +15,7 @@ use super::write::PostgresFlight;
 use crate::config::CounterTable;
 use crate::model::Id;
 use crate::sql::classify::sql_error;
+use crate::sql::effect::{Asked, all_met};
 use crate::sql::facts::counter::{Forms, check, forms, misfit};
 use crate::sql::facts::{Facts, changed};
 use crate::sql::flight::Effect;
@@ -104,7 +105,8 @@ impl PostgresFlight<'_> {
             let add = sqlx::query(AssertSqlSafe(plan.statements.add.clone()));
             let add = bind_ids(add, plan.forms.key, sums.iter().map(|(target, _)| *target));
             let changes: Vec<i64> = sums.iter().map(|(_, by)| *by).collect();
-            add.bind(changes).execute(&mut *self.connection).await?;
+            let met = add.bind(changes).execute(&mut *self.connection).await?.rows_affected();
+            all_met(Asked::Update, &plan.table.name, met, sums.len())?;
         }
         Ok(Effect { updated: sums.len() as u64, dead, ..Effect::default() })
     }
@@ -123,7 +125,8 @@ impl PostgresFlight<'_> {
         if table.by_column.is_some() {
             query = query.bind(rows.iter().map(|row| signed(row.by)).collect::<Vec<i64>>());
         }
-        query.execute(&mut *self.connection).await?;
+        let met = query.execute(&mut *self.connection).await?.rows_affected();
+        all_met(Asked::Insert, &table.name, met, rows.len())?;
         Ok(Effect { inserted: rows.len() as u64, ..Effect::default() })
     }
 

@@ -15,6 +15,7 @@ use super::write::PostgresFlight;
 use crate::config::IngestTable;
 use crate::model::Id;
 use crate::sql::documents::{ChildRead, DOCUMENTS_PER_LOAD, Forms, OwnRead, Sheet, SlotForm, assemble, fill, parts};
+use crate::sql::effect::{Asked, all_met};
 use crate::sql::facts::ingest::{check, forms, misfit};
 use crate::sql::facts::{Facts, TimeForm, Words, changed};
 use crate::sql::flight::Effect;
@@ -130,9 +131,11 @@ impl PostgresFlight<'_> {
             return Ok(());
         }
         self.statements += 1;
+        let given = rows.len();
         let list: Vec<Value> = rows.into_iter().map(|row| Value::Object(record(sheet, row))).collect();
         let query = sqlx::query(AssertSqlSafe(Arc::clone(text))).bind(Value::from(list).to_string());
-        query.execute(&mut *self.connection).await.map(drop)
+        let met = query.execute(&mut *self.connection).await?.rows_affected();
+        all_met(Asked::Insert, &sheet.table, met, given)
     }
 
     /// What makes every insert fail, or what is prepared wrong.

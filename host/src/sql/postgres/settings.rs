@@ -14,6 +14,7 @@ use super::statements::words::PostgresWords;
 use super::write::PostgresFlight;
 use crate::config::PreferenceTable;
 use crate::model::{Id, Setting, SettingRef, SettingType, Settings};
+use crate::sql::effect::settings_left;
 use crate::sql::facts::preference::{Forms, check, forms, misfit};
 use crate::sql::facts::{Facts, changed};
 use crate::sql::flight::Effect;
@@ -94,6 +95,16 @@ async fn read_settings(
             Some(rows.iter().map(|row| read_id(row, 0, key)).collect::<Result<HashSet<Id>, _>>()?)
         }
     };
+    let found = read_rows(connection, plan, members).await?;
+    Ok(in_order(members, &found, there.as_ref()))
+}
+
+/// What the rows of members hold, of those that have one.
+async fn read_rows<'i>(
+    connection: &mut PgConnection,
+    plan: &Plan,
+    members: impl IntoIterator<Item = &'i Id>,
+) -> Result<HashMap<Id, Settings>, sqlx::Error> {
     let query = sqlx::query(AssertSqlSafe(Arc::clone(&plan.statements.settings)));
     let rows = bind_ids(query, plan.forms.member, members).fetch_all(&mut *connection).await?;
     let mut found = HashMap::with_capacity(rows.len());
@@ -103,7 +114,7 @@ async fn read_settings(
         let values = values.collect::<Result<Vec<_>, sqlx::Error>>()?;
         found.insert(read_id(row, 0, plan.forms.member)?, packed(&plan.table, &values));
     }
-    Ok(in_order(members, &found, there.as_ref()))
+    Ok(found)
 }
 
 fn read_setting(row: &PgRow, index: usize, setting_type: SettingType) -> Result<Option<Setting>, sqlx::Error> {
@@ -116,7 +127,7 @@ fn read_setting(row: &PgRow, index: usize, setting_type: SettingType) -> Result<
 impl PostgresFlight<'_> {
     /// Makes rows of members that have none, and changes what is set of all.
     pub(super) async fn store_settings(&mut self, plan: &Plan, rows: &[&Row]) -> Result<Effect, sqlx::Error> {
-        let (changes, dead) = changes(&plan.table, &settings(rows));
+        let (changes, mut dead) = changes(&plan.table, &settings(rows));
         if changes.is_empty() {
             return Ok(Effect { dead, ..Effect::default() });
         }
@@ -127,6 +138,11 @@ impl PostgresFlight<'_> {
         let updated = self
             .change_settings(plan, &plan.statements.update, &changes, |row, field| changes[row].values[field])
             .await?;
+        if updated < changes.len() as u64 {
+            self.statements += 1;
+            let found = read_rows(self.connection, plan, changes.iter().map(|change| change.member)).await?;
+            dead.extend(settings_left(&plan.table, &changes, updated, &found)?);
+        }
         Ok(Effect { inserted, updated: updated.saturating_sub(inserted), dead, ..Effect::default() })
     }
 

@@ -122,7 +122,8 @@ pub(super) const COLUMNS: &str = "SELECT a.attname::text, format_type(a.atttypid
     COALESCE(b.typname, t.typname)::text, a.atttypmod, a.attnotnull,
     a.atthasdef OR a.attidentity <> '' OR a.attgenerated <> '' OR t.typdefault IS NOT NULL,
     COALESCE(o.collisdeterministic, true), o.collname::text, a.attgenerated <> '' OR a.attidentity = 'a',
-    CASE WHEN a.attnotnull AND a.attgenerated = '' THEN COALESCE(pg_get_expr(d.adbin, d.adrelid), t.typdefault) END
+    CASE WHEN a.attnotnull AND a.attgenerated = '' THEN COALESCE(pg_get_expr(d.adbin, d.adrelid), t.typdefault) END,
+    COALESCE(pg_get_expr(d.adbin, d.adrelid), t.typdefault, '')
     FROM pg_catalog.pg_attribute AS a
     JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
     LEFT JOIN pg_catalog.pg_type AS b ON b.oid = NULLIF(t.typbasetype, 0)
@@ -141,6 +142,35 @@ pub(super) const UNIQUE: &str = "SELECT i.relname::text, a.attname::text
     JOIN pg_catalog.pg_attribute AS a ON a.attrelid = x.indrelid AND a.attnum = x.indkey[n]
     WHERE x.indrelid = $1::oid AND x.indisunique AND x.indisvalid AND x.indimmediate AND x.indpred IS NULL
         AND x.indexprs IS NULL ORDER BY x.indexrelid, n";
+/// Triggers and rules that may discard a row: $1 the table's number; name, and the statements that they concern.
+pub(super) const SKIPPING: &str = "SELECT g.tgname::text, concat_ws(' ', CASE WHEN g.tgtype & 4 <> 0 THEN 'INSERT' END,
+        CASE WHEN g.tgtype & 8 <> 0 THEN 'DELETE' END, CASE WHEN g.tgtype & 16 <> 0 THEN 'UPDATE' END)
+    FROM pg_catalog.pg_trigger AS g WHERE g.tgrelid = $1::oid AND NOT g.tgisinternal AND g.tgenabled IN ('O', 'A')
+        AND g.tgtype & 3 = 3
+    UNION SELECT g.tgname::text, concat_ws(' ', CASE WHEN g.tgtype & 4 <> 0 THEN 'INSERT' END,
+        CASE WHEN g.tgtype & 8 <> 0 THEN 'DELETE' END, CASE WHEN g.tgtype & 16 <> 0 THEN 'UPDATE' END)
+    FROM pg_catalog.pg_trigger AS g JOIN pg_partition_tree($1::oid::regclass) AS p ON p.relid = g.tgrelid
+    WHERE NOT g.tgisinternal AND g.tgenabled IN ('O', 'A') AND g.tgtype & 3 = 3
+    UNION SELECT r.rulename::text, CASE r.ev_type WHEN '2' THEN 'UPDATE' WHEN '3' THEN 'INSERT' ELSE 'DELETE' END
+    FROM pg_catalog.pg_rewrite AS r
+    WHERE r.ev_class = $1::oid AND r.ev_type IN ('2', '3', '4') AND r.is_instead AND r.ev_enabled IN ('O', 'A')
+    ORDER BY 1";
+/// Unique keys that do not cover every row or are no lists of columns, and exclusions: $1 the table's number; their
+/// definitions.
+pub(super) const ODD_KEYS: &str = "SELECT pg_get_indexdef(x.indexrelid) FROM pg_catalog.pg_index AS x
+    WHERE x.indrelid = $1::oid AND x.indisvalid AND (x.indisexclusion
+        OR x.indisunique AND (x.indpred IS NOT NULL OR x.indexprs IS NOT NULL OR NOT x.indimmediate))
+    ORDER BY x.indexrelid";
+/// Whether a table, or a partition of it, has triggers that may discard a row of `event`. An expression; the table by its
+/// quoted name.
+fn may_skip(name: &str, event: &str) -> String {
+    let (table, bit) = (name.replace('\'', "''"), if event == "DELETE" { 8 } else { 4 });
+    format!(
+        "EXISTS (SELECT 1 FROM pg_catalog.pg_trigger AS g WHERE g.tgrelid IN (SELECT '{table}'::regclass::oid
+         UNION ALL SELECT p.relid::oid FROM pg_partition_tree('{table}'::regclass) AS p)
+         AND NOT g.tgisinternal AND g.tgenabled IN ('O', 'A') AND g.tgtype & 3 = 3 AND g.tgtype & {bit} <> 0)"
+    )
+}
 /// Makes the planner show whether an index can be used at all, whatever the size of the tables now.
 pub(super) const PLAN_BEGIN: &str = "BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off;
     SET LOCAL enable_mergejoin = off";

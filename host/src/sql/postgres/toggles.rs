@@ -1,5 +1,6 @@
 //! Toggles: the plan of their tables, what is loaded of them, and how they are stored.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -13,8 +14,9 @@ use super::statements::toggles::Statements;
 use super::statements::words::PostgresWords;
 use super::write::PostgresFlight;
 use crate::config::ToggleTable;
-use crate::model::{Id, Member};
+use crate::model::{Action, Id, Member};
 use crate::sql::classify::sql_error;
+use crate::sql::effect::{all_counted, pairs_left};
 use crate::sql::explain::explanation;
 use crate::sql::facts::toggle::{Forms, check, forms};
 use crate::sql::facts::{Facts, refuse};
@@ -163,6 +165,14 @@ impl PostgresSql {
     }
 }
 
+/// What a statement did to pairs.
+struct Changed {
+    /// Pairs that it really changed.
+    rows: u64,
+    /// Whether there are triggers that may have discarded others.
+    may_skip: bool,
+}
+
 impl PostgresFlight<'_> {
     /// Deletes, inserts, and counts what was really changed.
     pub(super) async fn store_toggles(&mut self, plan: &Plan, rows: &[&Row]) -> Result<Effect, sqlx::Error> {
@@ -170,10 +180,22 @@ impl PostgresFlight<'_> {
         let mut deltas = Deltas::default();
         let mut effect = Effect::default();
         if !removes.is_empty() {
-            effect.deleted = self.change(plan, &plan.statements.delete, &removes, -1, &mut deltas).await?;
+            let text = &plan.statements.delete;
+            let Changed { rows: deleted, may_skip } = self.change(plan, text, &removes, -1, &mut deltas).await?;
+            effect.deleted = deleted;
+            if may_skip && deleted < removes.len() as u64 {
+                let there = self.pairs_there(plan, &removes).await?;
+                effect.dead.extend(pairs_left(&plan.table.name, rows, Action::Remove, &there));
+            }
         }
         if !adds.is_empty() {
-            effect.inserted = self.change(plan, &plan.statements.insert, &adds, 1, &mut deltas).await?;
+            let text = &plan.statements.insert;
+            let Changed { rows: inserted, may_skip } = self.change(plan, text, &adds, 1, &mut deltas).await?;
+            effect.inserted = inserted;
+            if may_skip && inserted < adds.len() as u64 {
+                let there = self.pairs_there(plan, &adds).await?;
+                effect.dead.extend(pairs_left(&plan.table.name, rows, Action::Add, &there));
+            }
         }
         let (targets, changes) = deltas.changed();
         if let (Some(key), false, false) = (plan.forms.key, plan.statements.counts.is_empty(), targets.is_empty()) {
@@ -183,13 +205,46 @@ impl PostgresFlight<'_> {
                 bind_ids(lock, key, targets.iter().copied()).execute(&mut *self.connection).await?;
             }
             self.statements += 1;
-            let query = bind_ids(sqlx::query(AssertSqlSafe(plan.statements.counts.clone())), key, targets);
-            query.bind(changes).execute(&mut *self.connection).await?;
+            let query =
+                bind_ids(sqlx::query(AssertSqlSafe(plan.statements.counts.clone())), key, targets.iter().copied());
+            let counted = query.bind(&changes).execute(&mut *self.connection).await?.rows_affected();
+            if counted < targets.len() as u64 {
+                self.check_counts(plan, counted, &targets, &changes).await?;
+            }
         }
         Ok(effect)
     }
 
-    /// Deletes or inserts, adding `by` to the delta of each row that it really changed; how many that were.
+    /// Whether those that were not counted are not there.
+    async fn check_counts(
+        &mut self,
+        plan: &Plan,
+        counted: u64,
+        targets: &[&Id],
+        changes: &[i64],
+    ) -> Result<(), sqlx::Error> {
+        self.statements += 1;
+        let ids: Vec<Id> = targets.iter().map(|target| (*target).clone()).collect();
+        let known = read_known(self.connection, plan, &ids).await?;
+        all_counted(&plan.table, counted, targets, changes, known.as_ref())
+    }
+
+    /// Those of the pairs that are there.
+    async fn pairs_there(&mut self, plan: &Plan, rows: &[&RowChange]) -> Result<HashSet<(Id, Id)>, sqlx::Error> {
+        self.statements += 1;
+        let forms = plan.forms;
+        let query = sqlx::query(AssertSqlSafe(plan.statements.pairs.clone()));
+        let query = bind_ids(query, forms.target, rows.iter().map(|row| &row.target));
+        let query = bind_ids(query, forms.actor, rows.iter().map(|row| &row.actor));
+        let mut there = HashSet::new();
+        for row in &query.fetch_all(&mut *self.connection).await? {
+            let index = usize::try_from(row.try_get::<i64, _>(0)? - 1).unwrap_or(usize::MAX);
+            there.extend(rows.get(index).map(|row| (row.target.clone(), row.actor.clone())));
+        }
+        Ok(there)
+    }
+
+    /// Deletes or inserts, adding `by` to the delta of each row that it really changed.
     async fn change(
         &mut self,
         plan: &Plan,
@@ -197,7 +252,7 @@ impl PostgresFlight<'_> {
         rows: &[&RowChange],
         by: i64,
         deltas: &mut Deltas,
-    ) -> Result<u64, sqlx::Error> {
+    ) -> Result<Changed, sqlx::Error> {
         self.statements += 1;
         let forms = plan.forms;
         let mut query = sqlx::query(AssertSqlSafe(Arc::clone(text)));
@@ -206,11 +261,13 @@ impl PostgresFlight<'_> {
         if let (Some(form), true) = (forms.created, by > 0) {
             query = bind_times(query, form, rows.iter().map(|row| row.at_ms));
         }
-        let mut changed = 0;
+        // Where nothing was changed, nobody says whether there are triggers.
+        let mut changed = Changed { rows: 0, may_skip: true };
         for row in &query.fetch_all(&mut *self.connection).await? {
             let count: i64 = row.try_get(1)?;
             deltas.add(read_id(row, 0, forms.target)?, by * count);
-            changed += unsigned(count);
+            changed.rows += unsigned(count);
+            changed.may_skip = row.try_get(2)?;
         }
         Ok(changed)
     }

@@ -5,7 +5,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::statements;
 use crate::config::ToggleTable;
-use crate::sql::facts::{Column, Facts, Holds, UniqueKey, refuse};
+use crate::sql::facts::{Column, Facts, Holds, Skipping, UniqueKey, is_constant, refuse};
 
 /// The table of the pairs and that of the targets.
 pub(super) async fn read_both(
@@ -47,6 +47,7 @@ pub(super) async fn read_facts(connection: &mut SqliteConnection, table: &str) -
             declared,
             unsigned: false,
             must_be_given: not_null && default.is_none() && hidden == 0 && !alias,
+            preset: default.as_deref().is_some_and(is_constant),
             default: default.filter(|_| not_null).map(|text| expression(&text)),
             // 2 and 3 are generated columns.
             generated: hidden > 1,
@@ -76,6 +77,9 @@ pub(super) async fn read_facts(connection: &mut SqliteConnection, table: &str) -
             None => facts.unique.push(UniqueKey { name: key, columns: vec![column] }),
         }
     }
+    facts.odd_keys =
+        sqlx::query_scalar(statements::ODD_KEYS).bind(name).bind(schema).fetch_all(&mut *connection).await?;
+    facts.skipping = read_skipping(connection, table).await?;
     if deferred > 0 {
         facts.findings.push(refuse(
             format!("{table} has a foreign key that is INITIALLY DEFERRED: one bad row would fail the whole commit"),
@@ -83,6 +87,16 @@ pub(super) async fn read_facts(connection: &mut SqliteConnection, table: &str) -
         ));
     }
     Ok(Some(facts))
+}
+
+/// The triggers of a table that may discard a row.
+pub(super) async fn read_skipping(
+    connection: &mut SqliteConnection,
+    table: &str,
+) -> Result<Vec<Skipping>, sqlx::Error> {
+    let name = table.split_once('.').map_or(table, |(_, name)| name);
+    let rows = sqlx::query(statements::SKIPPING).bind(name).fetch_all(connection).await?;
+    rows.iter().map(|row| Ok(Skipping { name: row.try_get_unchecked(0)?, on: row.try_get_unchecked(1)? })).collect()
 }
 
 /// The columns with which the indexes of a table begin.

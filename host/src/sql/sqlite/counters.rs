@@ -15,6 +15,7 @@ use super::statements::words::SqliteWords;
 use super::write::SqliteFlight;
 use crate::config::CounterTable;
 use crate::model::Id;
+use crate::sql::effect::{Asked, all_met, discarded};
 use crate::sql::facts::counter::{Forms, check, forms, misfit};
 use crate::sql::facts::{Facts, changed};
 use crate::sql::flight::Effect;
@@ -114,8 +115,11 @@ impl SqliteFlight<'_> {
             for (index, row) in rows.iter().enumerate().filter(|(_, row)| !updated.contains(&row.target)) {
                 let reason = match there.get(&row.target) {
                     None => TARGET_GONE.to_owned(),
+                    Some(count) if count.checked_add(row.by).is_none_or(|sum| i64::try_from(sum).is_err()) => {
+                        format!("adding {} would leave the range of 64 bits", row.by)
+                    }
                     Some(_) => {
-                        format!("adding {} would leave the range of 64 bits, or the count is no integer", row.by)
+                        format!("the count is no integer, or {}", discarded(Asked::Update, &plan.table.name))
                     }
                 };
                 dead.push((index, reason));
@@ -138,7 +142,8 @@ impl SqliteFlight<'_> {
         let list = Value::from(list.collect::<Vec<Value>>()).to_string();
         self.statements += 1;
         let query = sqlx::query(AssertSqlSafe(Arc::clone(&plan.statements.events))).bind(list);
-        query.execute(&mut *self.connection).await?;
+        let met = query.execute(&mut *self.connection).await?.rows_affected();
+        all_met(Asked::Insert, &table.name, met, rows.len())?;
         Ok(Effect { inserted: rows.len() as u64, ..Effect::default() })
     }
 

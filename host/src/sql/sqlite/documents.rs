@@ -18,6 +18,7 @@ use crate::model::Id;
 use crate::sql::documents::{
     ChildRead, DOCUMENTS_PER_LOAD, Forms, OwnRead, Sheet, Slot, SlotForm, assemble, fill, parts,
 };
+use crate::sql::effect::{Asked, all_met};
 use crate::sql::facts::ingest::{check, forms, misfit};
 use crate::sql::facts::{Facts, Words, changed};
 use crate::sql::flight::Effect;
@@ -133,9 +134,11 @@ impl SqliteFlight<'_> {
             return Ok(());
         }
         self.statements += 1;
+        let given = rows.len();
         let list: Vec<Value> = rows.into_iter().map(|row| record(sheet, row)).collect();
         let query = sqlx::query(AssertSqlSafe(Arc::clone(text))).bind(Value::from(list).to_string());
-        query.execute(&mut *self.connection).await.map(drop)
+        let met = query.execute(&mut *self.connection).await?.rows_affected();
+        all_met(Asked::Insert, &sheet.table, met, given)
     }
 
     /// What makes every insert fail, or what is prepared wrong.

@@ -15,6 +15,7 @@ use super::statements::words::SqliteWords;
 use super::write::SqliteFlight;
 use crate::config::PreferenceTable;
 use crate::model::{Id, Setting, SettingRef, SettingType, Settings};
+use crate::sql::effect::settings_left;
 use crate::sql::facts::preference::{Forms, check, forms, misfit};
 use crate::sql::facts::{Facts, changed};
 use crate::sql::flight::Effect;
@@ -95,6 +96,16 @@ async fn read_settings(
             Some(rows.iter().map(|row| read_id(row, 0, key)).collect::<Result<HashSet<Id>, _>>()?)
         }
     };
+    let found = read_rows(connection, plan, members).await?;
+    Ok(in_order(members, &found, there.as_ref()))
+}
+
+/// What the rows of members hold, of those that have one.
+async fn read_rows<'i>(
+    connection: &mut SqliteConnection,
+    plan: &Plan,
+    members: impl IntoIterator<Item = &'i Id>,
+) -> Result<HashMap<Id, Settings>, sqlx::Error> {
     let query = sqlx::query(AssertSqlSafe(Arc::clone(&plan.statements.settings)));
     let rows = query.bind(json_ids(members, plan.forms.member)).fetch_all(&mut *connection).await?;
     let mut found = HashMap::with_capacity(rows.len());
@@ -104,7 +115,7 @@ async fn read_settings(
         let values = values.collect::<Result<Vec<_>, sqlx::Error>>()?;
         found.insert(read_id(row, 0, plan.forms.member)?, packed(&plan.table, &values));
     }
-    Ok(in_order(members, &found, there.as_ref()))
+    Ok(found)
 }
 
 fn read_setting(row: &SqliteRow, index: usize, setting_type: SettingType) -> Result<Option<Setting>, sqlx::Error> {
@@ -125,7 +136,7 @@ fn json(value: SettingRef<'_>) -> Value {
 impl SqliteFlight<'_> {
     /// Makes rows of members that have none, and changes what is set of all.
     pub(super) async fn store_settings(&mut self, plan: &Plan, rows: &[&Row]) -> Result<Effect, sqlx::Error> {
-        let (changes, dead) = changes(&plan.table, &settings(rows));
+        let (changes, mut dead) = changes(&plan.table, &settings(rows));
         if changes.is_empty() {
             return Ok(Effect { dead, ..Effect::default() });
         }
@@ -147,6 +158,11 @@ impl SqliteFlight<'_> {
             query.bind(Value::from(insert).to_string()).execute(&mut *self.connection).await?.rows_affected();
         let query = sqlx::query(AssertSqlSafe(Arc::clone(&plan.statements.update)));
         let updated = query.bind(Value::from(update).to_string()).execute(&mut *self.connection).await?.rows_affected();
+        if updated < changes.len() as u64 {
+            self.statements += 1;
+            let found = read_rows(self.connection, plan, changes.iter().map(|change| change.member)).await?;
+            dead.extend(settings_left(&plan.table, &changes, updated, &found)?);
+        }
         Ok(Effect { inserted, updated: updated.saturating_sub(inserted), dead, ..Effect::default() })
     }
 

@@ -2,7 +2,8 @@
 //! capability's beside.
 //!
 //! A batch is one JSON parameter, read by `json_each`: one statement text for any batch size. Identifiers come from
-//! the checked configuration and are quoted; values are bound.
+//! the checked configuration and are quoted; values are bound. Into the user's tables always `OR ABORT`: a table of this
+//! engine may declare that conflicts are ignored, or that the other row goes.
 
 pub(super) mod counters;
 pub(super) mod documents;
@@ -97,6 +98,13 @@ pub(super) const LEADING: &str = "SELECT x.name FROM pragma_index_list(?1, ?2) A
 /// Whether a table checks foreign keys at commit only: ?1 table.
 pub(super) const DEFERRED: &str = "SELECT count(*) FROM sqlite_schema
     WHERE type = 'table' AND name = ?1 AND upper(sql) LIKE '%INITIALLY%DEFERRED%'";
+/// Partial unique keys: ?1 table, ?2 schema; their definitions.
+pub(super) const ODD_KEYS: &str = "SELECT COALESCE(s.sql, l.name) FROM pragma_index_list(?1, ?2) AS l
+    LEFT JOIN sqlite_schema AS s ON s.type = 'index' AND s.name = l.name
+    WHERE l.\"unique\" AND l.partial ORDER BY l.seq";
+/// Triggers that may discard a row: ?1 table; name, and what stands before their table.
+pub(super) const SKIPPING: &str = "SELECT name, upper(substr(sql, 1, instr(upper(sql), ' ON '))) FROM sqlite_schema
+    WHERE type = 'trigger' AND lower(tbl_name) = lower(?1) AND upper(sql) LIKE '%RAISE%(%IGNORE%)%' ORDER BY name";
 /// Makes a commit wait for the disk.
 pub(super) const SYNCHRONOUS_FULL: &str = "PRAGMA synchronous = FULL";
 /// Makes foreign keys hold.

@@ -1,19 +1,21 @@
 //! Toggles: the plan of their tables, what is loaded of them, and how they are stored.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::SqliteSql;
-use super::catalogue::read_both;
+use super::catalogue::{read_both, read_skipping};
 use super::read::{indexed, json_id, json_time, load, page, read_id, read_known, read_sizes};
 use super::statements::toggles::Statements;
 use super::statements::words::SqliteWords;
 use super::write::SqliteFlight;
 use crate::config::ToggleTable;
-use crate::model::{Id, Member};
+use crate::model::{Action, Id, Member};
 use crate::sql::classify::sql_error;
+use crate::sql::effect::{all_counted, pairs_left};
 use crate::sql::explain::explanation;
 use crate::sql::facts::refuse;
 use crate::sql::facts::toggle::{Forms, check, forms};
@@ -170,20 +172,53 @@ impl SqliteFlight<'_> {
         let mut effect = Effect::default();
         if !removes.is_empty() {
             effect.deleted = self.change(plan, &plan.statements.delete, &removes, -1, &mut deltas).await?;
+            if effect.deleted < removes.len() as u64 && self.may_skip(plan).await? {
+                let there = self.pairs_there(plan, &removes).await?;
+                effect.dead.extend(pairs_left(&plan.table.name, rows, Action::Remove, &there));
+            }
         }
         if !adds.is_empty() {
             effect.inserted = self.change(plan, &plan.statements.insert, &adds, 1, &mut deltas).await?;
+            if effect.inserted < adds.len() as u64 && self.may_skip(plan).await? {
+                let there = self.pairs_there(plan, &adds).await?;
+                effect.dead.extend(pairs_left(&plan.table.name, rows, Action::Add, &there));
+            }
         }
         let (targets, changes) = deltas.changed();
         if let (Some(key), false, false) = (plan.forms.key, plan.statements.counts.is_empty(), targets.is_empty()) {
             self.statements += 1;
-            let list: Vec<Value> = targets.iter().zip(changes).map(|(id, by)| json!([json_id(id, key), by])).collect();
-            sqlx::query(AssertSqlSafe(plan.statements.counts.clone()))
-                .bind(Value::from(list).to_string())
-                .execute(&mut *self.connection)
-                .await?;
+            let list: Vec<Value> = targets.iter().zip(&changes).map(|(id, by)| json!([json_id(id, key), by])).collect();
+            let query = sqlx::query(AssertSqlSafe(plan.statements.counts.clone())).bind(Value::from(list).to_string());
+            let counted = query.execute(&mut *self.connection).await?.rows_affected();
+            if counted < targets.len() as u64 {
+                self.statements += 1;
+                let ids: Vec<Id> = targets.iter().map(|target| (*target).clone()).collect();
+                let known = read_known(self.connection, plan, &ids).await?;
+                all_counted(&plan.table, counted, &targets, &changes, known.as_ref())?;
+            }
         }
         Ok(effect)
+    }
+
+    /// Whether there are triggers that may have discarded a row.
+    async fn may_skip(&mut self, plan: &Plan) -> Result<bool, sqlx::Error> {
+        self.statements += 1;
+        Ok(!read_skipping(self.connection, &plan.table.name).await?.is_empty())
+    }
+
+    /// Those of the pairs that are there.
+    async fn pairs_there(&mut self, plan: &Plan, rows: &[&RowChange]) -> Result<HashSet<(Id, Id)>, sqlx::Error> {
+        self.statements += 1;
+        let forms = plan.forms;
+        let pair = |row: &&RowChange| json!([json_id(&row.target, forms.target), json_id(&row.actor, forms.actor)]);
+        let list: Vec<Value> = rows.iter().map(pair).collect();
+        let query = sqlx::query(AssertSqlSafe(plan.statements.pairs.clone())).bind(Value::from(list).to_string());
+        let mut there = HashSet::new();
+        for row in &query.fetch_all(&mut *self.connection).await? {
+            let (index, _) = indexed(row)?;
+            there.extend(rows.get(index).map(|row| (row.target.clone(), row.actor.clone())));
+        }
+        Ok(there)
     }
 
     /// Deletes or inserts, adding `by` to the delta of each row that it really changed; how many that were.

@@ -43,15 +43,18 @@ impl Statements {
         }
     }
 
+    /// Locks rows of members in order, and says which are there: `count` × ? member.
+    pub fn lock(&self, count: usize) -> String {
+        let Self { name, member, shown_member, .. } = self;
+        let members = list("?", count);
+        format!("SELECT {shown_member} FROM {name} WHERE {member} IN ({members}) ORDER BY {member} FOR UPDATE")
+    }
+
     /// Inserts rows of members that have none: `count` × (? member, ? fields).
     pub fn insert(&self, count: usize) -> String {
         let Self { name, member, columns, .. } = self;
         let row = format!("({})", list("?", columns.len() + 1));
-        format!(
-            "INSERT INTO {name} ({member}, {}) VALUES {} ON DUPLICATE KEY UPDATE {member} = {member}",
-            columns.join(", "),
-            list(&row, count)
-        )
+        format!("INSERT INTO {name} ({member}, {}) VALUES {}", columns.join(", "), list(&row, count))
     }
 
     /// Changes fields: for each field `count` × (? member, ? value, NULL where nothing changes), then `count` × ? member.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{millis, path, point, quote, sql_type};
+use super::{may_skip, millis, path, point, quote, sql_type};
 use crate::config::ToggleTable;
 use crate::sql::facts::TimeForm;
 use crate::sql::facts::toggle::Forms;
@@ -10,7 +10,8 @@ use crate::sql::facts::toggle::Forms;
 /// The statements of one kind.
 #[derive(Debug)]
 pub(in crate::sql::postgres) struct Statements {
-    /// Deletes pairs: $1 targets, $2 actors; the targets of those that were there, and how many.
+    /// Deletes pairs: $1 targets, $2 actors; the targets of those that were there, how many, and whether there are triggers
+    /// that may discard a row.
     pub delete: Arc<str>,
     /// Inserts pairs: $1 targets, $2 actors, $3 times if there is a column; as `delete`.
     pub insert: Arc<str>,
@@ -62,7 +63,8 @@ impl Statements {
         let delete = format!(
             "WITH gone AS (DELETE FROM {name} AS l USING unnest($1::{t}[], $2::{a}[]) AS u (t, a)
              WHERE l.{target} = u.t AND l.{actor} = u.a RETURNING l.{target} AS t)
-             SELECT t::{t}, count(*) FROM gone GROUP BY 1"
+             SELECT t::{t}, count(*), {} FROM gone GROUP BY 1",
+            may_skip(&name, "DELETE")
         );
         let (lock_counts, counts, known) = target_statements(table, forms);
         let (page, page_within, page_start) = page_statements(table, forms);
@@ -71,7 +73,8 @@ impl Statements {
                 "WITH come AS (INSERT INTO {name} ({target}, {actor}{column})
                  SELECT u.t, u.a{time} FROM unnest($1::{t}[], $2::{a}[]{times}) AS {alias}
                  ON CONFLICT ({target}, {actor}) DO NOTHING RETURNING {target} AS t)
-                 SELECT t::{t}, count(*) FROM come GROUP BY 1"
+                 SELECT t::{t}, count(*), {} FROM come GROUP BY 1",
+                may_skip(&name, "INSERT")
             )
             .into(),
             lock_counts,

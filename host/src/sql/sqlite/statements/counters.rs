@@ -26,7 +26,7 @@ impl Statements {
         let (one_key, given_key) = (given(forms.key, "j.value"), given(forms.key, "value ->> 0"));
         Self {
             add: format!(
-                "UPDATE {name} AS f SET {count} = COALESCE(f.{count}, 0) + d.weir_change
+                "UPDATE OR ABORT {name} AS f SET {count} = COALESCE(f.{count}, 0) + d.weir_change
                  FROM (SELECT {given_key} AS weir_id, value ->> 1 AS weir_change FROM json_each(?1)) AS d
                  WHERE f.{key} = d.weir_id AND typeof(COALESCE(f.{count}, 0)) = 'integer'
                  AND typeof(COALESCE(f.{count}, 0) + d.weir_change) = 'integer' RETURNING {key}"
@@ -50,5 +50,5 @@ fn events(table: &CounterTable, forms: Forms) -> Option<String> {
         columns.push(quote(column));
     }
     let (name, columns, values) = (path(&events.name), columns.join(", "), values.join(", "));
-    Some(format!("INSERT INTO {name} ({columns}) SELECT {values} FROM json_each(?1) AS j"))
+    Some(format!("INSERT OR ABORT INTO {name} ({columns}) SELECT {values} FROM json_each(?1) AS j"))
 }

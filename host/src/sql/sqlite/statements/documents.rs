@@ -68,7 +68,7 @@ fn insert(sheet: &Sheet) -> String {
     };
     let values: Vec<String> = sheet.slots.iter().enumerate().map(value).collect();
     let (name, columns, values) = (path(&sheet.table), columns.join(", "), values.join(", "));
-    format!("INSERT INTO {name} ({columns}) SELECT {values} FROM json_each(?1) AS j")
+    format!("INSERT OR ABORT INTO {name} ({columns}) SELECT {values} FROM json_each(?1) AS j")
 }
 
 /// The fields, each with a comma before it.

@@ -38,13 +38,13 @@ impl Statements {
         });
         Self {
             insert: format!(
-                "INSERT INTO {name} ({member}, {into}) SELECT {}, {values} FROM json_each(?1) AS j
+                "INSERT OR ABORT INTO {name} ({member}, {into}) SELECT {}, {values} FROM json_each(?1) AS j
                  WHERE true ON CONFLICT ({member}) DO NOTHING",
                 given(forms.member, "j.value ->> 0")
             )
             .into(),
             update: format!(
-                "UPDATE {name} AS f SET {set} FROM (SELECT {} AS weir_id, {read} FROM json_each(?1)) AS d
+                "UPDATE OR ABORT {name} AS f SET {set} FROM (SELECT {} AS weir_id, {read} FROM json_each(?1)) AS d
                  WHERE f.{member} = d.weir_id",
                 given(forms.member, "value ->> 0")
             )

@@ -55,7 +55,7 @@ impl Statements {
             )
             .into(),
             insert: format!(
-                "INSERT INTO {name} {into} SELECT {given_target}, {given_actor}{times} FROM json_each(?1) AS j
+                "INSERT OR ABORT INTO {name} {into} SELECT {given_target}, {given_actor}{times} FROM json_each(?1) AS j
                  WHERE true ON CONFLICT ({target}, {actor}) DO NOTHING RETURNING {target}"
             )
             .into(),
@@ -132,7 +132,7 @@ fn target_statements(table: &ToggleTable, forms: Forms) -> (Arc<str>, Arc<str>) 
     let counts = count.as_ref().map_or_else(String::new, |count| {
         let given_key = given(key_form, "value ->> 0");
         format!(
-            "UPDATE {name} AS f SET {count} = max(COALESCE({count}, 0) + d.change, 0)
+            "UPDATE OR ABORT {name} AS f SET {count} = max(COALESCE({count}, 0) + d.change, 0)
              FROM (SELECT {given_key} AS id, value ->> 1 AS change FROM json_each(?1)) AS d WHERE f.{key} = d.id"
         )
     });
