@@ -9,6 +9,7 @@ mod flow;
 mod http;
 mod ingest;
 mod kind;
+mod network;
 mod policy;
 mod preference;
 mod room;
@@ -22,9 +23,10 @@ use serde::{Deserialize, Serialize};
 pub use cache::{CacheConfig, ReadConfig, SharedCacheConfig, Staleness, UpstreamConfig, UpstreamLimits};
 pub use counter::{ActorNeed, CounterConfig, CounterTable, EventTable};
 pub use flow::{BatchConfig, FlushConfig, JournalConfig, SqlConfig, StoreConfig, StoreType};
-pub use http::{AdminConfig, AuthConfig, HttpConfig, JwtConfig, TrustedHeaderFrom};
+pub use http::{AdminConfig, AuthConfig, HttpConfig, JwtConfig, ProxyHeaders, TrustedHeaderFrom};
 pub use ingest::{ChildTable, IngestConfig, IngestTable};
 pub use kind::{DurabilityLevel, KindTable, PolicyFailure};
+pub use network::Networks;
 pub use policy::{
     BuiltinRules, CanaryConfig, DecisionLogConfig, GrantConfig, ParameterType, PolicyConfig, StatementConfig,
 };

@@ -47,6 +47,7 @@ use crate::counter::Counters;
 use crate::error::Refusal;
 use crate::ingest::Ingests;
 use crate::listener::body::{self, BodyLimits};
+use crate::listener::forwarded::Trust;
 use crate::listener::head;
 use crate::listener::problem::{BAD_BODY, METHOD_NOT_ALLOWED, Problem};
 use crate::listener::text::decode_segment;
@@ -106,6 +107,7 @@ enum View {
 pub struct HttpState {
     limits: Limits,
     body_limits: BodyLimits,
+    trust: Trust,
     requests: Underway,
     routes: Routes,
     kinds: BTreeMap<String, View>,
@@ -167,6 +169,7 @@ impl HttpState {
                 bytes_max: config.body_bytes_max,
                 timeout: Duration::from_millis(config.body_timeout_ms),
             },
+            trust: Trust::from(config),
             requests: Underway::new(config.requests_max),
             routes,
             openapi,
@@ -192,10 +195,11 @@ impl HttpState {
             return Ok(reply::options(ALLOW_ANYWHERE));
         }
         let Some(found) = self.routes.find(path) else {
-            if let Some(upstream) = self.upstreams.find(path) {
+            let caller = self.trust.caller(&head.headers, peer.ip());
+            if let Some(upstream) = self.upstreams.find(path, caller.host.as_deref()) {
                 *route = Route::Upstream;
                 self.shared.authenticator.drop_untrusted(&mut head.headers, peer.ip());
-                return upstream.handle(head, body, peer.ip()).await.map_err(|failure| from_upstream(&failure));
+                return upstream.handle(head, body, caller).await.map_err(|failure| from_upstream(&failure));
             }
             return Err(Problem::new(&ROUTE_MISSING, "see /openapi.json for the paths that there are"));
         };

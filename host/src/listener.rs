@@ -6,6 +6,7 @@
 //! Never lets a request through whose end a proxy before it could see elsewhere (see `framing`).
 
 pub mod body;
+pub mod forwarded;
 mod framing;
 pub mod head;
 pub mod problem;

@@ -4,27 +4,34 @@
 //! are streamed; memory holds at most what is kept, each queue is bounded.
 //!
 //! - `control`: what headers say of caching. `stored`: whether and how long a response may be kept, and its age.
-//! - `key`: what is the same request. `conditional`, `range`, `hop`: one part of HTTP each.
+//! - `outgoing`: a request as the origin gets it; `names` says which headers go on. `key`: what is the same request, made
+//!   of that value alone. `location`: what an answer says of where things are, as the client sees it.
+//! - `conditional`, `range`, `hop`: one part of HTTP each.
 //! - `allowance`: what a rule makes of what a response allows.
 //! - `origin`: connections and their bounds. `fill`: keeping a body while it is passed on.
-//! - `serve`: the way of a request.
+//! - `serve`: the way of a request. `ask`: what becomes of the origin's answer. `tell`: what the client gets.
 //!
 //! The crate `http-cache-semantics` was looked at and not taken: it keeps no variants side by side, knows no targeted
 //! headers, windows or groups, and takes the first of two lifetimes; what is left of it is less than the glue.
 //!
 //! Never keeps a body that was cut short, never sends a request twice, never believes a client about who it is to
-//! others (`X-Forwarded-Host` and the like are dropped, because they are no part of a key).
+//! others, never keeps or tells somebody else what was answered to one person with a cookie of his.
 
 mod allowance;
+mod ask;
 mod conditional;
 mod control;
 mod fill;
 mod hop;
 mod key;
+mod location;
+mod names;
 mod origin;
+mod outgoing;
 mod range;
 mod serve;
 mod stored;
+mod tell;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +45,7 @@ use crate::cache::{
 use crate::clock::Clock;
 use crate::config::{AuthConfig, CacheConfig, ConfigError, UpstreamConfig};
 use origin::Origin;
+use outgoing::Passage;
 use stored::Kept;
 
 /// Why an upstream has no answer.
@@ -126,7 +134,7 @@ pub struct UpstreamState {
     /// What was measured of it, and what the rule makes of that.
     #[serde(flatten)]
     pub ruling: RulingState,
-    /// How its keys look: the path and query that the origin sees.
+    /// How its keys look: the path and query that the origin sees; one stands for all variants and hosts.
     pub key: String,
     /// The groups that its responses belong to.
     pub groups: Vec<String>,
@@ -140,8 +148,7 @@ pub struct Upstream {
     clock: Clock,
     wait: Duration,
     ruling: Ruling,
-    /// The header that names weir's actor to the origin, too.
-    identity: Option<HeaderName>,
+    passage: Passage,
 }
 
 impl Upstreams {
@@ -166,14 +173,15 @@ impl Upstreams {
         let kept = Arc::new(Cache::new("upstream", limits, Arc::clone(&rules.ledger)));
         let totals = Arc::<Totals>::default();
         let open = |config: &UpstreamConfig| {
+            let origin = Origin::new(config)?;
             Ok(Arc::new(Upstream {
                 config: config.clone(),
-                origin: Origin::new(config)?,
+                passage: Passage::new(config, origin.authority.clone(), identity.clone())?,
+                origin,
                 cache: Arc::clone(&kept),
                 clock: clock.clone(),
                 wait: Duration::from_millis(cache.wait_ms),
                 ruling: Ruling::new(subject(config), rules.clone(), Arc::clone(&totals)),
-                identity: identity.clone(),
             }))
         };
         let mut upstreams: Vec<Arc<Upstream>> = configs.iter().map(open).collect::<Result<_, ConfigError>>()?;
@@ -184,9 +192,10 @@ impl Upstreams {
         Ok(Self(Arc::new(upstreams)))
     }
 
-    /// The one that a path belongs to.
-    pub fn find(&self, path: &str) -> Option<&Arc<Upstream>> {
-        self.0.iter().find(|upstream| path.starts_with(&upstream.config.prefix))
+    /// The one that a path belongs to, at the host that the client asks for.
+    pub fn find(&self, path: &str, host: Option<&str>) -> Option<&Arc<Upstream>> {
+        let is_of = |config: &UpstreamConfig| path.starts_with(&config.prefix) && answers_for(&config.hosts, host);
+        self.0.iter().find(|upstream| is_of(&upstream.config))
     }
 
     /// What is kept: entries, and their memory in bytes.
@@ -255,7 +264,45 @@ impl Upstream {
     }
 }
 
+/// Whether a host is one of these: with its port, where one is named; `*.` stands for any names before.
+fn answers_for(hosts: &[String], host: Option<&str>) -> bool {
+    let Some(host) = host.filter(|_| !hosts.is_empty()) else { return hosts.is_empty() };
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    hosts.iter().any(|known| {
+        let known = known.to_ascii_lowercase();
+        match known.strip_prefix("*.") {
+            Some(rest) => [name, host].iter().any(|host| host.strip_suffix(rest).is_some_and(|sub| sub.ends_with('.'))),
+            None => known == name || known == host,
+        }
+    })
+}
+
 fn subject(config: &UpstreamConfig) -> Subject {
     let name = format!("upstream:{}", config.name);
     Subject { name: name.clone(), class: config.class, group: name, of_origin: true }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::answers_for;
+
+    #[test]
+    fn an_upstream_answers_for_its_hosts() {
+        let of =
+            |hosts: &[&str], host| answers_for(&hosts.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>(), host);
+        assert!(of(&[], Some("any")) && of(&[], None));
+        let some = ["Shop.example", "b.example:8443", "*.c.example", "[::1]"];
+        for known in
+            ["shop.example", "shop.example:81", "b.example:8443", "x.c.example", "x.y.c.example:81", "[::1]:8080"]
+        {
+            assert!(of(&some, Some(known)), "{known}");
+        }
+        for other in ["b.example", "c.example", "xc.example", "evil.example", "shop.example.evil"] {
+            assert!(!of(&some, Some(other)), "{other}");
+        }
+        assert!(!of(&some, None));
+    }
 }

@@ -109,7 +109,10 @@ impl Client {
         body: Vec<u8>,
     ) -> Result<Reply, NoAnswer> {
         let lost = |error: &dyn std::fmt::Display| NoAnswer(format!("{method} {path}: {error}"));
-        let mut request = Request::builder().method(method).uri(path).header("host", self.address.to_string());
+        let mut request = Request::builder().method(method).uri(path);
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+            request = request.header("host", self.address.to_string());
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

@@ -9,11 +9,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 /// What it answers next.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Script {
     /// This head (without the status line's end) and body, as they are.
     Say(String),
-    /// The same, and then the connection is cut.
+    /// What this makes of the head of the request: its line, and its headers by names in lower case.
+    With(fn(&str) -> String),
+    /// A head and body, and then the connection is cut.
     SayAndCut(String),
     /// Nothing: the connection is cut.
     Cut,
@@ -67,6 +69,11 @@ impl Origin {
         self.asked.load(Ordering::SeqCst)
     }
 
+    /// The heads of all requests.
+    pub fn heads(&self) -> Vec<String> {
+        self.heads.lock().unwrap().clone()
+    }
+
     /// The head of the last request.
     pub fn last_head(&self) -> String {
         self.heads.lock().unwrap().last().cloned().unwrap_or_default()
@@ -85,11 +92,16 @@ impl Origin {
             // Requests of these tests have no bodies worth reading.
             let head = String::from_utf8_lossy(&received).into_owned();
             received.clear();
-            self.heads.lock().unwrap().push(head);
+            self.heads.lock().unwrap().push(head.clone());
             self.asked.fetch_add(1, Ordering::SeqCst);
             let (script, delay) = (self.script.lock().unwrap().clone(), *self.delay.lock().unwrap());
             tokio::time::sleep(delay).await;
+            let script = match script {
+                Script::With(answer) => Script::Say(answer(&head)),
+                script => script,
+            };
             match script {
+                Script::With(_) => return,
                 Script::Say(text) => {
                     if stream.write_all(text.as_bytes()).await.is_err() {
                         return;
@@ -111,5 +123,21 @@ impl Origin {
 
 /// A whole answer of status 200.
 pub fn ok(headers: &str, body: &str) -> Script {
-    Script::Say(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n{headers}\r\n{body}", body.len()))
+    Script::Say(answer("200 OK", headers, body))
+}
+
+/// A whole answer.
+pub fn answer(status: &str, headers: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n{headers}\r\n{body}", body.len())
+}
+
+/// A header of a request, by its name in lower case; all lines of it.
+pub fn lines<'a>(head: &'a str, name: &str) -> Vec<&'a str> {
+    let of_name = |line: &'a str| line.split_once(": ").filter(|(known, _)| *known == name).map(|(_, value)| value);
+    head.lines().filter_map(of_name).collect()
+}
+
+/// The one line of a header, or the empty text.
+pub fn line<'a>(head: &'a str, name: &str) -> &'a str {
+    lines(head, name).first().copied().unwrap_or_default()
 }

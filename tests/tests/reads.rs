@@ -40,6 +40,12 @@ async fn the_demo_says_what_it_does() {
     let etag = first.header("etag").to_owned();
     let same = client.request("GET", dates, &[("if-none-match", &etag)], "").await.unwrap();
     assert_eq!((same.status, same.body.len()), (304, 0));
+    for directive in ["no-cache", "no-store", "max-age=0"] {
+        let wants =
+            client.request("GET", dates, &[("cache-control", directive), ("pragma", "no-cache")], "").await.unwrap();
+        let how = wants.header("cache-status");
+        assert!(how.starts_with("weir; hit; ttl="), "no client has SQL asked for what is kept: {directive}: {how}");
+    }
 
     let seats = "/v1/reads/seats?schedule=1";
     for _ in 0..2 {

@@ -8,12 +8,21 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tempfile::TempDir;
 use weir::config::{Config, Staleness, UpstreamConfig};
-use weir_tests::client::Client;
+use weir_tests::client::{Client, Reply};
 use weir_tests::guest::{keeps_for, keeps_nothing};
 use weir_tests::kinds;
 use weir_tests::operator::Operator;
 use weir_tests::origin::{Origin, Script, ok};
 use weir_tests::services::{Host, HostConfig, temporary_directory};
+
+#[path = "upstream/force.rs"]
+mod force;
+#[path = "upstream/keys.rs"]
+mod keys;
+#[path = "upstream/people.rs"]
+mod people;
+#[path = "upstream/trust.rs"]
+mod trust;
 
 struct Before {
     origin: Origin,
@@ -24,13 +33,18 @@ struct Before {
 
 /// A host before an origin.
 async fn before(script: Script, change: impl FnOnce(&mut UpstreamConfig)) -> Before {
+    before_with(script, |config| change(&mut config.upstreams[0])).await
+}
+
+/// The same, with other settings of the host, too.
+async fn before_with(script: Script, change: impl FnOnce(&mut Config)) -> Before {
     let origin = Origin::start(script).await;
     let directory = temporary_directory("upstream");
-    let mut upstream = UpstreamConfig::new("shop", "/shop/", &format!("http://{}", origin.address));
-    change(&mut upstream);
+    let upstream = UpstreamConfig::new("shop", "/shop/", &format!("http://{}", origin.address));
     // Nothing but the proxy.
     let without = kinds::config(directory.path(), &kinds::sqlite_in(directory.path()), &[]);
-    let config = Config { upstreams: vec![upstream], ..without };
+    let mut config = Config { upstreams: vec![upstream], ..without };
+    change(&mut config);
     let host = Host::start(HostConfig::of(&config), directory.path());
     let client = Client::new(host.public());
     Before { origin, host, client, _directory: directory }
@@ -40,6 +54,17 @@ impl Before {
     async fn get(&mut self, path: &str) -> (u16, String, String) {
         let reply = self.client.get(path).await;
         (reply.status, reply.header("cache-status").to_owned(), reply.text())
+    }
+
+    async fn ask(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+        self.client.request(method, path, headers, "").await.unwrap()
+    }
+
+    /// So many at once, each on a connection of its own.
+    async fn crowd(&self, size: usize, method: &str, path: &str, headers: &[(&str, &str)]) -> Vec<Reply> {
+        let address = self.host.public();
+        let one = |_| async move { Client::new(address).request(method, path, headers, "").await.unwrap() };
+        join_all((0..size).map(one)).await
     }
 }
 

@@ -50,7 +50,7 @@ pub struct Lead {
 /// See [`Seat::Wait`].
 pub struct Wait {
     landing: watch::Receiver<Option<Flown>>,
-    _place: OwnedSemaphorePermit,
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Flights {
@@ -63,7 +63,7 @@ impl Flights {
         let mut under = self.under.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(landing) = under.get(key) {
             return match Arc::clone(&self.waits).try_acquire_owned() {
-                Ok(place) => Seat::Wait(Wait { landing: landing.clone(), _place: place }),
+                Ok(place) => Seat::Wait(Wait { landing: landing.clone(), _place: Some(place) }),
                 Err(_) => {
                     counter!(SHED_TOTAL, "limit" => "cache.waiters_max").increment(1);
                     Seat::Full
@@ -77,6 +77,12 @@ impl Flights {
 }
 
 impl Lead {
+    /// Waits for it as the others do: for whoever wants a part of what is read for all. One for each reading, so it takes no
+    /// place of those who wait.
+    pub fn wait(&self) -> Wait {
+        Wait { landing: self.landing.subscribe(), _place: None }
+    }
+
     /// It was read; those who wait go on. What is kept must be in the cache by now.
     pub fn land(mut self, flown: Flown) {
         // Before they hear of it: who comes now begins anew.

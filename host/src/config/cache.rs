@@ -40,6 +40,10 @@ pub struct SharedCacheConfig {
     pub timeout_ms: u64,
 }
 
+/// Headers that weir writes for origins itself.
+const OWN_HEADERS: [&str; 6] =
+    ["host", "forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-prefix"];
+
 impl Default for CacheConfig {
     fn default() -> Self {
         Self {
@@ -120,9 +124,32 @@ pub struct UpstreamConfig {
     pub prefix: String,
     /// `http://host:port`.
     pub origin: String,
-    /// The origin does not see the prefix.
+    /// The origin does not see the prefix; it is told in `X-Forwarded-Prefix`.
     #[serde(default)]
     pub strip_prefix: bool,
+    /// The hosts that it answers for, such as `shop.example` or `*.shop.example`; left out, all. What is kept is kept for each
+    /// by itself.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// The origin is asked under the host that the client asks for, instead of its own address.
+    #[serde(default)]
+    pub preserve_host: bool,
+    /// Headers of requests that go on although their names say something of the request, its connection or a proxy. They are
+    /// part of the key.
+    #[serde(default)]
+    pub pass_headers: Vec<String>,
+    /// Headers of requests that do not go on; a `*` at the end stands for any rest.
+    #[serde(default)]
+    pub drop_headers: Vec<String>,
+    /// What was asked for with a cookie is kept for all also where the answer says neither `public` nor `s-maxage`.
+    #[serde(default)]
+    pub keep_asked_with_cookie: bool,
+    /// An answer with `Set-Cookie` is kept; without it. Otherwise it is not kept.
+    #[serde(default)]
+    pub keep_set_cookie: bool,
+    /// Clients may have asked anew for what is kept (`Cache-Control: no-cache`, `no-store`, `max-age`, `min-fresh`).
+    #[serde(default)]
+    pub clients_may_force: bool,
     /// How old an answer may be; left out, as old as the origin says. `live`: nothing is kept.
     #[serde(default)]
     pub class: Option<Staleness>,
@@ -278,6 +305,13 @@ impl UpstreamConfig {
             prefix: prefix.into(),
             origin: origin.into(),
             strip_prefix: false,
+            hosts: Vec::new(),
+            preserve_host: false,
+            pass_headers: Vec::new(),
+            drop_headers: Vec::new(),
+            keep_asked_with_cookie: false,
+            keep_set_cookie: false,
+            clients_may_force: false,
             class: None,
             may_loosen: false,
             settings: BTreeMap::new(),
@@ -295,6 +329,7 @@ impl UpstreamConfig {
         if authority.is_empty() || authority.contains(['/', '?', '#', '@']) {
             return Err(value(field("origin"), "must be http://host:port, without a path"));
         }
+        self.validate_names(&field)?;
         if self.may_loosen && self.class.is_none_or(|class| class == Staleness::Live) {
             return Err(value(
                 field("may_loosen"),
@@ -308,5 +343,29 @@ impl UpstreamConfig {
         at_least(&field("limits.head_timeout_ms"), self.limits.head_timeout_ms, 1)?;
         at_least(&field("limits.connect_timeout_ms"), self.limits.connect_timeout_ms, 1)?;
         at_least(&field("limits.body_idle_timeout_ms"), self.limits.body_idle_timeout_ms, 1)
+    }
+
+    /// Names of hosts and headers.
+    fn validate_names(&self, field: &dyn Fn(&str) -> String) -> Result<(), ConfigError> {
+        let is_host = |host: &String| {
+            let name = host.strip_prefix("*.").unwrap_or(host);
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte))
+        };
+        if let Some(host) = self.hosts.iter().find(|host| !is_host(host)) {
+            let reason = format!("{host:?} must be a host, such as shop.example, shop.example:8443 or *.shop.example");
+            return Err(value(field("hosts"), reason));
+        }
+        let is_token =
+            |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        let drops = self.drop_headers.iter().map(|name| name.strip_suffix('*').unwrap_or(name));
+        if let Some(name) = self.pass_headers.iter().map(String::as_str).chain(drops).find(|name| !is_token(name)) {
+            return Err(value(field("pass_headers or drop_headers"), format!("{name:?} is not the name of a header")));
+        }
+        let is_ours = |name: &&String| OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name));
+        if let Some(name) = self.pass_headers.iter().find(is_ours) {
+            let reason = format!("weir writes {name:?} itself, from what http.trusted_proxies say");
+            return Err(value(field("pass_headers"), reason));
+        }
+        Ok(())
     }
 }

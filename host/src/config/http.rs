@@ -1,11 +1,11 @@
 //! `[http]`, `[admin]` and `[auth]`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, at_least, value};
+use super::{ConfigError, Networks, at_least, value};
 
 /// The public listener and its limits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -13,6 +13,11 @@ use super::{ConfigError, at_least, value};
 pub struct HttpConfig {
     /// Address to listen on. Port 0 picks a free one, which is printed.
     pub listen: SocketAddr,
+    /// Whose word is taken for who asks, by which scheme and for which host: proxies before this listener. All others are
+    /// clients themselves, whatever they say.
+    pub trusted_proxies: Networks,
+    /// In which headers those proxies say it.
+    pub proxy_headers: ProxyHeaders,
     /// Open connections; a further one waits in the system's accept queue.
     pub connections_max: usize,
     /// Requests under way; a further one is answered 503 with Retry-After.
@@ -44,6 +49,8 @@ impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            trusted_proxies: Networks::default(),
+            proxy_headers: ProxyHeaders::default(),
             connections_max: 10_000,
             requests_max: 4_096,
             header_bytes_max: 16 * 1024,
@@ -72,6 +79,18 @@ impl HttpConfig {
         at_least("http.targets_max", self.targets_max, 1)?;
         at_least("http.actors_limit_max", self.actors_limit_max, 1)
     }
+}
+
+/// The headers in which proxies say who asked them. One language, not both: a proxy that sets one passes the other on as a
+/// client wrote it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProxyHeaders {
+    /// `X-Forwarded-For`, `-Proto` and `-Host`.
+    #[default]
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
 }
 
 /// The operators' listener.
@@ -136,15 +155,61 @@ pub struct AuthConfig {
     pub trusted_header_alone: bool,
 }
 
-/// From whom the trusted header is accepted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+/// From whom the trusted header is accepted: `"loopback"`, `"any"`, or a list of networks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "TrustedHeaderFromText", into = "TrustedHeaderFromText")]
 pub enum TrustedHeaderFrom {
     /// Only from peers on a loopback address.
     #[default]
     Loopback,
     /// From every peer: only where nothing but your proxy can reach the listener.
     Any,
+    /// From peers in these networks.
+    Networks(Networks),
+}
+
+/// As it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum TrustedHeaderFromText {
+    Word(String),
+    List(Vec<String>),
+}
+
+impl TrustedHeaderFrom {
+    /// Whether this peer is one of them.
+    pub fn includes(&self, peer: IpAddr) -> bool {
+        match self {
+            Self::Loopback => peer.to_canonical().is_loopback(),
+            Self::Any => true,
+            Self::Networks(networks) => networks.contains(peer),
+        }
+    }
+}
+
+impl TryFrom<TrustedHeaderFromText> for TrustedHeaderFrom {
+    type Error = String;
+
+    fn try_from(text: TrustedHeaderFromText) -> Result<Self, String> {
+        match text {
+            TrustedHeaderFromText::Word(word) if word == "loopback" => Ok(Self::Loopback),
+            TrustedHeaderFromText::Word(word) if word == "any" => Ok(Self::Any),
+            TrustedHeaderFromText::Word(word) => {
+                Err(format!("{word:?} must be \"loopback\", \"any\" or a list of networks, such as [\"10.0.0.0/8\"]"))
+            }
+            TrustedHeaderFromText::List(list) => Networks::try_from(list).map(Self::Networks),
+        }
+    }
+}
+
+impl From<TrustedHeaderFrom> for TrustedHeaderFromText {
+    fn from(from: TrustedHeaderFrom) -> Self {
+        match from {
+            TrustedHeaderFrom::Loopback => Self::Word("loopback".into()),
+            TrustedHeaderFrom::Any => Self::Word("any".into()),
+            TrustedHeaderFrom::Networks(networks) => Self::List(networks.into()),
+        }
+    }
 }
 
 /// One pinned algorithm and its key.
@@ -190,6 +255,12 @@ impl AuthConfig {
         if self.trusted_header_alone && self.trusted_header.is_none() {
             return Err(value("auth.trusted_header_alone", "needs auth.trusted_header"));
         }
+        if matches!(&self.trusted_header_from, TrustedHeaderFrom::Networks(networks) if networks.is_empty()) {
+            return Err(value(
+                "auth.trusted_header_from",
+                "names no network: leave trusted_header out to trust nobody",
+            ));
+        }
         Ok(())
     }
 }
@@ -207,5 +278,30 @@ impl JwtConfig {
             return Err(value("auth.jwt.key", "a shared secret must have at least 32 bytes"));
         }
         Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_trusted_header_is_taken_from_a_word_or_a_list() {
+        let from = |text: &str| {
+            let config: AuthConfig =
+                toml::from_str(&format!("trusted_header_from = {text}")).map_err(|error| error.to_string())?;
+            assert_eq!(toml::from_str::<AuthConfig>(&toml::to_string(&config).unwrap()).unwrap(), config);
+            Ok::<_, String>(config.trusted_header_from)
+        };
+        let [inside, loopback]: [IpAddr; 2] = ["10.1.2.3".parse().unwrap(), "127.0.0.1".parse().unwrap()];
+        let includes = |text| from(text).map(|from| (from.includes(inside), from.includes(loopback)));
+        assert_eq!(includes("\"loopback\""), Ok((false, true)));
+        assert_eq!(includes("\"any\""), Ok((true, true)));
+        assert_eq!(includes("[\"10.0.0.0/8\"]"), Ok((true, false)));
+        assert_eq!(includes("[\"10.0.0.0/8\", \"loopback\"]"), Ok((true, true)));
+        assert!(from("\"all\"").unwrap_err().contains("\"loopback\", \"any\" or a list of networks"));
+        assert!(from("[\"10.0.0.1/8\"]").unwrap_err().contains("write 10.0.0.0/8"));
+        let empty = AuthConfig { trusted_header_from: from("[]").unwrap(), ..AuthConfig::default() };
+        assert!(empty.validate().is_err());
     }
 }

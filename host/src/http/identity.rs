@@ -59,7 +59,7 @@ impl Authenticator {
                     field: "auth.trusted_header".into(),
                     reason: format!("{name:?} is not a header name"),
                 })?;
-                Some((parsed, config.trusted_header_from))
+                Some((parsed, config.trusted_header_from.clone()))
             }
         };
         Ok(Self {
@@ -128,7 +128,7 @@ impl Authenticator {
     /// frameworks (CGI, WSGI) do not tell the two apart.
     pub(super) fn drop_untrusted(&self, headers: &mut HeaderMap, peer: IpAddr) {
         let Some((name, from)) = &self.trusted else { return };
-        if !self.header_suffices || !is_believed(*from, peer) {
+        if !self.header_suffices || !from.includes(peer) {
             headers.remove(name);
         }
         let is_alias =
@@ -143,8 +143,8 @@ impl Authenticator {
         let Some((name, from)) = &self.trusted else { return Ok(None) };
         let given = one(headers, name).map_err(|_| Problem::new(&BAD_HEADER, format!("send {name} at most once")))?;
         let Some(given) = given else { return Ok(None) };
-        if !is_believed(*from, peer) {
-            return Err(self.refuse(format!("{name} is accepted from loopback peers only")));
+        if !from.includes(peer) {
+            return Err(self.refuse(format!("{name} is not accepted from {peer}: see auth.trusted_header_from")));
         }
         let parsed = std::str::from_utf8(given.as_bytes()).ok().map(|text| Id::parse(id_type, text));
         match parsed {
@@ -160,11 +160,6 @@ fn names_an_actor(typ: &str) -> bool {
     let typ = typ.to_ascii_lowercase();
     let typ = typ.strip_prefix("application/").unwrap_or(&typ);
     typ == "at+jwt" || !typ.ends_with("+jwt")
-}
-
-/// Whether the trusted header of this peer counts.
-fn is_believed(from: TrustedHeaderFrom, peer: IpAddr) -> bool {
-    from == TrustedHeaderFrom::Any || peer.to_canonical().is_loopback()
 }
 
 impl Jwt {
@@ -243,7 +238,7 @@ mod tests {
     fn authenticator(jwt: Option<JwtConfig>, from: Option<TrustedHeaderFrom>) -> Authenticator {
         let config = AuthConfig {
             jwt,
-            trusted_header: from.map(|_| "X-Actor-Id".into()),
+            trusted_header: from.as_ref().map(|_| "X-Actor-Id".into()),
             trusted_header_from: from.unwrap_or_default(),
             ..AuthConfig::default()
         };
@@ -374,17 +369,20 @@ mod tests {
             verdict.map_err(|problem| problem.status().as_u16())
         };
         let seven = [("x-actor-id", "7")];
-        let loopback = Some(TrustedHeaderFrom::Loopback);
-        assert_eq!(actor(loopback, LOOPBACK, &seven), Ok(Some(Id::Int(7))));
-        assert_eq!(actor(loopback, Ipv6Addr::LOCALHOST.into(), &seven), Ok(Some(Id::Int(7))));
-        assert_eq!(actor(loopback, Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(), &seven), Ok(Some(Id::Int(7))));
-        assert_eq!(actor(loopback, ELSEWHERE, &seven), Err(401));
-        assert_eq!(actor(loopback, ELSEWHERE, &[]), Ok(None));
+        let loopback = || Some(TrustedHeaderFrom::Loopback);
+        assert_eq!(actor(loopback(), LOOPBACK, &seven), Ok(Some(Id::Int(7))));
+        assert_eq!(actor(loopback(), Ipv6Addr::LOCALHOST.into(), &seven), Ok(Some(Id::Int(7))));
+        assert_eq!(actor(loopback(), Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(), &seven), Ok(Some(Id::Int(7))));
+        assert_eq!(actor(loopback(), ELSEWHERE, &seven), Err(401));
+        assert_eq!(actor(loopback(), ELSEWHERE, &[]), Ok(None));
         assert_eq!(actor(Some(TrustedHeaderFrom::Any), ELSEWHERE, &seven), Ok(Some(Id::Int(7))));
+        let inside = || Some(TrustedHeaderFrom::Networks(vec!["192.0.2.0/24".to_owned()].try_into().unwrap()));
+        assert_eq!(actor(inside(), ELSEWHERE, &seven), Ok(Some(Id::Int(7))));
+        assert_eq!(actor(inside(), LOOPBACK, &seven), Err(401), "a list names all of them");
         assert_eq!(actor(None, LOOPBACK, &seven), Ok(None), "not configured: not looked at");
-        assert_eq!(actor(loopback, LOOPBACK, &[("x-actor-id", "7"), ("x-actor-id", "7")]), Err(400));
-        assert_eq!(actor(loopback, LOOPBACK, &[("x-actor-id", "seven")]), Err(401));
-        assert_eq!(actor(loopback, LOOPBACK, &[("x-actor-id", "")]), Err(401));
+        assert_eq!(actor(loopback(), LOOPBACK, &[("x-actor-id", "7"), ("x-actor-id", "7")]), Err(400));
+        assert_eq!(actor(loopback(), LOOPBACK, &[("x-actor-id", "seven")]), Err(401));
+        assert_eq!(actor(loopback(), LOOPBACK, &[("x-actor-id", "")]), Err(401));
         assert_eq!(actor(None, LOOPBACK, &[("authorization", "Bearer x")]), Err(401), "nobody could verify it");
     }
 

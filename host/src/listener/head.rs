@@ -35,9 +35,7 @@ fn check_host<B>(request: &Request<B>) -> Result<(), Problem> {
         Ok(None) => return Err(Problem::new(&BAD_HOST, "send a Host header").close()),
         Err(Repeated) => return Err(Problem::new(&BAD_HOST, "send exactly one Host header").close()),
     };
-    let well_formed = !host.is_empty()
-        && host.as_bytes().iter().all(|byte| byte.is_ascii_alphanumeric() || b".-_~:[]%!$&'()*+,;=".contains(byte));
-    if !well_formed {
+    if !is_host(host.as_bytes()) {
         return Err(Problem::new(&BAD_HOST, "Host must be a name or address, with a port where needed").close());
     }
     match request.uri().authority() {
@@ -46,6 +44,11 @@ fn check_host<B>(request: &Request<B>) -> Result<(), Problem> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether this is a name or address, with or without a port.
+pub fn is_host(host: &[u8]) -> bool {
+    !host.is_empty() && host.iter().all(|byte| byte.is_ascii_alphanumeric() || b".-_~:[]%!$&'()*+,;=".contains(byte))
 }
 
 /// A header that must be given once was given again.

@@ -1,9 +1,11 @@
 //! What a rule makes of a response: less than RFC 9111 allows, or other times where the operator lets it loosen.
 
 use hyper::StatusCode;
-use hyper::header::{self, HeaderMap, HeaderName};
+use hyper::header::HeaderMap;
 
 use super::control::Control;
+use super::names::hands_a_credential;
+use super::outgoing::Person;
 use crate::cache::eligibility::fresh_ms_max;
 use crate::config::UpstreamConfig;
 use crate::model::CacheRule;
@@ -49,7 +51,7 @@ impl Allowance {
     /// private, what sets a cookie, what was asked for with a cookie or a credential.
     pub(super) fn loosens(
         &self,
-        (asked, identity): (&HeaderMap, Option<&HeaderName>),
+        person: Person,
         (status, headers): (StatusCode, &HeaderMap),
         control: &Control,
     ) -> bool {
@@ -57,21 +59,14 @@ impl Allowance {
             && LOOSENED_STATUSES.contains(&status.as_u16())
             && !control.private
             && control.fields.is_empty()
-            && !headers.contains_key(header::SET_COOKIE)
-            && !is_personal(asked, identity)
+            && !headers.keys().any(|name| hands_a_credential(name.as_str()))
+            && !person.is_known()
     }
 
     /// The shorter of what is allowed and what a response says; what is allowed where it is `loosened`.
     pub(super) fn pick(&self, loosened: bool, allowed_ms: u64, said_ms: u64) -> u64 {
         if loosened && allowed_ms != AS_IT_SAYS { allowed_ms } else { said_ms.min(allowed_ms) }
     }
-}
-
-/// Whether a request says who asks: its answer may be for nobody else, unless the origin says otherwise.
-pub(super) fn is_personal(asked: &HeaderMap, identity: Option<&HeaderName>) -> bool {
-    asked.contains_key(header::COOKIE)
-        || asked.contains_key(header::AUTHORIZATION)
-        || identity.is_some_and(|name| asked.contains_key(name))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::key;
 use super::origin::next_piece;
+use super::outgoing::Outgoing;
 use super::stored::{Kept, Moments, Stored, Verdict, groups};
 use crate::cache::{Cache, Entry, Flown, Lead, Stamp, Times, Usage};
 use crate::listener::reply::Piece;
@@ -28,8 +29,10 @@ const HEADER_OVERHEAD_BYTES: usize = 64;
 pub(super) struct Fill {
     pub(super) cache: Arc<Cache<Kept>>,
     pub(super) upstream: String,
-    pub(super) primary: String,
-    pub(super) asked: HeaderMap,
+    /// What was sent: the key is made of it.
+    pub(super) sent: Arc<Outgoing>,
+    /// Whose place it was read at.
+    pub(super) seat: String,
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) verdict: Verdict,
@@ -93,7 +96,14 @@ impl Fill {
 
     /// It is too large: those who wait read for themselves.
     fn give_up(&mut self) {
-        put_unshared(&self.cache, &self.upstream, &self.primary, self.cache.stamp(), self.at.response_ms);
+        put_unshared(
+            &self.cache,
+            &self.upstream,
+            &self.sent.primary,
+            &self.seat,
+            self.cache.stamp(),
+            self.at.response_ms,
+        );
         if let Some(lead) = self.lead.take() {
             lead.land(Flown::Unshared);
         }
@@ -101,13 +111,13 @@ impl Fill {
 
     /// Puts it into the cache.
     pub(super) fn keep(self, body: Bytes) -> Arc<Entry<Kept>> {
-        let Self { cache, upstream, primary, asked, status, mut headers, verdict, at, stamps, named, usage, .. } = self;
+        let Self { cache, upstream, sent, status, mut headers, verdict, at, stamps, named, usage, .. } = self;
         for field in &verdict.fields {
             headers.remove(field.as_str());
         }
         headers.remove(hyper::header::AGE);
         let mut groups = groups(&upstream, &headers);
-        groups.push(key::uri_group(&primary).into());
+        groups.push(key::uri_group(&sent.primary).into());
         groups.push(upstream_group(&upstream));
         groups.extend(named.into_iter().map(String::into_boxed_str));
         let groups = groups.into_boxed_slice();
@@ -122,13 +132,13 @@ impl Fill {
             lifetime_ms: verdict.lifetime_ms,
             no_cache: verdict.no_cache,
             strict: verdict.strict,
-            loosened: verdict.loosened,
+            for_strangers: verdict.for_strangers,
             held_until_ms: AtomicU64::new(0),
         };
-        let mut place = primary.clone();
+        let mut place = sent.key.clone();
         if !verdict.vary.is_empty() {
-            place = key::variant(&primary, &verdict.vary, &asked);
-            put_vary(&cache, &primary, verdict.vary, groups.clone(), stamps.1, verdict.times);
+            place = key::variant(&sent.key, &verdict.vary, sent.headers());
+            put_vary(&cache, &sent.key, verdict.vary, groups.clone(), stamps.1, verdict.times);
         }
         let value = Kept::Response(Box::new(stored));
         cache.put(&place, Entry::new(value, bytes as u64, groups, stamps.0, verdict.times, cost_ms).counted(&usage))
@@ -137,25 +147,25 @@ impl Fill {
 
 fn put_vary(
     cache: &Cache<Kept>,
-    primary: &str,
+    key: &str,
     vary: Vec<HeaderName>,
     groups: Box<[Box<str>]>,
     stamp: Stamp,
     times: Times,
 ) {
     let bytes = vary.iter().map(|name| name.as_str().len()).sum::<usize>() as u64;
-    cache.put(primary, Entry::new(Kept::Vary(vary.into_boxed_slice()), bytes, groups, stamp, times, 0));
+    cache.put(key, Entry::new(Kept::Vary(vary.into_boxed_slice()), bytes, groups, stamp, times, 0));
 }
 
 /// How long it is remembered that a response was not to be kept.
 const UNSHARED_MS: u64 = 5_000;
 
 /// Remembers that a response was not to be kept, so that those who ask for it do not wait for each other.
-pub(super) fn put_unshared(cache: &Cache<Kept>, upstream: &str, primary: &str, stamp: Stamp, now_ms: u64) {
+pub(super) fn put_unshared(cache: &Cache<Kept>, upstream: &str, primary: &str, seat: &str, stamp: Stamp, now_ms: u64) {
     let until_ms = now_ms + UNSHARED_MS;
     let times = Times { fresh_until_ms: until_ms, revalidate_until_ms: until_ms, error_until_ms: until_ms };
     let groups = Box::new([key::uri_group(primary).into(), upstream_group(upstream)]);
-    cache.put(primary, Entry::new(Kept::Unshared, 0, groups, stamp, times, 0));
+    cache.put(seat, Entry::new(Kept::Unshared, 0, groups, stamp, times, 0));
 }
 
 /// The group of everything of an upstream.

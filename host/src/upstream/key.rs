@@ -1,9 +1,10 @@
 //! Keys: what an origin is asked for, and under which request headers it answered so (`Vary`, RFC 9111, section 4.1).
 
-use hyper::Uri;
-use hyper::header::{self, HeaderMap, HeaderName};
+use std::fmt::Write;
 
-use super::control::{joined, split};
+use hyper::Uri;
+use hyper::header::{HeaderMap, HeaderName};
+
 use crate::config::UpstreamConfig;
 
 /// The key of what is asked for: of all its variants.
@@ -21,42 +22,41 @@ pub(super) fn uri_group(primary: &str) -> String {
     format!("uri:{primary}")
 }
 
-/// The key of the variant for these request headers.
-pub(super) fn variant(primary: &str, vary: &[HeaderName], asked: &HeaderMap) -> String {
-    let mut key = primary.to_owned();
+/// The key of `primary` for those who see it at `origin`: the scheme and host that go to the origin, too. What is invalidated
+/// or purged by its path is so for all of them.
+pub(super) fn at(primary: &str, origin: &str) -> String {
+    format!("{primary}\n@{origin}")
+}
+
+/// Where those take their place who may be answered alike: whoever says who he is does not read for the others, whose
+/// answers may be kept where his is not.
+pub(super) fn seat(key: &str, is_person: bool) -> String {
+    format!("{key}\n@@{}", if is_person { "person" } else { "anyone" })
+}
+
+/// The key of the variant for these headers, as they are sent.
+pub(super) fn variant(key: &str, vary: &[HeaderName], sent: &HeaderMap) -> String {
+    let mut key = key.to_owned();
     for name in vary {
         key.push('\n');
         key.push_str(name.as_str());
-        if asked.contains_key(name) {
+        for value in sent.get_all(name) {
             key.push(':');
-            key.push_str(&normal(name, asked));
+            push_bytes(&mut key, value.as_bytes());
         }
     }
     key
 }
 
-/// The values of a header as one list without what has no meaning: lines, spaces around commas; of languages also case
-/// and the order of those that are wanted as much.
-fn normal(name: &HeaderName, asked: &HeaderMap) -> String {
-    let text = joined(asked, name);
-    let members = split(&text, b',');
-    if *name != header::ACCEPT_LANGUAGE {
-        return members.join(",");
+/// Writes bytes so that others are written otherwise.
+fn push_bytes(key: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        match byte {
+            b' '..=b'~' if *byte != b'%' => key.push(char::from(*byte)),
+            // Writing into a `String` cannot fail.
+            _ => drop(write!(key, "%{byte:02x}")),
+        }
     }
-    let mut languages: Vec<(u32, String)> = members.iter().map(|member| language(member)).collect();
-    languages.sort_by(|one, other| other.0.cmp(&one.0).then_with(|| one.1.cmp(&other.1)));
-    languages.iter().map(|(weight, tag)| format!("{tag};{weight}")).collect::<Vec<_>>().join(",")
-}
-
-/// `DE;q=0.5` → 500, `de`.
-fn language(member: &str) -> (u32, String) {
-    let mut parts = member.split(';');
-    let tag = parts.next().unwrap_or_default().trim().to_ascii_lowercase();
-    let weight = parts.find_map(|part| part.trim().strip_prefix("q=")?.parse::<f64>().ok()).unwrap_or(1.0);
-    // A weight has three digits.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0 to 1,000")]
-    let weight = (weight.clamp(0.0, 1.0) * 1_000.0).round() as u32;
-    (weight, tag)
 }
 
 /// Path and query of what `location` refers to, seen from `base`, where it lies at the same origin.
@@ -143,16 +143,20 @@ mod tests {
     }
 
     #[test]
-    fn variants_are_told_apart_by_meaning() {
+    fn variants_are_told_apart_by_what_is_sent() {
         let foo = [HeaderName::from_static("foo")];
         let of = |pairs| variant("u:/", &foo, &headers(pairs));
-        assert_eq!(of(&[("foo", "1, 2")]), of(&[("foo", "1"), ("foo", " 2 "), ("bar", "x")]));
+        assert_eq!(of(&[("foo", "1, 2"), ("bar", "x")]), of(&[("foo", "1, 2")]));
         assert_ne!(of(&[("foo", "1")]), of(&[("foo", "2")]));
+        assert_ne!(of(&[("foo", "1,2")]), of(&[("foo", "1, 2")]), "nobody knows that it is the same");
         assert_ne!(of(&[("foo", "")]), of(&[]));
-        let language = [header::ACCEPT_LANGUAGE];
-        let of = |value| variant("u:/", &language, &headers(&[("accept-language", value)]));
-        assert_eq!(of("en, de"), of("De , eN"));
-        assert_ne!(of("en;q=0.5, de"), of("en, de"));
+        let bytes = |bytes: &[u8]| {
+            let mut headers = HeaderMap::new();
+            headers.insert("foo", hyper::header::HeaderValue::from_bytes(bytes).unwrap());
+            variant("u:/", &foo, &headers)
+        };
+        let all = [bytes(b"\xe4"), bytes(b"\xe5"), bytes(b"%e4"), bytes(b"\t")];
+        assert_eq!(all, ["u:/\nfoo:%e4", "u:/\nfoo:%e5", "u:/\nfoo:%25e4", "u:/\nfoo:%09"]);
     }
 
     #[test]

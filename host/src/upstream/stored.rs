@@ -9,8 +9,10 @@ use hyper::header::{self, HeaderMap, HeaderName};
 
 use super::allowance::Allowance;
 use super::control::{Control, Wishes, joined, split};
+use super::names::hands_a_credential;
+use super::outgoing::Person;
 use crate::cache::Times;
-use crate::config::UpstreamLimits;
+use crate::config::UpstreamConfig;
 
 /// Names of the groups that a response belongs to (RFC 9875).
 const CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
@@ -36,7 +38,7 @@ pub(super) enum Kept {
     Response(Box<Stored>),
     /// The responses are under keys of their own, by the values of these request headers.
     Vary(Box<[HeaderName]>),
-    /// It was not to be kept: whoever asks for it need not wait for others.
+    /// Under a seat: it was not to be kept, and whoever asks for it need not wait for others.
     Unshared,
 }
 
@@ -55,8 +57,8 @@ pub(super) struct Stored {
     pub(super) no_cache: bool,
     /// It may never be told when it is stale.
     pub(super) strict: bool,
-    /// It is kept for longer than the origin says.
-    pub(super) loosened: bool,
+    /// See [`Verdict::for_strangers`].
+    pub(super) for_strangers: bool,
     /// The origin has just failed: it is told without asking until then, as Unix time.
     pub(super) held_until_ms: AtomicU64,
 }
@@ -80,17 +82,19 @@ pub(super) struct Verdict {
     pub(super) fields: Vec<String>,
     /// Names of request headers that it depends on.
     pub(super) vary: Vec<HeaderName>,
-    /// It is kept for longer than the origin says: not for a request that says who asks.
-    pub(super) loosened: bool,
+    /// The origin has not said for how long, or for less: it is not told to whoever says who asks.
+    pub(super) for_strangers: bool,
 }
 
 /// What counts besides the response.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Terms<'a> {
-    pub(super) limits: &'a UpstreamLimits,
+    pub(super) config: &'a UpstreamConfig,
     pub(super) allowance: &'a Allowance,
-    /// The header that names weir's actor, where one is configured.
-    pub(super) identity: Option<&'a HeaderName>,
+    /// What the request says of who asks.
+    pub(super) person: Person,
+    /// The request asks not to be kept, and may.
+    pub(super) no_store: bool,
 }
 
 impl Stored {
@@ -142,22 +146,23 @@ impl Stored {
 /// # Errors
 /// The reason why not, as a token.
 pub(super) fn judge(
-    asked: &HeaderMap,
     (status, headers): (StatusCode, &HeaderMap),
     at: Moments,
     terms: Terms<'_>,
 ) -> Result<Verdict, &'static str> {
-    let Terms { limits, allowance, identity } = terms;
+    let Terms { allowance, person, .. } = terms;
     let control = Control::of(headers);
-    let loosened = allowance.loosens((asked, identity), (status, headers), &control);
-    let control = if loosened { control.loosened() } else { control };
+    let loosened = allowance.loosens(person, (status, headers), &control);
+    let mut control = if loosened { control.loosened() } else { control };
     let understood = UNDERSTOOD_STATUSES.contains(&status.as_u16());
-    let must_understand = control.must_understand;
-    may_be_kept((asked, identity), status, &control, understood)?;
+    may_be_kept(status, &control, understood)?;
+    may_be_told(headers, &control, terms)?;
+    control.fields.extend(headers.keys().map(|name| name.as_str().to_owned()).filter(|name| hands_a_credential(name)));
     let vary = vary(headers)?;
-    let said_ms = match explicit_lifetime_ms(&control, headers, at) {
+    let explicit_ms = explicit_lifetime_ms(&control, headers, at);
+    let said_ms = match explicit_ms {
         Some(lifetime_ms) => lifetime_ms,
-        None => heuristic_ms(status, &control, headers, at, limits)?,
+        None => heuristic_ms(status, headers, &control, at, terms)?,
     };
     let lifetime_ms = allowance.pick(loosened, allowance.ttl_ms, said_ms);
     let initial_age_ms = initial_age_ms(headers, at);
@@ -168,17 +173,13 @@ pub(super) fn judge(
     if times.error_until_ms <= at.response_ms && !has_validator {
         return Err("no-lifetime");
     }
-    debug_assert!(!must_understand || understood);
     let no_cache = control.no_cache;
-    Ok(Verdict { times, initial_age_ms, lifetime_ms, no_cache, strict, fields: control.fields, vary, loosened })
+    let for_strangers = loosened || explicit_ms.is_none();
+    Ok(Verdict { times, initial_age_ms, lifetime_ms, no_cache, strict, fields: control.fields, vary, for_strangers })
 }
 
-fn may_be_kept(
-    (asked, identity): (&HeaderMap, Option<&HeaderName>),
-    status: StatusCode,
-    control: &Control,
-    understood: bool,
-) -> Result<(), &'static str> {
+/// What the origin says of keeping it at all.
+fn may_be_kept(status: StatusCode, control: &Control, understood: bool) -> Result<(), &'static str> {
     if matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED) || status.is_informational() {
         return Err("partial");
     }
@@ -189,19 +190,26 @@ fn may_be_kept(
     if control.no_store && !control.must_understand {
         return Err("no-store");
     }
-    if control.private {
-        return Err("private");
+    if control.private { Err("private") } else { Ok(()) }
+}
+
+/// Whether it may be told to others than the one who asked.
+fn may_be_told(headers: &HeaderMap, control: &Control, terms: Terms<'_>) -> Result<(), &'static str> {
+    let Terms { config, person, no_store, .. } = terms;
+    // A standard allows more. But an application that never thought of a cache before it sets a lifetime for browsers,
+    // and means one person's.
+    let for_all = control.public || control.s_maxage_s.is_some();
+    if person.cookie && !for_all && !config.keep_asked_with_cookie {
+        return Err("cookie");
     }
-    // The header by which weir itself knows an actor says as much as a credential (RFC 9111, section 3.5).
-    let signed_in = asked.contains_key(header::AUTHORIZATION) || identity.is_some_and(|name| asked.contains_key(name));
-    let shared = control.public || control.must_revalidate || control.s_maxage_s.is_some();
-    if signed_in && !shared {
+    // The header by which weir itself knows an actor, an API key or a token says as much as a credential.
+    if person.credential && !for_all || person.authorization && !for_all && !control.must_revalidate {
         return Err("authorization");
     }
-    if Wishes::of(asked).no_store {
-        return Err("request-no-store");
+    if !config.keep_set_cookie && headers.keys().any(|name| hands_a_credential(name.as_str())) {
+        return Err("set-cookie");
     }
-    Ok(())
+    if no_store { Err("request-no-store") } else { Ok(()) }
 }
 
 /// The names that a response varies by, sorted.
@@ -229,25 +237,28 @@ fn explicit_lifetime_ms(control: &Control, headers: &HeaderMap, at: Moments) -> 
     Some(expires_ms.saturating_sub(date_of(headers).unwrap_or(at.response_ms)))
 }
 
-/// The lifetime of a response that says nothing, which may be none; an error where it may not be kept at all.
+/// The lifetime of a response that says nothing, which may be none; an error where it may not be kept at all. Nothing is
+/// guessed of what is for one person.
 fn heuristic_ms(
     status: StatusCode,
-    control: &Control,
     headers: &HeaderMap,
+    control: &Control,
     at: Moments,
-    limits: &UpstreamLimits,
+    Terms { config, person, .. }: Terms<'_>,
 ) -> Result<u64, &'static str> {
     if !control.public && !HEURISTIC_STATUSES.contains(&status.as_u16()) {
         return Err("no-lifetime");
     }
-    // Nobody said that the cookie of one may be given to others.
-    if headers.contains_key(header::SET_COOKIE) {
+    if headers.keys().any(|name| hands_a_credential(name.as_str())) {
         return Err("set-cookie");
+    }
+    if person.is_known() {
+        return Err(if person.cookie { "cookie" } else { "authorization" });
     }
     let modified_ms = headers.get(header::LAST_MODIFIED).and_then(|value| value.to_str().ok()).and_then(date_ms);
     let Some(modified_ms) = modified_ms else { return Ok(0) };
     let since_ms = date_of(headers).unwrap_or(at.response_ms).saturating_sub(modified_ms);
-    Ok((since_ms / HEURISTIC_SHARE).min(limits.heuristic_max_ms))
+    Ok((since_ms / HEURISTIC_SHARE).min(config.limits.heuristic_max_ms))
 }
 
 /// RFC 9111, section 4.2.3.
@@ -272,7 +283,7 @@ fn times(
     (strict, loosened): (bool, bool),
     (lifetime_ms, initial_age_ms): (u64, u64),
     at: Moments,
-    Terms { limits, allowance, .. }: Terms<'_>,
+    Terms { config, allowance, .. }: Terms<'_>,
 ) -> Times {
     let fresh_until_ms = if control.no_cache {
         at.response_ms
@@ -286,7 +297,7 @@ fn times(
     let revalidate_ms = ms(control.stale_while_revalidate_s).unwrap_or(0);
     let revalidate_ms = allowance.pick(loosened, allowance.revalidate_ms, revalidate_ms);
     // `s-maxage` forbids what the origin did not ask for; what was never fresh was not meant to be told later either.
-    let default_ms = if control.s_maxage_s.is_some() || lifetime_ms == 0 { 0 } else { limits.stale_if_error_ms };
+    let default_ms = if control.s_maxage_s.is_some() || lifetime_ms == 0 { 0 } else { config.limits.stale_if_error_ms };
     let error_ms = ms(control.stale_if_error_s).unwrap_or(default_ms);
     let error_ms = allowance.pick(loosened, allowance.error_ms, error_ms);
     let revalidate_until_ms = fresh_until_ms.saturating_add(revalidate_ms);
@@ -332,7 +343,7 @@ pub(super) fn group_names(upstream: &str, headers: &HeaderMap, name: &HeaderName
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Staleness, UpstreamConfig};
+    use crate::config::{Staleness, UpstreamConfig, UpstreamLimits};
     use crate::model::CacheRule;
 
     const NOW_MS: u64 = 1_800_000_000_000;
@@ -346,35 +357,52 @@ mod tests {
     }
 
     fn judged(status: u16, pairs: &[(&'static str, &str)]) -> Result<Verdict, &'static str> {
+        judged_for(Person::default(), &shop(), status, pairs)
+    }
+
+    fn judged_for(
+        person: Person,
+        config: &UpstreamConfig,
+        status: u16,
+        pairs: &[(&'static str, &str)],
+    ) -> Result<Verdict, &'static str> {
         let at = Moments { request_ms: NOW_MS, response_ms: NOW_MS };
         let status = StatusCode::from_u16(status).unwrap();
-        let (limits, allowance) = (UpstreamLimits::default(), allowance(None, CacheRule::AS_THE_ORIGIN_SAYS_MS));
-        let terms = Terms { limits: &limits, allowance: &allowance, identity: None };
-        judge(&HeaderMap::new(), (status, &headers(pairs)), at, terms)
+        let allowance = allowance(None, CacheRule::AS_THE_ORIGIN_SAYS_MS);
+        judge((status, &headers(pairs)), at, Terms { config, allowance: &allowance, person, no_store: false })
+    }
+
+    fn shop() -> UpstreamConfig {
+        UpstreamConfig::new("shop", "/shop/", "http://127.0.0.1:1")
+    }
+
+    fn person(name: &str) -> Person {
+        let none = Person::default();
+        match name {
+            "cookie" => Person { cookie: true, ..none },
+            "authorization" => Person { authorization: true, ..none },
+            _ => Person { credential: true, ..none },
+        }
     }
 
     /// What a rule of one time allows; in a class it may loosen.
     fn allowance(class: Option<Staleness>, ms: u64) -> Allowance {
         let rule =
             CacheRule::Store { ttl_ms: ms, stale_while_revalidate_ms: ms, stale_if_error_ms: ms, groups: Vec::new() };
-        let config = UpstreamConfig {
-            class,
-            may_loosen: class.is_some(),
-            ..UpstreamConfig::new("shop", "/shop/", "http://127.0.0.1:1")
-        };
+        let config = UpstreamConfig { class, may_loosen: class.is_some(), ..shop() };
         Allowance::of(&rule, &config).unwrap()
     }
 
     /// Seconds of freshness, and of the windows after it.
     fn times_s(
         allowance: &Allowance,
-        asked: &[(&'static str, &str)],
+        person: Person,
         pairs: &[(&'static str, &str)],
     ) -> Result<(i64, u64, u64), &'static str> {
         let at = Moments { request_ms: NOW_MS, response_ms: NOW_MS };
         let limits = UpstreamLimits { stale_if_error_ms: 0, ..UpstreamLimits::default() };
-        let terms = Terms { limits: &limits, allowance, identity: None };
-        let times = judge(&headers(asked), (StatusCode::OK, &headers(pairs)), at, terms)?.times;
+        let terms = Terms { config: &UpstreamConfig { limits, ..shop() }, allowance, person, no_store: false };
+        let times = judge((StatusCode::OK, &headers(pairs)), at, terms)?.times;
         let since = |until_ms: u64| (until_ms - times.fresh_until_ms) / 1_000;
         let fresh_s = (times.fresh_until_ms as i64 - NOW_MS as i64) / 1_000;
         Ok((fresh_s, since(times.revalidate_until_ms), since(times.error_until_ms)))
@@ -383,10 +411,11 @@ mod tests {
     #[test]
     fn a_rule_tightens_what_a_response_allows() {
         let says = [("cache-control", "max-age=60, stale-while-revalidate=60, stale-if-error=90")];
-        let of = |ms| times_s(&allowance(None, ms), &[], &says);
+        let of = |ms| times_s(&allowance(None, ms), Person::default(), &says);
         assert_eq!(of(CacheRule::AS_THE_ORIGIN_SAYS_MS), Ok((60, 60, 90)));
         assert_eq!(of(5_000), Ok((5, 5, 5)));
-        let no = |text| times_s(&allowance(None, 5_000), &[], &[("cache-control", text), ("etag", "\"a\"")]);
+        let no =
+            |text| times_s(&allowance(None, 5_000), Person::default(), &[("cache-control", text), ("etag", "\"a\"")]);
         assert_eq!([no("no-store"), no("private, max-age=60")], [Err("no-store"), Err("private")]);
         assert_eq!(no("max-age=1"), Ok((1, 0, 0)), "it does not lengthen");
     }
@@ -395,17 +424,17 @@ mod tests {
     fn a_rule_loosens_where_the_operator_lets_it_but_not_what_is_for_one_client() {
         let loose = allowance(Some(Staleness::Minutes), 5_000);
         let spring = [("cache-control", "no-cache, no-store, max-age=0, must-revalidate"), ("expires", "0")];
-        assert_eq!(times_s(&loose, &[], &spring), Ok((5, 5, 5)));
-        assert_eq!(times_s(&loose, &[], &[("cache-control", "max-age=600")]), Ok((5, 5, 5)));
-        for personal in ["cookie", "authorization"] {
-            assert_eq!(times_s(&loose, &[(personal, "x")], &spring), Err("no-store"), "{personal}");
+        assert_eq!(times_s(&loose, Person::default(), &spring), Ok((5, 5, 5)));
+        assert_eq!(times_s(&loose, Person::default(), &[("cache-control", "max-age=600")]), Ok((5, 5, 5)));
+        for personal in ["cookie", "authorization", "x-api-key"] {
+            assert_eq!(times_s(&loose, person(personal), &spring), Err("no-store"), "{personal}");
         }
-        let of = |pairs: &[(&'static str, &str)]| times_s(&loose, &[], pairs);
+        let of = |pairs: &[(&'static str, &str)]| times_s(&loose, Person::default(), pairs);
         assert_eq!(of(&[("cache-control", "private, max-age=60")]), Err("private"));
         assert_eq!(of(&[("cache-control", "no-store"), ("set-cookie", "a=b")]), Err("no-store"));
         assert_eq!(of(&[("cache-control", "no-store"), ("vary", "*")]), Err("vary-star"));
         let left = allowance(Some(Staleness::Minutes), CacheRule::AS_THE_ORIGIN_SAYS_MS);
-        assert_eq!(times_s(&left, &[], &spring), Err("no-store"), "it leaves that to the origin");
+        assert_eq!(times_s(&left, Person::default(), &spring), Err("no-store"), "it leaves that to the origin");
     }
 
     fn fresh_s(status: u16, pairs: &[(&'static str, &str)]) -> i64 {
@@ -448,26 +477,49 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_with_a_credential_is_kept_when_the_origin_allows_it() {
-        let identity = HeaderName::from_static("x-actor-id");
-        let at = Moments { request_ms: NOW_MS, response_ms: NOW_MS };
-        for name in ["authorization", "x-actor-id"] {
-            let asked = headers(&[(name, "7")]);
-            let of = |identity, control| {
-                let response = headers(&[("cache-control", control)]);
-                let (limits, allowance) =
-                    (UpstreamLimits::default(), allowance(None, CacheRule::AS_THE_ORIGIN_SAYS_MS));
-                let terms = Terms { limits: &limits, allowance: &allowance, identity };
-                judge(&asked, (StatusCode::OK, &response), at, terms).err()
-            };
-            let identity = Some(&identity);
-            assert_eq!(of(identity, "max-age=60"), Some("authorization"), "{name}");
-            for allowed in ["max-age=60, public", "s-maxage=60", "max-age=60, must-revalidate"] {
-                assert_eq!(of(identity, allowed), None, "{name}: {allowed}");
+    fn what_is_asked_for_by_somebody_is_kept_only_where_the_origin_says_that_it_is_for_all() {
+        let of = |name: &str, control| {
+            let pairs = [("cache-control", control), ("etag", "\"a\"")];
+            judged_for(person(name), &shop(), 200, &pairs).err()
+        };
+        for name in ["cookie", "authorization", "x-api-key"] {
+            let why = if name == "cookie" { "cookie" } else { "authorization" };
+            for personal in ["max-age=60", "stale-if-error=9", "no-cache", "x"] {
+                assert_eq!(of(name, personal), Some(why), "{name}: {personal}");
             }
-            let unknown = (name == "authorization").then_some("authorization");
-            assert_eq!(of(None, "max-age=60"), unknown, "{name}");
+            for for_all in ["max-age=60, public", "s-maxage=60"] {
+                assert_eq!(of(name, for_all), None, "{name}: {for_all}");
+            }
+            let by_the_rfc = (name != "authorization").then_some(why);
+            assert_eq!(of(name, "max-age=60, must-revalidate"), by_the_rfc, "{name}");
+            assert_eq!(of(name, "public"), Some(why), "{name}: nothing is guessed");
         }
+        let loosened = UpstreamConfig { keep_asked_with_cookie: true, ..shop() };
+        let of = |name, pairs: &[(&'static str, &str)]| judged_for(person(name), &loosened, 200, pairs).err();
+        assert_eq!(of("cookie", &[("cache-control", "max-age=60")]), None);
+        assert_eq!(of("cookie", &[("last-modified", &date(-1_000))]), Some("cookie"));
+        assert_eq!(of("x-api-key", &[("cache-control", "max-age=60")]), Some("authorization"));
+    }
+
+    #[test]
+    fn a_cookie_is_never_kept() {
+        let (shop, loosened) = (shop(), UpstreamConfig { keep_set_cookie: true, ..shop() });
+        let of = |config, pairs: &[(&'static str, &str)]| judged_for(Person::default(), config, 200, pairs);
+        for name in ["set-cookie", "x-csrf-token"] {
+            for control in ["max-age=60", "public, s-maxage=60", "private=\"set-cookie\", max-age=60"] {
+                let pairs = [("cache-control", control), (name, "a=b")];
+                assert_eq!(of(&shop, &pairs).unwrap_err(), "set-cookie", "{control}");
+                let fields = of(&loosened, &pairs).unwrap().fields;
+                assert!(fields.iter().any(|field| field == name), "{control}: the answer is kept without it");
+            }
+            assert_eq!(of(&loosened, &[("last-modified", &date(-1_000)), (name, "a=b")]).unwrap_err(), "set-cookie");
+        }
+    }
+
+    #[test]
+    fn what_is_guessed_is_for_strangers() {
+        assert!(judged(200, &[("last-modified", &date(-1_000))]).unwrap().for_strangers);
+        assert!(!judged(200, &[("cache-control", "max-age=60")]).unwrap().for_strangers);
     }
 
     #[test]
