@@ -188,6 +188,8 @@ pub trait Operations: Send + Sync + 'static {
     async fn flush_status(&self) -> Result<Value, OperationsError>;
     /// Which module serves which interface, what is being tried, and the registry; see `policies` in the README.
     async fn policies(&self) -> Result<Value, OperationsError>;
+    /// Flushes now all that waits of a kind, or of all: `{"kinds":[{"kind":…,"flushed":…}]}`. Bounds its own time.
+    async fn flush_now(&self, kind: Option<&str>) -> Result<Value, OperationsError>;
     /// Takes a component into the registry if it is good. `by` says who asks.
     async fn upload_policy(&self, by: &str, upload: Upload) -> Result<Value, OperationsError>;
     /// Does it, and says what holds afterwards.
@@ -265,12 +267,17 @@ impl AdminState {
         if let (Route::Policy(route), true) = (route, writes) {
             return self.policies.command(route, param(params, "module")?, &head, peer).await;
         }
+        if (route, writes) == (Route::Flush, true) {
+            let query = Query::read(&head, &["kind"])?;
+            let flushed = self.operations.flush_now(query.get("kind")).await;
+            return flushed.map(|value| reply::json(StatusCode::OK, &value)).map_err(|error| from_error(&error));
+        }
         tokio::time::timeout(OPERATION_DEADLINE, self.operation(route, params, &head)).await.unwrap_or_else(|_| {
             Err(Problem::new(&UNAVAILABLE, "no answer within 10 s; what was asked for may have been done"))
         })
     }
 
-    /// Everything but uploads and commands, which have deadlines of their own.
+    /// Everything but uploads, commands and flushes, which have deadlines of their own.
     async fn operation(&self, route: Route, params: &Params<'_, '_>, head: &Parts) -> Result<Reply, Problem> {
         let param = |name| param(params, name);
         let answer = match route {

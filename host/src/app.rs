@@ -128,7 +128,7 @@ impl App {
             policies: Arc::clone(&policies),
             store: Arc::clone(&store),
             sql: Arc::clone(&sql),
-            watch: Arc::new(JournalWatch::new(store.partitions())),
+            watch: Arc::new(JournalWatch::new(store.partitions(), clock.clone())),
             clock: clock.clone(),
         };
         let kinds: BTreeMap<String, Parts> =
@@ -201,11 +201,11 @@ impl App {
         &self.ledger
     }
 
-    /// Flushes everything of `kind` that waits now.
+    /// Flushes everything of `kind` that waits now; how many changes that were.
     ///
     /// # Errors
     /// See [`FlushError`]; an unknown kind has no flusher that could answer.
-    pub async fn flush_now(&self, kind: &str) -> Result<(), FlushError> {
+    pub async fn flush_now(&self, kind: &str) -> Result<u64, FlushError> {
         match self.flushers.get(kind) {
             Some(flusher) => flusher.flush_now(Duration::from_millis(self.config.flush.drain_grace_ms)).await,
             None => Err(FlushError::Stopped),

@@ -7,6 +7,7 @@ pub mod check;
 pub mod client;
 pub mod dead_letters;
 pub mod explain;
+pub mod flush;
 pub mod init;
 pub mod policy;
 pub mod rooms;
@@ -98,6 +99,18 @@ enum Command {
         #[command(flatten)]
         admin: client::AdminAddress,
         /// The whole as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Flush to SQL what waits in the journal now, of one kind or of all: asks the running host.
+    Flush {
+        /// The kind, such as feed-like; without one all.
+        kind: Option<String>,
+        #[command(flatten)]
+        place: Where,
+        #[command(flatten)]
+        admin: client::AdminAddress,
+        /// The answer as JSON.
         #[arg(long)]
         json: bool,
     },
@@ -220,6 +233,7 @@ pub fn run() -> ExitCode {
         Command::Explain { kind, target, actor, place, admin, json } => {
             block_on(explain::run(explain::Pair { kind, target, actor }, place, admin, json))
         }
+        Command::Flush { kind, place, admin, json } => block_on(flush::run(kind.as_deref(), &place, &admin, json)),
         Command::CompileComponent { call_memory_bytes_max, data_bytes_max, metered } => {
             // The parent adds what it is about.
             return match crate::policy::child_main(call_memory_bytes_max, data_bytes_max, metered) {

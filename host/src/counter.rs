@@ -164,7 +164,7 @@ impl CounterKind {
     async fn look_up(&self, asked: &[(Id, Option<Id>)]) -> Result<Vec<ReadResult>, Refusal> {
         let parts = &self.ground.parts;
         let started = std::time::Instant::now();
-        let results = parts.store.read(&parts.kind, parts.clock.now_ms(), asked).await;
+        let results = parts.store.read(&parts.kind, parts.clock.steady_ms(), asked).await;
         histogram!(telemetry::STORE_CALL_SECONDS, "operation" => "read").record(started.elapsed().as_secs_f64());
         let results = results.map_err(|error| self.ground.store_refusal(&error))?;
         self.ground.store_served();

@@ -160,7 +160,7 @@ const SQL_FAILURES_MAX: u32 = 3;
 /// What a flusher is told from outside.
 enum Command {
     /// Flush all that waits now, whatever the policy plans.
-    FlushNow(oneshot::Sender<Result<(), FlushError>>, Instant),
+    FlushNow(oneshot::Sender<Result<u64, FlushError>>, Instant),
     /// Flush all that waits, until the deadline at most, then stop.
     Drain(Instant, oneshot::Sender<()>),
 }
@@ -184,12 +184,12 @@ impl Flusher {
         Self { commands, status, task, watch, clock }
     }
 
-    /// Flushes everything that waits now, whatever the policy plans, and returns when it is committed. When another
-    /// host holds the lease, waits for that host, or until its lease has run out.
+    /// Flushes everything that waits now, whatever the policy plans, and returns how many changes that were when they are
+    /// committed. When another host holds the lease, waits for that host, or until its lease has run out.
     ///
     /// # Errors
     /// Why one round failed, or that the time is over; what was committed before stays.
-    pub async fn flush_now(&self, time: Duration) -> Result<(), FlushError> {
+    pub async fn flush_now(&self, time: Duration) -> Result<u64, FlushError> {
         let (answer, result) = oneshot::channel();
         let command = Command::FlushNow(answer, Instant::now() + time);
         self.commands.send(command).await.map_err(|_| FlushError::Stopped)?;
@@ -346,9 +346,11 @@ impl Worker {
         Ok(())
     }
 
-    /// Rounds until everything that waits now is committed, by this host or by another that holds the lease.
-    async fn flush_all(&mut self, deadline: Instant) -> Result<(), FlushError> {
+    /// Rounds until everything that waits now is committed, by this host or by another that holds the lease. How many
+    /// changes that were.
+    async fn flush_all(&mut self, deadline: Instant) -> Result<u64, FlushError> {
         let goal = self.parts.store.heads(&self.parts.kind, &self.partitions).await?;
+        let waiting = goal.iter().map(|head| head.backlog.entries).sum();
         loop {
             self.poll().await?;
             let heads = self.parts.watch.heads();
@@ -358,7 +360,7 @@ impl Worker {
                 })
             };
             if heads.iter().zip(&goal).all(reached) {
-                return Ok(());
+                return Ok(waiting);
             }
             if Instant::now() >= deadline {
                 return Err(FlushError::DeadlineExceeded);

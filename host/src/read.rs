@@ -189,7 +189,7 @@ impl Read {
     /// Shows the profile to the rule, on a thread that may wait for what a module was granted.
     fn ask_rule_aside(self: &Arc<Self>) -> JoinHandle<()> {
         let read = Arc::clone(self);
-        tokio::task::spawn_blocking(move || read.ruling.ask(read.parts.clock.now_ms()))
+        tokio::task::spawn_blocking(move || read.ruling.ask(read.parts.clock.steady_ms()))
     }
 
     fn state(&self) -> ReadState {

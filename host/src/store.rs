@@ -149,7 +149,7 @@ pub struct Hydration {
     /// Cold pairs of huge targets. One that is known meanwhile is left as it is; one whose target is no longer
     /// huge or known is ignored.
     pub pairs: Vec<PairLoad>,
-    /// The time, in Unix milliseconds, from which TTLs count.
+    /// The time from which TTLs count, in milliseconds; it never jumps (see [`crate::clock`]).
     pub now_ms: u64,
 }
 

@@ -204,7 +204,7 @@ impl Shared {
     async fn read(&self, pairs: &[(Id, Option<Id>)]) -> Result<Vec<ReadResult>, Refusal> {
         let parts = &self.ground.parts;
         let started = std::time::Instant::now();
-        let results = parts.store.read(&parts.kind, parts.clock.now_ms(), pairs).await;
+        let results = parts.store.read(&parts.kind, parts.clock.steady_ms(), pairs).await;
         histogram!(telemetry::STORE_CALL_SECONDS, "operation" => "read").record(started.elapsed().as_secs_f64());
         let results = results.map_err(|error| self.ground.store_refusal(&error))?;
         self.ground.store_served();

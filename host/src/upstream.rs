@@ -260,7 +260,7 @@ impl Upstream {
     /// Shows the profile to the rule, on a thread that may wait for what a module was granted.
     fn ask_rule_aside(self: &Arc<Self>) -> tokio::task::JoinHandle<()> {
         let upstream = Arc::clone(self);
-        tokio::task::spawn_blocking(move || upstream.ruling.ask(upstream.clock.now_ms()))
+        tokio::task::spawn_blocking(move || upstream.ruling.ask(upstream.clock.steady_ms()))
     }
 }
 

@@ -167,7 +167,7 @@ async fn fill(app: &App, pairs: &[Pair]) {
             rule: ADD,
             idempotency: None,
         });
-        let batch = ToggleBatch { now_ms: AT_MS, digest: Digest([7; 32]), ops: ops.collect() };
+        let batch = ToggleBatch { at_ms: AT_MS, now_ms: AT_MS, digest: Digest([7; 32]), ops: ops.collect() };
         store.toggle(KIND, batch).await.unwrap();
     }
 }

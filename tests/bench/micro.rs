@@ -145,7 +145,7 @@ fn batch(rng: &mut StdRng, size: u64) -> ToggleBatch {
         rule,
         idempotency: None,
     };
-    ToggleBatch { now_ms: NOW_MS, digest: DIGEST, ops: (0..size).map(|_| op()).collect() }
+    ToggleBatch { at_ms: NOW_MS, now_ms: NOW_MS, digest: DIGEST, ops: (0..size).map(|_| op()).collect() }
 }
 
 /// Nobody likes any of the targets.

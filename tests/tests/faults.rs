@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "faults/clock.rs"]
+mod clock;
+
 use std::time::{Duration, Instant};
 
 use serde_json::Value;

@@ -91,6 +91,7 @@ impl Route {
         match self {
             Self::Letter => "DELETE",
             Self::Replay | Self::Purge => "POST",
+            Self::Flush => "GET, HEAD, POST",
             Self::Policy(route) => match route {
                 PolicyRoute::All => "GET, HEAD, POST",
                 PolicyRoute::Diff | PolicyRoute::Audit => "GET, HEAD",

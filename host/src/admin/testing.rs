@@ -76,6 +76,13 @@ impl Operations for Written {
         Ok(self.call("flush".into()))
     }
 
+    async fn flush_now(&self, kind: Option<&str>) -> Result<Value, OperationsError> {
+        if kind == Some("nothing") {
+            return Err(OperationsError::NotFound("no such kind".into()));
+        }
+        Ok(self.call(format!("flush now {kind:?}")))
+    }
+
     async fn policies(&self) -> Result<Value, OperationsError> {
         self.told("policies".into())
     }

@@ -32,6 +32,7 @@ async fn a_token_keeps_all_but_probes_and_pages() {
         ("GET", "/metrics"),
         ("GET", "/admin/v1/flush"),
         ("GET", "/admin/v1/nothing"),
+        ("POST", "/admin/v1/flush"),
         ("POST", "/admin/v1/dead-letters/1/replay"),
         ("DELETE", "/admin/v1/dead-letters/1"),
     ] {
@@ -74,6 +75,23 @@ async fn dead_letters_are_listed_replayed_and_dropped() {
     let expected =
         ["letters None 0 100", "letters Some(\"feed-like\") 5 2", "replay 12", "replay 13", "drop 12", "drop 13"];
     assert_eq!(written.calls(), expected);
+}
+
+#[tokio::test]
+async fn a_flush_is_of_one_kind_or_of_all() {
+    let (served, written) = admin(None, true).await;
+    for (target, status) in [
+        ("/admin/v1/flush", 200),
+        ("/admin/v1/flush?kind=feed-like", 200),
+        ("/admin/v1/flush?kind=nothing", 404),
+        ("/admin/v1/flush?kinds=feed-like", 400),
+    ] {
+        assert_eq!(served.ask(&request("POST", target, "")).await.status, status, "{target}");
+    }
+    assert_eq!(served.ask(&request("DELETE", "/admin/v1/flush", "")).await.status, 405);
+    let elsewhere = served.ask(&request("POST", "/admin/v1/flush", "Origin: http://evil.example\r\n")).await;
+    assert_eq!(elsewhere.status, 403, "no page of another origin flushes");
+    assert_eq!(written.calls(), ["flush now None", "flush now Some(\"feed-like\")"]);
 }
 
 #[tokio::test]

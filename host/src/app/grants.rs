@@ -30,17 +30,17 @@ struct Keys {
 #[async_trait]
 impl GuestKeys for Keys {
     async fn get(&self, module: &str, keys: Vec<String>) -> Result<Vec<Option<Vec<u8>>>, GrantError> {
-        self.store.guest_get(module, self.clock.now_ms(), &keys).await.map_err(unavailable)
+        self.store.guest_get(module, self.clock.steady_ms(), &keys).await.map_err(unavailable)
     }
 
     async fn set(&self, module: &str, entries: Vec<KeyEntry>) -> Result<(), GrantError> {
-        self.store.guest_set(module, self.clock.now_ms(), entries).await.map_err(unavailable)
+        self.store.guest_set(module, self.clock.steady_ms(), entries).await.map_err(unavailable)
     }
 
     async fn increment(&self, module: &str, increments: Vec<KeyIncrement>) -> Result<Vec<i64>, GrantError> {
         let keys: Vec<String> = increments.iter().map(|increment| increment.key.clone()).collect();
         let key = |index: usize| keys.get(index).cloned().unwrap_or_default();
-        match self.store.guest_increment(module, self.clock.now_ms(), increments).await.map_err(unavailable)? {
+        match self.store.guest_increment(module, self.clock.steady_ms(), increments).await.map_err(unavailable)? {
             Counted::Totals(totals) => Ok(totals),
             Counted::NotACounter(index) => {
                 Err(GrantError::Invalid(format!("key {:?} holds a value that was set, not a counter", key(index))))

@@ -116,7 +116,7 @@ impl Operator {
         if actor.is_none() && matches!(table, KindTable::Toggle(_)) {
             return Err(OperationsError::Invalid("a toggle is explained for one actor: name it, too".into()));
         }
-        let (store, now_ms) = (self.store().await?, self.clock.now_ms());
+        let (store, now_ms) = (self.store().await?, self.clock.steady_ms());
         let partition = self.partition(kind, &target, store.partitions());
         let rooms = (&**store, &*self.sql);
         Ok(explain((kind, &table), rooms, now_ms, (partition, &target), actor.as_ref()).await)
@@ -326,6 +326,29 @@ impl Operations for Desk {
             kinds.push(kind);
         }
         Ok(json!({ "kinds": kinds }))
+    }
+
+    async fn flush_now(&self, kind: Option<&str>) -> Result<Value, OperationsError> {
+        let kinds: Vec<&str> = self.app.flushers.keys().map(String::as_str).collect();
+        if let Some(unknown) = kind.filter(|kind| !kinds.contains(kind)) {
+            let kinds = kinds.join(", ");
+            return Err(OperationsError::NotFound(format!("no kind {unknown} is flushed here; there are: {kinds}")));
+        }
+        let asked = kinds.into_iter().filter(|known| kind.is_none_or(|kind| kind == *known));
+        let all = asked.map(|kind| async move { (kind, self.app.flush_now(kind).await) });
+        let (mut done, mut failed) = (Vec::new(), Vec::new());
+        for (kind, result) in futures_util::future::join_all(all).await {
+            match result {
+                Ok(flushed) => done.push((kind, flushed)),
+                Err(error) => failed.push(format!("{kind}: {error}")),
+            }
+        }
+        if !failed.is_empty() {
+            let done: Vec<String> = done.iter().map(|(kind, flushed)| format!("{kind}: {flushed} flushed")).collect();
+            return Err(OperationsError::Unavailable(failed.into_iter().chain(done).collect::<Vec<_>>().join("; ")));
+        }
+        let kinds = done.iter().map(|(kind, flushed)| json!({ "kind": kind, "flushed": flushed }));
+        Ok(json!({ "kinds": kinds.collect::<Vec<_>>() }))
     }
 
     async fn policies(&self) -> Result<Value, OperationsError> {

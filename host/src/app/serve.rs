@@ -22,6 +22,8 @@ use crate::telemetry;
 const ITEMS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
 /// Files that are open besides connections of clients: SQL, the store, modules.
 const FILES_BESIDES: u64 = 256;
+/// A wall clock that is set by less than this is being adjusted, in milliseconds.
+const CLOCK_STEP_MS: i64 = 1_000;
 /// How often the recorder folds its histograms.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -52,7 +54,7 @@ pub async fn run(place: Where, listen: Option<SocketAddr>, admin_listen: Option<
     let app = Arc::new(App::start(config.clone(), clock.clone(), Compiler::this_executable()).await?);
     let durability = app.store().durability();
     tracing::info!(store = durability.mode, "{}", durability.description);
-    let state = HttpState::new(&config.http, &config.auth, app.kinds().clone(), clock)?;
+    let state = HttpState::new(&config.http, &config.auth, app.kinds().clone(), clock.clone())?;
     let desk = Arc::new(Desk::new(Arc::clone(&app), metrics));
     let admin_state = AdminState::new(&config.admin, PolicyLimits::from(&config.policy), desk)?;
 
@@ -66,6 +68,7 @@ pub async fn run(place: Where, listen: Option<SocketAddr>, admin_listen: Option<
         println!("{}", demo::lines_to_try(public_address, operators_address));
     }
 
+    tokio::spawn(watch_clock(clock));
     signals.wait().await;
     tracing::info!("stopping: answering what is in flight, then flushing");
     tokio::spawn(async move {
@@ -80,6 +83,26 @@ pub async fn run(place: Where, listen: Option<SocketAddr>, admin_listen: Option<
     let _ = operators_task.await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Says when somebody has set the machine's clock: times in rows and tokens jump with it, ages and deadlines do not.
+async fn watch_clock(clock: Clock) {
+    let mut known_ms = clock.ahead_ms();
+    loop {
+        tokio::time::sleep(UPKEEP_INTERVAL).await;
+        let ahead_ms = clock.ahead_ms();
+        let by_ms = ahead_ms - known_ms;
+        if by_ms.abs() >= CLOCK_STEP_MS {
+            metrics::counter!(telemetry::CLOCK_STEPS_TOTAL).increment(1);
+            let way = if by_ms > 0 { "forward" } else { "back" };
+            tracing::warn!(
+                by_ms,
+                "the machine's clock was set {way}: times of new rows and tokens follow it, ages do not"
+            );
+        }
+        // What is adjusted in small steps adds up to none.
+        known_ms = ahead_ms;
+    }
 }
 
 /// Takes as many open files as the system lets it have: shells give far fewer than a server needs.

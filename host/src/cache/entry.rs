@@ -13,7 +13,7 @@ const EARLY_BETA: f64 = 1.0;
 /// They are not before the last so many-th of their lifetime.
 const EARLY_SHARE: u64 = 10;
 
-/// Until when a value may be told, as Unix times in milliseconds, each at least as late as the one before.
+/// Until when a value may be told, in milliseconds of the clock that never jumps, each at least as late as the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Times {
     /// Without asking.

@@ -191,7 +191,7 @@ async fn hydrate<L: Load>(ground: &Ground, load: &L, wants: &[L::Want]) -> Resul
     if by_partition.is_empty() {
         return Ok(BTreeSet::new());
     }
-    let mut hydrations = empty_hydrations(&checkpoints, parts.clock.now_ms());
+    let mut hydrations = empty_hydrations(&checkpoints, parts.clock.steady_ms());
     let wants: Vec<&L::Want> = by_partition.into_values().flatten().collect();
     load.load(&wants, &mut hydrations).await?;
     if L::NEEDS_STILL_CHECKPOINT {

@@ -39,6 +39,10 @@ pub struct StoreConfig {
     pub idempotency_ttl_s: u64,
     /// Known pairs of one huge target, beyond which they are dropped once they are committed.
     pub huge_pairs_max: u64,
+    /// Rates, windows and queues go by the time that calls name, in place of the Redis server's clock: for tests that move
+    /// the time by hand.
+    #[serde(skip)]
+    pub is_time_told: bool,
 }
 
 /// The implementations of the store.
@@ -70,6 +74,7 @@ impl Default for StoreConfig {
             absent_ttl_s: 10,
             idempotency_ttl_s: 600,
             huge_pairs_max: 100_000,
+            is_time_told: false,
         }
     }
 }

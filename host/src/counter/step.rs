@@ -58,13 +58,13 @@ impl Step {
 
     async fn evaluate(&self, batch: Vec<CountRequest>) -> Result<Vec<Result<Evaluated, Refusal>>, Refusal> {
         let parts = &self.ground.parts;
-        let (kind, now_ms) = (parts.kind.as_str(), parts.clock.now_ms());
+        let (kind, at_ms) = (parts.kind.as_str(), parts.clock.now_ms());
         let hits: Vec<Hit> = batch
             .iter()
             .map(|request| Hit { target: request.target.clone(), actor: request.actor.clone(), by: request.by })
             .collect();
         // A failed module is logged, counted and reported by the policy room itself.
-        let decided = parts.policies.decide_counts(kind, now_ms, &hits).await;
+        let decided = parts.policies.decide_counts(kind, at_ms, &hits).await;
         let Decided { rules, decider } = decided.map_err(|_| Refusal::PolicyFailed)?;
         let op = |(request, rule)| {
             let CountRequest { target, actor, by, idempotency_key } = request;
@@ -75,19 +75,20 @@ impl Step {
             CountOp { target, actor, by, rule, idempotency }
         };
         let ops: Vec<CountOp> = batch.into_iter().zip(rules).map(op).collect();
-        Ok(in_steps(decider, ops, |op| self.ground.step_of(&op.target), |digest, ops| self.commit(digest, now_ms, ops))
+        Ok(in_steps(decider, ops, |op| self.ground.step_of(&op.target), |digest, ops| self.commit(digest, at_ms, ops))
             .await)
     }
 
     /// One store step. Index-aligned with `ops`.
-    async fn commit(&self, digest: Digest, now_ms: u64, ops: Vec<CountOp>) -> Result<Vec<Evaluated>, Refusal> {
+    async fn commit(&self, digest: Digest, at_ms: u64, ops: Vec<CountOp>) -> Result<Vec<Evaluated>, Refusal> {
         let (ground, parts) = (&self.ground, &self.ground.parts);
         // Nobody has a limit without an actor.
         let limit = |op: &CountOp| op.actor.as_ref().and(op.rule.limit);
         let of: Vec<(Option<RateLimit>, Partition)> =
             ops.iter().map(|op| (limit(op), ground.partition(&op.target))).collect();
         let (keep_actors, unique_pairs_max) = (self.keep_actors, self.unique_pairs_max);
-        let batch = CountBatch { digest, now_ms, keep_actors, unique_pairs_max, ops };
+        let now_ms = parts.clock.steady_ms();
+        let batch = CountBatch { digest, at_ms, now_ms, keep_actors, unique_pairs_max, ops };
         let started = Instant::now();
         let commit = parts.store.count(&parts.kind, batch).await;
         self.store_seconds.record(started.elapsed().as_secs_f64());
@@ -105,7 +106,7 @@ impl Step {
         Ok(evaluated
             .map(|(result, (limit, partition))| {
                 let incarnation = lives.get(&partition).copied().unwrap_or(Incarnation(uuid::Uuid::nil()));
-                Evaluated { result, limit, incarnation, at_ms: now_ms }
+                Evaluated { result, limit, incarnation, at_ms }
             })
             .collect())
     }

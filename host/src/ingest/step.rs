@@ -117,12 +117,12 @@ impl Step {
 
     async fn evaluate(&self, batch: Vec<Creation>) -> Result<Vec<Result<Outcome, CreateRefusal>>, Refusal> {
         let parts = &self.ground.parts;
-        let now_ms = parts.clock.now_ms();
+        let at_ms = parts.clock.now_ms();
         let placed: Vec<(Partition, Vec<Document>)> =
-            batch.iter().map(|creation| self.place(creation, now_ms)).collect();
+            batch.iter().map(|creation| self.place(creation, at_ms)).collect();
         let documents: Vec<Document> = placed.iter().flat_map(|(_, documents)| documents.clone()).collect();
         // A failed module is logged, counted and reported by the policy room itself.
-        let decided = parts.policies.validate(&parts.kind, now_ms, &documents).await;
+        let decided = parts.policies.validate(&parts.kind, at_ms, &documents).await;
         let Decided { rules, decider } = decided.map_err(|_| Refusal::PolicyFailed)?;
         drop(documents);
 
@@ -154,7 +154,7 @@ impl Step {
             ops.iter().map(|op| op.documents.iter().map(|document| document.id.clone()).collect()).collect();
         let accepted = {
             let step_of = |op: &CreateOp| self.ground.parts.store.step_of(op.partition);
-            in_steps(decider, ops, step_of, |digest, ops| self.commit(digest, now_ms, ops)).await
+            in_steps(decider, ops, step_of, |digest, ops| self.commit(digest, at_ms, ops)).await
         };
         let mut accepted = accepted.into_iter().zip(partitions).zip(ids);
         let finish = |(creation, result): (&Creation, Option<Result<Outcome, CreateRefusal>>)| {
@@ -168,10 +168,10 @@ impl Step {
     }
 
     /// Gives the documents of a request their ids, and all of them their partition.
-    fn place(&self, creation: &Creation, now_ms: u64) -> (Partition, Vec<Document>) {
+    fn place(&self, creation: &Creation, at_ms: u64) -> (Partition, Vec<Document>) {
         let partitions = self.ground.parts.store.partitions();
         let (partition, ids) = if self.shape.makes_ids() {
-            ids::made(&creation.seed, now_ms, creation.documents.len(), partitions)
+            ids::made(&creation.seed, at_ms, creation.documents.len(), partitions)
         } else {
             let ids: Vec<Id> = creation.documents.iter().filter_map(|fields| self.shape.id_of(fields)).collect();
             (ids.first().map_or(0, |id| self.config.partition(id, partitions)), ids)
@@ -247,29 +247,30 @@ impl Step {
     }
 
     /// Store steps, each of a bounded size. Index-aligned with `ops`.
-    async fn commit(&self, digest: Digest, now_ms: u64, ops: Vec<CreateOp>) -> Result<Vec<Evaluated>, Refusal> {
+    async fn commit(&self, digest: Digest, at_ms: u64, ops: Vec<CreateOp>) -> Result<Vec<Evaluated>, Refusal> {
         let mut evaluated = Vec::with_capacity(ops.len());
         let (mut waiting, mut bytes) = (Vec::new(), 0);
         for op in ops {
             let of_op: usize = op.documents.iter().map(|document| document.body.len()).sum();
             if bytes > 0 && bytes + of_op > STEP_BYTES_MAX {
-                evaluated.extend(self.step(digest, now_ms, std::mem::take(&mut waiting)).await?);
+                evaluated.extend(self.step(digest, at_ms, std::mem::take(&mut waiting)).await?);
                 bytes = 0;
             }
             bytes += of_op;
             waiting.push(op);
         }
         if !waiting.is_empty() {
-            evaluated.extend(self.step(digest, now_ms, waiting).await?);
+            evaluated.extend(self.step(digest, at_ms, waiting).await?);
         }
         Ok(evaluated)
     }
 
-    async fn step(&self, digest: Digest, now_ms: u64, ops: Vec<CreateOp>) -> Result<Vec<Evaluated>, Refusal> {
+    async fn step(&self, digest: Digest, at_ms: u64, ops: Vec<CreateOp>) -> Result<Vec<Evaluated>, Refusal> {
         let (ground, parts) = (&self.ground, &self.ground.parts);
         let of: Vec<(Partition, usize)> = ops.iter().map(|op| (op.partition, op.documents.len())).collect();
         let started = Instant::now();
-        let commit = parts.store.create(&parts.kind, CreateBatch { digest, now_ms, ops }).await;
+        let commit =
+            parts.store.create(&parts.kind, CreateBatch { digest, at_ms, now_ms: parts.clock.steady_ms(), ops }).await;
         self.store_seconds.record(started.elapsed().as_secs_f64());
         let commit = commit.map_err(|error| ground.step_refusal("create", &error))?;
         ground.store_served();

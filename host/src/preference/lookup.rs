@@ -275,7 +275,7 @@ impl Fetcher {
     /// Which of `left` are cold, and which the store did not answer for.
     async fn ask_store(&self, asked: &[Id], left: &[usize], found: &mut [Fetched]) -> (Vec<usize>, Vec<usize>) {
         let (parts, started) = (&self.ground.parts, Instant::now());
-        let reads = parts.store.settings(&parts.kind, parts.clock.now_ms(), asked).await;
+        let reads = parts.store.settings(&parts.kind, parts.clock.steady_ms(), asked).await;
         self.store_seconds.record(started.elapsed().as_secs_f64());
         let (mut cold, mut failed) = (Vec::new(), Vec::new());
         for (index, read) in left.iter().zip(reads) {

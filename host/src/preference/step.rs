@@ -43,7 +43,7 @@ impl Step {
 
     pub(super) async fn run(self, batch: Vec<PutRequest>) -> Vec<Result<Evaluated, Refusal>> {
         let parts = &self.ground.parts;
-        let (kind, now_ms) = (parts.kind.as_str(), parts.clock.now_ms());
+        let (kind, at_ms) = (parts.kind.as_str(), parts.clock.now_ms());
         let op = |request: PutRequest| {
             let PutRequest { member, actor, settings, idempotency_key } = request;
             let idempotency = idempotency_key
@@ -53,16 +53,17 @@ impl Step {
         let ops = batch.into_iter().map(op).collect();
         // No rule decides a change: the module that the kind has is named.
         let decider = Decider::One(parts.policies.delivery_digest());
-        in_steps(decider, ops, |op| self.ground.step_of(&op.member), |digest, ops| self.commit(digest, now_ms, ops))
+        in_steps(decider, ops, |op| self.ground.step_of(&op.member), |digest, ops| self.commit(digest, at_ms, ops))
             .await
     }
 
     /// One store step. Index-aligned with `ops`.
-    async fn commit(&self, digest: Digest, now_ms: u64, ops: Vec<SettingsOp>) -> Result<Vec<Evaluated>, Refusal> {
+    async fn commit(&self, digest: Digest, at_ms: u64, ops: Vec<SettingsOp>) -> Result<Vec<Evaluated>, Refusal> {
         let (ground, parts) = (&self.ground, &self.ground.parts);
         let partitions: Vec<Partition> = ops.iter().map(|op| ground.partition(&op.member)).collect();
         let started = Instant::now();
-        let commit = parts.store.put_settings(&parts.kind, SettingsBatch { digest, now_ms, ops }).await;
+        let batch = SettingsBatch { digest, at_ms, now_ms: parts.clock.steady_ms(), ops };
+        let commit = parts.store.put_settings(&parts.kind, batch).await;
         self.store_seconds.record(started.elapsed().as_secs_f64());
         let commit = commit.map_err(|error| ground.step_refusal("put_settings", &error))?;
         ground.store_served();
@@ -78,7 +79,7 @@ impl Step {
         Ok(evaluated
             .map(|(result, partition)| {
                 let incarnation = lives.get(&partition).copied().unwrap_or(Incarnation(uuid::Uuid::nil()));
-                Evaluated { result, incarnation, at_ms: now_ms }
+                Evaluated { result, incarnation, at_ms }
             })
             .collect())
     }

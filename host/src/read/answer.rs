@@ -26,7 +26,7 @@ impl Read {
     /// Answers for these values of the parameters, in the order of their names, where that needs no waiting: what most
     /// requests get. `None`: see [`Read::answer`].
     pub fn answer_at_once(self: &Arc<Self>, values: &[SqlValue]) -> Option<ReadReply> {
-        let now_ms = self.parts.clock.now_ms();
+        let now_ms = self.parts.clock.steady_ms();
         self.ask_rule_in_time(now_ms);
         if self.config.class == Staleness::Live {
             return None;
@@ -49,7 +49,7 @@ impl Read {
     /// # Errors
     /// See [`ReadError`].
     pub async fn answer(self: &Arc<Self>, values: Vec<SqlValue>) -> Result<ReadReply, ReadFailure> {
-        let now_ms = self.parts.clock.now_ms();
+        let now_ms = self.parts.clock.steady_ms();
         self.ask_rule_in_time(now_ms);
         if self.config.class == Staleness::Live {
             return self.bypass(&values, "live", None).await;
@@ -86,7 +86,7 @@ impl Read {
                     let task = tokio::spawn(async move { read.load((&of, values), lead, Source::Any).await });
                     return match task.await {
                         Ok(Ok(Loaded { entry, is_shared })) => {
-                            let now_ms = self.parts.clock.now_ms();
+                            let now_ms = self.parts.clock.steady_ms();
                             let status = if is_shared {
                                 CacheStatus::hit(ttl_ms(&entry, now_ms)).because("shared")
                             } else {
@@ -114,7 +114,7 @@ impl Read {
                 },
                 Seat::Full => return Err(Refusal::Overloaded { queue: "cache.waiters_max" }.into()),
             }
-            now_ms = self.parts.clock.now_ms();
+            now_ms = self.parts.clock.steady_ms();
         }
         Err(Refusal::Overloaded { queue: "cache.wait_ms" }.into())
     }
@@ -161,7 +161,7 @@ impl Read {
     ) -> Result<ReadReply, ReadFailure> {
         match found {
             Some((entry, freshness)) if freshness < Freshness::Spent => {
-                let now_ms = self.parts.clock.now_ms();
+                let now_ms = self.parts.clock.steady_ms();
                 self.held_until_ms.store(now_ms + HOLD_MS, Ordering::Relaxed);
                 let status = CacheStatus::hit(ttl_ms(&entry, now_ms)).stale();
                 Ok(self.tell(entry, status.because("sql-failed"), now_ms))

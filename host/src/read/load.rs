@@ -97,7 +97,7 @@ impl Read {
         lead: Lead,
         source: Source,
     ) -> Result<Loaded, ReadError> {
-        let before = self.cache.get(key, self.parts.clock.now_ms()).map(|(entry, _)| entry);
+        let before = self.cache.get(key, self.parts.clock.steady_ms()).map(|(entry, _)| entry);
         // Before the reading: what changes while it is read invalidates it.
         let stamp = self.cache.stamp();
         let mut looked = self.look_shared(key, source == Source::Any).await;
@@ -119,7 +119,7 @@ impl Read {
             }
         };
         let cost_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let now_ms = self.parts.clock.now_ms();
+        let now_ms = self.parts.clock.steady_ms();
         let mut used_ms = now_ms;
         if let Some(before) = before {
             self.ruling.profile().compared(*before.value.etag != *read.etag);
@@ -141,7 +141,7 @@ impl Read {
         stamp: Stamp,
         before: Option<&Entry<Body>>,
     ) -> Option<Arc<Entry<Body>>> {
-        let now_ms = self.parts.clock.now_ms();
+        let now_ms = self.parts.clock.steady_ms();
         let (times, _) = self.times(found.read_ms, found.read.is_empty);
         let is_fresh = times.fresh_until_ms > now_ms;
         // What is here already was not good enough. What is stale is kept for when SQL fails.
@@ -227,7 +227,7 @@ impl Read {
             followed.iter().map(|(key, values)| (key.clone(), values.clone())).collect()
         };
         for (key, values) in followed {
-            let now_ms = self.parts.clock.now_ms();
+            let now_ms = self.parts.clock.steady_ms();
             let since_ms = now_ms.saturating_sub(self.config.refresh_ms * FOLLOWED_INTERVALS);
             let wanted = self.cache.get(&key, now_ms).is_some_and(|(entry, freshness)| {
                 freshness < Freshness::Spent && entry.value.used_ms.load(Ordering::Relaxed) >= since_ms

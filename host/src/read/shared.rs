@@ -90,7 +90,7 @@ impl Shared {
             Err(_) => "it did not answer within cache.shared.timeout_ms".to_owned(),
         };
         tracing::debug!(read, reason, "the cache that hosts share is left alone for a while");
-        self.left_alone_until_ms.store(self.clock.now_ms() + LEFT_ALONE_MS, Ordering::Relaxed);
+        self.left_alone_until_ms.store(self.clock.steady_ms() + LEFT_ALONE_MS, Ordering::Relaxed);
         count(read, "failed");
         None
     }
@@ -141,7 +141,7 @@ impl Read {
     /// Looks there before SQL is asked. Take the stamp before that. `finds`: an entry of another host will do.
     pub(super) async fn look_shared(&self, key: &str, finds: bool) -> Looked {
         let Some(shared) = &self.parts.shared else { return Looked::default() };
-        let is_left_alone = shared.left_alone_until_ms.load(Ordering::Relaxed) > shared.clock.now_ms();
+        let is_left_alone = shared.left_alone_until_ms.load(Ordering::Relaxed) > shared.clock.steady_ms();
         // What this host knows to be untrue and has not told yet, others may keep as true.
         if is_left_alone || !self.parts.rules.ledger.is_told() {
             return Looked::default();
@@ -151,7 +151,7 @@ impl Read {
             return Looked::default();
         }
         // The time before it is found: so an entry is at most as young as it looks.
-        let look = look(Arc::clone(&shared.cache), (hash, groups), finds, shared.clock.now_ms());
+        let look = look(Arc::clone(&shared.cache), (hash, groups), finds, shared.clock.steady_ms());
         let looked = shared.within(&self.config.name, look).await;
         let Some(looked) = looked else { return Looked::default() };
         if finds {
@@ -184,7 +184,7 @@ impl Read {
         let (read, shared, hash) = (Arc::clone(self), Arc::clone(shared), hash(&self.config, key));
         tokio::spawn(async move {
             let (name, cache) = (&read.config.name, Arc::clone(&shared.cache));
-            let left_ms = life_ms.saturating_sub(shared.clock.now_ms().saturating_sub(read_ms)).max(1);
+            let left_ms = life_ms.saturating_sub(shared.clock.steady_ms().saturating_sub(read_ms)).max(1);
             if shared.within(name, async move { cache.keep(&hash, &bytes, left_ms).await }).await.is_some() {
                 count(name, "kept");
             }

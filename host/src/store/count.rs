@@ -35,7 +35,9 @@ impl CountOp {
 pub struct CountBatch {
     /// The module that decided them; goes into the journal.
     pub digest: Digest,
-    /// When, in Unix milliseconds.
+    /// When, in Unix milliseconds: the time of the entries.
+    pub at_ms: u64,
+    /// The time that ages and times to live are measured by, in milliseconds; it never jumps (see [`crate::clock`]).
     pub now_ms: u64,
     /// Whether the journal keeps the actors: the kind has a table of events.
     pub keep_actors: bool,

@@ -26,6 +26,8 @@ pub struct CreateBatch {
     /// The module that decided them; goes into the journal.
     pub digest: Digest,
     /// When, in Unix milliseconds: the time of the documents.
+    pub at_ms: u64,
+    /// The time that ages and times to live are measured by, in milliseconds; it never jumps (see [`crate::clock`]).
     pub now_ms: u64,
     /// The requests. Each sees the documents of those before it.
     pub ops: Vec<CreateOp>,

@@ -58,6 +58,7 @@ pub struct RedisStore {
     absent_ttl_ms: u64,
     idempotency_ttl_ms: u64,
     huge_pairs_max: u64,
+    is_time_told: bool,
 }
 
 impl RedisStore {
@@ -76,6 +77,7 @@ impl RedisStore {
             absent_ttl_ms: ms(config.absent_ttl_s),
             idempotency_ttl_ms: ms(config.idempotency_ttl_s),
             huge_pairs_max: config.huge_pairs_max,
+            is_time_told: config.is_time_told,
         };
         match store.link.ensure().await {
             Err(error @ StoreError::Misconfigured(_)) => Err(error),

@@ -19,7 +19,9 @@ pub struct SettingsOp {
 pub struct SettingsBatch {
     /// The module whose rules the kind has; goes into the journal.
     pub digest: Digest,
-    /// When, in Unix milliseconds.
+    /// When, in Unix milliseconds: the time of the entries.
+    pub at_ms: u64,
+    /// The time that ages and times to live are measured by, in milliseconds; it never jumps (see [`crate::clock`]).
     pub now_ms: u64,
     /// The changes. Several may concern the same member; of a field the last one holds.
     pub ops: Vec<SettingsOp>,

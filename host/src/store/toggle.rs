@@ -21,7 +21,9 @@ pub struct ToggleOp {
 pub struct ToggleBatch {
     /// The module that decided them; goes into the journal.
     pub digest: Digest,
-    /// When, in Unix milliseconds: the time of the entries and of the rate limits.
+    /// When, in Unix milliseconds: the time of the entries.
+    pub at_ms: u64,
+    /// The time that ages and times to live are measured by, in milliseconds; it never jumps (see [`crate::clock`]).
     pub now_ms: u64,
     /// The operations. Several may concern the same pair; each sees the effect of those before it.
     pub ops: Vec<ToggleOp>,

@@ -16,7 +16,7 @@ pub(super) async fn page(
     limit: usize,
 ) -> Result<Option<Vec<Member>>, Refusal> {
     let (parts, ground) = (&shared.ground.parts, &shared.ground);
-    let known = parts.store.members(&parts.kind, parts.clock.now_ms(), target, before, limit).await;
+    let known = parts.store.members(&parts.kind, parts.clock.steady_ms(), target, before, limit).await;
     match known.map_err(|error| ground.store_refusal(&error))? {
         Members::Whole(page) => Ok(Some(page)),
         Members::TargetMissing => Err(Refusal::TargetMissing),

@@ -51,7 +51,7 @@ impl Step {
     async fn evaluate(&self, batch: Vec<ToggleRequest>) -> Result<Vec<Result<Evaluated, Refusal>>, Refusal> {
         let parts = &self.shared.ground.parts;
         let kind = parts.kind.as_str();
-        let now_ms = parts.clock.now_ms();
+        let at_ms = parts.clock.now_ms();
         let (intents, keys): (Vec<Intent>, Vec<Option<Idempotency>>) = batch
             .into_iter()
             .map(|request| {
@@ -63,7 +63,7 @@ impl Step {
             })
             .unzip();
         // A failed module is logged, counted and reported by the policy room itself.
-        let decided = parts.policies.decide_toggles(kind, now_ms, &intents).await;
+        let decided = parts.policies.decide_toggles(kind, at_ms, &intents).await;
         let Decided { rules, decider } = decided.map_err(|_| Refusal::PolicyFailed)?;
         let ops = intents.into_iter().zip(keys).zip(rules);
         let ops: Vec<ToggleOp> = ops
@@ -78,18 +78,19 @@ impl Step {
             decider,
             ops,
             |op| self.shared.ground.step_of(&op.target),
-            |digest, ops| self.commit(digest, now_ms, ops),
+            |digest, ops| self.commit(digest, at_ms, ops),
         )
         .await)
     }
 
     /// One store step. Index-aligned with `ops`.
-    async fn commit(&self, digest: Digest, now_ms: u64, ops: Vec<ToggleOp>) -> Result<Vec<Evaluated>, Refusal> {
+    async fn commit(&self, digest: Digest, at_ms: u64, ops: Vec<ToggleOp>) -> Result<Vec<Evaluated>, Refusal> {
         let (ground, parts) = (&self.shared.ground, &self.shared.ground.parts);
         let limits: Vec<Option<RateLimit>> = ops.iter().map(|op| op.rule.limit).collect();
         let partitions: Vec<Partition> = ops.iter().map(|op| ground.partition(&op.target)).collect();
         let started = Instant::now();
-        let commit = parts.store.toggle(&parts.kind, ToggleBatch { digest, now_ms, ops }).await;
+        let commit =
+            parts.store.toggle(&parts.kind, ToggleBatch { digest, at_ms, now_ms: parts.clock.steady_ms(), ops }).await;
         self.store_seconds.record(started.elapsed().as_secs_f64());
         let commit = commit.map_err(|error| ground.step_refusal("toggle", &error))?;
         ground.store_served();
@@ -105,7 +106,7 @@ impl Step {
         Ok(evaluated
             .map(|((result, limit), partition)| {
                 let incarnation = lives.get(&partition).copied().unwrap_or(Incarnation(uuid::Uuid::nil()));
-                Evaluated { result, limit, incarnation, at_ms: now_ms }
+                Evaluated { result, limit, incarnation, at_ms }
             })
             .collect())
     }

@@ -72,9 +72,10 @@ impl Upstream {
         if let Some((_, stored, _)) = candidate {
             conditional::put_conditions(&mut headers, &stored.headers);
         }
-        let request_ms = self.clock.now_ms();
+        let request_ms = self.clock.steady_ms();
         let sent = self.ask(&asked, method, headers).await;
-        let when = When { at: Moments { request_ms, response_ms: self.clock.now_ms() }, stamps };
+        let (response_ms, ahead_ms) = (self.clock.steady_ms(), self.clock.ahead_ms());
+        let when = When { at: Moments { request_ms, response_ms, ahead_ms }, stamps };
         let answered = match sent {
             Ok(answered) => answered,
             Err(error) => {

@@ -95,7 +95,7 @@ impl Upstream {
         body: Incoming,
         caller: Caller,
     ) -> Result<Reply, UpstreamFailure> {
-        if self.ruling.is_due(self.clock.now_ms()) {
+        if self.ruling.is_due(self.clock.steady_ms()) {
             // Nobody waits for it.
             drop(self.ask_rule_aside());
         }
@@ -195,7 +195,7 @@ impl Upstream {
     }
 
     fn look(&self, asked: &Asked) -> Found {
-        let (now_ms, base) = (self.clock.now_ms(), &asked.out.key);
+        let (now_ms, base) = (self.clock.steady_ms(), &asked.out.key);
         let is_person = asked.out.person.is_known();
         let (key, kept, why) = match self.cache.get(base, now_ms) {
             None => (base.clone(), None, Forwarded::UriMiss),
@@ -227,7 +227,7 @@ impl Upstream {
     /// What is kept, where it may be told without asking.
     fn tell_kept(self: &Arc<Self>, asked: &Asked, found: &Found, waited: Waited) -> Option<Reply> {
         let (entry, stored, freshness) = found.stored()?;
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.clock.steady_ms();
         if let Waited::ForItsOwn(why) = waited {
             // Just read, because this one asked.
             let status = CacheStatus { stored: true, ..CacheStatus::forwarded(why) };
@@ -258,7 +258,7 @@ impl Upstream {
     /// What is kept, where the origin has failed and it may be told then.
     pub(super) fn tell_on_error(&self, asked: &Asked, found: &Found) -> Option<Reply> {
         let (_, stored, freshness) = found.stored()?;
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.clock.steady_ms();
         if freshness == Freshness::Spent || stored.strict || stored.no_cache {
             return None;
         }

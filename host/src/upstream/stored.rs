@@ -48,7 +48,7 @@ pub(super) struct Stored {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
-    /// When it was received or validated, as Unix time.
+    /// When it was received or validated, by the clock that never jumps.
     pub(super) response_ms: u64,
     /// How old it was then.
     pub(super) initial_age_ms: u64,
@@ -63,11 +63,20 @@ pub(super) struct Stored {
     pub(super) held_until_ms: AtomicU64,
 }
 
-/// When a request was sent and its answer received, as Unix times.
+/// When a request was sent and its answer received, by the clock that never jumps.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moments {
     pub(super) request_ms: u64,
     pub(super) response_ms: u64,
+    /// How far the wall clock is ahead of that one.
+    pub(super) ahead_ms: i64,
+}
+
+impl Moments {
+    /// When the answer was received as Unix time, which dates in headers are.
+    fn received_ms(self) -> u64 {
+        self.response_ms.saturating_add_signed(self.ahead_ms)
+    }
 }
 
 /// What may be kept.
@@ -234,7 +243,7 @@ fn explicit_lifetime_ms(control: &Control, headers: &HeaderMap, at: Moments) -> 
     let expires = headers.get(header::EXPIRES).filter(|_| !control.targeted)?;
     // One that cannot be read has passed.
     let expires_ms = expires.to_str().ok().and_then(date_ms).unwrap_or(0);
-    Some(expires_ms.saturating_sub(date_of(headers).unwrap_or(at.response_ms)))
+    Some(expires_ms.saturating_sub(date_of(headers).unwrap_or(at.received_ms())))
 }
 
 /// The lifetime of a response that says nothing, which may be none; an error where it may not be kept at all. Nothing is
@@ -257,7 +266,7 @@ fn heuristic_ms(
     }
     let modified_ms = headers.get(header::LAST_MODIFIED).and_then(|value| value.to_str().ok()).and_then(date_ms);
     let Some(modified_ms) = modified_ms else { return Ok(0) };
-    let since_ms = date_of(headers).unwrap_or(at.response_ms).saturating_sub(modified_ms);
+    let since_ms = date_of(headers).unwrap_or(at.received_ms()).saturating_sub(modified_ms);
     Ok((since_ms / HEURISTIC_SHARE).min(config.limits.heuristic_max_ms))
 }
 
@@ -274,7 +283,7 @@ fn initial_age_ms(headers: &HeaderMap, at: Moments) -> u64 {
     };
     let delay_ms = at.response_ms.saturating_sub(at.request_ms);
     // A date has whole seconds.
-    let apparent_ms = date_of(headers).map_or(0, |date_ms| (at.response_ms / 1_000 * 1_000).saturating_sub(date_ms));
+    let apparent_ms = date_of(headers).map_or(0, |date_ms| (at.received_ms() / 1_000 * 1_000).saturating_sub(date_ms));
     apparent_ms.max(age_ms.saturating_add(delay_ms))
 }
 
@@ -366,7 +375,7 @@ mod tests {
         status: u16,
         pairs: &[(&'static str, &str)],
     ) -> Result<Verdict, &'static str> {
-        let at = Moments { request_ms: NOW_MS, response_ms: NOW_MS };
+        let at = Moments { request_ms: NOW_MS, response_ms: NOW_MS, ahead_ms: 0 };
         let status = StatusCode::from_u16(status).unwrap();
         let allowance = allowance(None, CacheRule::AS_THE_ORIGIN_SAYS_MS);
         judge((status, &headers(pairs)), at, Terms { config, allowance: &allowance, person, no_store: false })
@@ -399,7 +408,7 @@ mod tests {
         person: Person,
         pairs: &[(&'static str, &str)],
     ) -> Result<(i64, u64, u64), &'static str> {
-        let at = Moments { request_ms: NOW_MS, response_ms: NOW_MS };
+        let at = Moments { request_ms: NOW_MS, response_ms: NOW_MS, ahead_ms: 0 };
         let limits = UpstreamLimits { stale_if_error_ms: 0, ..UpstreamLimits::default() };
         let terms = Terms { config: &UpstreamConfig { limits, ..shop() }, allowance, person, no_store: false };
         let times = judge((StatusCode::OK, &headers(pairs)), at, terms)?.times;

@@ -50,7 +50,7 @@ impl Upstream {
 
     /// Tells what is kept.
     pub(super) fn tell(&self, asked: &Asked, stored: &Stored, status: CacheStatus) -> Reply {
-        let age_ms = stored.age_ms(self.clock.now_ms());
+        let age_ms = stored.age_ms(self.clock.steady_ms());
         let whole = Whole { status: stored.status, headers: stored.headers.clone(), body: stored.body.clone() };
         self.tell_whole(asked, whole, age_ms, status)
     }

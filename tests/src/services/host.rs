@@ -54,6 +54,8 @@ pub struct Host {
     public: SocketAddr,
     admin: SocketAddr,
     starts: u32,
+    /// The file that says by how much its wall clock is off, where that can be set.
+    wall_clock: Option<PathBuf>,
 }
 
 /// The `weir` binary that belongs to this test executable, or that of the profile `WEIR_PROFILE`. `cargo test` does not build it: panics when it is missing
@@ -108,6 +110,23 @@ impl Host {
         host
     }
 
+    /// The same with a wall clock of its own: see [`Host::set_clock`].
+    pub fn start_with_clock(config: HostConfig, directory: &Path) -> Self {
+        let mut host = Self::prepare(config, directory, free_port(), free_port());
+        host.wall_clock = Some(directory.join("wall-clock"));
+        host.set_clock(0);
+        host.restart();
+        host
+    }
+
+    /// Sets its wall clock: so many seconds ahead of the machine's, or behind. Its monotonic clock stays as it is.
+    pub fn set_clock(&self, ahead_s: i64) {
+        let file = self.wall_clock.as_ref().expect("a host that was started with a clock of its own");
+        // In one step: the library reads it at each look at the clock.
+        let beside = file.with_extension("new");
+        fs::write(&beside, format!("{ahead_s:+}")).and_then(|()| fs::rename(&beside, file)).expect("the clock's file");
+    }
+
     /// The same on ports that the host itself picks.
     pub fn start_on_picked_ports(config: HostConfig, directory: &Path) -> Self {
         let mut host = Self::prepare(config, directory, 0, 0);
@@ -138,6 +157,7 @@ impl Host {
             public: loopback(port),
             admin: loopback(admin_port),
             starts: 0,
+            wall_clock: None,
         }
     }
 
@@ -168,6 +188,10 @@ impl Host {
         command
             .args(["--listen", &self.listen.to_string(), "--admin-listen", &self.admin_listen.to_string()])
             .env("WEIR_LOG", std::env::var("WEIR_LOG").unwrap_or_else(|_| "info".into()));
+        if let Some(file) = &self.wall_clock {
+            command.env("LD_PRELOAD", fake_time()).env("FAKETIME_TIMESTAMP_FILE", file).env("FAKETIME_NO_CACHE", "1");
+            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
+        }
         Process::spawn("weir", command, &self.stdout_path(), &self.log_path(), None)
     }
 
@@ -294,6 +318,13 @@ impl Host {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
         line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("a number of kB") * 1024
     }
+}
+
+/// The library that gives a process a wall clock of its own (Debian: package `faketime`).
+fn fake_time() -> PathBuf {
+    let libraries = fs::read_dir("/usr/lib").expect("/usr/lib").flatten().map(|entry| entry.path());
+    let found = libraries.map(|path| path.join("faketime/libfaketime.so.1")).find(|path| path.is_file());
+    found.expect("libfaketime.so.1: apt-get install faketime, or use tests/run")
 }
 
 /// A plain GET on a connection of its own; `None` when there was no whole answer. For polling from blocking code.

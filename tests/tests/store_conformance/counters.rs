@@ -55,7 +55,14 @@ pub fn told(result: &CountResult) -> (u64, bool) {
 
 impl<B: Backend> Stand<B> {
     pub async fn try_hits(&self, keep_actors: bool, ops: Vec<CountOp>) -> Result<Vec<CountResult>, StoreError> {
-        let batch = CountBatch { digest: DIGEST, now_ms: self.now_ms(), keep_actors, unique_pairs_max: 10_000, ops };
+        let batch = CountBatch {
+            digest: DIGEST,
+            at_ms: self.now_ms(),
+            now_ms: self.now_ms(),
+            keep_actors,
+            unique_pairs_max: 10_000,
+            ops,
+        };
         self.store().count(KIND, batch).await.map(|commit| commit.results)
     }
 
@@ -160,6 +167,7 @@ pub async fn each_hit_sees_those_before_it<B: Backend>() {
     let ops = vec![hit(1, 1), hit(9, 5), hit(1, 2), hit(2, 1), hit(1, 3)];
     let batch = CountBatch {
         digest: DIGEST,
+        at_ms: stand.now_ms(),
         now_ms: stand.now_ms(),
         keep_actors: false,
         unique_pairs_max: 10_000,

@@ -49,7 +49,7 @@ fn ids(ids: &[i64]) -> Vec<Id> {
 
 impl<B: Backend> Stand<B> {
     pub async fn creates(&self, ops: Vec<CreateOp>) -> Vec<CreateResult> {
-        let batch = CreateBatch { digest: DIGEST, now_ms: self.now_ms(), ops };
+        let batch = CreateBatch { digest: DIGEST, at_ms: self.now_ms(), now_ms: self.now_ms(), ops };
         self.store().create(KIND, batch).await.unwrap().results
     }
 
@@ -98,7 +98,8 @@ pub async fn a_document_waits_until_it_is_flushed<B: Backend>() {
     assert_eq!(stand.waiting(&[]).await, vec![]);
     assert_eq!(stand.waiting(&[1]).await, vec![None]);
     assert_eq!(stand.owned(7, 10).await, vec![]);
-    let batch = CreateBatch { digest: DIGEST, now_ms: stand.now_ms(), ops: vec![fresh(0, &[1, 2], 7)] };
+    let batch =
+        CreateBatch { digest: DIGEST, at_ms: stand.now_ms(), now_ms: stand.now_ms(), ops: vec![fresh(0, &[1, 2], 7)] };
     let commit = stand.store().create(KIND, batch).await.unwrap();
     let created = created(&commit.results[0]);
     assert_eq!((created.at_ms, created.replayed), (START_MS, false));
@@ -157,7 +158,7 @@ pub async fn each_request_sees_those_before_it<B: Backend>() {
         assert_eq!(stand.hydrate(partition, loads, vec![]).await, Hydrated::Accepted);
     }
     let ops = vec![create(3, &[1, 2]), create(0, &[1]), create(3, &[3, 2]), create(3, &[3]), create(0, &[4, 1])];
-    let batch = CreateBatch { digest: DIGEST, now_ms: stand.now_ms(), ops };
+    let batch = CreateBatch { digest: DIGEST, at_ms: stand.now_ms(), now_ms: stand.now_ms(), ops };
     let commit = stand.store().create(KIND, batch).await.unwrap();
     let of = |index: usize| created(&commit.results[index]).position;
     assert_eq!(commit.results[2], CreateResult::Exists(1), "in its partition");
@@ -394,7 +395,12 @@ pub async fn a_journal_of_large_documents_is_read_in_steps<B: Backend>() {
 
 pub async fn a_partition_that_is_not_is_refused<B: Backend>() {
     let stand = Stand::<B>::tuned(|config| config.partitions = 2).await;
-    let batch = CreateBatch { digest: DIGEST, now_ms: stand.now_ms(), ops: vec![fresh(0, &[1], 7), fresh(2, &[2], 7)] };
+    let batch = CreateBatch {
+        digest: DIGEST,
+        at_ms: stand.now_ms(),
+        now_ms: stand.now_ms(),
+        ops: vec![fresh(0, &[1], 7), fresh(2, &[2], 7)],
+    };
     let refused = stand.store().create(KIND, batch).await.map(|commit| commit.results);
     assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
     assert_eq!(stand.waits(&[1]).await, [false], "nothing was done");

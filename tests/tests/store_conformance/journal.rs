@@ -13,7 +13,7 @@ pub async fn a_batch_is_one_entry_per_partition<B: Backend>() {
     }
     assert_eq!(stand.partition(1), stand.partition(9), "as the golden values of the model say");
     let ops = vec![op(1, 5, TOGGLE), op(2, 5, TOGGLE), op(9, 5, TOGGLE), op(1, 5, TOGGLE)];
-    let batch = ToggleBatch { digest: DIGEST, now_ms: stand.now_ms(), ops };
+    let batch = ToggleBatch { digest: DIGEST, at_ms: stand.now_ms(), now_ms: stand.now_ms(), ops };
     let commit = stand.store().toggle(KIND, batch).await.unwrap();
     let mut partitions: Vec<_> = commit.heads.iter().map(|head| head.partition).collect();
     partitions.sort_unstable();

@@ -270,6 +270,6 @@ pub async fn the_store_says_what_survives<B: Backend>() {
     let durability = stand.store().durability();
     assert!(durability.survives_power_loss, "{durability:?}");
     assert!(["fdatasync", "aof-always", "aof-always replicas-1"].contains(&durability.mode.as_str()));
-    let batch = ToggleBatch { digest: DIGEST, now_ms: stand.now_ms(), ops: vec![] };
+    let batch = ToggleBatch { digest: DIGEST, at_ms: stand.now_ms(), now_ms: stand.now_ms(), ops: vec![] };
     assert!(stand.store().toggle(KIND, batch).await.unwrap().heads.is_empty());
 }

@@ -269,7 +269,14 @@ async fn two_hosts_share_counts_windows_and_documents() {
     stand.load_count(1, 0).await;
     let first = stand.hits(vec![unique_hit(1, 5), hit(1, 1)]).await.remove(0);
     let ops = vec![unique_hit(1, 5), unique_hit(1, 6)];
-    let batch = CountBatch { digest: DIGEST, now_ms: stand.now_ms(), keep_actors: true, unique_pairs_max: 10_000, ops };
+    let batch = CountBatch {
+        digest: DIGEST,
+        at_ms: stand.now_ms(),
+        now_ms: stand.now_ms(),
+        keep_actors: true,
+        unique_pairs_max: 10_000,
+        ops,
+    };
     let results = other.count(KIND, batch).await.unwrap().results;
     let (CountResult::Done(first), CountResult::Done(again)) = (first, results[0].clone()) else {
         panic!("{results:?}")
@@ -280,7 +287,8 @@ async fn two_hosts_share_counts_windows_and_documents() {
     stand.load_ids(&[7], LoadedState::Missing).await;
     stand.create(create(0, &[7])).await;
     assert_eq!(other.documents(KIND, &[(0, Id::Int(7))]).await.unwrap(), stand.waiting(&[7]).await);
-    let batch = CreateBatch { digest: DIGEST, now_ms: stand.now_ms(), ops: vec![create(0, &[7])] };
+    let batch =
+        CreateBatch { digest: DIGEST, at_ms: stand.now_ms(), now_ms: stand.now_ms(), ops: vec![create(0, &[7])] };
     assert_eq!(other.create(KIND, batch).await.unwrap().results, vec![CreateResult::Exists(0)]);
 }
 
@@ -309,7 +317,7 @@ async fn the_table_of_windows_is_bounded_and_goes_away() {
             op
         };
         let (now_ms, ops) = (stand.now_ms(), actors.map(one).collect());
-        let batch = CountBatch { digest: DIGEST, now_ms, keep_actors: false, unique_pairs_max, ops };
+        let batch = CountBatch { digest: DIGEST, at_ms: now_ms, now_ms, keep_actors: false, unique_pairs_max, ops };
         stand.store().count(KIND, batch).await.unwrap();
     };
     // As many pairs as there are slots, and ten times as many.
@@ -370,7 +378,7 @@ async fn a_batch_that_meets_damage_leaves_nothing() {
         let key = format!("weir:{{feed-like:0}}:{key}");
         redis.command::<()>(&["LPUSH", &key, "x"]);
         let fresh = CreateOp { has_fresh_ids: true, ..create(0, &[6, 8]) };
-        let batch = CreateBatch { digest: DIGEST, now_ms: stand.now_ms(), ops: vec![fresh] };
+        let batch = CreateBatch { digest: DIGEST, at_ms: stand.now_ms(), now_ms: stand.now_ms(), ops: vec![fresh] };
         let damaged = stand.store().create(KIND, batch).await.map(|commit| commit.results);
         assert!(matches!(damaged, Err(StoreError::Damaged(_))), "{key}: {damaged:?}");
         redis.command::<()>(&["DEL", &key]);

@@ -27,7 +27,7 @@ fn keyed(op: SettingsOp, key: u8, fingerprint: u8) -> SettingsOp {
 
 impl<B: Backend> Stand<B> {
     async fn puts(&self, ops: Vec<SettingsOp>) -> Vec<SettingsResult> {
-        let batch = SettingsBatch { digest: DIGEST, now_ms: self.now_ms(), ops };
+        let batch = SettingsBatch { digest: DIGEST, at_ms: self.now_ms(), now_ms: self.now_ms(), ops };
         self.store().put_settings(KIND, batch).await.unwrap().results
     }
 

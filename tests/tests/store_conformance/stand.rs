@@ -157,6 +157,7 @@ impl<B: Backend> Stand<B> {
 
     pub async fn on(backend: B, mut config: StoreConfig, tune: impl FnOnce(&mut StoreConfig)) -> Self {
         config.response_timeout_ms = 10_000;
+        config.is_time_told = true;
         tune(&mut config);
         let mut stand = Self { backend, config, store: None, now_ms: AtomicU64::new(START_MS) };
         stand.open().await;
@@ -206,7 +207,7 @@ impl<B: Backend> Stand<B> {
     }
 
     pub async fn try_toggle(&self, ops: Vec<ToggleOp>) -> Result<Vec<ToggleResult>, StoreError> {
-        let batch = ToggleBatch { digest: DIGEST, now_ms: self.now_ms(), ops };
+        let batch = ToggleBatch { digest: DIGEST, at_ms: self.now_ms(), now_ms: self.now_ms(), ops };
         self.store().toggle(KIND, batch).await.map(|commit| commit.results)
     }
 

@@ -271,7 +271,7 @@ pub async fn ids_of_every_type_are_read_back<B: Backend>() {
         rule,
         idempotency: None,
     });
-    let batch = ToggleBatch { digest: DIGEST, now_ms: stand.now_ms(), ops: ops.collect() };
+    let batch = ToggleBatch { digest: DIGEST, at_ms: stand.now_ms(), now_ms: stand.now_ms(), ops: ops.collect() };
     for result in stand.store().toggle(KIND, batch).await.unwrap().results {
         assert_eq!(crate::stand::outcome(&result).state, state(true, 1), "no two of them meet, not even in a limit");
     }

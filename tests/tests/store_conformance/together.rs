@@ -27,7 +27,8 @@ pub async fn concurrent_toggles_of_one_pair_are_counted_exactly<B: Backend>() {
                 let mut changed = 0;
                 for _ in 0..ROUNDS {
                     let ops = vec![op(1, 5, TOGGLE), op(2, task, TOGGLE)];
-                    let commit = store.toggle(KIND, ToggleBatch { digest: DIGEST, now_ms, ops }).await.unwrap();
+                    let commit =
+                        store.toggle(KIND, ToggleBatch { digest: DIGEST, at_ms: now_ms, now_ms, ops }).await.unwrap();
                     changed += i64::from(outcome(&commit.results[0]).changed);
                     assert!(outcome(&commit.results[0]).state.count <= 1);
                 }
@@ -62,7 +63,14 @@ pub async fn concurrent_hits_are_counted_exactly<B: Backend>() {
                 let mut seen = Vec::new();
                 for _ in 0..50 {
                     let ops = vec![hit(1, 1), hit(1, 1)];
-                    let batch = CountBatch { digest: DIGEST, now_ms, keep_actors: false, unique_pairs_max: 1_000, ops };
+                    let batch = CountBatch {
+                        digest: DIGEST,
+                        at_ms: now_ms,
+                        now_ms,
+                        keep_actors: false,
+                        unique_pairs_max: 1_000,
+                        ops,
+                    };
                     for result in store.count(KIND, batch).await.unwrap().results {
                         let CountResult::Done(outcome) = result else { panic!("{result:?}") };
                         seen.push(outcome.count);

@@ -193,6 +193,7 @@ pub async fn an_idempotency_key_belongs_to_one_request<B: Backend>() {
     assert_eq!(results[1], ToggleResult::IdempotencyConflict, "within one batch");
     let batch = weir::store::ToggleBatch {
         digest: crate::stand::DIGEST,
+        at_ms: stand.now_ms(),
         now_ms: stand.now_ms(),
         ops: vec![keyed(op(1, 2, TOGGLE), 7, 8)],
     };

@@ -44,7 +44,14 @@ pub async fn a_full_table_forgets_first_what_goes_first<B: Backend>() {
     // Eight pairs are remembered, in one bucket of sixteen slots.
     let see = async |actor: i64, unique_ms: u32| {
         let ops = vec![by(1, actor, unique(unique_ms))];
-        let batch = CountBatch { digest: DIGEST, now_ms: stand.now_ms(), keep_actors: false, unique_pairs_max: 8, ops };
+        let batch = CountBatch {
+            digest: DIGEST,
+            at_ms: stand.now_ms(),
+            now_ms: stand.now_ms(),
+            keep_actors: false,
+            unique_pairs_max: 8,
+            ops,
+        };
         outcome(&stand.store().count(KIND, batch).await.unwrap().results[0]).counted
     };
     let window = |actor: i64| 600_000 + u32::try_from((actor * 7) % 16).unwrap() * 1_000;
@@ -72,7 +79,14 @@ pub async fn a_table_of_another_size_remembers_anew<B: Backend>() {
     stand.load_count(1, 0).await;
     let see = async |unique_pairs_max: u64| {
         let ops = (0..500).map(|actor| by(1, actor, unique(600_000))).collect();
-        let batch = CountBatch { digest: DIGEST, now_ms: stand.now_ms(), keep_actors: false, unique_pairs_max, ops };
+        let batch = CountBatch {
+            digest: DIGEST,
+            at_ms: stand.now_ms(),
+            now_ms: stand.now_ms(),
+            keep_actors: false,
+            unique_pairs_max,
+            ops,
+        };
         let results = stand.store().count(KIND, batch).await.unwrap().results;
         results.iter().filter(|result| outcome(result).counted).count()
     };

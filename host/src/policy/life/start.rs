@@ -158,7 +158,10 @@ impl Restore<'_> {
         let digests = saved.digests.iter().filter_map(|digest| parse_digest(digest)).collect();
         let does_io = self.loaded.values().any(|module| module.does_io);
         let bounds = self.loader.config.canary_bounds(does_io);
-        Probation::until(bounds, digests, proven, saved.until_ms, Clock::Real.now_ms()).map(Arc::new)
+        let now_ms = Clock::Real.now_ms();
+        // The clock may have been set back since: it is never longer than one that begins now.
+        let until_ms = saved.until_ms.min(now_ms.saturating_add(self.loader.config.probation_ms));
+        Probation::until(bounds, digests, proven, until_ms, now_ms).map(Arc::new)
     }
 
     fn or_lost<T>(&mut self, restored: Result<T, LoadError>) -> Option<T> {

@@ -50,9 +50,9 @@ pub(super) fn enter(
 
 impl Work {
     /// The entry, to which one more record is appended.
-    pub(super) fn record(&mut self, digest: &Digest, now_ms: u64) -> &mut Vec<u8> {
+    pub(super) fn record(&mut self, digest: &Digest, at_ms: u64) -> &mut Vec<u8> {
         if self.entry.is_empty() {
-            entry::encode_head(&mut self.entry, digest, now_ms);
+            entry::encode_head(&mut self.entry, digest, at_ms);
         }
         self.changes += 1;
         &mut self.entry
@@ -65,12 +65,12 @@ pub(super) fn leave(
     state: &State,
     kind: &str,
     works: Works,
-    now_ms: u64,
+    at_ms: u64,
 ) -> Vec<Head> {
     let mut heads = Vec::with_capacity(works.len());
     for (partition, Work { mut head, position, entry, changes }) in works {
         if changes > 0 {
-            head.oldest_at_ms = if head.entries == 0 { now_ms } else { head.oldest_at_ms };
+            head.oldest_at_ms = if head.entries == 0 { at_ms } else { head.oldest_at_ms };
             head.entries += changes;
             head.bytes += entry.len() as u64;
             head.last = position;

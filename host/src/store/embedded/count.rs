@@ -83,7 +83,7 @@ pub(super) fn count(
             transaction.put(Space::Uniques, unique_key(kind, partition, bucket), &bytes);
         }
     }
-    Ok(Commit { results, heads: batch::leave(transaction, state, kind, works, now_ms) })
+    Ok(Commit { results, heads: batch::leave(transaction, state, kind, works, batch.at_ms) })
 }
 
 fn place(op: &CountOp, partitions: Partition, buckets: u32) -> Placed<'_> {
@@ -192,7 +192,7 @@ fn evaluate(
 }
 
 fn append(work: &mut Work, batch: &CountBatch, (target, actor): (&Id, Option<&Id>), by: u64) {
-    let entry = work.record(&batch.digest, batch.now_ms);
+    let entry = work.record(&batch.digest, batch.at_ms);
     entry.push(entry::COUNT);
     entry::encode_count(entry, target, actor, by);
 }

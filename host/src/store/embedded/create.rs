@@ -60,7 +60,7 @@ pub(super) fn create(
         results.push(result);
     }
     let Apply { state, works, .. } = apply;
-    Ok(Commit { results, heads: batch::leave(transaction, state, kind, works, now_ms) })
+    Ok(Commit { results, heads: batch::leave(transaction, state, kind, works, batch.at_ms) })
 }
 
 impl Apply<'_> {
@@ -89,7 +89,7 @@ impl Apply<'_> {
         for document in &op.documents {
             position = self.append(op, document);
         }
-        CreateResult::Done(Created { position, at_ms: self.batch.now_ms, replayed: false })
+        CreateResult::Done(Created { position, at_ms: self.batch.at_ms, replayed: false })
     }
 
     fn known(&mut self, op: &CreateOp, id: &Id) -> Known {
@@ -109,7 +109,7 @@ impl Apply<'_> {
     /// Appends a document; the position of its entry.
     fn append(&mut self, op: &CreateOp, document: &Document) -> u64 {
         let Some(work) = self.works.get_mut(&op.partition) else { return 0 };
-        let entry = work.record(&self.batch.digest, self.batch.now_ms);
+        let entry = work.record(&self.batch.digest, self.batch.at_ms);
         let waiting = Waiting {
             place: entry.len(),
             actor: document.actor.clone(),

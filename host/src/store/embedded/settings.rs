@@ -45,7 +45,7 @@ pub(super) fn put(
         results.push(result);
     }
     let Apply { state, works, .. } = apply;
-    Ok(Commit { results, heads: batch::leave(transaction, state, kind, works, now_ms) })
+    Ok(Commit { results, heads: batch::leave(transaction, state, kind, works, batch.at_ms) })
 }
 
 impl Apply<'_> {
@@ -72,7 +72,7 @@ impl Apply<'_> {
         };
         let result = self.state.with((self.kind, partition), &op.member, change).unwrap_or(SettingsResult::ColdTarget);
         if matches!(result, SettingsResult::Done(_)) {
-            let entry = work.record(&self.batch.digest, now_ms);
+            let entry = work.record(&self.batch.digest, self.batch.at_ms);
             entry.push(entry::SETTINGS);
             entry::encode_settings(entry, &op.member, &op.settings);
         }

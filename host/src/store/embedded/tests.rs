@@ -32,7 +32,7 @@ fn whole(members: i64) -> LoadedState {
 async fn toggle(store: &EmbeddedStore, target: i64, actor: i64) -> ToggleResult {
     let rule = ToggleRule { when_absent: Effect::Add, when_present: Effect::Remove, limit: None };
     let op = ToggleOp { target: Id::Int(target), actor: Id::Int(actor), rule, idempotency: None };
-    let batch = ToggleBatch { digest: Digest([1; 32]), now_ms: NOW_MS, ops: vec![op] };
+    let batch = ToggleBatch { digest: Digest([1; 32]), at_ms: NOW_MS, now_ms: NOW_MS, ops: vec![op] };
     store.toggle("k", batch).await.unwrap().results.remove(0)
 }
 
@@ -114,7 +114,7 @@ async fn after_a_restart_the_journals_tail_lies_over_what_sql_says() {
 async fn create(store: &EmbeddedStore, ids: std::ops::Range<i64>, has_fresh_ids: bool) {
     let document = |id| Document { id: Id::Int(id), actor: Id::Text("somebody".into()), body: "{}".into() };
     let op = CreateOp { partition: 0, documents: ids.map(document).collect(), has_fresh_ids, idempotency: None };
-    let batch = CreateBatch { digest: Digest([1; 32]), now_ms: NOW_MS, ops: vec![op] };
+    let batch = CreateBatch { digest: Digest([1; 32]), at_ms: NOW_MS, now_ms: NOW_MS, ops: vec![op] };
     let result = store.create("k", batch).await.unwrap().results.remove(0);
     assert!(matches!(result, CreateResult::Done(_)), "{result:?}");
 }

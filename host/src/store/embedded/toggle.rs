@@ -48,7 +48,7 @@ pub(super) fn toggle(
         results.push(result);
     }
     let Apply { state, works, .. } = apply;
-    Ok(Commit { results, heads: batch::leave(transaction, state, kind, works, now_ms) })
+    Ok(Commit { results, heads: batch::leave(transaction, state, kind, works, batch.at_ms) })
 }
 
 impl Apply<'_> {
@@ -103,11 +103,11 @@ fn evaluate(
         _ => return done(active, false, target.count, target.position(work.head.flushed), rate),
     };
     let present = action == Action::Add;
-    target.set(&op.actor, if present { Pair::Present(now_ms) } else { Pair::Absent });
+    target.set(&op.actor, if present { Pair::Present(batch.at_ms) } else { Pair::Absent });
     target.count = if present { target.count + 1 } else { target.count.saturating_sub(1) };
     target.touch(work.position, group);
     target.touch_pair(&op.actor, work.position);
-    entry::encode_record(work.record(&batch.digest, now_ms), action, &op.target, &op.actor);
+    entry::encode_record(work.record(&batch.digest, batch.at_ms), action, &op.target, &op.actor);
     done(present, true, target.count, work.position, rate)
 }
 

@@ -1,18 +1,21 @@
 -- For scripts that apply a batch: what it says of itself, its idempotency keys and limits, the entries that it leaves.
--- KEYS: heads of the partitions. ARGV begins with: now ms, digest, ttl of outcomes ms, incarnation and life for a head
+-- KEYS: heads of the partitions. ARGV begins with: when it is, by the host's clock, in ms (then ' ', and in tests the time that
+-- rates and windows go by; else that is the server's), digest, ttl of outcomes ms, incarnation and life for a head
 -- that must be made, order ('' or the numbers of the operations in the order of evaluation), number of operations with
 -- an idempotency key; per such: number of the operation, and fingerprint (16 bytes) with the name of the outcome's key.
 -- What follows is the script's own. Operations have numbers, from 1, in the order of sending.
 --
 -- In a cluster one call carries one partition; outcomes lie in the partition of their operation.
 -- Everything is read and evaluated before the first write.
-local now_text, digest, outcome_ttl, order = ARGV[1], ARGV[2], ARGV[3], ARGV[6]
-local now = tonumber(now_text)
-local now_us = now * 1000
+local at_text, told = match(ARGV[1], '^(%d+) (%d*)$')
+local digest, outcome_ttl, order, at_ms = ARGV[2], ARGV[3], ARGV[6], tonumber(at_text)
 local ceil, floor, min, max, byte = math.ceil, math.floor, math.min, math.max, string.byte
 
 local clock = call('TIME')
 clock = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
+-- What rates and windows are measured by, of all hosts.
+local now_us = told ~= '' and told * 1000 or clock
+local now = floor(now_us / 1000)
 
 -- Idempotency keys by the number of the operation. `at`: the first argument that was not read yet.
 local at, fingerprints, outcome_names, outcomes, new_outcomes = 8, {}, {}, {}, {}
@@ -129,10 +132,10 @@ local function append(head, letters, records)
         return
     end
     if head.o == head.to then
-        head.old = now
+        head.old = at_ms
     end
     head.o, head.b, head.last = head.o + head.changes, head.b + #records + #letters + 41, head.position
     call('XADD', head.prefix .. 'j', whole(head.position) .. '-0', 'k', letters, 'p', records, 'm', digest,
-        'n', pack_numbers('<ddd', now, head.o, head.b))
+        'n', pack_numbers('<ddd', at_ms, head.o, head.b))
     call('HSET', head.key, 'n', head_numbers(head))
 end

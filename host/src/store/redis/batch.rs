@@ -63,6 +63,7 @@ impl<R: Copy + Eq + std::hash::Hash> Rules<R> {
 /// What every batch says of itself.
 pub(super) struct Envelope<'a> {
     pub(super) digest: &'a Digest,
+    pub(super) at_ms: u64,
     pub(super) now_ms: u64,
     /// The operations as they are sent, in ascending order of their partitions: index in the batch, partition.
     pub(super) sent: Vec<(usize, Partition)>,
@@ -76,8 +77,11 @@ pub(super) fn sent_by_target(targets: &[Target<'_>]) -> Vec<(usize, Partition)> 
 }
 
 impl Envelope<'_> {
-    fn arguments(&self, command: &mut Cmd, kind: &str, ttl_ms: u64) {
-        command.arg(self.now_ms.min(TIME_MS_MAX / 2_000)).arg(&self.digest.0[..]).arg(ttl_ms);
+    fn arguments(&self, command: &mut Cmd, kind: &str, (ttl_ms, is_told): (u64, bool)) {
+        let at_ms = self.at_ms.min(TIME_MS_MAX / 2_000);
+        // Rates and windows are of all hosts: they go by the server's clock, not by one of the hosts'.
+        let told_ms = if is_told { self.now_ms.min(TIME_MS_MAX / 2_000).to_string() } else { String::new() };
+        command.arg(format!("{at_ms} {told_ms}")).arg(&self.digest.0[..]).arg(ttl_ms);
         fresh_arguments(command);
         // Numbers of the operations as sent, from 1; and their partitions.
         let mut number_of = vec![0; self.sent.len()];
@@ -128,7 +132,7 @@ impl RedisStore {
         let value = self
             .link
             .run(script, Nature::Accepts, &names, |command| {
-                envelope.arguments(command, kind, self.idempotency_ttl_ms);
+                envelope.arguments(command, kind, (self.idempotency_ttl_ms, self.is_time_told));
                 arguments(command);
             })
             .await?;

@@ -40,8 +40,8 @@ impl RedisStore {
     /// See [`crate::store::Store::count`].
     pub(super) async fn apply_counts(&self, kind: &str, batch: &CountBatch) -> Result<Commit<CountResult>, StoreError> {
         let step = |ops: Vec<CountOp>| {
-            let CountBatch { digest, now_ms, keep_actors, unique_pairs_max, .. } = *batch;
-            let batch = CountBatch { digest, now_ms, keep_actors, unique_pairs_max, ops };
+            let CountBatch { digest, at_ms, now_ms, keep_actors, unique_pairs_max, .. } = *batch;
+            let batch = CountBatch { digest, at_ms, now_ms, keep_actors, unique_pairs_max, ops };
             async move { self.count_step(kind, &batch).await }
         };
         match self.steps(&batch.ops, |op| partition_of(&op.target, self.partitions)) {
@@ -59,6 +59,7 @@ impl RedisStore {
         };
         let envelope = Envelope {
             digest: &batch.digest,
+            at_ms: batch.at_ms,
             now_ms: batch.now_ms,
             sent: sent_by_target(&plan.targets),
             keys: batch.ops.iter().map(|op| op.idempotency.as_ref()).collect(),

@@ -98,7 +98,7 @@ local function evaluate(operation)
     end
     head.changes = #head.records
     if has_key then
-        remember(operation, 0, 0, now, 1, head.position, -1, 0)
+        remember(operation, 0, 0, at_ms, 1, head.position, -1, 0)
     end
     return 'd'
 end
@@ -119,7 +119,7 @@ for index, document in ipairs(taken) do
     forget_document(head, id, left[index])
     local meta = meta_of('p', is_asked_again[operation] and '1' or '0', head.life, head.position, 0)
     call('HSET', head.prefix .. 't:' .. id, '', meta, 'i', tagged[document], 'a', sub(owners[document], #head.prefix + 3),
-        'b', sub(record, places[document]), 't', now_text)
+        'b', sub(record, places[document]), 't', at_text)
     call('ZADD', owners[document], whole(head.position), id)
     head.docs = head.docs + 1
 end

@@ -25,7 +25,7 @@ impl RedisStore {
     ) -> Result<Commit<CreateResult>, StoreError> {
         batch.check(self.partitions)?;
         let step = |ops: Vec<CreateOp>| {
-            let batch = CreateBatch { digest: batch.digest, now_ms: batch.now_ms, ops };
+            let batch = CreateBatch { digest: batch.digest, at_ms: batch.at_ms, now_ms: batch.now_ms, ops };
             async move { self.create_step(kind, &batch).await }
         };
         match self.steps(&batch.ops, |op| op.partition) {
@@ -41,6 +41,7 @@ impl RedisStore {
         let ops: Vec<&CreateOp> = sent.iter().map(|&(index, _)| &batch.ops[index]).collect();
         let envelope = Envelope {
             digest: &batch.digest,
+            at_ms: batch.at_ms,
             now_ms: batch.now_ms,
             sent,
             keys: batch.ops.iter().map(|op| op.idempotency.as_ref()).collect(),
@@ -51,7 +52,7 @@ impl RedisStore {
                 ops.iter().for_each(|op| operation_arguments(command, op));
             }
         };
-        let one = |sent: &Sent, extra: &mut Reply| result(sent, &batch.ops[sent.index], batch.now_ms, extra);
+        let one = |sent: &Sent, extra: &mut Reply| result(sent, &batch.ops[sent.index], batch.at_ms, extra);
         self.batch_call(&self.link.scripts.create, kind, &envelope, arguments, one).await
     }
 
@@ -160,9 +161,9 @@ fn operation_arguments(command: &mut Cmd, op: &CreateOp) {
 }
 
 /// What the letter of an operation says. `extra` is at what belongs to it, if anything does.
-fn result(sent: &Sent, op: &CreateOp, now_ms: u64, extra: &mut Reply) -> Result<CreateResult, StoreError> {
+fn result(sent: &Sent, op: &CreateOp, at_ms: u64, extra: &mut Reply) -> Result<CreateResult, StoreError> {
     match sent.letter {
-        b'd' => Ok(CreateResult::Done(Created { position: sent.entry, at_ms: now_ms, replayed: false })),
+        b'd' => Ok(CreateResult::Done(Created { position: sent.entry, at_ms, replayed: false })),
         b'e' => Ok(CreateResult::Exists(index(extra)?)),
         b'c' => {
             let id = |index: usize| op.documents.get(index).map(|document| document.id.clone());

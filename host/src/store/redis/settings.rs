@@ -31,7 +31,7 @@ impl RedisStore {
         batch: &SettingsBatch,
     ) -> Result<Commit<SettingsResult>, StoreError> {
         let step = |ops: Vec<SettingsOp>| {
-            let batch = SettingsBatch { digest: batch.digest, now_ms: batch.now_ms, ops };
+            let batch = SettingsBatch { digest: batch.digest, at_ms: batch.at_ms, now_ms: batch.now_ms, ops };
             async move { self.settings_step(kind, &batch).await }
         };
         match self.steps(&batch.ops, |op| partition_of(&op.member, self.partitions)) {
@@ -44,6 +44,7 @@ impl RedisStore {
         let targets = by_target(batch.ops.iter().map(|op| &op.member), self.partitions);
         let envelope = Envelope {
             digest: &batch.digest,
+            at_ms: batch.at_ms,
             now_ms: batch.now_ms,
             sent: sent_by_target(&targets),
             keys: batch.ops.iter().map(|op| op.idempotency.as_ref()).collect(),

@@ -38,7 +38,7 @@ local function pass(head, operation, rule, key, actor, meta, since)
     if (effect == 'a' and not since) or (effect == 'r' and since) then
         count = since and max(count - 1, 0) or count + 1
         passed = passed + 1
-        passed_keys[passed], passed_actors[passed], passed_times[passed] = key, actor, not since and now_text
+        passed_keys[passed], passed_actors[passed], passed_times[passed] = key, actor, not since and at_text
         passed_metas[passed] = meta_after(head.begin, head.position, count)
         if last <= head.flushed then
             passed_clean[passed], head.dirty = true, head.dirty + 1
@@ -144,7 +144,7 @@ local function change(t, operation, since, active)
     end
     counts[t] = max(counts[t] + (active and 1 or -1), 0)
     lasts[t] = head.position
-    local value = active and now_text or (modes[t] == 'h' and '-')
+    local value = active and at_text or (modes[t] == 'h' and '-')
     if type(members[t]) == 'table' then
         members[t][actor] = value
         touched[t] = touched[t] or {}

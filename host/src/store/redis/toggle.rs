@@ -26,7 +26,7 @@ impl RedisStore {
         batch: &ToggleBatch,
     ) -> Result<Commit<ToggleResult>, StoreError> {
         let step = |ops: Vec<ToggleOp>| {
-            let batch = ToggleBatch { digest: batch.digest, now_ms: batch.now_ms, ops };
+            let batch = ToggleBatch { digest: batch.digest, at_ms: batch.at_ms, now_ms: batch.now_ms, ops };
             async move { self.toggle_step(kind, &batch).await }
         };
         match self.steps(&batch.ops, |op| partition_of(&op.target, self.partitions)) {
@@ -43,6 +43,7 @@ impl RedisStore {
         };
         let envelope = Envelope {
             digest: &batch.digest,
+            at_ms: batch.at_ms,
             now_ms: batch.now_ms,
             sent: sent_by_target(&plan.targets),
             keys: batch.ops.iter().map(|op| op.idempotency.as_ref()).collect(),
