@@ -62,6 +62,7 @@ problem_types! { ADMIN_TYPES:
 /// Bounds of this listener. Operators and their tools are few; a flood is a mistake.
 const LIMITS: Limits = Limits {
     connections_max: 64,
+    spare_files: 4,
     header_bytes_max: 8192,
     headers_max: 64,
     // Two ids of the longest text, percent-encoded, and the path.

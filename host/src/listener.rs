@@ -6,6 +6,7 @@
 //! Never lets a request through whose end a proxy before it could see elsewhere (see `framing`).
 
 pub mod body;
+mod crowd;
 pub mod forwarded;
 mod framing;
 pub mod head;
@@ -37,6 +38,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::config::HttpConfig;
 use crate::telemetry::SHED_TOTAL;
+use crowd::{Crowd, Spares};
 use problem::{Problem, TOO_MANY_HEADERS};
 use reply::ReplyBody;
 pub use turn::Handling;
@@ -62,8 +64,11 @@ const BUFFER_BYTES_MIN: usize = 8192;
 /// Bounds of a listener's connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Open connections; a further one waits in the system's accept queue.
+    /// Open connections. For a further one the connection goes that has waited longest for a head, half sent or not begun;
+    /// where all are being answered it waits in the system's accept queue.
     pub connections_max: usize,
+    /// Files that are kept for connections when the process may open no more, so that a few are served all the same.
+    pub spare_files: usize,
     /// Size of request line and headers, in bytes; beyond: 431.
     pub header_bytes_max: usize,
     /// Number of headers; beyond: 431.
@@ -85,6 +90,7 @@ impl From<&HttpConfig> for Limits {
     fn from(config: &HttpConfig) -> Self {
         Self {
             connections_max: config.connections_max,
+            spare_files: 0,
             header_bytes_max: config.header_bytes_max,
             headers_max: config.headers_max,
             uri_bytes_max: config.uri_bytes_max,
@@ -129,39 +135,58 @@ pub async fn serve<H: Handler>(
     // The semaphore counts to u32::MAX at most in `acquire_many`, far above any number of file descriptors.
     let connections_max = u32::try_from(limits.connections_max).unwrap_or(u32::MAX);
     let slots = Arc::new(Semaphore::new(connections_max as usize));
-    let server = Arc::new(Server { builder: builder(&limits), handler, limits, shutdown: shutdown.clone() });
+    let crowd = Arc::new(Crowd::default());
+    let server = Arc::new(Server {
+        builder: builder(&limits),
+        handler,
+        limits,
+        shutdown: shutdown.clone(),
+        crowd: Arc::clone(&crowd),
+    });
+    let mut spares = Spares::new(limits.spare_files);
     loop {
-        let slot = tokio::select! {
-            biased;
-            () = stopped(&mut shutdown) => break,
-            slot = free_slot(&slots) => slot,
-        };
         let accepted = tokio::select! {
             biased;
             () = stopped(&mut shutdown) => break,
             accepted = listener.accept() => accepted,
         };
-        match accepted {
-            Ok((stream, peer)) => drop(tokio::spawn(Arc::clone(&server).connection(stream, peer, slot))),
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => continue,
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection; check the limit of open files");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+                // One file is needed: of those that are kept, or of the connection that needs it least.
+                if !spares.give(&error) && !crowd.evict() {
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+                continue;
             }
-        }
+        };
+        spares.refill();
+        let slot = tokio::select! {
+            biased;
+            () = stopped(&mut shutdown) => break,
+            slot = free_slot(&slots, &crowd) => slot,
+        };
+        tokio::spawn(Arc::clone(&server).connection(stream, peer, slot));
     }
     drop(listener);
     // All slots are free when the last connection has ended; each ends within the grace period by itself.
     drop(slots.acquire_many(connections_max).await);
 }
 
-/// Waits for a free slot; counts when there is none at once.
-async fn free_slot(slots: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+/// Waits for a free slot; counts when there is none at once, and makes one free where a connection only waits for its peer.
+async fn free_slot(slots: &Arc<Semaphore>, crowd: &Crowd) -> Option<OwnedSemaphorePermit> {
     if let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
         return Some(slot);
     }
     counter!(SHED_TOTAL, "limit" => "connections_max").increment(1);
-    Arc::clone(slots).acquire_owned().await.ok()
+    loop {
+        crowd.evict();
+        // Whoever is being answered now may only wait a moment later.
+        if let Ok(slot) = tokio::time::timeout(ACCEPT_PAUSE, Arc::clone(slots).acquire_owned()).await {
+            return slot.ok();
+        }
+    }
 }
 
 async fn stopped(shutdown: &mut watch::Receiver<bool>) {
@@ -190,6 +215,7 @@ struct Server<H> {
     handler: Arc<H>,
     limits: Limits,
     shutdown: watch::Receiver<bool>,
+    crowd: Arc<Crowd>,
 }
 
 impl<H: Handler> Server<H> {
@@ -228,10 +254,19 @@ impl<H: Handler> Server<H> {
         let times = Times { head: self.limits.header_timeout, request: self.limits.request_deadline };
         let mut timer = std::pin::pin!(tokio::time::sleep(self.limits.header_timeout));
         let (mut shutdown, looks) = (self.shutdown.clone(), self.shutdown.clone());
+        let place = self.crowd.enter(&turn);
         // An error means that the sender is gone, which is a stop, too.
-        let stop = (stopped(&mut shutdown), || looks.has_changed().unwrap_or(true));
+        let stop = async {
+            tokio::select! {
+                () = stopped(&mut shutdown) => {}
+                () = place.evicted() => {}
+            }
+        };
+        let stop = (stop, || place.is_evicted() || looks.has_changed().unwrap_or(true));
         let first = turn::drive(connection.as_mut(), stop, (&turn, times), timer.as_mut()).await;
         let ended = match first {
+            // Unless it has begun to be answered since.
+            End::Event if place.is_evicted() && turn.waits_since_ms().is_some() => End::Evicted,
             End::Event => {
                 connection.as_mut().graceful_shutdown();
                 let grace = (tokio::time::sleep(self.limits.drain_grace), || true);
@@ -248,6 +283,7 @@ impl<H: Handler> Server<H> {
             End::Late if in_head.load(Ordering::Relaxed) => {
                 counter!(SHED_TOTAL, "limit" => "header_timeout_ms").increment(1);
             }
+            End::Evicted => counter!(SHED_TOTAL, "limit" => "connections_evicted").increment(1),
             End::Connection(Err(error)) => tracing::debug!(%peer, %error, "connection ended"),
             _ => {}
         }

@@ -52,7 +52,7 @@ pub use count::{CountBatch, CountOp, CountOutcome, CountResult};
 pub use create::{CreateBatch, CreateOp, CreateResult, Created, PendingDocument};
 pub use room::{
     LANE_SCORES, Opened, Opening, RoomBatch, RoomCommit, RoomEnd, RoomFigures, RoomOp, RoomResult, RoomStore, RoomTick,
-    RoomVerb, TICK_PEOPLE_MAX, Ticked,
+    RoomTimes, RoomVerb, TICK_PEOPLE_MAX, Ticked,
 };
 pub use settings::{MemberRead, SettingsBatch, SettingsOp, SettingsOutcome, SettingsResult};
 pub use toggle::{ToggleBatch, ToggleOp, ToggleOutcome, ToggleResult};

@@ -16,6 +16,8 @@ pub const HTTP_REQUEST_SECONDS: &str = "weir_http_request_seconds";
 pub const HTTP_CONNECTIONS: &str = "weir_http_connections";
 /// Requests refused because a bound was reached, by `limit`.
 pub const SHED_TOTAL: &str = "weir_shed_total";
+/// Connections that could not be accepted, by `cause`.
+pub const ACCEPT_FAILURES_TOTAL: &str = "weir_accept_failures_total";
 /// How often the machine's clock was set while the host ran.
 pub const CLOCK_STEPS_TOTAL: &str = "weir_clock_steps_total";
 /// Operations in one batch, by `kind`.
@@ -118,6 +120,7 @@ pub fn write_own() -> String {
 pub fn describe() {
     describe_counter!(HTTP_REQUESTS_TOTAL, "Requests answered");
     describe_gauge!(HTTP_CONNECTIONS, "Open connections of the public listener");
+    describe_counter!(ACCEPT_FAILURES_TOTAL, "Connections that could not be accepted, such as for want of files");
     describe_counter!(CLOCK_STEPS_TOTAL, "How often the machine's clock was set, by a second or more");
     describe_counter!(SHED_TOTAL, "Requests refused because a bound was reached");
     describe_histogram!(BATCH_ITEMS, "Operations in one batch");

@@ -11,7 +11,7 @@ use weir::config::{RoomAlgorithm, RoomConfig, RoomKeyConfig, RoomMode, StoreConf
 use weir::model::Id;
 use weir::room::draw::commitment;
 use weir::room::token::{Claims, Keyring, Use};
-use weir::store::{Opened, Opening, RoomBatch, RoomCommit, RoomOp, RoomVerb};
+use weir::store::{Opened, Opening, RoomBatch, RoomCommit, RoomOp, RoomTimes, RoomVerb};
 use weir_tests::bench::report::{Aim, Report, machine};
 use weir_tests::kinds::{self, Kind};
 use weir_tests::services::{AppendFsync, Host, HostConfig, Redis, RedisOptions, find_binary, temporary_directory};
@@ -68,8 +68,15 @@ async fn fill(config: &StoreConfig, people: i64, now_ms: u64) -> f64 {
         let join = RoomVerb::Join { lane: 128, lot: None, through_ms: None };
         let last = (first + 500).min(people + 1);
         let ops = (first..last).map(|actor| RoomOp { actor: Id::Int(actor), number: 0, verb: join }).collect();
-        let batch =
-            RoomBatch { seed: SEED, now_ms, waiting_max: 100_000_000, grace_ms: 86_400_000, ended_ttl_ms: 1_000, ops };
+        let times = RoomTimes {
+            at_ms: now_ms,
+            now_ms,
+            pause_ms_max: u64::MAX,
+            owner: "bench".into(),
+            grace_ms: 86_400_000,
+            ended_ttl_ms: 1_000,
+        };
+        let batch = RoomBatch { seed: SEED, times, waiting_max: 100_000_000, ops };
         let commit = rooms.apply_room("concert", &queue, batch).await.unwrap();
         assert!(matches!(commit, RoomCommit::Done(..)));
     }

@@ -58,7 +58,7 @@ macro_rules! on_each {
     };
 }
 
-on_each! {rooms::a_person_has_one_place_and_positions_only_shrink, rooms::the_capacity_holds_whatever_is_asked_for, rooms::whoever_does_not_ask_goes_and_whoever_asks_stays, rooms::stays_are_claimed_extended_and_over, rooms::places_survive_a_crash, rooms::a_lost_store_is_another_life, rooms::a_draw_is_reproduced_from_its_seed_and_log, rooms::queues_are_bounded_and_make_room_when_idle, rooms::a_queue_where_somebody_is_makes_no_room, rooms::an_idle_queue_is_nobodys, rooms::random_operations_agree_with_a_model,
+on_each! {rooms::a_person_has_one_place_and_positions_only_shrink, rooms::the_capacity_holds_whatever_is_asked_for, rooms::whoever_does_not_ask_goes_and_whoever_asks_stays, rooms::stays_are_claimed_extended_and_over, rooms::a_standstill_is_charged_to_nobody, rooms::places_survive_a_crash, rooms::a_lost_store_is_another_life, rooms::a_draw_is_reproduced_from_its_seed_and_log, rooms::queues_are_bounded_and_make_room_when_idle, rooms::a_queue_where_somebody_is_makes_no_room, rooms::an_idle_queue_is_nobodys, rooms::random_operations_agree_with_a_model,
     state::a_target_is_cold_until_it_is_loaded,
     state::a_loaded_target_answers_for_sql,
     state::a_missing_target_is_refused_and_forgotten_after_its_ttl,

@@ -37,6 +37,8 @@ pub(super) enum End<T> {
     Late,
     /// What was waited for besides came.
     Event,
+    /// It made room for another one.
+    Evicted,
 }
 
 /// How long each may take.
@@ -69,6 +71,15 @@ impl Turn {
 
     fn is_handlers(&self) -> bool {
         self.is_handlers.load(Ordering::Relaxed)
+    }
+
+    /// Since when the peer's head is waited for, in milliseconds of one clock for all connections; `None` while a request is
+    /// handled.
+    pub(super) fn waits_since_ms(&self) -> Option<u64> {
+        static ORIGIN: OnceLock<Instant> = OnceLock::new();
+        let before = self.origin.saturating_duration_since(*ORIGIN.get_or_init(|| self.origin));
+        let since_ms = u64::try_from(before.as_millis()).unwrap_or(u64::MAX);
+        (!self.is_handlers()).then(|| since_ms.saturating_add(self.since_ms.load(Ordering::Relaxed)))
     }
 
     /// When it will be late.

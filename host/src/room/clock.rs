@@ -12,7 +12,7 @@ use metrics::{Counter, Gauge, counter, gauge};
 use tokio::time::Instant;
 
 use super::queue::Queue;
-use super::shared::Shared;
+use super::shared::{Shared, pause_ms_max};
 use crate::config::RoomMode;
 use crate::model::{AdmissionPlan, RoomState};
 use crate::store::{RoomFigures, RoomTick, StoreError, TICK_PEOPLE_MAX, Ticked};
@@ -36,7 +36,7 @@ pub(super) async fn keep(shared: Arc<Shared>, queue: Arc<Queue>) {
             Ok(pause_ms) => pause_ms,
             Err(error) => {
                 let _ = shared.refusal(&error);
-                TICK_MS_MAX
+                busy_pause_ms(&shared)
             }
         };
         if clock.is_over {
@@ -85,9 +85,8 @@ impl Clock {
         let Some(swept) = self.step(shared, queue, (0, 1)).await? else {
             // What another host let in meanwhile is not for this one to let in again, by a rate.
             self.planned = None;
-            let pause_ms = shared.config.lease_ms / 2;
-            // Where somebody waits, an owner that is gone is soon replaced.
-            return Ok(if queue.flow().figures.waiting > 0 { pause_ms.min(TICK_MS_MAX) } else { pause_ms });
+            // An owner that is gone is soon replaced, and that this host is there is heard.
+            return Ok(busy_pause_ms(shared).min(shared.config.lease_ms / 2));
         };
         let (mut is_more, mut figures) = (swept.1, swept.2);
         while is_more {
@@ -110,7 +109,7 @@ impl Clock {
         }
         self.tell(shared, queue, figures).await;
         let is_idle = figures.waiting == 0 && figures.active == 0;
-        Ok(if is_idle { TICK_MS_IDLE } else { u64::from(plan.next_tick_ms).clamp(TICK_MS_MIN, TICK_MS_MAX) })
+        Ok(if is_idle { TICK_MS_IDLE } else { u64::from(plan.next_tick_ms).clamp(TICK_MS_MIN, busy_pause_ms(shared)) })
     }
 
     /// One step of the store; `None` when it is another host's turn, or the queue's life is over.
@@ -121,19 +120,17 @@ impl Clock {
         (admit, active_ttl_ms): (u32, u32),
     ) -> Result<Option<(u32, bool, RoomFigures)>, StoreError> {
         let config = &shared.config;
-        let now_ms = shared.clock.now_ms();
         let seed = queue.seed();
+        let times = shared.times();
+        let now_ms = times.now_ms;
         let tick = RoomTick {
             seed,
-            now_ms,
-            owner: shared.owner.clone(),
+            times,
             lease_ms: config.lease_ms,
             admit,
             capacity: capacity(shared),
             active_ttl_ms: u64::from(active_ttl_ms),
             claim_ms: config.claim_ms,
-            grace_ms: config.grace_ms,
-            ended_ttl_ms: config.ended_ttl_ms,
         };
         match shared.store.rooms().tick_room(&config.kind, &queue.id, tick).await? {
             Ticked::NotOurs => Ok(None),
@@ -151,7 +148,7 @@ impl Clock {
 
     /// What the mode or the rules say.
     async fn plan(&mut self, shared: &Shared, figures: RoomFigures) -> AdmissionPlan {
-        let now_ms = shared.clock.now_ms();
+        let now_ms = shared.clock.steady_ms();
         let (since_ms, before) = match self.planned {
             Some((at_ms, before)) => (now_ms.saturating_sub(at_ms), before),
             None => (0, figures),
@@ -170,7 +167,7 @@ impl Clock {
             abandoned: since(|figures| figures.abandoned + figures.left),
         };
         self.planned = Some((now_ms, figures));
-        let mut plan = shared.admission.plan(&shared.config.kind, now_ms, &state).await;
+        let mut plan = shared.admission.plan(&shared.config.kind, shared.clock.now_ms(), &state).await;
         match shared.config.mode {
             RoomMode::Open | RoomMode::Closed => {}
             RoomMode::QueueAll => plan.admit = 0,
@@ -189,12 +186,17 @@ impl Clock {
         for (total, value) in self.totals.iter().zip([admitted, completed, expired, no_shows, abandoned, left]) {
             total.absolute(value);
         }
-        let now_ms = shared.clock.now_ms();
+        let now_ms = shared.clock.steady_ms();
         if figures.waiting + figures.active > 0 && now_ms.saturating_sub(self.used_ms) >= USED_MS {
             self.used_ms = now_ms;
             let _ = shared.open(&queue.id).await;
         }
     }
+}
+
+/// Longest time between two ticks where somebody is: twice in what would be a standstill.
+fn busy_pause_ms(shared: &Shared) -> u64 {
+    TICK_MS_MAX.min(pause_ms_max(&shared.config) / 2)
 }
 
 /// Who may be in at once.

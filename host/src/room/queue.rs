@@ -110,7 +110,7 @@ impl Shared {
         let config = &self.config;
         let opening = Opening {
             seed: rand::random(),
-            now_ms: self.clock.now_ms(),
+            now_ms: self.clock.steady_ms(),
             queues_max: config.queues_max,
             idle_ms: config.queue_idle_ms.min(config.grace_ms),
         };

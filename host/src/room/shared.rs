@@ -9,8 +9,14 @@ use super::admission::Admission;
 use crate::clock::Clock;
 use crate::config::RoomConfig;
 use crate::error::Refusal;
-use crate::store::{Store, StoreError};
+use crate::store::{RoomTimes, Store, StoreError};
 use crate::telemetry;
+
+/// Longest time between two looks at a queue that is no standstill, in milliseconds: clocks look at least twice as often.
+/// A standstill costs people so much of their time, so it is a part of the shortest that they have.
+pub(super) fn pause_ms_max(config: &RoomConfig) -> u64 {
+    (config.grace_ms.min(config.claim_ms) / 4).clamp(100, 2_500)
+}
 
 pub(super) struct Shared {
     pub(super) config: RoomConfig,
@@ -31,6 +37,19 @@ impl Shared {
         owner: String,
     ) -> Self {
         Self { config, store, admission, clock, owner, is_failing: AtomicBool::new(false) }
+    }
+
+    /// When it is for the queues of the kind.
+    pub(super) fn times(&self) -> RoomTimes {
+        let config = &self.config;
+        RoomTimes {
+            at_ms: self.clock.now_ms(),
+            now_ms: self.clock.steady_ms(),
+            pause_ms_max: pause_ms_max(config),
+            owner: self.owner.clone(),
+            grace_ms: config.grace_ms,
+            ended_ttl_ms: config.ended_ttl_ms,
+        }
     }
 
     /// The refusal for a failed store call. Logs when the store begins to fail, not for each request.

@@ -109,18 +109,13 @@ async fn apply(
         let seed = queue.seed();
         let ops = ops_of.iter().map(|(_, op, place)| placed(shared, op, *place, &seed)).collect();
         let config = &shared.config;
-        let batch = RoomBatch {
-            seed,
-            now_ms,
-            waiting_max: config.waiting_max,
-            grace_ms: config.grace_ms,
-            ended_ttl_ms: config.ended_ttl_ms,
-            ops,
-        };
+        let times = shared.times();
+        let steady_ms = times.now_ms;
+        let batch = RoomBatch { seed, times, waiting_max: config.waiting_max, ops };
         match shared.store.rooms().apply_room(&config.kind, &queue.id, batch).await {
             Ok(RoomCommit::Done(results, figures)) => {
                 shared.served();
-                queue.observe(figures, now_ms, config.capacity);
+                queue.observe(figures, steady_ms, config.capacity);
                 wake(queue, &results, figures, config.capacity);
                 let by_lot = ops_of.iter().map(|(_, _, place)| matches!(place, Some(Place::Draw { .. })));
                 let told = |(result, by_lot)| Ok(Told { result, figures, seed, now_ms, by_lot });

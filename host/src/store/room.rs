@@ -27,7 +27,7 @@ pub const TICK_PEOPLE_MAX: u32 = 500;
 pub struct Opening {
     /// The seed of a queue that is not there yet.
     pub seed: [u8; 32],
-    /// The time, in Unix milliseconds.
+    /// The time that idle queues are measured by, in milliseconds; it never jumps.
     pub now_ms: u64,
     /// Queues of the kind at most.
     pub queues_max: usize,
@@ -86,19 +86,37 @@ pub struct RoomOp {
     pub verb: RoomVerb,
 }
 
+/// When it is, for one queue, and how long things last there.
+///
+/// A queue has a time of its own, which passes only while people could ask: deadlines are in it. It follows the steady clock
+/// from one call to the next, but a longer pause than `pause_ms_max` counts as that long: nobody was served meanwhile, because
+/// the host or the store stood still, or none ran. Where several hosts share the store it is that server's clock, and a host
+/// that people asked through and that falls silent holds the time up for a while, too: they must find another one first.
+#[derive(Debug, Clone)]
+pub struct RoomTimes {
+    /// Unix time, in milliseconds: what people are told is in this.
+    pub at_ms: u64,
+    /// The time that never jumps, in milliseconds (see [`crate::clock`]); a store that has a clock for all hosts takes that.
+    pub now_ms: u64,
+    /// Longest pause between two calls in which time passes, in milliseconds.
+    pub pause_ms_max: u64,
+    /// The host that calls.
+    pub owner: String,
+    /// How long somebody may wait without asking, in milliseconds.
+    pub grace_ms: u64,
+    /// How long the store remembers why somebody is gone, in milliseconds.
+    pub ended_ttl_ms: u64,
+}
+
 /// Operations on one queue, to be applied in order.
 #[derive(Debug, Clone)]
 pub struct RoomBatch {
     /// The seed of the queue's life.
     pub seed: [u8; 32],
-    /// The time, in Unix milliseconds.
-    pub now_ms: u64,
+    /// The time.
+    pub times: RoomTimes,
     /// Waiting at most; beyond, [`RoomResult::Full`].
     pub waiting_max: u64,
-    /// How long somebody may wait without asking, in milliseconds.
-    pub grace_ms: u64,
-    /// How long the store remembers why somebody is gone, in milliseconds.
-    pub ended_ttl_ms: u64,
     /// The operations.
     pub ops: Vec<RoomOp>,
 }
@@ -222,10 +240,8 @@ pub enum RoomCommit {
 pub struct RoomTick {
     /// The seed of the queue's life.
     pub seed: [u8; 32],
-    /// The time, in Unix milliseconds.
-    pub now_ms: u64,
-    /// Who ticks; one at a time.
-    pub owner: String,
+    /// The time, and who ticks; one at a time.
+    pub times: RoomTimes,
     /// For how long nobody else may, in milliseconds. A step that leaves nobody waiting or in gives the rest of it up.
     pub lease_ms: u64,
     /// Let in at most so many.
@@ -236,10 +252,6 @@ pub struct RoomTick {
     pub active_ttl_ms: u64,
     /// Whoever does not come for so long after being let in is out again, in milliseconds.
     pub claim_ms: u64,
-    /// How long somebody may wait without asking, in milliseconds.
-    pub grace_ms: u64,
-    /// How long the store remembers why somebody is gone, in milliseconds.
-    pub ended_ttl_ms: u64,
 }
 
 /// What a tick did.

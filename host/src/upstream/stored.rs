@@ -59,7 +59,7 @@ pub(super) struct Stored {
     pub(super) strict: bool,
     /// See [`Verdict::for_strangers`].
     pub(super) for_strangers: bool,
-    /// The origin has just failed: it is told without asking until then, as Unix time.
+    /// The origin has just failed: it is told without asking until then.
     pub(super) held_until_ms: AtomicU64,
 }
 

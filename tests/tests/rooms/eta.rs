@@ -11,8 +11,8 @@ use weir::config::StoreConfig;
 use weir::model::Id;
 use weir::room::flow::{Eta, Flow, poll_after_ms};
 use weir::store::{
-    Opened, Opening, RoomBatch, RoomCommit, RoomFigures, RoomOp, RoomResult, RoomTick, RoomVerb, TICK_PEOPLE_MAX,
-    Ticked,
+    Opened, Opening, RoomBatch, RoomCommit, RoomFigures, RoomOp, RoomResult, RoomTick, RoomTimes, RoomVerb,
+    TICK_PEOPLE_MAX, Ticked,
 };
 use weir_tests::services::temporary_directory;
 
@@ -67,6 +67,12 @@ impl Told {
     }
 }
 
+/// A time that no pause holds up.
+fn times(now_ms: u64) -> RoomTimes {
+    let (grace_ms, pause_ms_max) = (GRACE_MS, u64::MAX);
+    RoomTimes { at_ms: now_ms, now_ms, pause_ms_max, owner: "test".into(), grace_ms, ended_ttl_ms: 1_000 }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_hundred_thousand_are_told_and_how_often_they_ask() {
     // What is measured is no disk.
@@ -109,10 +115,8 @@ async fn what_a_hundred_thousand_are_told_and_how_often_they_ask() {
             };
             let batch = RoomBatch {
                 seed: [3; 32],
-                now_ms: START_MS + now_ms,
+                times: times(START_MS + now_ms),
                 waiting_max: 1_000_000,
-                grace_ms: GRACE_MS,
-                ended_ttl_ms: 1_000,
                 ops: doing.iter().map(op).collect(),
             };
             let commit = rooms.apply_room(kind, &queue, batch).await.unwrap();
@@ -166,15 +170,12 @@ async fn what_a_hundred_thousand_are_told_and_how_often_they_ask() {
         loop {
             let tick = RoomTick {
                 seed: [3; 32],
-                now_ms: START_MS + now_ms,
-                owner: "test".into(),
+                times: times(START_MS + now_ms),
                 lease_ms: 1_000,
                 admit: TICK_PEOPLE_MAX,
                 capacity: CAPACITY,
                 active_ttl_ms: 120_000,
                 claim_ms: 60_000,
-                grace_ms: GRACE_MS,
-                ended_ttl_ms: 1_000,
             };
             let ticked = rooms.tick_room(kind, &queue, tick).await.unwrap();
             let Ticked::Done { admitted, is_more, figures } = ticked else { panic!("{ticked:?}") };

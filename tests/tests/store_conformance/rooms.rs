@@ -5,10 +5,11 @@ use rand::{RngExt, SeedableRng};
 use weir::model::Id;
 use weir::room::draw;
 use weir::store::{
-    Opened, Opening, RoomBatch, RoomCommit, RoomEnd, RoomFigures, RoomOp, RoomResult, RoomTick, RoomVerb, Ticked,
+    Opened, Opening, RoomBatch, RoomCommit, RoomEnd, RoomFigures, RoomOp, RoomResult, RoomTick, RoomTimes, RoomVerb,
+    Ticked,
 };
 
-use crate::stand::{Backend, START_MS, Stand};
+use crate::stand::{Backend, OnRedis, START_MS, Stand};
 
 const ROOM: &str = "concert";
 const QUEUE: Id = Id::Int(1);
@@ -26,6 +27,8 @@ struct Room<'a, B: Backend> {
     stand: &'a Stand<B>,
     seed: [u8; 32],
     now_ms: u64,
+    /// Every pause is one in which people could ask, unless a test says otherwise.
+    pause_ms_max: u64,
 }
 
 impl<'a, B: Backend> Room<'a, B> {
@@ -36,18 +39,26 @@ impl<'a, B: Backend> Room<'a, B> {
     async fn open_at(stand: &'a Stand<B>, seed: u8, now_ms: u64) -> Self {
         let opened = stand.store().rooms().open_room(ROOM, &QUEUE, opening(seed, now_ms)).await.unwrap();
         let Opened::Open(seed) = opened else { panic!("{opened:?}") };
-        Self { stand, seed, now_ms }
+        Self { stand, seed, now_ms, pause_ms_max: u64::MAX }
+    }
+
+    fn times(&self, owner: &str) -> RoomTimes {
+        RoomTimes {
+            at_ms: self.now_ms,
+            now_ms: self.now_ms,
+            pause_ms_max: self.pause_ms_max,
+            owner: owner.into(),
+            grace_ms: GRACE_MS,
+            ended_ttl_ms: 60_000,
+        }
     }
 
     async fn commit(&self, ops: Vec<RoomOp>) -> RoomCommit {
-        let batch = RoomBatch {
-            seed: self.seed,
-            now_ms: self.now_ms,
-            waiting_max: 100_000,
-            grace_ms: GRACE_MS,
-            ended_ttl_ms: 60_000,
-            ops,
-        };
+        self.commit_of("a", ops).await
+    }
+
+    async fn commit_of(&self, owner: &str, ops: Vec<RoomOp>) -> RoomCommit {
+        let batch = RoomBatch { seed: self.seed, times: self.times(owner), waiting_max: 100_000, ops };
         self.stand.store().rooms().apply_room(ROOM, &QUEUE, batch).await.unwrap()
     }
 
@@ -69,15 +80,12 @@ impl<'a, B: Backend> Room<'a, B> {
     async fn tick_of(&self, owner: &str, admit: u32, capacity: u64) -> Ticked {
         let tick = RoomTick {
             seed: self.seed,
-            now_ms: self.now_ms,
-            owner: owner.into(),
+            times: self.times(owner),
             lease_ms: 60_000,
             admit,
             capacity,
             active_ttl_ms: STAY_MS,
             claim_ms: CLAIM_MS,
-            grace_ms: GRACE_MS,
-            ended_ttl_ms: 60_000,
         };
         self.stand.store().rooms().tick_room(ROOM, &QUEUE, tick).await.unwrap()
     }
@@ -182,10 +190,9 @@ pub async fn stays_are_claimed_extended_and_over<B: Backend>() {
     assert_eq!(until(room.one(1, 1, extend(10)).await), STAY_MS, "never shorter");
     room.now_ms += 1_000;
     assert_eq!(until(room.one(1, 1, as_at_first).await), STAY_MS + 1_000, "as long as the rules gave");
-    room.now_ms -= 1_000;
-    assert_eq!(until(room.one(1, 1, extend(25_000)).await), 25_000);
+    assert_eq!(until(room.one(1, 1, extend(25_000)).await), 26_000);
     assert_eq!(until(room.one(1, 1, extend(90_000)).await), 30_000, "never longer than the longest");
-    room.now_ms += CLAIM_MS;
+    room.now_ms = START_MS + CLAIM_MS;
     // Nobody has swept yet: it is over all the same.
     assert_eq!(room.one(2, 2, RoomVerb::Poll).await, RoomResult::Ended { end: RoomEnd::NoShow, is_new: false });
     let (_, figures) = room.all(Vec::new()).await;
@@ -196,6 +203,62 @@ pub async fn stays_are_claimed_extended_and_over<B: Backend>() {
     assert_eq!(room.one(1, 1, RoomVerb::Poll).await, RoomResult::Ended { end: RoomEnd::Expired, is_new: false });
     let through = RoomVerb::Join { lane: 0, lot: None, through_ms: Some(7) };
     assert_eq!(until(room.one(4, 0, through).await), 30_007);
+}
+
+pub async fn a_standstill_is_charged_to_nobody<B: Backend>() {
+    let stand = Stand::<B>::new().await;
+    let mut room = Room::open(&stand, 1).await;
+    room.pause_ms_max = 1_000;
+    room.join(1..=4).await;
+    room.tick(2, 2).await;
+    room.one(1, 1, RoomVerb::Poll).await;
+    // Far longer than anybody's time: it counts as the longest pause there may be, for those who wait and those who are in.
+    room.now_ms += 500_000;
+    let (admitted, figures) = room.tick(9, 2).await;
+    assert_eq!((admitted, figures.waiting, figures.active, figures.abandoned), (0, 2, 2, 0));
+    let RoomResult::Active { until_ms, admitted_ms, .. } = room.one(1, 1, RoomVerb::Poll).await else { panic!() };
+    assert_eq!((until_ms, admitted_ms), (room.now_ms + STAY_MS - 1_000, room.now_ms - 1_000), "what was left is left");
+    // A clock that is set back takes nobody's time either, and gives none.
+    room.now_ms -= 1_000_000;
+    room.tick(0, 2).await;
+    assert!(matches!(room.one(2, 2, RoomVerb::Poll).await, RoomResult::Active { is_new: true, .. }));
+    // Whoever really goes is gone in time: nine more seconds of the ten.
+    for (passed_ms, waiting) in [(8_999, 2), (1, 0)] {
+        for _ in 0..passed_ms / 1_000 {
+            room.now_ms += 1_000;
+            room.tick(0, 2).await;
+        }
+        room.now_ms += passed_ms % 1_000;
+        let (_, figures) = room.tick(0, 2).await;
+        assert_eq!((figures.waiting, figures.abandoned), (waiting, 2 - waiting), "after {passed_ms}");
+    }
+    let (_, figures) = room.tick(0, 2).await;
+    assert_eq!((figures.active, figures.expired), (2, 0));
+}
+
+/// Several hosts share a Redis: those who asked through the one that is silent must find another one first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_host_holds_the_time_for_a_while() {
+    let stand = Stand::<OnRedis>::new().await;
+    let mut room = Room::open(&stand, 1).await;
+    room.pause_ms_max = 1_000;
+    room.join(1..=2).await;
+    room.commit_of("b", vec![RoomOp { actor: Id::Int(3), number: 0, verb: JOIN }]).await;
+    let pass = async |room: &mut Room<'_, OnRedis>, seconds: u64| {
+        for _ in 0..seconds {
+            room.now_ms += 1_000;
+            room.one(1, 1, RoomVerb::Poll).await;
+            room.tick(0, 0).await;
+        }
+        room.tick(0, 0).await.1
+    };
+    assert_eq!(pass(&mut room, 29).await.abandoned, 0, "b may come back");
+    room.tick_of("b", 0, 0).await;
+    assert_eq!(pass(&mut room, 8).await.abandoned, 0, "b's silence has cost nobody more than a pause");
+    assert_eq!(pass(&mut room, 20).await.abandoned, 0, "nor does its second");
+    // It is not expected any more: nine of ten seconds are over, and a pause.
+    assert_eq!(pass(&mut room, 12).await.abandoned, 2);
+    assert_eq!(ahead(room.one(1, 1, RoomVerb::Poll).await), 0, "whoever asked stays");
 }
 
 pub async fn places_survive_a_crash<B: Backend>() {
@@ -228,7 +291,7 @@ pub async fn a_lost_store_is_another_life<B: Backend>() {
     let mut stand = Stand::<B>::new().await;
     Room::open(&stand, 1).await.join(1..=3).await;
     stand.lose_all().await;
-    let lost = Room { stand: &stand, seed: [1; 32], now_ms: START_MS };
+    let lost = Room { stand: &stand, seed: [1; 32], now_ms: START_MS, pause_ms_max: u64::MAX };
     assert_eq!(lost.commit(Vec::new()).await, RoomCommit::OtherLife);
     assert_eq!(lost.tick_of("a", 1, 1).await, Ticked::OtherLife);
     let room = Room::open(&stand, 2).await;

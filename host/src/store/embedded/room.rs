@@ -6,7 +6,7 @@
 //!        'd' kind 0 queue 0 place      → actor of the draw, tagged
 //! ```
 //! Ids are tagged texts, which hold no 0 byte. When somebody was seen last, and why somebody is gone, is in memory only:
-//! after a restart everybody has the whole grace period again.
+//! after a restart everybody has the whole grace period again. The queue's own time stands still while no host runs.
 //!
 //! - `queue`: one queue · `ranked`: places and ranks · `record`: what is on the disk
 
@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use fjall::Readable;
 
-use self::queue::{Changes, Queue, Times};
+use self::queue::{Changes, Queue};
 use super::EmbeddedStore;
 use super::layout::{Space, Spaces, damaged, failed};
 use super::read::Seen;
@@ -75,7 +75,8 @@ pub(super) fn restore(spaces: &Spaces) -> Result<Rooms, StoreError> {
 }
 
 /// Writes down what changed in a queue.
-fn write(transaction: &mut Transaction<'_>, (kind, id): (&str, &Id), queue: &Queue, changes: Changes) {
+fn write(transaction: &mut Transaction<'_>, (kind, id): (&str, &Id), queue: &mut Queue, changes: Changes) {
+    queue.note_written();
     for (actor, person) in &changes.people {
         let key = record::person_key(kind, id, actor);
         match person {
@@ -129,7 +130,7 @@ fn open(
     }
     let mut queue = Queue::new(opening.seed);
     queue.used_ms = opening.now_ms;
-    write(transaction, (kind, id), &queue, Changes::default());
+    write(transaction, (kind, id), &mut queue, Changes::default());
     queues.insert(id.clone(), queue);
     Ok(Opened::Open(opening.seed))
 }
@@ -140,7 +141,8 @@ fn peek(rooms: &SharedRooms, (kind, id): (&str, &Id), batch: &RoomBatch) -> Opti
     let Some(queue) = rooms.of_life((kind, id), batch.seed) else {
         return Some(Seen { value: RoomCommit::OtherLife, group: 0 });
     };
-    let one = |op: &crate::store::RoomOp| queue.peek((&op.actor, op.number, op.verb), batch.now_ms);
+    let now_ms = queue.pass(&batch.times).now_ms;
+    let one = |op: &crate::store::RoomOp| queue.peek((&op.actor, op.number, op.verb), now_ms);
     let results: Vec<RoomResult> = batch.ops.iter().map(one).collect::<Option<_>>()?;
     // A place is told at once: a crash can only improve it. What became of somebody is told when it is on the disk.
     let all_wait = results.iter().all(|result| matches!(result, RoomResult::Waiting { .. }));
@@ -161,7 +163,7 @@ impl RoomStore for EmbeddedStore {
     }
 
     async fn apply_room(&self, kind: &str, queue: &Id, batch: RoomBatch) -> Result<RoomCommit, StoreError> {
-        self.saw(batch.now_ms);
+        self.saw(batch.times.now_ms);
         if let Some(seen) = peek(&self.rooms, (kind, queue), &batch) {
             return self.once_written(seen).await;
         }
@@ -171,7 +173,7 @@ impl RoomStore for EmbeddedStore {
             let Some(queue) = rooms.of_life((&kind, &id), batch.seed) else {
                 return Ok(RoomCommit::OtherLife);
             };
-            let times = Times { now_ms: batch.now_ms, grace_ms: batch.grace_ms, ended_ttl_ms: batch.ended_ttl_ms };
+            let times = queue.pass(&batch.times);
             let mut changes = Changes::default();
             let one = |op: &crate::store::RoomOp| {
                 queue.apply((&op.actor, op.number, op.verb), times, batch.waiting_max, &mut changes)
@@ -179,7 +181,7 @@ impl RoomStore for EmbeddedStore {
             let results = batch.ops.iter().map(one).collect();
             if !changes.is_empty() {
                 queue.group = state.group;
-                queue.used_ms = queue.used_ms.max(batch.now_ms);
+                queue.used_ms = queue.used_ms.max(batch.times.now_ms);
                 write(transaction, (&kind, &id), queue, changes);
             }
             Ok(RoomCommit::Done(results, queue.figures()))
@@ -188,7 +190,7 @@ impl RoomStore for EmbeddedStore {
     }
 
     async fn tick_room(&self, kind: &str, queue: &Id, tick: RoomTick) -> Result<Ticked, StoreError> {
-        self.saw(tick.now_ms);
+        self.saw(tick.times.now_ms);
         let (kind, id, rooms) = (kind.to_owned(), queue.clone(), Arc::clone(&self.rooms));
         self.write(move |transaction, state, _| {
             let mut rooms = lock(&rooms);
@@ -199,7 +201,9 @@ impl RoomStore for EmbeddedStore {
             let (admitted, is_more) = queue.tick(&tick, &mut changes);
             if !changes.is_empty() {
                 queue.group = state.group;
-                queue.used_ms = queue.used_ms.max(tick.now_ms);
+                queue.used_ms = queue.used_ms.max(tick.times.now_ms);
+            }
+            if !changes.is_empty() || queue.is_time_to_write() {
                 write(transaction, (&kind, &id), queue, changes);
             }
             Ok(Ticked::Done { admitted, is_more, figures: queue.figures() })

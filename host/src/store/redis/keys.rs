@@ -31,6 +31,7 @@
 //! weir:{kind:q:<queue>}:p        hash    actor → record (see `room.lua`)
 //! weir:{kind:q:<queue>}:d        list    who takes part in the draw, in the order of arrival
 //! weir:{kind:q:<queue>}:t        string  owner of the queue's clock, while its lease lasts
+//! weir:{kind:q:<queue>}:h        zset    hosts through which people ask, by when they called last
 //! weir:{kind:q:<queue>}:e:<actor>  string  number and reason of somebody who is gone; expires
 //! weir-module:{<module>}:<key>   string  what a policy module keeps: `v` and a value, or the digits of a counter
 //! ```

@@ -1,14 +1,22 @@
 -- Before the scripts of a queue: names and records. Keys: see redis/keys.rs; KEYS[1] is the queue's `:m`, the others are made
--- from it. ARGV: seed, now in ms, how long it is remembered why somebody is gone in ms, ….
+-- from it. ARGV: seed, when it is by the host's clock in ms (then ' ', and in tests the server's time), how long it is
+-- remembered why somebody is gone in ms, the longest pause in ms, host, 'CH' when somebody asks through it or 'XX', ….
+--
+-- A queue has a time of its own, which passes only while people could ask. It follows the server's clock from one call to the
+-- next; a longer pause than there should be was a standstill (of the host, of this server, a clock that was set) and counts as
+-- the longest. So does the silence of one of several hosts through which people asked: its last call is as far as the time has
+-- got, until it calls again, or has been silent for so long that whoever sends people to it has noticed.
 --
 -- Operations of a batch are whole one by one: each reads before it writes, and every one is safe to repeat.
 local prefix = sub(KEYS[1], 1, -2)
 local META, WAITING, ACTIVE = KEYS[1], prefix .. 'w', prefix .. 'a'
-local SEEN, PEOPLE, DRAW = prefix .. 's', prefix .. 'p', prefix .. 'd'
+local SEEN, PEOPLE, DRAW, HOSTS = prefix .. 's', prefix .. 'p', prefix .. 'd', prefix .. 'h'
+local SILENT_MS = 30000
 local LANE = 17592186044416
-local now, ended_ttl = tonumber(ARGV[2]), ARGV[3]
--- A record: state (1 waits, 2 let in, 3 has come), number; score, since when, seen when; or length of the stay, since when, until
--- when.
+local at_text, told = match(ARGV[2], '^(%d+) (%d*)$')
+local wall, ended_ttl, pause_max = tonumber(at_text), ARGV[3], tonumber(ARGV[4])
+-- A record: state (1 waits, 2 let in, 3 has come), number; score, since when by a host's clock, seen when; or length of the stay,
+-- since when, until when.
 local FORM, FORM_BYTES = '<Bdddd', 33
 local totals = {}
 
@@ -51,7 +59,7 @@ end
 -- waiting, active, and the totals with what was counted here: who came or went, so the queue was used.
 local function figures()
     if next(totals) then
-        call('HSET', META, 'used', whole(now))
+        call('HSET', META, 'used', whole(wall))
     end
     for name, by in pairs(totals) do
         call('HINCRBY', META, name, by)
@@ -67,3 +75,19 @@ end
 if call('HGET', META, 'seed') ~= ARGV[1] then
     return { 1 }
 end
+
+local server = tonumber(told)
+if not server then
+    local time = call('TIME')
+    server = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+call('ZADD', HOSTS, ARGV[6], whole(server), ARGV[5])
+call('ZREMRANGEBYSCORE', HOSTS, '-inf', whole(server - SILENT_MS))
+local oldest = call('ZRANGE', HOSTS, 0, 0, 'WITHSCORES')
+local heard = math.min(server, tonumber(oldest[2] or server))
+local clock = call('HMGET', META, 'time', 'heard')
+local before = tonumber(clock[2] or heard)
+-- The queue's time: up to `passed` everybody could ask. What begins now begins at `now`.
+local passed = tonumber(clock[1] or wall) + math.min(math.max(heard - before, 0), pause_max)
+local now = passed + math.min(server - heard, pause_max)
+call('HSET', META, 'time', whole(passed), 'heard', whole(heard))

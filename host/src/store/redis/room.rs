@@ -10,14 +10,16 @@ use super::{RedisStore, keys};
 use crate::model::Id;
 use crate::store::StoreError;
 use crate::store::room::{
-    Opened, Opening, RoomBatch, RoomCommit, RoomEnd, RoomFigures, RoomOp, RoomResult, RoomStore, RoomTick, RoomVerb,
-    TICK_PEOPLE_MAX, Ticked,
+    Opened, Opening, RoomBatch, RoomCommit, RoomEnd, RoomFigures, RoomOp, RoomResult, RoomStore, RoomTick, RoomTimes,
+    RoomVerb, TICK_PEOPLE_MAX, Ticked,
 };
 use crate::store::text::tagged;
 
 /// Operations of one call at most: what one call may hold Redis up.
 const CALL_OPS_MAX: usize = 500;
 
+/// A pause that is never reached, in milliseconds.
+const PAUSE_MS_MAX: u64 = 1 << 50;
 /// Queues at most that one opening asks whether they make room.
 const OPENING_QUEUES_MAX: usize = 16;
 
@@ -101,6 +103,14 @@ fn result(reply: &mut Reply) -> Result<RoomResult, StoreError> {
 }
 
 impl RedisStore {
+    /// What every script of a queue is told first. `touches`: 'CH' when somebody asks through this host, 'XX' when only its
+    /// clock does.
+    fn room_arguments(&self, command: &mut Cmd, seed: &[u8; 32], times: &RoomTimes, touches: &str) {
+        let told_ms = if self.is_time_told { times.now_ms.to_string() } else { String::new() };
+        command.arg(hex(seed)).arg(format!("{} {told_ms}", times.at_ms)).arg(times.ended_ttl_ms.max(1));
+        command.arg(times.pause_ms_max.min(PAUSE_MS_MAX)).arg(&times.owner).arg(touches);
+    }
+
     /// Names: of the queues of a kind, or of those who take part in a draw.
     async fn room_names(&self, key: String, what: &str, (first, last): (i64, i64)) -> Result<Vec<Id>, StoreError> {
         let arguments = |command: &mut Cmd| {
@@ -163,8 +173,8 @@ impl RedisStore {
         ops: &[RoomOp],
     ) -> Result<Option<(Vec<RoomResult>, RoomFigures)>, StoreError> {
         let arguments = |command: &mut Cmd| {
-            command.arg(hex(&batch.seed)).arg(batch.now_ms).arg(batch.ended_ttl_ms.max(1));
-            command.arg(batch.waiting_max).arg(batch.grace_ms);
+            self.room_arguments(command, &batch.seed, &batch.times, "CH");
+            command.arg(batch.waiting_max).arg(batch.times.grace_ms);
             ops.iter().for_each(|op| push_op(command, op));
         };
         let scripts = &self.link.scripts;
@@ -223,9 +233,9 @@ impl RoomStore for RedisStore {
 
     async fn tick_room(&self, kind: &str, queue: &Id, tick: RoomTick) -> Result<Ticked, StoreError> {
         let arguments = |command: &mut Cmd| {
-            command.arg(hex(&tick.seed)).arg(tick.now_ms).arg(tick.ended_ttl_ms.max(1));
-            command.arg(&tick.owner).arg(tick.lease_ms.max(1)).arg(tick.admit).arg(tick.capacity);
-            command.arg(tick.active_ttl_ms).arg(tick.claim_ms).arg(tick.grace_ms).arg(TICK_PEOPLE_MAX);
+            self.room_arguments(command, &tick.seed, &tick.times, "XX");
+            command.arg(tick.lease_ms.max(1)).arg(tick.admit).arg(tick.capacity);
+            command.arg(tick.active_ttl_ms).arg(tick.claim_ms).arg(tick.times.grace_ms).arg(TICK_PEOPLE_MAX);
         };
         let key = keys::queue(kind, &tagged(queue));
         let value = self.link.run(&self.link.scripts.room_tick, Nature::Writes, &[key], arguments).await?;

@@ -4,13 +4,14 @@
 --   E an extension: from now or '' for what the stay was at first, longest stay in ms
 --   P a poll, L a look, G a leave, C a completion: nothing
 -- Reply: 0, figures, per operation: 1 number, ahead, lane, since, new | 2 number, until, since, new | 4 reason, new | 5 | 6.
-local waiting_max, grace = tonumber(ARGV[4]), tonumber(ARGV[5])
+local waiting_max, grace = tonumber(ARGV[7]), tonumber(ARGV[8])
 
 local function told(actor, state, number, first, since, time, new)
     if state == 1 then
         return { 1, number, call('ZRANK', WAITING, actor) or 0, math.floor(first / LANE), since, new }
     end
-    return { 2, number, time, since, new }
+    -- By the host's clock: what is left is what counts.
+    return { 2, number, wall + time - now, wall + since - now, new }
 end
 
 local function gone(actor, number)
@@ -45,10 +46,10 @@ local function join(actor, lane, lot, stay)
         end
         call('RPUSH', DRAW, actor)
     end
-    keep(actor, 1, number, score, now, now)
+    keep(actor, 1, number, score, wall, now)
     call('ZADD', WAITING, whole(score), actor)
     call('ZADD', SEEN, whole(now + grace), actor)
-    return told(actor, 1, number, score, now, now, 1)
+    return told(actor, 1, number, score, wall, now, 1)
 end
 
 -- Whoever was let in has come: the whole stay is theirs.
@@ -78,11 +79,11 @@ local function extend(actor, state, number, first, since, time, length, longest)
     return told(actor, 3, number, first, since, until_ms, 1)
 end
 
-local reply, at = { 0, 0 }, 6
+local reply, at = { 0, 0 }, 9
 while ARGV[at] do
     local verb, actor, asked = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
     local state, number, first, since, time = person(actor)
-    if state and state ~= 1 and time <= now then
+    if state and state ~= 1 and time <= passed then
         finish(actor, state, number, 3)
         state = nil
     end

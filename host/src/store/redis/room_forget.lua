@@ -7,5 +7,5 @@ if known[1] then
         return 0
     end
 end
-call('UNLINK', KEYS[1], prefix .. 'w', prefix .. 'a', prefix .. 's', prefix .. 'p', prefix .. 'd', prefix .. 't')
+call('UNLINK', KEYS[1], prefix .. 'w', prefix .. 'a', prefix .. 's', prefix .. 'p', prefix .. 'd', prefix .. 't', prefix .. 'h')
 return 1

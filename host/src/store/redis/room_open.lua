@@ -4,6 +4,6 @@ if seed then
     return seed
 end
 local prefix = sub(KEYS[1], 1, -2)
-call('UNLINK', KEYS[1], prefix .. 'w', prefix .. 'a', prefix .. 's', prefix .. 'p', prefix .. 'd', prefix .. 't')
+call('UNLINK', KEYS[1], prefix .. 'w', prefix .. 'a', prefix .. 's', prefix .. 'p', prefix .. 'd', prefix .. 't', prefix .. 'h')
 call('HSET', KEYS[1], 'seed', ARGV[1], 'used', ARGV[2])
 return ARGV[1]

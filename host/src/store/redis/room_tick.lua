@@ -1,8 +1,8 @@
--- One step of a queue's clock; it takes the lease, and gives it back where nobody waits or is in. ARGV, after those of every script of a queue: owner, lease in ms, let in at most, active at most,
+-- One step of a queue's clock; it takes the lease, and gives it back where nobody waits or is in. ARGV, after those of every script of a queue: lease in ms, let in at most, active at most,
 -- length of a stay, time to come, grace in ms, people of one step.
 -- Reply: 2 when it is another owner's turn, or 0, let in, whether there may be more to sweep, figures.
-local owner, lease, admit, capacity = ARGV[4], ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
-local stay, claim, grace, step = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
+local owner, lease, admit, capacity = ARGV[5], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
+local stay, claim, grace, step = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
 -- What the queue is made of outlives weir's absence by a week.
 local KEPT_MS = '604800000'
 
@@ -14,7 +14,7 @@ call('SET', prefix .. 't', owner, 'PX', lease)
 call('PEXPIRE', META, KEPT_MS)
 
 -- Those whose stay is over.
-local due = call('ZRANGEBYSCORE', ACTIVE, '-inf', whole(now), 'LIMIT', 0, step)
+local due = call('ZRANGEBYSCORE', ACTIVE, '-inf', whole(passed), 'LIMIT', 0, step)
 for _, actor in ipairs(due) do
     local state, number = person(actor)
     if state and state ~= 1 then
@@ -27,13 +27,13 @@ end
 -- Those who may have stopped asking.
 local stale = {}
 if #due < step then
-    stale = call('ZRANGEBYSCORE', SEEN, '-inf', whole(now), 'LIMIT', 0, step - #due)
+    stale = call('ZRANGEBYSCORE', SEEN, '-inf', whole(passed), 'LIMIT', 0, step - #due)
 end
 for _, actor in ipairs(stale) do
     local state, number, _, _, time = person(actor)
     if state ~= 1 then
         call('ZREM', SEEN, actor)
-    elseif time + grace > now then
+    elseif time + grace > passed then
         call('ZADD', SEEN, whole(time + grace), actor)
     else
         finish(actor, 1, number, 4)
@@ -65,6 +65,6 @@ end
 -- An idle queue is nobody's: the host where somebody arrives lets them in at once.
 local after = figures()
 if after[1] == 0 and after[2] == 0 then
-    call('DEL', prefix .. 't')
+    call('DEL', prefix .. 't', HOSTS)
 end
 return { 0, admitted, #due + #stale == step and 1 or 0, after }

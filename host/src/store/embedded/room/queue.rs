@@ -1,14 +1,17 @@
 //! One queue in memory: who waits, who is in, and when whose time is over.
 //!
 //! Deadlines are looked at lazily: each person has one entry in a heap, and a poll only writes down when it was. When the
-//! entry comes up, whoever asked meanwhile gets a later one.
+//! entry comes up, whoever asked meanwhile gets a later one. All of them are in the queue's own time, which stands still when
+//! nobody is served (see [`RoomTimes`]); people are told times of the wall clock.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 
 use super::ranked::Ranked;
 use crate::model::Id;
-use crate::store::room::{LANE_SCORES, RoomEnd, RoomFigures, RoomResult, RoomTick, RoomVerb, TICK_PEOPLE_MAX};
+use crate::store::room::{
+    LANE_SCORES, RoomEnd, RoomFigures, RoomResult, RoomTick, RoomTimes, RoomVerb, TICK_PEOPLE_MAX,
+};
 
 /// Where somebody is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,10 +45,16 @@ impl Changes {
     }
 }
 
+/// A crash gives those who are in at most so much more time, in milliseconds: the queue's time is written down as often.
+const WRITE_TIME_MS: u64 = 5_000;
+
 /// Times that operations need.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Times {
+    /// Of the queue.
     pub(super) now_ms: u64,
+    /// By the wall clock.
+    pub(super) at_ms: u64,
     pub(super) grace_ms: u64,
     pub(super) ended_ttl_ms: u64,
 }
@@ -71,6 +80,14 @@ pub(super) struct Queue {
     pub(super) used_ms: u64,
     /// The group of writes of its last change.
     pub(super) group: u64,
+    /// The queue's own time, in milliseconds; of a queue that an earlier weir wrote down, none yet: deadlines are Unix times.
+    pub(super) time_ms: Option<u64>,
+    /// What of it is written down.
+    written_ms: u64,
+    /// When it passed last, by the clock that never jumps; `None` since the start.
+    heard_ms: Option<u64>,
+    /// How far the wall clock is ahead of it.
+    ahead_ms: i64,
     people: Vec<Option<Person>>,
     free: Vec<u32>,
     index: HashMap<Id, u32>,
@@ -96,6 +113,28 @@ impl Queue {
         }
         self.is_restored = true;
         self.put(person, 0);
+    }
+
+    /// Lets the queue's time pass.
+    pub(super) fn pass(&mut self, times: &RoomTimes) -> Times {
+        let before_ms = self.heard_ms.replace(times.now_ms).unwrap_or(times.now_ms);
+        let passed_ms = times.now_ms.saturating_sub(before_ms).min(times.pause_ms_max);
+        let now_ms = self.time_ms.unwrap_or(times.at_ms).saturating_add(passed_ms);
+        self.time_ms = Some(now_ms);
+        let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+        self.ahead_ms = signed(times.at_ms) - signed(now_ms);
+        Times { now_ms, at_ms: times.at_ms, grace_ms: times.grace_ms, ended_ttl_ms: times.ended_ttl_ms }
+    }
+
+    /// Whether so much has passed while somebody was there that it must be written down.
+    pub(super) fn is_time_to_write(&self) -> bool {
+        let is_idle = self.figures.active == 0 && self.waiting.len() == 0;
+        !is_idle && self.time_ms.unwrap_or(0) >= self.written_ms.saturating_add(WRITE_TIME_MS)
+    }
+
+    /// It is written down as it is now.
+    pub(super) fn note_written(&mut self) {
+        self.written_ms = self.time_ms.unwrap_or(0);
     }
 
     /// Whoever waited through a restart counts as seen when the first tick comes after it: nobody could ask meanwhile.
@@ -200,7 +239,10 @@ impl Queue {
                 is_new,
             },
             Some(Person { number, standing: Standing::Active { admitted_ms, .. }, time_ms, .. }) => {
-                RoomResult::Active { number: *number, until_ms: *time_ms, admitted_ms: *admitted_ms, is_new }
+                // By the wall clock: what is left is what counts.
+                let told_ms = |ms: u64| ms.saturating_add_signed(self.ahead_ms);
+                let (until_ms, admitted_ms) = (told_ms(*time_ms), told_ms(*admitted_ms));
+                RoomResult::Active { number: *number, until_ms, admitted_ms, is_new }
             }
         }
     }
@@ -304,7 +346,7 @@ impl Queue {
                     changes.draws.push((self.draws, actor.clone()));
                     self.draws += 1;
                 }
-                (Standing::Waiting { score, joined_ms: now_ms }, now_ms)
+                (Standing::Waiting { score, joined_ms: times.at_ms }, now_ms)
             }
         };
         let person = Person { actor: actor.clone(), number: self.number, standing, time_ms };
@@ -354,39 +396,40 @@ impl Queue {
 
     /// One step of the clock: how many were let in, and whether there may be more to sweep.
     pub(super) fn tick(&mut self, tick: &RoomTick, changes: &mut Changes) -> (u32, bool) {
-        let times = Times { now_ms: tick.now_ms, grace_ms: tick.grace_ms, ended_ttl_ms: tick.ended_ttl_ms };
-        self.wake(tick.now_ms, tick.grace_ms);
-        self.forget_ended(tick.now_ms);
+        let times = self.pass(&tick.times);
+        let (now_ms, grace_ms) = (times.now_ms, times.grace_ms);
+        self.wake(now_ms, grace_ms);
+        self.forget_ended(now_ms);
         let mut work = 0;
         while work < TICK_PEOPLE_MAX
-            && let Some((slot, number)) = pop_due(&mut self.stays, tick.now_ms)
+            && let Some((slot, number)) = pop_due(&mut self.stays, now_ms)
         {
             let Some(person) = self.person(slot).filter(|person| person.number == number) else { continue };
             work += 1;
-            if person.time_ms <= tick.now_ms {
+            if person.time_ms <= now_ms {
                 self.end(slot, RoomEnd::Expired, times, changes);
             } else {
                 self.stays.push(Reverse((person.time_ms, slot, number)));
             }
         }
         while work < TICK_PEOPLE_MAX
-            && let Some((slot, number)) = pop_due(&mut self.waits, tick.now_ms)
+            && let Some((slot, number)) = pop_due(&mut self.waits, now_ms)
         {
             let waits =
                 |person: &&Person| person.number == number && matches!(person.standing, Standing::Waiting { .. });
             let Some(person) = self.person(slot).filter(waits) else { continue };
             work += 1;
-            let due_ms = person.time_ms + tick.grace_ms;
-            if due_ms <= tick.now_ms {
+            let due_ms = person.time_ms + grace_ms;
+            if due_ms <= now_ms {
                 self.end(slot, RoomEnd::Abandoned, times, changes);
             } else {
                 self.waits.push(Reverse((due_ms, slot, number)));
             }
         }
-        (self.admit(tick, changes), work == TICK_PEOPLE_MAX)
+        (self.admit(tick, now_ms, changes), work == TICK_PEOPLE_MAX)
     }
 
-    fn admit(&mut self, tick: &RoomTick, changes: &mut Changes) -> u32 {
+    fn admit(&mut self, tick: &RoomTick, now_ms: u64, changes: &mut Changes) -> u32 {
         let space = tick.capacity.saturating_sub(self.figures.active).min(u64::from(tick.admit.min(TICK_PEOPLE_MAX)));
         let slots = self.waiting.first(usize::try_from(space).unwrap_or(usize::MAX));
         for slot in &slots {
@@ -394,9 +437,8 @@ impl Queue {
             if let Standing::Waiting { score, .. } = person.standing {
                 self.waiting.remove(score);
             }
-            person.standing =
-                Standing::Active { ttl_ms: tick.active_ttl_ms, admitted_ms: tick.now_ms, has_come: false };
-            person.time_ms = tick.now_ms + tick.claim_ms.min(tick.active_ttl_ms);
+            person.standing = Standing::Active { ttl_ms: tick.active_ttl_ms, admitted_ms: now_ms, has_come: false };
+            person.time_ms = now_ms + tick.claim_ms.min(tick.active_ttl_ms);
             self.stays.push(Reverse((person.time_ms, *slot, person.number)));
             changes.people.push((person.actor.clone(), Some(person.clone())));
         }

@@ -47,9 +47,10 @@ fn encode(head: &[u8], numbers: &[u64]) -> Vec<u8> {
 
 pub(super) fn encode_queue(queue: &Queue) -> Vec<u8> {
     let RoomFigures { joined, admitted, completed, expired, no_shows, abandoned, left, .. } = queue.figures;
-    let numbers =
-        [queue.number, queue.draws, queue.used_ms, joined, admitted, completed, expired, no_shows, abandoned, left];
-    encode(&queue.seed, &numbers)
+    let totals = [joined, admitted, completed, expired, no_shows, abandoned, left];
+    let numbers = [&[queue.number, queue.draws, queue.used_ms], &totals[..]].concat();
+    // A queue that nothing happened in yet has no time.
+    encode(&queue.seed, &queue.time_ms.iter().fold(numbers, |numbers, time_ms| [&numbers[..], &[*time_ms]].concat()))
 }
 
 pub(super) fn decode_queue(bytes: &[u8]) -> Option<Queue> {
@@ -69,6 +70,9 @@ pub(super) fn decode_queue(bytes: &[u8]) -> Option<Queue> {
         left: fields.u64()?,
         ..RoomFigures::default()
     };
+    if !fields.0.is_empty() {
+        queue.time_ms = Some(fields.u64()?);
+    }
     fields.0.is_empty().then_some(queue)
 }
 
@@ -103,7 +107,10 @@ mod tests {
     fn records_are_read_back_and_cut_ones_are_not() {
         let mut queue = Queue::new([7; 32]);
         (queue.number, queue.draws, queue.used_ms, queue.figures.left) = (1, 2, 3, 9);
+        assert_eq!(decode_queue(&encode_queue(&queue)).unwrap().time_ms, None, "as an earlier weir wrote it");
+        queue.time_ms = Some(77);
         let read = decode_queue(&encode_queue(&queue)).unwrap();
+        assert_eq!(read.time_ms, Some(77));
         assert_eq!((read.seed, read.number, read.draws, read.used_ms), ([7; 32], 1, 2, 3));
         assert_eq!(read.figures, queue.figures);
         assert!(decode_queue(&encode_queue(&queue)[1..]).is_none());
