@@ -242,6 +242,11 @@ impl AdminState {
         Ok(Self { operations, policies, routes, guard: Guard::new(config.read_token()?.as_deref()) })
     }
 
+    /// From now on operators need this token, or none.
+    pub fn set_token(&self, token: Option<&str>) {
+        self.guard.set_token(token);
+    }
+
     async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Result<Reply, Problem> {
         head::check(&request, LIMITS.uri_bytes_max)?;
         let (head, body) = request.into_parts();

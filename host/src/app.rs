@@ -6,6 +6,7 @@
 //! - [`schema`]: weir's own tables and the self-checks, at once or as soon as SQL answers.
 //! - [`grants`]: what stands behind the imports `redis` and `sql` of policy modules.
 //! - [`relay`]: invalidations between hosts.
+//! - [`reload`]: what changes while the host runs.
 //! - `purge`: what a purge of an operator invalidates.
 //! - [`operations`]: what operators may ask and do, with a running host or without.
 //! - [`serve`](mod@serve): the host as a process: listeners, metrics, signals.
@@ -16,6 +17,7 @@ pub mod grants;
 pub mod operations;
 mod purge;
 pub mod relay;
+pub mod reload;
 pub mod schema;
 pub mod serve;
 

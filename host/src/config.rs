@@ -9,6 +9,7 @@ mod flow;
 mod http;
 mod ingest;
 mod kind;
+mod log;
 mod network;
 mod policy;
 mod preference;
@@ -26,6 +27,7 @@ pub use flow::{BatchConfig, FlushConfig, JournalConfig, SqlConfig, StoreConfig, 
 pub use http::{AdminConfig, AuthConfig, HttpConfig, JwtConfig, ProxyHeaders, TrustedHeaderFrom};
 pub use ingest::{ChildTable, IngestConfig, IngestTable};
 pub use kind::{DurabilityLevel, KindTable, PolicyFailure};
+pub use log::LogConfig;
 pub use network::Networks;
 pub use policy::{
     BuiltinRules, CanaryConfig, DecisionLogConfig, GrantConfig, ParameterType, PolicyConfig, StatementConfig,
@@ -47,6 +49,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// Who the actor of a request is.
     pub auth: AuthConfig,
+    /// What is logged.
+    pub log: LogConfig,
     /// Where the hot state and the journal live.
     pub store: StoreConfig,
     /// Where the truth lives.
@@ -147,6 +151,7 @@ impl Config {
         self.http.validate()?;
         self.admin.validate()?;
         self.auth.validate()?;
+        self.log.validate()?;
         self.store.validate()?;
         self.sql.validate()?;
         self.policy.validate()?;

@@ -32,6 +32,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderValue};
@@ -106,7 +107,7 @@ enum View {
 /// Everything that answers requests. Make it after the metrics recorder is installed.
 pub struct HttpState {
     limits: Limits,
-    body_limits: BodyLimits,
+    body_limits: ArcSwap<BodyLimits>,
     trust: Trust,
     requests: Underway,
     routes: Routes,
@@ -116,7 +117,6 @@ pub struct HttpState {
     shared: Shared,
     openapi: Bytes,
     root: Bytes,
-    jwks: Bytes,
     meter: Meter,
 }
 
@@ -165,22 +165,38 @@ impl HttpState {
             of_toggles.chain(of_counters).chain(of_ingests).chain(of_preferences).chain(of_rooms).collect();
         Ok(Self {
             limits: Limits::from(config),
-            body_limits: BodyLimits {
-                bytes_max: config.body_bytes_max,
-                timeout: Duration::from_millis(config.body_timeout_ms),
-            },
+            body_limits: ArcSwap::from_pointee(body_limits(config)),
             trust: Trust::from(config),
             requests: Underway::new(config.requests_max),
             routes,
             openapi,
             root: root.to_string().into(),
-            jwks: room_keys(&kinds),
             shared: Shared::new(config, Authenticator::new(auth, clock.clone())?, clock),
             kinds,
             reads,
             upstreams,
             meter: Meter::new(),
         })
+    }
+
+    fn body_limits(&self) -> BodyLimits {
+        **self.body_limits.load()
+    }
+
+    /// What a reload can change, read anew: nothing holds until it is taken over.
+    ///
+    /// # Errors
+    /// As [`HttpState::new`].
+    pub fn prepare(config: &HttpConfig, auth: &AuthConfig, clock: Clock) -> Result<Reload, ConfigError> {
+        let authenticator = Authenticator::new(auth, clock)?;
+        Ok(Reload { authenticator, body_limits: body_limits(config), requests_max: config.requests_max })
+    }
+
+    /// From now on this holds. What is under way goes on as it began.
+    pub fn take_over(&self, reload: &Reload) {
+        self.shared.authenticator.take_key(&reload.authenticator);
+        self.body_limits.store(Arc::new(reload.body_limits));
+        self.requests.set_max(reload.requests_max);
     }
 
     async fn answer(&self, request: Request<Incoming>, peer: SocketAddr, route: &mut Route) -> Result<Reply, Problem> {
@@ -219,7 +235,7 @@ impl HttpState {
         match found.route {
             Route::OpenApi => Ok(reply::json(self.openapi.clone())),
             Route::Root => Ok(reply::json(self.root.clone())),
-            Route::Jwks => Ok(reply::json(self.jwks.clone())),
+            Route::Jwks => Ok(reply::json(room_keys(&self.kinds))),
             Route::Read => read::answer(&self.reads, &self.shared, found.kind, &head).await,
             _ => self.of_kind(&found, &head, body, peer.ip()).await,
         }
@@ -276,7 +292,7 @@ impl HttpState {
         };
         let write = view.read_write(shared, head, peer, (verb, target))?;
         if !body.is_end_stream() {
-            let bytes = body::read(body, self.body_limits).await?;
+            let bytes = body::read(body, self.body_limits()).await?;
             if !bytes.is_empty() {
                 body::check_json_type(&head.headers)?;
                 body::check_says_nothing(&bytes)?;
@@ -298,7 +314,7 @@ impl HttpState {
             (Route::CounterStatus, _) => view.status(&self.shared, head, target).await,
             (_, &Method::POST) => {
                 let hit = view.read_hit(&self.shared, head, peer, target)?;
-                let bytes = body::read(body, self.body_limits).await?;
+                let bytes = body::read(body, self.body_limits()).await?;
                 if !bytes.is_empty() {
                     body::check_json_type(&head.headers)?;
                 }
@@ -321,7 +337,7 @@ impl HttpState {
             (_, &Method::POST) => {
                 let create = view.read_create(&self.shared, head, peer)?;
                 body::check_json_type(&head.headers)?;
-                let limits = view.body_limits(self.body_limits);
+                let limits = view.body_limits(self.body_limits());
                 let announced = body.size_hint().upper().and_then(|bytes| usize::try_from(bytes).ok());
                 let bytes_held = announced.unwrap_or(limits.bytes_max).min(limits.bytes_max);
                 let _held = view
@@ -346,12 +362,12 @@ impl HttpState {
         peer: IpAddr,
     ) -> Result<Reply, Problem> {
         match (route, &head.method) {
-            (Route::PreferenceLookup, _) => view.lookup(&self.shared, head, body, self.body_limits).await,
+            (Route::PreferenceLookup, _) => view.lookup(&self.shared, head, body, self.body_limits()).await,
             (Route::PreferenceStatus, _) => view.status(&self.shared, head, target).await,
             (_, &Method::PUT) => {
                 let put = view.read_put(&self.shared, head, peer, target)?;
                 body::check_json_type(&head.headers)?;
-                let bytes = body::read(body, self.body_limits).await?;
+                let bytes = body::read(body, self.body_limits()).await?;
                 view.put(&self.shared, put, &bytes).await
             }
             _ => view.read(&self.shared, head, target).await,
@@ -372,8 +388,9 @@ impl HttpState {
         if head.method == Method::GET && found.route == Route::RoomToken && room::wants_events(&head.headers) {
             return view.events(&self.shared, place).await;
         }
-        let bytes_max = room::body_bytes_max(found.route, self.shared.targets_max, self.body_limits.bytes_max);
-        let bytes = body::read(body, BodyLimits { bytes_max, ..self.body_limits }).await?;
+        let limits = self.body_limits();
+        let bytes_max = room::body_bytes_max(found.route, self.shared.targets_max, limits.bytes_max);
+        let bytes = body::read(body, BodyLimits { bytes_max, ..limits }).await?;
         if !bytes.is_empty() {
             body::check_json_type(&head.headers)?;
         }
@@ -383,13 +400,13 @@ impl HttpState {
 
 /// The public keys of all rooms, as a JSON Web Key Set.
 fn room_keys(kinds: &BTreeMap<String, View>) -> Bytes {
-    let mut keys: Vec<&serde_json::Value> = Vec::new();
+    let mut keys: Vec<serde_json::Value> = Vec::new();
     for view in kinds.values() {
         if let View::Room(view) = view {
             keys.extend(view.keys());
         }
     }
-    let mut distinct: Vec<&serde_json::Value> = Vec::new();
+    let mut distinct: Vec<serde_json::Value> = Vec::new();
     for key in keys {
         if !distinct.contains(&key) {
             distinct.push(key);
@@ -435,6 +452,17 @@ impl Handler for HttpState {
     fn connections(&self, change: f64) {
         self.meter.connections(change);
     }
+}
+
+/// What a reload changes of the public API: the key of tokens, and limits of requests.
+pub struct Reload {
+    authenticator: Authenticator,
+    body_limits: BodyLimits,
+    requests_max: usize,
+}
+
+fn body_limits(config: &HttpConfig) -> BodyLimits {
+    BodyLimits { bytes_max: config.body_bytes_max, timeout: Duration::from_millis(config.body_timeout_ms) }
 }
 
 /// Serves the public API until `shutdown` holds `true`, then drains within `http.drain_grace_ms`.

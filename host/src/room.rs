@@ -19,6 +19,7 @@ pub mod token;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use metrics::{Counter, Histogram, counter, histogram};
 use rand::RngExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -132,7 +133,7 @@ pub struct QueueView {
 pub struct RoomKind {
     shared: Arc<Shared>,
     queues: Arc<Queues>,
-    keyring: Keyring,
+    keyring: ArcSwap<Keyring>,
     steps: Batcher<Asked, Result<Told, Refusal>>,
     streams: Arc<Semaphore>,
     resumer: JoinHandle<()>,
@@ -147,7 +148,7 @@ impl RoomKind {
     /// # Errors
     /// A key that cannot be read or does not fit its algorithm.
     pub fn start(config: RoomConfig, parts: RoomParts) -> Result<Self, ConfigError> {
-        let keyring = Keyring::new(&config)?;
+        let keyring = ArcSwap::from_pointee(Keyring::new(&config)?);
         let RoomParts { batch, store, admission, clock, owner } = parts;
         let kind = config.kind.clone();
         let streams = Arc::new(Semaphore::new(config.streams_max.min(Semaphore::MAX_PERMITS)));
@@ -175,8 +176,13 @@ impl RoomKind {
     }
 
     /// The keys of its tokens.
-    pub fn keyring(&self) -> &Keyring {
-        &self.keyring
+    pub fn keyring(&self) -> Arc<Keyring> {
+        self.keyring.load_full()
+    }
+
+    /// From now on these sign and verify.
+    pub fn set_keyring(&self, keyring: Keyring) {
+        self.keyring.store(Arc::new(keyring));
     }
 
     /// Ends the clocks of its queues on this host.
@@ -217,7 +223,7 @@ impl RoomKind {
             expected_ms,
             by_lot: told.by_lot,
         };
-        let token = self.keyring.sign(&queue.id, &claims, told.now_ms).ok_or(Refusal::StoreUnavailable)?;
+        let token = self.keyring.load().sign(&queue.id, &claims, told.now_ms).ok_or(Refusal::StoreUnavailable)?;
         self.reply(&queue, token, &claims, &told)
     }
 
@@ -227,7 +233,7 @@ impl RoomKind {
     /// See [`Refusal`]; of rooms: what a token is refused for, and `NotActive` for an extension or completion of whoever waits.
     pub async fn about(&self, queue: &Id, token: &str, verb: RoomAsk) -> Result<RoomReply, Refusal> {
         let now_ms = self.shared.clock.now_ms();
-        let (claims, _) = self.keyring.verify(Use::Ticket, Some(queue), token, now_ms)?;
+        let (claims, _) = self.keyring.load().verify(Use::Ticket, Some(queue), token, now_ms)?;
         let queue = self.queues.get(&self.shared, queue).await?;
         self.about_claims(&queue, token, &claims, verb).await
     }
@@ -282,7 +288,7 @@ impl RoomKind {
             return None;
         }
         let claims = Claims { expires_s: self.ticket_expires_s(told.now_ms), ..claims.clone() };
-        self.keyring.sign(queue, &claims, told.now_ms)
+        self.keyring.load().sign(queue, &claims, told.now_ms)
     }
 
     /// How it stands with many, in one step. Index-aligned.
@@ -296,7 +302,7 @@ impl RoomKind {
     /// # Errors
     /// As [`RoomKind::about`].
     pub async fn verify(&self, token: &str) -> Result<(Id, RoomReply), Refusal> {
-        let (claims, named) = self.keyring.verify(Use::Pass, None, token, self.shared.clock.now_ms())?;
+        let (claims, named) = self.keyring.load().verify(Use::Pass, None, token, self.shared.clock.now_ms())?;
         let id = Id::parse(self.config().queue_type, &named).map_err(|_| RoomRefusal::TokenOfAnotherQueue)?;
         let queue = self.queues.get(&self.shared, &id).await?;
         let reply = self.about_claims(&queue, token, &claims, RoomAsk::Look).await?;
@@ -362,7 +368,7 @@ impl RoomKind {
             RoomResult::Active { until_ms, admitted_ms, is_new, .. } => {
                 let pass =
                     Claims { of: Use::Pass, expires_s: until_ms.div_ceil(1_000), expected_ms: None, ..claims.clone() };
-                let pass = self.keyring.sign(&queue.id, &pass, told.now_ms).ok_or(Refusal::StoreUnavailable)?;
+                let pass = self.keyring.load().sign(&queue.id, &pass, told.now_ms).ok_or(Refusal::StoreUnavailable)?;
                 (Standing::Active { pass, until_ms, admitted_ms }, is_new)
             }
             RoomResult::Ended { end: RoomEnd::Expired, .. } => (Standing::Expired { is_stay: true }, false),

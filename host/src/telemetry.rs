@@ -6,7 +6,10 @@
 
 pub mod tally;
 
+use std::sync::OnceLock;
+
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram};
+use tracing_subscriber::EnvFilter;
 
 /// Requests answered, by `method`, `route`, `status`.
 pub const HTTP_REQUESTS_TOTAL: &str = "weir_http_requests_total";
@@ -18,6 +21,8 @@ pub const HTTP_CONNECTIONS: &str = "weir_http_connections";
 pub const SHED_TOTAL: &str = "weir_shed_total";
 /// Connections that could not be accepted, by `cause`.
 pub const ACCEPT_FAILURES_TOTAL: &str = "weir_accept_failures_total";
+/// Reloads of the configuration, by `outcome`.
+pub const RELOADS_TOTAL: &str = "weir_reloads_total";
 /// How often the machine's clock was set while the host ran.
 pub const CLOCK_STEPS_TOTAL: &str = "weir_clock_steps_total";
 /// Operations in one batch, by `kind`.
@@ -121,6 +126,7 @@ pub fn describe() {
     describe_counter!(HTTP_REQUESTS_TOTAL, "Requests answered");
     describe_gauge!(HTTP_CONNECTIONS, "Open connections of the public listener");
     describe_counter!(ACCEPT_FAILURES_TOTAL, "Connections that could not be accepted, such as for want of files");
+    describe_counter!(RELOADS_TOTAL, "Reloads of the configuration (SIGHUP)");
     describe_counter!(CLOCK_STEPS_TOTAL, "How often the machine's clock was set, by a second or more");
     describe_counter!(SHED_TOTAL, "Requests refused because a bound was reached");
     describe_histogram!(BATCH_ITEMS, "Operations in one batch");
@@ -201,8 +207,35 @@ pub fn begin_at_zero(kinds: &[&str]) {
 /// Sends log lines to standard error: `WEIR_LOG` filters them (default `info`); `json` for machines.
 /// Returns quietly when a subscriber is installed already, as in tests.
 pub fn init_tracing(json: bool) {
-    use tracing_subscriber::{EnvFilter, fmt};
-    let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr);
-    let _ = if json { builder.json().try_init() } else { builder.try_init() };
+    use tracing_subscriber::fmt;
+    let builder = fmt().with_env_filter(filter("info")).with_target(false).with_writer(std::io::stderr);
+    let set: SetFilter = if json {
+        let builder = builder.json().with_filter_reloading();
+        let handle = builder.reload_handle();
+        let _ = builder.try_init();
+        Box::new(move |filter| handle.reload(filter).is_ok())
+    } else {
+        let builder = builder.with_filter_reloading();
+        let handle = builder.reload_handle();
+        let _ = builder.try_init();
+        Box::new(move |filter| handle.reload(filter).is_ok())
+    };
+    let _ = SET_FILTER.set(set);
+}
+
+type SetFilter = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
+
+/// How the running subscriber takes another filter.
+static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
+
+/// `WEIR_LOG`, where it is set and can be read; else `level`.
+fn filter(level: &str) -> EnvFilter {
+    EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new(level))
+}
+
+/// From now on what is logged is at least of this level, unless `WEIR_LOG` says otherwise.
+pub fn set_log_level(level: &str) {
+    if let Some(set) = SET_FILTER.get() {
+        set(filter(level));
+    }
 }

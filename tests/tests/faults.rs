@@ -4,6 +4,8 @@
 
 #[path = "faults/clock.rs"]
 mod clock;
+#[path = "faults/operations.rs"]
+mod operations;
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,9 @@
 //! Who may talk to the operators' listener.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use hyper::Method;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
@@ -17,18 +19,25 @@ const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"weir adm
 /// The token, or the rules that hold without one.
 pub(super) struct Guard {
     /// Digests have one length, so that comparing them tells nothing of the token's.
-    token: Option<[u8; 32]>,
+    token: ArcSwapOption<[u8; 32]>,
 }
 
 impl Guard {
     pub(super) fn new(token: Option<&str>) -> Self {
-        Self { token: token.map(|token| Sha256::digest(token.as_bytes()).into()) }
+        let guard = Self { token: ArcSwapOption::empty() };
+        guard.set_token(token);
+        guard
+    }
+
+    /// From now on it is this token, or none.
+    pub(super) fn set_token(&self, token: Option<&str>) {
+        self.token.store(token.map(|token| Arc::new(Sha256::digest(token.as_bytes()).into())));
     }
 
     /// Without a token: only from loopback, under a loopback name. Always: no write from another origin's page.
     pub(super) fn check_origin(&self, head: &Parts, peer: IpAddr) -> Result<(), Problem> {
         let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        if self.token.is_none() {
+        if self.token.load().is_none() {
             if !peer.to_canonical().is_loopback() {
                 return Err(Problem::new(&NOT_FROM_HERE, "set admin.token to be reached from another machine"));
             }
@@ -51,9 +60,10 @@ impl Guard {
 
     /// The token, where one is configured; compared in constant time.
     pub(super) fn check_token(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        let Some(expected) = &self.token else { return Ok(()) };
+        let token = self.token.load();
+        let Some(expected) = token.as_deref() else { return Ok(()) };
         let given = one(headers, &header::AUTHORIZATION).ok().flatten().and_then(bearer_token);
-        let right = given.is_some_and(|given| bool::from(Sha256::digest(given.as_bytes()).ct_eq(expected)));
+        let right = given.is_some_and(|given| bool::from(Sha256::digest(given.as_bytes())[..].ct_eq(&expected[..])));
         if right {
             return Ok(());
         }

@@ -10,10 +10,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::operations::Desk;
+use super::reload::{self, Running};
 use super::{App, AppError, demo};
 use crate::admin::{self, AdminState, PolicyLimits};
 use crate::cli::{Failure, Where};
 use crate::clock::Clock;
+use crate::config::ConfigError;
 use crate::http::{self, HttpState, Kinds};
 use crate::policy::Compiler;
 use crate::telemetry;
@@ -27,20 +29,27 @@ const CLOCK_STEP_MS: i64 = 1_000;
 /// How often the recorder folds its histograms.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Runs the host until it is told to stop by SIGTERM or SIGINT; a second signal ends it at once.
+/// Runs the host until it is told to stop by SIGTERM or SIGINT; a second signal ends it at once. SIGHUP reloads (see
+/// [`super::reload`]); SIGUSR1 and SIGUSR2 do nothing.
 ///
 /// # Errors
 /// See [`AppError`].
 pub async fn run(place: Where, listen: Option<SocketAddr>, admin_listen: Option<SocketAddr>) -> Result<(), Failure> {
-    let (mut config, is_demo) = place.load()?;
-    config.http.listen = listen.unwrap_or(config.http.listen);
-    config.admin.listen = admin_listen.unwrap_or(config.admin.listen);
-    config.validate()?;
+    // Before anything takes long: none of them may end a host that starts.
+    let mut signals = Signals::new()?;
+    let load = || -> Result<_, ConfigError> {
+        let (mut config, is_demo) = place.load()?;
+        config.http.listen = listen.unwrap_or(config.http.listen);
+        config.admin.listen = admin_listen.unwrap_or(config.admin.listen);
+        config.validate()?;
+        Ok((config, is_demo))
+    };
+    let (config, is_demo) = load()?;
+    telemetry::set_log_level(&config.log.level);
     allow_open_files(config.http.connections_max);
     let public = bind(config.http.listen, "http.listen").await?;
     let operators = bind(config.admin.listen, "admin.listen").await?;
     let (public_address, operators_address) = (local_address(&public)?, local_address(&operators)?);
-    let mut signals = Signals::new()?;
     let metrics = install_recorder()?;
     telemetry::begin_at_zero(&config.kinds().iter().map(|(kind, _)| *kind).collect::<Vec<_>>());
     if is_demo {
@@ -56,12 +65,13 @@ pub async fn run(place: Where, listen: Option<SocketAddr>, admin_listen: Option<
     tracing::info!(store = durability.mode, "{}", durability.description);
     let state = HttpState::new(&config.http, &config.auth, app.kinds().clone(), clock.clone())?;
     let desk = Arc::new(Desk::new(Arc::clone(&app), metrics));
-    let admin_state = AdminState::new(&config.admin, PolicyLimits::from(&config.policy), desk)?;
+    let admin_state = Arc::new(AdminState::new(&config.admin, PolicyLimits::from(&config.policy), desk)?);
+    let state = Arc::new(state);
 
     let (stop_public, public_stops) = watch::channel(false);
     let (stop_operators, operators_stop) = watch::channel(false);
-    let public_task = tokio::spawn(http::serve(public, Arc::new(state), public_stops));
-    let operators_task = tokio::spawn(admin::serve(operators, Arc::new(admin_state), operators_stop));
+    let public_task = tokio::spawn(http::serve(public, Arc::clone(&state), public_stops));
+    let operators_task = tokio::spawn(admin::serve(operators, Arc::clone(&admin_state), operators_stop));
     println!("listening on http://{public_address}");
     println!("operators on http://{operators_address}");
     if is_demo {
@@ -69,10 +79,16 @@ pub async fn run(place: Where, listen: Option<SocketAddr>, admin_listen: Option<
     }
 
     tokio::spawn(watch_clock(clock));
-    signals.wait().await;
+    let files = reload::files(&config);
+    let mut running = Running { config, http: state, admin: admin_state, app: Arc::clone(&app), files };
+    while signals.wait().await == Told::Reload {
+        // Reading files may wait for a disk.
+        tokio::task::block_in_place(|| running.reload(|| load().map(|(config, _)| config)));
+    }
+    drop(running);
     tracing::info!("stopping: answering what is in flight, then flushing");
     tokio::spawn(async move {
-        signals.wait().await;
+        while signals.wait().await == Told::Reload {}
         tracing::warn!("second signal: ending at once; what is not flushed stays in the journal");
         std::process::exit(i32::from(crate::cli::EXIT_UNAVAILABLE));
     });
@@ -131,9 +147,19 @@ fn local_address(listener: &TcpListener) -> Result<SocketAddr, AppError> {
         .map_err(|error| AppError::System { what: "learn the listener's address".into(), reason: error.to_string() })
 }
 
+/// What a signal says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Stop,
+    Reload,
+}
+
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
+    /// Users' signals, which would end a process that does not listen for them.
+    others: [Signal; 2],
 }
 
 impl Signals {
@@ -142,13 +168,24 @@ impl Signals {
             signal(kind)
                 .map_err(|error| AppError::System { what: "listen for signals".into(), reason: error.to_string() })
         };
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+            others: [listen(SignalKind::user_defined1())?, listen(SignalKind::user_defined2())?],
+        })
     }
 
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+    async fn wait(&mut self) -> Told {
+        let [first, second] = &mut self.others;
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return Told::Stop,
+                _ = self.interrupt.recv() => return Told::Stop,
+                _ = self.hangup.recv() => return Told::Reload,
+                _ = first.recv() => tracing::warn!("SIGUSR1 means nothing here: SIGHUP reloads, SIGTERM stops"),
+                _ = second.recv() => tracing::warn!("SIGUSR2 means nothing here: SIGHUP reloads, SIGTERM stops"),
+            }
         }
     }
 }

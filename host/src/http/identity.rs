@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 
+use arc_swap::ArcSwap;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
@@ -22,7 +23,7 @@ const TOKEN_BYTES_MAX: usize = 4096;
 
 /// Finds out who the actor is.
 pub(super) struct Authenticator {
-    jwt: Option<Jwt>,
+    jwt: Option<ArcSwap<Jwt>>,
     trusted: Option<(HeaderName, TrustedHeaderFrom)>,
     /// The header names an actor without a token, too.
     header_suffices: bool,
@@ -63,12 +64,19 @@ impl Authenticator {
             }
         };
         Ok(Self {
-            jwt: config.jwt.as_ref().map(Jwt::new).transpose()?,
+            jwt: config.jwt.as_ref().map(Jwt::new).transpose()?.map(ArcSwap::from_pointee),
             trusted,
             header_suffices: config.jwt.is_none() || config.trusted_header_alone,
             challenge: HeaderValue::from_static("Bearer realm=\"weir\""),
             clock,
         })
+    }
+
+    /// Takes the key of tokens, and what is asked of them, from `other`, where both have one.
+    pub(super) fn take_key(&self, other: &Self) {
+        if let (Some(mine), Some(other)) = (&self.jwt, &other.jwt) {
+            mine.store(other.load_full());
+        }
     }
 
     /// The actor, or `None` when the request names none.
@@ -114,7 +122,7 @@ impl Authenticator {
         let token = bearer_token(given).ok_or_else(|| self.refuse("send Authorization: Bearer with a token"))?;
         // One detail for all: which check failed is nobody's business but the issuer's.
         let wrong = || self.refuse("the token is not valid, has expired, or does not name an actor of this kind");
-        let subject = jwt.subject(token, self.clock.now_ms()).ok_or_else(wrong)?;
+        let subject = jwt.load().subject(token, self.clock.now_ms()).ok_or_else(wrong)?;
         let actor = match &subject {
             Subject::Integer(value) if id_type == IdType::Integer => Id::Int(*value),
             Subject::Integer(_) => return Err(wrong()),

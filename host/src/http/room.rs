@@ -47,8 +47,8 @@ impl RoomView {
     }
 
     /// The public keys of its passes.
-    pub(super) fn keys(&self) -> impl Iterator<Item = &Value> {
-        self.kind.keyring().public()
+    pub(super) fn keys(&self) -> Vec<Value> {
+        self.kind.keyring().public().cloned().collect()
     }
 
     fn queue(&self, segment: &str) -> Result<Id, Problem> {

@@ -15,7 +15,7 @@ pub(super) struct Underway {
     cores: Lines<1>,
     core_max: u64,
     all: Lines<1>,
-    all_max: u64,
+    all_max: AtomicU64,
 }
 
 /// One request, until it is dropped.
@@ -28,13 +28,19 @@ impl Underway {
         let (cores, count_max) = (Lines::new(), count_max as u64);
         let core_max = (count_max / SHARE_OF_CORES / cores.count() as u64).min(PLACES_OF_CORE);
         let all_max = count_max - core_max * cores.count() as u64;
-        Self { cores, core_max, all: Lines::new(), all_max }
+        Self { cores, core_max, all: Lines::new(), all_max: AtomicU64::new(all_max) }
+    }
+
+    /// From now on at most `count_max` at a time; what belongs to cores stays theirs.
+    pub(super) fn set_max(&self, count_max: usize) {
+        let of_cores = self.core_max * self.cores.count() as u64;
+        self.all_max.store((count_max as u64).saturating_sub(of_cores), Ordering::Relaxed);
     }
 
     /// One more; `None` where there are as many as there may be.
     pub(super) fn begin(&self) -> Option<One<'_>> {
         let [mine] = self.cores.mine();
-        take(mine, self.core_max).or_else(|| take(self.all.first(), self.all_max))
+        take(mine, self.core_max).or_else(|| take(self.all.first(), self.all_max.load(Ordering::Relaxed)))
     }
 }
 

@@ -15,6 +15,7 @@ const BODY_LIMITS: BodyLimits = BodyLimits { bytes_max: 100, timeout: Duration::
 fn limits() -> Limits {
     Limits {
         connections_max: 16,
+        spare_files: 0,
         header_bytes_max: 8192,
         headers_max: 16,
         uri_bytes_max: 1024,
@@ -282,14 +283,28 @@ async fn a_client_that_does_not_read_is_ended() {
 }
 
 #[tokio::test]
-async fn a_connection_over_the_bound_waits_for_its_turn() {
-    let served = serve(Arc::new(Length::default()), Limits { connections_max: 1, ..limits() }).await;
-    let mut first = served.client().await;
-    assert_eq!(first.ask(GET).await.status, 200);
+async fn over_the_bound_who_only_waits_makes_room_and_who_is_answered_does_not() {
+    let handler = Arc::new(Length::default());
+    let served = serve(Arc::clone(&handler), Limits { connections_max: 2, ..limits() }).await;
+    let mut busy = served.client().await;
+    busy.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    handler.arrived.notified().await;
+    let mut half = served.client().await;
+    half.send("GET / HTTP/1.1\r\nHost:").await;
+    // The half head has waited longest of those that wait at all.
     let mut second = served.client().await;
-    second.send(GET).await;
-    drop(first);
-    assert_eq!(second.answer(false).await.status, 200);
+    assert_eq!(second.ask(GET).await.status, 200);
+    half.ended().await;
+    // And then the one that has been answered and idles.
+    let mut third = served.client().await;
+    third.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    handler.arrived.notified().await;
+    second.ended().await;
+    // Nobody waits: the next waits for its turn.
+    let mut fourth = served.client().await;
+    fourth.send(GET).await;
+    handler.go.notify_one();
+    assert_eq!(fourth.answer(false).await.status, 200);
 }
 
 #[tokio::test]

@@ -1,0 +1,28 @@
+//! `[log]`.
+
+use serde::{Deserialize, Serialize};
+
+use super::{ConfigError, value};
+
+/// What is logged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// The least level: `error`, `warn`, `info`, `debug` or `trace`. `WEIR_LOG` in the environment goes before it.
+    pub level: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: "info".into() }
+    }
+}
+
+impl LogConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        if ["error", "warn", "info", "debug", "trace"].contains(&self.level.as_str()) {
+            return Ok(());
+        }
+        Err(value("log.level", format!("{:?} is none: write error, warn, info, debug or trace", self.level)))
+    }
+}
