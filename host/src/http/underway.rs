@@ -86,7 +86,7 @@ mod tests {
         drop(begun);
         assert_eq!(
             std::iter::from_fn(|| underway.begin().map(std::mem::forget)).count() as u64,
-            underway.all_max + underway.core_max
+            underway.all_max.load(Ordering::Relaxed) + underway.core_max
         );
     }
 }

@@ -32,6 +32,7 @@ const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
 fn limits() -> Limits {
     Limits {
         connections_max: 1,
+        spare_files: 0,
         header_bytes_max: 8192,
         headers_max: 64,
         uri_bytes_max: URI_BYTES_MAX,
