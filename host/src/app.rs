@@ -228,7 +228,7 @@ impl App {
     pub async fn stop(&self) {
         let grace = Duration::from_millis(self.config.flush.drain_grace_ms);
         self.schema.stop();
-        self.kinds.rooms.kinds.values().for_each(|room| room.stop());
+        futures_util::future::join_all(self.kinds.rooms.kinds.values().map(|room| room.leave())).await;
         self.kinds.reads.stop();
         futures_util::future::join_all(self.flushers.values().map(|flusher| flusher.stop(grace))).await;
         self.relays.stop(&self.ledger).await;

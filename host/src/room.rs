@@ -18,6 +18,7 @@ pub mod token;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use metrics::{Counter, Histogram, counter, histogram};
@@ -40,6 +41,9 @@ use queue::{Queue, Queues, life};
 use shared::Shared;
 use step::{Ask, Asked, Told};
 use token::{Claims, Keyring, Use};
+
+/// Time to tell the other hosts that this one stops.
+const LEAVE_TIME: Duration = Duration::from_secs(2);
 
 /// All kinds of the capability, by name.
 #[derive(Clone, Default)]
@@ -189,6 +193,18 @@ impl RoomKind {
     pub fn stop(&self) {
         self.resumer.abort();
         self.queues.stop();
+    }
+
+    /// The same, and says so to the other hosts: they need not wait for this one.
+    pub async fn leave(&self) {
+        self.resumer.abort();
+        let (shared, kind) = (&self.shared, &self.shared.config.kind);
+        let queues = self.queues.stop();
+        let all = queues.iter().map(|queue| shared.store.rooms().part_room(kind, queue, &shared.owner));
+        let said = tokio::time::timeout(LEAVE_TIME, futures_util::future::join_all(all)).await;
+        if !matches!(said, Ok(said) if said.iter().all(Result::is_ok)) {
+            tracing::info!(kind, "the other hosts were not told that this one stops: they find out");
+        }
     }
 
     /// A place for somebody, or the one that they have.

@@ -86,11 +86,10 @@ impl Queues {
         lock(&self.known).get(id).map(|(queue, _)| Arc::clone(queue))
     }
 
-    /// Ends the clocks. The leases end by themselves.
-    pub(super) fn stop(&self) {
-        for (_, (_, task)) in lock(&self.known).drain() {
-            task.abort();
-        }
+    /// Ends the clocks; which they were. The leases end by themselves.
+    pub(super) fn stop(&self) -> Vec<Id> {
+        let kept: Vec<(Id, Kept)> = lock(&self.known).drain().collect();
+        kept.into_iter().map(|(id, (_, task))| (task.abort(), id).1).collect()
     }
 }
 

@@ -293,6 +293,11 @@ pub trait RoomStore: Send + Sync {
     /// As [`RoomStore::apply_room`].
     async fn tick_room(&self, kind: &str, queue: &Id, tick: RoomTick) -> Result<Ticked, StoreError>;
 
+    /// `owner` stops: its turn is over, and whoever asked through it will ask through another host.
+    async fn part_room(&self, _kind: &str, _queue: &Id, _owner: &str) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Who takes part in the draw, in the order of their arrival, from the `skip`th, at most `limit`.
     async fn room_draw(&self, kind: &str, queue: &Id, skip: u64, limit: usize) -> Result<Vec<Id>, StoreError>;
 }

@@ -259,6 +259,13 @@ async fn a_silent_host_holds_the_time_for_a_while() {
     // It is not expected any more: nine of ten seconds are over, and a pause.
     assert_eq!(pass(&mut room, 12).await.abandoned, 2);
     assert_eq!(ahead(room.one(1, 1, RoomVerb::Poll).await), 0, "whoever asked stays");
+
+    // One that says that it stops holds nothing up, and its turn is over at once.
+    room.commit_of("c", vec![RoomOp { actor: Id::Int(4), number: 0, verb: JOIN }]).await;
+    stand.store().rooms().part_room(ROOM, &QUEUE, "a").await.unwrap();
+    assert!(matches!(room.tick_of("c", 0, 0).await, Ticked::Done { .. }));
+    stand.store().rooms().part_room(ROOM, &QUEUE, "c").await.unwrap();
+    assert_eq!(pass(&mut room, 10).await.abandoned, 3);
 }
 
 pub async fn places_survive_a_crash<B: Backend>() {

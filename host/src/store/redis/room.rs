@@ -251,6 +251,14 @@ impl RoomStore for RedisStore {
         }
     }
 
+    async fn part_room(&self, kind: &str, queue: &Id, owner: &str) -> Result<(), StoreError> {
+        let key = keys::queue(kind, &tagged(queue));
+        let host = |command: &mut Cmd| {
+            command.arg(owner);
+        };
+        self.link.run(&self.link.scripts.room_part, Nature::Writes, &[key], host).await.map(drop)
+    }
+
     async fn room_draw(&self, kind: &str, queue: &Id, skip: u64, limit: usize) -> Result<Vec<Id>, StoreError> {
         let first = i64::try_from(skip).unwrap_or(i64::MAX);
         let last = first.saturating_add(i64::try_from(limit).unwrap_or(i64::MAX)).saturating_sub(1);

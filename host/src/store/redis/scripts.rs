@@ -33,6 +33,7 @@ pub(super) struct Scripts {
     pub(super) room_known: Script,
     pub(super) room_forget: Script,
     pub(super) room_unlist: Script,
+    pub(super) room_part: Script,
     pub(super) room_list: Script,
     pub(super) versions: Script,
 }
@@ -83,6 +84,7 @@ impl Scripts {
             room_known: script(GROWS, &[include_str!("room_known.lua")]),
             room_forget: script(ALLOW_OOM, &[include_str!("room_forget.lua")]),
             room_unlist: script(ALLOW_OOM, &[include_str!("room_unlist.lua")]),
+            room_part: script(ALLOW_OOM, &[include_str!("room_part.lua")]),
             room_list: script(READS, &[include_str!("room_list.lua")]),
             versions: script(READS, &[include_str!("versions.lua")]),
         }
@@ -118,6 +120,7 @@ impl Scripts {
             &self.room_known,
             &self.room_forget,
             &self.room_unlist,
+            &self.room_part,
             &self.room_list,
             &self.versions,
         ]
