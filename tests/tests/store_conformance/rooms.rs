@@ -256,7 +256,7 @@ async fn a_silent_host_holds_the_time_for_a_while() {
     room.tick_of("b", 0, 0).await;
     assert_eq!(pass(&mut room, 8).await.abandoned, 0, "b's silence has cost nobody more than a pause");
     assert_eq!(pass(&mut room, 20).await.abandoned, 0, "nor does its second");
-    // It is not expected any more: nine of ten seconds are over, and a pause.
+    // It is not expected any more: what passes from now on counts.
     assert_eq!(pass(&mut room, 12).await.abandoned, 2);
     assert_eq!(ahead(room.one(1, 1, RoomVerb::Poll).await), 0, "whoever asked stays");
 

@@ -91,7 +91,7 @@ impl Scripts {
     }
 
     /// All of them, to be loaded at each connection.
-    pub(super) fn all(&self) -> [&Script; 29] {
+    pub(super) fn all(&self) -> [&Script; 30] {
         [
             &self.toggle,
             &self.count,
