@@ -18,7 +18,8 @@ pub struct HttpConfig {
     pub trusted_proxies: Networks,
     /// In which headers those proxies say it.
     pub proxy_headers: ProxyHeaders,
-    /// Open connections; a further one waits in the system's accept queue.
+    /// Open connections. For a further one the connection goes that has waited longest for a head; where all are being answered
+    /// it waits in the system's accept queue.
     pub connections_max: usize,
     /// Requests under way; a further one is answered 503 with Retry-After.
     pub requests_max: usize,
