@@ -94,7 +94,7 @@ async fn a_hangup_reloads_all_or_nothing_and_no_signal_but_a_stop_ends_the_host(
     rewrite(&config);
     tell(Signal::HUP);
     said("the configuration is not reloaded: all stays as it was").await;
-    assert!(host.log().contains("admin.token_file must hold at least 16 characters"), "{}", host.log());
+    assert!(host.log().contains("admin.token_file: must hold at least 16 characters"), "{}", host.log());
     assert!(takes("the-second-token-is-long-enough").await);
     let large = client.request("PUT", "/v1/toggles/feed-like/1", &[json, actor], "{\"a\": \"0123456789\"}").await;
     assert_eq!(large.unwrap().status, 413, "the old limit holds");
