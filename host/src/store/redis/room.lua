@@ -85,9 +85,14 @@ call('ZADD', HOSTS, ARGV[6], whole(server), ARGV[5])
 call('ZREMRANGEBYSCORE', HOSTS, '-inf', whole(server - SILENT_MS))
 local oldest = call('ZRANGE', HOSTS, 0, 0, 'WITHSCORES')
 local heard = math.min(server, tonumber(oldest[2] or server))
-local clock = call('HMGET', META, 'time', 'heard')
+local clock = call('HMGET', META, 'time', 'heard', 'ahead')
 local before = tonumber(clock[2] or heard)
 -- The queue's time: up to `passed` everybody could ask. What begins now begins at `now`.
 local passed = tonumber(clock[1] or wall) + math.min(math.max(heard - before, 0), pause_max)
 local now = passed + math.min(server - heard, pause_max)
-call('HSET', META, 'time', whole(passed), 'heard', whole(heard))
+-- How far the host's clock is ahead of it, as people are told: the same as before unless it has really changed.
+local ahead = tonumber(clock[3] or wall - now)
+if math.abs(wall - now - ahead) > 50 then
+    ahead = wall - now
+end
+call('HSET', META, 'time', whole(passed), 'heard', whole(heard), 'ahead', whole(ahead))

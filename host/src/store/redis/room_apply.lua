@@ -11,7 +11,7 @@ local function told(actor, state, number, first, since, time, new)
         return { 1, number, call('ZRANK', WAITING, actor) or 0, math.floor(first / LANE), since, new }
     end
     -- By the host's clock: what is left is what counts.
-    return { 2, number, wall + time - now, wall + since - now, new }
+    return { 2, number, time + ahead, since + ahead, new }
 end
 
 local function gone(actor, number)

@@ -48,6 +48,9 @@ impl Changes {
 /// A crash gives those who are in at most so much more time, in milliseconds: the queue's time is written down as often.
 const WRITE_TIME_MS: u64 = 5_000;
 
+/// Two looks at two clocks differ by less, in milliseconds.
+const TOLD_MS: i64 = 50;
+
 /// Times that operations need.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Times {
@@ -86,7 +89,7 @@ pub(super) struct Queue {
     written_ms: u64,
     /// When it passed last, by the clock that never jumps; `None` since the start.
     heard_ms: Option<u64>,
-    /// How far the wall clock is ahead of it.
+    /// How far the wall clock is ahead of it, as people are told.
     ahead_ms: i64,
     people: Vec<Option<Person>>,
     free: Vec<u32>,
@@ -122,7 +125,11 @@ impl Queue {
         let now_ms = self.time_ms.unwrap_or(times.at_ms).saturating_add(passed_ms);
         self.time_ms = Some(now_ms);
         let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
-        self.ahead_ms = signed(times.at_ms) - signed(now_ms);
+        // As people are told: the same as before unless it has really changed.
+        let ahead_ms = signed(times.at_ms) - signed(now_ms);
+        if (ahead_ms - self.ahead_ms).abs() > TOLD_MS {
+            self.ahead_ms = ahead_ms;
+        }
         Times { now_ms, at_ms: times.at_ms, grace_ms: times.grace_ms, ended_ttl_ms: times.ended_ttl_ms }
     }
 
