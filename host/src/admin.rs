@@ -205,6 +205,10 @@ pub trait Operations: Send + Sync + 'static {
     async fn replay_dead_letter(&self, id: i64) -> Result<(), OperationsError>;
     /// Drops one.
     async fn drop_dead_letter(&self, id: i64) -> Result<(), OperationsError>;
+    /// What journals of a kind or of all have lost before it was in SQL, newest first: `{"holes":[…]}`.
+    async fn journal_holes(&self, kind: Option<&str>) -> Result<Value, OperationsError>;
+    /// Takes note of the holes of a kind, which end to keep the host from being ready: `{"acknowledged":n}`.
+    async fn acknowledge_holes(&self, kind: &str) -> Result<Value, OperationsError>;
     /// Everything known of one pair.
     async fn explain(&self, kind: &str, target: &str, actor: Option<&str>) -> Result<Value, OperationsError>;
     /// Every read: its rule, requests, hit ratio, costs; and the memory of the caches.
@@ -297,6 +301,8 @@ impl AdminState {
             Route::Letters => self.letters(head).await?,
             Route::Letter => self.operations.drop_dead_letter(letter_id(&param("id")?)?).await.map(done),
             Route::Replay => self.operations.replay_dead_letter(letter_id(&param("id")?)?).await.map(done),
+            Route::Holes => self.operations.journal_holes(Query::read(head, &["kind"])?.get("kind")).await,
+            Route::AcknowledgeHoles => self.operations.acknowledge_holes(&param("kind")?).await,
             Route::Explain => {
                 let (kind, target, actor) = (param("kind")?, param("target")?, param("actor")?);
                 self.operations.explain(&kind, &target, Some(&actor)).await

@@ -7,6 +7,7 @@
 //! - [`grants`]: what stands behind the imports `redis` and `sql` of policy modules.
 //! - [`relay`]: invalidations between hosts.
 //! - [`reload`]: what changes while the host runs.
+//! - `holes`: what journals have lost.
 //! - `purge`: what a purge of an operator invalidates.
 //! - [`operations`]: what operators may ask and do, with a running host or without.
 //! - [`serve`](mod@serve): the host as a process: listeners, metrics, signals.
@@ -14,6 +15,7 @@
 pub mod demo;
 pub mod eligibility;
 pub mod grants;
+mod holes;
 pub mod operations;
 mod purge;
 pub mod relay;

@@ -9,6 +9,7 @@ pub mod dead_letters;
 pub mod explain;
 pub mod flush;
 pub mod init;
+pub mod journal;
 pub mod policy;
 pub mod rooms;
 
@@ -134,6 +135,11 @@ enum Command {
         #[command(subcommand)]
         command: rooms::RoomsCommand,
     },
+    /// What journals have lost before it was in SQL.
+    Journal {
+        #[command(subcommand)]
+        command: journal::JournalCommand,
+    },
     /// Rows that could never be stored.
     DeadLetters {
         #[command(subcommand)]
@@ -245,6 +251,7 @@ pub fn run() -> ExitCode {
             };
         }
         Command::Rooms { command } => rooms::run(command),
+        Command::Journal { command } => block_on(journal::run(command)),
         Command::DeadLetters { command } => block_on(dead_letters::run(command)),
     };
     finish(result)

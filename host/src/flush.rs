@@ -9,10 +9,12 @@
 //! - `gather`: what one round takes, as SQL will be told.
 //! - `round`: read after the checkpoint → coalesce → one transaction → trim.
 //! - `adopt`: make SQL's checkpoint and the journal's life agree before anything is flushed.
+//! - `hole`: entries that the journal has lost: said, recorded, left behind.
 //! - `pace`: adaptive batch size, patient retry.
 
 mod adopt;
 mod gather;
+mod hole;
 mod pace;
 mod round;
 
@@ -29,10 +31,10 @@ use tokio::time::Instant;
 use crate::cache::Ledger;
 use crate::clock::Clock;
 use crate::config::{FlushConfig, JournalConfig, KindTable};
-use crate::journal::JournalWatch;
+use crate::journal::{Hole, JournalWatch};
 use crate::model::{Backlog, Checkpoint, Partition};
 use crate::policy::Policies;
-use crate::sql::{Sql, SqlError};
+use crate::sql::{JournalHole, Sql, SqlError};
 use crate::store::{Head, Store, StoreError};
 use crate::telemetry;
 use pace::{BatchSize, Patience};
@@ -92,6 +94,9 @@ pub struct FlushStatus {
     pub ended: bool,
     /// When the last flush was committed, in Unix milliseconds.
     pub flushed_at_ms: Option<u64>,
+    /// Holes in its journal that nobody has acknowledged, as far as this host knows; number 0 where SQL has not recorded one
+    /// yet.
+    pub holes: Vec<JournalHole>,
 }
 
 /// One row of `weir_checkpoint`.
@@ -240,6 +245,13 @@ struct Worker {
     owned: BTreeMap<Partition, Checkpoint>,
     /// Partitions that could not be read when they were tried last, while others could.
     passed_over: BTreeSet<Partition>,
+    /// Holes that SQL has not recorded yet.
+    found: BTreeMap<Partition, Hole>,
+    /// Holes that nobody has acknowledged, as SQL said when it was asked last.
+    open: Vec<JournalHole>,
+    /// Partitions whose state holds what a hole left behind.
+    to_sweep: BTreeSet<Partition>,
+    sweeping: Option<JoinHandle<()>>,
     lease_until: Option<Instant>,
     batch: BatchSize,
     patience: Patience,
@@ -260,6 +272,10 @@ impl Worker {
             status,
             owned: BTreeMap::new(),
             passed_over: BTreeSet::new(),
+            found: BTreeMap::new(),
+            open: Vec::new(),
+            to_sweep: BTreeSet::new(),
+            sweeping: None,
             lease_until: None,
             turn: 0,
         }
@@ -314,6 +330,7 @@ impl Worker {
         let lease_third = Duration::from_millis(self.parts.config.lease_ms / 3);
         let held = self.hold_lease().await?;
         self.report();
+        self.sweep_lost();
         if !held {
             return Ok(Next { pause: lease_third, wake: false });
         }
@@ -343,6 +360,10 @@ impl Worker {
             self.owned.clear();
         }
         self.parts.watch.replace(&heads);
+        if !self.open.is_empty() {
+            // Somebody may have acknowledged them.
+            self.learn_holes().await;
+        }
         Ok(())
     }
 

@@ -21,6 +21,7 @@ mod explain;
 mod facts;
 mod flight;
 mod granted;
+mod holes;
 mod lease;
 mod letters;
 pub mod mysql;
@@ -39,6 +40,7 @@ use serde::Serialize;
 
 use crate::config::{CounterTable, IngestTable, KindTable, PreferenceTable, SqlConfig, StatementConfig, ToggleTable};
 use crate::model::{Action, Checkpoint, Digest, Id, Incarnation, Member, Partition, Position, Settings, SqlValue};
+pub use holes::{JournalHole, Passed};
 pub use placeholders::place_parameters;
 
 /// Compare-and-set of one partition's checkpoint.
@@ -365,7 +367,7 @@ pub trait Sql: Send + Sync {
     /// `sqlite`, `postgres` or `mysql`.
     fn engine(&self) -> &'static str;
 
-    /// Creates or updates weir's own tables (`weir_meta`, `weir_checkpoint`, `weir_dead_letter`). Repeatable, and
+    /// Creates or updates weir's own tables (`weir_meta`, `weir_checkpoint`, `weir_dead_letter`, `weir_journal_hole`). Repeatable, and
     /// safe when two hosts do it at once.
     async fn migrate(&self) -> Result<(), SqlError>;
 
@@ -496,6 +498,25 @@ pub trait Sql: Send + Sync {
 
     /// Drops dead letters by id; how many there were.
     async fn drop_dead_letters(&self, ids: &[i64]) -> Result<u64, SqlError>;
+
+    /// Leaves a hole of a journal behind, in one transaction: compare-and-set of its checkpoint, which moves to the end of the
+    /// hole and into another life, so that nobody goes on in the one before; and the record of what was lost. So what was lost
+    /// is recorded once, and never applied later. Returns the row afterwards.
+    ///
+    /// # Errors
+    /// [`SqlError::Fenced`] when the row is another; nothing was done.
+    async fn pass_hole(&self, kind: &str, passed: Passed<'_>, now_ms: u64) -> Result<Checkpoint, SqlError>;
+
+    /// The newest holes of a kind (or of all), newest first; with `is_open` only those that nobody has acknowledged.
+    async fn journal_holes(
+        &self,
+        kind: Option<&str>,
+        is_open: bool,
+        limit: usize,
+    ) -> Result<Vec<JournalHole>, SqlError>;
+
+    /// Notes that an operator has seen the holes of a kind; how many were open.
+    async fn acknowledge_holes(&self, kind: &str, now_ms: u64) -> Result<u64, SqlError>;
 
     /// Whether the database answers now.
     async fn ping(&self) -> Result<(), SqlError>;

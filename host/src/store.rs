@@ -58,8 +58,10 @@ pub use settings::{MemberRead, SettingsBatch, SettingsOp, SettingsOutcome, Setti
 pub use toggle::{ToggleBatch, ToggleOp, ToggleOutcome, ToggleResult};
 
 use crate::config::{StoreConfig, StoreType};
-use crate::journal::Entry;
-use crate::model::{Id, Incarnation, KeyEntry, KeyIncrement, Member, PairState, Partition, Position, Settings};
+use crate::journal::{Entry, Hole, Mark};
+use crate::model::{
+    Checkpoint, Id, Incarnation, KeyEntry, KeyIncrement, Member, PairState, Partition, Position, Settings,
+};
 
 /// Makes an operation safe to repeat: the same key and fingerprint answer the first outcome again. Outcomes are `Done`
 /// and `Denied`; what was not evaluated is not remembered. Checked before everything else, needs no state, and costs
@@ -171,6 +173,8 @@ pub enum JournalRead {
     OtherIncarnation(Head),
     /// The journal has lost entries that SQL already holds (a failover or an old backup): [`Store::reset`] it.
     Rewound(Head),
+    /// The entries after the asked position have gone, and SQL does not hold them. What follows the hole is there.
+    Hole(Head, Hole),
 }
 
 /// What the store knows of a target's members.
@@ -351,8 +355,9 @@ pub trait Store: Send + Sync {
     async fn heads(&self, kind: &str, partitions: &[Partition]) -> Result<Vec<Head>, StoreError>;
 
     /// Reads entries after `position` of the given incarnation until `changes_max` changes or 8 MiB are read or the journal
-    /// ends (at least one entry if there is any). Detects a journal that was recreated or rewound: `position` above
-    /// `flushed` MUST be the position of an entry that is still there.
+    /// ends (at least one entry if there is any), or up to a hole: see [`crate::journal::chain`]. Detects a journal that was
+    /// recreated or rewound: `position` above `flushed` MUST be the position of an entry, which those after it know of when
+    /// it is not there any more.
     async fn read_journal(
         &self,
         kind: &str,
@@ -377,13 +382,51 @@ pub trait Store: Send + Sync {
         position: Position,
         touched: &[Id],
         invalid: &[Id],
+    ) -> Result<(), StoreError> {
+        self.trim_to(kind, partition, incarnation, position.into(), touched, invalid).await
+    }
+
+    /// As [`Store::trim`], by a caller that knows how many changes it has read up to there: if entries that it has read have
+    /// gone meanwhile, what was lost besides them can still be counted.
+    async fn trim_to(
+        &self,
+        kind: &str,
+        partition: Partition,
+        incarnation: Incarnation,
+        upto: Mark,
+        touched: &[Id],
+        invalid: &[Id],
     ) -> Result<(), StoreError>;
+
+    /// Canonical texts of the targets that a hole concerns, as far as the state still knows: those whose newest change was in it. At most
+    /// `targets_max`, and no more than a bounded search finds.
+    async fn lost_targets(
+        &self,
+        kind: &str,
+        partition: Partition,
+        hole: &Hole,
+        targets_max: usize,
+    ) -> Result<Vec<String>, StoreError>;
+
+    /// Forgets what earlier lives of these partitions left behind in the state: targets whose entries have gone would stay
+    /// dirty for ever. Looks at all keys, some at a time. For the time after a hole, when its life has ended.
+    async fn forget_lost(&self, _kind: &str, _partitions: &[Partition]) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Starts a new life of a partition whose journal was rewound, or whose incarnation is older than SQL's: a new
     /// incarnation greater than `than`, `flushed` = 0, `floor` = `last`; all state becomes cold; entries stay. Where no
     /// entry is left, `last` becomes 0 and so does `floor`: SQL as it is speaks for all. Returns the new head. When the
     /// incarnation is greater than `than` already, only returns the head. Documents that wait are still told.
     async fn reset(&self, kind: &str, partition: Partition, than: Incarnation) -> Result<Head, StoreError>;
+
+    /// SQL's checkpoint `row` is of a later life than `head`: nobody flushes that any more, and what the journal holds up to
+    /// the checkpoint was committed, or is recorded as lost. It is trimmed, and a life later than both begins: see
+    /// [`Store::reset`]. Returns the new head.
+    async fn follow(&self, kind: &str, head: &Head, row: &Checkpoint) -> Result<Head, StoreError> {
+        self.trim(kind, head.partition, head.incarnation, row.position.min(head.last), &[], &[]).await?;
+        self.reset(kind, head.partition, row.incarnation).await
+    }
 
     /// Makes all state of the kind cold, as if the cache had been lost, but keeps the journal: `floor` = `last`.
     /// Documents that wait are no cache, and are still told. For operators and tests.

@@ -70,6 +70,10 @@ pub const BACKLOG_ENTRIES: &str = "weir_backlog_entries";
 pub const BACKLOG_BYTES: &str = "weir_backlog_bytes";
 /// Age of the oldest, by `kind`.
 pub const BACKLOG_OLDEST_SECONDS: &str = "weir_backlog_oldest_seconds";
+/// Gauge: holes in the journal that nobody has acknowledged, by `kind`.
+pub const JOURNAL_HOLES: &str = "weir_journal_holes";
+/// Accepted changes (of a counter: increments) that the journal has lost before they were in SQL, by `kind`.
+pub const JOURNAL_LOST_CHANGES_TOTAL: &str = "weir_journal_lost_changes_total";
 /// Time of one flush, by `kind`.
 pub const FLUSH_SECONDS: &str = "weir_flush_seconds";
 /// Changes taken from the journal by committed flushes, by `kind`.
@@ -149,6 +153,8 @@ pub fn describe() {
     describe_gauge!(BACKLOG_ENTRIES, "Changes in the journal, not yet in SQL");
     describe_gauge!(BACKLOG_BYTES, Unit::Bytes, "Size of the changes not yet in SQL");
     describe_gauge!(BACKLOG_OLDEST_SECONDS, Unit::Seconds, "Age of the oldest change not yet in SQL");
+    describe_gauge!(JOURNAL_HOLES, "Holes in the journal that nobody has acknowledged");
+    describe_counter!(JOURNAL_LOST_CHANGES_TOTAL, "Accepted changes that the journal lost before they were in SQL");
     describe_histogram!(FLUSH_SECONDS, Unit::Seconds, "Time of one flush");
     describe_counter!(FLUSH_CHANGES_TOTAL, "Changes committed to SQL");
     describe_counter!(FLUSH_ROWS_TOTAL, "Rows changed in SQL");
@@ -187,6 +193,7 @@ pub fn begin_at_zero(kinds: &[&str]) {
     }
     for kind in kinds {
         counter!(DEAD_LETTERS_TOTAL, "kind" => (*kind).to_owned()).absolute(0);
+        counter!(JOURNAL_LOST_CHANGES_TOTAL, "kind" => (*kind).to_owned()).absolute(0);
         for to in ["previous", "built-in", "deny"] {
             counter!(POLICY_FALLBACKS_TOTAL, "kind" => (*kind).to_owned(), "to" => to).absolute(0);
         }

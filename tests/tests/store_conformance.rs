@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "store_conformance/chain.rs"]
+mod chain;
 #[path = "store_conformance/cluster_only.rs"]
 mod cluster_only;
 #[path = "store_conformance/counters.rs"]
@@ -58,6 +60,33 @@ macro_rules! on_each {
     };
 }
 
+/// The same for stores on keys that an operator can reach.
+macro_rules! on_keys {
+    ($($name:ident),* $(,)?) => {
+        mod redis_keys {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::chain::$name::<super::stand::OnRedis>().await;
+            })*
+        }
+        mod cluster_keys {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::chain::$name::<super::stand::OnCluster>().await;
+            })*
+        }
+    };
+}
+
+on_keys! {
+    each_hole_is_found_and_counted,
+    what_follows_a_hole_is_kept_and_what_was_lost_is_not_known_any_more,
+    an_entry_that_goes_between_reading_and_trimming_is_no_loss,
+    a_stream_of_another_partition_or_time_is_not_taken_for_this_one,
+    what_a_hole_leaves_in_the_state_is_named_and_forgotten,
+    entries_of_the_format_before_are_followed,
+}
+
 on_each! {rooms::a_person_has_one_place_and_positions_only_shrink, rooms::the_capacity_holds_whatever_is_asked_for, rooms::whoever_does_not_ask_goes_and_whoever_asks_stays, rooms::stays_are_claimed_extended_and_over, rooms::a_standstill_is_charged_to_nobody, rooms::places_survive_a_crash, rooms::a_lost_store_is_another_life, rooms::a_draw_is_reproduced_from_its_seed_and_log, rooms::queues_are_bounded_and_make_room_when_idle, rooms::a_queue_where_somebody_is_makes_no_room, rooms::an_idle_queue_is_nobodys, rooms::random_operations_agree_with_a_model,
     state::a_target_is_cold_until_it_is_loaded,
     state::a_loaded_target_answers_for_sql,
@@ -91,6 +120,7 @@ on_each! {rooms::a_person_has_one_place_and_positions_only_shrink, rooms::the_ca
     journal::a_trim_of_another_life_or_an_older_place_does_nothing,
     journal::a_journal_of_another_life_says_so,
     journal::a_position_that_is_no_entry_is_a_rewind,
+    journal::a_journal_behind_sqls_life_drops_what_sql_has_and_keeps_the_rest,
     journal::an_invalid_target_becomes_cold,
     journal::an_invalid_target_with_newer_entries_becomes_cold_when_clean,
     life::heads_are_made_once,

@@ -18,6 +18,9 @@ pub(super) enum Route {
     Letters,
     Letter,
     Replay,
+    /// What journals have lost.
+    Holes,
+    AcknowledgeHoles,
     Explain,
     /// Without an actor.
     ExplainTarget,
@@ -45,7 +48,7 @@ pub(super) enum PolicyRoute {
 }
 
 /// A fixed segment goes before `{module}`: a module with such a name is reached by its digest.
-const ROUTES: [(&str, Route); 25] = [
+const ROUTES: [(&str, Route); 27] = [
     ("/", Route::Page),
     ("/dashboard.js", Route::Script),
     ("/dashboard.css", Route::Style),
@@ -68,6 +71,8 @@ const ROUTES: [(&str, Route); 25] = [
     ("/admin/v1/dead-letters", Route::Letters),
     ("/admin/v1/dead-letters/{id}", Route::Letter),
     ("/admin/v1/dead-letters/{id}/replay", Route::Replay),
+    ("/admin/v1/journal/holes", Route::Holes),
+    ("/admin/v1/journal/{kind}/acknowledge", Route::AcknowledgeHoles),
     ("/admin/v1/explain/{kind}/{target}", Route::ExplainTarget),
     ("/admin/v1/explain/{kind}/{target}/{actor}", Route::Explain),
     ("/admin/v1/rooms/{kind}/{queue}/arrivals", Route::Arrivals),
@@ -90,7 +95,7 @@ impl Route {
     pub(super) fn allow(self) -> &'static str {
         match self {
             Self::Letter => "DELETE",
-            Self::Replay | Self::Purge => "POST",
+            Self::Replay | Self::Purge | Self::AcknowledgeHoles => "POST",
             Self::Flush => "GET, HEAD, POST",
             Self::Policy(route) => match route {
                 PolicyRoute::All => "GET, HEAD, POST",

@@ -120,6 +120,14 @@ impl Operations for Written {
         if id == 13 { Err(OperationsError::NotFound("no such letter".into())) } else { Ok(()) }
     }
 
+    async fn journal_holes(&self, kind: Option<&str>) -> Result<Value, OperationsError> {
+        Ok(self.call(format!("holes {}", kind.unwrap_or("-"))))
+    }
+
+    async fn acknowledge_holes(&self, kind: &str) -> Result<Value, OperationsError> {
+        Ok(self.call(format!("acknowledge {kind}")))
+    }
+
     async fn explain(&self, kind: &str, target: &str, actor: Option<&str>) -> Result<Value, OperationsError> {
         if actor == Some("x") {
             return Err(OperationsError::Invalid("no such id".into()));

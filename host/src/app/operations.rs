@@ -52,8 +52,8 @@ pub struct Operator {
     config: Arc<Config>,
     /// Opened when it is first needed: a running host may hold it, and dead letters can be read without.
     store: OnceCell<Arc<dyn Store>>,
-    sql: Arc<dyn Sql>,
-    clock: Clock,
+    pub(super) sql: Arc<dyn Sql>,
+    pub(super) clock: Clock,
 }
 
 /// Whether the embedded store was never opened where it should be.
@@ -200,7 +200,7 @@ impl Operator {
         ingest.map_or_else(|| partition_of(target, partitions), |ingest| ingest.partition(target, partitions))
     }
 
-    fn table(&self, kind: &str) -> Result<KindTable, OperationsError> {
+    pub(super) fn table(&self, kind: &str) -> Result<KindTable, OperationsError> {
         let kinds = self.config.kinds();
         let known = kinds.iter().map(|(kind, _)| *kind).collect::<Vec<_>>().join(", ");
         let found = kinds.into_iter().find(|(name, _)| *name == kind);
@@ -311,6 +311,7 @@ impl Operations for Desk {
         }));
         checks.extend(self.policy_checks());
         checks.extend(self.flush_checks());
+        checks.extend(super::holes::checks(&self.app).await);
         checks
     }
 
@@ -396,6 +397,14 @@ impl Operations for Desk {
 
     async fn drop_dead_letter(&self, id: i64) -> Result<(), OperationsError> {
         self.operator.drop_dead_letter(id).await
+    }
+
+    async fn journal_holes(&self, kind: Option<&str>) -> Result<Value, OperationsError> {
+        self.operator.journal_holes(kind).await
+    }
+
+    async fn acknowledge_holes(&self, kind: &str) -> Result<Value, OperationsError> {
+        self.operator.acknowledge_holes(kind).await
     }
 
     async fn explain(&self, kind: &str, target: &str, actor: Option<&str>) -> Result<Value, OperationsError> {

@@ -10,8 +10,11 @@ use crate::store::Store;
 /// Dead letters of one kind that are looked through.
 const LETTERS_MAX: usize = 1_000;
 
+/// Holes of one kind that are looked through, the newest.
+const HOLES_MAX: usize = 1_000;
+
 /// Everything known of a target, and of one actor on it where that makes a difference: `store` (state, head, journal entries), `sql` (row and count), `checkpoint`,
-/// `dead_letters`. What cannot be reached is a text that says why.
+/// `dead_letters`, `holes` in the journal of its partition. What cannot be reached is a text that says why.
 pub async fn explain(
     (kind, table): (&str, &KindTable),
     (store, sql): (&dyn Store, &dyn Sql),
@@ -39,6 +42,10 @@ pub async fn explain(
         }
         Err(error) => unreachable(&error),
     };
+    let holes = match sql.journal_holes(Some(kind), false, HOLES_MAX).await {
+        Ok(holes) => json!(holes.into_iter().filter(|hole| hole.partition == partition).collect::<Vec<_>>()),
+        Err(error) => unreachable(&error),
+    };
     json!({
         "kind": kind,
         "target": target.to_json(),
@@ -48,5 +55,6 @@ pub async fn explain(
         "sql": row.unwrap_or_else(|error| unreachable(&error)),
         "checkpoint": checkpoint,
         "dead_letters": letters,
+        "holes": holes,
     })
 }

@@ -248,8 +248,8 @@ async fn speaking_checkpoints(
                     partition = head.partition,
                     "the journal is older than SQL's checkpoint: starting a new life"
                 );
-                let reset = parts.store.reset(kind, head.partition, row.incarnation).await;
-                reset.map_err(|error| ground.store_refusal(&error))?;
+                let followed = parts.store.follow(kind, &head, &row).await;
+                followed.map_err(|error| ground.store_refusal(&error))?;
             }
             Some(row) if row.incarnation == head.incarnation => {
                 if row.position >= head.flushed.max(head.floor) {

@@ -44,9 +44,13 @@ pub async fn run(pair: Pair, place: Where, admin: AdminAddress, json: bool) -> R
 fn print(known: &Value) {
     let text = |name: &str| known.get(name).map_or(String::new(), plain);
     println!("{} target {} actor {} (partition {})", text("kind"), text("target"), text("actor"), text("partition"));
-    for (title, name) in
-        [("store", "store"), ("sql", "sql"), ("checkpoint", "checkpoint"), ("dead letters", "dead_letters")]
-    {
+    for (title, name) in [
+        ("store", "store"),
+        ("sql", "sql"),
+        ("checkpoint", "checkpoint"),
+        ("dead letters", "dead_letters"),
+        ("holes in the journal of its partition", "holes"),
+    ] {
         println!("{title}:");
         lines(known.get(name).unwrap_or(&Value::Null), 1);
     }

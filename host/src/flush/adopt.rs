@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::{FlushError, Worker};
+use crate::journal::Mark;
 use crate::model::{Change, Checkpoint, Id, Partition, Position};
 use crate::store::{Head, JournalRead};
 
@@ -27,21 +28,30 @@ impl Worker {
             return Ok(());
         }
         let rows = self.parts.sql.claim(&self.parts.kind, &claims, true).await?;
+        let mut late = Vec::new();
         for ((partition, incarnation), row) in claims.into_iter().zip(rows) {
             if row.incarnation > incarnation {
-                let head = self.parts.store.reset(&self.parts.kind, partition, row.incarnation).await?;
-                self.adopt_life(head).await?;
+                late.push(row);
             } else {
                 self.owned.insert(partition, row);
             }
         }
         for head in self.heads().await? {
+            if let Some(row) =
+                late.iter().find(|row| row.partition == head.partition && row.incarnation > head.incarnation)
+            {
+                let head = self.parts.store.follow(&self.parts.kind, &head, row).await?;
+                self.adopt_life(head).await?;
+                continue;
+            }
             match self.owned.get(&head.partition).copied() {
                 Some(row) if row.incarnation != head.incarnation => {}
                 Some(row) if row.position > head.flushed => {
                     let (kind, store) = (&self.parts.kind, &self.parts.store);
                     match store.read_journal(kind, head.partition, row.incarnation, row.position, 1).await? {
                         JournalRead::Rewound(head) => self.restart_life(head, row).await?,
+                        // The next round, which knows what to do.
+                        JournalRead::Hole(..) => {}
                         _ => self.catch_up(head, row).await?,
                     }
                 }
@@ -50,6 +60,9 @@ impl Worker {
             }
         }
         self.parts.watch.replace(&self.heads().await?);
+        self.learn_holes().await;
+        let kept: Vec<Partition> = self.open.iter().map(|hole| hole.partition).collect();
+        self.to_sweep.extend(kept);
         Ok(())
     }
 
@@ -125,12 +138,12 @@ impl Worker {
                 return Ok(());
             };
             let committed: Vec<_> = entries.into_iter().take_while(|entry| entry.position <= position).collect();
-            let Some(newest) = committed.last().map(|entry| entry.position) else { return Ok(()) };
+            let Some(upto) = committed.last().map(Mark::from) else { return Ok(()) };
             let touched: BTreeSet<&Id> = committed.iter().flat_map(|e| &e.changes).map(Change::target).collect();
             let touched: Vec<Id> = touched.into_iter().cloned().collect();
             let unsound: Vec<Id> = touched.iter().filter(|id| invalid.contains(&id.to_string())).cloned().collect();
-            store.trim(kind, head.partition, head.incarnation, newest, &touched, &unsound).await?;
-            after = newest;
+            store.trim_to(kind, head.partition, head.incarnation, upto, &touched, &unsound).await?;
+            after = upto.position;
         }
     }
 

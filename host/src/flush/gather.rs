@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::config::KindTable;
-use crate::journal::Entry;
+use crate::journal::{Entry, Mark};
 use crate::model::{Change, Digest, Id, Partition, Position, Settings, ToggleChange};
 use crate::sql::{CountRow, DocumentRow, EventRow, Fence, Row, RowChange, SettingsRow};
 use crate::store::StoreError;
@@ -18,6 +18,8 @@ pub(super) struct Gathered {
     /// Changes that were read.
     pub(super) changes: usize,
     pub(super) fences: BTreeMap<Partition, Fence>,
+    /// What is known of the last entry of each partition.
+    pub(super) marks: BTreeMap<Partition, Mark>,
     touched: BTreeMap<Partition, BTreeSet<Id>>,
 }
 
@@ -47,7 +49,7 @@ impl Gathered {
             KindTable::Ingest(_) => What::Documents(Vec::new()),
             KindTable::Preference(_) => What::Settings(HashMap::new()),
         };
-        Self { what, changes: 0, fences: BTreeMap::new(), touched: BTreeMap::new() }
+        Self { what, changes: 0, fences: BTreeMap::new(), marks: BTreeMap::new(), touched: BTreeMap::new() }
     }
 
     /// How many changes more may be read when `rows_max` rows may be written.
@@ -67,7 +69,7 @@ impl Gathered {
     /// # Errors
     /// Changes of another capability: the kind has had another before. Nothing of them may be dropped.
     pub(super) fn add(&mut self, partition: Partition, entry: Entry) -> Result<usize, StoreError> {
-        let Entry { position, digest, changes } = entry;
+        let Entry { position, digest, changes, .. } = entry;
         let touched = self.touched.entry(partition).or_default();
         let count = changes.len();
         for change in changes {

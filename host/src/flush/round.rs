@@ -9,6 +9,7 @@ use metrics::{counter, histogram};
 use super::gather::Gathered;
 use super::{FlushError, Worker};
 use crate::cache::Hardness;
+use crate::journal::Mark;
 use crate::model::{Checkpoint, Id, Partition, ToggleChange};
 use crate::sql::{Applied, Fence, Row, SqlError};
 use crate::store::{JournalRead, StoreError};
@@ -115,14 +116,21 @@ impl Worker {
             let (kind, store) = (&self.parts.kind, &self.parts.store);
             let read = store.read_journal(kind, partition, checkpoint.incarnation, after, room).await?;
             let entries = match read {
-                JournalRead::Entries(entries) => entries,
+                JournalRead::Entries(entries) => {
+                    self.is_whole_again(partition);
+                    entries
+                }
                 JournalRead::OtherIncarnation(head) => return self.adopt_life(head).await,
+                // What was read before is flushed first: then the journal says better what it has lost.
+                JournalRead::Rewound(_) | JournalRead::Hole(..) if after > checkpoint.position => return Ok(()),
                 JournalRead::Rewound(head) => return self.restart_life(head, checkpoint).await,
+                JournalRead::Hole(head, hole) => return self.pass_hole(head, checkpoint, hole).await,
             };
             let Some(newest) = entries.last().map(|entry| entry.position) else { return Ok(()) };
             after = newest;
             gathered.fences.insert(partition, Fence { from: checkpoint, to: newest });
             let mut read = 0;
+            gathered.marks.extend(entries.last().map(|entry| (partition, Mark::from(entry))));
             for entry in entries {
                 read += gathered.add(partition, entry)?;
             }
@@ -174,7 +182,8 @@ impl Worker {
             let unsound: Vec<Id> = targets.iter().filter(|target| invalid.contains(*target)).cloned().collect();
             let incarnation = fence.from.incarnation;
             let (kind, store) = (&self.parts.kind, &self.parts.store);
-            store.trim(kind, partition, incarnation, fence.to, &targets, &unsound).await?;
+            let upto = gathered.marks.get(&partition).copied().unwrap_or_else(|| fence.to.into());
+            store.trim_to(kind, partition, incarnation, upto, &targets, &unsound).await?;
             self.parts.watch.commit(partition, incarnation, fence.to);
         }
         Ok(())

@@ -1,7 +1,9 @@
 //! What an entry is: everything that one batch changed in one partition, packed.
 //!
 //! ```text
-//! entry    = format u8 (=1) · digest 32 bytes · at_ms u64 LE · record*
+//! entry    = format u8 (=2) · digest 32 bytes · at_ms u64 LE · link · record*
+//! link     = previous u64 LE · before u64 LE · amount u64 LE   the entry before it; the changes ever appended before it, and
+//!                                                          what these amounted to
 //! record   = '+' pair | '-' pair | 'c' count | 'd' document | 's' settings
 //! pair     = id(target) · id(actor)                        a toggle: added, removed
 //! count    = id(target) · (id(actor) | 'n') · by u64 LE    an increment and its actor where the kind keeps events;
@@ -11,20 +13,24 @@
 //! id       = 'i' i64 LE | 'u' 16 bytes | 't' length u16 LE · UTF-8
 //! ```
 //!
-//! A store keeps the head (format, digest, time) and the records apart or together, as suits it: on Redis the script
-//! knows the outcome, and keeps one letter for each record apart from the bytes that the host prepared. Integrity is the
-//! medium's (the embedded store checksums its blocks; Redis checks its AOF); the decoder refuses whatever does not fit.
+//! Format 1 has no link. A store keeps the head (format, digest, time, link) and the records apart or together, as suits it: on Redis the script
+//! knows the outcome, and keeps one letter for each record apart from the bytes that the host prepared. Integrity of an
+//! entry is the medium's (the embedded store checksums its blocks; Redis checks its AOF), that none is missing the chain's
+//! (see `chain`); the decoder refuses whatever does not fit.
 
 use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::chain::Link;
 use crate::model::{
     Action, Change, CountChange, Digest, DocumentChange, Id, Position, Settings, SettingsChange, ToggleChange,
 };
 
-/// The only format so far. A host refuses a greater one, with the request to upgrade.
-pub const FORMAT: u8 = 1;
+/// The format that is written. A host refuses a greater one, with the request to upgrade.
+pub const FORMAT: u8 = 2;
+/// The format before: without a link.
+const FORMAT_UNLINKED: u8 = 1;
 
 /// A pair that was added.
 pub const ADD: u8 = b'+';
@@ -47,7 +53,9 @@ pub const UNSET: u8 = b'z';
 /// Stands for an actor that is not kept.
 const NOBODY: u8 = b'n';
 /// Length of what stands before the records, in bytes.
-const HEAD_BYTES: usize = 41;
+const HEAD_BYTES: usize = 65;
+/// The same of the format before.
+const HEAD_BYTES_UNLINKED: usize = 41;
 
 /// A packed entry, read back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,15 +64,28 @@ pub struct Entry {
     pub position: Position,
     /// The policy module that decided the batch.
     pub digest: Digest,
+    /// What it says of those before it.
+    pub link: Link,
     /// The changes; those of one target in the order of acceptance. Never empty.
     pub changes: Vec<Change>,
+}
+
+/// What stands before the records of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryHead {
+    /// The policy module that decided the batch.
+    pub digest: Digest,
+    /// When it was accepted, in Unix milliseconds.
+    pub at_ms: u64,
+    /// What it says of those before it.
+    pub link: Link,
 }
 
 /// Why bytes are not an entry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EntryError {
     /// Written by a later version of weir.
-    #[error("journal entry format {0} is newer than this host understands (1): upgrade weir")]
+    #[error("journal entry format {0} is newer than this host understands (2): upgrade weir")]
     NewerFormat(u8),
     /// Cut short, or not an entry at all.
     #[error("journal entry is damaged at byte {0}")]
@@ -126,10 +147,10 @@ fn encode_id(out: &mut Vec<u8>, id: &Id) {
     }
 }
 
-/// Packs `changes`, all accepted at `at_ms` under the module `digest`.
-pub fn encode(digest: &Digest, at_ms: u64, changes: &[Change]) -> Vec<u8> {
+/// Packs `changes`, all accepted at `at_ms` under the module `digest`. Without a `link` it is of the format before.
+pub fn encode(digest: &Digest, at_ms: u64, link: Option<Link>, changes: &[Change]) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEAD_BYTES + changes.len() * 19);
-    encode_head(&mut out, digest, at_ms);
+    encode_head(&mut out, digest, at_ms, link);
     for change in changes {
         match change {
             Change::Toggle(change) => encode_record(&mut out, change.action, &change.target, &change.actor),
@@ -150,11 +171,16 @@ pub fn encode(digest: &Digest, at_ms: u64, changes: &[Change]) -> Vec<u8> {
     out
 }
 
-/// Begins an entry; records follow.
-pub fn encode_head(out: &mut Vec<u8>, digest: &Digest, at_ms: u64) {
-    out.push(FORMAT);
+/// Begins an entry; records follow. Without a `link` it is of the format before.
+pub fn encode_head(out: &mut Vec<u8>, digest: &Digest, at_ms: u64, link: Option<Link>) {
+    out.push(if link.is_some() { FORMAT } else { FORMAT_UNLINKED });
     out.extend_from_slice(&digest.0);
     out.extend_from_slice(&at_ms.to_le_bytes());
+    if let Some(Link { previous, before, amount }) = link {
+        for number in [previous, before, amount] {
+            out.extend_from_slice(&number.unwrap_or_default().to_le_bytes());
+        }
+    }
 }
 
 /// Appends the record of a toggle.
@@ -168,17 +194,17 @@ pub fn encode_record(out: &mut Vec<u8>, action: Action, target: &Id, actor: &Id)
 
 /// Reads a whole entry that [`encode`] wrote.
 pub fn decode(position: Position, bytes: &[u8]) -> Result<Entry, EntryError> {
-    let (mut reader, digest, at_ms) = Reader::of(bytes)?;
+    let (mut reader, EntryHead { digest, at_ms, link }) = Reader::of(bytes)?;
     let mut changes = Vec::new();
     while let Some((_, change)) = reader.lettered(at_ms)? {
         changes.push(change);
     }
-    if changes.is_empty() { Err(EntryError::Damaged(reader.at)) } else { Ok(Entry { position, digest, changes }) }
+    if changes.is_empty() { Err(EntryError::Damaged(reader.at)) } else { Ok(Entry { position, digest, link, changes }) }
 }
 
 /// The changes of a whole entry, each with the place of its record in it, in bytes.
 pub fn decode_places(bytes: &[u8]) -> Result<Vec<(usize, Change)>, EntryError> {
-    let (mut reader, _, at_ms) = Reader::of(bytes)?;
+    let (mut reader, EntryHead { at_ms, .. }) = Reader::of(bytes)?;
     let mut changes = Vec::new();
     while let Some(change) = reader.lettered(at_ms)? {
         changes.push(change);
@@ -188,12 +214,17 @@ pub fn decode_places(bytes: &[u8]) -> Result<Vec<(usize, Change)>, EntryError> {
 
 /// When a whole entry was accepted, in Unix milliseconds.
 pub fn decode_at_ms(bytes: &[u8]) -> Result<u64, EntryError> {
-    Reader::of(bytes).map(|(_, _, at_ms)| at_ms)
+    decode_head(bytes).map(|head| head.at_ms)
+}
+
+/// What stands before the records of a whole entry, without reading these.
+pub fn decode_head(bytes: &[u8]) -> Result<EntryHead, EntryError> {
+    Reader::of(bytes).map(|(_, head)| head)
 }
 
 /// The document whose record is at `place` in a whole entry, without reading those before it.
 pub fn decode_document(bytes: &[u8], place: usize) -> Result<DocumentChange, EntryError> {
-    let (mut reader, _, at_ms) = Reader::of(bytes)?;
+    let (mut reader, EntryHead { at_ms, .. }) = Reader::of(bytes)?;
     reader.at = place;
     match reader.lettered(at_ms)? {
         Some((_, Change::Document(document))) => Ok(document),
@@ -203,17 +234,18 @@ pub fn decode_document(bytes: &[u8], place: usize) -> Result<DocumentChange, Ent
 
 /// Whether a whole entry holds documents. All changes of an entry are of one kind, and with it of one case.
 pub fn is_of_documents(bytes: &[u8]) -> bool {
-    bytes.get(HEAD_BYTES) == Some(&DOCUMENT)
+    let head = if bytes.first() == Some(&FORMAT_UNLINKED) { HEAD_BYTES_UNLINKED } else { HEAD_BYTES };
+    bytes.get(head) == Some(&DOCUMENT)
 }
 
 /// Reads an entry of which the store keeps the head, the records without their letters, and one letter for each record
 /// apart, also for those that changed nothing.
 pub fn decode_records(
     position: Position,
-    digest: Digest,
-    at_ms: u64,
+    head: EntryHead,
     (letters, records): (&[u8], &[u8]),
 ) -> Result<Entry, EntryError> {
+    let EntryHead { digest, at_ms, link } = head;
     let mut reader = Reader { bytes: records, at: 0 };
     let mut changes = Vec::with_capacity(letters.len());
     for letter in letters {
@@ -222,7 +254,7 @@ pub fn decode_records(
     if reader.at != records.len() || changes.is_empty() {
         return Err(EntryError::Damaged(reader.at));
     }
-    Ok(Entry { position, digest, changes })
+    Ok(Entry { position, digest, link, changes })
 }
 
 struct Reader<'a> {
@@ -231,19 +263,25 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// At the first record of a whole entry; its digest and time.
-    fn of(bytes: &'a [u8]) -> Result<(Self, Digest, u64), EntryError> {
+    /// At the first record of a whole entry; what stands before it.
+    fn of(bytes: &'a [u8]) -> Result<(Self, EntryHead), EntryError> {
         let mut reader = Self { bytes, at: 0 };
         let format = reader.take::<1>()?[0];
         if format > FORMAT {
             return Err(EntryError::NewerFormat(format));
         }
-        if format != FORMAT {
+        if format != FORMAT && format != FORMAT_UNLINKED {
             return Err(EntryError::Damaged(0));
         }
         let digest = Digest(reader.take::<32>()?);
         let at_ms = u64::from_le_bytes(reader.take::<8>()?);
-        Ok((reader, digest, at_ms))
+        let link = if format == FORMAT {
+            let mut number = || reader.take::<8>().map(u64::from_le_bytes);
+            Link::after(number()?, number()?, number()?)
+        } else {
+            Link::default()
+        };
+        Ok((reader, EntryHead { digest, at_ms, link }))
     }
 
     /// The next record with its letter before it, and its place; `None` at the end.
@@ -393,17 +431,21 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read_back(changes in any_changes()) {
-            let entry = decode(9, &encode(&Digest([7; 32]), AT_MS, &changes)).unwrap();
-            prop_assert_eq!(&entry.changes, &changes);
+            let link = Link::after(8, 77, 99);
+            let entry = decode(9, &encode(&Digest([7; 32]), AT_MS, Some(link), &changes)).unwrap();
+            prop_assert_eq!((&entry.changes, entry.link), (&changes, link));
+            let unlinked = decode(9, &encode(&Digest([7; 32]), AT_MS, None, &changes)).unwrap();
+            prop_assert_eq!((&unlinked.changes, unlinked.link), (&changes, Link::default()));
             let (letters, records) = apart(&changes);
-            let read = |letters: &[u8]| decode_records(9, Digest([7; 32]), AT_MS, (letters, &records));
+            let head = EntryHead { digest: Digest([7; 32]), at_ms: AT_MS, link };
+            let read = |letters: &[u8]| decode_records(9, head, (letters, &records));
             prop_assert_eq!(read(&letters).unwrap(), entry);
             prop_assert!(read(&letters[1..]).is_err());
         }
 
         #[test]
-        fn a_document_is_found_by_its_place(changes in any_changes()) {
-            let bytes = encode(&Digest([7; 32]), AT_MS, &changes);
+        fn a_document_is_found_by_its_place(changes in any_changes(), is_linked: bool) {
+            let bytes = encode(&Digest([7; 32]), AT_MS, is_linked.then(|| Link::after(8, 77, 99)), &changes);
             let places = decode_places(&bytes).unwrap();
             prop_assert_eq!(is_of_documents(&bytes), matches!(changes[0], Change::Document(_)));
             prop_assert_eq!(places.len(), changes.len());
@@ -419,7 +461,7 @@ mod tests {
 
         #[test]
         fn a_torn_entry_never_reads_as_another_whole_one(changes in any_changes(), cut in 0usize..400) {
-            let bytes = encode(&Digest([7; 32]), 5, &changes);
+            let bytes = encode(&Digest([7; 32]), 5, Some(Link::after(8, 77, 99)), &changes);
             if cut < bytes.len() {
                 match decode(9, &bytes[..cut]) {
                     // A cut between two records is a shorter entry: the medium's checksum is what detects it.
@@ -443,14 +485,23 @@ mod tests {
             Change::Count(CountChange { target: Id::Int(4), actor: None, by: 5, at_ms: 258 }),
             Change::Document(DocumentChange { id: Id::Int(6), actor: bo, body: Arc::from("{}"), at_ms: 258 }),
         ];
-        let bytes = encode(&Digest([0xab; 32]), 258, &changes);
-        let mut expected = vec![1];
-        expected.extend([0xab; 32]);
-        expected.extend([2, 1, 0, 0, 0, 0, 0, 0]);
-        expected.extend(b"+i\x03\0\0\0\0\0\0\0t\x02\0bo");
-        expected.extend(b"ci\x04\0\0\0\0\0\0\0n\x05\0\0\0\0\0\0\0");
-        expected.extend(b"di\x06\0\0\0\0\0\0\0t\x02\0bo\x02\0\0\0{}");
-        assert_eq!(bytes, expected);
-        assert_eq!(decode(1, &[2]), Err(EntryError::NewerFormat(2)));
+        let records = [
+            &b"+i\x03\0\0\0\0\0\0\0t\x02\0bo"[..],
+            b"ci\x04\0\0\0\0\0\0\0n\x05\0\0\0\0\0\0\0",
+            b"di\x06\0\0\0\0\0\0\0t\x02\0bo\x02\0\0\0{}",
+        ]
+        .concat();
+        let head = [&[0xab; 32][..], &[2, 1, 0, 0, 0, 0, 0, 0]].concat();
+        let link = [[4, 3, 0, 0, 0, 0, 0, 0], [6, 5, 0, 0, 0, 0, 0, 0], [8, 7, 0, 0, 0, 0, 0, 0]].concat();
+        let linked = encode(&Digest([0xab; 32]), 258, Some(Link::after(772, 1286, 1800)), &changes);
+        assert_eq!(linked, [&[2][..], &head, &link, &records].concat());
+        // What earlier versions wrote is still read.
+        let unlinked = encode(&Digest([0xab; 32]), 258, None, &changes);
+        assert_eq!(unlinked, [&[1][..], &head, &records].concat());
+        for (bytes, link) in [(linked, Link::after(772, 1286, 1800)), (unlinked, Link::default())] {
+            let entry = Entry { position: 1, digest: Digest([0xab; 32]), link, changes: changes.to_vec() };
+            assert_eq!(decode(1, &bytes), Ok(entry));
+        }
+        assert_eq!(decode(1, &[3]), Err(EntryError::NewerFormat(3)));
     }
 }

@@ -51,6 +51,11 @@ impl Change {
         }
     }
 
+    /// What it stands for: of a counter its increments, of everything else one change.
+    pub fn amount(&self) -> u64 {
+        if let Self::Count(change) = self { change.by } else { 1 }
+    }
+
     /// When it was accepted, in Unix milliseconds.
     pub fn at_ms(&self) -> u64 {
         match self {

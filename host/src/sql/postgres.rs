@@ -7,6 +7,7 @@ mod catalogue;
 mod counters;
 mod documents;
 mod granted;
+mod holes;
 mod letters;
 mod read;
 mod settings;
@@ -34,7 +35,8 @@ use super::lease::{Lease, leased, within};
 use super::plans::Plans;
 use super::rows::{check_rows, in_order, is_older, other_partitions, signed};
 use super::{
-    Applied, DeadLetter, Fence, Finding, Row, RowSets, Sql, SqlError, StatementError, StoredDocument, TargetRow,
+    Applied, DeadLetter, Fence, Finding, JournalHole, Passed, Row, RowSets, Sql, SqlError, StatementError,
+    StoredDocument, TargetRow,
 };
 use crate::config::{CounterTable, IngestTable, KindTable, PreferenceTable, SqlConfig, StatementConfig, ToggleTable};
 use crate::model::{Checkpoint, Id, Incarnation, Member, Partition, Settings, SqlValue};
@@ -327,6 +329,23 @@ impl Sql for PostgresSql {
 
     async fn drop_dead_letters(&self, ids: &[i64]) -> Result<u64, SqlError> {
         self.drop_letters(ids).await
+    }
+
+    async fn pass_hole(&self, kind: &str, passed: Passed<'_>, now_ms: u64) -> Result<Checkpoint, SqlError> {
+        self.record_hole(kind, passed, now_ms).await
+    }
+
+    async fn journal_holes(
+        &self,
+        kind: Option<&str>,
+        is_open: bool,
+        limit: usize,
+    ) -> Result<Vec<JournalHole>, SqlError> {
+        self.holes(kind, is_open, limit).await
+    }
+
+    async fn acknowledge_holes(&self, kind: &str, now_ms: u64) -> Result<u64, SqlError> {
+        self.acknowledge(kind, now_ms).await
     }
 
     async fn ping(&self) -> Result<(), SqlError> {

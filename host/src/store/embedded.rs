@@ -62,6 +62,7 @@ use super::{
     StoreError, ToggleBatch, ToggleResult, explain,
 };
 use crate::config::StoreConfig;
+use crate::journal::{Hole, Mark};
 use crate::model::{Id, Incarnation, KeyEntry, KeyIncrement, Member, Partition, Position, partition_of};
 
 /// Memory for blocks read from disk, in bytes.
@@ -358,18 +359,28 @@ impl Store for EmbeddedStore {
         )
     }
 
-    async fn trim(
+    async fn trim_to(
         &self,
         kind: &str,
         partition: Partition,
         incarnation: Incarnation,
-        position: Position,
+        upto: Mark,
         touched: &[Id],
         invalid: &[Id],
     ) -> Result<(), StoreError> {
         let (kind, terms, now_ms) = (kind.to_owned(), self.terms, self.now_ms.load(Ordering::Relaxed));
-        let trim = Trim { partition, incarnation, position, touched: touched.to_vec(), invalid: invalid.to_vec() };
+        let trim = Trim { partition, incarnation, upto, touched: touched.to_vec(), invalid: invalid.to_vec() };
         self.write(move |transaction, state, _| change::trim(transaction, state, &terms, &kind, trim, now_ms)).await
+    }
+
+    async fn lost_targets(
+        &self,
+        kind: &str,
+        partition: Partition,
+        hole: &Hole,
+        targets_max: usize,
+    ) -> Result<Vec<String>, StoreError> {
+        Ok(self.state().changed_between((kind, partition), (hole.after, hole.last), targets_max))
     }
 
     async fn reset(&self, kind: &str, partition: Partition, than: Incarnation) -> Result<Head, StoreError> {

@@ -6,7 +6,7 @@
 //!
 //! - `keys`: names · `scripts`: the Lua files · `link`: the connections · `server`: their settings · `reply`: what comes
 //!   back · `split`: one call or one for each partition · `batch`: how batches are sent, with `toggle`, `count`, `create`
-//!   and `settings` · `hydrate` · `read` · `guest`: what policy modules keep · `room`: waiting rooms · `relay`: what hosts
+//!   and `settings` · `hydrate` · `read` · `lost`: after a hole in a journal · `guest`: what policy modules keep · `room`: waiting rooms · `relay`: what hosts
 //!   tell each other
 //!
 //! Scripts take the partitions that they touch as keys, and make the names of all other keys from them.
@@ -20,6 +20,7 @@ mod guest;
 mod hydrate;
 mod keys;
 mod link;
+mod lost;
 mod read;
 pub mod relay;
 mod reply;
@@ -43,6 +44,7 @@ use super::{
     SettingsResult, Store, StoreError, ToggleBatch, ToggleResult,
 };
 use crate::config::StoreConfig;
+use crate::journal::{Hole, Mark};
 use crate::model::{Id, Incarnation, KeyEntry, KeyIncrement, Member, Partition, Position};
 
 /// Arguments of one call at most, unless one target alone has more: what one call may hold Redis up.
@@ -213,24 +215,39 @@ impl Store for RedisStore {
         heads.first().map_or_else(|| Err(unexpected("a head")), |head| Ok(JournalRead::OtherIncarnation(*head)))
     }
 
-    async fn trim(
+    async fn trim_to(
         &self,
         kind: &str,
         partition: Partition,
         incarnation: Incarnation,
-        position: Position,
+        upto: Mark,
         touched: &[Id],
         invalid: &[Id],
     ) -> Result<(), StoreError> {
         self.head_call(Nature::Writes, &self.link.scripts.trim, kind, partition, |command| {
-            command.arg(incarnation.to_string()).arg(position).arg(self.state_ttl_ms).arg(self.huge_pairs_max);
-            command.arg(touched.len());
+            command.arg(incarnation.to_string()).arg(upto.position).arg(self.state_ttl_ms).arg(self.huge_pairs_max);
+            let number = |number: Option<u64>| number.map_or("-1".to_owned(), |number| number.to_string());
+            command.arg(touched.len()).arg(number(upto.changes)).arg(number(upto.amount));
             for target in touched.iter().chain(invalid) {
                 command.arg(target.to_string());
             }
         })
         .await
         .map(|_| ())
+    }
+
+    async fn lost_targets(
+        &self,
+        kind: &str,
+        partition: Partition,
+        hole: &Hole,
+        targets_max: usize,
+    ) -> Result<Vec<String>, StoreError> {
+        self.lost_targets_of(kind, partition, hole, targets_max).await
+    }
+
+    async fn forget_lost(&self, kind: &str, partitions: &[Partition]) -> Result<(), StoreError> {
+        self.forget_lost_of(kind, partitions).await
     }
 
     async fn reset(&self, kind: &str, partition: Partition, than: Incarnation) -> Result<Head, StoreError> {

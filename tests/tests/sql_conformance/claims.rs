@@ -1,8 +1,9 @@
 //! Who may flush; weir's own tables.
 
 use weir::config::KindTable;
+use weir::journal::Hole;
 use weir::model::{Checkpoint, Incarnation};
-use weir::sql::SqlError;
+use weir::sql::{Fence, Passed, SqlError};
 
 use crate::fixture::{Engine, Fixture, KIND};
 
@@ -45,6 +46,43 @@ pub async fn two_claimers_agree(fixture: &Fixture) {
     assert!(first.iter().zip(&second).all(|(a, b)| a.epoch != b.epoch && a.incarnation == b.incarnation));
     let now: Vec<_> = fixture.sql.checkpoints(KIND, &(0..8).collect::<Vec<_>>()).await.unwrap();
     assert_eq!(now.into_iter().flatten().collect::<Vec<_>>(), *winner);
+}
+
+pub async fn a_hole_is_recorded_once_by_the_step_that_leaves_it_behind(fixture: &Fixture) {
+    let row = fixture.claim(3).await;
+    let hole = Hole { after: 0, last: 70, next: Some(90), changes: 5, amount: Some(1 << 60), is_exact: true };
+    let targets = ["7".to_owned(), "it's \"ö\"".to_owned()];
+    let life = Incarnation::after(row.incarnation);
+    let passed = Passed { from: &row, life, hole: &hole, targets: &targets };
+    let after = fixture.sql.pass_hole(KIND, passed, 1_000).await.unwrap();
+    assert_eq!(after, Checkpoint { incarnation: life, epoch: row.epoch + 1, position: 89, ..row });
+    assert_eq!(fixture.checkpoint(3).await, Some(after));
+    // Whoever was there before is fenced, and so is who finds the hole once more.
+    assert_eq!(fixture.sql.pass_hole(KIND, passed, 2_000).await, Err(SqlError::Fenced));
+    let table = fixture.tables(3, "").await;
+    let late = fixture.sql.apply(KIND, &KindTable::Toggle(table), &[Fence { from: row, to: 95 }], &[], 0).await;
+    assert_eq!(late, Err(SqlError::Fenced));
+    let found = fixture.sql.journal_holes(None, true, 10).await.unwrap();
+    assert_eq!(found.len(), 1);
+    let told = &found[0];
+    assert_eq!((told.kind.as_str(), told.partition, told.incarnation.clone()), (KIND, 3, row.incarnation.to_string()));
+    assert_eq!((told.after, told.last, told.next), (0, 70, Some(90)));
+    assert_eq!((told.changes, told.amount, told.is_exact), (5, Some(1 << 60), true));
+    assert_eq!((told.targets.as_slice(), told.found_at_ms, told.acknowledged_at_ms), (&targets[..], 1_000, None));
+
+    let end = Hole { next: None, amount: None, is_exact: false, ..hole };
+    let passed = Passed { from: &after, life: Incarnation::after(life), hole: &end, targets: &[] };
+    assert_eq!(fixture.sql.pass_hole(KIND, passed, 3_000).await.unwrap().position, 70, "to the end of what was lost");
+    assert_eq!(fixture.sql.acknowledge_holes("other", 9).await, Ok(0));
+    assert_eq!(fixture.sql.acknowledge_holes(KIND, 4_000).await, Ok(2));
+    assert_eq!(fixture.sql.acknowledge_holes(KIND, 5_000).await, Ok(0));
+    assert_eq!(fixture.sql.journal_holes(Some(KIND), true, 10).await.unwrap(), vec![]);
+    let all = fixture.sql.journal_holes(Some(KIND), false, 10).await.unwrap();
+    let told: Vec<_> =
+        all.iter().map(|hole| (hole.next, hole.amount, hole.is_exact, hole.acknowledged_at_ms)).collect();
+    assert_eq!(told, [(None, None, false, Some(4_000)), (Some(90), Some(1 << 60), true, Some(4_000))], "newest first");
+    assert_eq!(fixture.sql.journal_holes(Some("other"), false, 10).await.unwrap(), vec![]);
+    assert_eq!(fixture.sql.journal_holes(None, false, 1).await.unwrap().len(), 1);
 }
 
 pub async fn migrations_run_at_once(fixture: &Fixture) {
@@ -122,7 +160,8 @@ pub async fn schema_one_is_upgraded_with_its_rows(fixture: &Fixture) {
     let done = futures_util::future::join_all(hosts.iter().map(|host| host.migrate())).await;
     assert!(done.iter().all(Result::is_ok), "{done:?}");
     fixture.sql.migrate().await.unwrap();
-    assert_eq!(fixture.text("SELECT value FROM weir_meta WHERE name = 'schema'").await, "2");
+    assert_eq!(fixture.text("SELECT value FROM weir_meta WHERE name = 'schema'").await, "3");
+    assert_eq!(fixture.sql.journal_holes(None, false, 10).await.unwrap(), vec![]);
     let expected = Checkpoint { partition: 3, incarnation: life, epoch: 5, position: 77 };
     assert_eq!(fixture.checkpoint(3).await, Some(expected));
     assert_eq!(fixture.sql.check_partitions(8).await.unwrap(), None);

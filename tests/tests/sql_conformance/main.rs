@@ -52,7 +52,7 @@ conformance! {
         a_number_that_is_too_large, all_rows_bad, a_row_that_breaks_another_unique_key,
         schema_errors_are_nobodys_dead_letter, a_column_that_weir_cannot_fill_is_nobodys_dead_letter,
         dead_letters_are_listed_replayed_and_dropped;
-    claims: a_claim_creates_raises_and_respects, two_claimers_agree, migrations_run_at_once,
+    claims: a_claim_creates_raises_and_respects, a_hole_is_recorded_once_by_the_step_that_leaves_it_behind, two_claimers_agree, migrations_run_at_once,
         schema_one_is_upgraded_with_its_rows,
         a_later_schema_is_refused, the_number_of_partitions_is_recorded;
     load: whole_huge_and_missing_targets, huge_without_a_count_column, without_a_table_of_targets,

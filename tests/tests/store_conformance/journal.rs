@@ -1,6 +1,6 @@
 //! The journal: entries, pages, backlog, trimming.
 
-use weir::model::{Action, Backlog, Id, Incarnation};
+use weir::model::{Action, Backlog, Checkpoint, Id, Incarnation};
 use weir::store::{JournalRead, ReadResult, ToggleBatch};
 
 use crate::stand::{Backend, DIGEST, KIND, START_MS, Sql, Stand, TOGGLE, known, op, outcome};
@@ -84,7 +84,7 @@ pub async fn the_backlog_is_what_waits<B: Backend>() {
         positions.push(outcome(&results[0]).position);
         stand.advance_ms(1_000);
     }
-    let bytes = |entries: u64, changes: u64| entries * 41 + changes * 19;
+    let bytes = |entries: u64, changes: u64| entries * 65 + changes * 19;
     let backlog = async || stand.head(0).await.backlog;
     let expect = |entries, changes, age| Backlog {
         entries: changes,
@@ -178,4 +178,21 @@ pub async fn an_invalid_target_with_newer_entries_becomes_cold_when_clean<B: Bac
     assert_eq!(stand.read(1, 7).await, known(true, 3));
     stand.flush(&mut Sql::default()).await;
     assert_eq!(stand.read(1, 6).await, ReadResult::ColdTarget);
+}
+
+pub async fn a_journal_behind_sqls_life_drops_what_sql_has_and_keeps_the_rest<B: Backend>() {
+    let stand = Stand::<B>::tuned(|config| config.partitions = 1).await;
+    stand.load_whole(1, &[]).await;
+    let committed = stand.done(1, 2).await.position;
+    let waits = stand.done(1, 3).await.position;
+    let head = stand.head(0).await;
+    // A flusher moved SQL's checkpoint into another life, and died before the store heard of it.
+    let incarnation = Incarnation::after(head.incarnation);
+    let row = Checkpoint { partition: 0, incarnation, epoch: 9, position: waits - 1 };
+    let after = stand.store().follow(KIND, &head, &row).await.unwrap();
+    assert!(after.incarnation > incarnation && after.backlog.entries == 1);
+    assert_eq!(stand.store().follow(KIND, &head, &row).await.unwrap(), after, "whoever comes late changes nothing");
+    let positions: Vec<_> = stand.changes(0, 10).await.into_iter().map(|(position, _)| position).collect();
+    assert_eq!(positions, [waits], "never applied twice: {committed}");
+    assert_eq!(stand.read(1, 3).await, ReadResult::ColdTarget);
 }

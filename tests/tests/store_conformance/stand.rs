@@ -292,6 +292,40 @@ impl<B: Backend> Stand<B> {
         }
     }
 
+    /// The changes of these entries.
+    pub async fn changes_of(&self, positions: &[Position]) -> Vec<ToggleChange> {
+        let head = self.head(0).await;
+        let read = self.store().read_journal(KIND, 0, head.incarnation, 0, 1_000).await.unwrap();
+        let JournalRead::Entries(entries) = read else { panic!("{read:?}") };
+        let entries = entries.into_iter().filter(|entry| positions.contains(&entry.position));
+        let toggle = |change| if let Change::Toggle(change) = change { change } else { panic!("{change:?}") };
+        entries.flat_map(|entry| entry.changes).map(toggle).collect()
+    }
+
+    /// Writes what can be read of partition 0 into `sql`, up to a hole, and trims it.
+    pub async fn flush_readable(&self, sql: &mut Sql) {
+        let head = self.head(0).await;
+        let read = self.store().read_journal(KIND, 0, head.incarnation, 0, 1_000).await.unwrap();
+        let JournalRead::Entries(entries) = read else { panic!("{read:?}") };
+        let mark = entries.last().expect("something to flush").into();
+        for change in entries.iter().flat_map(|entry| &entry.changes) {
+            let Change::Toggle(change) = change else { panic!("{change:?}") };
+            sql.apply(change);
+        }
+        self.store().trim_to(KIND, 0, head.incarnation, mark, &[], &[]).await.unwrap();
+    }
+
+    /// Loads target 1 anew once all that waits is flushed, and makes so many entries with a change each: their places.
+    pub async fn done_after_load(&self, entries: i64) -> Vec<Position> {
+        self.flush(&mut Sql::default()).await;
+        self.load_whole(1, &[]).await;
+        let mut positions = Vec::new();
+        for actor in 0..entries {
+            positions.push(self.done(1, 9_000 + actor).await.position);
+        }
+        positions
+    }
+
     /// Writes all that waits into `sql` and trims it.
     pub async fn flush(&self, sql: &mut Sql) {
         for partition in 0..self.config.partitions {

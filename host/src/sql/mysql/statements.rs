@@ -91,6 +91,13 @@ pub(super) const HAS_BODY: &str = "SELECT CAST(COUNT(*) AS SIGNED) FROM informat
 /// Schema 1 becomes schema 2.
 pub(super) const UPGRADE: &str = "ALTER TABLE weir_dead_letter ADD COLUMN body LONGTEXT NULL,
     ADD KEY weir_dead_letter_target (kind, target)";
+/// Schema 2 becomes schema 3.
+pub(super) const UPGRADE_HOLES: &str = "CREATE TABLE IF NOT EXISTS weir_journal_hole (
+    id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, kind VARCHAR(64) NOT NULL, `partition` INT NOT NULL,
+    incarnation VARCHAR(36) NOT NULL, after_position BIGINT NOT NULL, last_position BIGINT NOT NULL,
+    next_position BIGINT NULL, changes BIGINT NOT NULL, amount BIGINT NULL, is_exact INT NOT NULL, targets TEXT NOT NULL,
+    found_at_ms BIGINT NOT NULL, acknowledged_at_ms BIGINT NULL)
+    ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 /// Records a value when there is none: ? name, ? value.
 pub(super) const META_RECORD: &str =
     "INSERT INTO weir_meta (name, value) VALUES (?, ?) ON DUPLICATE KEY UPDATE name = VALUES(name)";
@@ -103,6 +110,8 @@ pub(super) const META_READ: &str = "SELECT value FROM weir_meta WHERE name = ?";
 pub(super) const BEGIN: &str = "START TRANSACTION READ WRITE";
 /// Ends well.
 pub(super) const COMMIT: &str = "COMMIT";
+/// Ends without effect.
+pub(super) const ROLLBACK: &str = "ROLLBACK";
 
 /// Moves `count` checkpoints: per row ? partition ? to; ? kind; per row ? partition; per row ? partition
 /// ? incarnation ? epoch ? from.
@@ -174,6 +183,20 @@ pub(super) const DEAD_COUNTS: &str = "SELECT kind, COUNT(*) FROM weir_dead_lette
 pub(super) fn dead_drop(count: usize) -> String {
     format!("DELETE FROM weir_dead_letter WHERE id IN ({})", list("?", count))
 }
+
+/// Moves a checkpoint behind a hole: ? incarnation, ? epoch, ? to; ? kind, ? partition, ? incarnation, ? epoch, ? from.
+pub(super) const HOLE_PASS: &str = "UPDATE weir_checkpoint SET incarnation = ?, epoch = ?, `position` = ?
+    WHERE kind = ? AND `partition` = ? AND incarnation = ? AND epoch = ? AND `position` = ?";
+/// Records a hole: its 11 columns.
+pub(super) const HOLE_RECORD: &str = "INSERT INTO weir_journal_hole (kind, `partition`, incarnation, after_position,
+    last_position, next_position, changes, amount, is_exact, targets, found_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+/// Holes, newest first: ? kind or NULL, ? kind, ? whether only those that nobody has acknowledged, ? limit.
+pub(super) const HOLES: &str = "SELECT id, kind, CAST(`partition` AS SIGNED), incarnation, after_position, last_position,
+    next_position, changes, amount, CAST(is_exact AS SIGNED), targets, found_at_ms, acknowledged_at_ms FROM weir_journal_hole
+    WHERE (? IS NULL OR kind = ?) AND (? = 0 OR acknowledged_at_ms IS NULL) ORDER BY id DESC LIMIT ?";
+/// Acknowledges the holes of a kind: ? now, ? kind.
+pub(super) const HOLES_ACKNOWLEDGE: &str = "UPDATE weir_journal_hole SET acknowledged_at_ms = ?
+    WHERE kind = ? AND acknowledged_at_ms IS NULL";
 
 /// Whether it answers.
 pub(super) const PING: &str = "SELECT 1";

@@ -121,6 +121,7 @@ pub(super) async fn migrate(
             sqlx::raw_sql(statements::UPGRADE).execute(&mut *connection).await?;
         }
         if is_older {
+            sqlx::raw_sql(statements::UPGRADE_HOLES).execute(&mut *connection).await?;
             let schema = SCHEMA.to_string();
             sqlx::query(statements::META_SET).bind(schema).bind("schema").execute(&mut *connection).await?;
         }

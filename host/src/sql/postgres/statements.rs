@@ -49,6 +49,12 @@ pub(super) const HAS_BODY: &str = "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_at
 /// Schema 1 becomes schema 2.
 pub(super) const UPGRADE: &str = "ALTER TABLE weir_dead_letter ADD COLUMN body text;
     CREATE INDEX IF NOT EXISTS weir_dead_letter_target ON weir_dead_letter (kind, target)";
+/// Schema 2 becomes schema 3.
+pub(super) const UPGRADE_HOLES: &str = "CREATE TABLE IF NOT EXISTS weir_journal_hole (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, kind text NOT NULL, \"partition\" integer NOT NULL,
+    incarnation text NOT NULL, after_position bigint NOT NULL, last_position bigint NOT NULL, next_position bigint,
+    changes bigint NOT NULL, amount bigint, is_exact integer NOT NULL, targets text NOT NULL, found_at_ms bigint NOT NULL,
+    acknowledged_at_ms bigint)";
 /// Records a value when there is none: $1 name, $2 value.
 pub(super) const META_RECORD: &str = "INSERT INTO weir_meta (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 /// Sets a value: $1 name, $2 value.
@@ -109,6 +115,21 @@ pub(super) const NEWEST_LETTERS: &str =
 pub(super) const DEAD_COUNTS: &str = "SELECT kind, count(*) FROM weir_dead_letter GROUP BY kind ORDER BY kind";
 /// Drops dead letters: $1 ids.
 pub(super) const DEAD_DROP: &str = "DELETE FROM weir_dead_letter WHERE id = ANY ($1::int8[])";
+/// Moves a checkpoint behind a hole: $1 kind, $2 partition, $3 incarnation, $4 epoch, $5 from; $6 incarnation, $7 epoch,
+/// $8 to.
+pub(super) const HOLE_PASS: &str = "UPDATE weir_checkpoint SET incarnation = $6, epoch = $7, \"position\" = $8
+    WHERE kind = $1 AND \"partition\" = $2 AND incarnation = $3 AND epoch = $4 AND \"position\" = $5";
+/// Records a hole: $1 to $11 columns.
+pub(super) const HOLE_RECORD: &str = "INSERT INTO weir_journal_hole (kind, \"partition\", incarnation, after_position,
+    last_position, next_position, changes, amount, is_exact, targets, found_at_ms)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
+/// Holes, newest first: $1 kind or NULL, $2 whether only those that nobody has acknowledged, $3 limit.
+pub(super) const HOLES: &str = "SELECT id, kind, \"partition\"::int8, incarnation, after_position, last_position,
+    next_position, changes, amount, is_exact::int8, targets, found_at_ms, acknowledged_at_ms FROM weir_journal_hole
+    WHERE ($1::text IS NULL OR kind = $1) AND ($2 = 0 OR acknowledged_at_ms IS NULL) ORDER BY id DESC LIMIT $3";
+/// Acknowledges the holes of a kind: $1 kind, $2 now.
+pub(super) const HOLES_ACKNOWLEDGE: &str = "UPDATE weir_journal_hole SET acknowledged_at_ms = $2
+    WHERE kind = $1 AND acknowledged_at_ms IS NULL";
 /// Whether it answers.
 pub(super) const PING: &str = "SELECT 1";
 

@@ -30,6 +30,11 @@ pub(super) const UPGRADE: &[&str] = &[
     "ALTER TABLE weir_dead_letter ADD COLUMN body TEXT",
     "CREATE INDEX IF NOT EXISTS weir_dead_letter_target ON weir_dead_letter (kind, target)",
 ];
+/// Schema 2 becomes schema 3.
+pub(super) const UPGRADE_HOLES: &str = "CREATE TABLE IF NOT EXISTS weir_journal_hole (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, \"partition\" INTEGER NOT NULL, incarnation TEXT NOT NULL,
+    after_position INTEGER NOT NULL, last_position INTEGER NOT NULL, next_position INTEGER, changes INTEGER NOT NULL, amount INTEGER,
+    is_exact INTEGER NOT NULL, targets TEXT NOT NULL, found_at_ms INTEGER NOT NULL, acknowledged_at_ms INTEGER)";
 /// Table of names and values.
 pub(super) const CREATE_META: &str =
     "CREATE TABLE IF NOT EXISTS weir_meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID";
@@ -46,6 +51,8 @@ pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
 pub(super) const BEGIN_READ: &str = "BEGIN DEFERRED";
 /// Ends well.
 pub(super) const COMMIT: &str = "COMMIT";
+/// Ends without effect.
+pub(super) const ROLLBACK: &str = "ROLLBACK";
 
 /// Moves checkpoints: ?1 kind, ?2 `[[partition, incarnation, epoch, from, to], …]`.
 pub(super) const FENCE: &str = "UPDATE weir_checkpoint SET \"position\" = f.reached
@@ -84,6 +91,23 @@ pub(super) const NEWEST_LETTERS: &str = "SELECT id, kind, \"partition\", target,
 pub(super) const DEAD_COUNTS: &str = "SELECT kind, count(*) FROM weir_dead_letter GROUP BY kind ORDER BY kind";
 /// Drops dead letters: ?1 `[id, …]`.
 pub(super) const DEAD_DROP: &str = "DELETE FROM weir_dead_letter WHERE id IN (SELECT value FROM json_each(?1))";
+
+/// Moves a checkpoint behind a hole: ?1 kind, ?2 partition, ?3 incarnation, ?4 epoch, ?5 from; ?6 incarnation, ?7 epoch,
+/// ?8 to.
+pub(super) const HOLE_PASS: &str = "UPDATE weir_checkpoint SET incarnation = ?6, epoch = ?7, \"position\" = ?8
+    WHERE kind = ?1 AND \"partition\" = ?2 AND incarnation = ?3 AND epoch = ?4 AND \"position\" = ?5";
+/// Records a hole: ?1 to ?11 columns.
+pub(super) const HOLE_RECORD: &str = "INSERT INTO weir_journal_hole (kind, \"partition\", incarnation, after_position,
+    last_position, next_position, changes, amount, is_exact, targets, found_at_ms)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+/// Holes, newest first: ?1 kind or NULL, ?2 whether only those that nobody has acknowledged, ?3 limit.
+pub(super) const HOLES: &str =
+    "SELECT id, kind, \"partition\", incarnation, after_position, last_position, next_position,
+    changes, amount, is_exact, targets, found_at_ms, acknowledged_at_ms FROM weir_journal_hole
+    WHERE (?1 IS NULL OR kind = ?1) AND (?2 = 0 OR acknowledged_at_ms IS NULL) ORDER BY id DESC LIMIT ?3";
+/// Acknowledges the holes of a kind: ?1 kind, ?2 now.
+pub(super) const HOLES_ACKNOWLEDGE: &str = "UPDATE weir_journal_hole SET acknowledged_at_ms = ?2
+    WHERE kind = ?1 AND acknowledged_at_ms IS NULL";
 
 /// Columns: ?1 table, ?2 schema.
 pub(super) const COLUMNS: &str = "SELECT name, type, \"notnull\", dflt_value, pk, hidden

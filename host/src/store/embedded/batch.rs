@@ -4,10 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use super::layout::{HeadRecord, Space, journal_key};
+use super::layout::{HeadRecord, Space, UNKNOWN, journal_key};
 use super::state::State;
 use super::transaction::Transaction;
-use crate::journal::entry;
+use crate::journal::{Link, entry};
 use crate::model::{Digest, Partition, Position};
 use crate::store::{Head, StoreError};
 
@@ -23,6 +23,8 @@ pub(super) struct Work {
     pub(super) entry: Vec<u8>,
     /// Records in the entry.
     pub(super) changes: u64,
+    /// What they amount to: see [`crate::model::Change::amount`].
+    pub(super) amount: u64,
 }
 
 /// What a batch gathers, by partition.
@@ -41,20 +43,22 @@ pub(super) fn enter(
             let head = transaction.head_or_fresh(kind, partition)?;
             // Times make positions that are not met again by a journal that was restored from an old copy.
             let of_time = now_ms.saturating_mul(1_000).min(POSITION_OF_TIME_MAX);
-            let position = head.last.saturating_add(1).max(of_time);
-            place.insert(Work { head, position, entry: Vec::new(), changes: 0 });
+            let position = head.newest().saturating_add(1).max(of_time);
+            place.insert(Work { head, position, entry: Vec::new(), changes: 0, amount: 0 });
         }
     }
     Ok(works)
 }
 
 impl Work {
-    /// The entry, to which one more record is appended.
-    pub(super) fn record(&mut self, digest: &Digest, at_ms: u64) -> &mut Vec<u8> {
+    /// The entry, to which one more record is appended, which amounts to so much.
+    pub(super) fn record(&mut self, digest: &Digest, at_ms: u64, amount: u64) -> &mut Vec<u8> {
         if self.entry.is_empty() {
-            entry::encode_head(&mut self.entry, digest, at_ms);
+            let link = Link::after(self.head.newest(), self.head.changes, self.head.amount);
+            entry::encode_head(&mut self.entry, digest, at_ms, Some(link));
         }
         self.changes += 1;
+        self.amount = self.amount.saturating_add(amount);
         &mut self.entry
     }
 }
@@ -68,10 +72,12 @@ pub(super) fn leave(
     at_ms: u64,
 ) -> Vec<Head> {
     let mut heads = Vec::with_capacity(works.len());
-    for (partition, Work { mut head, position, entry, changes }) in works {
+    for (partition, Work { mut head, position, entry, changes, amount }) in works {
         if changes > 0 {
             head.oldest_at_ms = if head.entries == 0 { at_ms } else { head.oldest_at_ms };
             head.entries += changes;
+            head.changes += changes;
+            head.amount = head.amount.saturating_add(amount).min(UNKNOWN - 1);
             head.bytes += entry.len() as u64;
             head.last = position;
             transaction.put(Space::Journal, journal_key(kind, partition, position), &entry);

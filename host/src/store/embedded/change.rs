@@ -7,12 +7,13 @@ use std::collections::HashSet;
 use fjall::{Readable, Slice};
 
 use super::guest;
-use super::layout::{HeadRecord, Space, View, damaged, decoded, expiry_key, failed, journal_key};
+use super::layout::{HeadRecord, Space, UNKNOWN, View, damaged, decoded, expiry_key, failed, journal_key};
 use super::outcome::OutcomeRecord;
 use super::state::State;
 use super::target::{Mode, Target};
 use super::transaction::Transaction;
-use crate::journal::entry;
+use crate::journal::entry::{self, EntryHead};
+use crate::journal::{Link, Mark};
 use crate::model::{Change, Id, Incarnation, Partition, Position};
 use crate::store::{Head, LoadedState, StoreError};
 
@@ -31,7 +32,7 @@ pub(super) struct Terms {
 pub(super) struct Trim {
     pub(super) partition: Partition,
     pub(super) incarnation: Incarnation,
-    pub(super) position: Position,
+    pub(super) upto: Mark,
     pub(super) touched: Vec<Id>,
     pub(super) invalid: Vec<Id>,
 }
@@ -45,16 +46,28 @@ pub(super) fn trim(
     trim: Trim,
     now_ms: u64,
 ) -> Result<(), StoreError> {
-    let Trim { partition, incarnation, position, touched: touched_by_caller, invalid } = trim;
+    let Trim { partition, incarnation, upto, touched: touched_by_caller, invalid } = trim;
+    let position = upto.position;
     let Some(mut head) = transaction.head(kind, partition)? else { return Ok(()) };
     let applies = head.incarnation == incarnation && head.flushed <= position && position <= head.last;
     if !applies {
         return Ok(());
     }
     let dropped = take_entries(transaction, kind, partition, (&mut head, position))?;
-    head.flushed = position;
-    if head.entries > 0 {
-        head.oldest_at_ms = oldest_at_ms(transaction, kind, partition, &head)?;
+    let has_moved = head.gone < position;
+    (head.flushed, head.gone) = (position, head.gone.max(position));
+    let next = first_after(transaction, kind, partition, &head)?;
+    head.oldest_at_ms = next.map_or(head.oldest_at_ms, |next| next.at_ms);
+    // Entries of the format before did not show what is missing among them: what follows will.
+    let trimmed = if dropped.is_end_unlinked { position.into() } else { trimmed(&head, upto, next) };
+    let left = trimmed.changes.map_or(head.entries, |trimmed| head.changes.saturating_sub(trimmed));
+    let is_some_lost = left < head.entries;
+    head.entries = left;
+    if has_moved || trimmed.amount.is_some() {
+        head.amount_gone = trimmed.amount.unwrap_or(UNKNOWN);
+    }
+    if head.entries == 0 {
+        head.bytes = 0;
     }
 
     // Nothing fails from here on.
@@ -64,6 +77,10 @@ pub(super) fn trim(
     let exists_until_ms = now_ms.saturating_add(terms.state_ttl_ms);
     for id in dropped.documents {
         clean_document(state, (place, &id), exists_until_ms);
+    }
+    if is_some_lost {
+        // Documents that lay in what was lost do not wait any more.
+        state.with_pending(place, |pending| pending.forget_upto(position));
     }
     // The entries say themselves whom they touched: a caller that lost some targets does not keep them for ever.
     let mut touched = dropped.targets;
@@ -94,6 +111,8 @@ struct Dropped {
     keys: Vec<Vec<u8>>,
     documents: Vec<Id>,
     targets: HashSet<Id>,
+    /// Whether the entry at the place up to which is dropped is there, and of the format before.
+    is_end_unlinked: bool,
 }
 
 /// Reads the entries from `flushed` up to `position`, and takes them out of what the head says that waits.
@@ -111,6 +130,7 @@ fn take_entries(
         let entry = decoded(&key, &value)?;
         head.entries = head.entries.saturating_sub(entry.changes.len() as u64);
         head.bytes = head.bytes.saturating_sub(value.len() as u64);
+        dropped.is_end_unlinked = entry.position == position && entry.link.previous.is_none();
         for change in entry.changes {
             match change {
                 Change::Document(document) => dropped.documents.push(document.id),
@@ -131,20 +151,31 @@ fn clean_document(state: &mut State, (place, id): ((usize, Partition), &Id), exi
     }
 }
 
-/// When the first entry above `flushed` was accepted.
-fn oldest_at_ms(
+/// What the first entry above `flushed` says of itself.
+fn first_after(
     transaction: &Transaction<'_>,
     kind: &str,
     partition: Partition,
     head: &HeadRecord,
-) -> Result<u64, StoreError> {
+) -> Result<Option<EntryHead>, StoreError> {
     let (spaces, snapshot) = transaction.committed();
-    let range = journal_key(kind, partition, head.flushed.saturating_add(1))..=journal_key(kind, partition, head.last);
-    let Some(guard) = snapshot.range(spaces.of(Space::Journal), range).next() else {
-        return Ok(head.oldest_at_ms);
-    };
+    let range =
+        journal_key(kind, partition, head.flushed.saturating_add(1))..=journal_key(kind, partition, Position::MAX);
+    let Some(guard) = snapshot.range(spaces.of(Space::Journal), range).next() else { return Ok(None) };
     let (_, value) = guard.into_inner().map_err(failed)?;
-    entry::decode_at_ms(&value).map_err(|error| StoreError::Damaged(error.to_string()))
+    entry::decode_head(&value).map(Some).map_err(|error| StoreError::Damaged(error.to_string()))
+}
+
+/// How many of all changes ever appended lie at or below what is trimmed, lost ones too, as far as it can be told.
+fn trimmed(head: &HeadRecord, upto: Mark, next: Option<EntryHead>) -> Mark {
+    let position = upto.position;
+    match next.map(|next| next.link) {
+        Some(Link { previous: Some(previous), before, amount }) if previous <= position => {
+            Mark { position, changes: before, amount }
+        }
+        None if position == head.last => Mark { position, changes: Some(head.changes), amount: Some(head.amount) },
+        _ => upto,
+    }
 }
 
 /// What SQL has of a target's changes; `flushed` is how far SQL has got.
@@ -190,6 +221,7 @@ pub(super) fn reset(
         head.flushed = 0;
         if head.entries == 0 {
             // An empty journal has nothing that SQL must hold first.
+            head.gone = head.newest();
             head.last = 0;
         }
         head.floor = head.last;

@@ -192,7 +192,7 @@ fn evaluate(
 }
 
 fn append(work: &mut Work, batch: &CountBatch, (target, actor): (&Id, Option<&Id>), by: u64) {
-    let entry = work.record(&batch.digest, batch.at_ms);
+    let entry = work.record(&batch.digest, batch.at_ms, by);
     entry.push(entry::COUNT);
     entry::encode_count(entry, target, actor, by);
 }

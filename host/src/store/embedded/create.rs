@@ -109,7 +109,7 @@ impl Apply<'_> {
     /// Appends a document; the position of its entry.
     fn append(&mut self, op: &CreateOp, document: &Document) -> u64 {
         let Some(work) = self.works.get_mut(&op.partition) else { return 0 };
-        let entry = work.record(&self.batch.digest, self.batch.at_ms);
+        let entry = work.record(&self.batch.digest, self.batch.at_ms, 1);
         let waiting = Waiting {
             place: entry.len(),
             actor: document.actor.clone(),

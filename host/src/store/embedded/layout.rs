@@ -18,6 +18,7 @@ use std::path::Path;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice, Snapshot};
 use uuid::Uuid;
 
+use crate::journal::chain::Chain;
 use crate::journal::{Entry, entry};
 use crate::model::{Backlog, Incarnation, Partition, Position};
 use crate::store::{Head, StoreError, other_partitions};
@@ -202,17 +203,58 @@ pub(super) struct HeadRecord {
     pub(super) bytes: u64,
     /// When the oldest of it was accepted.
     pub(super) oldest_at_ms: u64,
+    /// The last position that was trimmed, in whatever life.
+    pub(super) gone: Position,
+    /// Changes ever appended.
+    pub(super) changes: u64,
+    /// What these amounted to (see [`crate::model::Change::amount`]), since entries name the one before them.
+    pub(super) amount: u64,
+    /// The same of those that were trimmed; [`UNKNOWN`] where entries of the format before were not trimmed yet.
+    pub(super) amount_gone: u64,
 }
+
+/// An amount that nobody has counted.
+pub(super) const UNKNOWN: u64 = u64::MAX;
 
 impl HeadRecord {
     pub(super) fn fresh(incarnation: Incarnation) -> Self {
-        Self { incarnation, last: 0, flushed: 0, floor: 0, entries: 0, bytes: 0, oldest_at_ms: 0 }
+        Self {
+            incarnation,
+            last: 0,
+            flushed: 0,
+            floor: 0,
+            entries: 0,
+            bytes: 0,
+            oldest_at_ms: 0,
+            gone: 0,
+            changes: 0,
+            amount: 0,
+            amount_gone: 0,
+        }
+    }
+
+    /// The entry that the next one names: the newest, also where nothing is left of it.
+    pub(super) fn newest(&self) -> Position {
+        self.last.max(self.gone)
+    }
+
+    /// What it knows of the chain of entries.
+    pub(super) fn chain(&self) -> Chain {
+        Chain {
+            trimmed: (self.gone, self.changes.saturating_sub(self.entries)),
+            trimmed_amount: (self.amount_gone != UNKNOWN).then_some(self.amount_gone),
+            last: self.last,
+            changes: self.changes,
+            amount: self.amount,
+        }
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64);
         out.extend_from_slice(self.incarnation.0.as_bytes());
-        for value in [self.last, self.flushed, self.floor, self.entries, self.bytes, self.oldest_at_ms] {
+        let waiting = [self.entries, self.bytes, self.oldest_at_ms];
+        let chain = [self.gone, self.changes, self.amount, self.amount_gone];
+        for value in [self.last, self.flushed, self.floor].into_iter().chain(waiting).chain(chain) {
             out.extend_from_slice(&value.to_le_bytes());
         }
         out
@@ -220,7 +262,7 @@ impl HeadRecord {
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut fields = Fields(bytes);
-        let head = Self {
+        let mut head = Self {
             incarnation: Incarnation(fields.uuid()?),
             last: fields.u64()?,
             flushed: fields.u64()?,
@@ -228,7 +270,19 @@ impl HeadRecord {
             entries: fields.u64()?,
             bytes: fields.u64()?,
             oldest_at_ms: fields.u64()?,
+            gone: 0,
+            changes: 0,
+            amount: 0,
+            amount_gone: 0,
         };
+        if fields.0.is_empty() {
+            // Before entries named the one before them, a head ended here.
+            (head.gone, head.changes) = (head.flushed, head.entries);
+            head.amount_gone = if head.entries > 0 { UNKNOWN } else { 0 };
+        } else {
+            (head.gone, head.changes) = (fields.u64()?, fields.u64()?);
+            (head.amount, head.amount_gone) = (fields.u64()?, fields.u64()?);
+        }
         fields.end(head)
     }
 
@@ -254,8 +308,11 @@ mod tests {
     fn records_are_read_back_and_cut_ones_are_not() {
         let mut head = HeadRecord::fresh(Incarnation::fresh());
         (head.last, head.flushed, head.floor, head.entries, head.bytes, head.oldest_at_ms) = (9, 8, 7, 6, 5, 4);
+        (head.gone, head.changes, head.amount, head.amount_gone) = (10, 11, 12, 13);
         assert_eq!(HeadRecord::decode(&head.encode()), Some(head));
         assert_eq!(HeadRecord::decode(&head.encode()[1..]), None);
+        let before = HeadRecord { gone: 8, changes: 6, amount: 0, amount_gone: UNKNOWN, ..head };
+        assert_eq!(HeadRecord::decode(&head.encode()[..64]), Some(before), "of the format before");
     }
 
     #[test]

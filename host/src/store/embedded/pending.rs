@@ -65,6 +65,19 @@ impl Pending {
         Some(waiting)
     }
 
+    /// Forgets those that lie at or below `position`.
+    pub(super) fn forget_upto(&mut self, position: Position) {
+        let lie_there = |(_, waiting): &(&Id, &Waiting)| waiting.position <= position;
+        let ids: Vec<Id> = self.documents.iter().filter(lie_there).map(|(id, _)| id.clone()).collect();
+        ids.iter().for_each(|id| drop(self.remove(id)));
+    }
+
+    /// Documents that lie above `after`, up to `last`.
+    pub(super) fn between(&self, after: Position, last: Position) -> impl Iterator<Item = &Id> {
+        let lies = move |waiting: &Waiting| waiting.position > after && waiting.position <= last;
+        self.documents.iter().filter(move |(_, waiting)| lies(waiting)).map(|(id, _)| id)
+    }
+
     /// The newest `limit` documents of `actor`, in no order; more where the last ones lie in one entry.
     pub(super) fn newest_of(&self, actor: &Id, limit: usize) -> Vec<(&Id, &Waiting)> {
         let mut newest: Vec<(&Id, &Waiting)> = Vec::new();

@@ -10,7 +10,8 @@ use serde_json::json;
 use super::layout::{HeadRecord, Space, Spaces, View, damaged, decoded, failed, journal_key};
 use super::state::State;
 use super::target::{Mode, Pair};
-use crate::journal::{Entry, entry};
+use crate::journal::chain::{Followed, Found, follow};
+use crate::journal::{Entry, Mark, entry};
 use crate::model::{Id, Incarnation, Member, PairState, Partition, Position, partition_of};
 use crate::store::explain;
 use crate::store::{Head, JournalRead, MemberRead, Members, PendingDocument, READ_BYTES_MAX, ReadResult, StoreError};
@@ -179,6 +180,12 @@ pub(super) fn explain(
     })
 }
 
+/// How many changes there were up to an entry, as far as it says.
+fn mark_of(position: Position, bytes: &[u8]) -> Result<Mark, StoreError> {
+    let entry = entry::decode(position, bytes).map_err(|error| StoreError::Damaged(error.to_string()))?;
+    Ok(Mark::from(&entry))
+}
+
 /// One snapshot of the disk.
 pub(super) struct Reader<'a> {
     spaces: &'a Spaces,
@@ -225,24 +232,25 @@ impl<'a> Reader<'a> {
         if head.incarnation != incarnation {
             return Ok(Some(JournalRead::OtherIncarnation(self.public(kind, partition, &head))));
         }
-        if position > head.flushed
-            && self.view().get(Space::Journal, &journal_key(kind, partition, position))?.is_none()
-        {
-            return Ok(Some(JournalRead::Rewound(self.public(kind, partition, &head))));
-        }
-        let (mut entries, mut changes, mut bytes) = (Vec::new(), 0, 0);
-        for entry in self.entries_after(kind, partition, position.max(head.flushed), head.last) {
+        let there = self.view().get(Space::Journal, &journal_key(kind, partition, position))?;
+        let there = there.map(|bytes| mark_of(position, &bytes)).transpose()?;
+        let (mut entries, mut changes, mut bytes, mut is_all) = (Vec::new(), 0, 0, true);
+        for entry in self.entries_after(kind, partition, position.max(head.gone), head.last) {
             let (entry, size) = entry?;
             (changes, bytes) = (changes + entry.changes.len(), bytes + size);
             entries.push(entry);
             if changes >= changes_max || bytes >= READ_BYTES_MAX {
+                is_all = false;
                 break;
             }
         }
-        if entries.is_empty() && position <= head.flushed && head.entries > 0 {
-            return Err(damaged("the journal"));
-        }
-        Ok(Some(JournalRead::Entries(entries)))
+        let public = || self.public(kind, partition, &head);
+        Ok(Some(match follow(&head.chain(), Found { position, there, entries, is_all }) {
+            Followed::Entries(entries) => JournalRead::Entries(entries),
+            Followed::Hole(hole) => JournalRead::Hole(public(), hole),
+            Followed::Rewound => JournalRead::Rewound(public()),
+            Followed::Misplaced(_) => return Err(damaged("the journal")),
+        }))
     }
 
     /// Entries, each with its size on disk, in bytes.
@@ -271,7 +279,7 @@ impl<'a> Reader<'a> {
     ) -> Result<Option<(Head, VecDeque<serde_json::Value>)>, StoreError> {
         let Some(head) = self.head(kind, partition)? else { return Ok(None) };
         let mut found = VecDeque::new();
-        for entry in self.entries_after(kind, partition, head.flushed, head.last) {
+        for entry in self.entries_after(kind, partition, head.flushed.max(head.gone), head.last) {
             explain::entry(&entry?.0, target, actor, &mut found);
         }
         Ok(Some((self.public(kind, partition, &head), found)))

@@ -72,7 +72,7 @@ impl Apply<'_> {
         };
         let result = self.state.with((self.kind, partition), &op.member, change).unwrap_or(SettingsResult::ColdTarget);
         if matches!(result, SettingsResult::Done(_)) {
-            let entry = work.record(&self.batch.digest, self.batch.at_ms);
+            let entry = work.record(&self.batch.digest, self.batch.at_ms, 1);
             entry.push(entry::SETTINGS);
             entry::encode_settings(entry, &op.member, &op.settings);
         }

@@ -181,6 +181,20 @@ impl State {
         self.known.get(*self.kinds.get(kind)?)?.get(usize::from(partition)).map(|known| &known.pending)
     }
 
+    /// Targets of a partition of which the newest change lies above `after`, up to `last`; at most `targets_max`.
+    pub(super) fn changed_between(
+        &self,
+        (kind, partition): (&str, Partition),
+        (after, last): (Position, Position),
+        targets_max: usize,
+    ) -> Vec<String> {
+        let known = self.kinds.get(kind).and_then(|kind| self.known.get(*kind)?.get(usize::from(partition)));
+        let Some(known) = known else { return Vec::new() };
+        let lies = |target: &Target| target.is_dirty() && target.last > after && target.last <= last;
+        let targets = known.targets.iter().filter(|(_, target)| lies(target)).map(|(id, _)| id);
+        targets.chain(known.pending.between(after, last)).take(targets_max).map(Id::to_string).collect()
+    }
+
     /// Whether what is read of a journal must be noted, by [`State::note_read`]: tails wait for their targets.
     pub(super) fn has_tails(&self, kind: &str, partition: Partition) -> bool {
         let known = self.kinds.get(kind).and_then(|kind| self.known.get(*kind)?.get(usize::from(partition)));

@@ -6,8 +6,9 @@ use std::path::Path;
 
 use fjall::PersistMode;
 
-use super::layout::Space;
+use super::layout::{Space, decoded, journal_key, position_of, prefix};
 use super::*;
+use crate::journal::entry;
 use crate::model::{Digest, Document, Effect, PairState, ToggleRule};
 use crate::store::{CreateOp, LoadedState, TargetLoad, ToggleOp, ToggleResult};
 
@@ -161,6 +162,133 @@ fn what_waits_is_told_when_its_group_is_on_the_disk() {
     assert_eq!((of(&[1]), of(&[1, 2]), of(&[3, 1]), of(&[8])), (3, 9, 4, 0));
     let of_actor = |actor| read::places_of(&state, ("k", 2), &Id::Int(actor), 10).group;
     assert_eq!((of_actor(7), of_actor(8)), (9, 0));
+}
+
+/// Entries 1 to 5 of kind `k`, with as many changes each, on a directory that nobody has open; their positions.
+async fn written(path: &Path) -> Vec<Position> {
+    let store = EmbeddedStore::open(&config(path)).unwrap();
+    load(&store, 1, whole(0), NOW_MS).await;
+    let mut positions = Vec::new();
+    for number in 1..=5_i64 {
+        let rule = ToggleRule { when_absent: Effect::Add, when_present: Effect::Remove, limit: None };
+        let op =
+            |actor: i64| ToggleOp { target: Id::Int(1), actor: Id::Int(number * 10 + actor), rule, idempotency: None };
+        let batch =
+            ToggleBatch { digest: Digest([1; 32]), at_ms: NOW_MS, now_ms: NOW_MS, ops: (0..number).map(op).collect() };
+        positions.push(store.toggle("k", batch).await.unwrap().heads[0].last);
+    }
+    positions
+}
+
+/// Works on the records of a directory that nobody has open.
+fn tamper(path: &Path, work: impl FnOnce(&Spaces)) {
+    let spaces = Spaces::open(Database::builder(path.join("store")).open().unwrap()).unwrap();
+    work(&spaces);
+    spaces.database.persist(PersistMode::SyncAll).unwrap();
+}
+
+async fn read_after(store: &EmbeddedStore, position: Position) -> JournalRead {
+    let head = store.heads("k", &[0]).await.unwrap()[0];
+    store.read_journal("k", 0, head.incarnation, position, 1_000).await.unwrap()
+}
+
+/// Reads all entries, flushes them, and leaves holes behind: the changes that were read, and those that were lost.
+async fn read_all(store: &EmbeddedStore) -> (u64, u64) {
+    let (mut seen, mut lost) = (0, 0);
+    loop {
+        let head = store.heads("k", &[0]).await.unwrap()[0];
+        match read_after(store, head.flushed).await {
+            JournalRead::Entries(entries) => {
+                let Some(newest) = entries.last() else { return (seen, lost) };
+                seen += entries.iter().map(|entry| entry.changes.len() as u64).sum::<u64>();
+                store.trim_to("k", 0, head.incarnation, newest.into(), &[], &[]).await.unwrap();
+            }
+            JournalRead::Hole(_, hole) => {
+                assert!(hole.is_exact && hole.amount.is_none_or(|amount| amount == hole.changes), "{hole:?}");
+                lost += hole.changes;
+                store.trim("k", 0, head.incarnation, hole.end(), &[], &[]).await.unwrap();
+                store.reset("k", 0, head.incarnation).await.unwrap();
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn entries_that_are_missing_are_noticed_wherever_they_were() {
+    for mask in 1_u32..32 {
+        let directory = tempfile::tempdir().unwrap();
+        let positions = written(directory.path()).await;
+        let is_gone = |index: &usize| mask >> index & 1 == 1;
+        tamper(directory.path(), |spaces| {
+            for index in (0..5).filter(is_gone) {
+                spaces.of(Space::Journal).remove(journal_key("k", 0, positions[index])).unwrap();
+            }
+        });
+        let store = EmbeddedStore::open(&config(directory.path())).unwrap();
+        let gone: u64 = (0..5).filter(is_gone).map(|index| index as u64 + 1).sum();
+        // What is left lies over what SQL says, and nothing else.
+        load(&store, 1, whole(0), NOW_MS).await;
+        assert_eq!(count(&store, 1, NOW_MS).await, Some(15 - gone), "{mask:05b}");
+        assert_eq!(read_all(&store).await, (15 - gone, gone), "{mask:05b}");
+        let head = store.heads("k", &[0]).await.unwrap()[0];
+        assert_eq!((head.backlog.entries, head.backlog.bytes), (0, 0), "{mask:05b}");
+        load(&store, 1, whole(3), NOW_MS).await;
+        toggle(&store, 1, 999).await;
+        assert_eq!(read_all(&store).await, (1, 0), "the chain goes on");
+    }
+}
+
+#[tokio::test]
+async fn documents_that_were_lost_do_not_wait() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(&config(directory.path())).unwrap();
+    create(&store, 0..3, true).await;
+    create(&store, 3..5, true).await;
+    let head = store.heads("k", &[0]).await.unwrap()[0];
+    let JournalRead::Entries(entries) = read_after(&store, 0).await else { panic!("a whole journal") };
+    // While the host runs: the disk lost it.
+    store.spaces.of(Space::Journal).remove(journal_key("k", 0, entries[0].position)).unwrap();
+    let JournalRead::Hole(_, hole) = read_after(&store, 0).await else { panic!("a hole") };
+    assert_eq!((hole.changes, hole.next), (3, Some(head.last)));
+    assert_eq!(store.lost_targets("k", 0, &hole, 100).await.unwrap().len(), 3);
+    assert_eq!(store.lost_targets("k", 0, &hole, 2).await.unwrap().len(), 2);
+    store.trim("k", 0, head.incarnation, hole.end(), &[], &[]).await.unwrap();
+    let ids: Vec<_> = (0..5).map(|id| (0, Id::Int(id))).collect();
+    let waiting: Vec<bool> = store.documents("k", &ids).await.unwrap().iter().map(Option::is_some).collect();
+    assert_eq!(waiting, [false, false, false, true, true]);
+}
+
+#[tokio::test]
+async fn entries_of_the_format_before_are_followed() {
+    for gone in 0..5 {
+        let directory = tempfile::tempdir().unwrap();
+        let positions = written(directory.path()).await;
+        tamper(directory.path(), |spaces| {
+            let journal = spaces.of(Space::Journal);
+            for key in positions.iter().map(|&position| journal_key("k", 0, position)) {
+                let of_now = decoded(&key, &journal.get(&key).unwrap().unwrap()).unwrap();
+                assert_eq!(position_of(&key), Some(of_now.position));
+                journal.insert(key, entry::encode(&of_now.digest, NOW_MS, None, &of_now.changes)).unwrap();
+            }
+            let head = prefix("k", 0);
+            let record = spaces.of(Space::Heads).get(&head).unwrap().unwrap();
+            spaces.of(Space::Heads).insert(head, &record[..64]).unwrap();
+        });
+        let store = EmbeddedStore::open(&config(directory.path())).unwrap();
+        load(&store, 1, whole(0), NOW_MS).await;
+        assert_eq!(count(&store, 1, NOW_MS).await, Some(15));
+        toggle(&store, 1, 999).await;
+        drop(store);
+        if gone > 0 {
+            tamper(directory.path(), |spaces| {
+                spaces.of(Space::Journal).remove(journal_key("k", 0, positions[gone])).unwrap();
+            });
+        }
+        let store = EmbeddedStore::open(&config(directory.path())).unwrap();
+        let lost = if gone > 0 { gone as u64 + 1 } else { 0 };
+        assert_eq!(read_all(&store).await, (16 - lost, lost), "without entry {gone}");
+    }
 }
 
 #[tokio::test]

@@ -107,7 +107,7 @@ fn evaluate(
     target.count = if present { target.count + 1 } else { target.count.saturating_sub(1) };
     target.touch(work.position, group);
     target.touch_pair(&op.actor, work.position);
-    entry::encode_record(work.record(&batch.digest, batch.at_ms), action, &op.target, &op.actor);
+    entry::encode_record(work.record(&batch.digest, batch.at_ms, 1), action, &op.target, &op.actor);
     done(present, true, target.count, work.position, rate)
 }
 

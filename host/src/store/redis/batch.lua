@@ -42,7 +42,8 @@ local function enter(key)
     local head = head_or_fresh(key, ARGV[4], ARGV[5])
     -- Fails here, before the first write, when it is no stream.
     call('XLEN', head.prefix .. 'j')
-    head.position, head.changes = max(max(head.last, head.gone) + 1, clock), 0
+    head.previous = max(head.last, head.gone)
+    head.position, head.changes = max(head.previous + 1, clock), 0
     return head
 end
 
@@ -126,7 +127,8 @@ local function keep_limits_and_outcomes()
     end
 end
 
--- Appends the entry of a partition, if anything changed there: a letter for each record, and the records.
+-- Appends the entry of a partition, if anything changed there: a letter for each record, and the records. `head.added`:
+-- what the changes amount to, where that is not their number.
 local function append(head, letters, records)
     if head.changes == 0 then
         return
@@ -134,8 +136,15 @@ local function append(head, letters, records)
     if head.o == head.to then
         head.old = at_ms
     end
-    head.o, head.b, head.last = head.o + head.changes, head.b + #records + #letters + 41, head.position
+    if not head.seal then
+        -- Begun before entries named the one before them.
+        head.seal = seal_of(head.key, ARGV[5])
+        call('HSET', head.key, 's', head.seal)
+    end
+    local amount = head.w
+    head.o, head.b, head.last = head.o + head.changes, head.b + #records + #letters + 65, head.position
+    head.w = min(amount + (head.added or head.changes), 9007199254740991)
     call('XADD', head.prefix .. 'j', whole(head.position) .. '-0', 'k', letters, 'p', records, 'm', digest,
-        'n', pack_numbers('<ddd', at_ms, head.o, head.b))
+        'n', pack_numbers('<ddddd', at_ms, head.o, head.b, head.previous, amount) .. head.seal)
     call('HSET', head.key, 'n', head_numbers(head))
 end

@@ -123,6 +123,7 @@ local function add(operation, target, added)
     end
     head.changes = head.changes + (keeps_actors and 1 or 0)
     counts[target], sums[target] = counts[target] + added, (sums[target] or 0) + added
+    head.added = (head.added or 0) + added
     lasts[target] = head.position
     kinds[operation] = 'c'
 end

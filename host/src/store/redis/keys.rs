@@ -7,11 +7,15 @@
 //!                                        text that was never there before
 //! weir:cache:<hash>              string  a cached read that hosts share, in the Redis of `cache.shared.url`; expires
 //! weir:{kind}:flusher            string  owner of the lease
-//! weir:{kind:p}:x                hash    head: inc, life; n, as doubles: last, flushed, floor; changes and bytes ever
+//! weir:{kind:p}:x                hash    head: inc, life; s, what all entries of the journal carry; n, as doubles: last, flushed, floor; changes and bytes ever
 //!                                        appended; of these, trimmed; time of the oldest that waits; dirty targets;
-//!                                        documents that wait; the last position that was trimmed
+//!                                        documents that wait; the last position that was trimmed; what
+//!                                        the changes amounted to (of a counter the sum of the increments), ever appended,
+//!                                        and of these, trimmed (-1: nobody has counted it)
 //! weir:{kind:p}:j                stream  journal; id `<position>-0`; p records, k the letter of each, m digest; n, as
-//!                                        doubles: time, changes and bytes ever appended up to it
+//!                                        doubles: time, changes and bytes ever appended up to it, the entry before it,
+//!                                        what all changes before it amounted to; then what the head has in s. Entries of
+//!                                        earlier versions end after the third number
 //! weir:{kind:p}:t:<target>       hash    '' → mode, invalid, life, last, count; actor (tagged) →
 //!                                        since, or `-`: known to be absent (huge targets). Expires when clean. Of a
 //!                                        document that waits: i id and a actor (tagged), b body, t time. Of a member: its

@@ -69,21 +69,50 @@ end
 
 -- The head of a partition, nil when there is none. `key` is `weir:{kind:p}:x`.
 local function read_head(key)
-    local found = call('HMGET', key, 'inc', 'life', 'n')
+    local found = call('HMGET', key, 'inc', 'life', 'n', 's')
     if not found[1] then
         return nil
     end
     local last, flushed, floor, o, b, to, tb, old, dirty, docs, gone = unpack_numbers('<ddddddddddd', found[3])
+    local w, tw = 0, o > to and -1 or 0
+    if #found[3] > 88 then
+        w, tw = unpack_numbers('<dd', found[3], 89)
+    end
     return {
         key = key, prefix = sub(key, 1, -2), inc = found[1], life = found[2], last = last, flushed = flushed,
         floor = floor, o = o, b = b, to = to, tb = tb, old = old, dirty = dirty, docs = docs, gone = gone, fresh = 0,
+        w = w, tw = tw, seal = found[4],
     }
+end
+
+-- What a journal entry says of itself: its letters, records and digest, its field 'n', and what is in that: time; changes
+-- and bytes ever appended up to it; the entry before it, and what all changes before it amounted to, both nil where it is of
+-- the format before. Nothing of an entry of another journal.
+local function read_entry(entry, head)
+    local by_name = {}
+    for index = 1, #entry[2], 2 do
+        by_name[entry[2][index]] = entry[2][index + 1]
+    end
+    local n = by_name.n
+    if not n or #n < 24 or not by_name.k or not by_name.p or not by_name.m then
+        damaged('the journal ' .. head.prefix .. 'j holds an entry that weir did not write: XDEL ' .. head.prefix .. 'j '
+            .. entry[1])
+    end
+    if #n > 24 then
+        if #n < 40 or sub(n, 41) ~= head.seal then
+            return nil
+        end
+        by_name.t, by_name.o, by_name.b, by_name.previous, by_name.before = unpack_numbers('<ddddd', n)
+    else
+        by_name.t, by_name.o, by_name.b = unpack_numbers('<ddd', n)
+    end
+    return by_name
 end
 
 -- What read_head reads in field 'n', as doubles: reading digits takes longer than all the rest.
 local function head_numbers(head)
-    return pack_numbers('<ddddddddddd', head.last, head.flushed, head.floor, head.o, head.b, head.to, head.tb, head.old,
-        head.dirty, head.docs, head.gone)
+    return pack_numbers('<ddddddddddddd', head.last, head.flushed, head.floor, head.o, head.b, head.to, head.tb, head.old,
+        head.dirty, head.docs, head.gone, head.w, head.tw)
 end
 
 -- A host answers this reply: redis/reply.rs reads it.
@@ -146,6 +175,11 @@ local function owned_by(head, id)
         call('ZCARD', owned)
     end
     return owned or nil
+end
+
+-- A pattern of SCAN that stands for this text alone.
+local function pattern_of(text)
+    return (string.gsub(text, '[%*%?%[%]\\]', '\\%0'))
 end
 
 -- Forgets a document, and that its owner has it.

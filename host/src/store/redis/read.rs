@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 use super::link::Nature;
 use super::reply::{Reply, tagged_id, unexpected};
 use super::{RedisStore, keys};
+use crate::journal::Mark;
+use crate::journal::chain::{Chain, Followed, Found, follow};
 use crate::model::{Id, Incarnation, Member, Partition, Position, Settings, partition_of};
 use crate::store::page::page;
 use crate::store::text::tagged;
@@ -104,19 +106,32 @@ impl RedisStore {
             return Ok(None);
         }
         let (head, _) = reply.head(partition)?;
-        let mut entries = reply.list()?;
+        let mut listed = reply.list()?;
         match code {
-            0 => {
-                let mut read = Vec::new();
-                while !entries.is_empty() {
-                    read.push(entries.entry()?);
-                }
-                Ok(Some(JournalRead::Entries(read)))
-            }
-            1 => Ok(Some(JournalRead::OtherIncarnation(head))),
-            2 => Ok(Some(JournalRead::Rewound(head))),
-            _ => Err(unexpected("the code of a journal")),
+            0 => {}
+            1 => return Ok(Some(JournalRead::OtherIncarnation(head))),
+            _ => return Err(unexpected("the code of a journal")),
         }
+        let mut entries = Vec::new();
+        while !listed.is_empty() {
+            entries.push(listed.entry()?);
+        }
+        let (mut told, mut there) = (reply.list()?, reply.list()?);
+        let chain = Chain {
+            trimmed: (told.number()?, told.number()?),
+            trimmed_amount: u64::try_from(told.signed()?).ok(),
+            last: head.last,
+            changes: told.number()?,
+            amount: told.number()?,
+        };
+        let there = if there.is_empty() { None } else { Some(Mark::from(&there.entry()?)) };
+        let found = Found { position, there, entries, is_all: told.number()? == 1 };
+        Ok(Some(match follow(&chain, found) {
+            Followed::Entries(entries) => JournalRead::Entries(entries),
+            Followed::Hole(hole) => JournalRead::Hole(head, hole),
+            Followed::Rewound => JournalRead::Rewound(head),
+            Followed::Misplaced(position) => return Err(misplaced(kind, partition, position)),
+        }))
     }
 
     /// See [`crate::store::Store::explain`].
@@ -134,16 +149,33 @@ impl RedisStore {
         let state = explained(&mut Reply::of(value)?)?;
         let heads = self.heads(kind, &[partition]).await?;
         let head = heads.first().ok_or_else(|| unexpected("a head"))?;
-        let (mut found, mut position) = (VecDeque::new(), head.flushed);
-        while let Some(JournalRead::Entries(entries)) =
-            self.journal(kind, partition, (head.incarnation, position, EXPLAIN_PAGE_CHANGES)).await?
+        let (mut found, mut position, mut hole) = (VecDeque::new(), head.flushed, None);
+        while let Some(read) = self.journal(kind, partition, (head.incarnation, position, EXPLAIN_PAGE_CHANGES)).await?
         {
-            let Some(newest) = entries.last() else { break };
-            position = newest.position;
-            entries.iter().for_each(|entry| explain::entry(entry, target, actor, &mut found));
+            match read {
+                JournalRead::Entries(entries) if !entries.is_empty() => {
+                    position = entries.last().map_or(position, |newest| newest.position);
+                    entries.iter().for_each(|entry| explain::entry(entry, target, actor, &mut found));
+                    continue;
+                }
+                JournalRead::Hole(_, found) => hole = Some(found),
+                _ => {}
+            }
+            break;
         }
-        Ok(json!({ "partition": partition, "state": state, "head": explain::head(head), "journal": found }))
+        let head = explain::head(head);
+        // What the flusher has recorded meanwhile, SQL says.
+        Ok(json!({ "partition": partition, "state": state, "head": head, "journal": found, "journal_hole": hole }))
     }
+}
+
+/// An entry that names another one before it than there is, and no later one either.
+fn misplaced(kind: &str, partition: Partition, position: Position) -> StoreError {
+    let journal = keys::head(kind, partition).trim_end_matches('x').to_owned() + "j";
+    StoreError::Damaged(format!(
+        "entry {position}-0 of {journal} is not of that journal, although it says so: somebody has put it there; look at it \
+         with XRANGE, and XDEL it"
+    ))
 }
 
 /// What is known of a target and a pair, in words.

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use redis::Value;
 
-use crate::journal::{Entry, entry};
+use crate::journal::entry::{self, EntryHead};
+use crate::journal::{Entry, Link};
 use crate::model::{Backlog, Digest, Id, Incarnation, PairState, Partition, Position, RateState};
 use crate::store::text::untagged;
 use crate::store::{Head, PendingDocument, ReadResult, StoreError};
@@ -145,10 +146,38 @@ impl Reply {
     pub(super) fn entry(&mut self) -> Result<Entry, StoreError> {
         let id = self.text()?;
         let position = id.strip_suffix("-0").and_then(|text| text.parse().ok()).ok_or_else(|| unexpected("an id"))?;
-        let (kinds, pairs, at_ms) = (self.bytes()?, self.bytes()?, self.number()?);
+        let (letters, records) = (self.bytes()?, self.bytes()?);
         let digest = Digest(self.bytes()?.try_into().map_err(|_| unexpected("a digest"))?);
-        entry::decode_records(position, digest, at_ms, (&kinds, &pairs))
-            .map_err(|error| StoreError::Damaged(error.to_string()))
+        let Numbers { at_ms, total, link } =
+            Numbers::of(&self.bytes()?).ok_or_else(|| unexpected("an entry's numbers"))?;
+        let head = EntryHead { digest, at_ms, link: Link::default() };
+        let mut entry = entry::decode_records(position, head, (&letters, &records))
+            .map_err(|error| StoreError::Damaged(error.to_string()))?;
+        let before = total.checked_sub(entry.changes.len() as u64).ok_or_else(|| unexpected("an entry's numbers"))?;
+        let (previous, amount) = link.unzip();
+        entry.link = Link { previous, before: Some(before), amount };
+        Ok(entry)
+    }
+}
+
+/// What an entry's field `n` says.
+struct Numbers {
+    at_ms: u64,
+    /// Changes ever appended, up to it.
+    total: u64,
+    /// The entry before it, and what all changes before it amounted to. Not in the format before.
+    link: Option<(u64, u64)>,
+}
+
+impl Numbers {
+    fn of(field: &[u8]) -> Option<Self> {
+        let number = |index: usize| {
+            let number = f64::from_le_bytes(field.get(index * 8..index * 8 + 8)?.try_into().ok()?);
+            // Written from whole numbers below 2^53.
+            ((0.0..=9_007_199_254_740_991.0).contains(&number) && number.fract() == 0.0).then_some(number as u64)
+        };
+        let link = if field.len() > 24 { Some((number(3)?, number(4)?)) } else { None };
+        Some(Self { at_ms: number(0)?, total: number(1)?, link })
     }
 }
 

@@ -5,6 +5,7 @@ if not less(ARGV[1], head.inc) then
     if head.o == head.to then
         -- An empty journal has nothing that SQL must hold first.
         call('DEL', head.prefix .. 'j')
+        head.gone = math.max(head.gone, head.last)
         head.last, head.docs = 0, 0
     end
     head.inc, head.life, head.flushed, head.floor, head.dirty = ARGV[2], ARGV[3], 0, head.last, 0

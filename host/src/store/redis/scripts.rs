@@ -18,6 +18,8 @@ pub(super) struct Scripts {
     pub(super) heads: Script,
     pub(super) journal: Script,
     pub(super) trim: Script,
+    pub(super) lost: Script,
+    pub(super) sweep: Script,
     pub(super) reset: Script,
     pub(super) wipe: Script,
     pub(super) lease: Script,
@@ -70,6 +72,8 @@ impl Scripts {
             heads: script(ALLOW_OOM, &[FRESH, include_str!("heads.lua")]),
             journal: script(READS, &[include_str!("journal.lua")]),
             trim: script(ALLOW_OOM, &[include_str!("trim.lua")]),
+            lost: script(READS, &[include_str!("lost.lua")]),
+            sweep: script(ALLOW_OOM, &[include_str!("sweep.lua")]),
             reset: script(ALLOW_OOM, &[FRESH, include_str!("reset.lua")]),
             wipe: script(ALLOW_OOM, &[include_str!("wipe.lua")]),
             lease: script(ALLOW_OOM, &[include_str!("lease.lua")]),
@@ -91,7 +95,7 @@ impl Scripts {
     }
 
     /// All of them, to be loaded at each connection.
-    pub(super) fn all(&self) -> [&Script; 30] {
+    pub(super) fn all(&self) -> [&Script; 32] {
         [
             &self.toggle,
             &self.count,
@@ -106,6 +110,8 @@ impl Scripts {
             &self.heads,
             &self.journal,
             &self.trim,
+            &self.lost,
+            &self.sweep,
             &self.reset,
             &self.wipe,
             &self.lease,

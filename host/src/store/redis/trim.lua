@@ -1,6 +1,6 @@
 -- Drops entries that SQL has committed. KEYS: the head. ARGV: incarnation, position, ttl of states in ms, number of
--- known pairs of a huge target that are kept, number of touched targets; these; the invalid targets. Reply: 1 when
--- it applied.
+-- known pairs of a huge target that are kept, number of touched targets, changes up to the position and what they amount
+-- to (-1 when unknown); the touched targets; the invalid targets. Reply: 1 when it applied.
 local head = read_head(KEYS[1])
 local position = tonumber(ARGV[2])
 if not head or head.inc ~= ARGV[1] or position < head.flushed or position > head.last then
@@ -10,27 +10,56 @@ local max = math.max
 local prefix, state_ttl, pairs_max, touched = head.prefix, ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local stream, after = prefix .. 'j', whole(position + 1)
 
--- Time, and changes and bytes up to the entry.
-local function numbers(entry)
-    for index = 1, #entry[2], 2 do
-        if entry[2][index] == 'n' then
-            return unpack_numbers('<ddd', entry[2][index + 1])
+-- The first entry of this journal after the position; nil when there is none.
+local function first_after()
+    local from, count, page = after .. '-0', 1, nil
+    repeat
+        page = call('XRANGE', stream, from, '+', 'COUNT', count)
+        for _, entry in ipairs(page) do
+            local found = read_entry(entry, head)
+            if found then
+                return found
+            end
+            from = '(' .. entry[1]
         end
-    end
-    damaged('a journal entry lacks its numbers')
+        if #page < count then
+            return nil
+        end
+        count = 32
+    until false
 end
-local newest = call('XREVRANGE', stream, ARGV[2] .. '-0', '-', 'COUNT', 1)[1]
-local oldest = call('XRANGE', stream, after .. '-0', '+', 'COUNT', 1)[1]
-head.old = oldest and numbers(oldest) or 0
-if newest then
-    local _
-    _, head.to, head.tb = numbers(newest)
+
+-- How much of what was ever appended lies at or below the position, what was lost there too: the entry after it says so,
+-- if it knows of no loss after it; else the one at the position, or who has read it.
+local following, there = first_after(), call('XRANGE', stream, ARGV[2] .. '-0', ARGV[2] .. '-0')[1]
+there = there and read_entry(there, head)
+local function before_following()
+    local _, unchanged = string.gsub(following.k, '[0xz]', '')
+    head.to, head.tw = following.o - (#following.k - unchanged), following.before or -1
+    head.tb = following.b - #following.k - #following.p - (following.previous and 65 or 41)
 end
+if following and following.previous and following.previous <= position then
+    before_following()
+elseif position == head.last then
+    head.to, head.tb, head.tw = head.o, head.b, head.w
+elseif ARGV[6] ~= '-1' then
+    head.to, head.tb, head.tw = tonumber(ARGV[6]), there and there.b or head.tb, tonumber(ARGV[7])
+elseif there then
+    head.to, head.tb, head.tw = there.o, there.b, -1
+elseif following and not following.previous and position > head.gone then
+    -- Of the format before, and whoever trims to a place where no entry is leaves a hole behind.
+    before_following()
+end
+if not following then
+    -- Nothing of it is left, whatever was lost.
+    head.tb = head.b
+end
+head.old = following and following.t or 0
 local flushed_before = head.flushed
 head.flushed, head.gone = position, max(head.gone, position)
 
 local invalid, order, metas, owned = {}, {}, {}, {}
-for at = 6, #ARGV do
+for at = 8, #ARGV do
     local id = ARGV[at]
     if invalid[id] == nil then
         order[#order + 1] = id
@@ -42,7 +71,7 @@ for at = 6, #ARGV do
         end
         invalid[id] = false
     end
-    invalid[id] = invalid[id] or at > 5 + touched
+    invalid[id] = invalid[id] or at > 7 + touched
 end
 
 call('XTRIM', stream, 'MINID', '=', after .. '-0')

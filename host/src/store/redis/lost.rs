@@ -1,0 +1,75 @@
+//! After a hole in a journal: which targets it concerns, and what it leaves behind in the state.
+//!
+//! Redis has no list of what is dirty, so the keys are looked through, some at a time, beside everything else.
+
+use super::link::Nature;
+use super::reply::Reply;
+use super::{RedisStore, keys};
+use crate::journal::Hole;
+use crate::model::Partition;
+use crate::store::StoreError;
+
+/// Keys that one step looks at.
+const STEP_KEYS: usize = 1_000;
+/// Steps of a search for the targets of one hole: it keeps the flusher waiting.
+const SEARCH_STEPS_MAX: usize = 50;
+
+impl RedisStore {
+    /// See [`crate::store::Store::lost_targets`].
+    pub(super) async fn lost_targets_of(
+        &self,
+        kind: &str,
+        partition: Partition,
+        hole: &Hole,
+        targets_max: usize,
+    ) -> Result<Vec<String>, StoreError> {
+        let (mut cursor, mut found) = ("0".to_owned(), Vec::new());
+        for _ in 0..SEARCH_STEPS_MAX {
+            let value = self
+                .head_call(Nature::Reads, &self.link.scripts.lost, kind, partition, |command| {
+                    command.arg(&cursor).arg(hole.after).arg(hole.last).arg(STEP_KEYS);
+                })
+                .await?;
+            let mut reply = Reply::of(value)?;
+            cursor = reply.text()?;
+            let mut targets = reply.list()?;
+            while !targets.is_empty() {
+                found.push(targets.text()?);
+            }
+            if cursor == "0" || found.len() >= targets_max {
+                break;
+            }
+        }
+        // A key that is there all the while may be told twice.
+        found.sort();
+        found.dedup();
+        found.truncate(targets_max);
+        Ok(found)
+    }
+
+    /// See [`crate::store::Store::forget_lost`].
+    pub(super) async fn forget_lost_of(&self, kind: &str, partitions: &[Partition]) -> Result<(), StoreError> {
+        if !self.link.is_cluster() {
+            return self.sweep(kind, partitions).await;
+        }
+        for partition in partitions {
+            self.sweep(kind, std::slice::from_ref(partition)).await?;
+        }
+        Ok(())
+    }
+
+    async fn sweep(&self, kind: &str, partitions: &[Partition]) -> Result<(), StoreError> {
+        let heads: Vec<String> = partitions.iter().map(|&partition| keys::head(kind, partition)).collect();
+        let mut cursor = "0".to_owned();
+        loop {
+            let arguments = |command: &mut redis::Cmd| {
+                command.arg(&cursor).arg(STEP_KEYS);
+            };
+            let value = self.link.run(&self.link.scripts.sweep, Nature::Writes, &heads, arguments).await?;
+            cursor = Reply::of(redis::Value::Array(vec![value]))?.text()?;
+            if cursor == "0" {
+                return Ok(());
+            }
+        }
+    }
+}
