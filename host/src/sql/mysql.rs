@@ -7,6 +7,7 @@ mod catalogue;
 mod counters;
 mod documents;
 mod granted;
+mod identity;
 mod letters;
 mod read;
 mod settings;
@@ -32,6 +33,7 @@ use super::explain::{explained_count, explained_document, explained_settings};
 use super::facts::{refuse, warn};
 use super::flight::fly;
 use super::granted::{Seats, column_names, finding};
+use super::identity::Pin;
 use super::lease::{Lease, leased, within};
 use super::plans::Plans;
 use super::rows::{check_rows, in_order, is_older, other_partitions, signed};
@@ -39,7 +41,7 @@ use super::{
     Applied, DeadLetter, Fence, Finding, Row, RowSets, Sql, SqlError, StatementError, StoredDocument, TargetRow,
 };
 use crate::config::{CounterTable, IngestTable, KindTable, PreferenceTable, SqlConfig, StatementConfig, ToggleTable};
-use crate::model::{Checkpoint, Id, Incarnation, Member, Partition, Settings, SqlValue};
+use crate::model::{Checkpoint, DatabaseId, Id, Incarnation, KnownJournal, Member, Partition, Settings, SqlValue};
 
 /// Rows of one statement, a power of two. Beyond, the planner's memory for ranges is the limit; nothing gets faster.
 const CHUNK: usize = 1_024;
@@ -52,6 +54,7 @@ pub struct MysqlSql {
     counters: Plans<CounterTable, counters::Plan>,
     ingests: Plans<IngestTable, documents::Plan>,
     preferences: Plans<PreferenceTable, settings::Plan>,
+    pin: Pin,
     seats: Seats,
     settings: SqlConfig,
     limit: Duration,
@@ -86,6 +89,7 @@ impl MysqlSql {
             counters: Plans::default(),
             ingests: Plans::default(),
             preferences: Plans::default(),
+            pin: Pin::default(),
             seats: Seats::new(settings.connections_max),
             settings: settings.clone(),
             limit,
@@ -134,6 +138,30 @@ impl Sql for MysqlSql {
             migrate(connection, patience_s, |recorded| is_older(recorded).ok())
         })?;
         is_older(&recorded).map(drop)
+    }
+
+    async fn database_id(&self) -> Result<Option<DatabaseId>, SqlError> {
+        self.read_id().await
+    }
+
+    async fn identify(&self) -> Result<DatabaseId, SqlError> {
+        self.make_id().await
+    }
+
+    fn pin(&self, id: DatabaseId) {
+        self.pin.set(id);
+    }
+
+    async fn journals(&self) -> Result<Vec<KnownJournal>, SqlError> {
+        self.read_journals().await
+    }
+
+    async fn note_journals(&self, journals: &[KnownJournal]) -> Result<(), SqlError> {
+        self.write_journals(journals).await
+    }
+
+    async fn rename_dead_letters(&self, from: &str, to: &str) -> Result<u64, SqlError> {
+        self.rename_letters(from, to).await
     }
 
     async fn execute_script(&self, script: &str) -> Result<(), SqlError> {
@@ -216,7 +244,7 @@ impl Sql for MysqlSql {
         partitions: &[(Partition, Incarnation)],
         take_over: bool,
     ) -> Result<Vec<Checkpoint>, SqlError> {
-        let rows = leased!(self.lease().await?, |connection| claim(connection, kind, partitions, take_over))?;
+        let rows = leased!(self.lease().await?, |connection| claim(connection, self.pin.get(), kind, partitions, take_over))?;
         in_order(partitions, &rows)
     }
 
