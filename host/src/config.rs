@@ -10,6 +10,7 @@ mod http;
 mod ingest;
 mod kind;
 mod log;
+mod namespace;
 mod network;
 mod policy;
 mod preference;
@@ -28,6 +29,7 @@ pub use http::{AdminConfig, AuthConfig, HttpConfig, JwtConfig, ProxyHeaders, Tru
 pub use ingest::{ChildTable, IngestConfig, IngestTable};
 pub use kind::{DurabilityLevel, KindTable, PolicyFailure};
 pub use log::LogConfig;
+pub use namespace::Namespace;
 pub use network::Networks;
 pub use policy::{
     BuiltinRules, CanaryConfig, DecisionLogConfig, GrantConfig, ParameterType, PolicyConfig, StatementConfig,
@@ -144,6 +146,13 @@ impl Config {
             reads: vec![ReadConfig::demo_dates(), ReadConfig::demo_seats()],
             ..Self::default()
         }
+    }
+
+    /// With the namespace that its database gives it, where none is configured.
+    #[must_use]
+    pub fn with_namespace(mut self) -> Self {
+        self.store.namespace.get_or_insert_with(|| Namespace::of_database(&self.sql.url));
+        self
     }
 
     /// Checks what the types cannot.

@@ -21,7 +21,7 @@ pub use count::{CountChange, CountRule, Hit};
 pub use document::{Document, DocumentChange, Violation};
 pub use guest::{KeyEntry, KeyIncrement, SqlValue};
 pub use id::{ID_TEXT_BYTES_MAX, Id, IdError, IdType, partition_of};
-pub use journal::{Backlog, Change, Checkpoint, Digest, Incarnation};
+pub use journal::{Backlog, Change, Checkpoint, DatabaseId, Digest, Incarnation, JournalId, KnownJournal};
 pub use limit::{RateLimit, RateState};
 pub use preference::{
     FIELD_NAME_BYTES_MAX, SETTING_TEXT_BYTES_MAX, Setting, SettingColumn, SettingRef, SettingType, SettingValues,

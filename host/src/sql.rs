@@ -25,6 +25,7 @@ mod flight;
 mod granted;
 mod health;
 mod holes;
+mod identity;
 mod lease;
 mod letters;
 pub mod mysql;
@@ -42,7 +43,10 @@ use async_trait::async_trait;
 use serde::Serialize;
 
 use crate::config::{CounterTable, IngestTable, KindTable, PreferenceTable, SqlConfig, StatementConfig, ToggleTable};
-use crate::model::{Action, Checkpoint, Digest, Id, Incarnation, Member, Partition, Position, Settings, SqlValue};
+use crate::model::{
+    Action, Checkpoint, DatabaseId, Digest, Id, Incarnation, KnownJournal, Member, Partition, Position, Settings,
+    SqlValue,
+};
 pub use holes::{JournalHole, Passed};
 pub use placeholders::place_parameters;
 
@@ -395,7 +399,8 @@ pub trait Sql: Send + Sync {
     /// `sqlite`, `postgres` or `mysql`.
     fn engine(&self) -> &'static str;
 
-    /// Creates or updates weir's own tables (`weir_meta`, `weir_checkpoint`, `weir_dead_letter`, `weir_journal_hole`). Repeatable, and
+    /// Creates or updates weir's own tables (`weir_meta`, `weir_checkpoint`, `weir_journal`, `weir_journal_hole`,
+    /// `weir_dead_letter`). Repeatable, and
     /// safe when two hosts do it at once.
     async fn migrate(&self) -> Result<(), SqlError>;
 
@@ -405,6 +410,24 @@ pub trait Sql: Send + Sync {
     /// Compares the recorded number of partitions with `partitions`, recording it when there is none. `Ok(Some(p))`
     /// is the recorded other number.
     async fn check_partitions(&self, partitions: Partition) -> Result<Option<Partition>, SqlError>;
+
+    /// Which database this is; `None` before [`Sql::identify`]. Changes nothing, and needs no table of weir's.
+    async fn database_id(&self) -> Result<Option<DatabaseId>, SqlError>;
+
+    /// Which database this is; from the first call on it has an id.
+    async fn identify(&self) -> Result<DatabaseId, SqlError>;
+
+    /// From now on [`Sql::claim`] is refused by every other database that `sql.url` may lead to.
+    fn pin(&self, id: DatabaseId);
+
+    /// Where the journals of this database's kinds are, as far as it was noted.
+    async fn journals(&self) -> Result<Vec<KnownJournal>, SqlError>;
+
+    /// Notes where the journals of kinds are.
+    async fn note_journals(&self, journals: &[KnownJournal]) -> Result<(), SqlError>;
+
+    /// Gives the dead letters of a kind to another; how many there were.
+    async fn rename_dead_letters(&self, from: &str, to: &str) -> Result<u64, SqlError>;
 
     /// Server settings that endanger a promise (SQLite `synchronous`, `synchronous_commit=off`,
     /// `innodb_flush_log_at_trx_commit`, isolation, time limits that cannot be set).
@@ -418,7 +441,8 @@ pub trait Sql: Send + Sync {
     /// The checkpoint rows of the given partitions, in order; `None` where there is none yet.
     async fn checkpoints(&self, kind: &str, partitions: &[Partition]) -> Result<Vec<Option<Checkpoint>>, SqlError>;
 
-    /// Makes the row of each (partition, incarnation) hold at least that incarnation: creates it at position 0, or,
+    /// In a transaction that is refused by another database than the one that was pinned (see [`Sql::pin`]):
+    /// makes the row of each (partition, incarnation) hold at least that incarnation: creates it at position 0, or,
     /// when it holds a lesser one, sets the new incarnation, position 0 and epoch + 1 (which fences whoever flushes
     /// from the old one). With `take_over`, raises the epoch of a row that holds the same incarnation too. A row that
     /// holds a greater incarnation is left alone. Returns the rows afterwards, in order.

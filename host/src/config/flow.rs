@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, at_least, value};
+use super::{ConfigError, Namespace, at_least, value};
 use crate::model::Partition;
 
 /// Where the hot state and the journal live.
@@ -21,6 +21,8 @@ pub struct StoreConfig {
     pub memory_bytes_max: usize,
     /// URL of the Redis, `redis://[user:password@]host:port[/db]`; of a cluster any node, or several with commas between.
     pub url: String,
+    /// Redis: a part of every key, which keeps databases apart that share a Redis. `None`: see [`Namespace::of_database`].
+    pub namespace: Option<Namespace>,
     /// Time for one answer of Redis, in milliseconds; beyond: 503, outcome unknown.
     pub response_timeout_ms: u64,
     /// Replicas of a Redis that must have received a write before it is acknowledged (WAIT); with fewer: 503, outcome
@@ -66,6 +68,7 @@ impl Default for StoreConfig {
             path: PathBuf::from("weir-store"),
             memory_bytes_max: 64 << 20,
             url: "redis://127.0.0.1:6379".into(),
+            namespace: None,
             response_timeout_ms: 1_000,
             replicas_min: 0,
             replicas_timeout_ms: 200,

@@ -107,6 +107,40 @@ impl fmt::Display for Incarnation {
     }
 }
 
+/// Names a database: random, made at weir's first start on it, and recorded in `weir_meta`. A dump takes it along. A journal
+/// belongs to one database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct DatabaseId(pub Uuid);
+
+/// Names a journal as a whole: an embedded directory, or a namespace of a Redis, from its beginning until it is wiped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct JournalId(pub Uuid);
+
+impl fmt::Display for DatabaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.hyphenated())
+    }
+}
+
+impl fmt::Display for JournalId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.hyphenated())
+    }
+}
+
+/// The journal that a kind of this database was written to last: one row of `weir_journal`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownJournal {
+    /// The kind.
+    pub kind: String,
+    /// The journal.
+    pub journal: JournalId,
+    /// Where it lies: the type of the store, and its directory, or address and namespace.
+    pub place: String,
+    /// Its host stopped with nothing left in it, or an operator has given it up.
+    pub is_closed: bool,
+}
+
 /// How far SQL has got with the journal of one (kind, partition). One row of `weir_checkpoint`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Checkpoint {

@@ -8,6 +8,7 @@ mod counters;
 mod documents;
 mod granted;
 mod holes;
+mod identity;
 mod letters;
 mod read;
 mod settings;
@@ -33,6 +34,7 @@ use super::facts::{refuse, warn};
 use super::flight::fly;
 use super::granted::{Seats, column_names, finding};
 use super::health::Health;
+use super::identity::Pin;
 use super::lease::{Lease, leased, within};
 use super::plans::Plans;
 use super::rows::{check_rows, in_order, is_older, other_partitions, signed};
@@ -41,7 +43,7 @@ use super::{
     StoredDocument, TargetRow,
 };
 use crate::config::{CounterTable, IngestTable, KindTable, PreferenceTable, SqlConfig, StatementConfig, ToggleTable};
-use crate::model::{Checkpoint, Id, Incarnation, Member, Partition, Settings, SqlValue};
+use crate::model::{Checkpoint, DatabaseId, Id, Incarnation, KnownJournal, Member, Partition, Settings, SqlValue};
 
 /// The oldest version that has all that is used, as PostgreSQL numbers them.
 const VERSION_MIN: i64 = 120_000;
@@ -53,6 +55,7 @@ pub struct PostgresSql {
     counters: Plans<CounterTable, counters::Plan>,
     ingests: Plans<IngestTable, documents::Plan>,
     preferences: Plans<PreferenceTable, settings::Plan>,
+    pin: Pin,
     seats: Seats,
     settings: SqlConfig,
     limit: Duration,
@@ -86,6 +89,7 @@ impl PostgresSql {
             counters: Plans::default(),
             ingests: Plans::default(),
             preferences: Plans::default(),
+            pin: Pin::default(),
             seats: Seats::new(settings.connections_max),
             settings: settings.clone(),
             limit,
@@ -145,6 +149,30 @@ impl Sql for PostgresSql {
         sqlx::raw_sql(statements::COMMIT).execute(lease.connection()).await.map_err(sql_error)?;
         lease.give_back();
         Ok(())
+    }
+
+    async fn database_id(&self) -> Result<Option<DatabaseId>, SqlError> {
+        self.read_id().await
+    }
+
+    async fn identify(&self) -> Result<DatabaseId, SqlError> {
+        self.make_id().await
+    }
+
+    fn pin(&self, id: DatabaseId) {
+        self.pin.set(id);
+    }
+
+    async fn journals(&self) -> Result<Vec<KnownJournal>, SqlError> {
+        self.read_journals().await
+    }
+
+    async fn note_journals(&self, journals: &[KnownJournal]) -> Result<(), SqlError> {
+        self.write_journals(journals).await
+    }
+
+    async fn rename_dead_letters(&self, from: &str, to: &str) -> Result<u64, SqlError> {
+        self.rename_letters(from, to).await
     }
 
     async fn execute_script(&self, script: &str) -> Result<(), SqlError> {
@@ -223,7 +251,8 @@ impl Sql for PostgresSql {
         partitions: &[(Partition, Incarnation)],
         take_over: bool,
     ) -> Result<Vec<Checkpoint>, SqlError> {
-        let rows = leased!(self.lease().await?, |connection| claim(connection, kind, partitions, take_over))?;
+        let rows =
+            leased!(self.lease().await?, |connection| claim(connection, self.pin.get(), kind, partitions, take_over))?;
         in_order(partitions, &rows)
     }
 

@@ -8,6 +8,7 @@ mod counters;
 mod documents;
 mod granted;
 mod holes;
+mod identity;
 mod letters;
 mod read;
 mod settings;
@@ -32,6 +33,7 @@ use super::explain::{explained_count, explained_document, explained_settings};
 use super::facts::{refuse, warn};
 use super::flight::fly;
 use super::granted::{Seats, column_names, finding};
+use super::identity::Pin;
 use super::lease::{Lease, leased, within};
 use super::plans::Plans;
 use super::rows::{check_rows, in_order, is_older, other_partitions};
@@ -40,7 +42,7 @@ use super::{
     StoredDocument, TargetRow,
 };
 use crate::config::{CounterTable, IngestTable, KindTable, PreferenceTable, SqlConfig, StatementConfig, ToggleTable};
-use crate::model::{Checkpoint, Id, Incarnation, Member, Partition, Settings, SqlValue};
+use crate::model::{Checkpoint, DatabaseId, Id, Incarnation, KnownJournal, Member, Partition, Settings, SqlValue};
 
 /// Rows that the engine may be ahead of their reader.
 const ROWS_BUFFERED: usize = 1_024;
@@ -57,6 +59,7 @@ pub struct SqliteSql {
     counters: Plans<CounterTable, counters::Plan>,
     ingests: Plans<IngestTable, documents::Plan>,
     preferences: Plans<PreferenceTable, settings::Plan>,
+    pin: Pin,
     acquire_timeout: Duration,
     limit: Duration,
 }
@@ -101,6 +104,7 @@ impl SqliteSql {
             counters: Plans::default(),
             ingests: Plans::default(),
             preferences: Plans::default(),
+            pin: Pin::default(),
             acquire_timeout,
             limit,
         })
@@ -157,6 +161,30 @@ impl Sql for SqliteSql {
         sqlx::raw_sql(statements::COMMIT).execute(lease.connection()).await.map_err(sql_error)?;
         lease.give_back();
         Ok(())
+    }
+
+    async fn database_id(&self) -> Result<Option<DatabaseId>, SqlError> {
+        self.read_id().await
+    }
+
+    async fn identify(&self) -> Result<DatabaseId, SqlError> {
+        self.make_id().await
+    }
+
+    fn pin(&self, id: DatabaseId) {
+        self.pin.set(id);
+    }
+
+    async fn journals(&self) -> Result<Vec<KnownJournal>, SqlError> {
+        self.read_journals().await
+    }
+
+    async fn note_journals(&self, journals: &[KnownJournal]) -> Result<(), SqlError> {
+        self.write_journals(journals).await
+    }
+
+    async fn rename_dead_letters(&self, from: &str, to: &str) -> Result<u64, SqlError> {
+        self.rename_letters(from, to).await
     }
 
     async fn execute_script(&self, script: &str) -> Result<(), SqlError> {
@@ -219,7 +247,8 @@ impl Sql for SqliteSql {
         take_over: bool,
     ) -> Result<Vec<Checkpoint>, SqlError> {
         let _writer = self.writer.lock().await;
-        let rows = leased!(self.lease().await?, |connection| claim(connection, kind, partitions, take_over))?;
+        let rows =
+            leased!(self.lease().await?, |connection| claim(connection, self.pin.get(), kind, partitions, take_over))?;
         in_order(partitions, &rows)
     }
 

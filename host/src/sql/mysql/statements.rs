@@ -84,6 +84,9 @@ pub(super) const CREATE: &[&str] = &[
         target VARCHAR(191) NOT NULL, actor VARCHAR(191) NOT NULL, action VARCHAR(16) NOT NULL, at_ms BIGINT NOT NULL,
         incarnation VARCHAR(36) NOT NULL, `position` BIGINT NOT NULL, digest CHAR(64) NOT NULL, reason TEXT NOT NULL,
         dead_at_ms BIGINT NOT NULL) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+    "CREATE TABLE IF NOT EXISTS weir_journal (
+        kind VARCHAR(64) NOT NULL PRIMARY KEY, journal CHAR(36) NOT NULL, place TEXT NOT NULL, is_closed BIGINT NOT NULL)
+        ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
 ];
 /// Whether the table of dead letters is as since schema 2.
 pub(super) const HAS_BODY: &str = "SELECT CAST(COUNT(*) AS SIGNED) FROM information_schema.columns
@@ -108,6 +111,17 @@ pub(super) const META_READ: &str = "SELECT value FROM weir_meta WHERE name = ?";
 
 /// Fails where the server takes no writes, and changes nothing.
 pub(super) const WRITE_NOTHING: &str = "UPDATE weir_meta SET value = value WHERE name = ''";
+
+/// Whether a table of weir's is there: ? its name.
+pub(super) const HAS_TABLE: &str = "SELECT CAST(COUNT(*) AS SIGNED) FROM information_schema.tables
+    WHERE table_schema = DATABASE() AND table_name = ?";
+/// Where the journals of the kinds are.
+pub(super) const JOURNALS: &str = "SELECT kind, journal, place, is_closed FROM weir_journal ORDER BY kind";
+/// Notes where the journal of a kind is: ? kind, ? journal, ? place, ? whether it is closed.
+pub(super) const JOURNAL_SET: &str = "INSERT INTO weir_journal (kind, journal, place, is_closed) VALUES (?, ?, ?, ?)
+    ON DUPLICATE KEY UPDATE journal = VALUES(journal), place = VALUES(place), is_closed = VALUES(is_closed)";
+/// Gives dead letters to another kind: ? to, ? from.
+pub(super) const DEAD_RENAME: &str = "UPDATE weir_dead_letter SET kind = ? WHERE kind = ?";
 
 /// Begins for writing. Does not ask for READ WRITE: a server that is told to take no writes is not overruled.
 pub(super) const BEGIN: &str = "START TRANSACTION";

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use sqlx::mysql::MySqlConnection;
 
 use super::catalogue::{number, read_facts};
+use super::identity::check_id;
 use super::read::{kept, padded, read_checkpoints};
 use super::statements::words::MysqlWords;
 use super::{counters, documents, settings, statements, toggles};
-use crate::model::{Checkpoint, Incarnation, Partition};
+use crate::model::{Checkpoint, DatabaseId, Incarnation, Partition};
 use crate::sql::facts::toggle;
 use crate::sql::flight::{Dead, Effect, Flight};
 use crate::sql::rows::{SCHEMA, SCHEMA_CREATED, claimed, signed};
@@ -130,9 +131,10 @@ pub(super) async fn migrate(
     Ok(recorded)
 }
 
-/// In a transaction of its own; the rows afterwards.
+/// In a transaction of its own, which is refused in another database than `database`; the rows afterwards.
 pub(super) async fn claim(
     connection: &mut MySqlConnection,
+    database: Option<DatabaseId>,
     kind: &str,
     wanted: &[(Partition, Incarnation)],
     take_over: bool,
@@ -143,6 +145,7 @@ pub(super) async fn claim(
         return Ok(HashMap::new());
     }
     sqlx::raw_sql(statements::BEGIN).execute(&mut *connection).await?;
+    check_id(connection, database).await?;
     let mut create = kept(statements::claim_create(ordered.len()));
     for (partition, life) in &ordered {
         create = create.bind(kind).bind(i64::from(*partition)).bind(life.to_string());

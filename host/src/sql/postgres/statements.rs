@@ -42,7 +42,9 @@ pub(super) const CREATE: &str = "
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, kind text NOT NULL, \"partition\" integer NOT NULL,
         target text NOT NULL, actor text NOT NULL, action text NOT NULL, at_ms bigint NOT NULL,
         incarnation text NOT NULL, \"position\" bigint NOT NULL, digest text NOT NULL, reason text NOT NULL,
-        dead_at_ms bigint NOT NULL)";
+        dead_at_ms bigint NOT NULL);
+    CREATE TABLE IF NOT EXISTS weir_journal (
+        kind text PRIMARY KEY, journal uuid NOT NULL, place text NOT NULL, is_closed boolean NOT NULL)";
 /// Whether the table of dead letters is as since schema 2.
 pub(super) const HAS_BODY: &str = "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_attribute
     WHERE attrelid = to_regclass('weir_dead_letter') AND attname = 'body' AND NOT attisdropped)";
@@ -64,6 +66,16 @@ pub(super) const META_READ: &str = "SELECT value FROM weir_meta WHERE name = $1"
 
 /// Fails where the server takes no writes, and changes nothing.
 pub(super) const WRITE_NOTHING: &str = "UPDATE weir_meta SET value = value WHERE name = ''";
+
+/// Whether a table of weir's is there: $1 its name.
+pub(super) const HAS_TABLE: &str = "SELECT to_regclass($1) IS NOT NULL";
+/// Where the journals of the kinds are.
+pub(super) const JOURNALS: &str = "SELECT kind, journal::text, place, is_closed FROM weir_journal ORDER BY kind";
+/// Notes where the journal of a kind is: $1 kind, $2 journal, $3 place, $4 whether it is closed.
+pub(super) const JOURNAL_SET: &str = "INSERT INTO weir_journal (kind, journal, place, is_closed) VALUES ($1, $2, $3, $4)
+    ON CONFLICT (kind) DO UPDATE SET journal = excluded.journal, place = excluded.place, is_closed = excluded.is_closed";
+/// Gives dead letters to another kind: $1 from, $2 to.
+pub(super) const DEAD_RENAME: &str = "UPDATE weir_dead_letter SET kind = $2 WHERE kind = $1";
 
 /// Begins for writing; deferred constraints are checked statement by statement, so that a bad row can be found. Does not
 /// ask for READ WRITE: a server that is told to take no writes is not overruled.

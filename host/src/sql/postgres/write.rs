@@ -7,10 +7,11 @@ use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
 use super::catalogue::read_facts;
+use super::identity::check_id;
 use super::read::read_checkpoints;
 use super::statements::words::PostgresWords;
 use super::{counters, documents, settings, statements, toggles};
-use crate::model::{Checkpoint, Incarnation, Partition};
+use crate::model::{Checkpoint, DatabaseId, Incarnation, Partition};
 use crate::sql::facts::toggle;
 use crate::sql::flight::{Dead, Effect, Flight};
 use crate::sql::rows::{SCHEMA, SCHEMA_CREATED, claimed, signed};
@@ -120,9 +121,10 @@ pub(super) async fn upgrade(connection: &mut PgConnection, is_older: bool) -> Re
     Ok(())
 }
 
-/// In a transaction of its own; the rows afterwards.
+/// In a transaction of its own, which is refused in another database than `database`; the rows afterwards.
 pub(super) async fn claim(
     connection: &mut PgConnection,
+    database: Option<DatabaseId>,
     kind: &str,
     wanted: &[(Partition, Incarnation)],
     take_over: bool,
@@ -130,6 +132,7 @@ pub(super) async fn claim(
     let mut ordered = wanted.to_vec();
     ordered.sort_unstable();
     sqlx::raw_sql(statements::BEGIN).execute(&mut *connection).await?;
+    check_id(connection, database).await?;
     sqlx::query(statements::CLAIM_CREATE)
         .bind(kind)
         .bind(ordered.iter().map(|(partition, _)| i32::from(*partition)).collect::<Vec<i32>>())

@@ -22,6 +22,8 @@ pub(super) const CREATE: &[&str] = &[
         id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, \"partition\" INTEGER NOT NULL, target TEXT NOT NULL,
         actor TEXT NOT NULL, action TEXT NOT NULL, at_ms INTEGER NOT NULL, incarnation TEXT NOT NULL,
         \"position\" INTEGER NOT NULL, digest TEXT NOT NULL, reason TEXT NOT NULL, dead_at_ms INTEGER NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS weir_journal (
+        kind TEXT PRIMARY KEY, journal TEXT NOT NULL, place TEXT NOT NULL, is_closed INTEGER NOT NULL) WITHOUT ROWID",
 ];
 /// Whether the table of dead letters is as since schema 2.
 pub(super) const HAS_BODY: &str = "SELECT count(*) FROM pragma_table_info('weir_dead_letter') WHERE name = 'body'";
@@ -44,6 +46,16 @@ pub(super) const META_RECORD: &str = "INSERT INTO weir_meta (name, value) VALUES
 pub(super) const META_SET: &str = "UPDATE weir_meta SET value = ?2 WHERE name = ?1";
 /// Reads a value: ?1 name.
 pub(super) const META_READ: &str = "SELECT value FROM weir_meta WHERE name = ?1";
+
+/// Whether a table of weir's is there: ?1 its name.
+pub(super) const HAS_TABLE: &str = "SELECT count(*) > 0 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+/// Where the journals of the kinds are.
+pub(super) const JOURNALS: &str = "SELECT kind, journal, place, is_closed FROM weir_journal ORDER BY kind";
+/// Notes where the journal of a kind is: ?1 kind, ?2 journal, ?3 place, ?4 whether it is closed.
+pub(super) const JOURNAL_SET: &str = "INSERT INTO weir_journal (kind, journal, place, is_closed) VALUES (?1, ?2, ?3, ?4)
+    ON CONFLICT (kind) DO UPDATE SET journal = excluded.journal, place = excluded.place, is_closed = excluded.is_closed";
+/// Gives dead letters to another kind: ?1 from, ?2 to.
+pub(super) const DEAD_RENAME: &str = "UPDATE weir_dead_letter SET kind = ?2 WHERE kind = ?1";
 
 /// Begins for writing: takes the one write lock at once.
 pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";

@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnection;
 
 use super::catalogue::read_facts;
+use super::identity::check_id;
 use super::read::read_checkpoints;
 use super::statements::words::SqliteWords;
 use super::{counters, documents, settings, statements, toggles};
-use crate::model::{Checkpoint, Incarnation, Partition};
+use crate::model::{Checkpoint, DatabaseId, Incarnation, Partition};
 use crate::sql::facts::toggle;
 use crate::sql::flight::{Dead, Effect, Flight};
 use crate::sql::rows::{SCHEMA, SCHEMA_CREATED, claimed, signed};
@@ -118,14 +119,16 @@ pub(super) async fn upgrade(connection: &mut SqliteConnection, is_older: bool) -
     Ok(())
 }
 
-/// In a transaction of its own; the rows afterwards.
+/// In a transaction of its own, which is refused in another database than `database`; the rows afterwards.
 pub(super) async fn claim(
     connection: &mut SqliteConnection,
+    database: Option<DatabaseId>,
     kind: &str,
     wanted: &[(Partition, Incarnation)],
     take_over: bool,
 ) -> Result<HashMap<Partition, Checkpoint>, sqlx::Error> {
     sqlx::raw_sql(statements::BEGIN).execute(&mut *connection).await?;
+    check_id(connection, database).await?;
     let create: Vec<Value> = wanted.iter().map(|(partition, life)| json!([partition, life.to_string()])).collect();
     let create = Value::from(create).to_string();
     sqlx::query(statements::CLAIM_CREATE).bind(kind).bind(create).execute(&mut *connection).await?;

@@ -1,0 +1,85 @@
+//! Which database this is, and where the journals of its kinds are.
+
+use sqlx::Row as _;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+
+use super::{SqliteSql, statements};
+use crate::model::{DatabaseId, KnownJournal};
+use crate::sql::classify::sql_error;
+use crate::sql::lease::leased;
+use crate::sql::{SqlError, identity};
+
+impl SqliteSql {
+    async fn has_table(&self, name: &str) -> Result<bool, SqlError> {
+        leased!(self.lease().await?, |connection| {
+            sqlx::query_scalar(statements::HAS_TABLE).bind(name).fetch_one(connection)
+        })
+    }
+
+    /// See [`crate::sql::Sql::database_id`].
+    pub(super) async fn read_id(&self) -> Result<Option<DatabaseId>, SqlError> {
+        if !self.has_table("weir_meta").await? {
+            return Ok(None);
+        }
+        let text: Option<String> = leased!(self.lease().await?, |connection| {
+            sqlx::query_scalar(statements::META_READ).bind(identity::NAME).fetch_optional(connection)
+        })?;
+        text.map(|text| identity::parsed(&text)).transpose().map_err(sql_error)
+    }
+
+    /// See [`crate::sql::Sql::identify`].
+    pub(super) async fn make_id(&self) -> Result<DatabaseId, SqlError> {
+        let _writer = self.writer.lock().await;
+        let text: String = leased!(self.lease().await?, |connection| async {
+            let record = sqlx::query(statements::META_RECORD).bind(identity::NAME).bind(identity::fresh());
+            record.execute(&mut *connection).await?;
+            sqlx::query_scalar(statements::META_READ).bind(identity::NAME).fetch_one(&mut *connection).await
+        })?;
+        identity::parsed(&text).map_err(sql_error)
+    }
+
+    /// See [`crate::sql::Sql::journals`].
+    pub(super) async fn read_journals(&self) -> Result<Vec<KnownJournal>, SqlError> {
+        if !self.has_table("weir_journal").await? {
+            return Ok(Vec::new());
+        }
+        let rows = leased!(self.lease().await?, |connection| sqlx::query(statements::JOURNALS).fetch_all(connection))?;
+        let journal = |row: &SqliteRow| {
+            let text = |index: usize| row.try_get_unchecked::<String, _>(index);
+            identity::journal(text(0)?, &text(1)?, text(2)?, row.try_get_unchecked(3)?)
+        };
+        rows.iter().map(journal).collect::<Result<_, _>>().map_err(sql_error)
+    }
+
+    /// See [`crate::sql::Sql::note_journals`].
+    pub(super) async fn write_journals(&self, journals: &[KnownJournal]) -> Result<(), SqlError> {
+        let _writer = self.writer.lock().await;
+        leased!(self.lease().await?, |connection| async {
+            for known in journals {
+                let set = sqlx::query(statements::JOURNAL_SET).bind(&known.kind).bind(known.journal.to_string());
+                set.bind(&known.place).bind(known.is_closed).execute(&mut *connection).await?;
+            }
+            Ok::<(), sqlx::Error>(())
+        })
+    }
+
+    /// See [`crate::sql::Sql::rename_dead_letters`].
+    pub(super) async fn rename_letters(&self, from: &str, to: &str) -> Result<u64, SqlError> {
+        let _writer = self.writer.lock().await;
+        let done = leased!(self.lease().await?, |connection| {
+            sqlx::query(statements::DEAD_RENAME).bind(from).bind(to).execute(connection)
+        })?;
+        Ok(done.rows_affected())
+    }
+}
+
+/// Refuses the database of this connection where it is not the one that is expected.
+pub(super) async fn check_id(
+    connection: &mut SqliteConnection,
+    expected: Option<DatabaseId>,
+) -> Result<(), sqlx::Error> {
+    let Some(expected) = expected else { return Ok(()) };
+    let read = sqlx::query_scalar(statements::META_READ).bind(identity::NAME);
+    let found: Result<Option<String>, sqlx::Error> = read.fetch_optional(&mut *connection).await;
+    identity::check(expected, found)
+}
