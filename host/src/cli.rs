@@ -11,6 +11,7 @@ pub mod flush;
 pub mod init;
 pub mod policy;
 pub mod rooms;
+pub mod store;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -134,6 +135,11 @@ enum Command {
         #[command(subcommand)]
         command: rooms::RoomsCommand,
     },
+    /// The directory of an embedded store: is it whole, and what can be read of it.
+    Store {
+        #[command(subcommand)]
+        command: store::StoreCommand,
+    },
     /// Rows that could never be stored.
     DeadLetters {
         #[command(subcommand)]
@@ -245,6 +251,7 @@ pub fn run() -> ExitCode {
             };
         }
         Command::Rooms { command } => rooms::run(command),
+        Command::Store { command } => store::run(command),
         Command::DeadLetters { command } => block_on(dead_letters::run(command)),
     };
     finish(result)

@@ -560,3 +560,51 @@ async fn two_hosts_do_not_share_an_embedded_store() {
     // The first one is none the worse.
     assert_eq!(Client::new(host.public()).like(1, 1).await, (true, 1));
 }
+
+/// The words of a command in a message, from `begin` up to ` --`.
+fn printed_command<'a>(message: &'a str, begin: &str, end: &str) -> Vec<&'a str> {
+    let from = message.find(begin).unwrap_or_else(|| panic!("no {begin:?} in {message}"));
+    let command = &message[from + "weir ".len()..];
+    command[..command.find(end).expect("the end of the command")].split(' ').collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_store_is_refused_and_the_printed_way_out_keeps_the_rest() {
+    let _turn = TURN.lock().await;
+    let stand = Stand::start(Setup::EmbeddedSqlite, 5).await;
+    let mut config = stand.config();
+    set(&mut config, "flush-entries", "100000");
+    set(&mut config, "flush-age-ms", "3600000");
+    config.store.partitions = 1;
+    let mut host = stand.host(&config);
+    let mut client = Client::new(host.public());
+    for actor in 1..=40 {
+        assert!(client.like(1 + actor % 5, actor).await.0);
+    }
+    host.kill();
+    let log = config.store.path.join("0.jnl");
+    let mut bytes = std::fs::read(&log).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[end * 3 / 5..end * 3 / 5 + 64].fill(0);
+    std::fs::write(&log, bytes).unwrap();
+
+    let refused = Host::start_refused(HostConfig::of(&config), stand.directory.path());
+    assert!(refused.code.is_some_and(|code| code != 0), "{refused:?}");
+    assert!(refused.stderr.contains("0.jnl, bytes") && refused.stderr.contains("missing"), "{}", refused.stderr);
+    let verify = printed_command(&refused.stderr, "weir store verify", " -- ");
+    let salvage = printed_command(&refused.stderr, "weir store salvage", " -- ");
+    let verified = weir(stand.directory.path(), &verify);
+    assert_eq!(verified.code, Some(1), "{verified:?}");
+    assert!(verified.stdout.contains("damaged: "), "{verified:?}");
+    let salvaged = weir(stand.directory.path(), &salvage);
+    assert_eq!(salvaged.code, Some(0), "{salvaged:?}");
+    let missing = salvaged.stdout.lines().filter_map(|line| line.strip_prefix("missing: ")?.split_once(": "));
+    let lost: i64 = missing.filter_map(|(_, what)| what.split(' ').next()?.parse::<i64>().ok()).sum();
+    assert!((1..=3).contains(&lost), "{salvaged:?}");
+
+    config.store.path = salvage.last().expect("the new directory").into();
+    set(&mut config, "flush-age-ms", "100");
+    let _host = stand.host(&config);
+    until("what could be read is in SQL", async || stand.database.likes().await.len() as i64 == 40 - lost).await;
+    stand.database.assert_counts_equal_rows().await;
+}

@@ -6,7 +6,7 @@
 //! restart forgets is read from SQL again, with the journal's tail laid over it. Nobody is told of a change before it
 //! is on the disk.
 //!
-//! - `layout`: keys and records · `state`: what is known, in memory: each `target`, the journal's `tail`, documents that are
+//! - `files`: are they whole · `stamps` of batches · `layout`: keys and records · `state`: what is known, in memory: each `target`, the journal's `tail`, documents that are
 //!   `pending` · `transaction`: the writes of a group · `batch`: what all batches have in common, with `limits` and
 //!   `outcome` · `toggle`, `count`, `create`, `settings` · `hydrate` · `change`: the rest · `guest`: what policy modules
 //!   keep · `read` · `writer`: group commit · `room`: waiting rooms
@@ -18,6 +18,7 @@ mod by_id;
 mod change;
 mod count;
 mod create;
+mod files;
 mod guest;
 mod hydrate;
 mod layout;
@@ -27,6 +28,7 @@ mod pending;
 mod read;
 mod room;
 mod settings;
+mod stamps;
 mod state;
 mod tail;
 mod target;
@@ -36,6 +38,7 @@ mod transaction;
 mod writer;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
@@ -45,6 +48,8 @@ use fjall::Database;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
+
+pub use self::files::salvage::{DirectoryReport, salvage, verify};
 
 use self::change::{Terms, Trim};
 use self::hydrate::Prepared;
@@ -95,18 +100,7 @@ impl EmbeddedStore {
         std::fs::create_dir_all(path).map_err(|error| {
             StoreError::Misconfigured(format!("store.path: cannot create {}: {error}", path.display()))
         })?;
-        let database = Database::builder(path).cache_size(CACHE_BYTES).open().map_err(|error| match error {
-            fjall::Error::Locked => StoreError::Misconfigured(format!(
-                "store.path: {} is in use by another process; an embedded store belongs to one host, stop the other one \
-                 or give this one another directory",
-                path.display()
-            )),
-            fjall::Error::Io(error) => {
-                StoreError::Misconfigured(format!("store.path: cannot open {}: {error}", path.display()))
-            }
-            other => failed(other),
-        })?;
-        let spaces = Arc::new(Spaces::open(database)?);
+        let spaces = Arc::new(open_spaces(path)?);
         layout::check_format(&spaces, path, config.partitions)?;
         let now_ms = Arc::new(AtomicU64::new(0));
         let mut state = State::new(config.partitions, config.memory_bytes_max);
@@ -206,6 +200,17 @@ impl EmbeddedStore {
         let reached = progress.wait_for(is_decided).await.map(|progress| progress.group >= seen.group);
         if reached.unwrap_or(false) { Ok(seen.value) } else { Err(failed(fjall::Error::Poisoned)) }
     }
+}
+
+/// Opens the database of a directory, once its files have been found to be whole.
+fn open_spaces(path: &Path) -> Result<Spaces, StoreError> {
+    let log = files::prepare(path)?;
+    let database = Database::builder(path).cache_size(CACHE_BYTES).open().map_err(|error| match error {
+        fjall::Error::Locked => files::in_use(path),
+        fjall::Error::Io(error) => files::unreadable(path, &error),
+        other => failed(other),
+    })?;
+    Spaces::open(database, path, log)
 }
 
 impl Drop for EmbeddedStore {

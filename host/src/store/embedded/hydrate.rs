@@ -5,6 +5,7 @@
 use fjall::Readable;
 
 use super::change::Terms;
+use super::files::stamp::Stamp;
 use super::layout::{HeadRecord, Space, Spaces, damaged, decoded, failed, journal_key, position_of};
 use super::pending::Waiting;
 use super::state::State;
@@ -100,6 +101,9 @@ pub(super) fn read_tails(spaces: &Spaces, state: &mut State) -> Result<(), Store
     let (_, snapshot) = transaction.committed();
     for guard in snapshot.iter(spaces.of(Space::Heads)) {
         let (key, value) = guard.into_inner().map_err(failed)?;
+        if *key == *Stamp::KEY {
+            continue;
+        }
         let mut head = HeadRecord::decode(&value).ok_or_else(|| damaged("a head"))?;
         let Some((kind, [0, partition @ ..])) = key.split_last_chunk::<3>() else { return Err(damaged("a head")) };
         let kind = std::str::from_utf8(kind).map_err(|_| damaged("a head"))?;

@@ -74,6 +74,7 @@ impl Writer {
             while state.sweep(now_ms, SWEEP_TARGETS) && jobs.is_empty() {}
             memory.set(state.bytes as f64);
         }
+        self.spaces.sync_mark();
     }
 
     /// `Err` when the commit failed; the answers are given in any case.
