@@ -16,6 +16,9 @@ mod trees;
 mod wal;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use self::inspect::Place;
@@ -58,6 +61,9 @@ pub(super) fn prepare(directory: &Path) -> Result<Log, StoreError> {
     for (name, from) in &findings.torn {
         cut(&directory.join(name), *from).map_err(|error| unreadable(directory, &error))?;
     }
+    for (file, range) in &findings.unsynced {
+        write_again(file, range.clone()).map_err(|error| unreadable(directory, &error))?;
+    }
     Ok(Log { stamp: findings.last })
 }
 
@@ -74,7 +80,7 @@ fn begin_again(directory: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn cut(file: &Path, from: usize) -> std::io::Result<()> {
+fn cut(file: &Path, from: usize) -> io::Result<()> {
     let open = OpenOptions::new().write(true).open(file)?;
     let len = open.metadata()?.len();
     tracing::info!(
@@ -82,6 +88,17 @@ fn cut(file: &Path, from: usize) -> std::io::Result<()> {
         "cut off the end of the store's log: it was being written when the host ended, and never acknowledged"
     );
     open.set_len(from as u64)?;
+    open.sync_all()
+}
+
+/// Writes what a file holds over itself and syncs it: after a sync that failed the system may take pages for written that are
+/// not, and would tell the next sync that all is well.
+fn write_again(file: &Path, range: Range<usize>) -> io::Result<()> {
+    let open = OpenOptions::new().read(true).write(true).open(file)?;
+    let end = range.end.min(usize::try_from(open.metadata()?.len()).map_err(io::Error::other)?);
+    let mut bytes = vec![0; end.saturating_sub(range.start)];
+    open.read_exact_at(&mut bytes, range.start as u64)?;
+    open.write_all_at(&bytes, range.start as u64)?;
     open.sync_all()
 }
 
@@ -109,7 +126,7 @@ pub(super) fn in_use(directory: &Path) -> StoreError {
 }
 
 /// What is said when the directory cannot be opened.
-pub(super) fn unreadable(directory: &Path, error: &std::io::Error) -> StoreError {
+pub(super) fn unreadable(directory: &Path, error: &io::Error) -> StoreError {
     StoreError::Misconfigured(format!("store.path: cannot open {}: {error}", directory.display()))
 }
 

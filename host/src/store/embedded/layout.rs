@@ -99,6 +99,11 @@ impl Spaces {
         Ok(())
     }
 
+    /// Whether it takes writes: a write in the background may have failed.
+    pub(super) fn check(&self) -> fjall::Result<()> {
+        self.database.persist(PersistMode::Buffer)
+    }
+
     /// Brings the mark of what has been synced to the disk.
     pub(super) fn sync_mark(&self) {
         self.stamps.lock().unwrap_or_else(PoisonError::into_inner).sync();
@@ -122,9 +127,9 @@ impl Spaces {
 /// What an error of the database means to the callers of the store.
 pub(super) fn failed(error: fjall::Error) -> StoreError {
     match error {
-        fjall::Error::Poisoned => {
-            StoreError::Refused("an earlier write to the disk failed; mend the disk and restart weir".into())
-        }
+        fjall::Error::Poisoned => StoreError::Refused(
+            "an earlier write to the disk failed; writes are taken again when the disk takes them".into(),
+        ),
         fjall::Error::Io(error) => StoreError::Refused(format!("disk: {error}")),
         other => StoreError::Damaged(other.to_string()),
     }

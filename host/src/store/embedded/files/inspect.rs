@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{self, Read, Seek};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use lsm_tree::{AbstractTree, AnyTree};
@@ -29,6 +30,8 @@ pub(in super::super) struct Findings {
     pub(in super::super) damage: Vec<Damage>,
     /// Files of the log with what was never acknowledged at their end, and where it begins.
     pub(in super::super) torn: Vec<(String, usize)>,
+    /// Bytes of the newest files of the log that nothing says to be on the disk: a sync of them may have failed.
+    pub(in super::super) unsynced: Vec<(PathBuf, Range<usize>)>,
     /// The last batch of the log, with `last` as after it.
     pub(in super::super) last: Option<Stamp>,
     /// There should be a mark.
@@ -83,6 +86,7 @@ pub(in super::super) fn inspect(directory: &Path, place: &Place) -> io::Result<F
     findings.batches = verdict.batches;
     findings.salt = mark.stamp().or(verdict.last.as_ref()).map(|stamp| stamp.salt);
     findings.mark_is_lost = mark.stamp().is_none() && (verdict.last.is_some() || mark == Mark::Unreadable);
+    findings.unsynced = unsynced(&findings.log, &files, &mark);
     findings.last = last(&files, &verdict, &mark, &numbers);
     findings.numbers = numbers;
     findings.damage.extend(verdict.damage);
@@ -170,6 +174,21 @@ fn last(files: &[LogFile], verdict: &Verdict, mark: &Mark, numbers: &Numbers) ->
         }
     }
     Some(stamp)
+}
+
+/// Of the newest file and the one before: between them a sync may have failed.
+fn unsynced(log: &[PathBuf], files: &[LogFile], mark: &Mark) -> Vec<(PathBuf, Range<usize>)> {
+    let marked = mark.stamp().map_or(0, |stamp| stamp.number);
+    let first = |file: &LogFile| {
+        file.pieces.iter().find_map(|piece| match piece {
+            Piece::Batch(batch) if batch.stamp.as_ref().is_none_or(|stamp| stamp.number > marked) => {
+                Some(batch.range.start)
+            }
+            _ => None,
+        })
+    };
+    let newest = log.iter().zip(files).rev().take(2);
+    newest.filter_map(|(path, file)| Some((path.clone(), first(file)?..file.end))).collect()
 }
 
 /// The files of the log in their order.

@@ -11,7 +11,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use lsm_tree::{AbstractTree, AnyTree, Guard, SeqNo};
+use lsm_tree::{AbstractTree, AnyTree, Guard, InternalValue, SeqNo, ValueType};
 
 use super::super::layout::{HeadRecord, NAMES, SPACES, Space, Spaces, Writes, failed, position_of};
 use super::inspect::{Findings, Place, inspect, read_data};
@@ -25,6 +25,9 @@ use crate::store::StoreError;
 
 /// Bytes of one write into the new directory.
 const WRITE_BYTES: usize = 4 << 20;
+
+/// Blocks of a table in a row that cannot be read, after which the rest is given up.
+const BLOCKS_LOST_MAX: u64 = 100_000;
 
 /// What a directory holds, and what is missing from it.
 #[derive(Debug, Default)]
@@ -163,7 +166,7 @@ impl Reading {
                 if lost > 0 {
                     let name = NAMES[index];
                     missing.push(format!(
-                        "{name}: {lost} unreadable stretches of table {bad}; what was in them cannot be told"
+                        "{name}: {lost} unreadable blocks of table {bad}; what was in them cannot be told"
                     ));
                 }
             }
@@ -367,74 +370,26 @@ fn apply(tree: &AnyTree, item: &Item<'_>, seqno: SeqNo) {
     }
 }
 
-/// Takes what can be read of a damaged table into `tree`; how many stretches cannot.
+/// Takes what can be read of a damaged table into `tree`; how many of its blocks cannot.
 fn take_table(tree: &AnyTree, damaged: &AnyTree) -> u64 {
-    let (mut from, mut lost) = (Vec::new(), 0);
-    loop {
-        let mut is_broken = false;
-        for guard in damaged.range(from.clone().., SeqNo::MAX, None) {
-            let Ok((key, value)) = guard.into_inner() else {
-                is_broken = true;
-                break;
+    let mut lost = 0;
+    for table in damaged.current_version().iter_tables() {
+        let mut in_a_row = 0;
+        for record in table.iter() {
+            // Past a block that cannot be read the next one is.
+            let Ok(InternalValue { key, value }) = record else {
+                (lost, in_a_row) = (lost + 1, in_a_row + 1);
+                if in_a_row > BLOCKS_LOST_MAX {
+                    break;
+                }
+                continue;
             };
-            from = [&key[..], &[0]].concat();
-            if let Ok(Some(found)) = damaged.get_internal_entry(&key, SeqNo::MAX) {
-                tree.insert(key, value, found.key.seqno);
+            in_a_row = 0;
+            match key.value_type {
+                ValueType::Value => drop(tree.insert(key.user_key, value, key.seqno)),
+                _ => drop(tree.remove(key.user_key, key.seqno)),
             }
         }
-        if !is_broken {
-            return lost;
-        }
-        lost += 1;
-        match next_readable(damaged, &from) {
-            Some(next) => from = next,
-            None => return lost,
-        }
     }
-}
-
-fn is_readable(tree: &AnyTree, from: &[u8]) -> bool {
-    let next = tree.range(from.to_vec().., SeqNo::MAX, None).next();
-    next.is_none_or(|guard| guard.into_inner().is_ok())
-}
-
-/// A place behind `from` where the table can be read again, near its beginning; none up to its end.
-fn next_readable(tree: &AnyTree, from: &[u8]) -> Option<Vec<u8>> {
-    let mut broken = from.to_vec();
-    for len in (1..=from.len()).rev() {
-        for byte in from[len - 1].checked_add(1)?..=u8::MAX {
-            let mut next = from[..len].to_vec();
-            next[len - 1] = byte;
-            if is_readable(tree, &next) {
-                return Some(nearest(tree, broken, next));
-            }
-            broken = next;
-        }
-    }
-    let next = vec![u8::MAX; from.len() + 1];
-    is_readable(tree, &next).then_some(next)
-}
-
-/// Halves the way between a place that cannot be read and a later one that can.
-fn nearest(tree: &AnyTree, broken: Vec<u8>, readable: Vec<u8>) -> Vec<u8> {
-    let common = broken.iter().zip(&readable).take_while(|(one, other)| one == other).count();
-    let number = |key: &[u8]| {
-        let mut bytes = [0; 8];
-        let tail = &key[common..];
-        let len = tail.len().min(8);
-        bytes[..len].copy_from_slice(&tail[..len]);
-        u64::from_be_bytes(bytes)
-    };
-    let (mut low, mut high) = (number(&broken), number(&readable));
-    let mut best = readable;
-    while high.saturating_sub(low) > 1 {
-        let middle = low + (high - low) / 2;
-        let key = [&best[..common], &middle.to_be_bytes()].concat();
-        if is_readable(tree, &key) {
-            (high, best) = (middle, key);
-        } else {
-            low = middle;
-        }
-    }
-    best
+    lost
 }
