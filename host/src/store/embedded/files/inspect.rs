@@ -82,7 +82,7 @@ pub(in super::super) fn inspect(directory: &Path, place: &Place) -> io::Result<F
     let files = read_log(&findings.log, mark.stamp().map(|stamp| stamp.salt));
     let (numbers, persisted) = if tables_are_whole { persisted(directory, place, &mut findings)? } else { unknown() };
     let verdict = judge(&files, &mark, &persisted);
-    missing_keyspaces(&mut findings, &files, &verdict, &mark, (&numbers, tables_are_whole));
+    missing_keyspaces(&mut findings, &files, &verdict, &mark, &numbers, tables_are_whole);
     findings.batches = verdict.batches;
     findings.salt = mark.stamp().or(verdict.last.as_ref()).map(|stamp| stamp.salt);
     findings.mark_is_lost = mark.stamp().is_none() && (verdict.last.is_some() || mark == Mark::Unreadable);
@@ -126,7 +126,8 @@ fn missing_keyspaces(
     files: &[LogFile],
     verdict: &Verdict,
     mark: &Mark,
-    (numbers, are_known): (&Numbers, bool),
+    numbers: &Numbers,
+    are_known: bool,
 ) {
     let batches = files.iter().flat_map(|file| &file.pieces);
     let written =

@@ -112,13 +112,13 @@ impl<'a> Walk<'a> {
             (None, None) => {
                 let is_begun = stamp.number > 1 && self.gaps.is_empty();
                 if is_begun && !is_in_tables(&stamp.last, self.persisted) {
-                    self.damage((file, None), "the files before it have gone", Some(1..=stamp.number - 1));
+                    self.damage(file, None, "the files before it have gone", Some(1..=stamp.number - 1));
                 }
                 if is_begun { stamp.number } else { 1.max(stamp.number - self.gaps.len().min(1) as u64) }
             }
         };
         if stamp.number < expected {
-            self.damage((file, None), "writes lie here that were made before those that lie before them", None);
+            self.damage(file, None, "writes lie here that were made before those that lie before them", None);
         } else if stamp.number > expected {
             if expected > self.verdict.synced && self.is_torn(file) {
                 return false;
@@ -171,16 +171,11 @@ impl<'a> Walk<'a> {
         if is_after && is_near {
             self.seqno = Some(batch.seqno);
         } else {
-            self.damage((file, Some(batch.range.clone())), "the sequence number of writes is damaged", None);
+            self.damage(file, Some(batch.range.clone()), "the sequence number of writes is damaged", None);
         }
     }
 
-    fn damage(
-        &mut self,
-        (file, range): (&LogFile, Option<Range<usize>>),
-        why: &str,
-        groups: Option<RangeInclusive<u64>>,
-    ) {
+    fn damage(&mut self, file: &LogFile, range: Option<Range<usize>>, why: &str, groups: Option<RangeInclusive<u64>>) {
         let damage = Damage { file: file.name.clone(), range, why: why.into(), groups };
         self.verdict.damage.push(damage);
     }
@@ -188,7 +183,7 @@ impl<'a> Walk<'a> {
     /// Bytes that cannot be read, between batches that follow each other.
     fn missing_none(&mut self) {
         for (file, gap) in std::mem::take(&mut self.gaps) {
-            self.damage((file, Some(gap.range.clone())), gap.why, None);
+            self.damage(file, Some(gap.range.clone()), gap.why, None);
         }
     }
 
@@ -199,11 +194,11 @@ impl<'a> Walk<'a> {
                 Some((before, end)) if !std::ptr::eq(before, file) => (before, Some(end..before.end.max(end))),
                 _ => (file, None),
             };
-            return self.damage((file, range), "writes are missing behind it", Some(groups));
+            return self.damage(file, range, "writes are missing behind it", Some(groups));
         }
         let mut groups = Some(groups);
         for (file, gap) in std::mem::take(&mut self.gaps) {
-            self.damage((file, Some(gap.range.clone())), gap.why, groups.take());
+            self.damage(file, Some(gap.range.clone()), gap.why, groups.take());
         }
     }
 
@@ -214,9 +209,9 @@ impl<'a> Walk<'a> {
         let groups = last + 1..=marked.number;
         match (self.gaps.is_empty(), self.at, newest) {
             (true, Some((file, end)), _) => {
-                self.damage((file, Some(end..end)), "the end of the log has gone", Some(groups));
+                self.damage(file, Some(end..end), "the end of the log has gone", Some(groups));
             }
-            (true, None, Some(file)) => self.damage((file, None), "the log is empty", Some(groups)),
+            (true, None, Some(file)) => self.damage(file, None, "the log is empty", Some(groups)),
             (true, None, None) => self.verdict.damage.push(Damage {
                 file: "*.jnl".into(),
                 range: None,
