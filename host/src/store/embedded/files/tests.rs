@@ -196,7 +196,9 @@ async fn no_block_cut_or_file_takes_away_what_was_acknowledged() {
         let ended = opened(&left, &records, &what, |store| std::fs::remove_file(store.join(&file)).unwrap());
         // Tables and versions may be such that others have replaced.
         let is_no_loss = file.ends_with("lock") || file.ends_with(MARK_FILE);
-        let is_loss = file.ends_with(MARKER) || file.ends_with("0.jnl") || file.ends_with("current");
+        // Of the keyspaces some were never written to.
+        let is_written = (0..4).any(|number| file.starts_with(format!("keyspaces/{number}")));
+        let is_loss = file.ends_with(MARKER) || file.ends_with("0.jnl") || file.ends_with("current") && is_written;
         assert!(if ended == Ended::Whole { !is_loss } else { !is_no_loss }, "{what}: {ended:?}");
         let what = format!("{} halved", file.display());
         opened(&left, &records, &what, |store| edit(&store.join(&file), |bytes| bytes.truncate(bytes.len() / 2)));
@@ -292,7 +294,7 @@ async fn a_log_of_several_files_is_whole_or_refused() {
     for log in &logs {
         let ended = opened(&left, &records, "deleted", |store| std::fs::remove_file(store.join(log)).unwrap());
         assert!(matches!(ended, Ended::Refused(_)), "{}: {ended:?}", log.display());
-        let ended = opened(&left, &records, "damaged", |store| edit(&store.join(log), |bytes| bytes[5_000] ^= 1));
+        let ended = opened(&left, &records, "damaged", |store| edit(&store.join(log), |bytes| bytes[500] ^= 1));
         assert!(matches!(ended, Ended::Refused(_)), "{}: {ended:?}", log.display());
     }
 }
@@ -365,7 +367,8 @@ async fn of_a_damaged_table_all_else_is_taken() {
     let to = directory.path().join("store4");
     let report = salvage(&larger, &to).unwrap();
     let store = open_spaces(&to).unwrap();
-    let left = store.at(Space::Journal as usize).iter().count();
-    assert!((50..61).contains(&left), "{left} of 61 entries: {report}");
+    let keys = store.at(Space::Journal as usize).iter().map(|guard| guard.key().unwrap());
+    let left = keys.filter(|key| **key != *Stamp::KEY).count();
+    assert_eq!(left, 60, "{left} of 61 entries: {report}");
     assert!(report.missing.iter().any(|line| line.contains("unreadable blocks")), "{report}");
 }
