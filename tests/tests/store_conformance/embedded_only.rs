@@ -232,6 +232,7 @@ async fn a_torn_tail_holds_the_mark_and_the_increment_or_neither() {
     stand.hits(vec![hit(1, 1)]).await;
     let log = logs(&stand.config.path).last().expect("a write-ahead log").clone();
     let whole = fs::read(&log).unwrap();
+    let marked = fs::read(stand.config.path.join("weir.synced")).unwrap();
     let unique = || {
         let mut op = hit(1, 1);
         (op.actor, op.rule.unique_ms) = (Some(Id::Int(5)), Some(3_600_000));
@@ -245,6 +246,7 @@ async fn a_torn_tail_holds_the_mark_and_the_increment_or_neither() {
         let copy = stand.backend.0.path().join(format!("torn-{index}"));
         copy_directory(&stand.config.path, &copy);
         fs::write(copy.join(log.file_name().unwrap()), &longer[..cut]).unwrap();
+        fs::write(copy.join("weir.synced"), &marked).unwrap();
         let mut config = stand.config.clone();
         config.path = copy;
         let (directory, _) = <Embedded as crate::stand::Backend>::start();
