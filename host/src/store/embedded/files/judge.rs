@@ -239,6 +239,9 @@ fn is_in_tables(last: &[u64], persisted: &[Option<u64>]) -> bool {
 mod tests {
     use super::*;
 
+    type Groups = Vec<Option<RangeInclusive<u64>>>;
+    type Torn = Vec<(String, usize)>;
+
     const ONE: usize = 100;
 
     /// A file with the groups that are numbered; 0 stands for what cannot be read.
@@ -260,11 +263,7 @@ mod tests {
         Mark::Synced(Stamp { salt: 1, number, synced: number, seqno_min: 0, last: vec![number * 10] })
     }
 
-    fn judged(
-        files: &[LogFile],
-        mark: &Mark,
-        persisted: u64,
-    ) -> (Vec<Option<RangeInclusive<u64>>>, Vec<(String, usize)>) {
+    fn judged(files: &[LogFile], mark: &Mark, persisted: u64) -> (Groups, Torn) {
         let verdict = judge(files, mark, &[Some(persisted)]);
         (verdict.damage.into_iter().map(|damage| damage.groups).collect(), verdict.torn)
     }

@@ -186,7 +186,10 @@ mod tests {
 
     use super::*;
 
-    fn encode(seqno: u64, items: &[(u64, &[u8], Option<&[u8]>)]) -> Vec<u8> {
+    /// Keyspace, key, value.
+    type Written<'a> = (u64, &'a [u8], Option<&'a [u8]>);
+
+    fn encode(seqno: u64, items: &[Written<'_>]) -> Vec<u8> {
         let mut body = Vec::new();
         for (keyspace, key, value) in items {
             body.extend([ITEM, u8::from(value.is_none()), 0]);
