@@ -262,7 +262,10 @@ async fn create_large(store: &EmbeddedStore, id: i64) {
     let body = format!("{{\"text\":\"{}\"}}", "x".repeat(1 << 20));
     let document = Document { id: Id::Int(id), actor: Id::Int(1), body: body.into() };
     let op = CreateOp { partition: 0, documents: vec![document], has_fresh_ids: true, idempotency: None };
-    store.create("k", CreateBatch { digest: Digest([1; 32]), now_ms: NOW_MS, ops: vec![op] }).await.unwrap();
+    store
+        .create("k", CreateBatch { digest: Digest([1; 32]), at_ms: NOW_MS, now_ms: NOW_MS, ops: vec![op] })
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
