@@ -59,9 +59,11 @@ problem_types! { ADMIN_TYPES:
     UNAVAILABLE = 503 "admin-unavailable" "What it needs is not available";
 }
 
+/// Connections of operators, their tools and probes.
+pub const CONNECTIONS_MAX: usize = 64;
 /// Bounds of this listener. Operators and their tools are few; a flood is a mistake.
 const LIMITS: Limits = Limits {
-    connections_max: 64,
+    connections_max: CONNECTIONS_MAX,
     spare_files: 4,
     header_bytes_max: 8192,
     headers_max: 64,
@@ -181,6 +183,10 @@ pub enum ModuleCommand {
 /// of their own: beyond their deadline, or when the caller has gone, they go on to their end.
 #[async_trait]
 pub trait Operations: Send + Sync + 'static {
+    /// Why only a restart may help; nothing while the host works, or mends itself.
+    fn stuck(&self) -> Option<String> {
+        None
+    }
     /// Every check, those that hold too. Ready is when all hold.
     async fn readiness(&self) -> Vec<Check>;
     /// `{"kinds":[{"kind":…,"backlog":{"entries":…,"bytes":…,"oldest_age_ms":…},"lease":…,"dead_letters":…,
@@ -294,7 +300,13 @@ impl AdminState {
             Route::Page => return Ok(reply::page(PAGE, "text/html; charset=utf-8")),
             Route::Script => return Ok(reply::page(SCRIPT, "text/javascript; charset=utf-8")),
             Route::Style => return Ok(reply::page(STYLE, "text/css; charset=utf-8")),
-            Route::Alive => Ok(json!({ "alive": true })),
+            Route::Alive => match self.operations.stuck() {
+                None => Ok(json!({ "alive": true })),
+                Some(reason) => {
+                    let body = json!({ "alive": false, "reason": reason });
+                    return Ok(reply::json(StatusCode::SERVICE_UNAVAILABLE, &body));
+                }
+            },
             Route::Metrics => return Ok(reply::page(self.operations.metrics(), METRICS_TYPE)),
             Route::Ready => return Ok(self.ready().await),
             Route::Policy(route) => self.policies.look(route, head).await?,

@@ -140,9 +140,8 @@ enum Command {
     Journal {
         #[command(subcommand)]
         command: journal::JournalCommand,
-    }
-
-    /// What the store holds, and whose it is.
+    },
+    /// What the store holds, and whose it is; whether the directory of an embedded one is whole.
     Store {
         #[command(subcommand)]
         command: store::StoreCommand,

@@ -270,6 +270,15 @@ impl StoreError {
     }
 }
 
+/// Since when a store refuses writes, and why.
+#[derive(Debug, Clone)]
+pub struct Refusing {
+    /// When it began.
+    pub since: std::time::Instant,
+    /// What the disk said last.
+    pub reason: String,
+}
+
 /// Opens the store that the configuration names. A Redis that is away is no error: the store answers
 /// [`StoreError::Unavailable`] until it is there.
 ///
@@ -543,6 +552,12 @@ pub trait Store: Send + Sync {
 
     /// Whether the store answers now.
     async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Whether it refuses writes, and mends that itself or needs a restart: what `/livez` says after a bound. A store that is
+    /// another process is nothing that a restart of this one mends.
+    fn refusing(&self) -> Option<Refusing> {
+        None
+    }
 
     /// What an acknowledged write survives.
     fn durability(&self) -> Durability;

@@ -46,6 +46,8 @@ pub const STORE_FAILURES_TOTAL: &str = "weir_store_failures_total";
 pub const STORE_RESENT_TOTAL: &str = "weir_store_resent_total";
 /// Gauge: memory of the embedded store's state.
 pub const STORE_MEMORY_BYTES: &str = "weir_store_memory_bytes";
+/// 1 while the embedded store refuses writes after a failure of the disk.
+pub const STORE_REFUSING: &str = "weir_store_refusing";
 /// Outcomes of toggles, by `kind`, `outcome`.
 pub const TOGGLES_TOTAL: &str = "weir_toggles_total";
 /// Outcomes of hits on counters, by `kind`, `outcome`.
@@ -142,6 +144,11 @@ pub fn describe() {
     describe_histogram!(STORE_CALL_SECONDS, Unit::Seconds, "Time of one store call");
     describe_counter!(STORE_FAILURES_TOTAL, "Failed store calls");
     describe_counter!(STORE_RESENT_TOTAL, "Calls sent again because a node of the Redis Cluster had not run them");
+    describe_gauge!(
+        STORE_REFUSING,
+        Unit::Count,
+        "1 while the embedded store refuses writes after a failure of the disk"
+    );
     describe_gauge!(STORE_MEMORY_BYTES, Unit::Bytes, "State of targets that the embedded store keeps in memory");
     describe_counter!(TOGGLES_TOTAL, "Outcomes of toggles");
     describe_counter!(SETTINGS_TOTAL, "Outcomes of changes of settings");

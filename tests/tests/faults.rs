@@ -21,6 +21,9 @@ use weir_tests::services::host::weir;
 use weir_tests::services::{AppendFsync, Host, HostConfig, Redis, RedisOptions, temporary_directory};
 use weir_tests::stand::{Setup, Stand};
 
+#[path = "faults/disk.rs"]
+mod disk;
+
 /// One at a time: each starts several servers.
 static TURN: Mutex<()> = Mutex::const_new(());
 

@@ -286,6 +286,13 @@ impl Desk {
 
 #[async_trait]
 impl Operations for Desk {
+    fn stuck(&self) -> Option<String> {
+        let refusing = self.app.store.refusing()?;
+        let time = refusing.since.elapsed();
+        let is_long = time >= std::time::Duration::from_millis(self.app.config.store.restart_after_ms);
+        is_long.then(|| format!("the store has refused writes for {} s: {}", time.as_secs(), refusing.reason))
+    }
+
     async fn readiness(&self) -> Vec<Check> {
         let check = |name: &str, problem: Option<String>, fine: String| Check {
             name: name.into(),

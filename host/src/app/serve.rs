@@ -15,17 +15,20 @@ use super::{App, AppError, demo};
 use crate::admin::{self, AdminState, PolicyLimits};
 use crate::cli::{Failure, Where};
 use crate::clock::Clock;
-use crate::config::ConfigError;
+use crate::config::{Config, ConfigError, StoreType};
 use crate::http::{self, HttpState, Kinds};
 use crate::policy::Compiler;
+use crate::store::embedded::FILES_MAX;
 use crate::telemetry;
 
 /// Bounds of the buckets for sizes of batches.
 const ITEMS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
-/// Files that are open besides connections of clients: SQL, the store, modules.
-const FILES_BESIDES: u64 = 256;
 /// A wall clock that is set by less than this is being adjusted, in milliseconds.
 const CLOCK_STEP_MS: i64 = 1_000;
+/// Files that are open in any case: the executor, modules, the log, names that are resolved.
+const FILES_BESIDES: u64 = 64;
+/// Connections of clients that are worth a start.
+const CONNECTIONS_MIN: usize = 16;
 /// How often the recorder folds its histograms.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -44,9 +47,9 @@ pub async fn run(place: Where, listen: Option<SocketAddr>, admin_listen: Option<
         config.validate()?;
         Ok((config, is_demo))
     };
-    let (config, is_demo) = load()?;
+    let (mut config, is_demo) = load()?;
     telemetry::set_log_level(&config.log.level);
-    allow_open_files(config.http.connections_max);
+    let fit = allow_open_files(&mut config)?;
     let public = bind(config.http.listen, "http.listen").await?;
     let operators = bind(config.admin.listen, "admin.listen").await?;
     let (public_address, operators_address) = (local_address(&public)?, local_address(&operators)?);
@@ -83,7 +86,13 @@ pub async fn run(place: Where, listen: Option<SocketAddr>, admin_listen: Option<
     let mut running = Running { config, http: state, admin: admin_state, app: Arc::clone(&app), files };
     while signals.wait().await == Told::Reload {
         // Reading files may wait for a disk.
-        tokio::task::block_in_place(|| running.reload(|| load().map(|(config, _)| config)));
+        tokio::task::block_in_place(|| {
+            running.reload(|| {
+                let (mut config, _) = load()?;
+                config.http.connections_max = config.http.connections_max.min(fit);
+                Ok(config)
+            })
+        });
     }
     drop(running);
     tracing::info!("stopping: answering what is in flight, then flushing");
@@ -121,17 +130,48 @@ async fn watch_clock(clock: Clock) {
     }
 }
 
-/// Takes as many open files as the system lets it have: shells give far fewer than a server needs.
-fn allow_open_files(connections_max: usize) {
+/// Takes as many open files as the system lets it have: shells give far fewer than a server needs. Connections of clients
+/// are bounded so that the store, SQL and probes always find one; how many fit.
+///
+/// # Errors
+/// When hardly any would be left for clients.
+fn allow_open_files(config: &mut Config) -> Result<usize, Failure> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         tracing::debug!(%error, "the limit of open files stays as it is");
     }
-    let files = getrlimit(Resource::Nofile).current;
-    if files.is_some_and(|files| files < connections_max as u64 + FILES_BESIDES) {
-        tracing::warn!(files, connections_max, "fewer files may be open than http.connections_max needs: ulimit -Hn");
+    let Some(files) = getrlimit(Resource::Nofile).current else { return Ok(usize::MAX) };
+    let (asked, reserve) = (config.http.connections_max, files_besides(config));
+    let fit = usize::try_from(files.saturating_sub(reserve)).unwrap_or(usize::MAX);
+    if fit < CONNECTIONS_MIN {
+        return Err(Failure::usage(format!(
+            "{files} files may be open, and {reserve} are kept for the store, SQL, upstreams and operators: raise the limit \
+             (ulimit -Hn, LimitNOFILE=) to {} for http.connections_max = {asked}",
+            reserve.saturating_add(asked as u64)
+        )));
     }
+    config.http.connections_max = asked.min(fit);
+    if fit < asked {
+        tracing::warn!(
+            files,
+            reserve,
+            connections_max = fit,
+            "http.connections_max = {asked} does not fit the files that may be open (ulimit -Hn, LimitNOFILE=): lowered"
+        );
+    } else {
+        tracing::info!(files, reserve, connections_max = asked, "open files");
+    }
+    Ok(fit)
+}
+
+/// Files that are open besides connections of clients.
+fn files_besides(config: &Config) -> u64 {
+    let store = if config.store.store_type == StoreType::Embedded { FILES_MAX } else { FILES_BESIDES };
+    // SQLite opens two more files for a connection: its log and its index.
+    let sql = 3 * u64::from(config.sql.connections_max);
+    let upstreams = config.upstreams.iter().map(|upstream| upstream.limits.idle_connections_max as u64).sum::<u64>();
+    FILES_BESIDES + store + sql + upstreams + admin::CONNECTIONS_MAX as u64
 }
 
 async fn bind(address: SocketAddr, field: &str) -> Result<TcpListener, AppError> {

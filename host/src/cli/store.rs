@@ -1,6 +1,8 @@
 //! `weir store`: what the store holds and whose it is; for what nobody flushes, the ways out. Works on the store itself: an
 //! embedded one only while no host runs.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -9,11 +11,25 @@ use crate::app::custody::changes;
 use crate::app::holdings::Keeper;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::store::embedded::{salvage, verify};
 use crate::store::{HeldKind, Holdings};
 
 /// What to do with the store.
 #[derive(Debug, Subcommand)]
 pub enum StoreCommand {
+    /// Read everything in the directory of an embedded store, and say what is damaged or missing. Changes nothing.
+    Verify {
+        /// The directory: store.path of the configuration.
+        directory: PathBuf,
+    },
+    /// Take what can be read of a damaged directory into a new one, and say exactly what is missing.
+    Salvage {
+        /// The damaged directory, which stays as it is.
+        directory: PathBuf,
+        /// The new directory, for store.path.
+        #[arg(long, value_name = "NEWDIR")]
+        to: PathBuf,
+    },
     /// Print whose the journal is, and what waits in it for SQL. Changes nothing.
     List {
         /// Which configuration.
@@ -77,6 +93,21 @@ pub struct Dropped {
 /// When store or SQL are not to be had, or what is asked for must not be.
 pub async fn run(command: StoreCommand) -> Result<(), Failure> {
     match command {
+        StoreCommand::Verify { directory } => {
+            let report = verify(&directory)?;
+            print!("{report}");
+            if report.is_whole() {
+                return Ok(());
+            }
+            Err(Failure::no(format!("{} is damaged, or something is missing from it", directory.display())))
+        }
+        StoreCommand::Salvage { directory, to } => {
+            let report = salvage(&directory, &to)?;
+            print!("{report}");
+            let what = if report.is_whole() { "everything" } else { "what is there; what is missing is not" };
+            println!("taken: {what}. Set store.path to {} and start the host", to.display());
+            Ok(())
+        }
         StoreCommand::List { place, json } => list(&loaded(&place)?, json).await,
         StoreCommand::Drop(dropped) => drop_some(dropped).await,
         StoreCommand::Rename { from, to, place } => {

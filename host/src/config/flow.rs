@@ -45,6 +45,9 @@ pub struct StoreConfig {
     /// the time by hand.
     #[serde(skip)]
     pub is_time_told: bool,
+    /// How long the embedded store may refuse writes after a failure of its disk before `/livez` says so, in milliseconds,
+    /// so that a supervisor restarts the host. Meanwhile it tries to mend itself, and `/readyz` says so at once.
+    pub restart_after_ms: u64,
 }
 
 /// The implementations of the store.
@@ -78,6 +81,7 @@ impl Default for StoreConfig {
             idempotency_ttl_s: 600,
             huge_pairs_max: 100_000,
             is_time_told: false,
+            restart_after_ms: 60_000,
         }
     }
 }
@@ -96,6 +100,7 @@ impl StoreConfig {
         at_least("store.memory_bytes_max", self.memory_bytes_max, 1 << 20)?;
         at_least("store.state_ttl_s", self.state_ttl_s, 1)?;
         at_least("store.absent_ttl_s", self.absent_ttl_s, 1)?;
+        at_least("store.restart_after_ms", self.restart_after_ms, 1)?;
         at_least("store.idempotency_ttl_s", self.idempotency_ttl_s, 1)
     }
 }

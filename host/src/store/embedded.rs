@@ -6,7 +6,7 @@
 //! restart forgets is read from SQL again, with the journal's tail laid over it. Nobody is told of a change before it
 //! is on the disk.
 //!
-//! - `layout`: keys and records · `state`: what is known, in memory: each `target`, the journal's `tail`, documents that are
+//! - `files`: are they whole · `stamps` of batches · `layout`: keys and records · `state`: what is known, in memory: each `target`, the journal's `tail`, documents that are
 //!   `pending` · `transaction`: the writes of a group · `batch`: what all batches have in common, with `limits` and
 //!   `outcome` · `toggle`, `count`, `create`, `settings` · `hydrate` · `change`: the rest · `guest`: what policy modules
 //!   keep · `read` · `writer`: group commit · `room`: waiting rooms · `holdings`: what lies there, and whose it is
@@ -18,7 +18,9 @@ mod by_id;
 mod change;
 mod count;
 mod create;
+mod files;
 mod guest;
+mod holder;
 pub(in crate::store) mod holdings;
 mod hydrate;
 mod layout;
@@ -28,6 +30,7 @@ mod pending;
 mod read;
 mod room;
 mod settings;
+mod stamps;
 mod state;
 mod tail;
 mod target;
@@ -48,20 +51,23 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+pub use self::files::salvage::{DirectoryReport, salvage, verify};
+
 use self::change::{Terms, Trim};
+use self::holder::{Health, Holder};
 use self::hydrate::Prepared;
 use self::layout::{Spaces, failed};
 use self::limits::Limits;
 use self::read::{Reader, Seen};
-use self::room::SharedRooms;
+use self::room::{Rooms, SharedRooms};
 use self::state::State;
 use self::transaction::Transaction;
-use self::writer::{Job, Progress, Writer};
+use self::writer::{Desk, Job, Progress, Writer};
 use super::page::page;
 use super::{
     Binding, Commit, CountBatch, CountResult, Counted, CreateBatch, CreateResult, Durability, Head, Holdings, Hydrated,
-    Hydration, JournalRead, MemberRead, Members, PendingDocument, ReadResult, RoomStore, SettingsBatch, SettingsResult,
-    Store, StoreError, ToggleBatch, ToggleResult, explain,
+    Hydration, JournalRead, MemberRead, Members, PendingDocument, ReadResult, Refusing, RoomStore, SettingsBatch,
+    SettingsResult, Store, StoreError, ToggleBatch, ToggleResult, explain,
 };
 use crate::config::StoreConfig;
 use crate::journal::{Hole, Mark};
@@ -70,9 +76,15 @@ use crate::model::{Id, Incarnation, KeyEntry, KeyIncrement, Member, Partition, P
 /// Memory for blocks read from disk, in bytes.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 
+/// Tables that are kept open at most.
+const CACHED_FILES: usize = 128;
+/// Files that the store has open at most, for the limit of the process: tables, while they are compacted too, and the log.
+pub const FILES_MAX: u64 = 2 * CACHED_FILES as u64;
+
 /// See the room's text.
 pub struct EmbeddedStore {
-    spaces: Arc<Spaces>,
+    spaces: Holder,
+    health: Health,
     path: PathBuf,
     state: Arc<RwLock<State>>,
     progress: watch::Receiver<Progress>,
@@ -99,30 +111,30 @@ impl EmbeddedStore {
         std::fs::create_dir_all(path).map_err(|error| {
             StoreError::Misconfigured(format!("store.path: cannot create {}: {error}", path.display()))
         })?;
-        let database = Database::builder(path).cache_size(CACHE_BYTES).open().map_err(|error| match error {
-            fjall::Error::Locked => StoreError::InUse(path.display().to_string()),
-            fjall::Error::Io(error) => {
-                StoreError::Misconfigured(format!("store.path: cannot open {}: {error}", path.display()))
-            }
-            other => failed(other),
-        })?;
-        let spaces = Arc::new(Spaces::open(database)?);
-        layout::check_format(&spaces, path, config.partitions)?;
-        let now_ms = Arc::new(AtomicU64::new(0));
-        let mut state = State::new(config.partitions, config.memory_bytes_max);
-        hydrate::read_tails(&spaces, &mut state)?;
-        let rooms = SharedRooms::new(Mutex::new(room::restore(&spaces)?));
-        let state = Arc::new(RwLock::new(state));
-        let (progress, watched) = watch::channel(Progress { group: 0, failed: false });
+        let Opened { spaces, state, rooms } = open_all(path, config.partitions, config.memory_bytes_max)?;
+        let (now_ms, health) = (Arc::new(AtomicU64::new(0)), Health::default());
+        let (spaces, state) = (Holder::new(spaces), Arc::new(RwLock::new(state)));
+        let rooms = SharedRooms::new(Mutex::new(rooms));
+        let (progress, watched) = watch::channel(Progress::default());
         let (sender, receiver) = mpsc::channel(writer::QUEUE_JOBS_MAX);
-        let writer =
-            Writer { spaces: Arc::clone(&spaces), state: Arc::clone(&state), progress, now_ms: Arc::clone(&now_ms) };
+        let writer = Writer {
+            spaces: spaces.clone(),
+            state: Arc::clone(&state),
+            rooms: Arc::clone(&rooms),
+            progress,
+            health: health.clone(),
+            now_ms: Arc::clone(&now_ms),
+            path: path.clone(),
+            partitions: config.partitions,
+            memory_bytes_max: config.memory_bytes_max,
+        };
         let writer = std::thread::Builder::new()
             .name("weir-store".into())
             .spawn(move || writer.run(receiver))
             .map_err(|error| StoreError::Refused(format!("cannot start the writer's thread: {error}")))?;
         Ok(Self {
             spaces,
+            health,
             path: path.clone(),
             state,
             progress: watched,
@@ -168,8 +180,11 @@ impl EmbeddedStore {
         F: FnOnce(&mut Transaction<'_>, &mut State, &mut Limits) -> Result<T, StoreError> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let job: Job = Box::new(move |transaction, state, limits| {
-            let outcome = work(transaction, state, limits);
+        let job: Job = Box::new(move |desk| {
+            let outcome = match desk {
+                Some(Desk { transaction, state, limits }) => work(transaction, state, limits),
+                None => Err(StoreError::Refused("refused before it was looked at".into())),
+            };
             let keep = outcome.is_ok();
             let answer = move |committed: Result<(), StoreError>| {
                 // The caller may have gone; what it asked for is done all the same.
@@ -189,7 +204,7 @@ impl EmbeddedStore {
         T: Send + 'static,
         F: FnOnce(&Reader<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        let (spaces, state) = (Arc::clone(&self.spaces), Arc::clone(&self.state));
+        let (spaces, state) = (self.spaces.get()?, Arc::clone(&self.state));
         tokio::task::spawn_blocking(move || work(&Reader::new(&spaces, &state)))
             .await
             .unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
@@ -201,7 +216,7 @@ impl EmbeddedStore {
         T: Send + 'static,
         F: FnOnce(&Spaces, &Path) -> Result<T, StoreError> + Send + 'static,
     {
-        let (spaces, path) = (Arc::clone(&self.spaces), self.path.clone());
+        let (spaces, path) = (self.spaces.get()?, self.path.clone());
         let done = tokio::task::spawn_blocking(move || work(&spaces, &path)).await;
         done.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
     }
@@ -214,9 +229,9 @@ impl EmbeddedStore {
     /// Tells what was seen when the writes that it rests on are on the disk.
     async fn once_written<T>(&self, seen: Seen<T>) -> Result<T, StoreError> {
         let mut progress = self.progress.clone();
-        let is_decided = |progress: &Progress| progress.failed || progress.group >= seen.group;
-        let reached = progress.wait_for(is_decided).await.map(|progress| progress.group >= seen.group);
-        if reached.unwrap_or(false) { Ok(seen.value) } else { Err(failed(fjall::Error::Poisoned)) }
+        let decided = progress.wait_for(|progress| progress.is_written(seen.group).is_some()).await;
+        let is_written = decided.is_ok_and(|progress| progress.is_written(seen.group) == Some(true));
+        if is_written { Ok(seen.value) } else { Err(failed(fjall::Error::Poisoned)) }
     }
 }
 
@@ -227,6 +242,35 @@ pub(super) fn durability() -> Durability {
         description: "every acknowledged write has been synced to this host's disk".into(),
         survives_power_loss: true,
     }
+}
+
+/// Opens the database of a directory, once its files have been found to be whole.
+fn open_spaces(path: &Path) -> Result<Spaces, StoreError> {
+    let log = files::prepare(path)?;
+    let builder = Database::builder(path).cache_size(CACHE_BYTES).max_cached_files(Some(CACHED_FILES));
+    let database = builder.open().map_err(|error| match error {
+        fjall::Error::Locked => files::in_use(path),
+        fjall::Error::Io(error) => files::unreadable(path, &error),
+        other => failed(other),
+    })?;
+    Spaces::open(database, path, log)
+}
+
+/// The database, and what is in memory.
+struct Opened {
+    spaces: Spaces,
+    state: State,
+    rooms: Rooms,
+}
+
+/// Opens the database of a directory and reads what has to be in memory.
+fn open_all(path: &Path, partitions: Partition, memory_bytes_max: usize) -> Result<Opened, StoreError> {
+    let spaces = open_spaces(path)?;
+    layout::check_format(&spaces, path, partitions)?;
+    let mut state = State::new(partitions, memory_bytes_max);
+    hydrate::read_tails(&spaces, &mut state)?;
+    let rooms = room::restore(&spaces)?;
+    Ok(Opened { spaces, state, rooms })
 }
 
 impl Drop for EmbeddedStore {
@@ -498,6 +542,10 @@ impl Store for EmbeddedStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         self.write(|_, _, _| Ok(())).await
+    }
+
+    fn refusing(&self) -> Option<Refusing> {
+        self.health.refusing()
     }
 
     fn durability(&self) -> Durability {

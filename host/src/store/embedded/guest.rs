@@ -170,7 +170,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("store");
         let store = EmbeddedStore::open(&StoreConfig { path, ..StoreConfig::default() }).unwrap();
-        let keys = |space: Space| store.spaces.of(space).len().unwrap();
+        let keys = |space: Space| store.spaces.get().unwrap().of(space).len().unwrap();
         let entry = |key: String, ttl_ms| KeyEntry { key, value: vec![7; 100], ttl_ms };
         let start_ms = 1_800_000_000_000;
         // Set again and again, a key leaves one expiry behind, not one for each time.

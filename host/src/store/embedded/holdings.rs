@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use fjall::{Database, PersistMode, Readable};
+use fjall::Readable;
 
+use super::files::stamp::Stamp;
 use super::layout::{
-    HeadRecord, Space, Spaces, check_version, damaged, failed, is_unproven, place_of, recorded_id, recorded_partitions,
+    HeadRecord, Space, Spaces, Writes, check_version, damaged, failed, is_unproven, place_of, recorded_id,
+    recorded_partitions,
 };
 use crate::journal::Head;
 use crate::model::{DatabaseId, JournalId};
@@ -41,7 +43,7 @@ pub(in crate::store) fn look(path: &Path) -> Result<Option<Holdings>, StoreError
     let copy =
         Copied::of(path).map_err(|error| StoreError::Refused(format!("cannot copy {}: {error}", path.display())))?;
     drop(lock);
-    let spaces = Spaces::open(Database::builder(&copy.0).open().map_err(failed)?)?;
+    let spaces = super::open_spaces(&copy.0)?;
     check_version(&spaces, path)?;
     read(&spaces, path).map(Some)
 }
@@ -84,6 +86,9 @@ pub(super) fn read(spaces: &Spaces, path: &Path) -> Result<Holdings, StoreError>
     let mut kinds: BTreeMap<String, Vec<Head>> = BTreeMap::new();
     for guard in spaces.snapshot().iter(spaces.of(Space::Heads)) {
         let (key, value) = guard.into_inner().map_err(failed)?;
+        if *key == *Stamp::KEY {
+            continue;
+        }
         let (kind, partition) = place_of(&key)?;
         let head = HeadRecord::decode(&value).ok_or_else(|| damaged("a head"))?;
         kinds.entry(kind.to_owned()).or_default().push(head.public(partition, 0));
@@ -110,10 +115,11 @@ pub(super) fn bind(spaces: &Spaces, path: &Path, wanted: &Binding) -> Result<(),
         }
         _ => {}
     }
-    let mut batch = spaces.database.batch().durability(Some(PersistMode::SyncAll));
-    batch.insert(spaces.of(Space::System), "database", wanted.database.0.into_bytes());
-    batch.remove(spaces.of(Space::System), "unproven");
-    batch.commit().map_err(failed)
+    let mut writes = Writes::default();
+    let system = &mut writes[Space::System as usize];
+    system.insert(b"database".to_vec(), Some(wanted.database.0.into_bytes().into()));
+    system.insert(b"unproven".to_vec(), None);
+    spaces.commit(writes, true).map_err(failed)
 }
 
 /// See [`crate::store::Store::drop_kind`]: the heads last, which say that there is something.
@@ -132,27 +138,28 @@ pub(super) fn drop_all(spaces: &Spaces) -> Result<(), StoreError> {
     for space in all {
         drop_keys(spaces, space, &[])?;
     }
-    let mut batch = spaces.database.batch().durability(Some(PersistMode::SyncAll));
-    let system = spaces.of(Space::System);
-    batch.remove(system, "database");
-    batch.remove(system, "unproven");
-    batch.insert(system, "journal", uuid::Uuid::new_v4().into_bytes());
-    batch.commit().map_err(failed)
+    let mut writes = Writes::default();
+    let system = &mut writes[Space::System as usize];
+    system.insert(b"database".to_vec(), None);
+    system.insert(b"unproven".to_vec(), None);
+    system.insert(b"journal".to_vec(), Some(uuid::Uuid::new_v4().into_bytes().into()));
+    spaces.commit(writes, true).map_err(failed)
 }
 
 fn drop_keys(spaces: &Spaces, space: Space, prefix: &[u8]) -> Result<(), StoreError> {
     let keyspace = spaces.of(space);
     loop {
-        let mut batch = spaces.database.batch().durability(Some(PersistMode::SyncAll));
-        let mut count = 0;
+        let mut writes = Writes::default();
         for guard in spaces.snapshot().prefix(keyspace, prefix).take(DROPPED_AT_ONCE) {
             let (key, _) = guard.into_inner().map_err(failed)?;
-            batch.remove(keyspace, key);
-            count += 1;
+            // The beacon stays: it says how far the keyspace has been written to tables.
+            if *key != *Stamp::KEY {
+                writes[space as usize].insert(key.to_vec(), None);
+            }
         }
-        if count == 0 {
+        if writes[space as usize].is_empty() {
             return Ok(());
         }
-        batch.commit().map_err(failed)?;
+        spaces.commit(writes, true).map_err(failed)?;
     }
 }

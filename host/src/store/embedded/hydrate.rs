@@ -5,6 +5,7 @@
 use fjall::Readable;
 
 use super::change::Terms;
+use super::files::stamp::Stamp;
 use super::layout::{HeadRecord, Space, Spaces, damaged, decoded, failed, journal_key, place_of, position_of};
 use super::pending::Waiting;
 use super::state::State;
@@ -100,6 +101,9 @@ pub(super) fn read_tails(spaces: &Spaces, state: &mut State) -> Result<(), Store
     let (_, snapshot) = transaction.committed();
     for guard in snapshot.iter(spaces.of(Space::Heads)) {
         let (key, value) = guard.into_inner().map_err(failed)?;
+        if *key == *Stamp::KEY {
+            continue;
+        }
         let mut head = HeadRecord::decode(&value).ok_or_else(|| damaged("a head"))?;
         let (kind, partition) = place_of(&key)?;
         let (place, is_long, mut is_skipped) = (state.kind(kind), head.entries > TAIL_CHANGES_MAX, false);

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! system    "format" → "4" · "partitions" → u16 · "journal" → its id · all written once; "database" → the id of the database
-//!           that the journal belongs to, once it is known · "unproven" → "3": a version wrote it that knew no databases
+//!           that the journal belongs to, once it is known · "unproven" → "3": a version wrote it that knew no databases ·
+//!           "stamp" → Stamp, in every batch
 //! heads     kind 0 partition                → Head
 //! journal   kind 0 partition position       → journal entry
 //! outcomes  kind 0 key                      → Outcome
@@ -12,13 +13,18 @@
 //! rooms     waiting rooms: see `room`
 //! ```
 //! Numbers in keys are big-endian so that they sort; no kind and no name of a module holds a 0 byte. The state of targets
-//! is not on disk: see `state`.
+//! is not on disk: see `state`. The key "stamp" of other keyspaces says only how far they are in tables: see `BEACONS`.
 
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice, Snapshot};
 use uuid::Uuid;
 
+use super::files::Log;
+use super::files::stamp::Stamp;
+use super::stamps::Stamps;
 use crate::journal::chain::Chain;
 use crate::journal::{Entry, entry};
 use crate::model::{Backlog, Incarnation, Partition, Position};
@@ -42,23 +48,70 @@ const FORMAT: &[u8] = b"4";
 /// The format before. What it lacks is an id, and whose the journal is; all else is as it was.
 const EARLIER: &[u8] = b"3";
 /// Names on disk, in the order of [`Space`].
-const NAMES: [&str; 8] = ["system", "heads", "journal", "outcomes", "expiry", "modules", "uniques", "rooms"];
+pub(super) const NAMES: [&str; 8] = ["system", "heads", "journal", "outcomes", "expiry", "modules", "uniques", "rooms"];
 /// How many keyspaces there are.
 pub(super) const SPACES: usize = NAMES.len();
+/// Where a key of its own is written with every batch, which is never deleted: so the newest write in the tables is never
+/// compacted away, and says how far the keyspace has been written to tables. What modules keep is no promise; of `system`
+/// the stamp is that key.
+pub(super) const BEACONS: [Space; 5] = [Space::Heads, Space::Journal, Space::Outcomes, Space::Uniques, Space::Rooms];
 /// Memory for the fresh writes of one keyspace, in bytes.
 const MEMTABLE_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// Writes by keyspace; `None` deletes.
+pub(super) type Writes = [HashMap<Vec<u8>, Option<Slice>>; SPACES];
 
 /// The open database.
 pub(super) struct Spaces {
     pub(super) database: Database,
     keyspaces: Vec<Keyspace>,
+    stamps: Mutex<Stamps>,
 }
 
 impl Spaces {
-    pub(super) fn open(database: Database) -> Result<Self, StoreError> {
+    /// `log` is what was found in `directory` before it was opened.
+    pub(super) fn open(database: Database, directory: &Path, log: Log) -> Result<Self, StoreError> {
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES_MAX);
-        let keyspaces = NAMES.iter().map(|name| database.keyspace(name, options)).collect::<Result<_, _>>();
-        Ok(Self { keyspaces: keyspaces.map_err(failed)?, database })
+        let keyspaces = NAMES.iter().map(|name| database.keyspace(name, options)).collect::<Result<Vec<_>, _>>();
+        let keyspaces = keyspaces.map_err(failed)?;
+        let in_tables = keyspaces[Space::System as usize].get(Stamp::KEY).map_err(failed)?;
+        let stamps = Stamps::open(directory, log, in_tables.as_deref().and_then(Stamp::decode))?;
+        Ok(Self { keyspaces, database, stamps: Mutex::new(stamps) })
+    }
+
+    /// One atomic write; with `sync`, returns when it is on the disk.
+    pub(super) fn commit(&self, writes: Writes, sync: bool) -> fjall::Result<()> {
+        let mut stamps = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamp = stamps.next(self.database.seqno());
+        let mode = if sync { PersistMode::SyncData } else { PersistMode::Buffer };
+        let mut batch = self.database.batch().durability(Some(mode));
+        batch.insert(self.of(Space::System), Stamp::KEY, stamp.encode());
+        let is_touched = |space: &&Space| !writes[**space as usize].is_empty();
+        let touched: Vec<Space> = BEACONS.iter().filter(is_touched).copied().collect();
+        for space in &touched {
+            batch.insert(self.of(*space), Stamp::KEY, b"");
+        }
+        for (keyspace, layer) in self.keyspaces.iter().zip(writes) {
+            for (key, value) in layer {
+                match value {
+                    Some(value) => batch.insert(keyspace, key, value),
+                    None => batch.remove(keyspace, key),
+                }
+            }
+        }
+        batch.commit()?;
+        stamps.written(stamp, &touched, sync);
+        Ok(())
+    }
+
+    /// Whether it takes writes: a write in the background may have failed.
+    pub(super) fn check(&self) -> fjall::Result<()> {
+        self.database.persist(PersistMode::Buffer)
+    }
+
+    /// Brings the mark of what has been synced to the disk.
+    pub(super) fn sync_mark(&self) {
+        self.stamps.lock().unwrap_or_else(PoisonError::into_inner).sync();
     }
 
     pub(super) fn of(&self, space: Space) -> &Keyspace {
@@ -66,6 +119,7 @@ impl Spaces {
     }
 
     /// The keyspace at `index` in the order of [`Space`].
+    #[cfg(test)]
     pub(super) fn at(&self, index: usize) -> &Keyspace {
         &self.keyspaces[index]
     }
@@ -78,9 +132,9 @@ impl Spaces {
 /// What an error of the database means to the callers of the store.
 pub(super) fn failed(error: fjall::Error) -> StoreError {
     match error {
-        fjall::Error::Poisoned => {
-            StoreError::Refused("an earlier write to the disk failed; mend the disk and restart weir".into())
-        }
+        fjall::Error::Poisoned => StoreError::Refused(
+            "an earlier write to the disk failed; writes are taken again when the disk takes them".into(),
+        ),
         fjall::Error::Io(error) => StoreError::Refused(format!("disk: {error}")),
         other => StoreError::Damaged(other.to_string()),
     }
@@ -103,14 +157,14 @@ pub(super) fn check_format(spaces: &Spaces, path: &Path, partitions: Partition) 
     let system = spaces.of(Space::System);
     let format = system.get("format").map_err(failed)?;
     if format.as_deref().is_none_or(|format| format == EARLIER) {
-        let mut batch = spaces.database.batch().durability(Some(PersistMode::SyncAll));
-        batch.insert(system, "format", FORMAT);
-        batch.insert(system, "journal", Uuid::new_v4().into_bytes());
-        match format {
-            Some(earlier) => batch.insert(system, "unproven", earlier),
-            None => batch.insert(system, "partitions", partitions.to_le_bytes()),
-        }
-        batch.commit().map_err(failed)?;
+        let mut first = vec![("format", FORMAT.to_vec()), ("journal", Uuid::new_v4().into_bytes().to_vec())];
+        first.push(match format {
+            Some(earlier) => ("unproven", earlier.to_vec()),
+            None => ("partitions", partitions.to_le_bytes().to_vec()),
+        });
+        let mut writes = Writes::default();
+        writes[Space::System as usize].extend(first.into_iter().map(|(key, value)| (key.into(), Some(value.into()))));
+        spaces.commit(writes, true).map_err(failed)?;
     }
     check_version(spaces, path)?;
     match recorded_partitions(spaces)? {

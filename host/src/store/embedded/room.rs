@@ -213,7 +213,7 @@ impl RoomStore for EmbeddedStore {
 
     async fn room_draw(&self, kind: &str, queue: &Id, skip: u64, limit: usize) -> Result<Vec<Id>, StoreError> {
         let (from, prefix) = (record::draw_key(kind, queue, skip), record::prefix(b'd', kind, queue));
-        let spaces = Arc::clone(&self.spaces);
+        let spaces = self.spaces.get()?;
         let read = move || {
             let until = [&prefix[..], &[0xff; 9]].concat();
             let snapshot = spaces.snapshot();

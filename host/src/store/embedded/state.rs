@@ -209,6 +209,11 @@ impl State {
         }
     }
 
+    /// As if the flusher had been given all that is there.
+    pub(super) fn note_all_read(&mut self) {
+        self.known.iter_mut().flatten().for_each(|known| known.read_to = Position::MAX);
+    }
+
     /// Targets of a partition that have entries above the trim point, as far as they are known.
     pub(super) fn waiting(&self, kind: &str, partition: Partition) -> u64 {
         let known = self.kinds.get(kind).and_then(|kind| self.known.get(*kind)?.get(usize::from(partition)));

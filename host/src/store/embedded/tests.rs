@@ -2,8 +2,6 @@
 
 #![cfg(test)]
 
-use std::path::Path;
-
 use fjall::PersistMode;
 
 use super::layout::{Space, decoded, journal_key, position_of, prefix};
@@ -12,13 +10,13 @@ use crate::journal::entry;
 use crate::model::{Digest, Document, Effect, PairState, ToggleRule};
 use crate::store::{CreateOp, LoadedState, TargetLoad, ToggleOp, ToggleResult};
 
-const NOW_MS: u64 = 1_800_000_000_000;
+pub(super) const NOW_MS: u64 = 1_800_000_000_000;
 
-fn config(path: &Path) -> StoreConfig {
+pub(super) fn config(path: &Path) -> StoreConfig {
     StoreConfig { path: path.join("store"), partitions: 1, state_ttl_s: 1, ..StoreConfig::default() }
 }
 
-async fn load(store: &EmbeddedStore, target: i64, state: LoadedState, now_ms: u64) -> Hydrated {
+pub(super) async fn load(store: &EmbeddedStore, target: i64, state: LoadedState, now_ms: u64) -> Hydrated {
     let head = store.heads("k", &[0]).await.unwrap()[0];
     let (incarnation, position) = (head.incarnation, head.flushed.max(head.floor));
     let targets = vec![TargetLoad { target: Id::Int(target), state }];
@@ -26,11 +24,11 @@ async fn load(store: &EmbeddedStore, target: i64, state: LoadedState, now_ms: u6
     store.hydrate("k", vec![hydration]).await.unwrap()[0]
 }
 
-fn whole(members: i64) -> LoadedState {
+pub(super) fn whole(members: i64) -> LoadedState {
     LoadedState::Whole((0..members).map(|actor| (Id::Int(actor), 7)).collect())
 }
 
-async fn toggle(store: &EmbeddedStore, target: i64, actor: i64) -> ToggleResult {
+pub(super) async fn toggle(store: &EmbeddedStore, target: i64, actor: i64) -> ToggleResult {
     let rule = ToggleRule { when_absent: Effect::Add, when_present: Effect::Remove, limit: None };
     let op = ToggleOp { target: Id::Int(target), actor: Id::Int(actor), rule, idempotency: None };
     let batch = ToggleBatch { digest: Digest([1; 32]), at_ms: NOW_MS, now_ms: NOW_MS, ops: vec![op] };
@@ -112,7 +110,7 @@ async fn after_a_restart_the_journals_tail_lies_over_what_sql_says() {
 }
 
 /// Documents of one actor, whose ids come from outside or were just made.
-async fn create(store: &EmbeddedStore, ids: std::ops::Range<i64>, has_fresh_ids: bool) {
+pub(super) async fn create(store: &EmbeddedStore, ids: std::ops::Range<i64>, has_fresh_ids: bool) {
     let document = |id| Document { id: Id::Int(id), actor: Id::Text("somebody".into()), body: "{}".into() };
     let op = CreateOp { partition: 0, documents: ids.map(document).collect(), has_fresh_ids, idempotency: None };
     let batch = CreateBatch { digest: Digest([1; 32]), at_ms: NOW_MS, now_ms: NOW_MS, ops: vec![op] };
@@ -296,7 +294,7 @@ async fn a_directory_of_another_format_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     drop(EmbeddedStore::open(&config(directory.path())).unwrap());
     let path = directory.path().join("store");
-    let spaces = Spaces::open(Database::builder(&path).open().unwrap()).unwrap();
+    let spaces = open_spaces(&path).unwrap();
     spaces.of(Space::System).insert("format", b"2").unwrap();
     spaces.database.persist(PersistMode::SyncAll).unwrap();
     drop(spaces);

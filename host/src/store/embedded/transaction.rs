@@ -2,22 +2,20 @@
 
 use std::collections::HashMap;
 
-use fjall::{PersistMode, Readable, Slice, Snapshot};
+use fjall::{Readable, Slice, Snapshot};
 
-use super::layout::{HeadRecord, SPACES, Space, Spaces, View, failed, prefix};
+use super::layout::{HeadRecord, Space, Spaces, View, Writes, failed, prefix};
 use crate::model::{Incarnation, Partition};
 use crate::store::StoreError;
-
-type Layer = [HashMap<Vec<u8>, Option<Slice>>; SPACES];
 
 /// See the room's text. A key is written at most once per commit, which the database's batches ask for.
 pub(super) struct Transaction<'a> {
     spaces: &'a Spaces,
     snapshot: Snapshot,
     /// Writes of the jobs before.
-    accepted: Layer,
+    accepted: Writes,
     /// Writes of the job that runs now.
-    pending: Layer,
+    pending: Writes,
 }
 
 impl View for Transaction<'_> {
@@ -39,7 +37,7 @@ impl View for (&Spaces, &Snapshot) {
 
 impl<'a> Transaction<'a> {
     pub(super) fn new(spaces: &'a Spaces) -> Self {
-        Self { spaces, snapshot: spaces.snapshot(), accepted: Layer::default(), pending: Layer::default() }
+        Self { spaces, snapshot: spaces.snapshot(), accepted: Writes::default(), pending: Writes::default() }
     }
 
     pub(super) fn put(&mut self, space: Space, key: Vec<u8>, value: &[u8]) {
@@ -92,18 +90,7 @@ impl<'a> Transaction<'a> {
 
     /// One atomic write of all that was kept; with `sync`, returns when it is on the disk.
     pub(super) fn commit(self, sync: bool) -> fjall::Result<()> {
-        let mode = if sync { PersistMode::SyncData } else { PersistMode::Buffer };
-        let mut batch = self.spaces.database.batch().durability(Some(mode));
-        for (index, layer) in self.accepted.into_iter().enumerate() {
-            let keyspace = self.spaces.at(index);
-            for (key, value) in layer {
-                match value {
-                    Some(value) => batch.insert(keyspace, key, value),
-                    None => batch.remove(keyspace, key),
-                }
-            }
-        }
-        batch.commit()
+        self.spaces.commit(self.accepted, sync)
     }
 }
 
@@ -114,7 +101,7 @@ mod tests {
     #[test]
     fn a_job_that_fails_leaves_nothing_behind() {
         let directory = tempfile::tempdir().unwrap();
-        let spaces = Spaces::open(fjall::Database::builder(directory.path()).open().unwrap()).unwrap();
+        let spaces = crate::store::embedded::open_spaces(directory.path()).unwrap();
         let mut transaction = Transaction::new(&spaces);
         transaction.put(Space::System, b"first".to_vec(), b"1");
         transaction.end_job(true);
@@ -132,6 +119,6 @@ mod tests {
         transaction.commit(true).unwrap();
         let system = spaces.of(Space::System);
         assert_eq!(system.get("first").unwrap().as_deref(), Some(&b"1"[..]));
-        assert_eq!(system.len().unwrap(), 1);
+        assert_eq!(system.len().unwrap(), 2, "and the stamp");
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! Redis has no list of what is dirty, so the keys are looked through, some at a time, beside everything else.
 
+use super::RedisStore;
 use super::link::Nature;
 use super::reply::Reply;
-use super::{RedisStore, keys};
 use crate::journal::Hole;
 use crate::model::Partition;
 use crate::store::StoreError;
@@ -59,7 +59,7 @@ impl RedisStore {
     }
 
     async fn sweep(&self, kind: &str, partitions: &[Partition]) -> Result<(), StoreError> {
-        let heads: Vec<String> = partitions.iter().map(|&partition| keys::head(kind, partition)).collect();
+        let heads: Vec<String> = partitions.iter().map(|&partition| self.keys.head(kind, partition)).collect();
         let mut cursor = "0".to_owned();
         loop {
             let arguments = |command: &mut redis::Cmd| {

@@ -131,8 +131,17 @@ impl RedisStore {
             Followed::Entries(entries) => JournalRead::Entries(entries),
             Followed::Hole(hole) => JournalRead::Hole(head, hole),
             Followed::Rewound => JournalRead::Rewound(head),
-            Followed::Misplaced(position) => return Err(misplaced(kind, partition, position)),
+            Followed::Misplaced(position) => return Err(self.misplaced(kind, partition, position)),
         }))
+    }
+
+    /// An entry that names another one before it than there is, and no later one either.
+    fn misplaced(&self, kind: &str, partition: Partition, position: Position) -> StoreError {
+        let journal = self.keys.head(kind, partition).trim_end_matches('x').to_owned() + "j";
+        StoreError::Damaged(format!(
+            "entry {position}-0 of {journal} is not of that journal, although it says so: somebody has put it there; look at it \
+             with XRANGE, and XDEL it"
+        ))
     }
 
     /// See [`crate::store::Store::explain`].
@@ -168,15 +177,6 @@ impl RedisStore {
         // What the flusher has recorded meanwhile, SQL says.
         Ok(json!({ "partition": partition, "state": state, "head": head, "journal": found, "journal_hole": hole }))
     }
-}
-
-/// An entry that names another one before it than there is, and no later one either.
-fn misplaced(kind: &str, partition: Partition, position: Position) -> StoreError {
-    let journal = keys::head(kind, partition).trim_end_matches('x').to_owned() + "j";
-    StoreError::Damaged(format!(
-        "entry {position}-0 of {journal} is not of that journal, although it says so: somebody has put it there; look at it \
-         with XRANGE, and XDEL it"
-    ))
 }
 
 /// What is known of a target and a pair, in words.

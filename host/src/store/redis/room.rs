@@ -252,7 +252,7 @@ impl RoomStore for RedisStore {
     }
 
     async fn part_room(&self, kind: &str, queue: &Id, owner: &str) -> Result<(), StoreError> {
-        let key = keys::queue(kind, &tagged(queue));
+        let key = self.keys.queue(kind, &tagged(queue));
         let host = |command: &mut Cmd| {
             command.arg(owner);
         };

@@ -1,0 +1,181 @@
+//! What every batch says of itself, so that a batch that has gone is noticed: its number, and how far the disk had got
+//! when it was written. And the mark: the same beside the log, for its end.
+//!
+//! A batch that is missing was acknowledged if anything says that it had been synced: a later batch, or the mark. The mark
+//! is written after each sync and before anybody is told, but not synced itself: a process that is killed leaves it exact,
+//! a power cut may leave it old, and then it says less, never too much.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::super::layout::Fields;
+
+/// See the file's text.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(in super::super) struct Stamp {
+    /// The directory's own number, which nobody outside knows.
+    pub(in super::super) salt: u64,
+    /// Each batch has the number of the one before it, and one.
+    pub(in super::super) number: u64,
+    /// Up to this number all batches had been synced.
+    pub(in super::super) synced: u64,
+    /// The database gave the batch no smaller sequence number.
+    pub(in super::super) seqno_min: u64,
+    /// Of each keyspace `seqno_min` of the last batch before this one that wrote to it; 0 where none did.
+    pub(in super::super) last: Vec<u64>,
+}
+
+impl Stamp {
+    /// Where it lies in the keyspace `system`.
+    pub(in super::super) const KEY: &'static [u8] = b"stamp";
+
+    pub(in super::super) fn encode(&self) -> Vec<u8> {
+        let fixed = [self.salt, self.number, self.synced, self.seqno_min];
+        fixed.iter().chain(&self.last).flat_map(|value| value.to_le_bytes()).collect()
+    }
+
+    pub(in super::super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        let mut stamp = Self {
+            salt: fields.u64()?,
+            number: fields.u64()?,
+            synced: fields.u64()?,
+            seqno_min: fields.u64()?,
+            last: Vec::new(),
+        };
+        while !fields.0.is_empty() {
+            stamp.last.push(fields.u64()?);
+        }
+        Some(stamp)
+    }
+}
+
+/// The file of the mark.
+pub(in super::super) const MARK_FILE: &str = "weir.synced";
+/// Bytes of one of its two places, which are written in turns.
+const PLACE_BYTES: usize = 512;
+const MAGIC: &[u8; 8] = b"weirsync";
+
+/// What the mark says: a stamp that speaks for what has been synced.
+#[derive(Debug, PartialEq, Eq)]
+pub(in super::super) enum Mark {
+    /// There never was one, or it was deleted.
+    Missing,
+    /// Both places are damaged.
+    Unreadable,
+    /// All up to `number` has been synced; `last` is as after it.
+    Synced(Stamp),
+}
+
+impl Mark {
+    pub(in super::super) fn stamp(&self) -> Option<&Stamp> {
+        if let Self::Synced(stamp) = self { Some(stamp) } else { None }
+    }
+}
+
+fn encode_place(stamp: &Stamp) -> [u8; PLACE_BYTES] {
+    let record = stamp.encode();
+    let mut place = [0; PLACE_BYTES];
+    let filled = MAGIC.iter().copied().chain((record.len() as u64).to_le_bytes()).chain(record);
+    for (to, from) in place.iter_mut().zip(filled) {
+        *to = from;
+    }
+    let checksum = xxh3_64(&place[..PLACE_BYTES - 8]);
+    place[PLACE_BYTES - 8..].copy_from_slice(&checksum.to_le_bytes());
+    place
+}
+
+fn decode_place(place: &[u8]) -> Option<Stamp> {
+    let (record, checksum) = place.split_last_chunk::<8>()?;
+    if xxh3_64(record) != u64::from_le_bytes(*checksum) {
+        return None;
+    }
+    let mut fields = Fields(record.strip_prefix(MAGIC)?);
+    let len = usize::try_from(fields.u64()?).ok()?;
+    Stamp::decode(fields.0.get(..len)?)
+}
+
+/// Reads the mark of a directory.
+pub(in super::super) fn read_mark(directory: &Path) -> io::Result<Mark> {
+    let bytes = match std::fs::read(directory.join(MARK_FILE)) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Mark::Missing),
+        Err(error) => return Err(error),
+    };
+    let newest = bytes.chunks(PLACE_BYTES).filter_map(decode_place).max_by_key(|stamp| stamp.number);
+    Ok(newest.map_or(Mark::Unreadable, Mark::Synced))
+}
+
+/// The mark of an open store.
+#[derive(Debug)]
+pub(in super::super) struct MarkFile {
+    file: File,
+    is_odd: bool,
+}
+
+impl MarkFile {
+    /// Opens the mark, and makes both its places say `stamp`.
+    pub(in super::super) fn open(directory: &Path, stamp: &Stamp) -> io::Result<Self> {
+        let options = OpenOptions::new().write(true).create(true).truncate(false).open(directory.join(MARK_FILE));
+        let mark = Self { file: options?, is_odd: false };
+        let place = encode_place(stamp);
+        // One after the other: one of them is whole at every moment.
+        for at in [0, PLACE_BYTES as u64] {
+            mark.file.write_all_at(&place, at)?;
+            mark.file.sync_all()?;
+        }
+        File::open(directory)?.sync_all()?;
+        Ok(mark)
+    }
+
+    /// Says that all up to the number of `stamp` has been synced. Takes no sync of its own, and no new space.
+    pub(in super::super) fn write(&mut self, stamp: &Stamp) -> io::Result<()> {
+        self.is_odd = !self.is_odd;
+        self.file.write_all_at(&encode_place(stamp), if self.is_odd { PLACE_BYTES as u64 } else { 0 })
+    }
+
+    pub(in super::super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mark_outlives_damage_of_one_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let read = || read_mark(directory.path()).unwrap();
+        assert_eq!(read(), Mark::Missing);
+        let stamp = |number| Stamp { salt: 9, number, synced: number, seqno_min: 3, last: vec![1; 8] };
+        let mut mark = MarkFile::open(directory.path(), &stamp(4)).unwrap();
+        assert_eq!(read(), Mark::Synced(stamp(4)));
+        for number in 5..8 {
+            mark.write(&stamp(number)).unwrap();
+            assert_eq!(read(), Mark::Synced(stamp(number)));
+        }
+        let path = directory.path().join(MARK_FILE);
+        let whole = std::fs::read(&path).unwrap();
+        for place in [600, 8] {
+            let mut bytes = whole.clone();
+            bytes[place] ^= 1;
+            std::fs::write(&path, &bytes).unwrap();
+            assert!(matches!(read(), Mark::Synced(Stamp { number: 6 | 7, .. })));
+            bytes[place ^ 512] ^= 1;
+            std::fs::write(&path, &bytes).unwrap();
+            assert_eq!(read(), Mark::Unreadable);
+        }
+    }
+
+    #[test]
+    fn stamps_are_read_back_and_cut_ones_are_not() {
+        let stamp = Stamp { salt: 1, number: 2, synced: 3, seqno_min: 4, last: vec![5, 6] };
+        assert_eq!(Stamp::decode(&stamp.encode()), Some(stamp.clone()));
+        assert_eq!(Stamp::decode(&stamp.encode()[1..]), None);
+    }
+}
