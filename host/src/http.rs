@@ -215,7 +215,8 @@ impl HttpState {
             if let Some(upstream) = self.upstreams.find(path, caller.host.as_deref()) {
                 *route = Route::Upstream;
                 self.shared.authenticator.drop_untrusted(&mut head.headers, peer.ip());
-                return upstream.handle(head, body, caller).await.map_err(|failure| from_upstream(&failure));
+                let answered = Box::pin(upstream.handle(head, body, caller)).await;
+                return answered.map_err(|failure| from_upstream(&failure));
             }
             return Err(Problem::new(&ROUTE_MISSING, "see /openapi.json for the paths that there are"));
         };
@@ -236,7 +237,7 @@ impl HttpState {
             Route::OpenApi => Ok(reply::json(self.openapi.clone())),
             Route::Root => Ok(reply::json(self.root.clone())),
             Route::Jwks => Ok(reply::json(room_keys(&self.kinds))),
-            Route::Read => read::answer(&self.reads, &self.shared, found.kind, &head).await,
+            Route::Read => Box::pin(read::answer(&self.reads, &self.shared, found.kind, &head)).await,
             _ => self.of_kind(&found, &head, body, peer.ip()).await,
         }
     }
@@ -250,13 +251,13 @@ impl HttpState {
                 Route::Toggle | Route::ToggleMany | Route::ToggleActors | Route::ToggleStatus,
             ) => self.toggle(view, place, head, body, peer).await,
             (Some(View::Counter(view)), Route::Counter | Route::CounterMany | Route::CounterStatus) => {
-                self.counter(view, place, head, body, peer).await
+                Box::pin(self.counter(view, place, head, body, peer)).await
             }
             (Some(View::Ingest(view)), Route::Ingest | Route::IngestDocument) => {
-                self.ingest(view, place, head, body, peer).await
+                Box::pin(self.ingest(view, place, head, body, peer)).await
             }
             (Some(View::Preference(view)), Route::Preference | Route::PreferenceLookup | Route::PreferenceStatus) => {
-                self.preference(view, place, head, body, peer).await
+                Box::pin(self.preference(view, place, head, body, peer)).await
             }
             (
                 Some(View::Room(view)),
@@ -267,7 +268,7 @@ impl HttpState {
                 | Route::RoomComplete
                 | Route::RoomExtend
                 | Route::RoomVerify,
-            ) => self.room(view, found, head, body, peer).await,
+            ) => Box::pin(self.room(view, found, head, body, peer)).await,
             _ => Err(Problem::new(&KIND_MISSING, "see / for the kinds that there are")),
         }
     }
@@ -282,13 +283,13 @@ impl HttpState {
     ) -> Result<Reply, Problem> {
         let shared = &self.shared;
         let verb = match (route, &head.method) {
-            (Route::ToggleMany, _) => return view.read_many(shared, head, peer).await,
-            (Route::ToggleActors, _) => return view.actors(shared, head, peer, target).await,
-            (Route::ToggleStatus, _) => return view.status(shared, head, peer, target).await,
+            (Route::ToggleMany, _) => return Box::pin(view.read_many(shared, head, peer)).await,
+            (Route::ToggleActors, _) => return Box::pin(view.actors(shared, head, peer, target)).await,
+            (Route::ToggleStatus, _) => return Box::pin(view.status(shared, head, peer, target)).await,
             (_, &Method::POST) => Verb::Toggle,
             (_, &Method::PUT) => Verb::Set,
             (_, &Method::DELETE) => Verb::Clear,
-            _ => return view.read(shared, head, peer, target).await,
+            _ => return Box::pin(view.read(shared, head, peer, target)).await,
         };
         let write = view.read_write(shared, head, peer, (verb, target))?;
         if !body.is_end_stream() {

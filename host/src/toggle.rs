@@ -118,7 +118,8 @@ impl ToggleKind {
                 ToggleResult::ColdPair => Want::Pair(request.target.clone(), request.actor.clone()),
                 _ => return self.answer(&request, evaluated, deadline).await,
             };
-            self.hydrator.fetch(vec![cold], deadline).await?;
+            // In a box: what is known already must not hold room for it.
+            Box::pin(self.hydrator.fetch(vec![cold], deadline)).await?;
         }
     }
 

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]
 
 mod behind;
+mod compare;
+mod count;
 mod flush;
 mod lookup;
 mod micro;
@@ -16,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use weir_tests::bench::contenders::Bare;
+use weir_tests::bench::counted::served::serve_if_asked;
 use weir_tests::bench::report::Report;
 
 /// The benchmarks of weir.
@@ -42,6 +45,8 @@ enum Benchmark {
     Reads(reads::Options),
     Swap(swap::Options),
     Rooms(rooms::Options),
+    Compare(compare::Options),
+    Count(count::Options),
 }
 
 impl Benchmark {
@@ -57,12 +62,14 @@ impl Benchmark {
             Self::Reads(_) => Self::Reads(reads::smoke()),
             Self::Swap(_) => Self::Swap(swap::smoke()),
             Self::Rooms(_) => Self::Rooms(rooms::smoke()),
+            // They have no size.
+            Self::Compare(_) | Self::Count(_) => self,
         }
     }
 
-    /// Runs it; its name.
-    fn run(self, report: &mut Report) -> &'static str {
-        match self {
+    /// Runs it; its name. What counts says itself how it ended.
+    fn run(self, report: &mut Report) -> Result<&'static str, ExitCode> {
+        let name = match self {
             Self::Toggle(options) => {
                 toggle::run(&options, report);
                 "toggle"
@@ -99,15 +106,24 @@ impl Benchmark {
                 rooms::run(&options, report);
                 "rooms"
             }
-        }
+            Self::Compare(options) => {
+                compare::run(&options, report);
+                "compare"
+            }
+            Self::Count(options) => return Err(count::run(&options)),
+        };
+        Ok(name)
     }
 }
 
 fn main() -> ExitCode {
     Bare::serve_if_asked();
+    serve_if_asked();
     let Cli { benchmark, smoke, .. } = Cli::parse();
     let (benchmark, mut report) =
         if smoke { (benchmark.smoke(), Report::smoke()) } else { (benchmark, Report::default()) };
-    let name = benchmark.run(&mut report);
-    report.finish(name)
+    match benchmark.run(&mut report) {
+        Ok(name) => report.finish(name),
+        Err(ended) => ended,
+    }
 }

@@ -4,8 +4,10 @@
 //! reported, ratios before absolute figures, and CPU time beside the clock.
 
 pub mod contenders;
+pub mod counted;
 pub mod engines;
 pub mod load;
+pub mod plain;
 pub mod report;
 
 /// The median; 0 of nothing.

@@ -47,7 +47,7 @@ impl PolicyEngine {
     /// Reserves address space for the instances and starts the ticker, which ends with the engine.
     pub(super) fn new(config: &PolicyConfig, metering: Metering) -> Result<Self, LoadError> {
         let failed = |error: wasmtime::Error| LoadError::Engine { reason: format!("{error:#}") };
-        let engine = Engine::new(&engine_config(config, metering)).map_err(failed)?;
+        let engine = new_engine(config, metering).map_err(failed)?;
         let mut linker = Linker::new(&engine);
         bindings::add_to_linker(&mut linker).map_err(failed)?;
 
@@ -74,7 +74,25 @@ impl PolicyEngine {
 pub(super) fn compiling_engine(config: &PolicyConfig, metering: Metering) -> Result<Engine, LoadError> {
     // The number of instances is no property of the code.
     let config = PolicyConfig { instances: 1, granted_calls_max: 1, ..config.clone() };
-    Engine::new(&engine_config(&config, metering)).map_err(|error| LoadError::Engine { reason: format!("{error:#}") })
+    new_engine(&config, metering).map_err(|error| LoadError::Engine { reason: format!("{error:#}") })
+}
+
+/// Where the address space for all instances cannot be had at once (`ulimit -v`, a sandbox, valgrind), each instance gets
+/// its own when it is made. The compiled code is the same.
+fn new_engine(config: &PolicyConfig, metering: Metering) -> wasmtime::Result<Engine> {
+    let mut settings = engine_config(config, metering);
+    let refused = match Engine::new(&settings) {
+        Ok(engine) => return Ok(engine),
+        Err(refused) => refused,
+    };
+    settings.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+    let Ok(engine) = Engine::new(&settings) else { return Err(refused) };
+    tracing::warn!(
+        reason = format!("{refused:#}"),
+        "no address space for all policy instances at once; each gets its own, which makes new ones slower \
+         (ulimit -v, vm.overcommit_memory)"
+    );
+    Ok(engine)
 }
 
 fn engine_config(config: &PolicyConfig, metering: Metering) -> Config {
