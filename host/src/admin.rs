@@ -38,6 +38,7 @@ use tokio::sync::watch;
 
 use crate::config::{AdminConfig, ConfigError};
 use crate::listener::body::{self, BodyLimits};
+use crate::listener::forwarded::Trust;
 use crate::listener::problem::{METHOD_NOT_ALLOWED, Problem, problem_types};
 use crate::listener::text::{decode_query_value, decode_segment, query_parts};
 use crate::listener::{self, Handler, Handling, Limits, Reply, head};
@@ -234,6 +235,7 @@ pub struct AdminState {
     policies: PolicyDesk,
     routes: Router<Route>,
     guard: Guard,
+    trust: Trust,
 }
 
 impl AdminState {
@@ -249,7 +251,8 @@ impl AdminState {
         let routes = routes::router()
             .map_err(|error| ConfigError::Value { field: "admin".into(), reason: format!("routes: {error}") })?;
         let policies = PolicyDesk::new(Arc::clone(&operations), limits);
-        Ok(Self { operations, policies, routes, guard: Guard::new(config.read_token()?.as_deref()) })
+        let guard = Guard::new(config.read_token()?.as_deref());
+        Ok(Self { operations, policies, routes, guard, trust: Trust::from(config) })
     }
 
     /// From now on operators need this token, or none.
@@ -260,6 +263,7 @@ impl AdminState {
     async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Result<Reply, Problem> {
         head::check(&request, LIMITS.uri_bytes_max)?;
         let (head, body) = request.into_parts();
+        let peer = SocketAddr::new(self.trust.caller(&head.headers, peer.ip()).client, peer.port());
         self.guard.check_origin(&head, peer.ip())?;
         let found = self.routes.at(head.uri.path()).ok();
         // What is not there is answered like what is: without the token nobody learns which is which.

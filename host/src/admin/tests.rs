@@ -4,8 +4,10 @@
 
 mod policies;
 
-use super::testing::{admin, request};
+use super::testing::{Written, admin, request};
 use super::*;
+use crate::config::{Networks, PolicyConfig};
+use crate::listener::testing::serve;
 
 const TOKEN: &str = "0123456789abcdef";
 
@@ -51,6 +53,18 @@ async fn without_a_token_another_name_is_refused() {
     let (served, _) = admin(None, true).await;
     let answer = served.ask("GET /admin/v1/flush HTTP/1.1\r\nHost: rebound.example\r\n\r\n").await;
     assert_eq!((answer.status, answer.problem().as_str()), (403, "admin-not-from-here"));
+}
+
+#[tokio::test]
+async fn without_a_token_whom_a_trusted_proxy_asks_for_must_be_on_this_machine() {
+    let config = AdminConfig { trusted_proxies: Networks::loopback(), ..AdminConfig::default() };
+    let limits = PolicyLimits::from(&PolicyConfig::default());
+    let state = AdminState::new(&config, limits, Written::new(true)).unwrap();
+    let served = serve(Arc::new(state), LIMITS).await;
+    for (client, status) in [("127.0.0.1", 200), ("203.0.113.9", 403), ("127.0.0.1, 203.0.113.9", 403)] {
+        let said = format!("X-Forwarded-For: {client}\r\n");
+        assert_eq!(served.ask(&request("GET", "/admin/v1/flush", &said)).await.status, status, "{client}");
+    }
 }
 
 #[tokio::test]

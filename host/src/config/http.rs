@@ -100,6 +100,11 @@ pub enum ProxyHeaders {
 pub struct AdminConfig {
     /// Address to listen on. Without a token it must be a loopback address.
     pub listen: SocketAddr,
+    /// Proxies before this listener whose word is taken for who asks: what is only for loopback is refused to whom they ask for,
+    /// and the audit log names that one.
+    pub trusted_proxies: Networks,
+    /// In which headers those proxies say it.
+    pub proxy_headers: ProxyHeaders,
     /// Bearer token that `/admin/` and `/metrics` ask for (compared in constant time). Prefer `token_file`.
     pub token: Option<String>,
     /// File whose trimmed content is the token.
@@ -108,7 +113,13 @@ pub struct AdminConfig {
 
 impl Default for AdminConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8081)), token: None, token_file: None }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8081)),
+            trusted_proxies: Networks::default(),
+            proxy_headers: ProxyHeaders::default(),
+            token: None,
+            token_file: None,
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::head::is_host;
-use crate::config::{HttpConfig, Networks, ProxyHeaders};
+use crate::config::{AdminConfig, HttpConfig, Networks, ProxyHeaders};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -29,6 +29,8 @@ pub enum Scheme {
 pub struct Trust {
     proxies: Networks,
     language: ProxyHeaders,
+    /// The setting that names the proxies.
+    setting: &'static str,
     /// It was said that somebody is not believed.
     has_warned: AtomicBool,
 }
@@ -86,6 +88,18 @@ impl From<&HttpConfig> for Trust {
         Self {
             proxies: config.trusted_proxies.clone(),
             language: config.proxy_headers,
+            setting: "http.trusted_proxies",
+            has_warned: AtomicBool::new(false),
+        }
+    }
+}
+
+impl From<&AdminConfig> for Trust {
+    fn from(config: &AdminConfig) -> Self {
+        Self {
+            proxies: config.trusted_proxies.clone(),
+            language: config.proxy_headers,
+            setting: "admin.trusted_proxies",
             has_warned: AtomicBool::new(false),
         }
     }
@@ -130,7 +144,8 @@ impl Trust {
         if speaks && !self.has_warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 %peer,
-                "a peer says for whom it asks, and is not believed; if it is your proxy, name it in http.trusted_proxies"
+                setting = self.setting,
+                "a peer says for whom it asks, and is not believed; if it is your proxy, name it in this setting"
             );
         }
     }
