@@ -132,7 +132,7 @@ impl Keeper {
             config: config.flush.clone(),
             owner: format!("store-{}", std::process::id()),
             policies,
-            watch: Arc::new(JournalWatch::new(self.store.partitions())),
+            watch: Arc::new(JournalWatch::new(self.store.partitions(), Clock::Real)),
             store: Arc::clone(&self.store),
             sql: Arc::clone(&self.sql),
             journal: config.journal.clone(),

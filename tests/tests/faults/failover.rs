@@ -72,7 +72,7 @@ async fn a_redis_that_is_put_down_is_left_for_the_one_behind_its_name() {
     for _ in 0..2 {
         new.command::<()>(&["REPLICAOF", "127.0.0.1", &old.port().to_string()]);
         until("the replica follows", || async { told(new, "master_link_status") == "up" }).await;
-        assert_eq!(client.like(1, actor).await.0, true);
+        assert!(client.like(1, actor).await.0);
         expected.insert((1, actor));
         let has_all = || async { told(old, "master_repl_offset") == told(new, "slave_repl_offset") };
         until("the replica has what was acknowledged", has_all).await;
