@@ -136,6 +136,7 @@ impl FlushError {
             Self::Sql(SqlError::Transient(_)) | Self::SchemaUnchecked | Self::DeadlineExceeded | Self::Stopped => {
                 "transient"
             }
+            Self::Sql(SqlError::ReadOnly(_)) => "read-only",
             Self::Sql(SqlError::OutcomeUnknown(_)) => "unknown",
             Self::Sql(SqlError::Permanent(_)) => "permanent",
         }

@@ -11,6 +11,8 @@
 //!   `begin()` of sqlx 0.9.0 leaves a pooled connection inside a transaction). Dropping a flush is therefore safe, but
 //!   its outcome is unknown. Time limits are the server's (`statement_timeout`, `lock_timeout`, …); a limit of our own,
 //!   twice as long, is for a server or a network that has gone silent.
+//! - A server that takes no writes is told by its error, never overruled: no transaction asks for READ WRITE where the
+//!   server says otherwise. Who finds it so, or finds it away, tells `health`.
 //! - Idle-in-transaction time is limited by the server, so that a flusher that was stopped in mid-flush loses its
 //!   locks to the one that took over.
 
@@ -21,6 +23,7 @@ mod explain;
 mod facts;
 mod flight;
 mod granted;
+mod health;
 mod lease;
 mod letters;
 pub mod mysql;
@@ -248,12 +251,37 @@ pub enum SqlError {
     /// Worth repeating with patience: away, overloaded, deadlock, lock or statement timeout, read-only, disk full.
     #[error("SQL is not available now: {0}")]
     Transient(String),
+    /// As `Transient`: the server takes no writes. It was put down, or somebody has set it so; connections to it are closed.
+    #[error("SQL takes no writes: {0}")]
+    ReadOnly(String),
     /// The connection was lost while committing: re-read the checkpoint to learn the outcome.
     #[error("SQL did not confirm the commit, the outcome is unknown: {0}")]
     OutcomeUnknown(String),
     /// Will fail again in the same way until somebody changes schema, grants or configuration.
     #[error("SQL refuses: {0}")]
     Permanent(String),
+}
+
+/// What is known of SQL without asking it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// It serves, as far as is known.
+    #[default]
+    Serves,
+    /// It answers, and takes no writes; why.
+    ReadOnly(String),
+    /// It does not answer; why. Every call fails at once until a probe finds it back.
+    Away(String),
+}
+
+impl Standing {
+    /// Why it does not serve.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Serves => None,
+            Self::ReadOnly(reason) | Self::Away(reason) => Some(reason),
+        }
+    }
 }
 
 /// Rows that the runs of one of the operator's statements found: for each row of parameters, its rows.
@@ -496,6 +524,11 @@ pub trait Sql: Send + Sync {
 
     /// Drops dead letters by id; how many there were.
     async fn drop_dead_letters(&self, ids: &[i64]) -> Result<u64, SqlError>;
+
+    /// What is known of it, without asking.
+    fn standing(&self) -> Standing {
+        Standing::Serves
+    }
 
     /// Whether the database answers now.
     async fn ping(&self) -> Result<(), SqlError>;

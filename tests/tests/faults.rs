@@ -4,6 +4,8 @@
 
 #[path = "faults/clock.rs"]
 mod clock;
+#[path = "faults/failover.rs"]
+mod failover;
 #[path = "faults/operations.rs"]
 mod operations;
 

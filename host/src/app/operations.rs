@@ -16,7 +16,7 @@ use crate::config::{Config, KindTable, StoreType};
 use crate::error::{Refusal, RoomRefusal};
 use crate::model::{Id, Partition, partition_of};
 use crate::policy::{ControlError, ModuleUpload, Policies};
-use crate::sql::{DeadLetter, Sql, SqlError};
+use crate::sql::{DeadLetter, Sql, SqlError, Standing};
 use crate::store::{Store, StoreError};
 use crate::telemetry::{self, tally};
 
@@ -293,14 +293,18 @@ impl Operations for Desk {
         };
         let (store, sql) = tokio::join!(self.app.store.ping(), self.app.sql.ping());
         let durability = self.app.store.durability();
-        let sql = match sql {
-            Ok(()) => format!("{} answers", self.app.sql.engine()),
-            Err(error) => format!("away, changes wait in the journal: {error}"),
+        let (takes_writes, sql) = match (sql, self.app.sql.standing()) {
+            (_, Standing::ReadOnly(reason)) => {
+                (false, format!("takes no writes, changes wait in the journal: {reason}"))
+            }
+            (Ok(()), _) => (true, format!("{} answers", self.app.sql.engine())),
+            (Err(error), _) => (true, format!("away, changes wait in the journal: {error}")),
         };
         let mut checks = vec![
             check("store", store.err().map(|error| error.to_string()), durability.description),
-            // Without SQL the host goes on accepting until its journal is full; that shows as `flush`.
-            Check { name: "sql".into(), ready: true, detail: sql },
+            // Without SQL the host goes on accepting until its journal is full; that shows as `flush`. With one that takes no
+            // writes it may be alone: after a failover others may lead to the server that does.
+            Check { name: "sql".into(), ready: takes_writes, detail: sql },
             check("schema", self.app.schema.problem(), "checked".into()),
         ];
         let nodes = self.app.store.nodes().await.into_iter();

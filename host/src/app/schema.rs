@@ -55,7 +55,9 @@ impl Schema {
                 let _ = ready_sender.send(true);
                 return Ok(Self { ready, problem, task: None });
             }
-            Err(AppError::Sql(SqlError::Transient(reason) | SqlError::OutcomeUnknown(reason))) => {
+            Err(AppError::Sql(
+                SqlError::Transient(reason) | SqlError::ReadOnly(reason) | SqlError::OutcomeUnknown(reason),
+            )) => {
                 tracing::warn!(reason, "SQL does not answer: starting without it, known targets are served");
                 let _ = problem_sender.send(Some(reason));
             }
@@ -74,8 +76,10 @@ impl Schema {
                     }
                     Err(error) => {
                         let text = error.to_string();
-                        if !matches!(error, AppError::Sql(SqlError::Transient(_) | SqlError::OutcomeUnknown(_)))
-                            && problem_sender.borrow().as_ref() != Some(&text)
+                        if !matches!(
+                            error,
+                            AppError::Sql(SqlError::Transient(_) | SqlError::ReadOnly(_) | SqlError::OutcomeUnknown(_))
+                        ) && problem_sender.borrow().as_ref() != Some(&text)
                         {
                             tracing::error!(%error, "SQL answers, but weir cannot write to it; still trying");
                         }

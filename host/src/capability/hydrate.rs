@@ -13,6 +13,7 @@ use crate::batcher::Batcher;
 use crate::config::BatchConfig;
 use crate::error::Refusal;
 use crate::model::{Checkpoint, Partition};
+use crate::sql::{Sql, Standing};
 use crate::store::{Head, Hydrated, Hydration};
 
 /// Items in one load: with `huge_rows_min` of a toggle it bounds the memory that a load takes.
@@ -53,6 +54,7 @@ enum Loaded {
 
 /// Gathers concurrent wants into bulk loads.
 pub struct Hydrator<L: Load> {
+    sql: Arc<dyn Sql>,
     loads: Batcher<L::Want, Result<Loaded, Refusal>>,
 }
 
@@ -62,7 +64,7 @@ impl<L: Load> Hydrator<L> {
         let batch = &ground.parts.batch;
         let (items_max, in_flight_max) = (batch.items_max.min(L::ITEMS_MAX), batch.in_flight_max.max(LOADS_MIN));
         let config = BatchConfig { items_max, in_flight_max, ..batch.clone() };
-        let kind = ground.parts.kind.clone();
+        let (kind, sql) = (ground.parts.kind.clone(), Arc::clone(&ground.parts.sql));
         let loads = Batcher::start(&config, "hydration", &kind, move |wants: Vec<L::Want>| {
             let (ground, load) = (Arc::clone(&ground), Arc::clone(&load));
             async move {
@@ -81,7 +83,7 @@ impl<L: Load> Hydrator<L> {
                 }
             }
         });
-        Self { loads }
+        Self { sql, loads }
     }
 
     /// Loads `wants` into the store. Returns when the store has taken them, so that the caller asks it again.
@@ -106,6 +108,7 @@ impl<L: Load> Hydrator<L> {
             if stale.is_empty() {
                 return Ok(());
             }
+            give_up_without_sql(&*self.sql)?;
             waiting = stale;
             tokio::time::sleep(Duration::from_millis(STALE_PAUSE_MS)).await;
         }
@@ -137,8 +140,14 @@ pub async fn hydrate_all<L: Load>(
         if Instant::now() >= deadline {
             return Err(Refusal::SqlUnavailable);
         }
+        give_up_without_sql(&*ground.parts.sql)?;
         tokio::time::sleep(Duration::from_millis(STALE_PAUSE_MS)).await;
     }
+}
+
+/// What is stale waits for a flush, which waits for SQL: while that is known not to take it, nobody waits for either.
+fn give_up_without_sql(sql: &dyn Sql) -> Result<(), Refusal> {
+    if sql.standing() == Standing::Serves { Ok(()) } else { Err(Refusal::SqlUnavailable) }
 }
 
 /// What became of the partitions of one batch.

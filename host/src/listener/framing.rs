@@ -272,7 +272,6 @@ fn chunk_size(line: &[u8]) -> Result<u64, Fault> {
     u64::from_str_radix(text, 16).map_err(|_| Fault::Chunk)
 }
 
-#[cfg(test)]
 mod property;
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ pub(super) enum Class {
     Row,
     /// It would pass at another time.
     Transient,
+    /// As `Transient`: the server takes no writes, from anybody.
+    ReadOnly,
     /// As `Transient`, and the connection is gone: a commit may or may not have happened.
     Lost,
     /// Schema, grants or configuration.
@@ -38,6 +40,7 @@ impl From<Failure> for SqlError {
     fn from(failure: Failure) -> Self {
         match failure.class {
             Class::Transient | Class::Lost => Self::Transient(failure.reason),
+            Class::ReadOnly => Self::ReadOnly(failure.reason),
             Class::Row | Class::Permanent => Self::Permanent(failure.reason),
         }
     }
@@ -50,7 +53,7 @@ pub(super) fn judge(error: &sqlx::Error) -> Failure {
             if let Some(postgres) = database.try_downcast_ref::<PgDatabaseError>() {
                 postgres_class(postgres)
             } else if let Some(mysql) = database.try_downcast_ref::<MySqlDatabaseError>() {
-                mysql_class(mysql.number())
+                mysql_class(mysql.number(), mysql.message())
             } else if database.try_downcast_ref::<SqliteError>().is_some() {
                 sqlite_class(database.code().and_then(|code| code.parse().ok()).unwrap_or(1))
             } else {
@@ -86,6 +89,18 @@ pub(super) fn commit_error(error: sqlx::Error) -> SqlError {
     match failure.class {
         Class::Lost => SqlError::OutcomeUnknown(failure.reason),
         _ => failure.into(),
+    }
+}
+
+/// Whether the server is there and has no connection left.
+pub(super) fn is_full(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(database) = error else { return false };
+    if let Some(postgres) = database.try_downcast_ref::<PgDatabaseError>() {
+        postgres.code() == "53300"
+    } else if let Some(mysql) = database.try_downcast_ref::<MySqlDatabaseError>() {
+        matches!(mysql.number(), 1040 | 1203 | 1226)
+    } else {
+        false
     }
 }
 
@@ -142,8 +157,9 @@ fn sqlstate_class(code: &str) -> Class {
     match code {
         // A trigger that raises, an index row that is too large: of this row.
         "P0001" | "54000" => Class::Row,
-        // Read-only, prepared statement gone behind a pooler, object in use, lock timeout, statement timeout.
-        "25006" | "26000" | "55006" | "55P03" | "57014" | "57P03" => Class::Transient,
+        "25006" => Class::ReadOnly,
+        // Prepared statement gone behind a pooler, object in use, lock timeout, statement timeout.
+        "26000" | "55006" | "55P03" | "57014" | "57P03" => Class::Transient,
         "25P03" | "40003" => Class::Lost,
         "XX001" | "XX002" => Class::Permanent,
         _ => match code.get(..2) {
@@ -155,18 +171,20 @@ fn sqlstate_class(code: &str) -> Class {
     }
 }
 
-fn mysql_class(number: u16) -> Class {
+fn mysql_class(number: u16, message: &str) -> Class {
     match number {
+        // A transaction that is read-only by itself: nobody here asks for one and writes in it. InnoDB that is.
+        1792 | 1836 => Class::ReadOnly,
+        // Of many options that forbid a statement, the one that is meant.
+        1290 if message.contains("read-only") || message.contains("read_only") => Class::ReadOnly,
         // NULL, range, truncation, wrong value, length (of the row, too), CHECK (MySQL, MariaDB), other unique key,
         // foreign keys, SIGNAL of a trigger, no partition for the value, text that is no JSON.
         1048 | 1062 | 1118 | 1169 | 1216 | 1217 | 1264 | 1265 | 1292 | 1366 | 1367 | 1406 | 1411 | 1451 | 1452
         | 1525 | 1526 | 1586 | 1644 | 1690 | 1748 | 1761 | 1762 | 3140 | 3819 | 4025 => Class::Row,
-        // Deadlock, lock wait, too many connections, memory, disk, table full, engine error, read-only, interrupted,
+        // Deadlock, lock wait, too many connections, memory, disk, table full, engine error, an option, interrupted,
         // time limits, definition changed, statements exhausted or to be prepared again, failed at commit.
         1015 | 1020 | 1021 | 1028 | 1030 | 1037 | 1038 | 1040 | 1041 | 1114 | 1129 | 1135 | 1180 | 1203 | 1205
-        | 1206 | 1213 | 1226 | 1243 | 1290 | 1317 | 1412 | 1461 | 1615 | 1637 | 1792 | 1836 | 1969 | 3024 | 3572 => {
-            Class::Transient
-        }
+        | 1206 | 1213 | 1226 | 1243 | 1290 | 1317 | 1412 | 1461 | 1615 | 1637 | 1969 | 3024 | 3572 => Class::Transient,
         // Shutdown, aborted or killed connections, network errors, too long idle.
         1053 | 1077 | 1079 | 1080 | 1152 | 1153 | 1158 | 1159 | 1160 | 1161 | 1184 | 1927 | 2006 | 2013 | 3169
         | 4031 => Class::Lost,
@@ -195,9 +213,10 @@ mod tests {
         for code in ["23505", "23503", "23514", "23502", "22001", "22003", "P0001", "44000"] {
             assert_eq!(sqlstate_class(code), Class::Row, "{code}");
         }
-        for code in ["40P01", "40001", "55P03", "53100", "53300", "25006", "57014"] {
+        for code in ["40P01", "40001", "55P03", "53100", "53300", "57014"] {
             assert_eq!(sqlstate_class(code), Class::Transient, "{code}");
         }
+        assert_eq!(sqlstate_class("25006"), Class::ReadOnly);
         for code in ["57P01", "57P02", "08006", "08003", "25P03"] {
             assert_eq!(sqlstate_class(code), Class::Lost, "{code}");
         }
@@ -208,10 +227,16 @@ mod tests {
 
     #[test]
     fn mysql_numbers_are_judged() {
+        let row_class = |number| mysql_class(number, "");
         for number in [1048, 1062, 1118, 1264, 1406, 1452, 3140, 3819, 4025] {
-            assert_eq!(mysql_class(number), Class::Row, "{number}");
+            assert_eq!(row_class(number), Class::Row, "{number}");
         }
-        for number in [1205, 1213, 1040, 1290, 1836, 1114, 1969] {
+        let read_only = "The MariaDB server is running with the --read-only option so it cannot execute this statement";
+        for (number, message) in [(1290, read_only), (1792, ""), (1836, "")] {
+            assert_eq!(mysql_class(number, message), Class::ReadOnly, "{number}");
+        }
+        let mysql_class = |number| mysql_class(number, "The server is running with the --skip-grant-tables option");
+        for number in [1205, 1213, 1040, 1290, 1114, 1969] {
             assert_eq!(mysql_class(number), Class::Transient, "{number}");
         }
         for number in [1146, 1054, 1142, 1364, 1136, 1064, 1044, 9999] {

@@ -87,7 +87,8 @@ pub(super) async fn fly<F: Flight>(
     now_ms: u64,
 ) -> Result<Applied, SqlError> {
     let result = transact(flight, limit, kind, fences, rows, now_ms).await;
-    if matches!(result, Err(SqlError::Fenced | SqlError::Transient(_) | SqlError::Permanent(_))) {
+    if matches!(result, Err(SqlError::Fenced | SqlError::Transient(_) | SqlError::ReadOnly(_) | SqlError::Permanent(_)))
+    {
         // Frees the locks now rather than when the server notices the closed connection; it may be gone already.
         let _ = within(limit, flight.command(F::ROLLBACK)).await;
     }

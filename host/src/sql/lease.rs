@@ -4,6 +4,7 @@
 //! connection, and the server rolls back: nothing half-done is ever handed to the next user of the pool.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
@@ -11,19 +12,22 @@ use sqlx::{Database, Pool};
 
 use super::SqlError;
 use super::classify::sql_error;
+use super::health::Known;
 
 /// See the file's text.
 pub(super) struct Lease<DB: Database> {
     connection: PoolConnection<DB>,
     clean: bool,
     limit: Duration,
+    known: Option<Arc<Known>>,
 }
 
 impl<DB: Database> Lease<DB> {
     /// Takes a connection. `limit` is the longest time that one step may go without an answer: the server's own
     /// limits come first, this one is for a server or a network that has gone silent.
-    pub async fn take(pool: &Pool<DB>, limit: Duration) -> Result<Self, sqlx::Error> {
-        Ok(Self { connection: pool.acquire().await?, clean: false, limit })
+    /// `known` learns from what fails.
+    pub async fn take(pool: &Pool<DB>, limit: Duration, known: Option<&Arc<Known>>) -> Result<Self, sqlx::Error> {
+        Ok(Self { connection: pool.acquire().await?, clean: false, limit, known: known.cloned() })
     }
 
     /// The connection.
@@ -80,8 +84,13 @@ pub(super) use leased;
 
 /// Gives the connection back after a success, closes it after a failure.
 pub(super) fn ended<DB: Database, T>(lease: Lease<DB>, result: Result<T, sqlx::Error>) -> Result<T, SqlError> {
-    if result.is_ok() {
-        lease.give_back();
+    match &result {
+        Ok(_) => lease.give_back(),
+        Err(error) => {
+            if let Some(known) = &lease.known {
+                known.heed(error);
+            }
+        }
     }
     result.map_err(sql_error)
 }

@@ -19,9 +19,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, MySql, MySqlPool};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, MySql, MySqlPool};
 
 use self::catalogue::text;
 use self::read::read_checkpoints;
@@ -32,11 +33,13 @@ use super::explain::{explained_count, explained_document, explained_settings};
 use super::facts::{refuse, warn};
 use super::flight::fly;
 use super::granted::{Seats, column_names, finding};
+use super::health::Health;
 use super::lease::{Lease, leased, within};
 use super::plans::Plans;
 use super::rows::{check_rows, in_order, is_older, other_partitions, signed};
 use super::{
-    Applied, DeadLetter, Fence, Finding, Row, RowSets, Sql, SqlError, StatementError, StoredDocument, TargetRow,
+    Applied, DeadLetter, Fence, Finding, Row, RowSets, Sql, SqlError, Standing, StatementError, StoredDocument,
+    TargetRow,
 };
 use crate::config::{CounterTable, IngestTable, KindTable, PreferenceTable, SqlConfig, StatementConfig, ToggleTable};
 use crate::model::{Checkpoint, Id, Incarnation, Member, Partition, Settings, SqlValue};
@@ -57,6 +60,7 @@ pub struct MysqlSql {
     limit: Duration,
     /// Known since the first connection.
     maria: Arc<OnceLock<bool>>,
+    health: Health,
 }
 
 impl MysqlSql {
@@ -66,6 +70,9 @@ impl MysqlSql {
         let options = options.statement_cache_capacity(STATEMENTS_KEPT).disable_statement_logging();
         let maria: Arc<OnceLock<bool>> = Arc::default();
         let (known, limits) = (Arc::clone(&maria), settings.clone());
+        let limit = Duration::from_millis(settings.statement_timeout_ms.saturating_mul(2));
+        let health = Health::start(Duration::from_millis(settings.acquire_timeout_ms), probing(options.clone()));
+        let shed = Arc::clone(health.known());
         let pool = MySqlPoolOptions::new()
             .max_connections(settings.connections_max)
             .acquire_timeout(Duration::from_millis(settings.acquire_timeout_ms))
@@ -78,8 +85,11 @@ impl MysqlSql {
                     sqlx::raw_sql(session).execute(&mut *connection).await.map(drop)
                 })
             })
+            .before_acquire(move |_, about| {
+                let keeps = !shed.is_shed(about.age);
+                Box::pin(async move { Ok(keeps) })
+            })
             .connect_lazy_with(options);
-        let limit = Duration::from_millis(settings.statement_timeout_ms.saturating_mul(2));
         Ok(Self {
             pool,
             toggles: Plans::default(),
@@ -90,11 +100,12 @@ impl MysqlSql {
             settings: settings.clone(),
             limit,
             maria,
+            health,
         })
     }
 
     async fn lease(&self) -> Result<Lease<MySql>, SqlError> {
-        Lease::take(&self.pool, self.limit).await.map_err(sql_error)
+        self.health.lease(&self.pool, self.limit).await.map_err(sql_error)
     }
 
     /// Needs a connection to have been there.
@@ -119,6 +130,20 @@ impl MysqlSql {
             KindTable::Ingest(table) => self.ingests.heed(table, result),
             KindTable::Preference(table) => self.preferences.heed(table, result),
         }
+    }
+}
+
+/// Tries on a connection of its own whether the server takes writes, with one that changes nothing.
+fn probing(options: MySqlConnectOptions) -> impl Fn() -> BoxFuture<'static, Result<(), sqlx::Error>> + Send {
+    move || {
+        let options = options.clone();
+        Box::pin(async move {
+            let mut connection = options.connect().await?;
+            let written = sqlx::raw_sql(statements::WRITE_NOTHING).execute(&mut connection).await;
+            // It has done its work: how it ends does not matter.
+            drop(connection.close().await);
+            written.map(drop)
+        })
     }
 }
 
@@ -237,6 +262,7 @@ impl Sql for MysqlSql {
         if result.is_ok() {
             lease.give_back();
         }
+        self.health.heed_result(&result);
         self.heed(table, result)
     }
 
@@ -348,6 +374,10 @@ impl Sql for MysqlSql {
 
     async fn drop_dead_letters(&self, ids: &[i64]) -> Result<u64, SqlError> {
         self.drop_letters(ids).await
+    }
+
+    fn standing(&self) -> Standing {
+        self.health.standing()
     }
 
     async fn ping(&self) -> Result<(), SqlError> {

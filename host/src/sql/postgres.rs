@@ -19,9 +19,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, PgPool, Postgres, Row as _};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, PgPool, Postgres, Row as _};
 
 use self::read::read_checkpoints;
 use self::write::{PlanOf, PostgresFlight, claim, migrate, upgrade};
@@ -30,11 +31,13 @@ use super::explain::{explained_count, explained_document, explained_settings};
 use super::facts::{refuse, warn};
 use super::flight::fly;
 use super::granted::{Seats, column_names, finding};
+use super::health::Health;
 use super::lease::{Lease, leased, within};
 use super::plans::Plans;
 use super::rows::{check_rows, in_order, is_older, other_partitions, signed};
 use super::{
-    Applied, DeadLetter, Fence, Finding, Row, RowSets, Sql, SqlError, StatementError, StoredDocument, TargetRow,
+    Applied, DeadLetter, Fence, Finding, Row, RowSets, Sql, SqlError, Standing, StatementError, StoredDocument,
+    TargetRow,
 };
 use crate::config::{CounterTable, IngestTable, KindTable, PreferenceTable, SqlConfig, StatementConfig, ToggleTable};
 use crate::model::{Checkpoint, Id, Incarnation, Member, Partition, Settings, SqlValue};
@@ -52,6 +55,7 @@ pub struct PostgresSql {
     seats: Seats,
     settings: SqlConfig,
     limit: Duration,
+    health: Health,
 }
 
 impl PostgresSql {
@@ -60,6 +64,9 @@ impl PostgresSql {
         let options = settings.url.parse::<PgConnectOptions>().map_err(sql_error)?;
         let options = options.application_name("weir").disable_statement_logging();
         let session: Arc<str> = statements::session(settings).into();
+        let limit = Duration::from_millis(settings.statement_timeout_ms.saturating_mul(2));
+        let health = Health::start(Duration::from_millis(settings.acquire_timeout_ms), probing(options.clone()));
+        let known = Arc::clone(health.known());
         let pool = PgPoolOptions::new()
             .max_connections(settings.connections_max)
             .acquire_timeout(Duration::from_millis(settings.acquire_timeout_ms))
@@ -67,8 +74,11 @@ impl PostgresSql {
                 let session = Arc::clone(&session);
                 Box::pin(async move { sqlx::raw_sql(AssertSqlSafe(session)).execute(connection).await.map(drop) })
             })
+            .before_acquire(move |_, about| {
+                let keeps = !known.is_shed(about.age);
+                Box::pin(async move { Ok(keeps) })
+            })
             .connect_lazy_with(options);
-        let limit = Duration::from_millis(settings.statement_timeout_ms.saturating_mul(2));
         Ok(Self {
             pool,
             toggles: Plans::default(),
@@ -78,11 +88,12 @@ impl PostgresSql {
             seats: Seats::new(settings.connections_max),
             settings: settings.clone(),
             limit,
+            health,
         })
     }
 
     async fn lease(&self) -> Result<Lease<Postgres>, SqlError> {
-        Lease::take(&self.pool, self.limit).await.map_err(sql_error)
+        self.health.lease(&self.pool, self.limit).await.map_err(sql_error)
     }
 
     async fn plan_of(&self, table: &KindTable) -> Result<PlanOf, SqlError> {
@@ -102,6 +113,20 @@ impl PostgresSql {
             KindTable::Ingest(table) => self.ingests.heed(table, result),
             KindTable::Preference(table) => self.preferences.heed(table, result),
         }
+    }
+}
+
+/// Tries on a connection of its own whether the server takes writes, with one that changes nothing.
+fn probing(options: PgConnectOptions) -> impl Fn() -> BoxFuture<'static, Result<(), sqlx::Error>> + Send {
+    move || {
+        let options = options.clone();
+        Box::pin(async move {
+            let mut connection = options.connect().await?;
+            let written = sqlx::raw_sql(statements::WRITE_NOTHING).execute(&mut connection).await;
+            // It has done its work: how it ends does not matter.
+            drop(connection.close().await);
+            written.map(drop)
+        })
     }
 }
 
@@ -217,6 +242,7 @@ impl Sql for PostgresSql {
         if result.is_ok() {
             lease.give_back();
         }
+        self.health.heed_result(&result);
         self.heed(table, result)
     }
 
@@ -327,6 +353,10 @@ impl Sql for PostgresSql {
 
     async fn drop_dead_letters(&self, ids: &[i64]) -> Result<u64, SqlError> {
         self.drop_letters(ids).await
+    }
+
+    fn standing(&self) -> Standing {
+        self.health.standing()
     }
 
     async fn ping(&self) -> Result<(), SqlError> {

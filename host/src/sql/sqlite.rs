@@ -107,7 +107,7 @@ impl SqliteSql {
     async fn lease(&self) -> Result<Lease<Sqlite>, SqlError> {
         let deadline = Instant::now() + self.acquire_timeout;
         loop {
-            match Lease::take(&self.pool, self.limit).await {
+            match Lease::take(&self.pool, self.limit, None).await {
                 // The change to WAL at the very first connections cannot wait for its lock by itself.
                 Err(error @ sqlx::Error::Database(_)) if Instant::now() < deadline => {
                     if judge(&error).class != Class::Transient {
@@ -311,8 +311,11 @@ impl Sql for SqliteSql {
         }
         let work = async {
             let _writer = if statement.write { Some(self.writer.lock().await) } else { None };
-            let mut lease =
-                if statement.write { self.lease().await? } else { Lease::take(&self.readers, self.limit).await? };
+            let mut lease = if statement.write {
+                self.lease().await?
+            } else {
+                Lease::take(&self.readers, self.limit, None).await?
+            };
             let found = granted::run(lease.connection(), statement, parameters).await?;
             lease.give_back();
             Ok(found)

@@ -33,7 +33,11 @@ impl MariaDb {
         install(account, directory.path());
         fs::write(
             directory.path().join("init.sql"),
-            "CREATE USER IF NOT EXISTS weir@'127.0.0.1';\nGRANT ALL ON *.* TO weir@'127.0.0.1';\n",
+            concat!(
+                "CREATE USER IF NOT EXISTS weir@'127.0.0.1';\nGRANT ALL ON *.* TO weir@'127.0.0.1';\n",
+                // An application's, with no right over the server: it writes nothing while that is read-only.
+                "CREATE USER IF NOT EXISTS app@'127.0.0.1';\nGRANT ALL ON `weir\\_%`.* TO app@'127.0.0.1';\n",
+            ),
         )
         .unwrap();
         let databases = AtomicU32::new(0);

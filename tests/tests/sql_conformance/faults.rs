@@ -242,6 +242,10 @@ async fn postgres_away_stopped_and_back() {
     let sql = sql::open(&impatient(&url)).await.expect("open does not need the server");
     assert!(matches!(sql.migrate().await, Err(SqlError::Transient(_))));
     server.restart();
+    // It is found back by a probe; until then it is known to be away.
+    while sql.ping().await.is_err() {
+        sleep(Duration::from_millis(50)).await;
+    }
     let from = prepare(&*sql, Engine::Postgres, &url).await;
     server.kill();
     transient(&*sql, from).await;
@@ -265,6 +269,10 @@ async fn mariadb_away_stopped_and_back() {
     let sql = sql::open(&impatient(&url)).await.expect("open does not need the server");
     assert!(matches!(sql.migrate().await, Err(SqlError::Transient(_))));
     server.restart();
+    // It is found back by a probe; until then it is known to be away.
+    while sql.ping().await.is_err() {
+        sleep(Duration::from_millis(50)).await;
+    }
     let from = prepare(&*sql, Engine::MariaDb, &url).await;
     server.kill();
     transient(&*sql, from).await;

@@ -1,6 +1,8 @@
 //! Guard and hyper over the same bytes, generated and cut at every byte: what is handled is what the guard saw, wherever
 //! the cuts are, and nothing after a doubt. Also holds for the next version of hyper, whatever that is lenient about.
 
+#![cfg(test)]
+
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;

@@ -99,8 +99,11 @@ pub(super) const META_SET: &str = "UPDATE weir_meta SET value = ? WHERE name = ?
 /// Reads a value: ? name.
 pub(super) const META_READ: &str = "SELECT value FROM weir_meta WHERE name = ?";
 
-/// Begins for writing.
-pub(super) const BEGIN: &str = "START TRANSACTION READ WRITE";
+/// Fails where the server takes no writes, and changes nothing.
+pub(super) const WRITE_NOTHING: &str = "UPDATE weir_meta SET value = value WHERE name = ''";
+
+/// Begins for writing. Does not ask for READ WRITE: a server that is told to take no writes is not overruled.
+pub(super) const BEGIN: &str = "START TRANSACTION";
 /// Ends well.
 pub(super) const COMMIT: &str = "COMMIT";
 

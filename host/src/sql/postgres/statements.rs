@@ -56,8 +56,12 @@ pub(super) const META_SET: &str = "UPDATE weir_meta SET value = $2 WHERE name = 
 /// Reads a value: $1 name.
 pub(super) const META_READ: &str = "SELECT value FROM weir_meta WHERE name = $1";
 
-/// Begins for writing; deferred constraints are checked statement by statement, so that a bad row can be found.
-pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET CONSTRAINTS ALL IMMEDIATE";
+/// Fails where the server takes no writes, and changes nothing.
+pub(super) const WRITE_NOTHING: &str = "UPDATE weir_meta SET value = value WHERE name = ''";
+
+/// Begins for writing; deferred constraints are checked statement by statement, so that a bad row can be found. Does not
+/// ask for READ WRITE: a server that is told to take no writes is not overruled.
+pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET CONSTRAINTS ALL IMMEDIATE";
 /// Ends well.
 pub(super) const COMMIT: &str = "COMMIT";
 /// Ends without effect.

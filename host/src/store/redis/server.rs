@@ -34,7 +34,7 @@ pub(super) struct Topology {
 /// Refuses a server that would break a promise; says what it is.
 pub(super) async fn check(connection: &mut MultiplexedConnection, is_cluster: bool) -> Result<Facts, Refusal> {
     let info: String = redis::cmd("INFO").query_async(connection).await?;
-    let info: HashMap<&str, &str> = info.lines().filter_map(|line| line.trim().split_once(':')).collect();
+    let info = fields(&info);
     let version = info.get("redis_version").copied().unwrap_or("unknown");
     if version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_none_or(|major| major < VERSION_MIN) {
         return Err(misconfigured(format!("store.url: this Redis is version {version}; weir needs 7.0 or later")));
@@ -52,6 +52,9 @@ pub(super) async fn check(connection: &mut MultiplexedConnection, is_cluster: bo
         }
         _ => {}
     }
+    if !is_cluster {
+        fit_to_write(&info)?;
+    }
     let settings = settings(connection, &info).await?;
     let policy = settings.get("maxmemory-policy").map_or("unknown", String::as_str);
     if policy != "noeviction" {
@@ -61,6 +64,33 @@ pub(super) async fn check(connection: &mut MultiplexedConnection, is_cluster: bo
         )));
     }
     Ok(Facts { settings, role: info.get("role").copied().unwrap_or("unknown").to_owned() })
+}
+
+fn fields(info: &str) -> HashMap<&str, &str> {
+    info.lines().filter_map(|line| line.trim().split_once(':')).collect()
+}
+
+/// Asks a single server whether it still is one to write to.
+pub(super) async fn check_role(connection: &mut MultiplexedConnection) -> Result<(), Refusal> {
+    let info: String = redis::cmd("INFO").arg("replication").query_async(connection).await?;
+    fit_to_write(&fields(&info))
+}
+
+/// Refuses a replica, and what has not read its data yet.
+fn fit_to_write(info: &HashMap<&str, &str>) -> Result<(), Refusal> {
+    if info.get("loading").copied() == Some("1") {
+        return Err(Refusal::Store(StoreError::Unavailable("it is loading its data (LOADING)".into())));
+    }
+    if info.get("role").copied() == Some("slave") {
+        let of = |name| info.get(name).copied().unwrap_or("unknown");
+        return Err(Refusal::Store(StoreError::Unavailable(format!(
+            "it is a replica of {}:{} and takes no writes (READONLY): let store.url name the master, or promote this one \
+             (redis-cli REPLICAOF NO ONE)",
+            of("master_host"),
+            of("master_port")
+        ))));
+    }
+    Ok(())
 }
 
 /// What an empty Redis was given, or another one holds.
@@ -266,6 +296,14 @@ mod tests {
         assert_eq!(of("no", "always", "").mode, "none");
         assert!(of("yes", "always", "").survives_power_loss);
         assert!(!of("yes", "unknown", "").survives_power_loss);
+    }
+
+    #[test]
+    fn only_a_master_that_has_its_data_is_written_to() {
+        let fit = |info: &str| fit_to_write(&fields(info)).is_ok();
+        assert!(fit("role:master\r\nloading:0\r\n"));
+        assert!(!fit("role:slave\r\nmaster_host:10.0.0.1\r\nmaster_port:6379\r\n"));
+        assert!(!fit("loading:1\r\nrole:master\r\n"));
     }
 
     #[test]

@@ -148,7 +148,6 @@ impl Node {
     }
 
     async fn connect(&self) -> Result<(Live, Facts), StoreError> {
-        let away = |reason: String| StoreError::Unavailable(format!("Redis at {}: {reason}", self.info.addr()));
         let attempt = async {
             let mut live = self.open().await?;
             let facts = server::check(&mut live.connection, self.settings.is_cluster).await?;
@@ -161,12 +160,13 @@ impl Node {
             Ok((live, facts))
         };
         match tokio::time::timeout(self.settings.timeout.max(Duration::from_millis(100)) * 2, attempt).await {
-            Err(_) => Err(away("no connection in time".into())),
-            Ok(Err(Refusal::Store(error))) => Err(error),
-            Ok(Err(Refusal::Connection(error))) => Err(match classify(&error, Nature::Reads) {
-                StoreError::Unavailable(reason) => away(reason),
+            Err(_) => Err(self.named(StoreError::Unavailable("no connection in time".into()))),
+            Ok(Err(Refusal::Store(error))) => Err(self.named(error)),
+            Ok(Err(Refusal::Connection(error))) => Err(self.named(match classify(&error, Nature::Reads) {
+                // It was met before anything was asked of it.
+                StoreError::Refused(reason) => StoreError::Unavailable(reason),
                 other => other,
-            }),
+            })),
             Ok(Ok(connected)) => Ok(connected),
         }
     }
@@ -278,11 +278,31 @@ impl Node {
         Ok((answer, replicas))
     }
 
-    /// PING.
+    /// Whether it answers, and, of a single server, takes writes: one that was put down since it was connected is left.
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         let mut live = self.live().await?;
-        let answer: Result<String, RedisError> = redis::cmd("PING").query_async(&mut live.connection).await;
-        answer.map(|_| ()).map_err(|error| self.failed(&live, &error, Nature::Reads).into_error())
+        if self.settings.is_cluster {
+            let answer: Result<String, RedisError> = redis::cmd("PING").query_async(&mut live.connection).await;
+            return answer.map(|_| ()).map_err(|error| self.failed(&live, &error, Nature::Reads).into_error());
+        }
+        match server::check_role(&mut live.connection).await {
+            Ok(()) => Ok(()),
+            Err(Refusal::Store(error)) => {
+                live.dead.store(true, Ordering::Release);
+                Err(self.named(error))
+            }
+            Err(Refusal::Connection(error)) => Err(self.failed(&live, &error, Nature::Reads).into_error()),
+        }
+    }
+
+    /// The same, with the address where that says which server is meant.
+    fn named(&self, error: StoreError) -> StoreError {
+        match error {
+            StoreError::Unavailable(reason) => {
+                StoreError::Unavailable(format!("Redis at {}: {reason}", self.info.addr()))
+            }
+            other => other,
+        }
     }
 
     /// Who has which slots, as this node sees it.
@@ -293,8 +313,9 @@ impl Node {
     }
 
     fn failed(&self, live: &Live, error: &RedisError, nature: Nature) -> Failure {
-        if !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) {
-            // Lost, late, or out of step: what comes next on it cannot be trusted.
+        // Lost, late, or out of step: what comes next on it cannot be trusted.
+        let is_lost = !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension);
+        if is_lost || serves_nobody(error) {
             live.dead.store(true, Ordering::Release);
         }
         if self.settings.is_cluster
@@ -335,6 +356,16 @@ fn drive(driver: impl Future<Output = ()> + Send + 'static, dead: &Arc<AtomicBoo
         driver.await;
         dead.store(true, Ordering::Release);
     });
+}
+
+/// Whether a server says that it is not the one to be asked now: it was put down, is still loading, or asks who we are, which it
+/// did not when we connected. A connection to it is left, so that the name is resolved anew and what is there is checked; it may
+/// be another server.
+fn serves_nobody(error: &RedisError) -> bool {
+    matches!(
+        error.code(),
+        Some("READONLY" | "LOADING" | "MASTERDOWN" | "NOREPLICAS" | "NOAUTH" | "WRONGPASS" | "CLUSTERDOWN")
+    ) || error.kind() == ErrorKind::AuthenticationFailed
 }
 
 /// What an error means to the callers of the store.

@@ -1,0 +1,223 @@
+//! Whether SQL serves: what is known of it, so that nobody waits for a server that is away, and what finds it back.
+//!
+//! Engine-free part of the room. Each failure is told here. A connection that was lost, or that does not come soon, is a
+//! suspicion; a probe on a fresh connection of its own (whose address is resolved anew) decides, and goes on until the
+//! server serves. A server that refuses writes as a whole is believed at once. When a server comes back, or turns out not
+//! to be the one to write to, all pooled connections that are older than that are closed: after a failover they lead to
+//! the node that was put down. Sends nothing by itself: the probe is the engine's.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use sqlx::{Database, Pool};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::classify::{Class, is_full, judge};
+use super::lease::Lease;
+use super::{SqlError, Standing};
+
+/// A pooled connection that takes longer to come is a suspicion.
+const SUSPICION: Duration = Duration::from_millis(200);
+/// Pauses between probes of a server that does not serve.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// What is known of one database.
+pub(super) struct Health {
+    known: Arc<Known>,
+    prober: JoinHandle<()>,
+}
+
+/// The part that connections keep.
+#[derive(Debug)]
+pub(super) struct Known {
+    standing: watch::Sender<Standing>,
+    suspected: Notify,
+    origin: Instant,
+    /// Pooled connections from before are closed, in milliseconds after `origin`.
+    shed_before_ms: AtomicU64,
+}
+
+impl Drop for Health {
+    fn drop(&mut self) {
+        self.prober.abort();
+    }
+}
+
+impl Health {
+    /// Starts on the current runtime. A probe that takes longer than `limit` has failed.
+    pub fn start<P, F>(limit: Duration, probe: P) -> Self
+    where
+        P: Fn() -> F + Send + 'static,
+        F: Future<Output = Result<(), sqlx::Error>> + Send,
+    {
+        let known = Arc::new(Known {
+            standing: watch::Sender::new(Standing::Serves),
+            suspected: Notify::new(),
+            origin: Instant::now(),
+            shed_before_ms: AtomicU64::new(0),
+        });
+        let watched = Arc::clone(&known);
+        let prober = tokio::spawn(async move {
+            loop {
+                watched.suspected.notified().await;
+                let mut pause = PAUSE_MIN;
+                loop {
+                    let probed = tokio::time::timeout(limit, probe()).await;
+                    watched.set(found(probed.unwrap_or_else(|_| Err(silent(limit)))));
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                    if watched.standing() == Standing::Serves {
+                        break;
+                    }
+                }
+            }
+        });
+        Self { known, prober }
+    }
+
+    /// For the hooks of a pool.
+    pub fn known(&self) -> &Arc<Known> {
+        &self.known
+    }
+
+    /// What is known now.
+    pub fn standing(&self) -> Standing {
+        self.known.standing()
+    }
+
+    /// Takes a connection; fails at once while the server is known to be away, also when that becomes known meanwhile.
+    pub async fn lease<DB: Database>(&self, pool: &Pool<DB>, limit: Duration) -> Result<Lease<DB>, sqlx::Error> {
+        let mut standing = self.known.standing.subscribe();
+        let suspecting = async {
+            tokio::time::sleep(SUSPICION).await;
+            self.known.suspected.notify_one();
+            std::future::pending::<std::convert::Infallible>().await
+        };
+        let away = async {
+            let away = standing.wait_for(|standing| matches!(standing, Standing::Away(_))).await;
+            away.map_or_else(|_| String::new(), |away| away.reason().unwrap_or_default().to_owned())
+        };
+        tokio::select! {
+            biased;
+            reason = away => {
+                let message = format!("known to be away: {reason}");
+                Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::NotConnected, message)))
+            }
+            taken = Lease::take(pool, limit, Some(&self.known)) => taken.inspect_err(|error| self.known.heed(error)),
+            never = suspecting => match never {},
+        }
+    }
+
+    /// Learns from what a transaction came to.
+    pub fn heed_result<T>(&self, result: &Result<T, SqlError>) {
+        match result {
+            Err(SqlError::ReadOnly(reason)) => self.known.refuses_writes(reason),
+            Err(SqlError::Transient(_) | SqlError::OutcomeUnknown(_)) => self.known.suspected.notify_one(),
+            _ => {}
+        }
+    }
+}
+
+impl Known {
+    fn standing(&self) -> Standing {
+        self.standing.borrow().clone()
+    }
+
+    /// Learns from a failure.
+    pub fn heed(&self, error: &sqlx::Error) {
+        let failure = judge(error);
+        match failure.class {
+            Class::ReadOnly => self.refuses_writes(&failure.reason),
+            Class::Lost => self.suspected.notify_one(),
+            Class::Transient if matches!(error, sqlx::Error::PoolTimedOut) => self.suspected.notify_one(),
+            _ => {}
+        }
+    }
+
+    fn refuses_writes(&self, reason: &str) {
+        self.set(Standing::ReadOnly(reason.to_owned()));
+        self.suspected.notify_one();
+    }
+
+    /// Whether a pooled connection of this age is from before the last change.
+    pub fn is_shed(&self, age: Duration) -> bool {
+        let born_ms = self.now_ms().saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        born_ms < self.shed_before_ms.load(Ordering::Relaxed)
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn set(&self, now: Standing) {
+        let before = self.standing.send_replace(now.clone());
+        if std::mem::discriminant(&before) == std::mem::discriminant(&now) {
+            return;
+        }
+        self.shed_before_ms.store(self.now_ms(), Ordering::Relaxed);
+        match now {
+            Standing::Serves => tracing::info!("SQL serves again"),
+            Standing::ReadOnly(reason) => tracing::error!(reason, "SQL takes no writes: changes wait in the journal"),
+            Standing::Away(reason) => {
+                tracing::error!(reason, "SQL is away: what needs it is refused at once, changes wait in the journal");
+            }
+        }
+    }
+}
+
+fn silent(limit: Duration) -> sqlx::Error {
+    let message = format!("no answer within {} ms", limit.as_millis());
+    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, message))
+}
+
+/// What a probe says of the server. One that answers is there, whatever it says: that it has no connection left, no table of
+/// weir yet, or another password. Whoever asks it is told so.
+fn found(probed: Result<(), sqlx::Error>) -> Standing {
+    let Err(error) = probed else { return Standing::Serves };
+    let failure = judge(&error);
+    match failure.class {
+        Class::ReadOnly => Standing::ReadOnly(failure.reason),
+        Class::Lost if !is_full(&error) => Standing::Away(failure.reason),
+        _ => Standing::Serves,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lost() -> sqlx::Error {
+        sqlx::Error::Io(std::io::Error::from(std::io::ErrorKind::ConnectionRefused))
+    }
+
+    #[test]
+    fn what_answers_is_there() {
+        assert_eq!(found(Ok(())), Standing::Serves);
+        assert_eq!(found(Err(sqlx::Error::RowNotFound)), Standing::Serves);
+        assert!(matches!(found(Err(lost())), Standing::Away(_)));
+    }
+
+    #[tokio::test]
+    async fn a_probe_decides_and_finds_it_back() {
+        const LONG_AGO: Duration = Duration::from_secs(3_600);
+        let (serve, served) = watch::channel(false);
+        let health = Health::start(Duration::from_secs(60), move || {
+            let serves = *served.borrow();
+            async move { if serves { Ok(()) } else { Err(lost()) } }
+        });
+        let mut standing = health.known().standing.subscribe();
+        assert_eq!(health.standing(), Standing::Serves, "nobody has suspected anything");
+        assert!(!health.known().is_shed(LONG_AGO));
+        health.known().heed(&lost());
+        standing.wait_for(|standing| matches!(standing, Standing::Away(_))).await.unwrap();
+        serve.send(true).unwrap();
+        standing.wait_for(|standing| *standing == Standing::Serves).await.unwrap();
+        assert!(health.known().is_shed(LONG_AGO), "what is older leads to nobody knows where");
+        assert!(!health.known().is_shed(Duration::ZERO));
+    }
+}
