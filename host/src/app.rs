@@ -4,6 +4,8 @@
 //! was acknowledged last is flushed too), then the pools.
 //!
 //! - [`schema`]: weir's own tables and the self-checks, at once or as soon as SQL answers.
+//! - [`custody`]: whose the journal is, and whether all of it has somebody who flushes it.
+//! - [`holdings`]: what operators do with a store when no host runs.
 //! - [`grants`]: what stands behind the imports `redis` and `sql` of policy modules.
 //! - [`relay`]: invalidations between hosts.
 //! - [`reload`]: what changes while the host runs.
@@ -11,9 +13,11 @@
 //! - [`operations`]: what operators may ask and do, with a running host or without.
 //! - [`serve`](mod@serve): the host as a process: listeners, metrics, signals.
 
+pub mod custody;
 pub mod demo;
 pub mod eligibility;
 pub mod grants;
+pub mod holdings;
 pub mod operations;
 mod purge;
 pub mod relay;
@@ -109,6 +113,7 @@ impl App {
     /// # Errors
     /// Whatever waiting does not mend: see [`AppError`].
     pub async fn start(config: Config, clock: Clock, compiler: Compiler) -> Result<Self, AppError> {
+        let config = config.with_namespace();
         config.validate()?;
         config.ingests.iter().try_for_each(check_schema)?;
         let store = crate::store::open(&config.store).await?;
@@ -117,7 +122,7 @@ impl App {
         let setup = PolicySetup { compiler, capabilities: Some((granted, Handle::current())) };
         let policies = load_policies(&config, setup).await?;
         policies.watch()?;
-        let schema = Schema::start(&config, Arc::clone(&sql), store.partitions()).await?;
+        let schema = Schema::start(&config, Arc::clone(&store), Arc::clone(&sql)).await?;
 
         let ledger = Arc::new(Ledger::default());
         let owner = format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
@@ -231,6 +236,11 @@ impl App {
         futures_util::future::join_all(self.kinds.rooms.kinds.values().map(|room| room.leave())).await;
         self.kinds.reads.stop();
         futures_util::future::join_all(self.flushers.values().map(|flusher| flusher.stop(grace))).await;
+        if *self.schema.ready().borrow()
+            && let Err(error) = custody::close(&self.config, &*self.store, &*self.sql).await
+        {
+            tracing::warn!(%error, "that the journal is empty could not be noted: another store would be refused");
+        }
         self.relays.stop(&self.ledger).await;
         let policies = Arc::clone(&self.policies);
         let _ = tokio::task::spawn_blocking(move || policies.close()).await;

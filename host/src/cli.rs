@@ -11,6 +11,7 @@ pub mod flush;
 pub mod init;
 pub mod policy;
 pub mod rooms;
+pub mod store;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -134,6 +135,11 @@ enum Command {
         #[command(subcommand)]
         command: rooms::RoomsCommand,
     },
+    /// What the store holds, and whose it is.
+    Store {
+        #[command(subcommand)]
+        command: store::StoreCommand,
+    },
     /// Rows that could never be stored.
     DeadLetters {
         #[command(subcommand)]
@@ -188,9 +194,9 @@ impl From<SqlError> for Failure {
 impl From<AppError> for Failure {
     fn from(error: AppError) -> Self {
         let code = match &error {
-            AppError::Config(_) | AppError::Partitions { .. } | AppError::Store(StoreError::Misconfigured(_)) => {
-                EXIT_USAGE
-            }
+            AppError::Config(_)
+            | AppError::Partitions { .. }
+            | AppError::Store(StoreError::Misconfigured(_) | StoreError::InUse(_)) => EXIT_USAGE,
             AppError::Policy(_) | AppError::Schema(_) => EXIT_NO,
             AppError::Store(_) | AppError::Sql(_) | AppError::System { .. } => EXIT_UNAVAILABLE,
         };
@@ -245,6 +251,7 @@ pub fn run() -> ExitCode {
             };
         }
         Command::Rooms { command } => rooms::run(command),
+        Command::Store { command } => block_on(store::run(command)),
         Command::DeadLetters { command } => block_on(dead_letters::run(command)),
     };
     finish(result)

@@ -400,6 +400,8 @@ impl Worker {
         let now = Instant::now();
         let fresh_enough = Duration::from_millis(lease_ms - lease_ms / 3);
         if self.lease_until.is_none_or(|until| until < now + fresh_enough) {
+            // Before the lease: one that somebody else's flusher holds says nothing.
+            self.parts.store.check_binding().await?;
             let held = self.parts.store.lease(&self.parts.kind, &self.parts.owner, lease_ms).await?;
             self.lease_until = held.then(|| now + Duration::from_millis(lease_ms));
             gauge!(telemetry::FLUSH_LEASE, "kind" => self.parts.kind.clone()).set(if held { 1.0 } else { 0.0 });

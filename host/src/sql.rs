@@ -40,7 +40,8 @@ use serde::Serialize;
 
 use crate::config::{CounterTable, IngestTable, KindTable, PreferenceTable, SqlConfig, StatementConfig, ToggleTable};
 use crate::model::{
-    Action, Checkpoint, DatabaseId, Digest, Id, Incarnation, KnownJournal, Member, Partition, Position, Settings, SqlValue,
+    Action, Checkpoint, DatabaseId, Digest, Id, Incarnation, KnownJournal, Member, Partition, Position, Settings,
+    SqlValue,
 };
 pub use placeholders::place_parameters;
 

@@ -28,6 +28,7 @@
 //! it. What no store can see is the commit of an earlier process that was on its way when that died: only a loader that
 //! reads the checkpoint row again after a count, and finds it where it was, is sure of that, too.
 
+pub mod binding;
 mod count;
 mod create;
 pub mod embedded;
@@ -48,6 +49,7 @@ use async_trait::async_trait;
 pub use self::redis::relay::{Heard, Relay, VERSION_OF_ALL};
 pub use self::redis::shared::{SharedCache, SharedEntry, is_versioned, version_field};
 pub use crate::journal::Head;
+pub use binding::{Binding, HeldKind, Holdings, Stranger};
 pub use count::{CountBatch, CountOp, CountOutcome, CountResult};
 pub use create::{CreateBatch, CreateOp, CreateResult, Created, PendingDocument};
 pub use room::{
@@ -239,6 +241,12 @@ pub enum StoreError {
     /// What lies in the store is not what weir wrote. Never repaired silently.
     #[error("the store's data is damaged: {0}")]
     Damaged(String),
+    /// Another process has the directory of the embedded store.
+    #[error(
+        "store.path: {0} is in use by another process; an embedded store belongs to one host, stop the other one or give \
+             this one another directory"
+    )]
+    InUse(String),
     /// The configuration or the server's settings forbid starting. Says what to do.
     #[error("{0}")]
     Misconfigured(String),
@@ -252,6 +260,7 @@ impl StoreError {
             Self::OutcomeUnknown(_) => "unknown",
             Self::Refused(_) => "refused",
             Self::Damaged(_) => "damaged",
+            Self::InUse(_) => "in-use",
             Self::Misconfigured(_) => "misconfigured",
         }
     }
@@ -272,6 +281,31 @@ pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
         }
         StoreType::Redis | StoreType::RedisCluster => Ok(Arc::new(redis::RedisStore::connect(config).await?)),
     }
+}
+
+/// What the store that the configuration names holds, without changing anything in it (`None` where an embedded one was never
+/// begun), and what an acknowledged write survives there.
+///
+/// # Errors
+/// `Unavailable` where it does not answer, `InUse` by another process.
+pub async fn look(config: &StoreConfig) -> Result<(Option<Holdings>, Durability), StoreError> {
+    match config.store_type {
+        StoreType::Embedded => Ok((look_into(&config.path).await?, embedded::durability())),
+        StoreType::Redis | StoreType::RedisCluster => {
+            let (holdings, durability) = redis::holdings::look(config).await?;
+            Ok((Some(holdings), durability))
+        }
+    }
+}
+
+/// What the embedded store in a directory holds: see [`look`].
+///
+/// # Errors
+/// See [`look`].
+pub async fn look_into(path: &std::path::Path) -> Result<Option<Holdings>, StoreError> {
+    let path = path.to_owned();
+    let looked = tokio::task::spawn_blocking(move || embedded::holdings::look(&path)).await;
+    looked.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
 }
 
 /// The data belongs to another number of partitions.
@@ -440,6 +474,29 @@ pub trait Store: Send + Sync {
     async fn nodes(&self) -> Vec<NodeStatus> {
         Vec::new()
     }
+
+    /// What is recorded of the journal, and what it holds of each kind. Changes nothing.
+    async fn holdings(&self) -> Result<Holdings, StoreError>;
+
+    /// Binds the journal to a database: records it, after what an earlier version has left was taken over. From then on the
+    /// store is refused as long as its journal belongs to another one.
+    ///
+    /// # Errors
+    /// `Misconfigured` where it does, with the ways out.
+    async fn bind(&self, binding: &Binding) -> Result<(), StoreError>;
+
+    /// Whether the journal still is what it was bound to. For the flusher, whenever it takes or renews its lease.
+    ///
+    /// # Errors
+    /// As [`Store::bind`].
+    async fn check_binding(&self) -> Result<(), StoreError>;
+
+    /// Deletes all of a kind: what waits, and what is known. For operators; hosts must not serve the kind meanwhile. May be
+    /// repeated.
+    async fn drop_kind(&self, kind: &str) -> Result<(), StoreError>;
+
+    /// Deletes everything, and whose it was. As [`Store::drop_kind`].
+    async fn drop_all(&self) -> Result<(), StoreError>;
 
     /// Whether the store answers now.
     async fn ping(&self) -> Result<(), StoreError>;

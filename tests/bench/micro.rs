@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
-use weir::config::{BuiltinRules, PolicyConfig, PolicyFailure, StoreConfig, StoreType};
+use weir::config::{BuiltinRules, Namespace, PolicyConfig, PolicyFailure, StoreConfig, StoreType};
 use weir::journal::entry;
 use weir::model::{Action, Change, Digest, Effect, Id, Intent, ToggleChange, ToggleRule, Verb, partition_of};
 use weir::policy::{KindPolicy, Policies, PolicySetup};
@@ -117,7 +117,15 @@ fn stores(criterion: &mut Criterion) {
     let redis = Redis::start(RedisOptions { append_fsync: AppendFsync::EverySec, ..RedisOptions::default() });
     for (name, config) in [
         ("embedded", StoreConfig { path: directory.path().join("store"), ..StoreConfig::default() }),
-        ("redis-everysec", StoreConfig { store_type: StoreType::Redis, url: redis.url(), ..StoreConfig::default() }),
+        (
+            "redis-everysec",
+            StoreConfig {
+                store_type: StoreType::Redis,
+                url: redis.url(),
+                namespace: Namespace::try_from("micro".to_owned()).ok(),
+                ..StoreConfig::default()
+            },
+        ),
     ] {
         let store = runtime.block_on(weir::store::open(&config)).unwrap();
         runtime.block_on(hydrate(&store));

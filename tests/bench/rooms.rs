@@ -130,7 +130,7 @@ async fn measure(report: &mut Report, name: &str, redis: Option<&Redis>, options
     host.wait_ready();
     let empty = memory(&host);
     host.terminate();
-    let filled = fill(&config.store, options.people, now_ms).await;
+    let filled = fill(&config.clone().with_namespace().store, options.people, now_ms).await;
     host.restart();
     host.wait_ready();
     let each = (memory(&host) - empty) / options.people as f64;

@@ -305,7 +305,7 @@ async fn hosts_that_know_one_node_hear_of_invalidations() {
     let _turn = TURN.lock().await;
     let mut stand = Stand::start(&ClusterOptions::default(), 1).await;
     let shared = Redis::start(RedisOptions::default());
-    let owner = RedisCluster::first_master_of(stand.cluster.slot_of("weir:relay"));
+    let owner = RedisCluster::first_master_of(stand.cluster.slot_of("weir:feed:relay"));
     stand.config.store.url = stand.cluster.seeds()[(owner + 1) % 3].clone();
     stand.config.reads = vec![
         toml::from_str(

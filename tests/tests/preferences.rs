@@ -221,7 +221,7 @@ async fn one_bad_key_fails_alone_or_is_read_from_sql() {
         let expected: Vec<i64> = (1..=20).filter(|n| has_social(*n)).collect();
         assert_eq!(enabled(&lookup(&mut client, "social", &members).await), expected);
         let redis = stand.redis.as_ref().unwrap();
-        let key: Vec<String> = redis.command(&["KEYS", "weir:{notification:*}:t:3"]);
+        let key: Vec<String> = redis.command(&["KEYS", "weir:*:{notification:*}:t:3"]);
         redis.command::<()>(&["DEL", &key[0]]);
         redis.command::<()>(&["SET", &key[0], "what somebody else wrote"]);
         let answer = lookup(&mut client, "social", &members).await;

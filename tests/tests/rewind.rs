@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
+#[path = "rewind/custody.rs"]
+mod custody;
+
 use std::time::Duration;
 
 use weir::config::{Config, StoreConfig, StoreType};

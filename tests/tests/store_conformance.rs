@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "store_conformance/binding.rs"]
+mod binding;
 #[path = "store_conformance/cluster_only.rs"]
 mod cluster_only;
 #[path = "store_conformance/counters.rs"]
@@ -93,6 +95,8 @@ on_each! {rooms::a_person_has_one_place_and_positions_only_shrink, rooms::the_ca
     journal::a_position_that_is_no_entry_is_a_rewind,
     journal::an_invalid_target_becomes_cold,
     journal::an_invalid_target_with_newer_entries_becomes_cold_when_clean,
+    binding::a_journal_belongs_to_one_database,
+    binding::what_is_held_is_told_and_dropped,
     life::heads_are_made_once,
     life::kinds_do_not_meet,
     life::lost_data_is_a_new_life,

@@ -79,6 +79,7 @@ impl Operator {
     /// # Errors
     /// See [`AppError`].
     pub async fn open(config: Config) -> Result<Self, AppError> {
+        let config = config.with_namespace();
         if has_no_store(&config) && config.sql.url.starts_with("sqlite:") {
             // SQLite would begin an empty database, in which nothing is found.
             return Err(AppError::System { what: "open the data".into(), reason: nothing_there(&config) });

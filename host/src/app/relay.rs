@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::cache::ledger::{Invalidation, What};
 use crate::cache::{Hardness, Ledger};
-use crate::config::{Config, StoreType};
+use crate::config::{Config, Namespace, StoreType};
 use crate::store::{Heard, Relay, StoreError, VERSION_OF_ALL, is_versioned, version_field};
 
 /// Pause after Redis did not answer.
@@ -38,8 +38,10 @@ impl Relays {
         }
         // From now on, not from when the task begins.
         let heard = ledger.listen();
-        let tells = tokio::spawn(tell(Relay::new(&config.store.url)?, host.to_owned(), Arc::clone(ledger), heard));
-        let hears = tokio::spawn(hear(Relay::new(&config.store.url)?, host.to_owned(), Arc::clone(ledger)));
+        let namespace = config.store.namespace.clone().unwrap_or_else(|| Namespace::of_database(&config.sql.url));
+        let relay = || Relay::new(&config.store.url, &namespace);
+        let tells = tokio::spawn(tell(relay()?, host.to_owned(), Arc::clone(ledger), heard));
+        let hears = tokio::spawn(hear(relay()?, host.to_owned(), Arc::clone(ledger)));
         Ok(Self(vec![tells, hears]))
     }
 

@@ -1,4 +1,4 @@
-//! weir's own tables and the self-checks: at start if SQL answers, else as soon as it does.
+//! weir's own tables, whose the journal is, and the self-checks: at start if SQL answers, else as soon as it does.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::AppError;
+use super::{AppError, custody};
 use crate::config::Config;
-use crate::model::Partition;
 use crate::sql::{Finding, Sql, SqlError};
+use crate::store::{Store, StoreError};
 
 /// Pause between attempts while SQL does not answer, in milliseconds.
 const RETRY_MS: u64 = 1_000;
@@ -43,20 +43,28 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// Prepares and checks; leaves a task behind that goes on trying when SQL does not answer.
+    /// Prepares and checks; leaves a task behind that goes on trying when SQL, or the store, does not answer.
     ///
     /// # Errors
     /// What waiting does not mend.
-    pub async fn start(config: &Config, sql: Arc<dyn Sql>, partitions: Partition) -> Result<Self, AppError> {
+    pub async fn start(config: &Config, store: Arc<dyn Store>, sql: Arc<dyn Sql>) -> Result<Self, AppError> {
         let (ready_sender, ready) = watch::channel(false);
         let (problem_sender, problem) = watch::channel(None);
-        match prepare(config, &*sql, partitions).await {
+        match prepare(config, &*store, &*sql).await {
             Ok(()) => {
                 let _ = ready_sender.send(true);
                 return Ok(Self { ready, problem, task: None });
             }
-            Err(AppError::Sql(SqlError::Transient(reason) | SqlError::OutcomeUnknown(reason))) => {
-                tracing::warn!(reason, "SQL does not answer: starting without it, known targets are served");
+            Err(error) if is_passing(&error) => {
+                // What needs no SQL is seen at once.
+                if let Ok(holdings) = store.holdings().await {
+                    refuse_or_warn(custody::orphans(config, &holdings, &[]))?;
+                }
+                let reason = error.to_string();
+                tracing::warn!(
+                    reason,
+                    "starting all the same: known targets are served, and nothing is flushed until then"
+                );
                 let _ = problem_sender.send(Some(reason));
             }
             Err(error) => return Err(error),
@@ -65,18 +73,16 @@ impl Schema {
         let task = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(Duration::from_millis(RETRY_MS)).await;
-                match prepare(&config, &*sql, partitions).await {
+                match prepare(&config, &*store, &*sql).await {
                     Ok(()) => {
-                        tracing::info!("SQL answers and its schema fits");
+                        tracing::info!("SQL answers, its schema fits, and the journal is its own");
                         let _ = problem_sender.send(None);
                         let _ = ready_sender.send(true);
                         return;
                     }
                     Err(error) => {
                         let text = error.to_string();
-                        if !matches!(error, AppError::Sql(SqlError::Transient(_) | SqlError::OutcomeUnknown(_)))
-                            && problem_sender.borrow().as_ref() != Some(&text)
-                        {
+                        if !is_passing(&error) && problem_sender.borrow().as_ref() != Some(&text) {
                             tracing::error!(%error, "SQL answers, but weir cannot write to it; still trying");
                         }
                         let _ = problem_sender.send(Some(text));
@@ -105,13 +111,31 @@ impl Schema {
     }
 }
 
-async fn prepare(config: &Config, sql: &dyn Sql, partitions: Partition) -> Result<(), AppError> {
+/// Whether waiting may mend it.
+fn is_passing(error: &AppError) -> bool {
+    matches!(
+        error,
+        AppError::Sql(SqlError::Transient(_) | SqlError::OutcomeUnknown(_))
+            | AppError::Store(StoreError::Unavailable(_) | StoreError::OutcomeUnknown(_))
+    )
+}
+
+async fn prepare(config: &Config, store: &dyn Store, sql: &dyn Sql) -> Result<(), AppError> {
     sql.migrate().await?;
+    let partitions = store.partitions();
     if let Some(recorded) = sql.check_partitions(partitions).await? {
         return Err(AppError::Partitions { configured: partitions, recorded });
     }
-    let (refusals, warnings): (Vec<_>, Vec<_>) =
-        findings(config, sql).await?.into_iter().partition(|found| !found.finding.warning);
+    custody::settle(config, store, sql).await?;
+    refuse_or_warn(findings(config, sql).await?)
+}
+
+/// Refuses what weir must not start with; the rest goes into the log.
+///
+/// # Errors
+/// [`AppError::Schema`] with what must not be.
+pub fn refuse_or_warn(findings: Vec<KindFinding>) -> Result<(), AppError> {
+    let (refusals, warnings): (Vec<_>, Vec<_>) = findings.into_iter().partition(|found| !found.finding.warning);
     for found in warnings {
         tracing::warn!(
             kind = found.kind.as_deref().unwrap_or("server"),

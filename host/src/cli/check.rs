@@ -3,12 +3,12 @@
 use serde_json::json;
 
 use super::{Failure, Where};
-use crate::app::{demo, load_policies, schema};
+use crate::app::{custody, demo, load_policies, schema};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::{HttpState, Kinds};
 use crate::policy::{Compiler, PolicySetup};
-use crate::store::StoreError;
+use crate::store::{Holdings, StoreError};
 
 /// Checks everything that a start would check, and prints it.
 ///
@@ -29,6 +29,7 @@ async fn check(place: &Where, report: &mut Report) -> Result<(), Failure> {
     let (config, is_demo) = place.load()?;
     config.validate()?;
     let config = if is_demo { demo::prepare(&place.data).await? } else { config };
+    let config = config.with_namespace();
     // Keys and tokens are read where they are used.
     HttpState::new(&config.http, &config.auth, Kinds::default(), Clock::Real)?;
     config.admin.read_token()?;
@@ -39,41 +40,42 @@ async fn check(place: &Where, report: &mut Report) -> Result<(), Failure> {
     for module in policies.modules() {
         report.line("policy", format!("{} ({}): {}", module.name, module.digest, module.interfaces.join(", ")));
     }
-    check_store(&config, report).await?;
+    let holdings = check_store(&config, report).await?;
 
     let sql = crate::sql::open(&config.sql).await?;
     sql.ping().await?;
     report.line("sql", format!("{} answers", sql.engine()));
     report.findings = schema::findings(&config, &*sql).await?;
+    if let Some(holdings) = holdings {
+        report.findings.extend(custody::judge(&config, &holdings, &*sql).await?.findings);
+    }
     sql.close().await;
     if !report.json && !report.findings.is_empty() {
         println!("{}", schema::describe(&report.findings));
     }
     if report.findings.iter().any(|found| !found.finding.warning) {
-        return Err(Failure::no("SQL does not fit; follow the remedies above, then check again"));
+        return Err(Failure::no("weir would not start; follow the remedies above, then check again"));
     }
     report.line("result", "weir would start");
     Ok(())
 }
 
-async fn check_store(config: &Config, report: &mut Report) -> Result<(), Failure> {
-    match crate::store::open(&config.store).await {
-        Ok(store) => {
-            store.ping().await?;
-            let durability = store.durability();
-            report.line("store", durability.description);
-            if !durability.survives_power_loss {
-                report.line("warning", "the store loses acknowledged writes with the power");
-            }
-            Ok(())
-        }
+/// What it holds; `None` where nothing was begun, or a running host has it.
+async fn check_store(config: &Config, report: &mut Report) -> Result<Option<Holdings>, Failure> {
+    let (holdings, durability) = match crate::store::look(&config.store).await {
+        Ok(looked) => looked,
         // The usual case: `check` beside the running host.
-        Err(StoreError::Misconfigured(reason)) if reason.contains("in use by another process") => {
+        Err(StoreError::InUse(_)) => {
             report.line("store", "in use by a running host, not checked");
-            Ok(())
+            return Ok(None);
         }
-        Err(error) => Err(error.into()),
+        Err(error) => return Err(error.into()),
+    };
+    report.line("store", durability.description);
+    if !durability.survives_power_loss {
+        report.line("warning", "the store loses acknowledged writes with the power");
     }
+    Ok(holdings)
 }
 
 struct Report {

@@ -28,10 +28,7 @@ impl Pin {
 }
 
 /// Refuses another database than `expected`; `found` is what it says of itself.
-pub(super) fn check(
-    expected: DatabaseId,
-    found: Result<Option<String>, sqlx::Error>,
-) -> Result<(), sqlx::Error> {
+pub(super) fn check(expected: DatabaseId, found: Result<Option<String>, sqlx::Error>) -> Result<(), sqlx::Error> {
     let found = match found {
         Err(error) if is_table_missing(&error) => None,
         found => found?,
@@ -61,7 +58,12 @@ pub(super) fn parsed(text: &str) -> Result<DatabaseId, sqlx::Error> {
 }
 
 /// One row of `weir_journal`.
-pub(super) fn journal(kind: String, journal: &str, place: String, is_closed: bool) -> Result<KnownJournal, sqlx::Error> {
+pub(super) fn journal(
+    kind: String,
+    journal: &str,
+    place: String,
+    is_closed: bool,
+) -> Result<KnownJournal, sqlx::Error> {
     let wrong = || sqlx::Error::InvalidArgument(format!("weir_journal.journal is {journal:?}, which is not an id"));
     let journal = journal.parse().map(JournalId).map_err(|_| wrong())?;
     Ok(KnownJournal { kind, journal, place, is_closed })

@@ -244,7 +244,8 @@ impl Sql for MysqlSql {
         partitions: &[(Partition, Incarnation)],
         take_over: bool,
     ) -> Result<Vec<Checkpoint>, SqlError> {
-        let rows = leased!(self.lease().await?, |connection| claim(connection, self.pin.get(), kind, partitions, take_over))?;
+        let rows =
+            leased!(self.lease().await?, |connection| claim(connection, self.pin.get(), kind, partitions, take_over))?;
         in_order(partitions, &rows)
     }
 

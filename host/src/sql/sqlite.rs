@@ -245,7 +245,8 @@ impl Sql for SqliteSql {
         take_over: bool,
     ) -> Result<Vec<Checkpoint>, SqlError> {
         let _writer = self.writer.lock().await;
-        let rows = leased!(self.lease().await?, |connection| claim(connection, self.pin.get(), kind, partitions, take_over))?;
+        let rows =
+            leased!(self.lease().await?, |connection| claim(connection, self.pin.get(), kind, partitions, take_over))?;
         in_order(partitions, &rows)
     }
 

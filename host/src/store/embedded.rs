@@ -9,7 +9,7 @@
 //! - `layout`: keys and records · `state`: what is known, in memory: each `target`, the journal's `tail`, documents that are
 //!   `pending` · `transaction`: the writes of a group · `batch`: what all batches have in common, with `limits` and
 //!   `outcome` · `toggle`, `count`, `create`, `settings` · `hydrate` · `change`: the rest · `guest`: what policy modules
-//!   keep · `read` · `writer`: group commit · `room`: waiting rooms
+//!   keep · `read` · `writer`: group commit · `room`: waiting rooms · `holdings`: what lies there, and whose it is
 //!
 //! Never merges data of another partition count, never repairs a damaged record.
 
@@ -19,6 +19,7 @@ mod change;
 mod count;
 mod create;
 mod guest;
+pub(in crate::store) mod holdings;
 mod hydrate;
 mod layout;
 mod limits;
@@ -36,6 +37,7 @@ mod transaction;
 mod writer;
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
@@ -57,9 +59,9 @@ use self::transaction::Transaction;
 use self::writer::{Job, Progress, Writer};
 use super::page::page;
 use super::{
-    Commit, CountBatch, CountResult, Counted, CreateBatch, CreateResult, Durability, Head, Hydrated, Hydration,
-    JournalRead, MemberRead, Members, PendingDocument, ReadResult, RoomStore, SettingsBatch, SettingsResult, Store,
-    StoreError, ToggleBatch, ToggleResult, explain,
+    Binding, Commit, CountBatch, CountResult, Counted, CreateBatch, CreateResult, Durability, Head, Holdings, Hydrated,
+    Hydration, JournalRead, MemberRead, Members, PendingDocument, ReadResult, RoomStore, SettingsBatch, SettingsResult,
+    Store, StoreError, ToggleBatch, ToggleResult, explain,
 };
 use crate::config::StoreConfig;
 use crate::model::{Id, Incarnation, KeyEntry, KeyIncrement, Member, Partition, Position, partition_of};
@@ -70,6 +72,7 @@ const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 /// See the room's text.
 pub struct EmbeddedStore {
     spaces: Arc<Spaces>,
+    path: PathBuf,
     state: Arc<RwLock<State>>,
     progress: watch::Receiver<Progress>,
     partitions: Partition,
@@ -88,7 +91,7 @@ impl EmbeddedStore {
     /// Opens the directory `config.path`, which is made when it does not exist.
     ///
     /// # Errors
-    /// `Misconfigured` when another process has it open, or when it was made with another number of partitions or
+    /// `InUse` when another process has it open; `Misconfigured` when it was made with another number of partitions or
     /// by a later weir; `Damaged` when it cannot be read; `Refused` when the disk fails.
     pub fn open(config: &StoreConfig) -> Result<Self, StoreError> {
         let path = &config.path;
@@ -96,11 +99,7 @@ impl EmbeddedStore {
             StoreError::Misconfigured(format!("store.path: cannot create {}: {error}", path.display()))
         })?;
         let database = Database::builder(path).cache_size(CACHE_BYTES).open().map_err(|error| match error {
-            fjall::Error::Locked => StoreError::Misconfigured(format!(
-                "store.path: {} is in use by another process; an embedded store belongs to one host, stop the other one \
-                 or give this one another directory",
-                path.display()
-            )),
+            fjall::Error::Locked => StoreError::InUse(path.display().to_string()),
             fjall::Error::Io(error) => {
                 StoreError::Misconfigured(format!("store.path: cannot open {}: {error}", path.display()))
             }
@@ -123,6 +122,7 @@ impl EmbeddedStore {
             .map_err(|error| StoreError::Refused(format!("cannot start the writer's thread: {error}")))?;
         Ok(Self {
             spaces,
+            path: path.clone(),
             state,
             progress: watched,
             partitions: config.partitions,
@@ -194,6 +194,17 @@ impl EmbeddedStore {
             .unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
     }
 
+    /// Runs `work` on what lies on the disk, on the blocking pool.
+    async fn on_disk<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Spaces, &Path) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (spaces, path) = (Arc::clone(&self.spaces), self.path.clone());
+        let done = tokio::task::spawn_blocking(move || work(&spaces, &path)).await;
+        done.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
+    }
+
     /// What is known. Held for microseconds by the writer, and never across an await.
     fn state(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
@@ -205,6 +216,15 @@ impl EmbeddedStore {
         let is_decided = |progress: &Progress| progress.failed || progress.group >= seen.group;
         let reached = progress.wait_for(is_decided).await.map(|progress| progress.group >= seen.group);
         if reached.unwrap_or(false) { Ok(seen.value) } else { Err(failed(fjall::Error::Poisoned)) }
+    }
+}
+
+/// What an acknowledged write survives.
+pub(super) fn durability() -> Durability {
+    Durability {
+        mode: "fdatasync".into(),
+        description: "every acknowledged write has been synced to this host's disk".into(),
+        survives_power_loss: true,
     }
 }
 
@@ -442,16 +462,35 @@ impl Store for EmbeddedStore {
         Ok(json!({ "partition": partition, "state": state, "head": head, "journal": journal.unwrap_or_default() }))
     }
 
+    async fn holdings(&self) -> Result<Holdings, StoreError> {
+        self.on_disk(holdings::read).await
+    }
+
+    async fn bind(&self, binding: &Binding) -> Result<(), StoreError> {
+        let binding = binding.clone();
+        self.on_disk(move |spaces, path| holdings::bind(spaces, path, &binding)).await
+    }
+
+    async fn check_binding(&self) -> Result<(), StoreError> {
+        // The directory is locked: nobody else can give it to another database.
+        Ok(())
+    }
+
+    async fn drop_kind(&self, kind: &str) -> Result<(), StoreError> {
+        let kind = kind.to_owned();
+        self.on_disk(move |spaces, _| holdings::drop_kind(spaces, &kind)).await
+    }
+
+    async fn drop_all(&self) -> Result<(), StoreError> {
+        self.on_disk(|spaces, _| holdings::drop_all(spaces)).await
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         self.write(|_, _, _| Ok(())).await
     }
 
     fn durability(&self) -> Durability {
-        Durability {
-            mode: "fdatasync".into(),
-            description: "every acknowledged write has been synced to this host's disk".into(),
-            survives_power_loss: true,
-        }
+        durability()
     }
 
     fn partitions(&self) -> Partition {

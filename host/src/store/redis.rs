@@ -7,7 +7,7 @@
 //! - `keys`: names · `scripts`: the Lua files · `link`: the connections · `server`: their settings · `reply`: what comes
 //!   back · `split`: one call or one for each partition · `batch`: how batches are sent, with `toggle`, `count`, `create`
 //!   and `settings` · `hydrate` · `read` · `guest`: what policy modules keep · `room`: waiting rooms · `relay`: what hosts
-//!   tell each other
+//!   tell each other · `custody`: whose it is · `holdings`: what lies there · `upgrade`: from the format before
 //!
 //! Scripts take the partitions that they touch as keys, and make the names of all other keys from them.
 //!
@@ -16,7 +16,9 @@
 mod batch;
 mod count;
 mod create;
+mod custody;
 mod guest;
+pub mod holdings;
 mod hydrate;
 mod keys;
 mod link;
@@ -30,16 +32,19 @@ mod settings;
 pub mod shared;
 mod split;
 mod toggle;
+mod upgrade;
 
 use async_trait::async_trait;
 use redis::{Cmd, Value};
 use uuid::Uuid;
 
-use self::link::{Link, Nature};
+use self::keys::Keys;
+use self::link::{Link, Nature, OnLink};
 use self::reply::{Reply, unexpected};
+use self::server::Refusal;
 use super::{
-    Commit, CountBatch, CountResult, Counted, CreateBatch, CreateResult, Durability, Head, Hydrated, Hydration,
-    JournalRead, MemberRead, Members, NodeStatus, PendingDocument, ReadResult, RoomStore, SettingsBatch,
+    Binding, Commit, CountBatch, CountResult, Counted, CreateBatch, CreateResult, Durability, Head, Holdings, Hydrated,
+    Hydration, JournalRead, MemberRead, Members, NodeStatus, PendingDocument, ReadResult, RoomStore, SettingsBatch,
     SettingsResult, Store, StoreError, ToggleBatch, ToggleResult,
 };
 use crate::config::StoreConfig;
@@ -53,6 +58,8 @@ const TIME_MS_MAX: u64 = (1 << 53) - 1;
 /// See the room's text.
 pub struct RedisStore {
     link: Link,
+    config: StoreConfig,
+    keys: Keys,
     partitions: Partition,
     state_ttl_ms: u64,
     absent_ttl_ms: u64,
@@ -70,8 +77,11 @@ impl RedisStore {
     /// the password, or holds the data of another number of partitions.
     pub async fn connect(config: &StoreConfig) -> Result<Self, StoreError> {
         let ms = |seconds: u64| seconds.saturating_mul(1_000).min(TIME_MS_MAX / 4);
+        let link = Link::new(config)?;
         let store = Self {
-            link: Link::new(config)?,
+            keys: link.custody.keys.clone(),
+            config: config.clone(),
+            link,
             partitions: config.partitions,
             state_ttl_ms: ms(config.state_ttl_s),
             absent_ttl_ms: ms(config.absent_ttl_s),
@@ -85,9 +95,15 @@ impl RedisStore {
         }
     }
 
-    /// After heads were made, the data may have gone as a whole: what was recorded at the connection is written again.
-    async fn after_heads(&self, is_any_fresh: bool) -> Result<(), StoreError> {
-        if is_any_fresh { self.link.check_format().await } else { Ok(()) }
+    /// A life that was not seen before may be somebody else's: another host may have begun it after the data had gone as a
+    /// whole. So it is looked at, and what is recorded is written again where it has gone, too, before anybody is answered.
+    async fn after_heads(&self, kind: &str, heads: &[Head]) -> Result<(), StoreError> {
+        if self.link.custody.knows(kind, heads) {
+            return Ok(());
+        }
+        self.link.check_record(Some(kind)).await?;
+        self.link.custody.learn(kind, heads);
+        Ok(())
     }
 
     async fn head_call(
@@ -98,18 +114,18 @@ impl RedisStore {
         partition: Partition,
         arguments: impl FnOnce(&mut Cmd),
     ) -> Result<Value, StoreError> {
-        self.link.run(script, nature, &[keys::head(kind, partition)], arguments).await
+        self.link.run(script, nature, &[self.keys.head(kind, partition)], arguments).await
     }
 
-    async fn heads_call(&self, kind: &str, partitions: &[Partition]) -> Result<Vec<(Head, bool)>, StoreError> {
-        let names: Vec<String> = partitions.iter().map(|&partition| keys::head(kind, partition)).collect();
+    async fn heads_call(&self, kind: &str, partitions: &[Partition]) -> Result<Vec<Head>, StoreError> {
+        let names: Vec<String> = partitions.iter().map(|&partition| self.keys.head(kind, partition)).collect();
         let value = self.link.run(&self.link.scripts.heads, Nature::Writes, &names, fresh_arguments).await?;
         let mut reply = Reply::of(value)?;
         partitions.iter().map(|&partition| reply.head(partition)).collect()
     }
 
     async fn wipe_call(&self, kind: &str, partitions: &[Partition]) -> Result<Vec<()>, StoreError> {
-        let names: Vec<String> = partitions.iter().map(|&partition| keys::head(kind, partition)).collect();
+        let names: Vec<String> = partitions.iter().map(|&partition| self.keys.head(kind, partition)).collect();
         let new_life = |command: &mut Cmd| {
             command.arg(life());
         };
@@ -194,8 +210,8 @@ impl Store for RedisStore {
         }
         let call = |partitions: Vec<Partition>| async move { self.heads_call(kind, &partitions).await };
         let heads = self.in_calls(partitions, |partition| *partition, call).await?;
-        self.after_heads(heads.iter().any(|(_, fresh)| *fresh)).await?;
-        Ok(heads.into_iter().map(|(head, _)| head).collect())
+        self.after_heads(kind, &heads).await?;
+        Ok(heads)
     }
 
     async fn read_journal(
@@ -239,8 +255,8 @@ impl Store for RedisStore {
                 command.arg(than.to_string()).arg(Incarnation::after(than).to_string()).arg(life());
             })
             .await?;
-        let (head, fresh) = Reply::of(Value::Array(vec![value]))?.head(partition)?;
-        self.after_heads(fresh).await?;
+        let head = Reply::of(Value::Array(vec![value]))?.head(partition)?;
+        self.after_heads(kind, &[head]).await?;
         Ok(head)
     }
 
@@ -254,7 +270,8 @@ impl Store for RedisStore {
         let arguments = |command: &mut Cmd| {
             command.arg(owner).arg(ttl_ms.clamp(1, TIME_MS_MAX));
         };
-        let value = self.link.run(&self.link.scripts.lease, Nature::Writes, &[keys::flusher(kind)], arguments).await?;
+        let value =
+            self.link.run(&self.link.scripts.lease, Nature::Writes, &[self.keys.flusher(kind)], arguments).await?;
         Ok(value == Value::Int(1))
     }
 
@@ -262,7 +279,7 @@ impl Store for RedisStore {
         let arguments = |command: &mut Cmd| {
             command.arg(owner).arg(0);
         };
-        self.link.run(&self.link.scripts.lease, Nature::Writes, &[keys::flusher(kind)], arguments).await.map(|_| ())
+        self.link.run(&self.link.scripts.lease, Nature::Writes, &[self.keys.flusher(kind)], arguments).await.map(|_| ())
     }
 
     async fn guest_get(&self, module: &str, _now_ms: u64, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
@@ -302,6 +319,42 @@ impl Store for RedisStore {
 
     async fn nodes(&self) -> Vec<NodeStatus> {
         self.link.nodes().await
+    }
+
+    async fn holdings(&self) -> Result<Holdings, StoreError> {
+        holdings::read(&self.unwatched()?, &self.link.custody, &self.config).await
+    }
+
+    async fn bind(&self, binding: &Binding) -> Result<(), StoreError> {
+        let (link, custody) = (self.unwatched()?, &self.link.custody);
+        custody.expect(binding.database);
+        upgrade::run(&link, custody, binding).await?;
+        let mut way = OnLink(&link);
+        // Whatever an earlier version has left besides is somebody else's.
+        custody.write(&mut way).await.map_err(Refusal::into_error)?;
+        if binding.is_forced {
+            custody.give(&mut way, binding.database).await.map_err(Refusal::into_error)?;
+        }
+        custody.check(&mut way, None).await.map_err(Refusal::into_error)?;
+        for kind in &binding.kinds {
+            custody.check(&mut way, Some(kind)).await.map_err(Refusal::into_error)?;
+        }
+        // Until now a connection may have been refused.
+        self.link.forget_failure().await;
+        self.link.ensure().await?;
+        Ok(())
+    }
+
+    async fn check_binding(&self) -> Result<(), StoreError> {
+        self.link.check_record(None).await
+    }
+
+    async fn drop_kind(&self, kind: &str) -> Result<(), StoreError> {
+        self.drop_of_kind(kind).await
+    }
+
+    async fn drop_all(&self) -> Result<(), StoreError> {
+        self.drop_everything().await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -1,7 +1,7 @@
 //! Who may flush; weir's own tables.
 
 use weir::config::KindTable;
-use weir::model::{Checkpoint, Incarnation};
+use weir::model::{Checkpoint, Incarnation, JournalId, KnownJournal};
 use weir::sql::SqlError;
 
 use crate::fixture::{Engine, Fixture, KIND};
@@ -122,7 +122,7 @@ pub async fn schema_one_is_upgraded_with_its_rows(fixture: &Fixture) {
     let done = futures_util::future::join_all(hosts.iter().map(|host| host.migrate())).await;
     assert!(done.iter().all(Result::is_ok), "{done:?}");
     fixture.sql.migrate().await.unwrap();
-    assert_eq!(fixture.text("SELECT value FROM weir_meta WHERE name = 'schema'").await, "2");
+    assert_eq!(fixture.text("SELECT value FROM weir_meta WHERE name = 'schema'").await, "3");
     let expected = Checkpoint { partition: 3, incarnation: life, epoch: 5, position: 77 };
     assert_eq!(fixture.checkpoint(3).await, Some(expected));
     assert_eq!(fixture.sql.check_partitions(8).await.unwrap(), None);
@@ -158,4 +158,52 @@ pub async fn the_number_of_partitions_is_recorded(fixture: &Fixture) {
     assert_eq!(fixture.sql.check_partitions(8).await.unwrap(), None);
     assert_eq!(fixture.other().await.check_partitions(16).await.unwrap(), Some(8));
     assert_eq!(fixture.sql.check_partitions(8).await.unwrap(), None);
+}
+
+pub async fn another_database_claims_nothing(fixture: &Fixture) {
+    let life = Incarnation::fresh();
+    assert_eq!(fixture.sql.database_id().await.unwrap(), None, "nobody has given it one");
+    let hosts = [fixture.other().await, fixture.other().await];
+    let (one, two) = tokio::join!(hosts[0].identify(), hosts[1].identify());
+    let id = one.unwrap();
+    assert_eq!((two.unwrap(), fixture.sql.database_id().await.unwrap()), (id, Some(id)), "one id, whoever came first");
+    fixture.sql.pin(id);
+    let before = fixture.sql.claim(KIND, &[(0, life)], true).await.unwrap();
+
+    let exchanges = [
+        ("UPDATE weir_meta SET value = '7d444840-9dc0-11d1-b245-5ffdce74fad2' WHERE name = 'database'", None),
+        ("DELETE FROM weir_meta WHERE name = 'database'", None),
+        ("ALTER TABLE weir_meta RENAME TO gone", Some("ALTER TABLE gone RENAME TO weir_meta")),
+    ];
+    for (exchange, back) in exchanges {
+        fixture.run(exchange).await;
+        for take_over in [true, false] {
+            let refused =
+                fixture.sql.claim(KIND, &[(0, Incarnation::fresh()), (1, life)], take_over).await.unwrap_err();
+            let SqlError::Permanent(reason) = &refused else { panic!("{refused:?}") };
+            assert!(reason.contains(&id.to_string()) && reason.contains("weir store adopt"), "{exchange}: {reason}");
+        }
+        if let Some(back) = back {
+            fixture.run(back).await;
+        }
+        let rows = fixture.sql.checkpoints(KIND, &[0, 1]).await.unwrap();
+        assert_eq!(rows, [Some(before[0]), None], "{exchange}: nothing was claimed");
+    }
+    fixture.run(&format!("INSERT INTO weir_meta (name, value) VALUES ('database', '{id}')")).await;
+    fixture.sql.claim(KIND, &[(1, life)], true).await.unwrap();
+}
+
+pub async fn journals_are_noted(fixture: &Fixture) {
+    let known = |kind: &str, number: u128, is_closed: bool| KnownJournal {
+        kind: kind.into(),
+        journal: JournalId(uuid::Uuid::from_u128(number)),
+        place: format!("embedded /srv/{number}"),
+        is_closed,
+    };
+    assert_eq!(fixture.sql.journals().await.unwrap(), []);
+    fixture.sql.note_journals(&[known("b", 1, false), known("a", 1, false)]).await.unwrap();
+    fixture.sql.note_journals(&[known("b", 2, true)]).await.unwrap();
+    assert_eq!(fixture.sql.journals().await.unwrap(), [known("a", 1, false), known("b", 2, true)]);
+    fixture.run("DROP TABLE weir_journal").await;
+    assert_eq!(fixture.other().await.journals().await.unwrap(), [], "an earlier version had no such table");
 }

@@ -54,7 +54,7 @@ conformance! {
         dead_letters_are_listed_replayed_and_dropped;
     claims: a_claim_creates_raises_and_respects, two_claimers_agree, migrations_run_at_once,
         schema_one_is_upgraded_with_its_rows,
-        a_later_schema_is_refused, the_number_of_partitions_is_recorded;
+        a_later_schema_is_refused, the_number_of_partitions_is_recorded, another_database_claims_nothing, journals_are_noted;
     load: whole_huge_and_missing_targets, huge_without_a_count_column, without_a_table_of_targets,
         pairs_are_found_in_order, members_are_paged_newest_first_with_ties,
         members_are_paged_by_native_times_and_none, explain_tells_row_count_and_rows,

@@ -77,7 +77,7 @@ async fn a_slot_on_its_way_is_not_taken_for_an_empty_one() {
     }
     let before = stand.head(0).await;
     let cluster = stand.backend.cluster();
-    let slot = cluster.slot_of("weir:{feed-like:0}:x");
+    let slot = cluster.slot_of("weir:test:{feed-like:0}:x");
     let from = cluster.master_of(slot);
     let to = *cluster.masters().keys().find(|&&master| master != from).unwrap();
     cluster.begin_move(slot, from, to);
@@ -113,7 +113,7 @@ async fn a_slot_on_its_way_is_not_taken_for_an_empty_one() {
 async fn a_slot_that_moves_meanwhile_is_found() {
     let mut stand = Stand::<OnCluster>::tuned(|config| config.partitions = 1).await;
     stand.load_whole(1, &[]).await;
-    let slot = stand.backend.cluster().slot_of("weir:{feed-like:0}:x");
+    let slot = stand.backend.cluster().slot_of("weir:test:{feed-like:0}:x");
     let from = stand.backend.cluster().master_of(slot);
     let masters: Vec<usize> = stand.backend.cluster().masters().into_keys().collect();
     for (to, actor) in masters.into_iter().zip(10..) {
@@ -140,7 +140,7 @@ async fn too_few_replicas_leave_the_outcome_unknown() {
     .await;
     stand.load_whole(1, &[]).await;
     let keyed_op = keyed(op(1, 2, TOGGLE), 7, 7);
-    let slot = stand.backend.cluster().slot_of("weir:{feed-like:0}:x");
+    let slot = stand.backend.cluster().slot_of("weir:test:{feed-like:0}:x");
     let master = stand.backend.cluster().master_of(slot);
     let replica = stand.backend.cluster().replica_of(master);
     let head = stand.head(0).await;

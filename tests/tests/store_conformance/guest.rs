@@ -176,12 +176,12 @@ async fn on_redis_every_key_has_a_time_to_live_and_a_prefix() {
     let failed = stand.count("m", &[counted(1, 600_000), counted(i64::MAX, 600_000)]).await;
     assert_eq!(failed, Counted::Overflow(1));
     let redis = &stand.backend.0;
-    let mut names: Vec<String> = redis.command(&["KEYS", "weir-module:*"]);
+    let mut names: Vec<String> = redis.command(&["KEYS", "weir:test:module:*"]);
     names.sort();
-    assert_eq!(names, ["weir-module:{m}:counter", "weir-module:{m}:value"]);
-    for (name, most_ms) in [("weir-module:{m}:counter", 50_000), ("weir-module:{m}:value", 60_000)] {
+    assert_eq!(names, ["weir:test:module:{m}:counter", "weir:test:module:{m}:value"]);
+    for (name, most_ms) in [("weir:test:module:{m}:counter", 50_000), ("weir:test:module:{m}:value", 60_000)] {
         let left_ms: i64 = redis.command(&["PTTL", name]);
         assert!((1..=most_ms).contains(&left_ms), "{name}: {left_ms}");
     }
-    assert_eq!(redis.command::<String>(&["GET", "weir-module:{m}:counter"]), "3");
+    assert_eq!(redis.command::<String>(&["GET", "weir:test:module:{m}:counter"]), "3");
 }

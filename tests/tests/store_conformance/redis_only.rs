@@ -55,7 +55,7 @@ async fn data_of_another_format_is_refused() {
     let (redis, config) = OnRedis::start();
     redis.0.command::<()>(&["HSET", "weir:format", "version", "2", "partitions", "8"]);
     let message = refused(&config).await;
-    assert!(message.contains("format 2, this one has 4") && message.contains("delete its keys"), "{message}");
+    assert!(message.contains("format 2, this one has 5") && message.contains("delete its keys"), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -179,7 +179,7 @@ async fn a_flushed_redis_is_a_new_life_under_the_same_connection() {
     assert!(after.incarnation > before.incarnation && after.last == 0);
     let read = stand.store().read_journal(KIND, 0, before.incarnation, before.last, 10).await.unwrap();
     assert_eq!(read, JournalRead::OtherIncarnation(after));
-    let recorded: Option<u16> = stand.backend.0.command(&["HGET", "weir:format", "partitions"]);
+    let recorded: Option<u16> = stand.backend.0.command(&["HGET", "weir:test:format", "partitions"]);
     assert_eq!(recorded, Some(1), "written again");
 }
 
@@ -224,16 +224,16 @@ async fn what_weir_did_not_write_is_damage_and_left_alone() {
     for target in [1, 2] {
         stand.load_whole(target, &[]).await;
     }
-    stand.backend.0.command::<()>(&["SET", "weir:{feed-like:0}:t:2", "x"]);
+    stand.backend.0.command::<()>(&["SET", "weir:test:{feed-like:0}:t:2", "x"]);
     let damaged = stand.try_toggle(vec![op(1, 2, TOGGLE), op(2, 2, TOGGLE)]).await;
     assert!(matches!(damaged, Err(StoreError::Damaged(_))), "{damaged:?}");
     assert_eq!(stand.read(1, 2).await, known(false, 0), "the whole batch was not done");
-    stand.backend.0.command::<()>(&["DEL", "weir:{feed-like:0}:t:2"]);
-    stand.backend.0.command::<()>(&["HSET", "weir:{feed-like:0}:t:2", "", "x"]);
+    stand.backend.0.command::<()>(&["DEL", "weir:test:{feed-like:0}:t:2"]);
+    stand.backend.0.command::<()>(&["HSET", "weir:test:{feed-like:0}:t:2", "", "x"]);
     assert_eq!(stand.read(2, 2).await, ReadResult::ColdTarget, "a record of no life is no record");
     stand.done(1, 2).await;
     let head = stand.head(0).await;
-    stand.backend.0.command::<()>(&["DEL", "weir:{feed-like:0}:j"]);
+    stand.backend.0.command::<()>(&["DEL", "weir:test:{feed-like:0}:j"]);
     let lost = stand.store().read_journal(KIND, 0, head.incarnation, 0, 10).await;
     assert!(matches!(lost, Err(StoreError::Damaged(_))), "{lost:?}");
 }
@@ -243,7 +243,7 @@ async fn a_head_that_is_gone_while_its_journal_is_not_is_damage() {
     let stand = Stand::<OnRedis>::tuned(|config| config.partitions = 1).await;
     stand.load_whole(1, &[]).await;
     stand.done(1, 2).await;
-    stand.backend.0.command::<()>(&["DEL", "weir:{feed-like:0}:x"]);
+    stand.backend.0.command::<()>(&["DEL", "weir:test:{feed-like:0}:x"]);
     let damaged = stand.try_toggle(vec![op(1, 2, TOGGLE)]).await;
     assert!(matches!(damaged, Err(StoreError::Damaged(_))), "{damaged:?}");
     let damaged = stand.store().reset(KIND, 0, Incarnation::fresh()).await;
@@ -305,7 +305,7 @@ async fn the_table_of_windows_is_bounded_and_goes_away() {
     stand.load_count(1, 0).await;
     let redis = &stand.backend.0;
     let table = || {
-        let key = "weir:{feed-like:0}:u";
+        let key = "weir:test:{feed-like:0}:u";
         (redis.command::<usize>(&["STRLEN", key]), redis.command::<i64>(&["PTTL", key]))
     };
     stand.hit(hit(1, 1)).await;
@@ -334,7 +334,7 @@ async fn the_table_of_windows_is_bounded_and_goes_away() {
     see(100, 60_000, 0..1).await;
     assert!(table().0 <= 100 * 16 + 128, "a smaller table takes the place of a larger one");
     see(100, 200, 0..1).await;
-    redis.command::<()>(&["PEXPIRE", "weir:{feed-like:0}:u", "1"]);
+    redis.command::<()>(&["PEXPIRE", "weir:test:{feed-like:0}:u", "1"]);
     stand.until("it goes away", async || table() == (0, -2)).await;
 }
 
@@ -342,8 +342,8 @@ async fn the_table_of_windows_is_bounded_and_goes_away() {
 async fn nothing_is_left_of_documents_that_were_flushed() {
     let stand = Stand::<OnRedis>::tuned(|config| config.partitions = 1).await;
     let keys = || {
-        let mut keys: Vec<String> = stand.backend.0.command(&["KEYS", "weir:{feed-like:0}:*"]);
-        keys.iter_mut().for_each(|key| *key = key.replace("weir:{feed-like:0}:", ""));
+        let mut keys: Vec<String> = stand.backend.0.command(&["KEYS", "weir:test:{feed-like:0}:*"]);
+        keys.iter_mut().for_each(|key| *key = key.replace("weir:test:{feed-like:0}:", ""));
         keys.sort();
         keys
     };
@@ -351,7 +351,7 @@ async fn nothing_is_left_of_documents_that_were_flushed() {
     let fresh = CreateOp { has_fresh_ids: true, ..create(0, &[1, 2]) };
     stand.creates(vec![fresh, create(0, &[3, 4])]).await;
     assert_eq!(keys(), ["j", "o:i7", "t:1", "t:2", "t:3", "t:4", "x"]);
-    let ttl = |key: &str| stand.backend.0.command::<i64>(&["PTTL", &format!("weir:{{feed-like:0}}:{key}")]);
+    let ttl = |key: &str| stand.backend.0.command::<i64>(&["PTTL", &format!("weir:test:{{feed-like:0}}:{key}")]);
     assert_eq!(["t:1", "t:3", "o:i7"].map(ttl), [-1; 3], "what waits does not expire");
     stand.flush_documents(&mut BTreeSet::new(), 0, &[4]).await;
     assert_eq!(keys(), ["j", "t:3", "x"], "but that the one exists whose id may be asked for");
@@ -367,7 +367,7 @@ async fn a_batch_that_meets_damage_leaves_nothing() {
     let head = stand.head(0).await;
     let redis = &stand.backend.0;
     for key in ["t:2", "u"] {
-        let key = format!("weir:{{feed-like:0}}:{key}");
+        let key = format!("weir:test:{{feed-like:0}}:{key}");
         redis.command::<()>(&["DEL", &key]);
         redis.command::<()>(&["LPUSH", &key, "x"]);
         let damaged = stand.try_hits(false, vec![hit(1, 1), unique_hit(1, 5), hit(2, 1)]).await;
@@ -375,7 +375,7 @@ async fn a_batch_that_meets_damage_leaves_nothing() {
         redis.command::<()>(&["DEL", &key]);
     }
     for key in ["t:8", "o:i7"] {
-        let key = format!("weir:{{feed-like:0}}:{key}");
+        let key = format!("weir:test:{{feed-like:0}}:{key}");
         redis.command::<()>(&["LPUSH", &key, "x"]);
         let fresh = CreateOp { has_fresh_ids: true, ..create(0, &[6, 8]) };
         let batch = CreateBatch { digest: DIGEST, at_ms: stand.now_ms(), now_ms: stand.now_ms(), ops: vec![fresh] };
@@ -396,7 +396,7 @@ async fn what_is_dirty_does_not_expire() {
     }
     let ttls = || {
         ["t:1", "t:2"].map(|key| {
-            let ttl_ms: i64 = stand.backend.0.command(&["PTTL", &format!("weir:{{feed-like:0}}:{key}")]);
+            let ttl_ms: i64 = stand.backend.0.command(&["PTTL", &format!("weir:test:{{feed-like:0}}:{key}")]);
             ttl_ms
         })
     };

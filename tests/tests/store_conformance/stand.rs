@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use weir::config::{StoreConfig, StoreType};
+use weir::config::{Namespace, StoreConfig, StoreType};
 use weir::model::{
     Action, Change, Digest, Effect, Id, Incarnation, PairState, Partition, Position, RateLimit, ToggleChange,
     ToggleRule, partition_of,
@@ -19,12 +19,19 @@ use weir_tests::services::{ClusterOptions, Redis, RedisCluster, RedisOptions, te
 
 /// The kind that most tests use.
 pub const KIND: &str = "feed-like";
+/// The namespace in Redis.
+pub const NAMESPACE: &str = "test";
 /// Where the clock starts.
 pub const START_MS: u64 = 1_800_000_000_000;
 /// The module that decides.
 pub const DIGEST: Digest = Digest([0xd1; 32]);
 /// Present becomes absent and the other way round.
 pub const TOGGLE: ToggleRule = ToggleRule { when_absent: Effect::Add, when_present: Effect::Remove, limit: None };
+
+/// A namespace of a configuration.
+pub fn namespace(name: &str) -> Option<Namespace> {
+    Some(Namespace::try_from(name.to_owned()).unwrap())
+}
 
 /// Where a store keeps its data.
 pub trait Backend: Send + Sync + Sized {
@@ -67,7 +74,12 @@ impl OnRedis {
     /// On a Redis with these options.
     pub fn with(options: RedisOptions) -> (Self, StoreConfig) {
         let redis = Redis::start(options);
-        let config = StoreConfig { store_type: StoreType::Redis, url: redis.url(), ..StoreConfig::default() };
+        let config = StoreConfig {
+            store_type: StoreType::Redis,
+            url: redis.url(),
+            namespace: namespace(NAMESPACE),
+            ..StoreConfig::default()
+        };
         (Self(redis), config)
     }
 }
@@ -112,9 +124,13 @@ impl Backend for OnCluster {
         let options = ClusterOptions { node_timeout_ms: 10_000, ..ClusterOptions::default() };
         let cluster = left.unwrap_or_else(|| RedisCluster::start(&options));
         let url = cluster.url();
-        let config =
-            StoreConfig { store_type: StoreType::RedisCluster, url, replicas_min: 1, ..StoreConfig::default() };
-        (Self(Some(cluster)), StoreConfig { replicas_timeout_ms: 5_000, ..config })
+        let config = StoreConfig {
+            store_type: StoreType::RedisCluster,
+            url,
+            namespace: namespace(NAMESPACE),
+            ..StoreConfig::default()
+        };
+        (Self(Some(cluster)), StoreConfig { replicas_min: 1, replicas_timeout_ms: 5_000, ..config })
     }
 
     fn lose_all(&mut self) {

@@ -44,9 +44,8 @@ impl MysqlSql {
             return Ok(Vec::new());
         }
         let rows = leased!(self.lease().await?, |connection| sqlx::query(statements::JOURNALS).fetch_all(connection))?;
-        let journal = |row: &MySqlRow| {
-            identity::journal(text(row, 0)?, &text(row, 1)?, text(row, 2)?, number(row, 3)? != 0)
-        };
+        let journal =
+            |row: &MySqlRow| identity::journal(text(row, 0)?, &text(row, 1)?, text(row, 2)?, number(row, 3)? != 0);
         rows.iter().map(journal).collect::<Result<_, _>>().map_err(sql_error)
     }
 
@@ -71,7 +70,10 @@ impl MysqlSql {
 }
 
 /// Refuses the database of this connection where it is not the one that is expected.
-pub(super) async fn check_id(connection: &mut MySqlConnection, expected: Option<DatabaseId>) -> Result<(), sqlx::Error> {
+pub(super) async fn check_id(
+    connection: &mut MySqlConnection,
+    expected: Option<DatabaseId>,
+) -> Result<(), sqlx::Error> {
     let Some(expected) = expected else { return Ok(()) };
     let read = sqlx::query_scalar(statements::META_READ).bind(identity::NAME);
     let found: Result<Option<String>, sqlx::Error> = read.fetch_optional(&mut *connection).await;

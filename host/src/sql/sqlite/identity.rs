@@ -74,7 +74,10 @@ impl SqliteSql {
 }
 
 /// Refuses the database of this connection where it is not the one that is expected.
-pub(super) async fn check_id(connection: &mut SqliteConnection, expected: Option<DatabaseId>) -> Result<(), sqlx::Error> {
+pub(super) async fn check_id(
+    connection: &mut SqliteConnection,
+    expected: Option<DatabaseId>,
+) -> Result<(), sqlx::Error> {
     let Some(expected) = expected else { return Ok(()) };
     let read = sqlx::query_scalar(statements::META_READ).bind(identity::NAME);
     let found: Result<Option<String>, sqlx::Error> = read.fetch_optional(&mut *connection).await;

@@ -5,7 +5,7 @@
 use fjall::Readable;
 
 use super::change::Terms;
-use super::layout::{HeadRecord, Space, Spaces, damaged, decoded, failed, journal_key, position_of};
+use super::layout::{HeadRecord, Space, Spaces, damaged, decoded, failed, journal_key, place_of, position_of};
 use super::pending::Waiting;
 use super::state::State;
 use super::target::{Mode, Pair, Target};
@@ -101,9 +101,7 @@ pub(super) fn read_tails(spaces: &Spaces, state: &mut State) -> Result<(), Store
     for guard in snapshot.iter(spaces.of(Space::Heads)) {
         let (key, value) = guard.into_inner().map_err(failed)?;
         let mut head = HeadRecord::decode(&value).ok_or_else(|| damaged("a head"))?;
-        let Some((kind, [0, partition @ ..])) = key.split_last_chunk::<3>() else { return Err(damaged("a head")) };
-        let kind = std::str::from_utf8(kind).map_err(|_| damaged("a head"))?;
-        let partition = Partition::from_be_bytes(*partition);
+        let (kind, partition) = place_of(&key)?;
         let (place, is_long, mut is_skipped) = (state.kind(kind), head.entries > TAIL_CHANGES_MAX, false);
         let begin = journal_key(kind, partition, head.flushed.saturating_add(1));
         let end = journal_key(kind, partition, Position::MAX);

@@ -1,7 +1,8 @@
 //! What lies where on disk: keyspaces, keys and records. Everything here is data format.
 //!
 //! ```text
-//! system    "format" → "3" · "partitions" → u16 · both written once
+//! system    "format" → "4" · "partitions" → u16 · "journal" → its id · all written once; "database" → the id of the database
+//!           that the journal belongs to, once it is known · "unproven" → "3": a version wrote it that knew no databases
 //! heads     kind 0 partition                → Head
 //! journal   kind 0 partition position       → journal entry
 //! outcomes  kind 0 key                      → Outcome
@@ -36,7 +37,9 @@ pub(super) enum Space {
 }
 
 /// The data format on disk.
-const FORMAT: &[u8] = b"3";
+const FORMAT: &[u8] = b"4";
+/// The format before. What it lacks is an id, and whose the journal is; all else is as it was.
+const EARLIER: &[u8] = b"3";
 /// Names on disk, in the order of [`Space`].
 const NAMES: [&str; 8] = ["system", "heads", "journal", "outcomes", "expiry", "modules", "uniques", "rooms"];
 /// How many keyspaces there are.
@@ -93,30 +96,67 @@ pub(super) fn decoded(key: &[u8], value: &[u8]) -> Result<Entry, StoreError> {
     entry::decode(position, value).map_err(|error| StoreError::Damaged(error.to_string()))
 }
 
-/// Compares format and number of partitions with what is recorded; records them in a new directory.
+/// Compares format and number of partitions with what is recorded; records them in a new directory, and brings the format before
+/// up to this one.
 pub(super) fn check_format(spaces: &Spaces, path: &Path, partitions: Partition) -> Result<(), StoreError> {
     let system = spaces.of(Space::System);
-    let Some(format) = system.get("format").map_err(failed)? else {
+    let format = system.get("format").map_err(failed)?;
+    if format.as_deref().is_none_or(|format| format == EARLIER) {
         let mut batch = spaces.database.batch().durability(Some(PersistMode::SyncAll));
         batch.insert(system, "format", FORMAT);
-        batch.insert(system, "partitions", partitions.to_le_bytes());
-        return batch.commit().map_err(failed);
-    };
-    if *format != *FORMAT {
-        return Err(StoreError::Misconfigured(format!(
+        batch.insert(system, "journal", Uuid::new_v4().into_bytes());
+        match format {
+            Some(earlier) => batch.insert(system, "unproven", earlier),
+            None => batch.insert(system, "partitions", partitions.to_le_bytes()),
+        }
+        batch.commit().map_err(failed)?;
+    }
+    check_version(spaces, path)?;
+    match recorded_partitions(spaces)? {
+        Some(recorded) if recorded == partitions => Ok(()),
+        Some(recorded) => Err(other_partitions(&format!("directory {}", path.display()), recorded, partitions)),
+        None => Err(damaged("the number of partitions")),
+    }
+}
+
+/// Refuses what another version wrote, but for what this one can take over.
+pub(super) fn check_version(spaces: &Spaces, path: &Path) -> Result<(), StoreError> {
+    match spaces.of(Space::System).get("format").map_err(failed)? {
+        Some(format) if *format != *FORMAT && *format != *EARLIER => Err(StoreError::Misconfigured(format!(
             "store.path: {} was written by another version of weir (format {}, this one has {}): let that version flush \
              everything, stop it, and start this one with an empty directory",
             path.display(),
             String::from_utf8_lossy(&format),
             String::from_utf8_lossy(FORMAT)
-        )));
+        ))),
+        _ => Ok(()),
     }
-    let recorded = system.get("partitions").map_err(failed)?;
-    match recorded.as_deref().and_then(|bytes| bytes.try_into().ok()).map(Partition::from_le_bytes) {
-        Some(recorded) if recorded == partitions => Ok(()),
-        Some(recorded) => Err(other_partitions(&format!("directory {}", path.display()), recorded, partitions)),
-        None => Err(damaged("the number of partitions")),
-    }
+}
+
+/// The number of partitions that is recorded.
+pub(super) fn recorded_partitions(spaces: &Spaces) -> Result<Option<Partition>, StoreError> {
+    let recorded = spaces.of(Space::System).get("partitions").map_err(failed)?;
+    Ok(recorded.as_deref().and_then(|bytes| bytes.try_into().ok()).map(Partition::from_le_bytes))
+}
+
+/// Whether the journal is of a version that knew no databases, and nobody has shown whose it is.
+pub(super) fn is_unproven(spaces: &Spaces) -> Result<bool, StoreError> {
+    let system = spaces.of(Space::System);
+    let is_earlier = system.get("format").map_err(failed)?.is_some_and(|format| *format == *EARLIER);
+    Ok(is_earlier || system.get("unproven").map_err(failed)?.is_some())
+}
+
+/// An id of 16 bytes among what is recorded.
+pub(super) fn recorded_id(spaces: &Spaces, name: &'static str) -> Result<Option<Uuid>, StoreError> {
+    let bytes = spaces.of(Space::System).get(name).map_err(failed)?;
+    bytes.map(|bytes| Uuid::from_slice(&bytes).map_err(|_| damaged(name))).transpose()
+}
+
+/// The kind and the partition that a key of a head names.
+pub(super) fn place_of(key: &[u8]) -> Result<(&str, Partition), StoreError> {
+    let Some((kind, [0, partition @ ..])) = key.split_last_chunk::<3>() else { return Err(damaged("a head")) };
+    let kind = std::str::from_utf8(kind).map_err(|_| damaged("a head"))?;
+    Ok((kind, Partition::from_be_bytes(*partition)))
 }
 
 /// Reads keys: as of a snapshot, or with the writes of a transaction before it.

@@ -175,5 +175,5 @@ async fn a_directory_of_another_format_is_refused() {
     let Err(StoreError::Misconfigured(message)) = EmbeddedStore::open(&config(directory.path())) else {
         panic!("records have changed since")
     };
-    assert!(message.contains("format 2, this one has 3") && message.contains("empty directory"), "{message}");
+    assert!(message.contains("format 2, this one has 4") && message.contains("empty directory"), "{message}");
 }

@@ -5,9 +5,10 @@ use std::io::Write as _;
 
 use redis::Cmd;
 
+use super::keys::Keys;
 use super::link::Nature;
 use super::reply::{Reply, unexpected};
-use super::{RedisStore, TIME_MS_MAX, fresh_arguments, keys};
+use super::{RedisStore, TIME_MS_MAX, fresh_arguments};
 use crate::model::{Digest, Id, Partition, Position, partition_of};
 use crate::store::{Commit, Head, Idempotency, StoreError};
 
@@ -77,7 +78,7 @@ pub(super) fn sent_by_target(targets: &[Target<'_>]) -> Vec<(usize, Partition)> 
 }
 
 impl Envelope<'_> {
-    fn arguments(&self, command: &mut Cmd, kind: &str, (ttl_ms, is_told): (u64, bool)) {
+    fn arguments(&self, command: &mut Cmd, keys: &Keys, kind: &str, (ttl_ms, is_told): (u64, bool)) {
         let at_ms = self.at_ms.min(TIME_MS_MAX / 2_000);
         // Rates and windows are of all hosts: they go by the server's clock, not by one of the hosts'.
         let told_ms = if is_told { self.now_ms.min(TIME_MS_MAX / 2_000).to_string() } else { String::new() };
@@ -98,7 +99,7 @@ impl Envelope<'_> {
         };
         command.arg(order.join(" ")).arg(keyed().count());
         for (index, idempotency) in keyed() {
-            let name = keys::outcome(kind, partition_of[index], &idempotency.key);
+            let name = keys.outcome(kind, partition_of[index], &idempotency.key);
             command.arg(number_of[index]).arg([&idempotency.fingerprint[..], name.as_bytes()].concat());
         }
     }
@@ -128,23 +129,20 @@ impl RedisStore {
     ) -> Result<Commit<R>, StoreError> {
         let mut partitions: Vec<Partition> = envelope.sent.iter().map(|(_, partition)| *partition).collect();
         partitions.dedup();
-        let names: Vec<String> = partitions.iter().map(|&partition| keys::head(kind, partition)).collect();
+        let names: Vec<String> = partitions.iter().map(|&partition| self.keys.head(kind, partition)).collect();
         let value = self
             .link
             .run(script, Nature::Accepts, &names, |command| {
-                envelope.arguments(command, kind, (self.idempotency_ttl_ms, self.is_time_told));
+                envelope.arguments(command, &self.keys, kind, (self.idempotency_ttl_ms, self.is_time_told));
                 arguments(command);
             })
             .await?;
         let mut reply = Reply::of(value)?;
         let mut replies = reply.list()?;
-        let heads: Vec<(Head, bool)> =
-            partitions.iter().map(|&partition| replies.head(partition)).collect::<Result<_, _>>()?;
-        let is_any_fresh = heads.iter().any(|(_, fresh)| *fresh);
-        let heads: Vec<Head> = heads.into_iter().map(|(head, _)| head).collect();
+        let heads: Vec<Head> = partitions.iter().map(|&partition| replies.head(partition)).collect::<Result<_, _>>()?;
         let results = results(&mut reply, &envelope.sent, &heads, one)?;
         // The batch is applied: whatever fails now is no reason to send it again.
-        self.after_heads(is_any_fresh).await.map_err(|error| match error {
+        self.after_heads(kind, &heads).await.map_err(|error| match error {
             StoreError::Unavailable(reason) | StoreError::Refused(reason) => StoreError::OutcomeUnknown(reason),
             other => other,
         })?;

@@ -4,10 +4,10 @@ use std::cmp::Reverse;
 
 use redis::Cmd;
 
+use super::RedisStore;
 use super::batch::{Envelope, Sent, write_tagged};
 use super::link::Nature;
 use super::reply::{Reply, unexpected};
-use super::{RedisStore, keys};
 use crate::journal::entry::encode_document;
 use crate::model::{Id, Partition, Position};
 use crate::store::text::tagged;
@@ -77,7 +77,7 @@ impl RedisStore {
         let mut partitions: Vec<Partition> = ids.iter().map(|(partition, _)| *partition).collect();
         partitions.sort_unstable();
         partitions.dedup();
-        let names: Vec<String> = partitions.iter().map(|&partition| keys::head(kind, partition)).collect();
+        let names: Vec<String> = partitions.iter().map(|&partition| self.keys.head(kind, partition)).collect();
         let value = self
             .link
             .run(&self.link.scripts.documents, Nature::Reads, &names, |command| {
@@ -123,7 +123,7 @@ impl RedisStore {
         limit: usize,
         partitions: &[Partition],
     ) -> Result<Vec<Vec<(Position, String, Partition)>>, StoreError> {
-        let names: Vec<String> = partitions.iter().map(|&partition| keys::head(kind, partition)).collect();
+        let names: Vec<String> = partitions.iter().map(|&partition| self.keys.head(kind, partition)).collect();
         let value = self
             .link
             .run(&self.link.scripts.owned, Nature::Reads, &names, |command| {

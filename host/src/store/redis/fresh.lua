@@ -10,7 +10,7 @@ local function head_or_fresh(key, inc, life)
     end
     head = {
         key = key, prefix = prefix, inc = inc, life = life, last = 0, flushed = 0, floor = 0, o = 0, b = 0,
-        to = 0, tb = 0, old = 0, dirty = 0, docs = 0, gone = 0, fresh = 1,
+        to = 0, tb = 0, old = 0, dirty = 0, docs = 0, gone = 0,
     }
     call('HSET', key, 'inc', inc, 'life', life, 'n', head_numbers(head))
     return head

@@ -1,13 +1,13 @@
-//! What policy modules keep: plain keys of Redis with a time to live, `weir-module:{<module>}:<key>`.
+//! What policy modules keep: plain keys of Redis with a time to live, `weir:<namespace>:module:{<module>}:<key>`.
 //!
 //! A value that was set begins with the letter `v`, so that it is never taken for a counter, which is a number as
-//! `INCRBY` writes it. Never reads or writes a key of weir's own: those begin with `weir:`.
+//! `INCRBY` writes it. Never reads or writes another key.
 
 use redis::Value;
 
+use super::RedisStore;
 use super::link::Nature;
 use super::reply::{Reply, unexpected};
-use super::{RedisStore, keys};
 use crate::model::{KeyEntry, KeyIncrement};
 use crate::store::{Counted, StoreError};
 
@@ -21,7 +21,7 @@ impl RedisStore {
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        let names: Vec<String> = names.iter().map(|name| keys::guest(module, name)).collect();
+        let names: Vec<String> = names.iter().map(|name| self.keys.guest(module, name)).collect();
         let found = self.link.run(&self.link.scripts.guest_get, Nature::Reads, &names, |_| {}).await?;
         let Value::Array(found) = found else { return Err(unexpected("a list")) };
         let values = found.into_iter().map(|value| match value {
@@ -43,7 +43,7 @@ impl RedisStore {
         if entries.is_empty() {
             return Ok(());
         }
-        let names: Vec<String> = entries.iter().map(|entry| keys::guest(module, &entry.key)).collect();
+        let names: Vec<String> = entries.iter().map(|entry| self.keys.guest(module, &entry.key)).collect();
         let arguments = |command: &mut redis::Cmd| {
             for entry in entries {
                 command.arg([b"v", &entry.value[..]].concat()).arg(entry.ttl_ms.max(1));
@@ -61,7 +61,7 @@ impl RedisStore {
         if increments.is_empty() {
             return Ok(Counted::Totals(Vec::new()));
         }
-        let names: Vec<String> = increments.iter().map(|increment| keys::guest(module, &increment.key)).collect();
+        let names: Vec<String> = increments.iter().map(|increment| self.keys.guest(module, &increment.key)).collect();
         let arguments = |command: &mut redis::Cmd| {
             for increment in increments {
                 command.arg(increment.by).arg(increment.ttl_ms.max(1));

@@ -59,8 +59,8 @@ impl RedisStore {
             .await?;
         let mut reply = Reply::of(value)?;
         let is_taken = reply.number()? == 1;
-        let (head, fresh) = reply.head(hydration.partition)?;
-        self.after_heads(fresh).await?;
+        let head = reply.head(hydration.partition)?;
+        self.after_heads(kind, &[head]).await?;
         Ok((is_taken, head))
     }
 }

@@ -19,11 +19,14 @@ use redis::{Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Script, Val
 use self::cluster::Cluster;
 use self::node::{Failure, Node};
 use self::slots::slot_of;
+use super::custody::{Custody, Way};
 use super::scripts::Scripts;
-use super::server::{self, Facts};
+use super::server::{self, Facts, Refusal};
 use crate::config::{StoreConfig, StoreType};
-use crate::model::Partition;
 use crate::store::{Durability, NodeStatus, StoreError};
+
+/// Names that a server looks at for one page.
+const SCAN_KEYS: usize = 1_000;
 
 /// What a call may leave behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +64,9 @@ struct Call<'a> {
 /// What all connections have in common.
 struct Settings {
     timeout: Duration,
-    partitions: Partition,
+    custody: Arc<Custody>,
+    /// Whether what is recorded is compared at each connection; not where it is only looked at, or set.
+    is_watched: bool,
     /// Replicas that must have a write before it is acknowledged.
     replicas_min: u32,
     /// How long they are waited for.
@@ -76,16 +81,34 @@ enum Servers {
 
 pub(super) struct Link {
     pub(super) scripts: Arc<Scripts>,
+    pub(super) custody: Arc<Custody>,
+    is_watched: bool,
     servers: Servers,
 }
 
 impl Link {
     pub(super) fn new(config: &StoreConfig) -> Result<Self, StoreError> {
+        addresses(&config.url)?;
+        let Some(namespace) = config.namespace.clone() else {
+            return Err(StoreError::Misconfigured(
+                "store.namespace: none is set, and there is no database that gives one".into(),
+            ));
+        };
+        Self::with(config, Arc::new(Custody::new(namespace, config.partitions)), true)
+    }
+
+    /// A second way to the same, which compares nothing: for those who look at, or set, whose the journal is.
+    pub(super) fn unwatched(config: &StoreConfig, custody: &Arc<Custody>) -> Result<Self, StoreError> {
+        Self::with(config, Arc::clone(custody), false)
+    }
+
+    fn with(config: &StoreConfig, custody: Arc<Custody>, is_watched: bool) -> Result<Self, StoreError> {
         let is_cluster = config.store_type == StoreType::RedisCluster;
         let scripts = Arc::new(Scripts::new(is_cluster));
         let settings = Arc::new(Settings {
             timeout: Duration::from_millis(config.response_timeout_ms),
-            partitions: config.partitions,
+            custody: Arc::clone(&custody),
+            is_watched,
             replicas_min: config.replicas_min,
             replicas_timeout_ms: config.replicas_timeout_ms,
             is_cluster,
@@ -98,7 +121,7 @@ impl Link {
                 return Err(wrong("several servers are the nodes of a cluster: write store.type = \"redis-cluster\""));
             }
         };
-        Ok(Self { scripts, servers })
+        Ok(Self { scripts, custody, is_watched, servers })
     }
 
     /// Whether the partitions are on several nodes, so that a call can carry one of them only.
@@ -114,12 +137,60 @@ impl Link {
         }
     }
 
-    /// Records format and partitions again, after the data has gone.
-    pub(super) async fn check_format(&self) -> Result<(), StoreError> {
-        match &self.servers {
-            Servers::One(node) => node.check_format().await,
-            Servers::Cluster(cluster) => cluster.check_format().await,
+    /// What made connections fail is mended: the next attempt need not wait.
+    pub(super) async fn forget_failure(&self) {
+        if let Servers::One(node) = &self.servers {
+            node.forget_failure().await;
         }
+    }
+
+    /// Compares what is recorded: see [`Custody::check`].
+    pub(super) async fn check_record(&self, kind: Option<&str>) -> Result<(), StoreError> {
+        match &self.servers {
+            Servers::One(node) => node.check_record(kind).await,
+            Servers::Cluster(cluster) => cluster.check_record(kind).await,
+        }
+    }
+
+    /// Sends a command to the server that has `key`.
+    pub(super) async fn ask(&self, key: &str, command: Cmd, nature: Nature) -> Result<Value, StoreError> {
+        let call = Call { command, script: None, nature };
+        match &self.servers {
+            Servers::One(node) => node.call(&call, false).await.map_err(Failure::into_error),
+            Servers::Cluster(cluster) => cluster.run(slot_of(key), &call).await,
+        }
+    }
+
+    /// A page of the names that fit `pattern` on one server, and where the next one begins; 0 after the last. Servers are
+    /// numbered from 0; `None` beyond the last.
+    pub(super) async fn scan(
+        &self,
+        server: usize,
+        cursor: u64,
+        pattern: &str,
+    ) -> Result<Option<(u64, Vec<String>)>, StoreError> {
+        let mut command = redis::cmd("SCAN");
+        command.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(SCAN_KEYS);
+        let call = Call { command, script: None, nature: Nature::Reads };
+        let reply = match &self.servers {
+            Servers::One(_) if server > 0 => None,
+            Servers::One(node) => Some(node.call(&call, false).await.map_err(Failure::into_error)?),
+            Servers::Cluster(cluster) => cluster.on_master(server, &call).await?,
+        };
+        let Some(reply) = reply else { return Ok(None) };
+        let (cursor, names): (u64, Vec<Vec<u8>>) =
+            redis::FromRedisValue::from_redis_value(reply).map_err(|error| StoreError::Damaged(error.to_string()))?;
+        // No name of weir's is anything but UTF-8.
+        Ok(Some((cursor, names.into_iter().filter_map(|name| String::from_utf8(name).ok()).collect())))
+    }
+
+    /// The names by what they have in common up to the end of their hash tags: those of one slot.
+    pub(super) fn by_slot(names: Vec<String>) -> impl Iterator<Item = Vec<String>> {
+        let mut slots: std::collections::BTreeMap<u16, Vec<String>> = std::collections::BTreeMap::new();
+        for name in names {
+            slots.entry(slot_of(&name)).or_default().push(name);
+        }
+        slots.into_values()
     }
 
     /// Runs a script; `arguments` adds its arguments to the command. In a cluster all `keys` must be in one slot.
@@ -130,6 +201,14 @@ impl Link {
         keys: &[String],
         arguments: impl FnOnce(&mut Cmd),
     ) -> Result<Value, StoreError> {
+        if self.is_watched
+            && let Err(refused) = self.custody.admit()
+        {
+            if !self.custody.is_look_due() {
+                return Err(refused);
+            }
+            self.check_record(None).await?;
+        }
         let mut command = redis::cmd("EVALSHA");
         command.arg(script.get_hash()).arg(keys.len()).arg(keys);
         arguments(&mut command);
@@ -161,6 +240,15 @@ impl Link {
             Servers::One(node) => server::durability(node.facts().as_slice(), node.replicas_min(), None),
             Servers::Cluster(cluster) => cluster.durability(),
         }
+    }
+}
+
+/// The way to whoever has a key.
+pub(super) struct OnLink<'a>(pub(super) &'a Link);
+
+impl Way for OnLink<'_> {
+    async fn ask(&mut self, key: &str, command: Cmd, nature: Nature) -> Result<Value, Refusal> {
+        self.0.ask(key, command, nature).await.map_err(Refusal::Store)
     }
 }
 

@@ -67,7 +67,7 @@ local function get_many(names)
     return values
 end
 
--- The head of a partition, nil when there is none. `key` is `weir:{kind:p}:x`.
+-- The head of a partition, nil when there is none. `key` is `weir:<ns>:{kind:p}:x`.
 local function read_head(key)
     local found = call('HMGET', key, 'inc', 'life', 'n')
     if not found[1] then
@@ -76,7 +76,7 @@ local function read_head(key)
     local last, flushed, floor, o, b, to, tb, old, dirty, docs, gone = unpack_numbers('<ddddddddddd', found[3])
     return {
         key = key, prefix = sub(key, 1, -2), inc = found[1], life = found[2], last = last, flushed = flushed,
-        floor = floor, o = o, b = b, to = to, tb = tb, old = old, dirty = dirty, docs = docs, gone = gone, fresh = 0,
+        floor = floor, o = o, b = b, to = to, tb = tb, old = old, dirty = dirty, docs = docs, gone = gone,
     }
 end
 
@@ -90,7 +90,7 @@ end
 local function head_reply(head)
     return {
         head.inc, head.last, head.flushed, head.floor, head.o - head.to, head.b - head.tb, head.old,
-        head.dirty + head.docs, head.fresh,
+        head.dirty + head.docs,
     }
 end
 

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use serde_json::{Value, json};
 
+use super::RedisStore;
+use super::keys::Keys;
 use super::link::Nature;
 use super::reply::{Reply, tagged_id, unexpected};
-use super::{RedisStore, keys};
 use crate::model::{Id, Incarnation, Member, Partition, Position, Settings, partition_of};
 use crate::store::page::page;
 use crate::store::text::tagged;
@@ -33,7 +34,7 @@ impl RedisStore {
     }
 
     async fn read_call(&self, kind: &str, pairs: &[(Id, Option<Id>)]) -> Result<Vec<ReadResult>, StoreError> {
-        let (heads, index) = keys_of(kind, self.partitions, pairs.iter().map(|(target, _)| target));
+        let (heads, index) = keys_of(&self.keys, kind, self.partitions, pairs.iter().map(|(target, _)| target));
         let value = self
             .link
             .run(&self.link.scripts.read, Nature::Reads, &heads, |command| {
@@ -103,7 +104,7 @@ impl RedisStore {
         if code == 3 {
             return Ok(None);
         }
-        let (head, _) = reply.head(partition)?;
+        let head = reply.head(partition)?;
         let mut entries = reply.list()?;
         match code {
             0 => {
@@ -177,6 +178,7 @@ fn explained(reply: &mut Reply) -> Result<Value, StoreError> {
 
 /// The partitions of `targets` in ascending order, as keys; and for each partition its index among them, from 1.
 fn keys_of<'a>(
+    keys: &Keys,
     kind: &str,
     partitions: Partition,
     targets: impl Iterator<Item = &'a Id>,
@@ -185,5 +187,5 @@ fn keys_of<'a>(
     for (place, (_, slot)) in index.iter_mut().enumerate() {
         *slot = place + 1;
     }
-    (index.keys().map(|&partition| keys::head(kind, partition)).collect(), index)
+    (index.keys().map(|&partition| keys.head(kind, partition)).collect(), index)
 }

@@ -14,8 +14,9 @@ use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, Redis
 
 use uuid::Uuid;
 
-use super::keys::{RELAY, VERSIONS};
+use super::keys::Keys;
 use super::link::addresses;
+use crate::config::Namespace;
 use crate::store::StoreError;
 
 /// Messages kept for hosts that were away, about.
@@ -45,6 +46,7 @@ pub enum Heard {
 pub struct Relay {
     /// The servers that are configured.
     seeds: Vec<ConnectionInfo>,
+    keys: Keys,
     /// Which of them is asked next.
     next: usize,
     /// In a cluster, the node that is said to have the stream.
@@ -59,8 +61,9 @@ impl Relay {
     ///
     /// # Errors
     /// A URL that is none.
-    pub fn new(url: &str) -> Result<Self, StoreError> {
-        Ok(Self { seeds: addresses(url)?, next: 0, moved_to: None, connection: None, after: None })
+    pub fn new(url: &str, namespace: &Namespace) -> Result<Self, StoreError> {
+        let keys = Keys::new(namespace);
+        Ok(Self { seeds: addresses(url)?, keys, next: 0, moved_to: None, connection: None, after: None })
     }
 
     async fn connection(&mut self) -> Result<&mut MultiplexedConnection, RedisError> {
@@ -83,7 +86,7 @@ impl Relay {
     /// It may have been sent all the same.
     pub async fn send(&mut self, message: &[u8], fields: &[String]) -> Result<(), StoreError> {
         let mut command = redis::cmd("EVAL");
-        command.arg(include_str!("relay.lua")).arg(2).arg(RELAY).arg(VERSIONS).arg(message);
+        command.arg(include_str!("relay.lua")).arg(2).arg(self.keys.relay()).arg(self.keys.versions()).arg(message);
         command.arg(Uuid::new_v4().simple().to_string()).arg(MESSAGES_KEPT).arg(FIELDS_KEPT).arg(fields);
         let sent: Result<String, RedisError> = match self.connection().await {
             Ok(connection) => command.query_async(connection).await,
@@ -102,31 +105,32 @@ impl Relay {
     }
 
     async fn read(&mut self) -> Result<Heard, RedisError> {
+        let (relay, versions) = (self.keys.relay(), self.keys.versions());
         let Some(after) = self.after.clone() else {
             let connection = self.connection().await?;
-            begin_versions(connection, false).await?;
-            let (_, newest) = ends(connection).await?;
+            begin_versions(connection, &versions, false).await?;
+            let (_, newest) = ends(connection, &relay).await?;
             self.after = Some(newest.unwrap_or_else(|| "0-0".into()));
             return Ok(Heard::Messages(Vec::new()));
         };
         let connection = self.connection().await?;
-        let (oldest, newest) = ends(connection).await?;
+        let (oldest, newest) = ends(connection, &relay).await?;
         // What was read last is older than all that is kept, or newer than all that there is: a gap, or another Redis.
         let read = number(&after);
         let is_behind = oldest.as_deref().is_some_and(|oldest| read < number(oldest) && read != (0, 0));
         // What was read last is missing although it was not cut off: the stream went back to an earlier state.
         let is_other = read > newest.as_deref().map_or((0, 0), number)
-            || (!is_behind && read != (0, 0) && !has(connection, &after).await?);
+            || (!is_behind && read != (0, 0) && !has(connection, &relay, &after).await?);
         if is_other {
             // Versions that were raised may be those of before, and stand for what is not true any more.
-            begin_versions(connection, true).await?;
+            begin_versions(connection, &versions, true).await?;
         }
         if is_behind || is_other {
             self.after = Some(newest.unwrap_or_else(|| "0-0".into()));
             return Ok(Heard::Missed);
         }
         let mut command = redis::cmd("XREAD");
-        command.arg("COUNT").arg(MESSAGES_READ).arg("BLOCK").arg(BLOCK_MS).arg("STREAMS").arg(RELAY).arg(&after);
+        command.arg("COUNT").arg(MESSAGES_READ).arg("BLOCK").arg(BLOCK_MS).arg("STREAMS").arg(&relay).arg(&after);
         let reply: Option<StreamReadReply> = command.query_async(connection).await?;
         let mut messages = Vec::new();
         for entry in reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids) {
@@ -157,17 +161,20 @@ impl Relay {
 }
 
 /// Gives what is shared a version as a whole, another one where it must be.
-async fn begin_versions(connection: &mut MultiplexedConnection, anew: bool) -> Result<(), RedisError> {
+async fn begin_versions(connection: &mut MultiplexedConnection, versions: &str, anew: bool) -> Result<(), RedisError> {
     let command = if anew { "HSET" } else { "HSETNX" };
     let version = Uuid::new_v4().simple().to_string();
-    redis::cmd(command).arg(VERSIONS).arg(VERSION_OF_ALL).arg(version).query_async(connection).await
+    redis::cmd(command).arg(versions).arg(VERSION_OF_ALL).arg(version).query_async(connection).await
 }
 
 /// Ids of the first and the last message that are kept.
-async fn ends(connection: &mut MultiplexedConnection) -> Result<(Option<String>, Option<String>), RedisError> {
+async fn ends(
+    connection: &mut MultiplexedConnection,
+    relay: &str,
+) -> Result<(Option<String>, Option<String>), RedisError> {
     let one = |command: &str, from: &str, to: &str| {
         let mut one = redis::cmd(command);
-        one.arg(RELAY).arg(from).arg(to).arg("COUNT").arg(1);
+        one.arg(relay).arg(from).arg(to).arg("COUNT").arg(1);
         one
     };
     let first: redis::streams::StreamRangeReply = one("XRANGE", "-", "+").query_async(connection).await?;
@@ -177,9 +184,9 @@ async fn ends(connection: &mut MultiplexedConnection) -> Result<(Option<String>,
 }
 
 /// Whether this message is there.
-async fn has(connection: &mut MultiplexedConnection, id: &str) -> Result<bool, RedisError> {
+async fn has(connection: &mut MultiplexedConnection, relay: &str, id: &str) -> Result<bool, RedisError> {
     let mut range = redis::cmd("XRANGE");
-    let found: redis::streams::StreamRangeReply = range.arg(RELAY).arg(id).arg(id).query_async(connection).await?;
+    let found: redis::streams::StreamRangeReply = range.arg(relay).arg(id).arg(id).query_async(connection).await?;
     Ok(!found.ids.is_empty())
 }
 

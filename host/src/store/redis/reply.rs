@@ -68,15 +68,24 @@ impl Reply {
         Ok(self.number()? != 0)
     }
 
-    /// A head, and whether the script made it.
-    pub(super) fn head(&mut self, partition: Partition) -> Result<(Head, bool), StoreError> {
+    /// A head.
+    pub(super) fn head(&mut self, partition: Partition) -> Result<Head, StoreError> {
         let mut fields = self.list()?;
         let incarnation = fields.text()?.parse().map(Incarnation).map_err(|_| unexpected("an incarnation"))?;
         let (last, flushed, floor) = (fields.number()?, fields.number()?, fields.number()?);
         let (entries, bytes, oldest, targets) =
             (fields.number()?, fields.number()?, fields.number()?, fields.number()?);
         let backlog = Backlog { targets, entries, bytes, oldest_at_ms: (entries > 0).then_some(oldest) };
-        Ok((Head { partition, incarnation, last, flushed, floor, backlog }, fields.flag()?))
+        Ok(Head { partition, incarnation, last, flushed, floor, backlog })
+    }
+
+    /// A head, where there is one.
+    pub(super) fn head_if_any(&mut self, partition: Partition) -> Result<Option<Head>, StoreError> {
+        if matches!(self.0.front(), Some(Value::Nil)) {
+            self.0.pop_front();
+            return Ok(None);
+        }
+        self.head(partition).map(Some)
     }
 
     /// Actors and since when, without what a target's field '' says.

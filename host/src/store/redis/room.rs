@@ -4,9 +4,9 @@
 use async_trait::async_trait;
 use redis::{Cmd, Value};
 
+use super::RedisStore;
 use super::link::Nature;
 use super::reply::{Reply, tagged_id, unexpected};
-use super::{RedisStore, keys};
 use crate::model::Id;
 use crate::store::StoreError;
 use crate::store::room::{
@@ -132,7 +132,7 @@ impl RedisStore {
         };
         let script = &self.link.scripts.room_known;
         for _ in 0..2 {
-            let named = match self.link.run(script, Nature::Writes, &[keys::queues(kind)], known).await? {
+            let named = match self.link.run(script, Nature::Writes, &[self.keys.queues(kind)], known).await? {
                 Value::Int(1) => return Ok(true),
                 named => named,
             };
@@ -153,12 +153,12 @@ impl RedisStore {
             let forget = |command: &mut Cmd| {
                 command.arg(since_ms);
             };
-            let key = keys::queue(kind, &queue);
+            let key = self.keys.queue(kind, &queue);
             let is_gone = self.link.run(&scripts.room_forget, Nature::Writes, &[key], forget).await? == Value::Int(1);
             let unlist = |command: &mut Cmd| {
                 command.arg(&queue).arg(since_ms).arg(opening.now_ms).arg(u8::from(is_gone));
             };
-            self.link.run(&scripts.room_unlist, Nature::Writes, &[keys::queues(kind)], unlist).await?;
+            self.link.run(&scripts.room_unlist, Nature::Writes, &[self.keys.queues(kind)], unlist).await?;
             if is_gone {
                 return Ok(true);
             }
@@ -204,17 +204,17 @@ impl RoomStore for RedisStore {
             command.arg(hex(&opening.seed)).arg(opening.now_ms);
         };
         let script = &self.link.scripts.room_open;
-        let value = self.link.run(script, Nature::Writes, &[keys::queue(kind, &tagged(queue))], seed).await?;
+        let value = self.link.run(script, Nature::Writes, &[self.keys.queue(kind, &tagged(queue))], seed).await?;
         let text = Reply::of(Value::Array(vec![value]))?.text()?;
         unhex(&text).map(Opened::Open).ok_or_else(|| unexpected("a seed"))
     }
 
     async fn room_queues(&self, kind: &str) -> Result<Vec<Id>, StoreError> {
-        self.room_names(keys::queues(kind), "z", (0, -1)).await
+        self.room_names(self.keys.queues(kind), "z", (0, -1)).await
     }
 
     async fn apply_room(&self, kind: &str, queue: &Id, batch: RoomBatch) -> Result<RoomCommit, StoreError> {
-        let key = keys::queue(kind, &tagged(queue));
+        let key = self.keys.queue(kind, &tagged(queue));
         let (mut results, mut newest) = (Vec::with_capacity(batch.ops.len()), RoomFigures::default());
         // Without an operation the figures are asked for all the same.
         let none: &[RoomOp] = &[];
@@ -237,7 +237,7 @@ impl RoomStore for RedisStore {
             command.arg(tick.lease_ms.max(1)).arg(tick.admit).arg(tick.capacity);
             command.arg(tick.active_ttl_ms).arg(tick.claim_ms).arg(tick.times.grace_ms).arg(TICK_PEOPLE_MAX);
         };
-        let key = keys::queue(kind, &tagged(queue));
+        let key = self.keys.queue(kind, &tagged(queue));
         let value = self.link.run(&self.link.scripts.room_tick, Nature::Writes, &[key], arguments).await?;
         let mut reply = Reply::of(value)?;
         match reply.number()? {
@@ -252,7 +252,7 @@ impl RoomStore for RedisStore {
     }
 
     async fn part_room(&self, kind: &str, queue: &Id, owner: &str) -> Result<(), StoreError> {
-        let key = keys::queue(kind, &tagged(queue));
+        let key = self.keys.queue(kind, &tagged(queue));
         let host = |command: &mut Cmd| {
             command.arg(owner);
         };
@@ -265,7 +265,7 @@ impl RoomStore for RedisStore {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        self.room_names(keys::draw(kind, &tagged(queue)), "l", (first, last)).await
+        self.room_names(self.keys.draw(kind, &tagged(queue)), "l", (first, last)).await
     }
 }
 

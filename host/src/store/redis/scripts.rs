@@ -36,6 +36,9 @@ pub(super) struct Scripts {
     pub(super) room_part: Script,
     pub(super) room_list: Script,
     pub(super) versions: Script,
+    pub(super) peek: Script,
+    pub(super) rename: Script,
+    pub(super) unlink: Script,
 }
 
 /// Refused when memory is full.
@@ -87,11 +90,14 @@ impl Scripts {
             room_part: script(ALLOW_OOM, &[include_str!("room_part.lua")]),
             room_list: script(READS, &[include_str!("room_list.lua")]),
             versions: script(READS, &[include_str!("versions.lua")]),
+            peek: script(READS, &[include_str!("peek.lua")]),
+            rename: script(ALLOW_OOM, &[include_str!("rename.lua")]),
+            unlink: script(ALLOW_OOM, &[include_str!("unlink.lua")]),
         }
     }
 
     /// All of them, to be loaded at each connection.
-    pub(super) fn all(&self) -> [&Script; 30] {
+    pub(super) fn all(&self) -> [&Script; 33] {
         [
             &self.toggle,
             &self.count,
@@ -123,6 +129,9 @@ impl Scripts {
             &self.room_part,
             &self.room_list,
             &self.versions,
+            &self.peek,
+            &self.rename,
+            &self.unlink,
         ]
     }
 }

@@ -3,14 +3,9 @@
 use std::collections::HashMap;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, FromRedisValue, Value};
 
-use super::keys;
-use crate::model::Partition;
 use crate::store::{Durability, StoreError};
 
-/// The data format in Redis.
-const FORMAT: &str = "4";
 /// The scripts need `#!lua` flags and PEXPIRE NX.
 const VERSION_MIN: u32 = 7;
 
@@ -63,58 +58,6 @@ pub(super) async fn check(connection: &mut MultiplexedConnection, is_cluster: bo
     Ok(Facts { settings, role: info.get("role").copied().unwrap_or("unknown").to_owned() })
 }
 
-/// What an empty Redis was given, or another one holds.
-pub(super) struct Recorded {
-    version: Option<String>,
-    partitions: Option<Partition>,
-}
-
-/// Reads what is recorded: see [`recorded`].
-pub(super) fn read_format() -> Cmd {
-    let mut read = redis::cmd("HMGET");
-    read.arg(keys::FORMAT).arg("version").arg("partitions");
-    read
-}
-
-/// Records format and number of partitions. Another host may be doing the same: the first one wins.
-pub(super) fn write_format(partitions: Partition) -> [Cmd; 2] {
-    [("version", FORMAT.to_owned()), ("partitions", partitions.to_string())].map(|(field, value)| {
-        let mut write = redis::cmd("HSETNX");
-        write.arg(keys::FORMAT).arg(field).arg(value);
-        write
-    })
-}
-
-/// What [`read_format`] found.
-pub(super) fn recorded(reply: Value) -> Result<Recorded, Refusal> {
-    let (version, partitions) = FromRedisValue::from_redis_value(reply).map_err(redis::RedisError::from)?;
-    Ok(Recorded { version, partitions })
-}
-
-impl Recorded {
-    /// Whether everything is recorded.
-    pub(super) fn is_whole(&self) -> bool {
-        self.version.is_some() && self.partitions.is_some()
-    }
-
-    /// Refuses what another version wrote, or for another number of partitions.
-    pub(super) fn check(&self, partitions: Partition) -> Result<(), StoreError> {
-        if self.version.as_deref() != Some(FORMAT) {
-            return Err(StoreError::Misconfigured(format!(
-                "store.url: the data in this Redis was written by another version of weir (format {}, this one has \
-                 {FORMAT}): let that version flush everything, stop it, and delete its keys (weir:*)",
-                self.version.as_deref().unwrap_or("unknown")
-            )));
-        }
-        match self.partitions {
-            Some(recorded) if recorded != partitions => {
-                Err(crate::store::other_partitions("this Redis", recorded, partitions))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
 /// Why a connection is not used.
 pub(super) enum Refusal {
     /// It failed.
@@ -126,6 +69,22 @@ pub(super) enum Refusal {
 impl From<redis::RedisError> for Refusal {
     fn from(error: redis::RedisError) -> Self {
         Self::Connection(error)
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Refusal {
+    /// What it means to the callers of the store, where a connection has been judged already.
+    pub(super) fn into_error(self) -> StoreError {
+        match self {
+            Self::Store(error) => error,
+            Self::Connection(error) => StoreError::Unavailable(error.to_string()),
+        }
     }
 }
 

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use futures_util::future::join_all;
 use redis::{Cmd, Value};
 
+use super::RedisStore;
 use super::batch::{Envelope, Sent, Target, by_target, sent_by_target, size, write_id};
 use super::link::Nature;
 use super::reply::{Outcome, Reply, unexpected};
-use super::{RedisStore, keys};
 use crate::journal::entry::encode_settings;
 use crate::model::{Id, Partition, Settings, partition_of};
 use crate::store::{Commit, MemberRead, SettingsBatch, SettingsOp, SettingsOutcome, SettingsResult, StoreError};
@@ -84,7 +84,7 @@ impl RedisStore {
         members: &[Id],
         indexes: &[usize],
     ) -> Result<Vec<Result<MemberRead, StoreError>>, StoreError> {
-        let name = keys::head(kind, partition);
+        let name = self.keys.head(kind, partition);
         let value = self
             .link
             .run(&self.link.scripts.settings, Nature::Reads, &[name], |command| {

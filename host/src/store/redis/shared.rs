@@ -13,7 +13,6 @@ use std::time::Duration;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, RedisError, Value};
 
-use super::keys::{VERSIONS, shared};
 use super::link::{Link, Nature, addresses};
 use super::relay::VERSION_OF_ALL;
 use super::reply::unexpected;
@@ -75,7 +74,7 @@ impl SharedCache {
     /// # Errors
     /// The Redis of entries does not answer.
     pub async fn find(&self, hash: &str) -> Result<Option<SharedEntry>, StoreError> {
-        let key = shared(hash);
+        let key = self.versions.custody.keys.shared(hash);
         let mut pipe = redis::pipe();
         // Both of the same entry.
         pipe.atomic().cmd("GET").arg(&key).cmd("PTTL").arg(&key);
@@ -92,7 +91,7 @@ impl SharedCache {
     /// The Redis of entries does not answer.
     pub async fn keep(&self, hash: &str, bytes: &[u8], life_ms: u64) -> Result<(), StoreError> {
         let mut command = redis::cmd("SET");
-        command.arg(shared(hash)).arg(bytes).arg("PX").arg(life_ms);
+        command.arg(self.versions.custody.keys.shared(hash)).arg(bytes).arg("PX").arg(life_ms);
         command.query_async(&mut self.entries()).await.map_err(|error| self.failed(&error))
     }
 
@@ -106,7 +105,7 @@ impl SharedCache {
         let arguments = |command: &mut redis::Cmd| {
             command.arg(&fields);
         };
-        let keys = [VERSIONS.to_owned()];
+        let keys = [self.versions.custody.keys.versions()];
         let found = self.versions.run(&self.versions.scripts.versions, Nature::Reads, &keys, arguments).await?;
         let Value::Array(found) = found else { return Err(unexpected("a list")) };
         if found.len() != fields.len() {

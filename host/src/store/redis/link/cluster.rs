@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::node::{Failure, Node};
 use super::slots::{Address, SLOTS, SlotMap, slot_of};
 use super::{Call, Nature, Scripts, Settings, server, wrong};
-use crate::store::redis::keys;
+use crate::store::redis::custody::Way;
 use crate::store::redis::server::{Facts, Refusal, Topology};
 use crate::store::{Durability, NodeStatus, StoreError};
 use crate::telemetry;
@@ -38,7 +38,7 @@ pub(super) struct Cluster {
     nodes: RwLock<BTreeMap<Address, Arc<Node>>>,
     /// Held while the map is asked for; when it was, last.
     refreshed: Mutex<Option<Instant>>,
-    /// Format and number of partitions fit.
+    /// What is recorded fits.
     is_checked: AtomicBool,
 }
 
@@ -132,7 +132,9 @@ impl Cluster {
         if map.masters().is_empty() {
             self.refresh(&map, None).await?;
         }
-        self.check_format().await?;
+        if self.settings.is_watched {
+            self.check_record(None).await?;
+        }
         self.is_checked.store(true, Ordering::Release);
         Ok(())
     }
@@ -148,24 +150,17 @@ impl Cluster {
         Ok(())
     }
 
-    /// See [`super::Link::check_format`].
-    pub(super) async fn check_format(&self) -> Result<(), StoreError> {
-        let slot = slot_of(keys::FORMAT);
-        let read = async |command: Cmd, nature: Nature| self.route(slot, &Call { command, script: None, nature }).await;
-        let recorded = |value: Value| {
-            server::recorded(value).map_err(|refusal| match refusal {
-                Refusal::Store(error) => error,
-                Refusal::Connection(error) => StoreError::Damaged(error.to_string()),
-            })
-        };
-        let mut found = recorded(read(server::read_format(), Nature::Reads).await?)?;
-        if !found.is_whole() {
-            for write in server::write_format(self.settings.partitions) {
-                read(write, Nature::Writes).await?;
-            }
-            found = recorded(read(server::read_format(), Nature::Reads).await?)?;
-        }
-        found.check(self.settings.partitions)
+    /// See [`super::Link::check_record`].
+    pub(super) async fn check_record(&self, kind: Option<&str>) -> Result<(), StoreError> {
+        self.settings.custody.check(&mut OnCluster(self), kind).await.map_err(Refusal::into_error)
+    }
+
+    /// Sends a call to the master at this place of the map, if there is one.
+    pub(super) async fn on_master(&self, place: usize, call: &Call<'_>) -> Result<Option<Value>, StoreError> {
+        self.ready().await?;
+        let map = self.map();
+        let Some(master) = map.masters().into_iter().nth(place) else { return Ok(None) };
+        self.node(master).call(call, false).await.map(Some).map_err(Failure::into_error)
     }
 
     /// Sends a call to the node that has `slot`.
@@ -301,6 +296,15 @@ impl Cluster {
         let fewest = masters.iter().map(|master| map.replicas(Some(master)).len()).min().unwrap_or(0);
         let topology = Topology { masters: masters.len(), replicas, fewest };
         server::durability(&facts, self.settings.replicas_min, Some(topology))
+    }
+}
+
+/// The way to whoever has a key.
+struct OnCluster<'a>(&'a Cluster);
+
+impl Way for OnCluster<'_> {
+    async fn ask(&mut self, key: &str, command: Cmd, nature: Nature) -> Result<Value, Refusal> {
+        self.0.route(slot_of(key), &Call { command, script: None, nature }).await.map_err(Refusal::Store)
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::slots::Address;
 use super::{Call, Facts, Nature, Scripts, Settings, server};
 use crate::store::StoreError;
+use crate::store::redis::custody::OnConnection;
 use crate::store::redis::server::Refusal;
 
 /// Commands that wait to be written to the socket at most; beyond, callers wait.
@@ -142,6 +143,11 @@ impl Node {
         }
     }
 
+    /// What made the last attempt fail is mended: the next one need not wait.
+    pub(super) async fn forget_failure(&self) {
+        *self.attempt.lock().await = None;
+    }
+
     /// Connects if there is no connection.
     pub(super) async fn ensure(&self) -> Result<(), StoreError> {
         self.live().await.map(|_| ())
@@ -152,8 +158,8 @@ impl Node {
         let attempt = async {
             let mut live = self.open().await?;
             let facts = server::check(&mut live.connection, self.settings.is_cluster).await?;
-            if !self.settings.is_cluster {
-                self.check_format_on(&mut live.connection).await?;
+            if self.settings.is_watched && !self.settings.is_cluster {
+                self.settings.custody.check(&mut OnConnection(&mut live.connection), None).await?;
             }
             for script in self.scripts.all() {
                 script.load_async(&mut live.connection).await?;
@@ -198,21 +204,10 @@ impl Node {
         Ok(Live { connection, dead })
     }
 
-    async fn check_format_on(&self, connection: &mut MultiplexedConnection) -> Result<(), Refusal> {
-        let mut recorded = server::recorded(server::read_format().query_async(connection).await?)?;
-        if !recorded.is_whole() {
-            for write in server::write_format(self.settings.partitions) {
-                write.query_async::<i64>(connection).await?;
-            }
-            recorded = server::recorded(server::read_format().query_async(connection).await?)?;
-        }
-        recorded.check(self.settings.partitions).map_err(Refusal::Store)
-    }
-
-    /// Records format and partitions again, after the data has gone.
-    pub(super) async fn check_format(&self) -> Result<(), StoreError> {
+    /// See [`super::Link::check_record`].
+    pub(super) async fn check_record(&self, kind: Option<&str>) -> Result<(), StoreError> {
         let mut live = self.live().await?;
-        match self.check_format_on(&mut live.connection).await {
+        match self.settings.custody.check(&mut OnConnection(&mut live.connection), kind).await {
             Ok(()) => Ok(()),
             Err(Refusal::Store(error)) => Err(error),
             Err(Refusal::Connection(error)) => Err(self.failed(&live, &error, Nature::Reads).into_error()),

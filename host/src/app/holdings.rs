@@ -1,0 +1,171 @@
+//! What operators do with a store when no host runs: look, give up what waits, carry it on under another name, give it to another
+//! database.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::custody::{self, Verdict};
+use super::{AppError, load_policies};
+use crate::cache::Ledger;
+use crate::clock::Clock;
+use crate::config::{Config, KindTable};
+use crate::flush::{FlushParts, Flusher};
+use crate::journal::JournalWatch;
+use crate::policy::{Compiler, PolicySetup};
+use crate::sql::Sql;
+use crate::store::{HeldKind, Holdings, Store};
+
+/// How long the flush of a kind may take that gets another name. What is left then goes on the next time.
+const RENAME_TIME: Duration = Duration::from_secs(600);
+
+/// Store and SQL of a configuration, for one command.
+pub struct Keeper {
+    config: Config,
+    store: Arc<dyn Store>,
+    sql: Arc<dyn Sql>,
+}
+
+impl Keeper {
+    /// Opens both. Whose the journal is, is not looked at.
+    ///
+    /// # Errors
+    /// When one of them does not answer, or a running host has the directory.
+    pub async fn open(config: Config) -> Result<Self, AppError> {
+        let config = config.with_namespace();
+        let store = crate::store::open(&config.store).await?;
+        let sql = crate::sql::open(&config.sql).await?;
+        sql.migrate().await?;
+        Ok(Self { config, store, sql })
+    }
+
+    /// As a start does, but for the kinds that nobody flushes: whoever calls this does something about those.
+    async fn settle(&self) -> Result<Holdings, AppError> {
+        let holdings = self.store.holdings().await?;
+        let verdict = custody::judge_owner(&self.config, &holdings, &*self.sql).await?;
+        super::schema::refuse_or_warn(verdict.findings.clone())?;
+        custody::bind(&self.config, &*self.store, &*self.sql, &verdict, false).await?;
+        Ok(self.store.holdings().await?)
+    }
+
+    /// Deletes all of a kind; what was given up.
+    ///
+    /// # Errors
+    /// When the journal is not this database's, a host flushes the kind, or there is no such kind.
+    pub async fn drop_kind(&self, kind: &str) -> Result<u64, AppError> {
+        let held = found(&self.settle().await?, kind)?;
+        self.store.drop_kind(kind).await?;
+        Ok(held.waiting())
+    }
+
+    /// Deletes everything, whoever's it is; what was given up.
+    ///
+    /// # Errors
+    /// When a host flushes one of its kinds.
+    pub async fn drop_all(&self) -> Result<u64, AppError> {
+        let holdings = self.store.holdings().await?;
+        is_at_rest(&holdings)?;
+        self.store.drop_all().await?;
+        Ok(holdings.kinds.iter().map(HeldKind::waiting).sum())
+    }
+
+    /// Gives the journal to the database at `sql.url`.
+    ///
+    /// # Errors
+    /// When a host flushes one of its kinds.
+    pub async fn adopt(&self) -> Result<Holdings, AppError> {
+        let holdings = self.store.holdings().await?;
+        is_at_rest(&holdings)?;
+        let verdict = Verdict::adopting(&self.config, &holdings);
+        custody::bind(&self.config, &*self.store, &*self.sql, &verdict, true).await?;
+        Ok(self.store.holdings().await?)
+    }
+
+    /// Gives up what waits in other stores of this database; how many kinds that concerned.
+    ///
+    /// # Errors
+    /// When SQL does not answer.
+    pub async fn forget(&self) -> Result<usize, AppError> {
+        let holdings = self.store.holdings().await?;
+        self.sql.identify().await?;
+        Ok(custody::forget_others(&self.config, &holdings, &*self.sql).await?)
+    }
+
+    /// Writes what waits of kind `from` into the tables of kind `to`, once, and deletes the former; how many changes that were.
+    /// What is remembered besides (idempotency keys, windows of uniqueness) is not carried on.
+    ///
+    /// # Errors
+    /// When `to` is not configured, `from` is, or some of it could not be flushed: then it stays where it is.
+    pub async fn rename(&self, from: &str, to: &str) -> Result<u64, AppError> {
+        let refused = |reason: String| AppError::System { what: format!("rename {from}"), reason };
+        let Some((table, renamed)) = self
+            .config
+            .kinds()
+            .into_iter()
+            .find(|(kind, _)| *kind == to)
+            .map(|(_, table)| (table, with_kind(&self.config, to, from)))
+        else {
+            return Err(refused(format!("the configuration has no kind {to}")));
+        };
+        if self.config.kinds().iter().any(|(kind, _)| *kind == from) {
+            return Err(refused(format!("the configuration still has it: take {from} out first")));
+        }
+        let held = found(&self.settle().await?, from)?;
+        let flusher = self.flusher(from, table, &renamed).await?;
+        let flushed = flusher.flush_now(RENAME_TIME).await;
+        flusher.stop(Duration::ZERO).await;
+        flushed.map_err(|error| refused(format!("{error}; what was not flushed is still there")))?;
+        self.sql.rename_dead_letters(from, to).await?;
+        self.store.drop_kind(from).await?;
+        Ok(held.waiting())
+    }
+
+    /// A flusher of kind `kind` into `table`.
+    async fn flusher(&self, kind: &str, table: KindTable, config: &Config) -> Result<Flusher, AppError> {
+        let setup = PolicySetup { compiler: Compiler::this_executable(), capabilities: None };
+        let policies = load_policies(config, setup).await?;
+        let (_, schema_ready) = watch::channel(true);
+        Ok(Flusher::start(FlushParts {
+            kind: kind.to_owned(),
+            table,
+            config: config.flush.clone(),
+            owner: format!("store-{}", std::process::id()),
+            policies,
+            watch: Arc::new(JournalWatch::new(self.store.partitions(), Clock::Real)),
+            store: Arc::clone(&self.store),
+            sql: Arc::clone(&self.sql),
+            journal: config.journal.clone(),
+            ledger: Arc::new(Ledger::default()),
+            clock: Clock::Real,
+            schema_ready,
+        }))
+    }
+}
+
+/// A kind that the store holds and nobody flushes now.
+fn found(holdings: &Holdings, kind: &str) -> Result<HeldKind, AppError> {
+    let refused = |reason: String| AppError::System { what: format!("find {kind}"), reason };
+    let Some(held) = holdings.all().find(|held| held.kind == kind) else {
+        return Err(refused(format!("{} holds no such kind", holdings.place)));
+    };
+    if held.is_flushed {
+        return Err(refused("a host flushes it now: stop it, and wait until its lease is over".into()));
+    }
+    Ok(held.clone())
+}
+
+fn is_at_rest(holdings: &Holdings) -> Result<(), AppError> {
+    holdings.all().filter(|held| held.is_flushed).try_for_each(|held| found(holdings, &held.kind).map(|_| ()))
+}
+
+/// The configuration with a kind under another name.
+fn with_kind(config: &Config, from: &str, to: &str) -> Config {
+    let mut config = config.clone();
+    let names = (config.toggles.iter_mut().map(|kind| &mut kind.kind))
+        .chain(config.counters.iter_mut().map(|kind| &mut kind.kind))
+        .chain(config.ingests.iter_mut().map(|kind| &mut kind.kind))
+        .chain(config.preferences.iter_mut().map(|kind| &mut kind.kind));
+    names.filter(|name| **name == from).for_each(|name| *name = to.to_owned());
+    config
+}

@@ -1,0 +1,158 @@
+//! What lies in a directory: looked at without changing it, given to a database, and deleted when an operator says so.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use fjall::{Database, PersistMode, Readable};
+
+use super::layout::{
+    HeadRecord, Space, Spaces, check_version, damaged, failed, is_unproven, place_of, recorded_id, recorded_partitions,
+};
+use crate::journal::Head;
+use crate::model::{DatabaseId, JournalId};
+use crate::store::{Binding, HeldKind, Holdings, StoreError, Stranger};
+
+/// The database's lock, which a process holds that has it open.
+const LOCK_FILE: &str = "lock";
+/// Keys of one write that deletes.
+const DROPPED_AT_ONCE: usize = 4_096;
+
+/// How a directory is named: absolute, so that it can be found from elsewhere.
+fn place(path: &Path) -> String {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    format!("embedded {}", absolute.display())
+}
+
+/// What a store in this directory holds; `None` where none was begun. Opening the database mends what a crash has torn, so it is a
+/// copy that is opened.
+///
+/// # Errors
+/// `InUse` by a running host; what cannot be read.
+pub(in crate::store) fn look(path: &Path) -> Result<Option<Holdings>, StoreError> {
+    let Ok(lock) = File::open(path.join(LOCK_FILE)) else { return Ok(None) };
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(fs::TryLockError::WouldBlock) => return Err(StoreError::InUse(path.display().to_string())),
+        Err(fs::TryLockError::Error(error)) => {
+            return Err(StoreError::Refused(format!("{}: {error}", path.display())));
+        }
+    }
+    let copy =
+        Copied::of(path).map_err(|error| StoreError::Refused(format!("cannot copy {}: {error}", path.display())))?;
+    drop(lock);
+    let spaces = Spaces::open(Database::builder(&copy.0).open().map_err(failed)?)?;
+    check_version(&spaces, path)?;
+    read(&spaces, path).map(Some)
+}
+
+/// A copy of a directory, which goes with its value.
+struct Copied(PathBuf);
+
+impl Copied {
+    fn of(path: &Path) -> std::io::Result<Self> {
+        let copied = Self(std::env::temp_dir().join(format!("weir-look-{}", uuid::Uuid::new_v4().simple())));
+        copy(path, &copied.0)?;
+        Ok(copied)
+    }
+}
+
+impl Drop for Copied {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            tracing::warn!(%error, path = %self.0.display(), "a copy could not be removed");
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+/// See [`crate::store::Store::holdings`].
+pub(super) fn read(spaces: &Spaces, path: &Path) -> Result<Holdings, StoreError> {
+    let mut kinds: BTreeMap<String, Vec<Head>> = BTreeMap::new();
+    for guard in spaces.snapshot().iter(spaces.of(Space::Heads)) {
+        let (key, value) = guard.into_inner().map_err(failed)?;
+        let (kind, partition) = place_of(&key)?;
+        let head = HeadRecord::decode(&value).ok_or_else(|| damaged("a head"))?;
+        kinds.entry(kind.to_owned()).or_default().push(head.public(partition, 0));
+    }
+    let held = |(kind, heads)| HeldKind { kind, heads, is_flushed: false, is_taken: false };
+    let kinds: Vec<HeldKind> = kinds.into_iter().map(held).collect();
+    let (kinds, earlier) = if is_unproven(spaces)? { (Vec::new(), kinds) } else { (kinds, Vec::new()) };
+    Ok(Holdings {
+        partitions: recorded_partitions(spaces)?,
+        place: place(path),
+        journal: recorded_id(spaces, "journal")?.map(JournalId),
+        database: recorded_id(spaces, "database")?.map(DatabaseId),
+        kinds,
+        earlier,
+    })
+}
+
+/// See [`crate::store::Store::bind`]. Nobody else has the directory, so it stays what it is from then on.
+pub(super) fn bind(spaces: &Spaces, path: &Path, wanted: &Binding) -> Result<(), StoreError> {
+    match recorded_id(spaces, "database")?.map(DatabaseId) {
+        Some(owner) if owner == wanted.database => return Ok(()),
+        Some(owner) if !wanted.is_forced => {
+            return Err(Stranger::new(&place(path), owner, Some(wanted.database)).into());
+        }
+        _ => {}
+    }
+    let mut batch = spaces.database.batch().durability(Some(PersistMode::SyncAll));
+    batch.insert(spaces.of(Space::System), "database", wanted.database.0.into_bytes());
+    batch.remove(spaces.of(Space::System), "unproven");
+    batch.commit().map_err(failed)
+}
+
+/// See [`crate::store::Store::drop_kind`]: the heads last, which say that there is something.
+pub(super) fn drop_kind(spaces: &Spaces, kind: &str) -> Result<(), StoreError> {
+    let prefix = [kind.as_bytes(), &[0]].concat();
+    for space in [Space::Journal, Space::Outcomes, Space::Uniques, Space::Heads] {
+        drop_keys(spaces, space, &prefix)?;
+    }
+    Ok(())
+}
+
+/// See [`crate::store::Store::drop_all`]. The directory stays, with a journal that belongs to nobody.
+pub(super) fn drop_all(spaces: &Spaces) -> Result<(), StoreError> {
+    let all =
+        [Space::Journal, Space::Outcomes, Space::Uniques, Space::Expiry, Space::Modules, Space::Rooms, Space::Heads];
+    for space in all {
+        drop_keys(spaces, space, &[])?;
+    }
+    let mut batch = spaces.database.batch().durability(Some(PersistMode::SyncAll));
+    let system = spaces.of(Space::System);
+    batch.remove(system, "database");
+    batch.remove(system, "unproven");
+    batch.insert(system, "journal", uuid::Uuid::new_v4().into_bytes());
+    batch.commit().map_err(failed)
+}
+
+fn drop_keys(spaces: &Spaces, space: Space, prefix: &[u8]) -> Result<(), StoreError> {
+    let keyspace = spaces.of(space);
+    loop {
+        let mut batch = spaces.database.batch().durability(Some(PersistMode::SyncAll));
+        let mut count = 0;
+        for guard in spaces.snapshot().prefix(keyspace, prefix).take(DROPPED_AT_ONCE) {
+            let (key, _) = guard.into_inner().map_err(failed)?;
+            batch.remove(keyspace, key);
+            count += 1;
+        }
+        if count == 0 {
+            return Ok(());
+        }
+        batch.commit().map_err(failed)?;
+    }
+}
