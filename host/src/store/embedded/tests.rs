@@ -2,9 +2,7 @@
 
 #![cfg(test)]
 
-use fjall::PersistMode;
-
-use super::layout::{Space, decoded, journal_key, position_of, prefix};
+use super::layout::{Space, Writes, decoded, journal_key, position_of, prefix};
 use super::*;
 use crate::journal::entry;
 use crate::model::{Digest, Document, Effect, PairState, ToggleRule};
@@ -179,10 +177,11 @@ async fn written(path: &Path) -> Vec<Position> {
 }
 
 /// Works on the records of a directory that nobody has open.
-fn tamper(path: &Path, work: impl FnOnce(&Spaces)) {
-    let spaces = Spaces::open(Database::builder(path.join("store")).open().unwrap()).unwrap();
-    work(&spaces);
-    spaces.database.persist(PersistMode::SyncAll).unwrap();
+fn tamper(path: &Path, work: impl FnOnce(&Spaces, &mut Writes)) {
+    let spaces = open_spaces(&path.join("store")).unwrap();
+    let mut writes = Writes::default();
+    work(&spaces, &mut writes);
+    spaces.commit(writes, true).unwrap();
 }
 
 async fn read_after(store: &EmbeddedStore, position: Position) -> JournalRead {
@@ -218,9 +217,9 @@ async fn entries_that_are_missing_are_noticed_wherever_they_were() {
         let directory = tempfile::tempdir().unwrap();
         let positions = written(directory.path()).await;
         let is_gone = |index: &usize| mask >> index & 1 == 1;
-        tamper(directory.path(), |spaces| {
+        tamper(directory.path(), |_, writes| {
             for index in (0..5).filter(is_gone) {
-                spaces.of(Space::Journal).remove(journal_key("k", 0, positions[index])).unwrap();
+                writes[Space::Journal as usize].insert(journal_key("k", 0, positions[index]), None);
             }
         });
         let store = EmbeddedStore::open(&config(directory.path())).unwrap();
@@ -246,7 +245,7 @@ async fn documents_that_were_lost_do_not_wait() {
     let head = store.heads("k", &[0]).await.unwrap()[0];
     let JournalRead::Entries(entries) = read_after(&store, 0).await else { panic!("a whole journal") };
     // While the host runs: the disk lost it.
-    store.spaces.of(Space::Journal).remove(journal_key("k", 0, entries[0].position)).unwrap();
+    store.spaces.get().unwrap().of(Space::Journal).remove(journal_key("k", 0, entries[0].position)).unwrap();
     let JournalRead::Hole(_, hole) = read_after(&store, 0).await else { panic!("a hole") };
     assert_eq!((hole.changes, hole.next), (3, Some(head.last)));
     assert_eq!(store.lost_targets("k", 0, &hole, 100).await.unwrap().len(), 3);
@@ -262,16 +261,17 @@ async fn entries_of_the_format_before_are_followed() {
     for gone in 0..5 {
         let directory = tempfile::tempdir().unwrap();
         let positions = written(directory.path()).await;
-        tamper(directory.path(), |spaces| {
+        tamper(directory.path(), |spaces, writes| {
             let journal = spaces.of(Space::Journal);
             for key in positions.iter().map(|&position| journal_key("k", 0, position)) {
                 let of_now = decoded(&key, &journal.get(&key).unwrap().unwrap()).unwrap();
                 assert_eq!(position_of(&key), Some(of_now.position));
-                journal.insert(key, entry::encode(&of_now.digest, NOW_MS, None, &of_now.changes)).unwrap();
+                let earlier = entry::encode(&of_now.digest, NOW_MS, None, &of_now.changes);
+                writes[Space::Journal as usize].insert(key, Some(earlier.into()));
             }
             let head = prefix("k", 0);
             let record = spaces.of(Space::Heads).get(&head).unwrap().unwrap();
-            spaces.of(Space::Heads).insert(head, &record[..64]).unwrap();
+            writes[Space::Heads as usize].insert(head, Some(record[..64].into()));
         });
         let store = EmbeddedStore::open(&config(directory.path())).unwrap();
         load(&store, 1, whole(0), NOW_MS).await;
@@ -279,8 +279,8 @@ async fn entries_of_the_format_before_are_followed() {
         toggle(&store, 1, 999).await;
         drop(store);
         if gone > 0 {
-            tamper(directory.path(), |spaces| {
-                spaces.of(Space::Journal).remove(journal_key("k", 0, positions[gone])).unwrap();
+            tamper(directory.path(), |_, writes| {
+                writes[Space::Journal as usize].insert(journal_key("k", 0, positions[gone]), None);
             });
         }
         let store = EmbeddedStore::open(&config(directory.path())).unwrap();
@@ -293,11 +293,9 @@ async fn entries_of_the_format_before_are_followed() {
 async fn a_directory_of_another_format_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     drop(EmbeddedStore::open(&config(directory.path())).unwrap());
-    let path = directory.path().join("store");
-    let spaces = open_spaces(&path).unwrap();
-    spaces.of(Space::System).insert("format", b"2").unwrap();
-    spaces.database.persist(PersistMode::SyncAll).unwrap();
-    drop(spaces);
+    tamper(directory.path(), |_, writes| {
+        writes[Space::System as usize].insert(b"format".to_vec(), Some(b"2".into()));
+    });
     let Err(StoreError::Misconfigured(message)) = EmbeddedStore::open(&config(directory.path())) else {
         panic!("records have changed since")
     };

@@ -158,7 +158,7 @@ impl Keys {
     }
 
     /// What a tagged key of an earlier format is called now; in the same slot.
-    pub(super) fn from_earlier(&self, key: &str) -> Option<String> {
+    pub(super) fn of_earlier(&self, key: &str) -> Option<String> {
         match (key.strip_prefix(EARLIER), key.strip_prefix(EARLIER_MODULE)) {
             (Some(rest), _) if rest.starts_with('{') => Some(format!("{}{rest}", self.prefix)),
             (_, Some(rest)) => Some(format!("{}module:{rest}", self.prefix)),
@@ -220,10 +220,10 @@ mod tests {
             ("weir:format", None),
             ("weir:shop:{like:3}:x", None),
         ] {
-            assert_eq!(keys.from_earlier(earlier).as_deref(), now);
+            assert_eq!(keys.of_earlier(earlier).as_deref(), now);
             assert!(now.is_none_or(|now| tag(now) == tag(earlier)), "{earlier}");
         }
-        assert_eq!(keys.from_earlier(&earlier_head("like", 3)), Some(keys.head("like", 3)));
+        assert_eq!(keys.of_earlier(&earlier_head("like", 3)), Some(keys.head("like", 3)));
         assert_eq!(tag(&keys.versions()), Some(keys.relay().as_str()), "one slot with the stream");
     }
 

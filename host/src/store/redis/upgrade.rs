@@ -83,7 +83,7 @@ async fn rename_all(link: &Link, custody: &Custody, binding: &Binding) -> Result
         page.retain(|name| is_ours(name));
         for names in Link::by_slot(page) {
             for names in names.chunks(CALL_KEYS) {
-                let pairs = names.iter().filter_map(|name| Some([name.clone(), custody.keys.from_earlier(name)?]));
+                let pairs = names.iter().filter_map(|name| Some([name.clone(), custody.keys.of_earlier(name)?]));
                 let pairs: Vec<String> = pairs.flatten().collect();
                 match link.run(&link.scripts.rename, Nature::Writes, &pairs, |_| {}).await? {
                     Value::Int(count) => renamed += count,
