@@ -103,10 +103,10 @@ fn changes(count: usize) -> Vec<ToggleChange> {
 
 fn journal(criterion: &mut Criterion) {
     let changes: Vec<Change> = changes(256).into_iter().map(Change::Toggle).collect();
-    let bytes = entry::encode(&DIGEST, NOW_MS, &changes);
+    let bytes = entry::encode(&DIGEST, NOW_MS, None, &changes);
     let mut group = criterion.benchmark_group("journal-entry");
     group.throughput(Throughput::Elements(256));
-    group.bench_function("encode", |bencher| bencher.iter(|| entry::encode(&DIGEST, NOW_MS, black_box(&changes))));
+    group.bench_function("encode", |bencher| bencher.iter(|| entry::encode(&DIGEST, NOW_MS, None, black_box(&changes))));
     group.bench_function("decode", |bencher| bencher.iter(|| entry::decode(1, black_box(&bytes)).unwrap()));
     group.finish();
 }
