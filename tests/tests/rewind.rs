@@ -234,12 +234,12 @@ async fn not_ready_until_acknowledged(host: &mut Host, of_views: usize) {
     host.kill();
     host.restart();
     let mut admin = Client::new(host.admin());
-    let expected = "[\"journal:feed-like\",\"journal:video-view\"]";
+    let expected = serde_json::json!(["journal:feed-like", "journal:video-view"]);
     let start = tokio::time::Instant::now();
     loop {
         let ready = admin.get("/readyz").await;
         assert_eq!(ready.status, 503, "{}", ready.text());
-        if ready.json()["not_ready"].to_string() == expected {
+        if ready.json()["not_ready"] == expected {
             break;
         }
         assert!(start.elapsed() < LIMIT, "{}", ready.text());
