@@ -9,9 +9,11 @@
 //! - `gather`: what one round takes, as SQL will be told.
 //! - `round`: read after the checkpoint → coalesce → one transaction → trim.
 //! - `adopt`: make SQL's checkpoint and the journal's life agree before anything is flushed.
+//! - `aside`: targets whose rows another session has locked wait by themselves.
 //! - `pace`: adaptive batch size, patient retry.
 
 mod adopt;
+mod aside;
 mod gather;
 mod pace;
 mod round;
@@ -35,7 +37,10 @@ use crate::policy::Policies;
 use crate::sql::{Sql, SqlError};
 use crate::store::{Head, Store, StoreError};
 use crate::telemetry;
+use aside::SetAside;
 use pace::{BatchSize, Patience};
+
+pub use aside::AsideStatus;
 
 /// What a flusher is made of.
 pub struct FlushParts {
@@ -90,6 +95,8 @@ pub struct FlushStatus {
     pub stuck: bool,
     /// Whether the flusher has ended, which it does only when the host stops.
     pub ended: bool,
+    /// What waits because another session has locked rows; everything else goes on.
+    pub set_aside: Vec<AsideStatus>,
     /// When the last flush was committed, in Unix milliseconds.
     pub flushed_at_ms: Option<u64>,
 }
@@ -136,6 +143,7 @@ impl FlushError {
             Self::Sql(SqlError::Transient(_)) | Self::SchemaUnchecked | Self::DeadlineExceeded | Self::Stopped => {
                 "transient"
             }
+            Self::Sql(SqlError::Locked(_)) => "locked",
             Self::Sql(SqlError::OutcomeUnknown(_)) => "unknown",
             Self::Sql(SqlError::Permanent(_)) => "permanent",
         }
@@ -238,6 +246,10 @@ struct Worker {
     status: Arc<Mutex<FlushStatus>>,
     /// Checkpoints of the partitions, while this host owns them; empty when it does not.
     owned: BTreeMap<Partition, Checkpoint>,
+    /// What waits for a lock, of the partitions that are owned.
+    asides: BTreeMap<Partition, SetAside>,
+    /// Who held locks that were waited for, when that was last asked.
+    held_by: Vec<String>,
     /// Partitions that could not be read when they were tried last, while others could.
     passed_over: BTreeSet<Partition>,
     lease_until: Option<Instant>,
@@ -259,6 +271,8 @@ impl Worker {
             parts,
             status,
             owned: BTreeMap::new(),
+            asides: BTreeMap::new(),
+            held_by: Vec::new(),
             passed_over: BTreeSet::new(),
             lease_until: None,
             turn: 0,
@@ -468,6 +482,8 @@ impl Worker {
         self.owned.clear();
         match error {
             FlushError::Sql(SqlError::Fenced) => self.lease_until = None,
+            // SQL answers: another host would meet the same lock.
+            FlushError::Sql(SqlError::Locked(_)) => {}
             FlushError::Sql(_) => self.sql_failures += 1,
             _ => {}
         }
@@ -475,7 +491,8 @@ impl Worker {
             let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
             let text = error.to_string();
             if status.last_error.as_ref() != Some(&text) {
-                tracing::error!(kind = self.parts.kind, %error, "flush failed; the changes stay in the journal");
+                let held_by = matches!(error, FlushError::Sql(SqlError::Locked(_))).then(|| self.held_by.join("; "));
+                tracing::error!(kind = self.parts.kind, %error, held_by, "flush failed; the changes stay in the journal");
             }
             status.last_error = Some(text);
             status.stuck = error.needs_operator();

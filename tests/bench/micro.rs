@@ -156,6 +156,7 @@ async fn hydrate(store: &Arc<dyn Store>) {
         partition: head.partition,
         incarnation: head.incarnation,
         position: head.flushed,
+        aside: None,
         targets: (1..=TARGETS)
             .map(Id::Int)
             .filter(|target| partition_of(target, store.partitions()) == head.partition)

@@ -50,7 +50,7 @@ impl Worker {
             }
         }
         self.parts.watch.replace(&self.heads().await?);
-        Ok(())
+        self.load_asides().await
     }
 
     /// The journal is in another life than this flusher knew: SQL takes note of it, at position 0.
@@ -110,7 +110,7 @@ impl Worker {
     }
 
     /// Drops the entries up to `position`, and names the targets that they changed.
-    async fn trim_committed(
+    pub(super) async fn trim_committed(
         &self,
         head: &Head,
         position: Position,
@@ -135,7 +135,7 @@ impl Worker {
     }
 
     /// Canonical texts of targets with a dead letter from an entry above `after` of this life.
-    async fn dead_targets(
+    pub(super) async fn dead_targets(
         &self,
         partition: Partition,
         row: &Checkpoint,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::config::KindTable;
 use crate::journal::Entry;
-use crate::model::{Change, Digest, Id, Partition, Position, Settings, ToggleChange};
+use crate::model::{Aside, Change, Digest, Id, Partition, Position, Settings, ToggleChange};
 use crate::sql::{CountRow, DocumentRow, EventRow, Fence, Row, RowChange, SettingsRow};
 use crate::store::StoreError;
 
@@ -18,6 +18,8 @@ pub(super) struct Gathered {
     /// Changes that were read.
     pub(super) changes: usize,
     pub(super) fences: BTreeMap<Partition, Fence>,
+    /// What waits of partitions, when this is stored.
+    pub(super) asides: BTreeMap<Partition, Aside>,
     touched: BTreeMap<Partition, BTreeSet<Id>>,
 }
 
@@ -47,7 +49,7 @@ impl Gathered {
             KindTable::Ingest(_) => What::Documents(Vec::new()),
             KindTable::Preference(_) => What::Settings(HashMap::new()),
         };
-        Self { what, changes: 0, fences: BTreeMap::new(), touched: BTreeMap::new() }
+        Self { what, changes: 0, fences: BTreeMap::new(), asides: BTreeMap::new(), touched: BTreeMap::new() }
     }
 
     /// How many changes more may be read when `rows_max` rows may be written.

@@ -64,7 +64,7 @@ impl Stop {
                 let reason = format!("statement {name}: {}", failure.reason);
                 match failure.class {
                     Class::Row | Class::Permanent => StatementError::Invalid(reason),
-                    Class::Transient | Class::Lost => StatementError::Unavailable(reason),
+                    Class::Transient | Class::Locked | Class::Lost => StatementError::Unavailable(reason),
                 }
             }
         }

@@ -24,22 +24,22 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, MySql, MySqlPool};
 
 use self::catalogue::text;
-use self::read::read_checkpoints;
+use self::read::{read_asides, read_checkpoints};
 use self::statements::words::MysqlWords;
 use self::write::{MysqlFlight, PlanOf, claim, migrate};
 use super::classify::sql_error;
 use super::explain::{explained_count, explained_document, explained_settings};
 use super::facts::{refuse, warn};
-use super::flight::fly;
+use super::flight::{Flush, fly};
 use super::granted::{Seats, column_names, finding};
 use super::lease::{Lease, leased, within};
 use super::plans::Plans;
 use super::rows::{check_rows, in_order, is_older, other_partitions, signed};
 use super::{
-    Applied, DeadLetter, Fence, Finding, Row, RowSets, Sql, SqlError, StatementError, StoredDocument, TargetRow,
+    Applied, Around, DeadLetter, Fence, Finding, Row, RowSets, Sql, SqlError, StatementError, StoredDocument, TargetRow,
 };
 use crate::config::{CounterTable, IngestTable, KindTable, PreferenceTable, SqlConfig, StatementConfig, ToggleTable};
-use crate::model::{Checkpoint, Id, Incarnation, Member, Partition, Settings, SqlValue};
+use crate::model::{Aside, Checkpoint, Id, Incarnation, Member, Partition, Settings, SqlValue};
 
 /// Rows of one statement, a power of two. Beyond, the planner's memory for ranges is the limit; nothing gets faster.
 const CHUNK: usize = 1_024;
@@ -57,6 +57,8 @@ pub struct MysqlSql {
     limit: Duration,
     /// Known since the first connection.
     maria: Arc<OnceLock<bool>>,
+    /// The server's version, known since then.
+    version: Arc<OnceLock<String>>,
 }
 
 impl MysqlSql {
@@ -65,15 +67,17 @@ impl MysqlSql {
         let options = settings.url.parse::<MySqlConnectOptions>().map_err(sql_error)?;
         let options = options.statement_cache_capacity(STATEMENTS_KEPT).disable_statement_logging();
         let maria: Arc<OnceLock<bool>> = Arc::default();
-        let (known, limits) = (Arc::clone(&maria), settings.clone());
+        let version: Arc<OnceLock<String>> = Arc::default();
+        let (known, told, limits) = (Arc::clone(&maria), Arc::clone(&version), settings.clone());
         let pool = MySqlPoolOptions::new()
             .max_connections(settings.connections_max)
             .acquire_timeout(Duration::from_millis(settings.acquire_timeout_ms))
             .after_connect(move |connection, _| {
-                let (known, limits) = (Arc::clone(&known), limits.clone());
+                let (known, told, limits) = (Arc::clone(&known), Arc::clone(&told), limits.clone());
                 Box::pin(async move {
                     let version: String = sqlx::query_scalar(statements::VERSION).fetch_one(&mut *connection).await?;
                     let maria = *known.get_or_init(|| version.contains("MariaDB"));
+                    let _ = told.set(version);
                     let session = AssertSqlSafe(statements::session(&limits, maria));
                     sqlx::raw_sql(session).execute(&mut *connection).await.map(drop)
                 })
@@ -90,6 +94,7 @@ impl MysqlSql {
             settings: settings.clone(),
             limit,
             maria,
+            version,
         })
     }
 
@@ -100,6 +105,17 @@ impl MysqlSql {
     /// Needs a connection to have been there.
     fn words(&self) -> MysqlWords {
         MysqlWords { maria: self.maria.get().copied().unwrap_or(true) }
+    }
+
+    /// Seconds to wait for a lock while those are looked for that are locked: MySQL has no less than one.
+    fn probe_s(&self) -> u64 {
+        if self.words().maria { 0 } else { 1 }
+    }
+
+    /// Whether locking reads may refuse to wait: MariaDB 10.3, MySQL 8.
+    fn takes_nowait(&self) -> bool {
+        let major = self.version.get().and_then(|version| version.split('.').next()?.parse::<u32>().ok());
+        self.words().maria || major.is_some_and(|major| major >= 8)
     }
 
     async fn plan_of(&self, table: &KindTable) -> Result<PlanOf, SqlError> {
@@ -220,24 +236,49 @@ impl Sql for MysqlSql {
         in_order(partitions, &rows)
     }
 
-    async fn apply(
+    async fn apply_around(
         &self,
         kind: &str,
         table: &KindTable,
         fences: &[Fence],
         rows: &[Row],
+        around: &Around,
         now_ms: u64,
     ) -> Result<Applied, SqlError> {
         check_rows(table, rows)?;
+        let flush = Flush { kind, fences, rows, around, now_ms };
         let plan = self.plan_of(table).await?;
         let mut lease = self.lease().await?;
         let words = self.words();
-        let mut flight = MysqlFlight { connection: lease.connection(), words, plan: &plan, statements: 0 };
-        let result = fly(&mut flight, self.limit, kind, fences, rows, now_ms).await;
-        if result.is_ok() {
+        let mut flight = MysqlFlight {
+            connection: lease.connection(),
+            words,
+            plan: &plan,
+            lock_s: if around.set_aside { self.probe_s() } else { self.settings.lock_timeout_ms.div_ceil(1_000) },
+            nowait: around.set_aside && self.takes_nowait(),
+            statements: 0,
+        };
+        let result = fly(&mut flight, self.limit, &flush).await;
+        // One that does not wait for locks is good for nothing else.
+        if result.is_ok() && !around.set_aside {
             lease.give_back();
         }
         self.heed(table, result)
+    }
+
+    async fn asides(&self, kind: &str) -> Result<Vec<Aside>, SqlError> {
+        leased!(self.lease().await?, |connection| read_asides(connection, kind))
+    }
+
+    fn lock_timeout(&self) -> Duration {
+        Duration::from_secs(self.settings.lock_timeout_ms.div_ceil(1_000))
+    }
+
+    async fn lock_holders(&self) -> Result<Vec<String>, SqlError> {
+        let lease = self.lease().await?;
+        let query = statements::lock_holders(self.words().maria);
+        let rows = leased!(lease, |connection| sqlx::query(query).fetch_all(connection))?;
+        rows.iter().map(|row| text(row, 0)).collect::<Result<_, _>>().map_err(sql_error)
     }
 
     async fn load_targets(

@@ -122,7 +122,7 @@ pub async fn schema_one_is_upgraded_with_its_rows(fixture: &Fixture) {
     let done = futures_util::future::join_all(hosts.iter().map(|host| host.migrate())).await;
     assert!(done.iter().all(Result::is_ok), "{done:?}");
     fixture.sql.migrate().await.unwrap();
-    assert_eq!(fixture.text("SELECT value FROM weir_meta WHERE name = 'schema'").await, "2");
+    assert_eq!(fixture.text("SELECT value FROM weir_meta WHERE name = 'schema'").await, "3");
     let expected = Checkpoint { partition: 3, incarnation: life, epoch: 5, position: 77 };
     assert_eq!(fixture.checkpoint(3).await, Some(expected));
     assert_eq!(fixture.sql.check_partitions(8).await.unwrap(), None);
