@@ -10,9 +10,11 @@
 //! - `round`: read after the checkpoint → coalesce → one transaction → trim.
 //! - `adopt`: make SQL's checkpoint and the journal's life agree before anything is flushed.
 //! - `hole`: entries that the journal has lost: said, recorded, left behind.
+//! - `aside`: targets whose rows another session has locked wait by themselves.
 //! - `pace`: adaptive batch size, patient retry.
 
 mod adopt;
+mod aside;
 mod gather;
 mod hole;
 mod pace;
@@ -37,7 +39,10 @@ use crate::policy::Policies;
 use crate::sql::{JournalHole, Sql, SqlError};
 use crate::store::{Head, Store, StoreError};
 use crate::telemetry;
+use aside::SetAside;
 use pace::{BatchSize, Patience};
+
+pub use aside::AsideStatus;
 
 /// What a flusher is made of.
 pub struct FlushParts {
@@ -92,6 +97,8 @@ pub struct FlushStatus {
     pub stuck: bool,
     /// Whether the flusher has ended, which it does only when the host stops.
     pub ended: bool,
+    /// What waits because another session has locked rows; everything else goes on.
+    pub set_aside: Vec<AsideStatus>,
     /// When the last flush was committed, in Unix milliseconds.
     pub flushed_at_ms: Option<u64>,
     /// Holes in its journal that nobody has acknowledged, as far as this host knows; number 0 where SQL has not recorded one
@@ -142,6 +149,7 @@ impl FlushError {
                 "transient"
             }
             Self::Sql(SqlError::ReadOnly(_)) => "read-only",
+            Self::Sql(SqlError::Locked(_)) => "locked",
             Self::Sql(SqlError::OutcomeUnknown(_)) => "unknown",
             Self::Sql(SqlError::Permanent(_)) => "permanent",
         }
@@ -244,6 +252,10 @@ struct Worker {
     status: Arc<Mutex<FlushStatus>>,
     /// Checkpoints of the partitions, while this host owns them; empty when it does not.
     owned: BTreeMap<Partition, Checkpoint>,
+    /// What waits for a lock, of the partitions that are owned.
+    asides: BTreeMap<Partition, SetAside>,
+    /// Who held locks that were waited for, when that was last asked.
+    held_by: Vec<String>,
     /// Partitions that could not be read when they were tried last, while others could.
     passed_over: BTreeSet<Partition>,
     /// Holes that SQL has not recorded yet.
@@ -272,6 +284,8 @@ impl Worker {
             parts,
             status,
             owned: BTreeMap::new(),
+            asides: BTreeMap::new(),
+            held_by: Vec::new(),
             passed_over: BTreeSet::new(),
             found: BTreeMap::new(),
             open: Vec::new(),
@@ -492,6 +506,8 @@ impl Worker {
         self.owned.clear();
         match error {
             FlushError::Sql(SqlError::Fenced) => self.lease_until = None,
+            // SQL answers: another host would meet the same lock.
+            FlushError::Sql(SqlError::Locked(_)) => {}
             FlushError::Sql(_) => self.sql_failures += 1,
             _ => {}
         }
@@ -499,7 +515,8 @@ impl Worker {
             let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
             let text = error.to_string();
             if status.last_error.as_ref() != Some(&text) {
-                tracing::error!(kind = self.parts.kind, %error, "flush failed; the changes stay in the journal");
+                let held_by = matches!(error, FlushError::Sql(SqlError::Locked(_))).then(|| self.held_by.join("; "));
+                tracing::error!(kind = self.parts.kind, %error, held_by, "flush failed; the changes stay in the journal");
             }
             status.last_error = Some(text);
             status.stuck = error.needs_operator();

@@ -3,6 +3,7 @@
 //! Tier 0. Imports nothing of weir, does no I/O, knows no wasmtime, no Redis, no SQL. One file for each capability, and for
 //! what they share.
 
+mod aside;
 mod cache;
 mod count;
 mod document;
@@ -16,6 +17,7 @@ mod toggle;
 
 use std::sync::Arc;
 
+pub use aside::Aside;
 pub use cache::{CacheRule, ReadProfile};
 pub use count::{CountChange, CountRule, Hit};
 pub use document::{Document, DocumentChange, Violation};

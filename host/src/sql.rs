@@ -16,6 +16,7 @@
 //! - Idle-in-transaction time is limited by the server, so that a flusher that was stopped in mid-flush loses its
 //!   locks to the one that took over.
 
+mod aside;
 mod classify;
 mod documents;
 mod effect;
@@ -38,15 +39,17 @@ pub mod sqlite;
 mod values;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Serialize;
 
 use crate::config::{CounterTable, IngestTable, KindTable, PreferenceTable, SqlConfig, StatementConfig, ToggleTable};
 use crate::model::{
-    Action, Checkpoint, DatabaseId, Digest, Id, Incarnation, KnownJournal, Member, Partition, Position, Settings,
-    SqlValue,
+    Action, Aside, Checkpoint, DatabaseId, Digest, Id, Incarnation, KnownJournal, Member, Partition, Position,
+    Settings, SqlValue,
 };
+pub use aside::Around;
 pub use holes::{JournalHole, Passed};
 pub use placeholders::place_parameters;
 
@@ -246,6 +249,10 @@ pub struct Applied {
     pub dead: Vec<(usize, String)>,
     /// Statements sent, for the figures.
     pub statements: u64,
+    /// Rows of targets that were found locked and set aside, one of each: index into the rows, and what the database said.
+    pub waiting: Vec<(usize, String)>,
+    /// What holds now of the partitions of which something was set aside, or had been: without targets where that is over.
+    pub asides: Vec<Aside>,
 }
 
 /// Why SQL did not do it.
@@ -254,12 +261,15 @@ pub enum SqlError {
     /// Another owner moved the checkpoint; nothing was committed. Read it again.
     #[error("another flusher owns the partition; nothing was committed")]
     Fenced,
-    /// Worth repeating with patience: away, overloaded, deadlock, lock or statement timeout, read-only, disk full.
+    /// Worth repeating with patience: away, overloaded, deadlock, statement timeout, read-only, disk full.
     #[error("SQL is not available now: {0}")]
     Transient(String),
     /// As `Transient`: the server takes no writes. It was put down, or somebody has set it so; connections to it are closed.
     #[error("SQL takes no writes: {0}")]
     ReadOnly(String),
+    /// Worth repeating soon: SQL answers, but another session has locked what is to be written. Nothing was committed.
+    #[error("another session has locked rows in SQL: {0}")]
+    Locked(String),
     /// The connection was lost while committing: re-read the checkpoint to learn the outcome.
     #[error("SQL did not confirm the commit, the outcome is unknown: {0}")]
     OutcomeUnknown(String),
@@ -468,7 +478,35 @@ pub trait Sql: Send + Sync {
         fences: &[Fence],
         rows: &[Row],
         now_ms: u64,
+    ) -> Result<Applied, SqlError> {
+        self.apply_around(kind, table, fences, rows, &Around::default(), now_ms).await
+    }
+
+    /// [`Sql::apply`] around targets that wait for a lock, whose rows are not among `rows`. The fences of their partitions
+    /// say where the checkpoint was; where it goes is said by `around`.
+    async fn apply_around(
+        &self,
+        kind: &str,
+        table: &KindTable,
+        fences: &[Fence],
+        rows: &[Row],
+        around: &Around,
+        now_ms: u64,
     ) -> Result<Applied, SqlError>;
+
+    /// What was set aside of a kind, as it was committed last.
+    async fn asides(&self, kind: &str) -> Result<Vec<Aside>, SqlError>;
+
+    /// Whether another session can lock single rows. Where not, nothing can be set aside.
+    fn locks_rows(&self) -> bool {
+        true
+    }
+
+    /// How long a flush waits for a lock.
+    fn lock_timeout(&self) -> Duration;
+
+    /// Which sessions hold the locks that sessions of this user wait for now, in words.
+    async fn lock_holders(&self) -> Result<Vec<String>, SqlError>;
 
     /// State of each target, in order, in bounded queries: at most `huge_rows_min` members of one target are loaded.
     /// MUST be called after [`Sql::checkpoints`] returned (law of hydration).

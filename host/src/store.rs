@@ -62,7 +62,7 @@ pub use toggle::{ToggleBatch, ToggleOp, ToggleOutcome, ToggleResult};
 use crate::config::{StoreConfig, StoreType};
 use crate::journal::{Entry, Hole, Mark};
 use crate::model::{
-    Checkpoint, Id, Incarnation, KeyEntry, KeyIncrement, Member, PairState, Partition, Position, Settings,
+    Aside, Checkpoint, Id, Incarnation, KeyEntry, KeyIncrement, Member, PairState, Partition, Position, Settings,
 };
 
 /// Makes an operation safe to repeat: the same key and fingerprint answer the first outcome again. Outcomes are `Done`
@@ -148,6 +148,8 @@ pub struct Hydration {
     pub incarnation: Incarnation,
     /// Position of the checkpoint row.
     pub position: Position,
+    /// What SQL holds beyond it, where the tail of the journal is added to what it says.
+    pub aside: Option<Aside>,
     /// Cold targets. One that is known meanwhile is left as it is.
     pub targets: Vec<TargetLoad>,
     /// Cold pairs of huge targets. One that is known meanwhile is left as it is; one whose target is no longer
@@ -520,6 +522,11 @@ pub trait Store: Send + Sync {
     /// one. Steps are independent: the failure of one says nothing of another.
     fn step_of(&self, _partition: Partition) -> Partition {
         0
+    }
+
+    /// Whether what is hydrated gets the tail of the journal laid over it.
+    fn lays_tails(&self) -> bool {
+        false
     }
 
     /// The servers of a store that has several, as they are now: for operators.

@@ -84,8 +84,12 @@ pub const FLUSH_CHANGES_TOTAL: &str = "weir_flush_changes_total";
 pub const FLUSH_ROWS_TOTAL: &str = "weir_flush_rows_total";
 /// Statements of committed flushes, by `kind`.
 pub const FLUSH_STATEMENTS_TOTAL: &str = "weir_flush_statements_total";
-/// Flushes that did not commit, by `kind`, `cause` (`fenced`, `transient`, `unknown`, `permanent`).
+/// Flushes that did not commit, by `kind`, `cause` (`fenced`, `transient`, `locked`, `unknown`, `permanent`).
 pub const FLUSH_FAILURES_TOTAL: &str = "weir_flush_failures_total";
+/// Flushes that met a row that another session had locked for longer than `sql.lock_timeout_ms`, by `kind`.
+pub const FLUSH_LOCK_TIMEOUTS_TOTAL: &str = "weir_flush_lock_timeouts_total";
+/// Gauge: targets that wait for a lock while everything else is flushed, by `kind`.
+pub const FLUSH_SET_ASIDE_TARGETS: &str = "weir_flush_set_aside_targets";
 /// Rows moved to the dead letters, by `kind`.
 pub const DEAD_LETTERS_TOTAL: &str = "weir_dead_letters_total";
 /// Current size of the adaptive flush batch, by `kind`.
@@ -166,6 +170,8 @@ pub fn describe() {
     describe_counter!(FLUSH_CHANGES_TOTAL, "Changes committed to SQL");
     describe_counter!(FLUSH_ROWS_TOTAL, "Rows changed in SQL");
     describe_counter!(FLUSH_STATEMENTS_TOTAL, "Statements that committed flushes sent");
+    describe_counter!(FLUSH_LOCK_TIMEOUTS_TOTAL, "Flushes that met a lock of another session");
+    describe_gauge!(FLUSH_SET_ASIDE_TARGETS, "Targets that wait for a lock of another session");
     describe_counter!(FLUSH_FAILURES_TOTAL, "Flushes that did not commit");
     describe_counter!(DEAD_LETTERS_TOTAL, "Rows moved to the dead letters");
     describe_gauge!(FLUSH_BATCH_CHANGES, "Size of the adaptive flush batch");
@@ -204,7 +210,8 @@ pub fn begin_at_zero(kinds: &[&str]) {
         for to in ["previous", "built-in", "deny"] {
             counter!(POLICY_FALLBACKS_TOTAL, "kind" => (*kind).to_owned(), "to" => to).absolute(0);
         }
-        for cause in ["fenced", "transient", "unknown", "permanent", "store"] {
+        counter!(FLUSH_LOCK_TIMEOUTS_TOTAL, "kind" => (*kind).to_owned()).absolute(0);
+        for cause in ["fenced", "transient", "locked", "unknown", "permanent", "store"] {
             counter!(FLUSH_FAILURES_TOTAL, "kind" => (*kind).to_owned(), "cause" => cause).absolute(0);
         }
     }

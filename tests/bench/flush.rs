@@ -151,6 +151,7 @@ async fn fill(app: &App, pairs: &[Pair]) {
         partition: head.partition,
         incarnation: head.incarnation,
         position: head.flushed,
+        aside: None,
         targets: (1..=TARGETS)
             .map(Id::Int)
             .filter(|target| partition_of(target, partitions) == head.partition)

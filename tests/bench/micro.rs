@@ -106,7 +106,8 @@ fn journal(criterion: &mut Criterion) {
     let bytes = entry::encode(&DIGEST, NOW_MS, None, &changes);
     let mut group = criterion.benchmark_group("journal-entry");
     group.throughput(Throughput::Elements(256));
-    group.bench_function("encode", |bencher| bencher.iter(|| entry::encode(&DIGEST, NOW_MS, None, black_box(&changes))));
+    group
+        .bench_function("encode", |bencher| bencher.iter(|| entry::encode(&DIGEST, NOW_MS, None, black_box(&changes))));
     group.bench_function("decode", |bencher| bencher.iter(|| entry::decode(1, black_box(&bytes)).unwrap()));
     group.finish();
 }
@@ -164,6 +165,7 @@ async fn hydrate(store: &Arc<dyn Store>) {
         partition: head.partition,
         incarnation: head.incarnation,
         position: head.flushed,
+        aside: None,
         targets: (1..=TARGETS)
             .map(Id::Int)
             .filter(|target| partition_of(target, store.partitions()) == head.partition)

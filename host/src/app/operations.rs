@@ -272,6 +272,10 @@ impl Desk {
             let detail = match &status.last_error {
                 Some(error) => error.clone(),
                 None if full => "the journal is full".into(),
+                None if !status.set_aside.is_empty() => {
+                    let waiting: usize = status.set_aside.iter().map(|aside| aside.targets_count).sum();
+                    format!("{} changes wait; {waiting} targets for a lock of another session", status.backlog_entries)
+                }
                 None => format!("{} changes wait", status.backlog_entries),
             };
             checks.push(Check {

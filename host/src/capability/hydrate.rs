@@ -12,7 +12,7 @@ use super::Ground;
 use crate::batcher::Batcher;
 use crate::config::BatchConfig;
 use crate::error::Refusal;
-use crate::model::{Checkpoint, Partition};
+use crate::model::{Aside, Checkpoint, Partition};
 use crate::sql::{Sql, Standing};
 use crate::store::{Head, Hydrated, Hydration};
 
@@ -202,8 +202,19 @@ async fn hydrate<L: Load>(ground: &Ground, load: &L, wants: &[L::Want]) -> Resul
     }
     let mut hydrations = empty_hydrations(&checkpoints, parts.clock.steady_ms());
     let wants: Vec<&L::Want> = by_partition.into_values().flatten().collect();
+    let asides = asides_of::<L>(ground).await?;
+    for hydration in hydrations.values_mut() {
+        let checkpoint = checkpoints.get(&hydration.partition);
+        let aside = asides.iter().find(|aside| checkpoint.is_some_and(|checkpoint| aside.is_of(checkpoint)));
+        hydration.aside = aside.cloned();
+    }
     load.load(&wants, &mut hydrations).await?;
     if L::NEEDS_STILL_CHECKPOINT {
+        let now = asides_of::<L>(ground).await?;
+        hydrations.retain(|partition, _| {
+            let of = |asides: &[Aside]| asides.iter().find(|aside| aside.partition == *partition).cloned();
+            of(&asides) == of(&now)
+        });
         let partitions: Vec<Partition> = hydrations.keys().copied().collect();
         let now = parts.sql.checkpoints(&parts.kind, &partitions).await.map_err(|error| ground.sql_refusal(&error))?;
         for row in now.into_iter().flatten() {
@@ -224,11 +235,21 @@ async fn hydrate<L: Load>(ground: &Ground, load: &L, wants: &[L::Want]) -> Resul
         .collect())
 }
 
+/// What was set aside, where that matters: where the tail of the journal is added to a count, SQL may hold some of it already.
+async fn asides_of<L: Load>(ground: &Ground) -> Result<Vec<Aside>, Refusal> {
+    let parts = &ground.parts;
+    if !(L::NEEDS_STILL_CHECKPOINT && parts.store.lays_tails()) {
+        return Ok(Vec::new());
+    }
+    parts.sql.asides(&parts.kind).await.map_err(|error| ground.sql_refusal(&error))
+}
+
 fn empty_hydrations(checkpoints: &BTreeMap<Partition, Checkpoint>, now_ms: u64) -> BTreeMap<Partition, Hydration> {
     let empty = |checkpoint: &Checkpoint| Hydration {
         partition: checkpoint.partition,
         incarnation: checkpoint.incarnation,
         position: checkpoint.position,
+        aside: None,
         targets: Vec::new(),
         pairs: Vec::new(),
         now_ms,

@@ -119,6 +119,9 @@ pub struct SqlConfig {
     pub statement_timeout_ms: u64,
     /// Time a transaction may be idle, kept by the server, in milliseconds: what a stopped flusher can block.
     pub idle_transaction_timeout_ms: u64,
+    /// Time that a flush waits for a row that another session has locked, kept by the server, in milliseconds (MariaDB and
+    /// MySQL: full seconds). Then the target is set aside until the lock is gone, and all others go on.
+    pub lock_timeout_ms: u64,
 }
 
 impl Default for SqlConfig {
@@ -129,6 +132,7 @@ impl Default for SqlConfig {
             acquire_timeout_ms: 5_000,
             statement_timeout_ms: 30_000,
             idle_transaction_timeout_ms: 10_000,
+            lock_timeout_ms: 1_000,
         }
     }
 }
@@ -139,7 +143,12 @@ impl SqlConfig {
         at_least("sql.connections_max", self.connections_max, 2)?;
         at_least("sql.acquire_timeout_ms", self.acquire_timeout_ms, 1)?;
         at_least("sql.statement_timeout_ms", self.statement_timeout_ms, 100)?;
-        at_least("sql.idle_transaction_timeout_ms", self.idle_transaction_timeout_ms, 1_000)
+        at_least("sql.idle_transaction_timeout_ms", self.idle_transaction_timeout_ms, 1_000)?;
+        at_least("sql.lock_timeout_ms", self.lock_timeout_ms, 10)?;
+        if self.lock_timeout_ms > self.statement_timeout_ms / 2 {
+            return Err(value("sql.lock_timeout_ms", "must be at most half of sql.statement_timeout_ms"));
+        }
+        Ok(())
     }
 }
 

@@ -60,6 +60,7 @@ impl Worker {
             }
         }
         self.parts.watch.replace(&self.heads().await?);
+        self.load_asides().await?;
         self.learn_holes().await;
         let kept: Vec<Partition> = self.open.iter().map(|hole| hole.partition).collect();
         self.to_sweep.extend(kept);
@@ -123,7 +124,7 @@ impl Worker {
     }
 
     /// Drops the entries up to `position`, and names the targets that they changed.
-    async fn trim_committed(
+    pub(super) async fn trim_committed(
         &self,
         head: &Head,
         position: Position,
@@ -148,7 +149,7 @@ impl Worker {
     }
 
     /// Canonical texts of targets with a dead letter from an entry above `after` of this life.
-    async fn dead_targets(
+    pub(super) async fn dead_targets(
         &self,
         partition: Partition,
         row: &Checkpoint,

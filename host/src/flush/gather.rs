@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::config::KindTable;
 use crate::journal::{Entry, Mark};
-use crate::model::{Change, Digest, Id, Partition, Position, Settings, ToggleChange};
+use crate::model::{Aside, Change, Digest, Id, Partition, Position, Settings, ToggleChange};
 use crate::sql::{CountRow, DocumentRow, EventRow, Fence, Row, RowChange, SettingsRow};
 use crate::store::StoreError;
 
@@ -20,6 +20,8 @@ pub(super) struct Gathered {
     pub(super) fences: BTreeMap<Partition, Fence>,
     /// What is known of the last entry of each partition.
     pub(super) marks: BTreeMap<Partition, Mark>,
+    /// What waits of partitions, when this is stored.
+    pub(super) asides: BTreeMap<Partition, Aside>,
     touched: BTreeMap<Partition, BTreeSet<Id>>,
 }
 
@@ -49,7 +51,8 @@ impl Gathered {
             KindTable::Ingest(_) => What::Documents(Vec::new()),
             KindTable::Preference(_) => What::Settings(HashMap::new()),
         };
-        Self { what, changes: 0, fences: BTreeMap::new(), marks: BTreeMap::new(), touched: BTreeMap::new() }
+        let (fences, marks, asides, touched) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { what, changes: 0, fences, marks, asides, touched }
     }
 
     /// How many changes more may be read when `rows_max` rows may be written.

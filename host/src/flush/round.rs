@@ -10,8 +10,8 @@ use super::gather::Gathered;
 use super::{FlushError, Worker};
 use crate::cache::Hardness;
 use crate::journal::Mark;
-use crate::model::{Checkpoint, Id, Partition, ToggleChange};
-use crate::sql::{Applied, Fence, Row, SqlError};
+use crate::model::{Aside, Checkpoint, Id, Partition, Position, ToggleChange};
+use crate::sql::{Applied, Fence, Row};
 use crate::store::{JournalRead, StoreError};
 use crate::telemetry;
 
@@ -21,9 +21,10 @@ const READ_CHANGES_MAX: usize = 10_000;
 impl Worker {
     /// Flushes at most `changes_max` changes (and at most the adaptive batch). Returns how many it took.
     pub(super) async fn round(&mut self, changes_max: usize) -> Result<usize, FlushError> {
+        self.release_due().await?;
         let limit = self.batch.changes().min(changes_max.max(1));
         let mut gathered = self.gather(limit).await?;
-        if gathered.changes == 0 {
+        if gathered.fences.is_empty() {
             return Ok(0);
         }
         let (toggles, kept) = self.coalesce(gathered.take_toggles()).await?;
@@ -31,7 +32,8 @@ impl Worker {
         let fences: Vec<Fence> = gathered.fences.values().copied().collect();
 
         let started = Instant::now();
-        let applied = match self.apply(fences.clone(), Arc::clone(&rows)).await {
+        let asides = gathered.asides.values().cloned().collect();
+        let applied = match self.apply(&fences, &rows, asides).await {
             Ok(applied) => applied,
             Err(error) => {
                 // A batch that is too large for a time limit or a packet would fail for ever; a smaller one passes.
@@ -47,22 +49,12 @@ impl Worker {
         self.batch.learn(gathered.changes.min(limit), elapsed);
         self.count(gathered.changes, &applied, elapsed);
 
-        let dead = || applied.dead.iter().filter_map(|(index, reason)| Some((rows.get(*index)?, reason)));
-        // Of an event nothing is known in the store.
-        let is_known = |row: &&Row| !matches!(row, Row::Event(_));
-        let invalid: BTreeSet<Id> =
-            dead().map(|(row, _)| row).filter(is_known).map(|row| row.target().clone()).collect();
-        for (row, reason) in dead() {
-            tracing::error!(
-                kind = self.parts.kind, target = %row.target(), actor = row.actor().map(tracing::field::display), reason,
-                "a row can not be stored: moved to the dead letters (weir dead-letters list)"
-            );
-            self.parts.watch.note_dead(row.partition(), row.position());
-        }
-        self.committed(&mut gathered, &fences, &invalid).await?;
+        let invalid = self.note_dead(&applied, &rows);
+        let reached = self.settle(&fences, &applied, &rows);
+        self.committed(&mut gathered, &reached, &invalid).await?;
         let now_ms = self.parts.clock.now_ms();
         self.status.lock().unwrap_or_else(PoisonError::into_inner).flushed_at_ms = Some(now_ms);
-        Ok(gathered.changes)
+        Ok(gathered.changes.max(1))
     }
 
     /// Reads entries after the checkpoints, beginning with another partition each time.
@@ -74,8 +66,10 @@ impl Worker {
         for offset in 0..count {
             let partition = self.partitions[(self.turn + offset) % count];
             let Some(checkpoint) = self.owned.get(&partition).copied() else { continue };
+            let stored = self.aside_of(&checkpoint).map_or(checkpoint.position, |aside| aside.ahead);
             let idle = matches!(heads.get(usize::from(partition)), Some(Some(head))
-                if head.incarnation == checkpoint.incarnation && head.backlog.entries == 0 && head.last <= checkpoint.position);
+                if head.incarnation == checkpoint.incarnation && head.last <= stored
+                    && (head.backlog.entries == 0 || stored > checkpoint.position));
             if idle {
                 continue;
             }
@@ -107,7 +101,11 @@ impl Worker {
         limit: usize,
         gathered: &mut Gathered,
     ) -> Result<(), FlushError> {
+        let aside = self.aside_of(&checkpoint).cloned();
         let (partition, mut after) = (checkpoint.partition, checkpoint.position);
+        if let Some(aside) = &aside {
+            after = aside.ahead;
+        }
         loop {
             let room = gathered.room(limit).min(READ_CHANGES_MAX);
             if room == 0 {
@@ -121,6 +119,8 @@ impl Worker {
                     entries
                 }
                 JournalRead::OtherIncarnation(head) => return self.adopt_life(head).await,
+                // What waits comes first; then the checkpoint is where the journal shows its loss.
+                JournalRead::Rewound(_) | JournalRead::Hole(..) if aside.is_some() => return Ok(()),
                 // What was read before is flushed first: then the journal says better what it has lost.
                 JournalRead::Rewound(_) | JournalRead::Hole(..) if after > checkpoint.position => return Ok(()),
                 JournalRead::Rewound(head) => return self.restart_life(head, checkpoint).await,
@@ -129,10 +129,17 @@ impl Worker {
             let Some(newest) = entries.last().map(|entry| entry.position) else { return Ok(()) };
             after = newest;
             gathered.fences.insert(partition, Fence { from: checkpoint, to: newest });
+            if let Some(aside) = &aside {
+                gathered.asides.insert(partition, Aside { ahead: newest, ..aside.clone() });
+            }
             let mut read = 0;
             gathered.marks.extend(entries.last().map(|entry| (partition, Mark::from(entry))));
-            for entry in entries {
-                read += gathered.add(partition, entry)?;
+            for mut entry in entries {
+                read += entry.changes.len();
+                if let Some(aside) = &aside {
+                    entry.changes.retain(|change| !aside.holds(change.target()));
+                }
+                gathered.add(partition, entry)?;
             }
             if read < room {
                 return Ok(());
@@ -141,7 +148,10 @@ impl Worker {
     }
 
     /// Off the threads that answer requests: ten thousand text ids take the module some 20 ms.
-    async fn coalesce(&self, changes: Vec<ToggleChange>) -> Result<(Vec<ToggleChange>, Vec<usize>), FlushError> {
+    pub(super) async fn coalesce(
+        &self,
+        changes: Vec<ToggleChange>,
+    ) -> Result<(Vec<ToggleChange>, Vec<usize>), FlushError> {
         if changes.is_empty() {
             return Ok((changes, Vec::new()));
         }
@@ -153,40 +163,54 @@ impl Worker {
         task.await.map_err(|_| FlushError::Stopped)
     }
 
-    /// The transaction, on a task of its own: a cancelled flusher must not leave a connection in mid-transaction.
-    async fn apply(&mut self, fences: Vec<Fence>, rows: Arc<Vec<Row>>) -> Result<Applied, FlushError> {
-        let (sql, kind, table) = (Arc::clone(&self.parts.sql), self.parts.kind.clone(), self.parts.table.clone());
-        let now_ms = self.parts.clock.now_ms();
-        let task = tokio::spawn(async move { sql.apply(&kind, &table, &fences, &rows, now_ms).await });
-        match task.await {
-            Ok(result) => Ok(result?),
-            Err(error) => Err(SqlError::OutcomeUnknown(format!("the flush task ended: {error}")).into()),
-        }
-    }
-
-    /// After the commit: remember it, tell the waiting requests, trim.
+    /// After the commit: tell the waiting requests, trim.
     async fn committed(
         &mut self,
         gathered: &mut Gathered,
-        fences: &[Fence],
+        reached: &[(Fence, Position)],
         invalid: &BTreeSet<Id>,
     ) -> Result<(), FlushError> {
-        for fence in fences {
-            if let Some(checkpoint) = self.owned.get_mut(&fence.from.partition) {
-                checkpoint.position = fence.to;
-            }
-        }
-        for fence in fences {
+        for (fence, position) in reached {
             let partition = fence.from.partition;
+            // Where something waits, what is stored beyond it is trimmed with it.
+            if *position == fence.from.position {
+                continue;
+            }
             let targets = gathered.touched(partition);
             let unsound: Vec<Id> = targets.iter().filter(|target| invalid.contains(*target)).cloned().collect();
-            let incarnation = fence.from.incarnation;
-            let (kind, store) = (&self.parts.kind, &self.parts.store);
-            let upto = gathered.marks.get(&partition).copied().unwrap_or_else(|| fence.to.into());
-            store.trim_to(kind, partition, incarnation, upto, &targets, &unsound).await?;
-            self.parts.watch.commit(partition, incarnation, fence.to);
+            // Of an entry before the last one no more is known than its place.
+            let mark = gathered.marks.get(&partition).copied().filter(|_| *position == fence.to);
+            let upto = mark.unwrap_or_else(|| (*position).into());
+            self.trim(*fence, upto, &targets, &unsound).await?;
         }
         Ok(())
+    }
+
+    /// Drops the entries up to `upto`, which SQL has, and tells those who wait for it.
+    async fn trim(&self, fence: Fence, upto: Mark, targets: &[Id], unsound: &[Id]) -> Result<(), FlushError> {
+        let (partition, incarnation) = (fence.from.partition, fence.from.incarnation);
+        let (kind, store) = (&self.parts.kind, &self.parts.store);
+        store.trim_to(kind, partition, incarnation, upto, targets, unsound).await?;
+        self.parts.watch.commit(partition, incarnation, upto.position);
+        Ok(())
+    }
+
+    /// Tells of rows that went to the dead letters; their targets, of which the store knows something else than SQL.
+    pub(super) fn note_dead(&self, applied: &Applied, rows: &[Row]) -> BTreeSet<Id> {
+        let mut invalid = BTreeSet::new();
+        for (index, reason) in &applied.dead {
+            let Some(row) = rows.get(*index) else { continue };
+            tracing::error!(
+                kind = self.parts.kind, target = %row.target(), actor = row.actor().map(tracing::field::display), reason,
+                "a row can not be stored: moved to the dead letters (weir dead-letters list)"
+            );
+            self.parts.watch.note_dead(row.partition(), row.position());
+            // Of an event nothing is known in the store.
+            if !matches!(row, Row::Event(_)) {
+                invalid.insert(row.target().clone());
+            }
+        }
+        invalid
     }
 
     fn count(&self, changes: usize, applied: &Applied, elapsed: std::time::Duration) {

@@ -9,6 +9,8 @@ use sqlx::sqlite::SqliteError;
 
 use super::SqlError;
 
+/// PostgreSQL: no lock in time.
+const LOCK_NOT_AVAILABLE: &str = "55P03";
 /// Longest reason that is kept, in characters.
 const REASON_CHARS_MAX: usize = 1_000;
 
@@ -21,6 +23,8 @@ pub(super) enum Class {
     Transient,
     /// As `Transient`: the server takes no writes, from anybody.
     ReadOnly,
+    /// Another session has locked a row, or the file.
+    Locked,
     /// As `Transient`, and the connection is gone: a commit may or may not have happened.
     Lost,
     /// Schema, grants or configuration.
@@ -39,7 +43,7 @@ pub(super) struct Failure {
 impl From<Failure> for SqlError {
     fn from(failure: Failure) -> Self {
         match failure.class {
-            Class::Transient | Class::Lost => Self::Transient(failure.reason),
+            Class::Transient | Class::Locked | Class::Lost => Self::Transient(failure.reason),
             Class::ReadOnly => Self::ReadOnly(failure.reason),
             Class::Row | Class::Permanent => Self::Permanent(failure.reason),
         }
@@ -123,7 +127,10 @@ fn reason(error: &sqlx::Error) -> String {
         sqlx::Error::Database(database) => match database.try_downcast_ref::<PgDatabaseError>() {
             Some(postgres) => {
                 let detail = postgres.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
-                format!("{}: {}{detail}", postgres.code(), postgres.message())
+                // "while updating tuple (0,4) in relation "feed"": nothing else names the table.
+                let place = postgres.r#where().filter(|_| postgres.code() == LOCK_NOT_AVAILABLE);
+                let place = place.and_then(|place| place.lines().next()).map(|place| format!(", {place}"));
+                format!("{}: {}{detail}{}", postgres.code(), postgres.message(), place.unwrap_or_default())
             }
             None => database.to_string(),
         },
@@ -158,8 +165,9 @@ fn sqlstate_class(code: &str) -> Class {
         // A trigger that raises, an index row that is too large: of this row.
         "P0001" | "54000" => Class::Row,
         "25006" => Class::ReadOnly,
-        // Prepared statement gone behind a pooler, object in use, lock timeout, statement timeout.
-        "26000" | "55006" | "55P03" | "57014" | "57P03" => Class::Transient,
+        LOCK_NOT_AVAILABLE => Class::Locked,
+        // Prepared statement gone behind a pooler, object in use, statement timeout.
+        "26000" | "55006" | "57014" | "57P03" => Class::Transient,
         "25P03" | "40003" => Class::Lost,
         "XX001" | "XX002" => Class::Permanent,
         _ => match code.get(..2) {
@@ -181,10 +189,12 @@ fn mysql_class(number: u16, message: &str) -> Class {
         // foreign keys, SIGNAL of a trigger, no partition for the value, text that is no JSON.
         1048 | 1062 | 1118 | 1169 | 1216 | 1217 | 1264 | 1265 | 1292 | 1366 | 1367 | 1406 | 1411 | 1451 | 1452
         | 1525 | 1526 | 1586 | 1644 | 1690 | 1748 | 1761 | 1762 | 3140 | 3819 | 4025 => Class::Row,
-        // Deadlock, lock wait, too many connections, memory, disk, table full, engine error, an option, interrupted,
+        // Lock wait, and no lock at once.
+        1205 | 3572 => Class::Locked,
+        // Deadlock, too many connections, memory, disk, table full, engine error, an option, interrupted,
         // time limits, definition changed, statements exhausted or to be prepared again, failed at commit.
-        1015 | 1020 | 1021 | 1028 | 1030 | 1037 | 1038 | 1040 | 1041 | 1114 | 1129 | 1135 | 1180 | 1203 | 1205
-        | 1206 | 1213 | 1226 | 1243 | 1290 | 1317 | 1412 | 1461 | 1615 | 1637 | 1969 | 3024 | 3572 => Class::Transient,
+        1015 | 1020 | 1021 | 1028 | 1030 | 1037 | 1038 | 1040 | 1041 | 1114 | 1129 | 1135 | 1180 | 1203 | 1206
+        | 1213 | 1226 | 1243 | 1290 | 1317 | 1412 | 1461 | 1615 | 1637 | 1969 | 3024 => Class::Transient,
         // Shutdown, aborted or killed connections, network errors, too long idle.
         1053 | 1077 | 1079 | 1080 | 1152 | 1153 | 1158 | 1159 | 1160 | 1161 | 1184 | 1927 | 2006 | 2013 | 3169
         | 4031 => Class::Lost,
@@ -196,8 +206,10 @@ fn sqlite_class(extended: i32) -> Class {
     match extended & 0xff {
         // TOOBIG, CONSTRAINT, MISMATCH.
         18..=20 => Class::Row,
-        // BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, FULL, CANTOPEN, PROTOCOL, SCHEMA.
-        5..=9 | 13..=15 | 17 => Class::Transient,
+        // BUSY, LOCKED.
+        5 | 6 => Class::Locked,
+        // NOMEM, READONLY, INTERRUPT, FULL, CANTOPEN, PROTOCOL, SCHEMA.
+        7..=9 | 13..=15 | 17 => Class::Transient,
         // IOERR: a commit that met it may be there after all.
         10 => Class::Lost,
         _ => Class::Permanent,
@@ -213,7 +225,8 @@ mod tests {
         for code in ["23505", "23503", "23514", "23502", "22001", "22003", "P0001", "44000"] {
             assert_eq!(sqlstate_class(code), Class::Row, "{code}");
         }
-        for code in ["40P01", "40001", "55P03", "53100", "53300", "57014"] {
+        assert_eq!(sqlstate_class("55P03"), Class::Locked);
+        for code in ["40P01", "40001", "53100", "53300", "57014"] {
             assert_eq!(sqlstate_class(code), Class::Transient, "{code}");
         }
         assert_eq!(sqlstate_class("25006"), Class::ReadOnly);
@@ -236,7 +249,8 @@ mod tests {
             assert_eq!(mysql_class(number, message), Class::ReadOnly, "{number}");
         }
         let mysql_class = |number| mysql_class(number, "The server is running with the --skip-grant-tables option");
-        for number in [1205, 1213, 1040, 1290, 1114, 1969] {
+        assert_eq!((mysql_class(1205), mysql_class(3572)), (Class::Locked, Class::Locked));
+        for number in [1213, 1040, 1290, 1114, 1969] {
             assert_eq!(mysql_class(number), Class::Transient, "{number}");
         }
         for number in [1146, 1054, 1142, 1364, 1136, 1064, 1044, 9999] {
@@ -250,7 +264,10 @@ mod tests {
         for code in [19, 275, 787, 1299, 1555, 1811, 2067, 3091, 18, 20] {
             assert_eq!(sqlite_class(code), Class::Row, "{code}");
         }
-        for code in [5, 261, 517, 6, 13, 8, 1032, 14] {
+        for code in [5, 261, 517, 6] {
+            assert_eq!(sqlite_class(code), Class::Locked, "{code}");
+        }
+        for code in [13, 8, 1032, 14] {
             assert_eq!(sqlite_class(code), Class::Transient, "{code}");
         }
         assert_eq!(sqlite_class(10 | (3 << 8)), Class::Lost);

@@ -3,15 +3,35 @@
 //! Engine-free part of the room: an engine lends it a [`Flight`] and all statements are the engine's. Decides nothing
 //! about when to flush, and never retries.
 
+use std::collections::BTreeSet;
 use std::future::Future;
-use std::ops::Range;
 use std::time::Duration;
 
-use super::classify::{Class, commit_error, judge, kept, sql_error};
+use super::aside::{Around, Waiting, between_targets, settled};
+use super::classify::{Class, Failure, commit_error, judge, kept, sql_error};
 use super::lease::within;
 use super::rows::Unstorable;
 use super::{Applied, Fence, Row, SqlError};
-use crate::model::Incarnation;
+use crate::model::{Aside, Id, Incarnation};
+
+/// How often a transaction is begun anew because a target was found locked of which something was written already.
+const RESTARTS_MAX: usize = 4;
+/// Locks that are met in one search; what fails then is set aside as a whole, rather than keep the locks of all others.
+const LOCKS_MET_MAX: usize = 200;
+
+/// A flush, as it was asked for.
+pub(super) struct Flush<'a> {
+    /// The kind.
+    pub kind: &'a str,
+    /// The checkpoints that move.
+    pub fences: &'a [Fence],
+    /// What is written.
+    pub rows: &'a [Row],
+    /// Around what.
+    pub around: &'a Around,
+    /// The time, in Unix milliseconds.
+    pub now_ms: u64,
+}
 
 /// What one part of a flush did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,8 +58,6 @@ pub(super) struct Dead<'a> {
 
 /// A connection on which one transaction flies. Every method sends statements of that transaction.
 pub(super) trait Flight: Send {
-    /// Begins the transaction, for writing, at read committed, with constraints checked at once.
-    const BEGIN: &'static str;
     /// Marks the point that `UNDO` returns to.
     const MARK: &'static str = "SAVEPOINT weir_rows";
     /// Undoes everything since the mark.
@@ -50,6 +68,10 @@ pub(super) trait Flight: Send {
     const COMMIT: &'static str = "COMMIT";
     /// Ends without effect.
     const ROLLBACK: &'static str = "ROLLBACK";
+
+    /// Begins the transaction, for writing, at read committed, with constraints checked at once, and with its time limit for
+    /// locks.
+    fn begin(&mut self) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
     /// Sends one of the constants.
     fn command(&mut self, text: &'static str) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
@@ -73,37 +95,43 @@ pub(super) trait Flight: Send {
         now_ms: u64,
     ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
+    /// Puts checkpoints where asides say, and writes these; of one without targets nothing is left.
+    fn set_aside(&mut self, kind: &str, asides: &[Aside]) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+
     /// Statements sent so far.
     fn statements(&self) -> u64;
 }
 
 /// Flies the transaction. After an error it is rolled back, and its connection must be closed.
-pub(super) async fn fly<F: Flight>(
-    flight: &mut F,
-    limit: Duration,
-    kind: &str,
-    fences: &[Fence],
-    rows: &[Row],
-    now_ms: u64,
-) -> Result<Applied, SqlError> {
-    let result = transact(flight, limit, kind, fences, rows, now_ms).await;
-    if matches!(result, Err(SqlError::Fenced | SqlError::Transient(_) | SqlError::ReadOnly(_) | SqlError::Permanent(_)))
-    {
-        // Frees the locks now rather than when the server notices the closed connection; it may be gone already.
-        let _ = within(limit, flight.command(F::ROLLBACK)).await;
+pub(super) async fn fly<F: Flight>(flight: &mut F, limit: Duration, flush: &Flush<'_>) -> Result<Applied, SqlError> {
+    let mut waiting = Waiting::new();
+    for _ in 0..=RESTARTS_MAX {
+        let result = transact(flight, limit, flush, &mut waiting).await;
+        match result {
+            Ok(Some(applied)) => return Ok(applied),
+            // A target is stored whole or not at all: once more, without it.
+            Ok(None) => within(limit, flight.command(F::ROLLBACK)).await.map_err(sql_error)?,
+            Err(error) => {
+                if !matches!(error, SqlError::OutcomeUnknown(_)) {
+                    // Frees the locks now rather than when the server notices the closed connection; it may be gone.
+                    let _ = within(limit, flight.command(F::ROLLBACK)).await;
+                }
+                return Err(error);
+            }
+        }
     }
-    result
+    Err(SqlError::Locked("whatever is left out, something else is locked".into()))
 }
 
+/// `None` when it must be begun anew, without those that wait.
 async fn transact<F: Flight>(
     flight: &mut F,
     limit: Duration,
-    kind: &str,
-    fences: &[Fence],
-    rows: &[Row],
-    now_ms: u64,
-) -> Result<Applied, SqlError> {
-    within(limit, flight.command(F::BEGIN)).await.map_err(sql_error)?;
+    flush: &Flush<'_>,
+    waiting: &mut Waiting,
+) -> Result<Option<Applied>, SqlError> {
+    let Flush { kind, fences, rows, around, now_ms } = *flush;
+    within(limit, flight.begin()).await.map_err(|error| locked_or(judge(&error)))?;
     if !fences.is_empty() {
         let mut ordered = fences.to_vec();
         ordered.sort_by_key(|fence| fence.from.partition);
@@ -112,7 +140,7 @@ async fn transact<F: Flight>(
             return Err(SqlError::Fenced);
         }
     }
-    let mut applied = bisect(flight, limit, rows).await?;
+    let Some(mut applied) = Search::new(flush, waiting).run(flight, limit).await? else { return Ok(None) };
     if !applied.dead.is_empty() {
         let dead: Vec<Dead<'_>> = applied
             .dead
@@ -125,9 +153,22 @@ async fn transact<F: Flight>(
             .collect();
         within(limit, flight.bury(kind, &dead, now_ms)).await.map_err(sql_error)?;
     }
+    applied.asides = settled(fences, around, rows, waiting)?;
+    if !applied.asides.is_empty() {
+        within(limit, flight.set_aside(kind, &applied.asides)).await.map_err(sql_error)?;
+    }
     within(limit, flight.command(F::COMMIT)).await.map_err(commit_error)?;
+    applied.waiting = waiting.values().cloned().collect();
     applied.statements = flight.statements();
-    Ok(applied)
+    Ok(Some(applied))
+}
+
+/// A lock is not an outage.
+fn locked_or(failure: Failure) -> SqlError {
+    match failure.class {
+        Class::Locked => SqlError::Locked(failure.reason),
+        _ => failure.into(),
+    }
 }
 
 /// Which rows are stored together, and in which order: counts are there before their events.
@@ -153,14 +194,10 @@ fn order(rows: &[Row]) -> Vec<usize> {
     order
 }
 
-/// Runs of rows of one case, the last one first.
-fn runs(sorted: &[&Row]) -> Vec<Range<usize>> {
-    let mut runs = Vec::new();
-    let mut start = 0;
-    for part in sorted.chunk_by(|a, b| case(a) == case(b)) {
-        runs.push(start..start + part.len());
-        start += part.len();
-    }
+/// Runs of rows of one case, the last one first; of indexes in their order.
+fn runs(rows: &[Row], order: &[usize]) -> Vec<Vec<usize>> {
+    let parts = order.chunk_by(|a, b| case(&rows[*a]) == case(&rows[*b]));
+    let mut runs: Vec<Vec<usize>> = parts.map(<[usize]>::to_vec).collect();
     runs.reverse();
     runs
 }
@@ -173,52 +210,120 @@ fn take(applied: &mut Applied, effect: Effect, rows: &[usize]) {
     applied.dead.extend(effect.dead.iter().map(|(index, reason)| (rows[*index], kept(reason))));
 }
 
-/// Stores all rows but those that can never be stored, which it finds by halving whatever failed: one bad row among
-/// n costs about 2·log2(n) parts.
-async fn bisect<F: Flight>(flight: &mut F, limit: Duration, rows: &[Row]) -> Result<Applied, SqlError> {
-    let order = order(rows);
-    let sorted: Vec<&Row> = order.iter().map(|index| &rows[*index]).collect();
-    let mut applied = Applied::default();
-    let mut todo = runs(&sorted);
-    // Case by case: nobody is declared dead before the tables were looked at.
-    let mut looked_at = None;
-    while let Some(part) = todo.pop() {
-        let first = sorted[part.start];
-        within(limit, flight.command(F::MARK)).await.map_err(sql_error)?;
-        let stored = within(limit, flight.store(&sorted[part.clone()])).await;
-        let failure = match &stored {
-            Err(error) => Some(judge(error)),
-            Ok(_) => None,
-        };
-        if let Some(failure) = &failure {
-            if failure.class != Class::Row {
-                return Err(failure.clone().into());
-            }
-            within(limit, flight.command(F::UNDO)).await.map_err(sql_error)?;
-        }
-        let someone_is_dead = stored.as_ref().map_or(true, |effect| !effect.dead.is_empty());
-        if someone_is_dead && looked_at != Some(case(first)) {
-            looked_at = Some(case(first));
-            if let Some(problem) = within(limit, flight.misfit(first)).await.map_err(sql_error)? {
-                let reason = failure.map_or(String::new(), |failure| format!(" ({})", failure.reason));
-                return Err(SqlError::Permanent(format!("{problem}{reason}")));
-            }
-        }
-        if failure.is_some() || !todo.is_empty() {
-            within(limit, flight.command(F::UNMARK)).await.map_err(sql_error)?;
-        }
-        match (stored, failure) {
-            (Ok(effect), _) => take(&mut applied, effect, &order[part]),
-            (Err(_), Some(failure)) if part.len() == 1 => applied.dead.push((order[part.start], failure.reason)),
-            (Err(_), _) => {
-                let middle = part.start + part.len() / 2;
-                todo.push(middle..part.end);
-                todo.push(part.start..middle);
-            }
+/// Stores all rows but those that can never be stored, and those whose targets are locked where these are set aside. It
+/// finds both by halving whatever failed: one bad row among n costs about 2·log2(n) parts.
+struct Search<'a> {
+    rows: &'a [Row],
+    set_aside: bool,
+    /// Parts to store: indexes of rows.
+    todo: Vec<Vec<usize>>,
+    /// Targets that wait.
+    waiting: &'a mut Waiting,
+    /// Targets of which something was written or buried; kept where others are set aside.
+    written: BTreeSet<&'a Id>,
+    locks_met: usize,
+    applied: Applied,
+}
+
+impl<'a> Search<'a> {
+    fn new(flush: &Flush<'a>, waiting: &'a mut Waiting) -> Self {
+        let rows = flush.rows;
+        Self {
+            rows,
+            set_aside: flush.around.set_aside,
+            todo: runs(rows, &order(rows)),
+            waiting,
+            written: BTreeSet::new(),
+            locks_met: 0,
+            applied: Applied::default(),
         }
     }
-    applied.dead.sort_unstable_by_key(|(index, _)| *index);
-    Ok(applied)
+
+    /// `None` when a target is locked of which something was written already.
+    async fn run<F: Flight>(mut self, flight: &mut F, limit: Duration) -> Result<Option<Applied>, SqlError> {
+        // Case by case: nobody is declared dead before the tables were looked at.
+        let mut looked_at = None;
+        while let Some(mut part) = self.todo.pop() {
+            let all = self.rows;
+            part.retain(|index| self.waiting.is_empty() || !self.waiting.contains_key(all[*index].target()));
+            let rows: Vec<&Row> = part.iter().map(|index| &all[*index]).collect();
+            let Some(first) = rows.first().copied() else { continue };
+            within(limit, flight.command(F::MARK)).await.map_err(sql_error)?;
+            let stored = within(limit, flight.store(&rows)).await;
+            let failure = stored.as_ref().err().map(judge);
+            if let Some(failure) = &failure {
+                if !(failure.class == Class::Row || failure.class == Class::Locked && self.set_aside) {
+                    return Err(locked_or(failure.clone()));
+                }
+                within(limit, flight.command(F::UNDO)).await.map_err(sql_error)?;
+            }
+            let someone_is_dead = match &stored {
+                Ok(effect) => !effect.dead.is_empty(),
+                Err(_) => failure.as_ref().is_some_and(|failure| failure.class == Class::Row),
+            };
+            if someone_is_dead && looked_at != Some(case(first)) {
+                looked_at = Some(case(first));
+                if let Some(problem) = within(limit, flight.misfit(first)).await.map_err(sql_error)? {
+                    let reason = failure.map_or(String::new(), |failure| format!(" ({})", failure.reason));
+                    return Err(SqlError::Permanent(format!("{problem}{reason}")));
+                }
+            }
+            if failure.is_some() || !self.todo.is_empty() {
+                within(limit, flight.command(F::UNMARK)).await.map_err(sql_error)?;
+            }
+            match (stored, failure) {
+                (Ok(effect), _) => {
+                    take(&mut self.applied, effect, &part);
+                    self.note_written(&part);
+                }
+                (Err(_), Some(failure)) if failure.class == Class::Locked => {
+                    if !self.wait(part, &failure.reason) {
+                        return Ok(None);
+                    }
+                }
+                (Err(_), failure) => self.halve(part, failure.map_or_else(String::new, |failure| failure.reason)),
+            }
+        }
+        self.applied.dead.sort_unstable_by_key(|(index, _)| *index);
+        Ok(Some(self.applied))
+    }
+
+    /// A part has a row that can never be stored.
+    fn halve(&mut self, mut part: Vec<usize>, reason: String) {
+        if let [index] = part[..] {
+            self.applied.dead.push((index, reason));
+            self.note_written(&part);
+            return;
+        }
+        let rest = part.split_off(part.len() / 2);
+        self.todo.push(rest);
+        self.todo.push(part);
+    }
+
+    /// A part has a row that is locked. `false` when something of its target was written already.
+    fn wait(&mut self, mut part: Vec<usize>, reason: &str) -> bool {
+        self.locks_met += 1;
+        if let Some(at) = between_targets(self.rows, &part).filter(|_| self.locks_met < LOCKS_MET_MAX) {
+            let rest = part.split_off(at);
+            self.todo.push(rest);
+            self.todo.push(part);
+            return true;
+        }
+        let (rows, mut is_whole) = (self.rows, true);
+        for index in part {
+            let target = rows[index].target();
+            is_whole &= !self.written.contains(target);
+            self.waiting.entry(target.clone()).or_insert_with(|| (index, reason.to_owned()));
+        }
+        is_whole
+    }
+
+    fn note_written(&mut self, part: &[usize]) {
+        if self.set_aside {
+            let rows = self.rows;
+            self.written.extend(part.iter().map(|index| rows[*index].target()));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -242,9 +347,8 @@ mod tests {
         let rows = [event(2, 9, 1), count(2), event(1, 5, 2), count(1), event(2, 1, 3)];
         let order = order(&rows);
         assert_eq!(order, [3, 1, 2, 0, 4]);
-        let sorted: Vec<&Row> = order.iter().map(|index| &rows[*index]).collect();
-        assert_eq!(runs(&sorted), [2..5, 0..2], "the last run first");
-        assert!(runs(&[]).is_empty());
+        assert_eq!(runs(&rows, &order), [vec![2, 0, 4], vec![3, 1]], "the last run first");
+        assert!(runs(&[], &[]).is_empty());
     }
 
     #[test]

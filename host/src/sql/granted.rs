@@ -64,7 +64,9 @@ impl Stop {
                 let reason = format!("statement {name}: {}", failure.reason);
                 match failure.class {
                     Class::Row | Class::Permanent => StatementError::Invalid(reason),
-                    Class::Transient | Class::ReadOnly | Class::Lost => StatementError::Unavailable(reason),
+                    Class::Transient | Class::ReadOnly | Class::Locked | Class::Lost => {
+                        StatementError::Unavailable(reason)
+                    }
                 }
             }
         }

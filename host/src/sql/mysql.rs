@@ -27,13 +27,13 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, MySql, MySqlPool};
 
 use self::catalogue::text;
-use self::read::read_checkpoints;
+use self::read::{read_asides, read_checkpoints};
 use self::statements::words::MysqlWords;
 use self::write::{MysqlFlight, PlanOf, claim, migrate};
 use super::classify::sql_error;
 use super::explain::{explained_count, explained_document, explained_settings};
 use super::facts::{refuse, warn};
-use super::flight::fly;
+use super::flight::{Flush, fly};
 use super::granted::{Seats, column_names, finding};
 use super::health::Health;
 use super::identity::Pin;
@@ -41,11 +41,13 @@ use super::lease::{Lease, leased, within};
 use super::plans::Plans;
 use super::rows::{check_rows, in_order, is_older, other_partitions, signed};
 use super::{
-    Applied, DeadLetter, Fence, Finding, JournalHole, Passed, Row, RowSets, Sql, SqlError, Standing, StatementError,
-    StoredDocument, TargetRow,
+    Applied, Around, DeadLetter, Fence, Finding, JournalHole, Passed, Row, RowSets, Sql, SqlError, Standing,
+    StatementError, StoredDocument, TargetRow,
 };
 use crate::config::{CounterTable, IngestTable, KindTable, PreferenceTable, SqlConfig, StatementConfig, ToggleTable};
-use crate::model::{Checkpoint, DatabaseId, Id, Incarnation, KnownJournal, Member, Partition, Settings, SqlValue};
+use crate::model::{
+    Aside, Checkpoint, DatabaseId, Id, Incarnation, KnownJournal, Member, Partition, Settings, SqlValue,
+};
 
 /// Rows of one statement, a power of two. Beyond, the planner's memory for ranges is the limit; nothing gets faster.
 const CHUNK: usize = 1_024;
@@ -65,6 +67,8 @@ pub struct MysqlSql {
     /// Known since the first connection.
     maria: Arc<OnceLock<bool>>,
     health: Health,
+    /// The server's version, known since then.
+    version: Arc<OnceLock<String>>,
 }
 
 impl MysqlSql {
@@ -72,8 +76,8 @@ impl MysqlSql {
     pub async fn open(settings: &SqlConfig) -> Result<Self, SqlError> {
         let options = settings.url.parse::<MySqlConnectOptions>().map_err(sql_error)?;
         let options = options.statement_cache_capacity(STATEMENTS_KEPT).disable_statement_logging();
-        let maria: Arc<OnceLock<bool>> = Arc::default();
-        let (known, limits) = (Arc::clone(&maria), settings.clone());
+        let (maria, version): (Arc<OnceLock<bool>>, Arc<OnceLock<String>>) = (Arc::default(), Arc::default());
+        let (known, told, limits) = (Arc::clone(&maria), Arc::clone(&version), settings.clone());
         let limit = Duration::from_millis(settings.statement_timeout_ms.saturating_mul(2));
         let health = Health::start(Duration::from_millis(settings.acquire_timeout_ms), probing(options.clone()));
         let shed = Arc::clone(health.known());
@@ -81,10 +85,11 @@ impl MysqlSql {
             .max_connections(settings.connections_max)
             .acquire_timeout(Duration::from_millis(settings.acquire_timeout_ms))
             .after_connect(move |connection, _| {
-                let (known, limits) = (Arc::clone(&known), limits.clone());
+                let (known, told, limits) = (Arc::clone(&known), Arc::clone(&told), limits.clone());
                 Box::pin(async move {
                     let version: String = sqlx::query_scalar(statements::VERSION).fetch_one(&mut *connection).await?;
                     let maria = *known.get_or_init(|| version.contains("MariaDB"));
+                    let _ = told.set(version);
                     let session = AssertSqlSafe(statements::session(&limits, maria));
                     sqlx::raw_sql(session).execute(&mut *connection).await.map(drop)
                 })
@@ -106,6 +111,7 @@ impl MysqlSql {
             limit,
             maria,
             health,
+            version,
         })
     }
 
@@ -116,6 +122,17 @@ impl MysqlSql {
     /// Needs a connection to have been there.
     fn words(&self) -> MysqlWords {
         MysqlWords { maria: self.maria.get().copied().unwrap_or(true) }
+    }
+
+    /// Seconds to wait for a lock while those are looked for that are locked: MySQL has no less than one.
+    fn probe_s(&self) -> u64 {
+        if self.words().maria { 0 } else { 1 }
+    }
+
+    /// Whether locking reads may refuse to wait: MariaDB 10.3, MySQL 8.
+    fn takes_nowait(&self) -> bool {
+        let major = self.version.get().and_then(|version| version.split('.').next()?.parse::<u32>().ok());
+        self.words().maria || major.is_some_and(|major| major >= 8)
     }
 
     async fn plan_of(&self, table: &KindTable) -> Result<PlanOf, SqlError> {
@@ -275,25 +292,50 @@ impl Sql for MysqlSql {
         in_order(partitions, &rows)
     }
 
-    async fn apply(
+    async fn apply_around(
         &self,
         kind: &str,
         table: &KindTable,
         fences: &[Fence],
         rows: &[Row],
+        around: &Around,
         now_ms: u64,
     ) -> Result<Applied, SqlError> {
         check_rows(table, rows)?;
+        let flush = Flush { kind, fences, rows, around, now_ms };
         let plan = self.plan_of(table).await?;
         let mut lease = self.lease().await?;
         let words = self.words();
-        let mut flight = MysqlFlight { connection: lease.connection(), words, plan: &plan, statements: 0 };
-        let result = fly(&mut flight, self.limit, kind, fences, rows, now_ms).await;
-        if result.is_ok() {
+        let mut flight = MysqlFlight {
+            connection: lease.connection(),
+            words,
+            plan: &plan,
+            lock_s: if around.set_aside { self.probe_s() } else { self.settings.lock_timeout_ms.div_ceil(1_000) },
+            nowait: around.set_aside && self.takes_nowait(),
+            statements: 0,
+        };
+        let result = fly(&mut flight, self.limit, &flush).await;
+        // One that does not wait for locks is good for nothing else.
+        if result.is_ok() && !around.set_aside {
             lease.give_back();
         }
         self.health.heed_result(&result);
         self.heed(table, result)
+    }
+
+    async fn asides(&self, kind: &str) -> Result<Vec<Aside>, SqlError> {
+        leased!(self.lease().await?, |connection| read_asides(connection, kind))
+    }
+
+    fn lock_timeout(&self) -> Duration {
+        Duration::from_secs(self.settings.lock_timeout_ms.div_ceil(1_000))
+    }
+
+    async fn lock_holders(&self) -> Result<Vec<String>, SqlError> {
+        let lease = self.lease().await?;
+        let query = statements::lock_holders(self.words().maria);
+        let rows = leased!(lease, |connection| sqlx::query(query).fetch_all(connection))?;
+        rows.iter().map(|row| text(row, 0)).collect::<Result<_, _>>().map_err(sql_error)
     }
 
     async fn load_targets(

@@ -26,12 +26,12 @@ use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, PgPool, Postgres, Row as _};
 
-use self::read::read_checkpoints;
+use self::read::{read_asides, read_checkpoints};
 use self::write::{PlanOf, PostgresFlight, claim, migrate, upgrade};
 use super::classify::sql_error;
 use super::explain::{explained_count, explained_document, explained_settings};
 use super::facts::{refuse, warn};
-use super::flight::fly;
+use super::flight::{Flush, fly};
 use super::granted::{Seats, column_names, finding};
 use super::health::Health;
 use super::identity::Pin;
@@ -39,14 +39,19 @@ use super::lease::{Lease, leased, within};
 use super::plans::Plans;
 use super::rows::{check_rows, in_order, is_older, other_partitions, signed};
 use super::{
-    Applied, DeadLetter, Fence, Finding, JournalHole, Passed, Row, RowSets, Sql, SqlError, Standing, StatementError,
-    StoredDocument, TargetRow,
+    Applied, Around, DeadLetter, Fence, Finding, JournalHole, Passed, Row, RowSets, Sql, SqlError, Standing,
+    StatementError, StoredDocument, TargetRow,
 };
 use crate::config::{CounterTable, IngestTable, KindTable, PreferenceTable, SqlConfig, StatementConfig, ToggleTable};
-use crate::model::{Checkpoint, DatabaseId, Id, Incarnation, KnownJournal, Member, Partition, Settings, SqlValue};
+use crate::model::{
+    Aside, Checkpoint, DatabaseId, Id, Incarnation, KnownJournal, Member, Partition, Settings, SqlValue,
+};
 
 /// The oldest version that has all that is used, as PostgreSQL numbers them.
 const VERSION_MIN: i64 = 120_000;
+
+/// Time to wait for a lock while those are looked for that are locked, in milliseconds.
+const LOCK_PROBE_MS: u64 = 20;
 
 /// A PostgreSQL database.
 pub struct PostgresSql {
@@ -256,24 +261,45 @@ impl Sql for PostgresSql {
         in_order(partitions, &rows)
     }
 
-    async fn apply(
+    async fn apply_around(
         &self,
         kind: &str,
         table: &KindTable,
         fences: &[Fence],
         rows: &[Row],
+        around: &Around,
         now_ms: u64,
     ) -> Result<Applied, SqlError> {
         check_rows(table, rows)?;
+        let flush = Flush { kind, fences, rows, around, now_ms };
         let plan = self.plan_of(table).await?;
         let mut lease = self.lease().await?;
-        let mut flight = PostgresFlight { connection: lease.connection(), plan: &plan, statements: 0 };
-        let result = fly(&mut flight, self.limit, kind, fences, rows, now_ms).await;
+        let mut flight = PostgresFlight {
+            connection: lease.connection(),
+            plan: &plan,
+            lock_ms: if around.set_aside { LOCK_PROBE_MS } else { self.settings.lock_timeout_ms },
+            statements: 0,
+        };
+        let result = fly(&mut flight, self.limit, &flush).await;
         if result.is_ok() {
             lease.give_back();
         }
         self.health.heed_result(&result);
         self.heed(table, result)
+    }
+
+    async fn asides(&self, kind: &str) -> Result<Vec<Aside>, SqlError> {
+        leased!(self.lease().await?, |connection| read_asides(connection, kind))
+    }
+
+    fn lock_timeout(&self) -> Duration {
+        Duration::from_millis(self.settings.lock_timeout_ms)
+    }
+
+    async fn lock_holders(&self) -> Result<Vec<String>, SqlError> {
+        let rows =
+            leased!(self.lease().await?, |connection| sqlx::query(statements::LOCK_HOLDERS).fetch_all(connection))?;
+        rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(sql_error)
     }
 
     async fn load_targets(

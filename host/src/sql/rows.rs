@@ -12,7 +12,7 @@ use crate::config::KindTable;
 use crate::model::{Action, Checkpoint, Id, IdType, Incarnation, Partition};
 
 /// The schema of weir's own tables that this version knows. 2: dead letters have a body, and an index on their targets. 3:
-/// holes of journals; the database has an id, and knows where the journals of its kinds are.
+/// holes of journals; the database has an id, and knows where the journals of its kinds are; what is set aside.
 pub(super) const SCHEMA: i64 = 3;
 /// The schema in which the tables are created. What is newer comes to new tables in the same way as to old ones.
 pub(super) const SCHEMA_CREATED: i64 = 1;

@@ -1,7 +1,8 @@
 //! SQLite: the embedded default. WAL, `synchronous=FULL`, one writer at a time.
 //!
 //! Runs the statements of `statements.rs`; holds no SQL text of its own. There is no server to keep time limits: a
-//! writer waits for the write lock up to the acquire timeout, and a stopped process keeps it (one host only).
+//! writer waits for the write lock up to the acquire timeout, and a stopped process keeps it (one host only). There are no
+//! locks of rows: whoever keeps the write lock stops every flush, so nothing is ever set aside.
 
 mod catalogue;
 mod counters;
@@ -26,23 +27,25 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Row as _, Sqlite, SqlitePool};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use self::read::read_checkpoints;
+use self::read::{read_asides, read_checkpoints};
 use self::write::{PlanOf, SqliteFlight, claim, migrate, upgrade};
 use super::classify::{Class, judge, sql_error};
 use super::explain::{explained_count, explained_document, explained_settings};
 use super::facts::{refuse, warn};
-use super::flight::fly;
+use super::flight::{Flush, fly};
 use super::granted::{Seats, column_names, finding};
 use super::identity::Pin;
 use super::lease::{Lease, leased, within};
 use super::plans::Plans;
 use super::rows::{check_rows, in_order, is_older, other_partitions};
 use super::{
-    Applied, DeadLetter, Fence, Finding, JournalHole, Passed, Row, RowSets, Sql, SqlError, StatementError,
+    Applied, Around, DeadLetter, Fence, Finding, JournalHole, Passed, Row, RowSets, Sql, SqlError, StatementError,
     StoredDocument, TargetRow,
 };
 use crate::config::{CounterTable, IngestTable, KindTable, PreferenceTable, SqlConfig, StatementConfig, ToggleTable};
-use crate::model::{Checkpoint, DatabaseId, Id, Incarnation, KnownJournal, Member, Partition, Settings, SqlValue};
+use crate::model::{
+    Aside, Checkpoint, DatabaseId, Id, Incarnation, KnownJournal, Member, Partition, Settings, SqlValue,
+};
 
 /// Rows that the engine may be ahead of their reader.
 const ROWS_BUFFERED: usize = 1_024;
@@ -116,7 +119,7 @@ impl SqliteSql {
             match Lease::take(&self.pool, self.limit, None).await {
                 // The change to WAL at the very first connections cannot wait for its lock by itself.
                 Err(error @ sqlx::Error::Database(_)) if Instant::now() < deadline => {
-                    if judge(&error).class != Class::Transient {
+                    if !matches!(judge(&error).class, Class::Transient | Class::Locked) {
                         return Err(sql_error(error));
                     }
                     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -252,24 +255,42 @@ impl Sql for SqliteSql {
         in_order(partitions, &rows)
     }
 
-    async fn apply(
+    async fn apply_around(
         &self,
         kind: &str,
         table: &KindTable,
         fences: &[Fence],
         rows: &[Row],
+        around: &Around,
         now_ms: u64,
     ) -> Result<Applied, SqlError> {
         check_rows(table, rows)?;
+        let flush = Flush { kind, fences, rows, around, now_ms };
         let plan = self.plan_of(table).await?;
         let _writer = self.writer.lock().await;
         let mut lease = self.lease().await?;
         let mut flight = SqliteFlight { connection: lease.connection(), plan: &plan, statements: 0 };
-        let result = fly(&mut flight, self.limit, kind, fences, rows, now_ms).await;
+        let result = fly(&mut flight, self.limit, &flush).await;
         if result.is_ok() {
             lease.give_back();
         }
         self.heed(table, result)
+    }
+
+    async fn asides(&self, kind: &str) -> Result<Vec<Aside>, SqlError> {
+        leased!(self.lease().await?, |connection| read_asides(connection, kind))
+    }
+
+    fn locks_rows(&self) -> bool {
+        false
+    }
+
+    fn lock_timeout(&self) -> Duration {
+        self.acquire_timeout
+    }
+
+    async fn lock_holders(&self) -> Result<Vec<String>, SqlError> {
+        Ok(vec!["another process: this file has one writer at a time, and does not say who (fuser, lsof)".into()])
     }
 
     async fn load_targets(

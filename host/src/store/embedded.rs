@@ -285,6 +285,10 @@ impl Drop for EmbeddedStore {
 
 #[async_trait]
 impl Store for EmbeddedStore {
+    fn lays_tails(&self) -> bool {
+        true
+    }
+
     async fn toggle(&self, kind: &str, batch: ToggleBatch) -> Result<Commit<ToggleResult>, StoreError> {
         self.saw(batch.now_ms);
         let (kind, terms) = (kind.to_owned(), (self.partitions, self.idempotency_ttl_ms));

@@ -53,6 +53,7 @@ pub fn settings(url: &str) -> SqlConfig {
         acquire_timeout_ms: 10_000,
         statement_timeout_ms: 20_000,
         idle_transaction_timeout_ms: 5_000,
+        lock_timeout_ms: 5_000,
     }
 }
 

@@ -14,6 +14,7 @@ mod flush;
 mod granted;
 mod ids;
 mod load;
+mod locks;
 mod selfcheck;
 mod selfcheck_kinds;
 mod settings;
@@ -89,5 +90,7 @@ conformance! {
         updates_that_change_nothing_may_be_suppressed, skipped_counts_and_events_are_dead_alone,
         skipped_documents_are_dead_with_all_that_is_nested, a_table_that_ignores_or_replaces_is_overruled,
         other_keys_and_triggers_are_named;
+    locks: a_locked_target_waits_alone_and_comes_later, a_target_is_stored_whole_or_waits_whole,
+        a_count_waits_with_its_events, who_holds_a_lock_is_told;
     faults: a_lock_held_by_another_session_is_transient, rows_locked_by_another_session_are_waited_for;
 }

@@ -279,7 +279,7 @@ impl<B: Backend> Stand<B> {
         pairs: Vec<PairLoad>,
     ) -> Hydrated {
         let now_ms = self.now_ms();
-        let hydration = Hydration { partition, incarnation, position, targets, pairs, now_ms };
+        let hydration = Hydration { partition, incarnation, position, aside: None, targets, pairs, now_ms };
         self.store().hydrate(KIND, vec![hydration]).await.unwrap().remove(0)
     }
 

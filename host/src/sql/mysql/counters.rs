@@ -100,7 +100,7 @@ impl MysqlFlight<'_> {
         for part in targets.chunks(CHUNK) {
             let list = padded(part);
             self.statements += 1;
-            let query = bind_ids(kept(plan.statements.lock(list.len())), key, list.copied());
+            let query = bind_ids(kept(self.locking(plan.statements.lock(list.len()))), key, list.copied());
             for row in &query.fetch_all(&mut *self.connection).await? {
                 there.insert(read_id(row, 0, key)?);
             }

@@ -67,7 +67,14 @@ impl MysqlSql {
             if query.execute(&mut *connection).await?.rows_affected() == 0 {
                 return Err(no_letter(letter.id));
             }
-            let mut flight = MysqlFlight { connection: &mut *connection, words, plan: &plan, statements: 0 };
+            let mut flight = MysqlFlight {
+                connection: &mut *connection,
+                words,
+                plan: &plan,
+                lock_s: 1,
+                nowait: false,
+                statements: 0,
+            };
             if let Some((_, reason)) = flight.store(&[&row]).await?.dead.pop() {
                 return Err(still_dead(reason));
             }

@@ -10,8 +10,9 @@ use uuid::Uuid;
 use super::catalogue::{number, text};
 use super::toggles::Plan;
 use super::{CHUNK, statements};
-use crate::model::{Checkpoint, Id, Member, Partition};
+use crate::model::{Aside, Checkpoint, Id, Member, Partition};
 use crate::sql::TargetRow;
+use crate::sql::aside::aside_row;
 use crate::sql::facts::{IdForm, TimeForm};
 use crate::sql::rows::{Known, Load, checkpoint, cut_down, page_end, signed, time_text, unsigned, uuid_id};
 
@@ -89,6 +90,13 @@ pub(super) async fn read_pairs(
             Ok((pair, unsigned(number(row, 2)?)))
         })
         .collect()
+}
+
+pub(super) async fn read_asides(connection: &mut MySqlConnection, kind: &str) -> Result<Vec<Aside>, sqlx::Error> {
+    let rows = sqlx::query(statements::ASIDES).bind(kind).fetch_all(connection).await?;
+    let aside =
+        |row: &MySqlRow| aside_row([number(row, 0)?, number(row, 1)?, number(row, 2)?], &text(row, 3)?, &text(row, 4)?);
+    rows.iter().map(aside).collect()
 }
 
 /// States of some targets, in order.

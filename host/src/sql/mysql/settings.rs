@@ -158,7 +158,7 @@ impl MysqlFlight<'_> {
     async fn lock_settings(&mut self, plan: &Plan, part: &[Changed<'_>]) -> Result<HashSet<Id>, sqlx::Error> {
         self.statements += 1;
         let list = padded(part);
-        let query = kept(plan.statements.lock(list.len()));
+        let query = kept(self.locking(plan.statements.lock(list.len())));
         let query = bind_ids(query, plan.forms.member, list.map(|change| change.member));
         let rows = query.fetch_all(&mut *self.connection).await?;
         rows.iter().map(|row| read_id(row, 0, plan.forms.member)).collect()

@@ -51,7 +51,10 @@ fn statement_limit(timeout_ms: u64, maria: bool) -> String {
 pub(super) fn granted_begin(write: bool, timeout_ms: u64, maria: bool) -> String {
     let limit = statement_limit(timeout_ms, maria);
     if write {
-        return format!("SET SESSION {limit}; {BEGIN}");
+        return format!(
+            "SET SESSION {limit}, innodb_lock_wait_timeout = {}; {BEGIN}",
+            timeout_ms.div_ceil(1_000).max(1)
+        );
     }
     format!(
         "SET SESSION {limit}; SET SESSION TRANSACTION READ ONLY; SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;
@@ -73,7 +76,7 @@ pub(super) const MIGRATE_UNLOCK: &str = "DO RELEASE_LOCK(CONCAT('weir ', MD5(DAT
 pub(super) const CREATE_META: &str = "CREATE TABLE IF NOT EXISTS weir_meta (
     name VARCHAR(64) NOT NULL PRIMARY KEY, value VARCHAR(255) NOT NULL)
     ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
-/// weir's other tables, as of schema 1.
+/// weir's other tables, as of schema 1, and that of schema 3.
 pub(super) const CREATE: &[&str] = &[
     "CREATE TABLE IF NOT EXISTS weir_checkpoint (
         kind VARCHAR(64) NOT NULL, `partition` INT NOT NULL, incarnation CHAR(36) NOT NULL, epoch BIGINT NOT NULL,
@@ -86,6 +89,10 @@ pub(super) const CREATE: &[&str] = &[
         dead_at_ms BIGINT NOT NULL) ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
     "CREATE TABLE IF NOT EXISTS weir_journal (
         kind VARCHAR(64) NOT NULL PRIMARY KEY, journal CHAR(36) NOT NULL, place TEXT NOT NULL, is_closed BIGINT NOT NULL)
+        ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+    "CREATE TABLE IF NOT EXISTS weir_aside (
+        kind VARCHAR(64) NOT NULL, `partition` INT NOT NULL, incarnation CHAR(36) NOT NULL, `position` BIGINT NOT NULL,
+        ahead BIGINT NOT NULL, targets MEDIUMTEXT NOT NULL, PRIMARY KEY (kind, `partition`))
         ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
 ];
 /// Whether the table of dead letters is as since schema 2.
@@ -125,6 +132,13 @@ pub(super) const DEAD_RENAME: &str = "UPDATE weir_dead_letter SET kind = ? WHERE
 
 /// Begins for writing. Does not ask for READ WRITE: a server that is told to take no writes is not overruled.
 pub(super) const BEGIN: &str = "START TRANSACTION";
+/// Begins a flush, which waits so long for a lock.
+pub(super) fn flush_begin(lock_s: u64) -> String {
+    format!("SET SESSION innodb_lock_wait_timeout = {lock_s}; {BEGIN}")
+}
+
+/// Makes a read that locks fail where it would wait.
+pub(super) const NOWAIT: &str = " NOWAIT";
 /// Ends well.
 pub(super) const COMMIT: &str = "COMMIT";
 /// Ends without effect.
@@ -165,6 +179,42 @@ pub(super) fn claim_create(count: usize) -> String {
 /// Sets a row: ? incarnation, ? epoch, ? position, ? kind, ? partition.
 pub(super) const CLAIM_SET: &str =
     "UPDATE weir_checkpoint SET incarnation = ?, epoch = ?, `position` = ? WHERE kind = ? AND `partition` = ?";
+
+/// Puts a checkpoint: ? position, ? kind, ? partition.
+pub(super) const PLACE: &str = "UPDATE weir_checkpoint SET `position` = ? WHERE kind = ? AND `partition` = ?";
+/// What was set aside: ? kind.
+pub(super) const ASIDES: &str = "SELECT CAST(`partition` AS SIGNED), `position`, ahead, incarnation, targets
+    FROM weir_aside WHERE kind = ? ORDER BY `partition`";
+/// Nothing is set aside of a partition: ? kind, ? partition.
+pub(super) const ASIDE_DROP: &str = "DELETE FROM weir_aside WHERE kind = ? AND `partition` = ?";
+/// Sets aside: ? kind, ? partition, ? incarnation, ? position, ? ahead, ? targets.
+pub(super) const ASIDE_SET: &str = "INSERT INTO weir_aside (kind, `partition`, incarnation, `position`, ahead, targets)
+    VALUES (?, ?, ?, ?, ?, ?)";
+
+/// The sessions that hold locks for which sessions of this user wait, in words. Needs the right PROCESS.
+pub(super) fn lock_holders(maria: bool) -> &'static str {
+    if maria {
+        "SELECT DISTINCT CONCAT('session ', b.trx_mysql_thread_id, COALESCE(CONCAT(' of user ', p.user, ' from ', p.host), ''),
+            ', in its transaction since ', b.trx_started, ', holds ', COALESCE(MAX(l.lock_table), '?'), ' ',
+            COALESCE(MAX(l.lock_data), ''), ', now: ', COALESCE(b.trx_query, p.info, p.command, '?'))
+         FROM information_schema.innodb_lock_waits AS w
+         JOIN information_schema.innodb_trx AS b ON b.trx_id = w.blocking_trx_id
+         JOIN information_schema.innodb_trx AS r ON r.trx_id = w.requesting_trx_id
+         JOIN information_schema.processlist AS m ON m.id = r.trx_mysql_thread_id
+         LEFT JOIN information_schema.processlist AS p ON p.id = b.trx_mysql_thread_id
+         LEFT JOIN information_schema.innodb_locks AS l ON l.lock_id = w.requested_lock_id
+         WHERE m.user = SUBSTRING_INDEX(USER(), '@', 1)
+         GROUP BY b.trx_mysql_thread_id, p.user, p.host, b.trx_started, b.trx_query, p.info, p.command LIMIT 8"
+    } else {
+        "SELECT DISTINCT CONCAT('session ', w.blocking_pid, COALESCE(CONCAT(' of user ', p.user, ' from ', p.host), ''),
+            ', in its transaction since ', w.blocking_trx_started, ', holds ', w.locked_table, ', now: ',
+            COALESCE(w.blocking_query, p.info, p.command, '?'))
+         FROM sys.innodb_lock_waits AS w
+         JOIN information_schema.processlist AS m ON m.id = w.waiting_pid
+         LEFT JOIN information_schema.processlist AS p ON p.id = w.blocking_pid
+         WHERE m.user = SUBSTRING_INDEX(USER(), '@', 1) LIMIT 8"
+    }
+}
 
 /// Writes `count` dead letters, with 12 values each.
 pub(super) fn bury(count: usize) -> String {

@@ -195,7 +195,7 @@ impl MysqlFlight<'_> {
             let list = padded(part);
             let Some(text) = plan.statements.lock_counts(list.len()) else { return Ok(()) };
             self.statements += 1;
-            let query = bind_ids(kept(text), key, list.copied());
+            let query = bind_ids(kept(self.locking(text)), key, list.copied());
             query.fetch_all(&mut *self.connection).await?;
         }
         Ok(())

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use sqlx::AssertSqlSafe;
 use sqlx::mysql::MySqlConnection;
 
 use super::catalogue::{number, read_facts};
@@ -10,7 +11,8 @@ use super::identity::check_id;
 use super::read::{kept, padded, read_checkpoints};
 use super::statements::words::MysqlWords;
 use super::{counters, documents, settings, statements, toggles};
-use crate::model::{Checkpoint, DatabaseId, Incarnation, Partition};
+use crate::model::{Aside, Checkpoint, DatabaseId, Incarnation, Partition};
+use crate::sql::aside::targets_text;
 use crate::sql::facts::toggle;
 use crate::sql::flight::{Dead, Effect, Flight};
 use crate::sql::rows::{SCHEMA, SCHEMA_CREATED, claimed, signed};
@@ -36,12 +38,20 @@ pub(super) struct MysqlFlight<'a> {
     pub words: MysqlWords,
     /// What is prepared for the kind's tables.
     pub plan: &'a PlanOf,
+    /// Time to wait for a lock, in seconds.
+    pub lock_s: u64,
+    /// Whether reads that lock do not wait at all.
+    pub nowait: bool,
     /// Statements sent.
     pub statements: u64,
 }
 
 impl Flight for MysqlFlight<'_> {
-    const BEGIN: &'static str = statements::BEGIN;
+    async fn begin(&mut self) -> Result<(), sqlx::Error> {
+        self.statements += 1;
+        let text = AssertSqlSafe(statements::flush_begin(self.lock_s));
+        sqlx::raw_sql(text).execute(&mut *self.connection).await.map(drop)
+    }
 
     async fn command(&mut self, text: &'static str) -> Result<(), sqlx::Error> {
         self.statements += 1;
@@ -93,8 +103,34 @@ impl Flight for MysqlFlight<'_> {
         self.write_letters(kind, dead, now_ms).await
     }
 
+    async fn set_aside(&mut self, kind: &str, asides: &[Aside]) -> Result<(), sqlx::Error> {
+        for aside in asides {
+            self.statements += 2;
+            let partition = i64::from(aside.partition);
+            let place = sqlx::query(statements::PLACE).bind(signed(aside.position)).bind(kind).bind(partition);
+            place.execute(&mut *self.connection).await?;
+            let drop = sqlx::query(statements::ASIDE_DROP).bind(kind).bind(partition);
+            drop.execute(&mut *self.connection).await?;
+            if !aside.targets.is_empty() {
+                self.statements += 1;
+                let query = sqlx::query(statements::ASIDE_SET).bind(kind).bind(partition);
+                let query = query.bind(aside.incarnation.to_string()).bind(signed(aside.position));
+                let query = query.bind(signed(aside.ahead)).bind(targets_text(aside));
+                query.execute(&mut *self.connection).await?;
+            }
+        }
+        Ok(())
+    }
+
     fn statements(&self) -> u64 {
         self.statements
+    }
+}
+
+impl MysqlFlight<'_> {
+    /// A read that locks, which waits as this flush does.
+    pub(super) fn locking(&self, text: String) -> String {
+        if self.nowait { text + statements::NOWAIT } else { text }
     }
 }
 

@@ -52,6 +52,7 @@ impl PostgresSql {
     pub(super) async fn replay(&self, table: &KindTable, letter: &DeadLetter) -> Result<(), SqlError> {
         let row = replayed(table, letter)?;
         let plan = self.plan_of(table).await?;
+        let lock_ms = self.settings.lock_timeout_ms;
         let result = leased!(self.lease().await?, |connection| async {
             sqlx::raw_sql(statements::BEGIN).execute(&mut *connection).await?;
             read_checkpoints(connection, statements::LOCK, &letter.kind, &[letter.partition]).await?;
@@ -59,7 +60,7 @@ impl PostgresSql {
             if query.execute(&mut *connection).await?.rows_affected() == 0 {
                 return Err(no_letter(letter.id));
             }
-            let mut flight = PostgresFlight { connection: &mut *connection, plan: &plan, statements: 0 };
+            let mut flight = PostgresFlight { connection: &mut *connection, plan: &plan, lock_ms, statements: 0 };
             if let Some((_, reason)) = flight.store(&[&row]).await?.dead.pop() {
                 return Err(still_dead(reason));
             }

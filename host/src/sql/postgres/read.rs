@@ -8,9 +8,11 @@ use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Postgres, Row, ValueRef as _};
 use uuid::Uuid;
 
+use super::statements;
 use super::toggles::Plan;
-use crate::model::{Checkpoint, Id, Member, Partition};
+use crate::model::{Aside, Checkpoint, Id, Member, Partition};
 use crate::sql::TargetRow;
+use crate::sql::aside::aside_row;
 use crate::sql::facts::{IdForm, TimeForm};
 use crate::sql::rows::{Known, Load, checkpoint, cut_down, page_end, signed, time_text, unsigned};
 
@@ -32,6 +34,15 @@ pub(super) async fn read_checkpoints(
             Ok((checkpoint.partition, checkpoint))
         })
         .collect()
+}
+
+pub(super) async fn read_asides(connection: &mut PgConnection, kind: &str) -> Result<Vec<Aside>, sqlx::Error> {
+    let rows = sqlx::query(statements::ASIDES).bind(kind).fetch_all(connection).await?;
+    let aside = |row: &PgRow| {
+        let (life, targets): (String, String) = (row.try_get(3)?, row.try_get(4)?);
+        aside_row([row.try_get(0)?, row.try_get(1)?, row.try_get(2)?], &life, &targets)
+    };
+    rows.iter().map(aside).collect()
 }
 
 /// States of some targets, in order.

@@ -32,7 +32,7 @@ pub(super) fn lock_ms(settings: &SqlConfig) -> u64 {
 
 /// One creation of weir's tables at a time; the number is arbitrary, and weir's.
 pub(super) const MIGRATE_LOCK: &str = "SELECT pg_advisory_xact_lock(7595464623318)";
-/// weir's own tables, as of schema 1.
+/// weir's own tables, as of schema 1, and that of schema 3.
 pub(super) const CREATE: &str = "
     CREATE TABLE IF NOT EXISTS weir_meta (name text PRIMARY KEY, value text NOT NULL);
     CREATE TABLE IF NOT EXISTS weir_checkpoint (
@@ -44,7 +44,10 @@ pub(super) const CREATE: &str = "
         incarnation text NOT NULL, \"position\" bigint NOT NULL, digest text NOT NULL, reason text NOT NULL,
         dead_at_ms bigint NOT NULL);
     CREATE TABLE IF NOT EXISTS weir_journal (
-        kind text PRIMARY KEY, journal uuid NOT NULL, place text NOT NULL, is_closed boolean NOT NULL)";
+        kind text PRIMARY KEY, journal uuid NOT NULL, place text NOT NULL, is_closed boolean NOT NULL);
+    CREATE TABLE IF NOT EXISTS weir_aside (
+        kind text NOT NULL, \"partition\" integer NOT NULL, incarnation uuid NOT NULL, \"position\" bigint NOT NULL,
+        ahead bigint NOT NULL, targets text NOT NULL, PRIMARY KEY (kind, \"partition\"))";
 /// Whether the table of dead letters is as since schema 2.
 pub(super) const HAS_BODY: &str = "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_attribute
     WHERE attrelid = to_regclass('weir_dead_letter') AND attname = 'body' AND NOT attisdropped)";
@@ -80,6 +83,10 @@ pub(super) const DEAD_RENAME: &str = "UPDATE weir_dead_letter SET kind = $2 WHER
 /// Begins for writing; deferred constraints are checked statement by statement, so that a bad row can be found. Does not
 /// ask for READ WRITE: a server that is told to take no writes is not overruled.
 pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET CONSTRAINTS ALL IMMEDIATE";
+/// Begins a flush, which waits so long for a lock.
+pub(super) fn flush_begin(lock_ms: u64) -> String {
+    format!("{BEGIN}; SET LOCAL lock_timeout = {lock_ms}")
+}
 /// Ends well.
 pub(super) const COMMIT: &str = "COMMIT";
 /// Ends without effect.
@@ -112,6 +119,30 @@ pub(super) const CLAIM_SET: &str =
     "UPDATE weir_checkpoint AS c SET incarnation = f.life, epoch = f.age, \"position\" = f.reached
     FROM unnest($2::int4[], $3::uuid[], $4::int8[], $5::int8[]) AS f (part, life, age, reached)
     WHERE c.kind = $1 AND c.\"partition\" = f.part";
+
+/// Puts a checkpoint: $1 kind, $2 partition, $3 position.
+pub(super) const PLACE: &str =
+    "UPDATE weir_checkpoint SET \"position\" = $3 WHERE kind = $1 AND \"partition\" = $2::int4";
+/// What was set aside: $1 kind.
+pub(super) const ASIDES: &str = "SELECT \"partition\"::int8, \"position\", ahead, incarnation::text, targets
+    FROM weir_aside WHERE kind = $1 ORDER BY \"partition\"";
+/// Nothing is set aside of a partition: $1 kind, $2 partition.
+pub(super) const ASIDE_DROP: &str = "DELETE FROM weir_aside WHERE kind = $1 AND \"partition\" = $2::int4";
+/// Sets aside: $1 kind, $2 partition, $3 incarnation, $4 position, $5 ahead, $6 targets.
+pub(super) const ASIDE_SET: &str =
+    "INSERT INTO weir_aside (kind, \"partition\", incarnation, \"position\", ahead, targets)
+    VALUES ($1, $2::int4, $3, $4, $5, $6)";
+/// The sessions that hold locks for which sessions of this user wait, in words. What others do only members of
+/// `pg_read_all_stats` are told.
+pub(super) const LOCK_HOLDERS: &str = "SELECT DISTINCT concat('session ', h.pid, ' of user ', COALESCE(h.usename, '?'),
+        COALESCE(', application ' || NULLIF(h.application_name, ''), ''), COALESCE(', from ' || host(h.client_addr), ''),
+        CASE WHEN h.state IS NULL THEN ' (GRANT pg_read_all_stats TO this user, and what it does is told)'
+             ELSE concat(', ', h.state, ', in its transaction for ',
+                  round(extract(epoch FROM clock_timestamp() - h.xact_start)), ' s, last: ', left(h.query, 200)) END)
+    FROM pg_catalog.pg_stat_activity AS w CROSS JOIN LATERAL unnest(pg_blocking_pids(w.pid)) AS b (pid)
+    JOIN pg_catalog.pg_stat_activity AS h ON h.pid = b.pid
+    WHERE w.datname = current_database() AND w.usename = current_user AND w.application_name = 'weir'
+        AND w.wait_event_type = 'Lock' LIMIT 8";
 
 /// Writes dead letters: $1 kind, $2 to $11 columns, $12 now.
 pub(super) const BURY: &str = "INSERT INTO weir_dead_letter

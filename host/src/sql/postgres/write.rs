@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
@@ -11,7 +12,8 @@ use super::identity::check_id;
 use super::read::read_checkpoints;
 use super::statements::words::PostgresWords;
 use super::{counters, documents, settings, statements, toggles};
-use crate::model::{Checkpoint, DatabaseId, Incarnation, Partition};
+use crate::model::{Aside, Checkpoint, DatabaseId, Incarnation, Partition};
+use crate::sql::aside::targets_text;
 use crate::sql::facts::toggle;
 use crate::sql::flight::{Dead, Effect, Flight};
 use crate::sql::rows::{SCHEMA, SCHEMA_CREATED, claimed, signed};
@@ -35,12 +37,18 @@ pub(super) struct PostgresFlight<'a> {
     pub connection: &'a mut PgConnection,
     /// What is prepared for the kind's tables.
     pub plan: &'a PlanOf,
+    /// Time to wait for a lock, in milliseconds.
+    pub lock_ms: u64,
     /// Statements sent.
     pub statements: u64,
 }
 
 impl Flight for PostgresFlight<'_> {
-    const BEGIN: &'static str = statements::BEGIN;
+    async fn begin(&mut self) -> Result<(), sqlx::Error> {
+        self.statements += 1;
+        let text = AssertSqlSafe(statements::flush_begin(self.lock_ms));
+        sqlx::raw_sql(text).execute(&mut *self.connection).await.map(drop)
+    }
 
     async fn command(&mut self, text: &'static str) -> Result<(), sqlx::Error> {
         self.statements += 1;
@@ -89,6 +97,24 @@ impl Flight for PostgresFlight<'_> {
 
     async fn bury(&mut self, kind: &str, dead: &[Dead<'_>], now_ms: u64) -> Result<(), sqlx::Error> {
         self.write_letters(kind, dead, now_ms).await
+    }
+
+    async fn set_aside(&mut self, kind: &str, asides: &[Aside]) -> Result<(), sqlx::Error> {
+        for aside in asides {
+            self.statements += 2;
+            let partition = i32::from(aside.partition);
+            let place = sqlx::query(statements::PLACE).bind(kind).bind(partition).bind(signed(aside.position));
+            place.execute(&mut *self.connection).await?;
+            let drop = sqlx::query(statements::ASIDE_DROP).bind(kind).bind(partition);
+            drop.execute(&mut *self.connection).await?;
+            if !aside.targets.is_empty() {
+                self.statements += 1;
+                let query = sqlx::query(statements::ASIDE_SET).bind(kind).bind(partition).bind(aside.incarnation.0);
+                let query = query.bind(signed(aside.position)).bind(signed(aside.ahead)).bind(targets_text(aside));
+                query.execute(&mut *self.connection).await?;
+            }
+        }
+        Ok(())
     }
 
     fn statements(&self) -> u64 {

@@ -11,8 +11,9 @@ use uuid::Uuid;
 
 use super::statements;
 use super::toggles::Plan;
-use crate::model::{Checkpoint, Id, Member, Partition};
+use crate::model::{Aside, Checkpoint, Id, Member, Partition};
 use crate::sql::TargetRow;
+use crate::sql::aside::aside_row;
 use crate::sql::facts::{IdForm, TimeForm};
 use crate::sql::rows::{Known, Load, checkpoint, page_end, signed, time_text, unsigned, uuid_id};
 
@@ -32,6 +33,15 @@ pub(super) async fn read_checkpoints(
             Ok((checkpoint.partition, checkpoint))
         })
         .collect()
+}
+
+pub(super) async fn read_asides(connection: &mut SqliteConnection, kind: &str) -> Result<Vec<Aside>, sqlx::Error> {
+    let rows = sqlx::query(statements::ASIDES).bind(kind).fetch_all(connection).await?;
+    let aside = |row: &SqliteRow| {
+        let (life, targets): (String, String) = (row.try_get(3)?, row.try_get(4)?);
+        aside_row([row.try_get(0)?, row.try_get(1)?, row.try_get(2)?], &life, &targets)
+    };
+    rows.iter().map(aside).collect()
 }
 
 pub(super) async fn load(

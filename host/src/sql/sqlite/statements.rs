@@ -13,7 +13,7 @@ pub(super) mod words;
 
 use crate::sql::facts::{IdForm, TimeForm};
 
-/// weir's own tables, as of schema 1.
+/// weir's own tables, as of schema 1, and that of schema 3.
 pub(super) const CREATE: &[&str] = &[
     "CREATE TABLE IF NOT EXISTS weir_checkpoint (
         kind TEXT NOT NULL, \"partition\" INTEGER NOT NULL, incarnation TEXT NOT NULL, epoch INTEGER NOT NULL,
@@ -24,6 +24,9 @@ pub(super) const CREATE: &[&str] = &[
         \"position\" INTEGER NOT NULL, digest TEXT NOT NULL, reason TEXT NOT NULL, dead_at_ms INTEGER NOT NULL)",
     "CREATE TABLE IF NOT EXISTS weir_journal (
         kind TEXT PRIMARY KEY, journal TEXT NOT NULL, place TEXT NOT NULL, is_closed INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS weir_aside (
+        kind TEXT NOT NULL, \"partition\" INTEGER NOT NULL, incarnation TEXT NOT NULL, \"position\" INTEGER NOT NULL,
+        ahead INTEGER NOT NULL, targets TEXT NOT NULL, PRIMARY KEY (kind, \"partition\")) WITHOUT ROWID",
 ];
 /// Whether the table of dead letters is as since schema 2.
 pub(super) const HAS_BODY: &str = "SELECT count(*) FROM pragma_table_info('weir_dead_letter') WHERE name = 'body'";
@@ -84,6 +87,18 @@ pub(super) const CLAIM_SET: &str =
     FROM (SELECT value ->> 0 AS part, value ->> 1 AS life, value ->> 2 AS age, value ->> 3 AS reached
           FROM json_each(?2)) AS f
     WHERE kind = ?1 AND \"partition\" = f.part";
+
+/// Puts a checkpoint: ?1 kind, ?2 partition, ?3 position.
+pub(super) const PLACE: &str = "UPDATE weir_checkpoint SET \"position\" = ?3 WHERE kind = ?1 AND \"partition\" = ?2";
+/// What was set aside: ?1 kind.
+pub(super) const ASIDES: &str = "SELECT \"partition\", \"position\", ahead, incarnation, targets FROM weir_aside
+    WHERE kind = ?1 ORDER BY \"partition\"";
+/// Nothing is set aside of a partition: ?1 kind, ?2 partition.
+pub(super) const ASIDE_DROP: &str = "DELETE FROM weir_aside WHERE kind = ?1 AND \"partition\" = ?2";
+/// Sets aside: ?1 kind, ?2 partition, ?3 incarnation, ?4 position, ?5 ahead, ?6 targets.
+pub(super) const ASIDE_SET: &str =
+    "INSERT INTO weir_aside (kind, \"partition\", incarnation, \"position\", ahead, targets)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 
 /// Writes dead letters: ?1 kind, ?2 rows, ?3 now.
 pub(super) const BURY: &str = "INSERT INTO weir_dead_letter

@@ -11,7 +11,8 @@ use super::identity::check_id;
 use super::read::read_checkpoints;
 use super::statements::words::SqliteWords;
 use super::{counters, documents, settings, statements, toggles};
-use crate::model::{Checkpoint, DatabaseId, Incarnation, Partition};
+use crate::model::{Aside, Checkpoint, DatabaseId, Incarnation, Partition};
+use crate::sql::aside::targets_text;
 use crate::sql::facts::toggle;
 use crate::sql::flight::{Dead, Effect, Flight};
 use crate::sql::rows::{SCHEMA, SCHEMA_CREATED, claimed, signed};
@@ -40,7 +41,9 @@ pub(super) struct SqliteFlight<'a> {
 }
 
 impl Flight for SqliteFlight<'_> {
-    const BEGIN: &'static str = statements::BEGIN;
+    async fn begin(&mut self) -> Result<(), sqlx::Error> {
+        self.command(statements::BEGIN).await
+    }
 
     async fn command(&mut self, text: &'static str) -> Result<(), sqlx::Error> {
         self.statements += 1;
@@ -84,6 +87,25 @@ impl Flight for SqliteFlight<'_> {
 
     async fn bury(&mut self, kind: &str, dead: &[Dead<'_>], now_ms: u64) -> Result<(), sqlx::Error> {
         self.write_letters(kind, dead, now_ms).await
+    }
+
+    async fn set_aside(&mut self, kind: &str, asides: &[Aside]) -> Result<(), sqlx::Error> {
+        for aside in asides {
+            self.statements += 2;
+            let partition = i64::from(aside.partition);
+            let place = sqlx::query(statements::PLACE).bind(kind).bind(partition).bind(signed(aside.position));
+            place.execute(&mut *self.connection).await?;
+            let drop = sqlx::query(statements::ASIDE_DROP).bind(kind).bind(partition);
+            drop.execute(&mut *self.connection).await?;
+            if !aside.targets.is_empty() {
+                self.statements += 1;
+                let query = sqlx::query(statements::ASIDE_SET).bind(kind).bind(partition);
+                let query = query.bind(aside.incarnation.to_string()).bind(signed(aside.position));
+                let query = query.bind(signed(aside.ahead)).bind(targets_text(aside));
+                query.execute(&mut *self.connection).await?;
+            }
+        }
+        Ok(())
     }
 
     fn statements(&self) -> u64 {

@@ -12,7 +12,7 @@ use super::state::State;
 use super::target::{Mode, Pair, Target};
 use super::transaction::Transaction;
 use crate::journal::entry;
-use crate::model::{Change, Id, Incarnation, Partition, Position};
+use crate::model::{Aside, Change, Id, Incarnation, Partition, Position};
 use crate::store::{Hydrated, Hydration, LoadedState, PairLoad, StoreError, TargetLoad};
 
 /// Changes of one journal's tail that are read at a start; a longer one must reach SQL before its targets are known.
@@ -23,6 +23,7 @@ pub(super) struct Prepared {
     partition: Partition,
     incarnation: Incarnation,
     position: Position,
+    aside: Option<Aside>,
     now_ms: u64,
     targets: Vec<(Id, Target)>,
     pairs: Vec<PairLoad>,
@@ -30,13 +31,21 @@ pub(super) struct Prepared {
 
 impl Prepared {
     pub(super) fn new(hydration: Hydration, terms: &Terms) -> Self {
-        let Hydration { partition, incarnation, position, targets, pairs, now_ms } = hydration;
+        let Hydration { partition, incarnation, position, aside, targets, pairs, now_ms } = hydration;
         let prepare = |load: TargetLoad| {
             let is_missing = load.state == LoadedState::Missing;
             let ttl_ms = if is_missing { terms.absent_ttl_ms } else { terms.state_ttl_ms };
             (load.target, Target::new(&load.state, now_ms.saturating_add(ttl_ms)))
         };
-        Self { partition, incarnation, position, now_ms, targets: targets.into_iter().map(prepare).collect(), pairs }
+        Self {
+            partition,
+            incarnation,
+            position,
+            aside,
+            now_ms,
+            targets: targets.into_iter().map(prepare).collect(),
+            pairs,
+        }
     }
 }
 
@@ -47,21 +56,31 @@ pub(super) fn hydrate(
     kind: &str,
     hydration: Prepared,
 ) -> Result<Hydrated, StoreError> {
-    let Prepared { partition, incarnation, position, now_ms, targets, pairs } = hydration;
+    let Prepared { partition, incarnation, position, aside, now_ms, targets, pairs } = hydration;
     let mut head = transaction.head_or_fresh(kind, partition)?;
     let speaks = incarnation == head.incarnation && position >= head.flushed.max(head.floor);
     let place = (state.kind(kind), partition);
     let Some(known) = state.known(place.0, partition).filter(|_| speaks) else {
         return Ok(Hydrated::Stale(head.public(partition, state.waiting(kind, partition))));
     };
-    if targets.iter().any(|(id, target)| !known.fits(id, target, position)) {
-        // SQL must have it first.
-        head.floor = head.last;
-        transaction.put_head(kind, partition, &head);
+    // What waits for a lock SQL has not got, whoever has read it; what does not is stored beyond the checkpoint.
+    let fits = |id: &Id, target: &Target| match &aside {
+        Some(aside) if aside.holds(id) => target.mode != Mode::Huge || known.fits(id, target, position),
+        Some(aside) => known.fits(id, target, aside.ahead),
+        None => known.fits(id, target, position),
+    };
+    if targets.iter().any(|(id, target)| !fits(id, target)) {
+        // SQL must have it first. Where something waits for a lock, the checkpoint does not tell when it has.
+        if aside.is_none() {
+            head.floor = head.last;
+            transaction.put_head(kind, partition, &head);
+        }
         return Ok(Hydrated::Stale(head.public(partition, state.waiting(kind, partition))));
     }
     for (id, target) in targets {
-        hydrate_target(state, place, (id, target), (position, head.flushed), now_ms);
+        // What SQL holds already is not added once more.
+        let ahead = aside.as_ref().filter(|aside| !aside.holds(&id)).map_or(position, |aside| aside.ahead);
+        hydrate_target(state, place, (id, target), (ahead, head.flushed), now_ms);
     }
     for load in pairs {
         state.with(place, &load.target, |target| {

@@ -18,7 +18,7 @@ pub(super) async fn load(store: &EmbeddedStore, target: i64, state: LoadedState,
     let head = store.heads("k", &[0]).await.unwrap()[0];
     let (incarnation, position) = (head.incarnation, head.flushed.max(head.floor));
     let targets = vec![TargetLoad { target: Id::Int(target), state }];
-    let hydration = Hydration { partition: 0, incarnation, position, targets, pairs: vec![], now_ms };
+    let hydration = Hydration { partition: 0, incarnation, position, aside: None, targets, pairs: vec![], now_ms };
     store.hydrate("k", vec![hydration]).await.unwrap()[0]
 }
 
