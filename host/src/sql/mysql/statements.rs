@@ -110,7 +110,12 @@ pub(super) const META_READ: &str = "SELECT value FROM weir_meta WHERE name = ?";
 pub(super) const BEGIN: &str = "START TRANSACTION READ WRITE";
 /// Begins a flush, which waits so long for a lock.
 pub(super) fn flush_begin(lock_s: u64) -> String {
-    format!("SET SESSION innodb_lock_wait_timeout = {lock_s}; {BEGIN}")
+    format!("{}; {BEGIN}", lock_limit(lock_s))
+}
+
+/// From here on the session waits so long for a lock.
+pub(super) fn lock_limit(lock_s: u64) -> String {
+    format!("SET SESSION innodb_lock_wait_timeout = {lock_s}")
 }
 
 /// Makes a read that locks fail where it would wait.

@@ -63,7 +63,12 @@ pub(super) const META_READ: &str = "SELECT value FROM weir_meta WHERE name = $1"
 pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET CONSTRAINTS ALL IMMEDIATE";
 /// Begins a flush, which waits so long for a lock.
 pub(super) fn flush_begin(lock_ms: u64) -> String {
-    format!("{BEGIN}; SET LOCAL lock_timeout = {lock_ms}")
+    format!("{BEGIN}; {}", lock_limit(lock_ms))
+}
+
+/// From here on the transaction waits so long for a lock.
+pub(super) fn lock_limit(lock_ms: u64) -> String {
+    format!("SET LOCAL lock_timeout = {lock_ms}")
 }
 
 /// Ends well.
