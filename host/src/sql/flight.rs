@@ -73,6 +73,9 @@ pub(super) trait Flight: Send {
     /// locks.
     fn begin(&mut self) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
+    /// From here on locks are not waited for, or again as long as they are from the beginning.
+    fn probe(&mut self, is_probing: bool) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+
     /// Sends one of the constants.
     fn command(&mut self, text: &'static str) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
@@ -140,7 +143,14 @@ async fn transact<F: Flight>(
             return Err(SqlError::Fenced);
         }
     }
+    // Only the user's rows: weir's own are waited for, whoever else flushes.
+    if around.set_aside {
+        within(limit, flight.probe(true)).await.map_err(sql_error)?;
+    }
     let Some(mut applied) = Search::new(flush, waiting).run(flight, limit).await? else { return Ok(None) };
+    if around.set_aside {
+        within(limit, flight.probe(false)).await.map_err(sql_error)?;
+    }
     if !applied.dead.is_empty() {
         let dead: Vec<Dead<'_>> = applied
             .dead

@@ -124,11 +124,6 @@ impl MysqlSql {
         MysqlWords { maria: self.maria.get().copied().unwrap_or(true) }
     }
 
-    /// Seconds to wait for a lock while those are looked for that are locked: MySQL has no less than one.
-    fn probe_s(&self) -> u64 {
-        if self.words().maria { 0 } else { 1 }
-    }
-
     /// Whether locking reads may refuse to wait: MariaDB 10.3, MySQL 8.
     fn takes_nowait(&self) -> bool {
         let major = self.version.get().and_then(|version| version.split('.').next()?.parse::<u32>().ok());
@@ -310,13 +305,13 @@ impl Sql for MysqlSql {
             connection: lease.connection(),
             words,
             plan: &plan,
-            lock_s: if around.set_aside { self.probe_s() } else { self.settings.lock_timeout_ms.div_ceil(1_000) },
-            nowait: around.set_aside && self.takes_nowait(),
+            lock_s: self.settings.lock_timeout_ms.div_ceil(1_000),
+            takes_nowait: self.takes_nowait(),
+            is_probing: false,
             statements: 0,
         };
         let result = fly(&mut flight, self.limit, &flush).await;
-        // One that does not wait for locks is good for nothing else.
-        if result.is_ok() && !around.set_aside {
+        if result.is_ok() {
             lease.give_back();
         }
         self.health.heed_result(&result);

@@ -50,9 +50,6 @@ use crate::model::{
 /// The oldest version that has all that is used, as PostgreSQL numbers them.
 const VERSION_MIN: i64 = 120_000;
 
-/// Time to wait for a lock while those are looked for that are locked, in milliseconds.
-const LOCK_PROBE_MS: u64 = 20;
-
 /// A PostgreSQL database.
 pub struct PostgresSql {
     pool: PgPool,
@@ -277,7 +274,7 @@ impl Sql for PostgresSql {
         let mut flight = PostgresFlight {
             connection: lease.connection(),
             plan: &plan,
-            lock_ms: if around.set_aside { LOCK_PROBE_MS } else { self.settings.lock_timeout_ms },
+            lock_ms: self.settings.lock_timeout_ms,
             statements: 0,
         };
         let result = fly(&mut flight, self.limit, &flush).await;

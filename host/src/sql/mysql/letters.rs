@@ -72,7 +72,8 @@ impl MysqlSql {
                 words,
                 plan: &plan,
                 lock_s: 1,
-                nowait: false,
+                takes_nowait: false,
+                is_probing: false,
                 statements: 0,
             };
             if let Some((_, reason)) = flight.store(&[&row]).await?.dead.pop() {

@@ -134,7 +134,12 @@ pub(super) const DEAD_RENAME: &str = "UPDATE weir_dead_letter SET kind = ? WHERE
 pub(super) const BEGIN: &str = "START TRANSACTION";
 /// Begins a flush, which waits so long for a lock.
 pub(super) fn flush_begin(lock_s: u64) -> String {
-    format!("SET SESSION innodb_lock_wait_timeout = {lock_s}; {BEGIN}")
+    format!("{}; {BEGIN}", lock_limit(lock_s))
+}
+
+/// From here on the session waits so long for a lock.
+pub(super) fn lock_limit(lock_s: u64) -> String {
+    format!("SET SESSION innodb_lock_wait_timeout = {lock_s}")
 }
 
 /// Makes a read that locks fail where it would wait.

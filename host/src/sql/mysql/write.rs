@@ -40,8 +40,10 @@ pub(super) struct MysqlFlight<'a> {
     pub plan: &'a PlanOf,
     /// Time to wait for a lock, in seconds.
     pub lock_s: u64,
-    /// Whether reads that lock do not wait at all.
-    pub nowait: bool,
+    /// Whether reads that lock may be told not to wait at all.
+    pub takes_nowait: bool,
+    /// Whether locks are not waited for now.
+    pub is_probing: bool,
     /// Statements sent.
     pub statements: u64,
 }
@@ -50,6 +52,15 @@ impl Flight for MysqlFlight<'_> {
     async fn begin(&mut self) -> Result<(), sqlx::Error> {
         self.statements += 1;
         let text = AssertSqlSafe(statements::flush_begin(self.lock_s));
+        sqlx::raw_sql(text).execute(&mut *self.connection).await.map(drop)
+    }
+
+    async fn probe(&mut self, is_probing: bool) -> Result<(), sqlx::Error> {
+        self.statements += 1;
+        self.is_probing = is_probing;
+        // MySQL has no less than a second.
+        let least = if self.words.maria { 0 } else { 1 };
+        let text = AssertSqlSafe(statements::lock_limit(if is_probing { least } else { self.lock_s }));
         sqlx::raw_sql(text).execute(&mut *self.connection).await.map(drop)
     }
 
@@ -130,7 +141,7 @@ impl Flight for MysqlFlight<'_> {
 impl MysqlFlight<'_> {
     /// A read that locks, which waits as this flush does.
     pub(super) fn locking(&self, text: String) -> String {
-        if self.nowait { text + statements::NOWAIT } else { text }
+        if self.is_probing && self.takes_nowait { text + statements::NOWAIT } else { text }
     }
 }
 

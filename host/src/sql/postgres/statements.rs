@@ -85,7 +85,12 @@ pub(super) const DEAD_RENAME: &str = "UPDATE weir_dead_letter SET kind = $2 WHER
 pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET CONSTRAINTS ALL IMMEDIATE";
 /// Begins a flush, which waits so long for a lock.
 pub(super) fn flush_begin(lock_ms: u64) -> String {
-    format!("{BEGIN}; SET LOCAL lock_timeout = {lock_ms}")
+    format!("{BEGIN}; {}", lock_limit(lock_ms))
+}
+
+/// From here on the transaction waits so long for a lock.
+pub(super) fn lock_limit(lock_ms: u64) -> String {
+    format!("SET LOCAL lock_timeout = {lock_ms}")
 }
 /// Ends well.
 pub(super) const COMMIT: &str = "COMMIT";

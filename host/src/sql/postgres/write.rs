@@ -19,6 +19,9 @@ use crate::sql::flight::{Dead, Effect, Flight};
 use crate::sql::rows::{SCHEMA, SCHEMA_CREATED, claimed, signed};
 use crate::sql::{Fence, Row};
 
+/// Time to wait for a lock while those are looked for that are locked, in milliseconds.
+const LOCK_PROBE_MS: u64 = 20;
+
 /// What is prepared for the tables of a kind.
 pub(super) enum PlanOf {
     /// Of a toggle.
@@ -47,6 +50,12 @@ impl Flight for PostgresFlight<'_> {
     async fn begin(&mut self) -> Result<(), sqlx::Error> {
         self.statements += 1;
         let text = AssertSqlSafe(statements::flush_begin(self.lock_ms));
+        sqlx::raw_sql(text).execute(&mut *self.connection).await.map(drop)
+    }
+
+    async fn probe(&mut self, is_probing: bool) -> Result<(), sqlx::Error> {
+        self.statements += 1;
+        let text = AssertSqlSafe(statements::lock_limit(if is_probing { LOCK_PROBE_MS } else { self.lock_ms }));
         sqlx::raw_sql(text).execute(&mut *self.connection).await.map(drop)
     }
 

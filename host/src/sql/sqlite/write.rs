@@ -45,6 +45,10 @@ impl Flight for SqliteFlight<'_> {
         self.command(statements::BEGIN).await
     }
 
+    async fn probe(&mut self, _is_probing: bool) -> Result<(), sqlx::Error> {
+        Ok(())
+    }
+
     async fn command(&mut self, text: &'static str) -> Result<(), sqlx::Error> {
         self.statements += 1;
         sqlx::raw_sql(text).execute(&mut *self.connection).await.map(drop)
