@@ -467,9 +467,11 @@ pub trait Store: Send + Sync {
 
     /// SQL's checkpoint `row` is of a later life than `head`: nobody flushes that any more, and what the journal holds up to
     /// the checkpoint was committed, or is recorded as lost. It is trimmed, and a life later than both begins: see
-    /// [`Store::reset`]. Returns the new head.
-    async fn follow(&self, kind: &str, head: &Head, row: &Checkpoint) -> Result<Head, StoreError> {
-        self.trim(kind, head.partition, head.incarnation, row.position.min(head.last), &[], &[]).await?;
+    /// [`Store::reset`]. `known` is what the caller knows of that place. Returns the new head.
+    async fn follow(&self, kind: &str, head: &Head, row: &Checkpoint, known: Option<Mark>) -> Result<Head, StoreError> {
+        let known = known.filter(|known| known.position == row.position && row.position <= head.last);
+        let upto = known.unwrap_or_else(|| row.position.min(head.last).into());
+        self.trim_to(kind, head.partition, head.incarnation, upto, &[], &[]).await?;
         self.reset(kind, head.partition, row.incarnation).await
     }
 

@@ -278,7 +278,7 @@ async fn speaking_checkpoints(
                     partition = head.partition,
                     "the journal is older than SQL's checkpoint: starting a new life"
                 );
-                let followed = parts.store.follow(kind, &head, &row).await;
+                let followed = parts.store.follow(kind, &head, &row, None).await;
                 followed.map_err(|error| ground.store_refusal(&error))?;
             }
             Some(row) if row.incarnation == head.incarnation => {

@@ -40,7 +40,7 @@ impl Worker {
             if let Some(row) =
                 late.iter().find(|row| row.partition == head.partition && row.incarnation > head.incarnation)
             {
-                let head = self.parts.store.follow(&self.parts.kind, &head, row).await?;
+                let head = self.parts.store.follow(&self.parts.kind, &head, row, None).await?;
                 self.adopt_life(head).await?;
                 continue;
             }

@@ -43,7 +43,7 @@ impl Worker {
         self.found.remove(&head.partition);
         counter!(telemetry::JOURNAL_LOST_CHANGES_TOTAL, "kind" => kind.clone())
             .increment(hole.amount.unwrap_or(hole.changes));
-        let head = store.follow(&kind, &head, &row).await?;
+        let head = store.follow(&kind, &head, &row, Some(hole.mark())).await?;
         self.adopt_life(head).await?;
         self.parts.watch.replace(&[head]);
         self.to_sweep.insert(head.partition);

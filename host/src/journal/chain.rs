@@ -72,6 +72,10 @@ pub struct Hole {
     pub amount: Option<u64>,
     /// Whether that is their number; otherwise there were at most so many.
     pub is_exact: bool,
+    /// Changes ever appended up to its end, these among them.
+    pub total: u64,
+    /// What those amounted to, where that is known.
+    pub total_amount: Option<u64>,
 }
 
 impl Hole {
@@ -79,6 +83,11 @@ impl Hole {
     /// behind even if it comes back.
     pub fn end(&self) -> Position {
         self.next.map_or(self.last, |next| next.saturating_sub(1))
+    }
+
+    /// That place, with what was appended up to there: it holds whatever becomes of what follows.
+    pub fn mark(&self) -> Mark {
+        Mark { position: self.end(), changes: Some(self.total), amount: self.total_amount }
     }
 }
 
@@ -191,6 +200,8 @@ impl Walk {
             changes: before.saturating_sub(self.changes),
             amount: amount.zip(self.amount).map(|(before, seen)| before.saturating_sub(seen)),
             is_exact: self.is_counted,
+            total: before,
+            total_amount: amount,
         };
         match (previous, before) {
             (Some(previous), before) if previous > self.at => {
@@ -219,6 +230,8 @@ impl Walk {
             changes: chain.changes.saturating_sub(self.changes),
             amount: self.amount.map(|seen| chain.amount.saturating_sub(seen)),
             is_exact: self.is_counted,
+            total: chain.changes,
+            total_amount: Some(chain.amount),
         })
     }
 }
@@ -326,14 +339,15 @@ mod tests {
         let without = |gone: &[Position]| -> Vec<Entry> {
             all.iter().filter(|entry| !gone.contains(&entry.position)).cloned().collect()
         };
-        let hole = |after, last, next, changes| {
-            Followed::Hole(Hole { after, last, next, changes, amount: Some(changes * 5), is_exact: true })
+        let hole = |after, last, next, changes, total: u64| {
+            let (amount, total_amount) = (Some(changes * 5), Some(total * 5));
+            Followed::Hole(Hole { after, last, next, changes, amount, is_exact: true, total, total_amount })
         };
         let chain = chain(&all);
-        assert_eq!(read(&chain, 0, &without(&[10, 20])), hole(0, 20, Some(30), 3));
-        assert_eq!(read(&chain, 20, &without(&[30])), hole(20, 30, Some(40), 3));
-        assert_eq!(read(&chain, 30, &without(&[40, 50])), hole(30, 50, None, 9));
-        assert_eq!(read(&chain, 0, &[]), hole(0, 50, None, 15));
+        assert_eq!(read(&chain, 0, &without(&[10, 20])), hole(0, 20, Some(30), 3, 3));
+        assert_eq!(read(&chain, 20, &without(&[30])), hole(20, 30, Some(40), 3, 6));
+        assert_eq!(read(&chain, 30, &without(&[40, 50])), hole(30, 50, None, 9, 15));
+        assert_eq!(read(&chain, 0, &[]), hole(0, 50, None, 15, 15));
         assert_eq!(
             read(&chain, 0, &without(&[30])),
             Followed::Entries(all[..2].to_vec()),

@@ -189,9 +189,13 @@ pub async fn a_journal_behind_sqls_life_drops_what_sql_has_and_keeps_the_rest<B:
     // A flusher moved SQL's checkpoint into another life, and died before the store heard of it.
     let incarnation = Incarnation::after(head.incarnation);
     let row = Checkpoint { partition: 0, incarnation, epoch: 9, position: waits - 1 };
-    let after = stand.store().follow(KIND, &head, &row).await.unwrap();
+    let after = stand.store().follow(KIND, &head, &row, None).await.unwrap();
     assert!(after.incarnation > incarnation && after.backlog.entries == 1);
-    assert_eq!(stand.store().follow(KIND, &head, &row).await.unwrap(), after, "whoever comes late changes nothing");
+    assert_eq!(
+        stand.store().follow(KIND, &head, &row, None).await.unwrap(),
+        after,
+        "whoever comes late changes nothing"
+    );
     let positions: Vec<_> = stand.changes(0, 10).await.into_iter().map(|(position, _)| position).collect();
     assert_eq!(positions, [waits], "never applied twice: {committed}");
     assert_eq!(stand.read(1, 3).await, ReadResult::ColdTarget);
