@@ -289,9 +289,17 @@ impl Worker {
         aside: &Aside,
         hole: Hole,
     ) -> Result<(), FlushError> {
-        let most = head.backlog.entries.max(hole.changes);
-        let (after, last) = (checkpoint.position, aside.ahead);
-        let hole = Hole { after, last, next: None, changes: most, amount: None, is_exact: false };
+        let hole = Hole {
+            after: checkpoint.position,
+            changes: head.backlog.entries.max(hole.changes),
+            amount: None,
+            is_exact: false,
+            ..hole
+        };
+        let hole = match hole.end() < aside.ahead {
+            true => Hole { last: aside.ahead, next: None, total: None, total_amount: None, ..hole },
+            false => hole,
+        };
         self.pass_hole(head, checkpoint, hole).await
     }
 

@@ -72,8 +72,8 @@ pub struct Hole {
     pub amount: Option<u64>,
     /// Whether that is their number; otherwise there were at most so many.
     pub is_exact: bool,
-    /// Changes ever appended up to its end, these among them.
-    pub total: u64,
+    /// Changes ever appended up to its end, these among them, where that is known.
+    pub total: Option<u64>,
     /// What those amounted to, where that is known.
     pub total_amount: Option<u64>,
 }
@@ -87,7 +87,7 @@ impl Hole {
 
     /// That place, with what was appended up to there: it holds whatever becomes of what follows.
     pub fn mark(&self) -> Mark {
-        Mark { position: self.end(), changes: Some(self.total), amount: self.total_amount }
+        Mark { position: self.end(), changes: self.total, amount: self.total_amount }
     }
 }
 
@@ -200,7 +200,7 @@ impl Walk {
             changes: before.saturating_sub(self.changes),
             amount: amount.zip(self.amount).map(|(before, seen)| before.saturating_sub(seen)),
             is_exact: self.is_counted,
-            total: before,
+            total: Some(before),
             total_amount: amount,
         };
         match (previous, before) {
@@ -230,7 +230,7 @@ impl Walk {
             changes: chain.changes.saturating_sub(self.changes),
             amount: self.amount.map(|seen| chain.amount.saturating_sub(seen)),
             is_exact: self.is_counted,
-            total: chain.changes,
+            total: Some(chain.changes),
             total_amount: Some(chain.amount),
         })
     }
@@ -341,7 +341,16 @@ mod tests {
         };
         let hole = |after, last, next, changes, total: u64| {
             let (amount, total_amount) = (Some(changes * 5), Some(total * 5));
-            Followed::Hole(Hole { after, last, next, changes, amount, is_exact: true, total, total_amount })
+            Followed::Hole(Hole {
+                after,
+                last,
+                next,
+                changes,
+                amount,
+                is_exact: true,
+                total: Some(total),
+                total_amount,
+            })
         };
         let chain = chain(&all);
         assert_eq!(read(&chain, 0, &without(&[10, 20])), hole(0, 20, Some(30), 3, 3));

@@ -100,7 +100,7 @@ pub async fn each_hole_is_found_and_counted<B: Keys>() {
     let (mut stand, at) = stand_with::<B>(6).await;
     let hole = |after, last, next, changes, total| {
         let (amount, total_amount) = (Some(changes), Some(total));
-        Hole { after, last, next, changes, amount, is_exact: true, total, total_amount }
+        Hole { after, last, next, changes, amount, is_exact: true, total: Some(total), total_amount }
     };
     // In the middle: what comes before is read first.
     take_out(&mut stand, at[2]);
