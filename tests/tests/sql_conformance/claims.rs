@@ -51,7 +51,8 @@ pub async fn two_claimers_agree(fixture: &Fixture) {
 pub async fn a_hole_is_recorded_once_by_the_step_that_leaves_it_behind(fixture: &Fixture) {
     let row = fixture.claim(3).await;
     let (amount, total_amount) = (Some(1 << 60), Some(1 << 61));
-    let hole = Hole { after: 0, last: 70, next: Some(90), changes: 5, amount, is_exact: true, total: Some(6), total_amount };
+    let hole =
+        Hole { after: 0, last: 70, next: Some(90), changes: 5, amount, is_exact: true, total: Some(6), total_amount };
     let targets = ["7".to_owned(), "it's \"ö\"".to_owned()];
     let life = Incarnation::after(row.incarnation);
     let passed = Passed { from: &row, life, hole: &hole, targets: &targets };
