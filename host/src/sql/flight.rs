@@ -134,22 +134,22 @@ async fn transact<F: Flight>(
     waiting: &mut Waiting,
 ) -> Result<Option<Applied>, SqlError> {
     let Flush { kind, fences, rows, around, now_ms } = *flush;
-    within(limit, flight.begin()).await.map_err(|error| locked_or(judge(&error)))?;
+    within(limit, flight.begin()).await.map_err(sql_or_locked)?;
     if !fences.is_empty() {
         let mut ordered = fences.to_vec();
         ordered.sort_by_key(|fence| fence.from.partition);
-        let moved = within(limit, flight.fence(kind, &ordered)).await.map_err(sql_error)?;
+        let moved = within(limit, flight.fence(kind, &ordered)).await.map_err(sql_or_locked)?;
         if moved < ordered.len() as u64 {
             return Err(SqlError::Fenced);
         }
     }
     // Only the user's rows: weir's own are waited for, whoever else flushes.
     if around.set_aside {
-        within(limit, flight.probe(true)).await.map_err(sql_error)?;
+        within(limit, flight.probe(true)).await.map_err(sql_or_locked)?;
     }
     let Some(mut applied) = Search::new(flush, waiting).run(flight, limit).await? else { return Ok(None) };
     if around.set_aside {
-        within(limit, flight.probe(false)).await.map_err(sql_error)?;
+        within(limit, flight.probe(false)).await.map_err(sql_or_locked)?;
     }
     if !applied.dead.is_empty() {
         let dead: Vec<Dead<'_>> = applied
@@ -161,11 +161,11 @@ async fn transact<F: Flight>(
                 Dead { row, incarnation: fence.map(|fence| fence.from.incarnation), reason }
             })
             .collect();
-        within(limit, flight.bury(kind, &dead, now_ms)).await.map_err(sql_error)?;
+        within(limit, flight.bury(kind, &dead, now_ms)).await.map_err(sql_or_locked)?;
     }
     applied.asides = settled(fences, around, rows, waiting)?;
     if !applied.asides.is_empty() {
-        within(limit, flight.set_aside(kind, &applied.asides)).await.map_err(sql_error)?;
+        within(limit, flight.set_aside(kind, &applied.asides)).await.map_err(sql_or_locked)?;
     }
     within(limit, flight.command(F::COMMIT)).await.map_err(commit_error)?;
     applied.waiting = waiting.values().cloned().collect();
@@ -179,6 +179,10 @@ fn locked_or(failure: Failure) -> SqlError {
         Class::Locked => SqlError::Locked(failure.reason),
         _ => failure.into(),
     }
+}
+
+fn sql_or_locked(error: sqlx::Error) -> SqlError {
+    locked_or(judge(&error))
 }
 
 /// Which rows are stored together, and in which order: counts are there before their events.

@@ -47,7 +47,17 @@ async fn a_damaged_store_is_refused_and_the_printed_way_out_keeps_the_rest() {
 
     config.store.path = salvage.last().expect("the new directory").into();
     set(&mut config, "flush-age-ms", "100");
-    let _host = stand.host(&config);
+    // What is missing is a hole in the journal, which an operator acknowledges.
+    let host = Host::start(HostConfig::of(&config), stand.directory.path());
+    let mut admin = Client::new(host.admin());
+    let unready = until_answer(&mut admin, "/readyz", 503).await;
+    assert!(unready.text().contains("journal:feed-like"), "{}", unready.text());
+    let recorded = "SELECT COUNT(*) FROM weir_journal_hole";
+    until("the hole is recorded", async || stand.database.integer(recorded).await > 0).await;
+    let acknowledged =
+        admin.request("POST", "/admin/v1/journal/feed-like/acknowledge", &[], "").await.expect("an answer");
+    assert_eq!(acknowledged.status, 200, "{}", acknowledged.text());
+    until_answer(&mut admin, "/readyz", 200).await;
     until("what could be read is in SQL", async || stand.database.likes().await.len() as i64 == 40 - lost).await;
     stand.database.assert_counts_equal_rows().await;
 }
@@ -146,7 +156,7 @@ async fn a_store_on_a_full_disk_goes_on_when_there_is_room_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_ran_out_of_files_goes_on_when_there_are_some_again() {
-    use rustix::process::{Resource, Rlimit, prlimit};
+    use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
     let _turn = TURN.lock().await;
     let stand = Stand::start(Setup::EmbeddedSqlite, 3).await;
     let mut config = stand.full_config();
@@ -156,7 +166,9 @@ async fn a_store_that_ran_out_of_files_goes_on_when_there_are_some_again() {
     let (mut client, mut admin) = (Client::new(host.public()), Client::new(host.admin()));
     assert_eq!((create_playlist(&mut client).await, admin.get("/livez").await.status), (202, 200));
     let open = std::fs::read_dir(format!("/proc/{}/fd", host.pid().as_raw_nonzero())).unwrap().count() as u64;
-    let before = prlimit(Some(host.pid()), Resource::Nofile, Rlimit { current: Some(open), maximum: Some(1 << 16) });
+    // The hard limit stays as it was inherited: nobody may raise it again.
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let before = prlimit(Some(host.pid()), Resource::Nofile, Rlimit { current: Some(open), maximum });
     let before = before.unwrap_or_else(|error| panic!("this test sets the limits of another process: {error}"));
     let mut accepted = 1;
     // Until a table cannot be written, and then a sync that fails for it.

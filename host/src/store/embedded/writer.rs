@@ -225,6 +225,7 @@ impl Writer {
                 // A database that an earlier background write poisoned refused before it wrote anything.
                 let cause = match error {
                     fjall::Error::Poisoned => failed(error),
+                    fjall::Error::Io(error) => StoreError::OutcomeUnknown(format!("disk: {error}")),
                     other => StoreError::OutcomeUnknown(other.to_string()),
                 };
                 tracing::error!(
