@@ -141,8 +141,19 @@ impl<'a> Case<'a> {
     }
 
     async fn open(&mut self) {
-        let app = App::start(self.config(), Clock::Real, Compiler::InProcess).await;
-        self.app = Some(app.unwrap_or_else(|error| panic!("the host does not start: {error}")));
+        // Tasks of the host before let go of its directory in their own time.
+        let start = std::time::Instant::now();
+        loop {
+            match App::start(self.config(), Clock::Real, Compiler::InProcess).await {
+                Ok(app) => break self.app = Some(app),
+                Err(error) => {
+                    let is_in_use = error.to_string().contains("is in use by another process");
+                    let is_over = start.elapsed() > std::time::Duration::from_secs(20);
+                    assert!(is_in_use && !is_over, "the host does not start: {error}");
+                }
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
     }
 
     fn config(&self) -> Config {

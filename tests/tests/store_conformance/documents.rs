@@ -125,7 +125,7 @@ pub async fn a_document_waits_until_it_is_flushed<B: Backend>() {
     };
     assert_eq!(stand.records(0, 1).await, vec![change(1), change(2)]);
     let size = |id: i64| 1 + 9 + 9 + 4 + body(id).len() as u64;
-    let backlog = Backlog { entries: 2, targets: 2, bytes: 41 + size(1) + size(2), oldest_at_ms: Some(START_MS) };
+    let backlog = Backlog { entries: 2, targets: 2, bytes: 41 + 24 + size(1) + size(2), oldest_at_ms: Some(START_MS) };
     assert_eq!(stand.head(0).await.backlog, backlog);
     stand.flush_documents(&mut BTreeSet::new(), 0, &[]).await;
     assert_eq!(stand.waits(&[1, 2]).await, [false, false]);

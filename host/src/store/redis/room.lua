@@ -17,7 +17,10 @@ local at_text, told = match(ARGV[2], '^(%d+) (%d*)$')
 local wall, ended_ttl, pause_max = tonumber(at_text), ARGV[3], tonumber(ARGV[4])
 -- A record: state (1 waits, 2 let in, 3 has come), number; score, since when by a host's clock, seen when; or length of the stay,
 -- since when, until when.
+-- Of who was let in, when that was by the host's clock follows: it is told the same each time. Earlier versions did not write it.
 local FORM, FORM_BYTES = '<Bdddd', 33
+local FORM_ENTERED, FORM_ENTERED_BYTES = '<Bddddd', 41
+local entered = {}
 local totals = {}
 
 local function count(name, by)
@@ -29,14 +32,21 @@ local function person(actor)
     if not packed then
         return nil
     end
-    if #packed ~= FORM_BYTES then
+    if #packed == FORM_ENTERED_BYTES then
+        entered[actor] = unpack_numbers('<d', packed, FORM_BYTES + 1)
+    elseif #packed ~= FORM_BYTES then
         damaged('a person in a queue')
     end
     return unpack_numbers(FORM, packed)
 end
 
 local function keep(actor, state, number, first, since, time)
-    call('HSET', PEOPLE, actor, pack_numbers(FORM, state, number, first, since, time))
+    local at = state ~= 1 and entered[actor]
+    if at then
+        call('HSET', PEOPLE, actor, pack_numbers(FORM_ENTERED, state, number, first, since, time, at))
+    else
+        call('HSET', PEOPLE, actor, pack_numbers(FORM, state, number, first, since, time))
+    end
 end
 
 -- 1 left, 2 completed, 3 out of time, 4 abandoned, 5 let in and never came.

@@ -11,7 +11,7 @@ local function told(actor, state, number, first, since, time, new)
         return { 1, number, call('ZRANK', WAITING, actor) or 0, math.floor(first / LANE), since, new }
     end
     -- By the host's clock: what is left is what counts.
-    return { 2, number, time + ahead, since + ahead, new }
+    return { 2, number, time + ahead, entered[actor] or since + ahead, new }
 end
 
 local function gone(actor, number)
@@ -31,6 +31,7 @@ local function join(actor, lane, lot, stay)
     count('joined', 1)
     if stay ~= '' then
         local length = tonumber(stay)
+        entered[actor] = wall
         keep(actor, 3, number, length, now, now + length)
         call('ZADD', ACTIVE, whole(now + length), actor)
         count('admitted', 1)

@@ -49,7 +49,8 @@ if space > 0 then
     local records, scores = {}, {}
     for at, actor in ipairs(first) do
         local _, number = person(actor)
-        records[2 * at - 1], records[2 * at] = actor, pack_numbers(FORM, 2, number or 0, stay, now, until_ms)
+        records[2 * at - 1], records[2 * at] = actor, 
+            pack_numbers(FORM_ENTERED, 2, number or 0, stay, now, until_ms, wall)
         scores[2 * at - 1], scores[2 * at] = whole(until_ms), actor
     end
     admitted = #first

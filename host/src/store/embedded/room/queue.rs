@@ -28,6 +28,8 @@ pub(super) struct Person {
     pub(super) standing: Standing,
     /// Of somebody who waits, when seen last; of somebody who is in, until when.
     pub(super) time_ms: u64,
+    /// When they were let in, by the wall clock: told the same each time. Earlier versions did not write it down.
+    pub(super) entered_ms: Option<u64>,
 }
 
 /// What must be written down.
@@ -91,6 +93,8 @@ pub(super) struct Queue {
     heard_ms: Option<u64>,
     /// How far the wall clock is ahead of it, as people are told.
     ahead_ms: i64,
+    /// When it was asked last, by the wall clock.
+    at_ms: u64,
     people: Vec<Option<Person>>,
     free: Vec<u32>,
     index: HashMap<Id, u32>,
@@ -126,6 +130,7 @@ impl Queue {
         self.time_ms = Some(now_ms);
         let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
         // As people are told: the same as before unless it has really changed.
+        self.at_ms = times.at_ms;
         let ahead_ms = signed(times.at_ms) - signed(now_ms);
         if (ahead_ms - self.ahead_ms).abs() > TOLD_MS {
             self.ahead_ms = ahead_ms;
@@ -245,10 +250,10 @@ impl Queue {
                 joined_ms: *joined_ms,
                 is_new,
             },
-            Some(Person { number, standing: Standing::Active { admitted_ms, .. }, time_ms, .. }) => {
+            Some(Person { number, standing: Standing::Active { admitted_ms, .. }, time_ms, entered_ms, .. }) => {
                 // By the wall clock: what is left is what counts.
                 let told_ms = |ms: u64| ms.saturating_add_signed(self.ahead_ms);
-                let (until_ms, admitted_ms) = (told_ms(*time_ms), told_ms(*admitted_ms));
+                let (until_ms, admitted_ms) = (told_ms(*time_ms), entered_ms.unwrap_or_else(|| told_ms(*admitted_ms)));
                 RoomResult::Active { number: *number, until_ms, admitted_ms, is_new }
             }
         }
@@ -356,7 +361,8 @@ impl Queue {
                 (Standing::Waiting { score, joined_ms: times.at_ms }, now_ms)
             }
         };
-        let person = Person { actor: actor.clone(), number: self.number, standing, time_ms };
+        let entered_ms = through_ms.map(|_| self.at_ms);
+        let person = Person { actor: actor.clone(), number: self.number, standing, time_ms, entered_ms };
         changes.people.push((actor.clone(), Some(person.clone())));
         let slot = self.put(person, times.grace_ms);
         self.told(slot, true)
@@ -445,6 +451,7 @@ impl Queue {
                 self.waiting.remove(score);
             }
             person.standing = Standing::Active { ttl_ms: tick.active_ttl_ms, admitted_ms: now_ms, has_come: false };
+            person.entered_ms = Some(self.at_ms);
             person.time_ms = now_ms + tick.claim_ms.min(tick.active_ttl_ms);
             self.stays.push(Reverse((person.time_ms, *slot, person.number)));
             changes.people.push((person.actor.clone(), Some(person.clone())));

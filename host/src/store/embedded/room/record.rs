@@ -81,7 +81,11 @@ pub(super) fn encode_person(person: &Person) -> Vec<u8> {
     match person.standing {
         Standing::Waiting { score, joined_ms } => encode(b"w", &[number, time_ms, score, joined_ms]),
         Standing::Active { ttl_ms, admitted_ms, has_come } => {
-            encode(if has_come { b"c" } else { b"a" }, &[number, time_ms, ttl_ms, admitted_ms])
+            let state = if has_come { b"c" } else { b"a" };
+            match person.entered_ms {
+                Some(entered_ms) => encode(state, &[number, time_ms, ttl_ms, admitted_ms, entered_ms]),
+                None => encode(state, &[number, time_ms, ttl_ms, admitted_ms]),
+            }
         }
     }
 }
@@ -96,7 +100,9 @@ pub(super) fn decode_person(actor: Id, bytes: &[u8]) -> Option<Person> {
         b'a' | b'c' => Standing::Active { ttl_ms: first, admitted_ms: second, has_come: *state == b'c' },
         _ => return None,
     };
-    fields.0.is_empty().then_some(Person { actor, number, standing, time_ms })
+    let is_active = matches!(standing, Standing::Active { .. });
+    let entered_ms = if is_active && !fields.0.is_empty() { Some(fields.u64()?) } else { None };
+    fields.0.is_empty().then_some(Person { actor, number, standing, time_ms, entered_ms })
 }
 
 #[cfg(test)]
@@ -120,7 +126,8 @@ mod tests {
             Standing::Active { ttl_ms: 5, admitted_ms: 6, has_come: true },
         ];
         for standing in standings {
-            let person = Person { actor: Id::Int(3), number: 8, standing, time_ms: 9 };
+            let entered_ms = matches!(standing, Standing::Active { has_come: true, .. }).then_some(10);
+            let person = Person { actor: Id::Int(3), number: 8, standing, time_ms: 9, entered_ms };
             let bytes = encode_person(&person);
             assert_eq!(decode_person(Id::Int(3), &bytes), Some(person));
             assert_eq!(decode_person(Id::Int(3), &bytes[..32]), None);
