@@ -27,12 +27,14 @@ pub(super) enum Asked {
 
 /// Why a row is dead that the database left out without an error.
 pub(super) fn discarded(asked: Asked, table: &str) -> String {
-    let (word, left) = match asked {
-        Asked::Insert => ("INSERT into", "the row is not there"),
-        Asked::Update => ("UPDATE of", "the row is as it was"),
-        Asked::Delete => ("DELETE from", "the row is still there"),
+    let (verb, of, left) = match asked {
+        Asked::Insert => ("INSERT", "into", "the row is not there"),
+        Asked::Update => ("UPDATE", "of", "the row is as it was"),
+        Asked::Delete => ("DELETE", "from", "the row is still there"),
     };
-    format!("a trigger or rule of the database discarded it: it took the {word} {table} without an error, and {left}")
+    format!(
+        "a trigger or rule of the database discarded it: it took the {verb} {of} {table} without an error, and {left}"
+    )
 }
 
 /// Fails unless a statement met as many rows as it was given.

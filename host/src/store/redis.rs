@@ -345,7 +345,7 @@ impl Store for RedisStore {
 
     async fn bind(&self, binding: &Binding) -> Result<(), StoreError> {
         let (link, custody) = (self.unwatched()?, &self.link.custody);
-        custody.expect(binding.database);
+        custody.expects(binding.database);
         upgrade::run(&link, custody, binding).await?;
         let mut way = OnLink(&link);
         // Whatever an earlier version has left besides is somebody else's.

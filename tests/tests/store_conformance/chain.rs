@@ -7,7 +7,7 @@ use weir::store::{CreateResult, Head, JournalRead, LoadedState, ReadResult};
 
 use crate::counters::hit;
 use crate::documents::create;
-use crate::stand::{Backend, KIND, OnCluster, OnRedis, Sql, Stand, TOGGLE, known, op, outcome};
+use crate::stand::{Backend, KIND, NAMESPACE, OnCluster, OnRedis, Sql, Stand, TOGGLE, known, op, outcome};
 
 /// What an operator may do to the keys of a partition.
 pub trait Keys: Backend {
@@ -37,7 +37,7 @@ impl Keys for OnCluster {
 
 /// A key of partition 0.
 fn key(name: &str) -> String {
-    format!("weir:{{{KIND}:0}}:{name}")
+    format!("weir:{NAMESPACE}:{{{KIND}:0}}:{name}")
 }
 
 fn on_journal<B: Keys, T: redis::FromRedisValue>(stand: &mut Stand<B>, command: &str, more: &[&str]) -> T {

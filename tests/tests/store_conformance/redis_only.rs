@@ -236,10 +236,10 @@ async fn what_weir_did_not_write_is_damage_and_left_alone() {
     stand.backend.0.command::<()>(&["DEL", "weir:test:{feed-like:0}:j"]);
     let lost = stand.store().read_journal(KIND, 0, head.incarnation, 0, 10).await;
     assert!(matches!(lost, Ok(JournalRead::Hole(_, hole)) if hole.changes == 1), "{lost:?}");
-    stand.backend.0.command::<()>(&["XADD", "weir:{feed-like:0}:j", "1-0", "x", "y"]);
+    stand.backend.0.command::<()>(&["XADD", "weir:test:{feed-like:0}:j", "1-0", "x", "y"]);
     let damaged = stand.store().read_journal(KIND, 0, head.incarnation, 0, 10).await;
     assert!(
-        matches!(&damaged, Err(StoreError::Damaged(why)) if why.contains("XDEL weir:{feed-like:0}:j 1-0")),
+        matches!(&damaged, Err(StoreError::Damaged(why)) if why.contains("XDEL weir:test:{feed-like:0}:j 1-0")),
         "{damaged:?}"
     );
 }

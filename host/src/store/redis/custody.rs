@@ -96,7 +96,7 @@ impl Custody {
     }
 
     /// From now on the journal must belong to this database.
-    pub(super) fn expect(&self, database: DatabaseId) {
+    pub(super) fn expects(&self, database: DatabaseId) {
         *self.database.write().unwrap_or_else(PoisonError::into_inner) = Some(database);
     }
 
