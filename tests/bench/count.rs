@@ -9,6 +9,9 @@ use clap::Args;
 use weir_tests::bench::counted::bounds::Bounds;
 use weir_tests::bench::counted::count;
 
+/// How often everything is counted when something is to be recorded, or has grown.
+const RUNS_MAX: usize = 3;
+
 /// Counts, and compares with `tests/bench/counted.toml`.
 #[derive(Debug, Args)]
 pub struct Options {
@@ -22,7 +25,18 @@ pub fn run(options: &Options) -> ExitCode {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/counted.toml");
     let bounds = Bounds::read(&file);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let counted = runtime.block_on(count());
+    let mut counted = runtime.block_on(count());
+    let rustc = Command::new("rustc").arg("--version").output().expect("rustc");
+    let rustc = String::from_utf8_lossy(&rustc.stdout).trim().to_owned();
+    // What comes by the clock can only add, so the least of several runs is what a thing costs.
+    let mut runs = 1;
+    while runs < RUNS_MAX && (options.record.is_some() || !bounds.faults(&counted, &rustc).is_empty()) {
+        for (least, again) in counted.iter_mut().zip(runtime.block_on(count())) {
+            *least = least.least(&again);
+        }
+        runs += 1;
+    }
+    println!("the least of {runs} runs");
     println!("{:<32}{:>14}{:>14}{:>14}{:>14}", "", "instructions", "recorded", "page faults", "recorded");
     for counts in &counted {
         let recorded = bounds.of(&counts.name);
@@ -37,8 +51,6 @@ pub fn run(options: &Options) -> ExitCode {
             cell(recorded.map(|recorded| recorded.1), 2)
         );
     }
-    let rustc = Command::new("rustc").arg("--version").output().expect("rustc");
-    let rustc = String::from_utf8_lossy(&rustc.stdout).trim().to_owned();
     if let Some(reason) = &options.record {
         bounds.recorded(&counted, &rustc, reason).write(&file);
         println!("recorded in tests/bench/counted.toml");
@@ -49,7 +61,7 @@ pub fn run(options: &Options) -> ExitCode {
         println!("count: {fault}");
     }
     if faults.is_empty() {
-        println!("count: ok, nothing has grown by more than 3 %");
+        println!("count: ok, nothing has grown beyond its bound");
         return ExitCode::SUCCESS;
     }
     println!("count: FAILED; when it is worth it: tests/bench/run count --record \"why\"");

@@ -204,16 +204,21 @@ impl Process {
     }
 
     /// Waits for `ready`; panics with the log when it ends or does not get ready.
-    pub(crate) fn wait_ready(&mut self, mut ready: impl FnMut() -> bool) {
+    pub(crate) fn wait_ready(&mut self, ready: impl FnMut() -> bool) {
+        self.wait_ready_within(START_TIMEOUT, ready);
+    }
+
+    /// The same, of what is known to be slow.
+    pub(crate) fn wait_ready_within(&mut self, timeout: Duration, mut ready: impl FnMut() -> bool) {
         let mut status = None;
-        let in_time = wait_until(START_TIMEOUT, || {
+        let in_time = wait_until(timeout, || {
             status = self.ended();
             status.is_some() || ready()
         });
         if let Some(status) = status {
             panic!("{} ended at start with {status}\n{}", self.name, self.log_tail());
         }
-        assert!(in_time, "{} was not ready within {START_TIMEOUT:?}\n{}", self.name, self.log_tail());
+        assert!(in_time, "{} was not ready within {timeout:?}\n{}", self.name, self.log_tail());
     }
 
     /// The last lines of its log.

@@ -32,8 +32,14 @@ const CONNECTIONS: usize = 256;
 /// How often each of the things is done. Under valgrind a hundredth of the speed is left.
 struct Turns {
     warm_up: usize,
+    /// Parts of the counting; see [`least`].
+    parts: usize,
+    /// Requests of a part.
     requests: usize,
+    /// Batches of a part.
     batches: usize,
+    /// Flushes, each by a host of its own.
+    flushes: usize,
 }
 
 /// Counts everything, on both stores: instructions under valgrind, page faults of the `weir` binary.
@@ -41,9 +47,9 @@ pub async fn count() -> Vec<Counts> {
     let mut all = Vec::new();
     for on_redis in [false, true] {
         let store = if on_redis { "Redis" } else { "embedded" };
-        let few = Turns { warm_up: 20, requests: 200, batches: 20 };
+        let few = Turns { warm_up: 20, parts: 8, requests: 10, batches: 1, flushes: 2 };
         let instructions = scenario(Meter::Instructions, on_redis, &few).await;
-        let many = Turns { warm_up: 200, requests: 2_000, batches: 400 };
+        let many = Turns { warm_up: 200, parts: 8, requests: 100, batches: 20, flushes: 2 };
         let faults = scenario(Meter::PageFaults, on_redis, &many).await;
         for ((what, instructions), (_, page_faults)) in instructions.into_iter().zip(faults) {
             all.push(Counts { name: format!("{what}, {store}"), instructions, page_faults });
@@ -68,24 +74,37 @@ async fn scenario(meter: Meter, on_redis: bool, turns: &Turns) -> Vec<(&'static 
         host.ask_at_once(&mut clients, &mut pairs);
     }
     let mut counted = Vec::new();
-    host.mark();
-    for _ in 0..turns.requests {
-        clients[0].ask(pairs());
-    }
-    counted.push(("one request", host.mark() / turns.requests as f64));
+    host.begin();
+    let request = least(&mut host, turns.parts, turns.requests, |_| clients[0].ask(pairs()));
+    counted.push(("one request", request));
     for (what, size) in [("a batch of 64", 64), ("a batch of 256", CONNECTIONS)] {
         host.ask_at_once(&mut clients[..size], &mut pairs);
         host.mark();
-        for _ in 0..turns.batches {
-            host.ask_at_once(&mut clients[..size], &mut pairs);
-        }
-        counted.push((what, host.mark() / turns.batches as f64));
+        let batch = |host: &CountedHost| host.ask_at_once(&mut clients[..size], &mut pairs);
+        counted.push((what, least(&mut host, turns.parts, turns.batches, batch)));
     }
     drop((host, clients, redis));
     if !on_redis {
-        counted.push(("a flush of 10,000", flush(meter).await));
+        let mut least = f64::INFINITY;
+        for _ in 0..turns.flushes {
+            least = least.min(flush(meter).await);
+        }
+        counted.push(("a flush of 10,000", least));
     }
     counted
+}
+
+/// What one of `times` costs in the part that costs least: what else a host does comes by the clock, and so the slower the
+/// machine, the more of it is counted with the others.
+fn least(host: &mut CountedHost, parts: usize, times: usize, mut once: impl FnMut(&CountedHost)) -> f64 {
+    let mut least = f64::INFINITY;
+    for _ in 0..parts {
+        for _ in 0..times {
+            once(host);
+        }
+        least = least.min(host.mark() / times as f64);
+    }
+    least
 }
 
 /// A host that is told to stop with as many changes in its journal, all of different pairs.
@@ -99,7 +118,7 @@ async fn flush(meter: Meter) -> f64 {
         host.ask_at_once(&mut clients[..size], || next.next().expect("a pair"));
     }
     drop(clients);
-    host.mark();
+    host.begin();
     let counted = host.stop();
     assert_eq!(host.rows().await, FLUSHED as i64, "everything must have been written");
     counted

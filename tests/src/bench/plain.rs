@@ -5,6 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::process::Pid;
 use tempfile::TempDir;
@@ -49,7 +50,10 @@ limit-burst = "0"
 /// Nothing is written behind before the end.
 const HELD_BACK: &str = "flush-entries = \"4000000000\"\nflush-age-ms = \"4000000000\"";
 /// Deadlines for a host that runs at a hundredth of its speed.
-const PATIENT: (&str, &str) = ("call_deadline_ms = 60000\ncompile_deadline_ms = 600000", "response_timeout_ms = 60000");
+const PATIENT: (&str, &str) = (
+    "call_deadline_ms = 60000\ncompile_deadline_ms = 600000\n[http]\nheader_timeout_ms = 600000\nrequest_deadline_ms = 60000",
+    "response_timeout_ms = 60000",
+);
 
 /// How a plain host is to be.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +67,11 @@ pub struct PlainOptions<'a> {
     /// Targets 1 to this, that nobody likes.
     pub targets: i64,
 }
+
+/// How long a start may take. Generous: it only decides when a hang is a failure.
+const START_LIMIT: Duration = Duration::from_secs(90);
+/// The same, under valgrind.
+const SLOW_START_LIMIT: Duration = Duration::from_secs(600);
 
 /// The process, and what it stands on.
 pub struct PlainHost {
@@ -107,7 +116,8 @@ impl PlainHost {
         command.args(["--listen", &public.to_string(), "--admin-listen", &admin.to_string()]).env("WEIR_LOG", "warn");
         let (log, output) = (directory.path().join("host.log"), directory.path().join("host.out"));
         let mut process = Process::spawn("weir", command, &output, &log, None);
-        process.wait_ready(|| host::get(admin, "/readyz").is_some_and(|(status, _)| status == 200));
+        let limit = if options.is_slow { SLOW_START_LIMIT } else { START_LIMIT };
+        process.wait_ready_within(limit, || host::get(admin, "/readyz").is_some_and(|(status, _)| status == 200));
         Self { process, public, admin, database, directory, flushes: options.flushes }
     }
 

@@ -48,22 +48,41 @@ impl CountedHost {
                 Meter::Instructions => {
                     let mut valgrind = Command::new(find_binary("valgrind"));
                     let file = directory.join(COUNTED);
-                    valgrind.args(["--tool=callgrind", "-q"]);
+                    // Only what is counted has to be slow: the start compiles the rules.
+                    valgrind.args(["--tool=callgrind", "-q", "--instr-atstart=no"]);
                     valgrind.arg(format!("--callgrind-out-file={}", file.display()));
                     valgrind.arg(std::env::current_exe().expect("the path of this executable")).arg(COUNTED_HOST);
                     valgrind
                 }
-                Meter::PageFaults => Command::new(weir_binary()),
+                Meter::PageFaults => {
+                    let mut weir = Command::new(weir_binary());
+                    // Memory is given back at once, and not by the clock: each buffer that is not reused is counted.
+                    weir.env("MIMALLOC_PURGE_DELAY", "0");
+                    weir
+                }
             };
             // One worker does the same each time; several steal from each other.
             command.env("TOKIO_WORKER_THREADS", "1");
             command
         };
-        let is_slow = meter == Meter::Instructions;
-        let host = PlainHost::start(command, PlainOptions { redis, flushes: false, is_slow, targets }).await;
-        let mut host = Self { meter, host, marks: 0, faults: 0.0 };
-        host.mark();
-        host
+        // Slow with both meters: connections that wait for their turn must stay open.
+        let host = PlainHost::start(command, PlainOptions { redis, flushes: false, is_slow: true, targets }).await;
+        Self { meter, host, marks: 0, faults: 0.0 }
+    }
+
+    /// Counts from now on.
+    pub(super) fn begin(&mut self) {
+        if self.meter == Meter::Instructions {
+            self.tell_valgrind(&["instrumentation", "on"]);
+        }
+        self.mark();
+    }
+
+    fn tell_valgrind(&self, what: &[&str]) {
+        let pid = format!("--pid={}", self.host.process.pid().as_raw_nonzero());
+        let output = Command::new(find_binary("vgdb")).arg(&pid).args(what).stdin(Stdio::null()).output();
+        let output = output.expect("vgdb, which comes with valgrind");
+        assert!(output.status.success(), "vgdb: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     pub(super) fn connect(&self, count: usize) -> Vec<Client> {
@@ -84,10 +103,7 @@ impl CountedHost {
                 faults - std::mem::replace(&mut self.faults, faults)
             }
             Meter::Instructions => {
-                let pid = format!("--pid={}", self.host.process.pid().as_raw_nonzero());
-                let output = Command::new(find_binary("vgdb")).args([&pid, "dump"]).stdin(Stdio::null()).output();
-                let output = output.expect("vgdb, which comes with valgrind");
-                assert!(output.status.success(), "vgdb: {}", String::from_utf8_lossy(&output.stderr));
+                self.tell_valgrind(&["dump"]);
                 self.marks += 1;
                 let file = self.host.directory.path().join(format!("{COUNTED}.{}", self.marks));
                 assert!(wait_until(LIMIT, || total(&file).is_some()), "callgrind wrote no {}", file.display());

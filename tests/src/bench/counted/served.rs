@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -18,6 +19,9 @@ use weir::policy::Compiler;
 
 /// First argument of the executable when it is to be the host.
 pub(super) const COUNTED_HOST: &str = "counted-host";
+
+/// How often the clock of the host moves.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Is the host until SIGTERM, when the first argument says so; then it has drained, and the process ends.
 pub fn serve_if_asked() {
@@ -39,9 +43,10 @@ pub fn serve_if_asked() {
 async fn serve(config: Config, public: SocketAddr, admin: SocketAddr) {
     let mut stop = signal(SignalKind::terminate()).expect("signals");
     let listener = TcpListener::bind(public).await.expect("a port");
-    let app = App::start(config.clone(), Clock::Real, Compiler::InProcess).await.expect("a host");
+    let clock = ticking_clock();
+    let app = App::start(config.clone(), clock.clone(), Compiler::InProcess).await.expect("a host");
     app.schema_ready().wait_for(|ready| *ready).await.expect("tables");
-    let state = HttpState::new(&config.http, &config.auth, app.kinds().clone(), Clock::Real).expect("a listener");
+    let state = HttpState::new(&config.http, &config.auth, app.kinds().clone(), clock).expect("a listener");
     let (stop_public, stops) = watch::channel(false);
     let serving = tokio::spawn(http::serve(listener, Arc::new(state), stops));
     tokio::spawn(say_ready(TcpListener::bind(admin).await.expect("a port")));
@@ -49,6 +54,25 @@ async fn serve(config: Config, public: SocketAddr, admin: SocketAddr) {
     stop_public.send(true).expect("a listener");
     serving.await.expect("a listener");
     app.stop().await;
+}
+
+/// A clock that passes like the real one, which valgrind does not survive: it reads the time from memory of the kernel that
+/// valgrind hides.
+fn ticking_clock() -> Clock {
+    let now_ms =
+        |time: SystemTime| u64::try_from(time.duration_since(UNIX_EPOCH).expect("a time after 1970").as_millis());
+    let clock = Clock::manual(now_ms(SystemTime::now()).expect("a time of this age"));
+    let ticking = clock.clone();
+    tokio::spawn(async move {
+        let mut last = Instant::now();
+        loop {
+            tokio::time::sleep(TICK).await;
+            let passed = last.elapsed().as_millis();
+            ticking.advance_ms(u64::try_from(passed).expect("a short time"));
+            last += Duration::from_millis(u64::try_from(passed).expect("a short time"));
+        }
+    });
+    clock
 }
 
 async fn say_ready(listener: TcpListener) {
