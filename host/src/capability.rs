@@ -5,7 +5,7 @@
 //!
 //! - `explain`: everything that is known of a target.
 //! - `hydrate`: what the store does not know is read from SQL, in bulk, under the law of hydration.
-//! - `step`: idempotency keys; the store steps of a batch.
+//! - `step`: idempotency keys; the store steps of a batch; each item is decided once.
 //! - `receipt`: a place in the journal, and waiting until SQL has got there.
 
 mod explain;
@@ -33,7 +33,7 @@ use crate::telemetry;
 pub use explain::explain;
 pub use hydrate::{Hydrator, Load, hydrate_all};
 pub use receipt::Receipt;
-pub use step::{idempotency, in_steps};
+pub use step::{Ruled, decided_apart, idempotency, in_steps, kept};
 
 /// What a kind is made of, whatever it does.
 #[derive(Clone)]

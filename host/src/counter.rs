@@ -19,7 +19,7 @@ use crate::error::Refusal;
 use crate::model::{Id, Partition, RateLimit, RateState};
 use crate::store::{CountResult, Hydration, LoadedState, ReadResult, TargetLoad};
 use crate::telemetry;
-use step::{Evaluated, Step};
+use step::{Asked, Evaluated, Step};
 
 /// One request to count.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +64,7 @@ pub struct Counters {
 pub struct CounterKind {
     config: CounterConfig,
     ground: Arc<Ground>,
-    steps: Batcher<CountRequest, Result<Evaluated, Refusal>>,
+    steps: Batcher<Asked, Result<Evaluated, Refusal>>,
     hydrator: Hydrator<CountLoad>,
 }
 
@@ -99,8 +99,10 @@ impl CounterKind {
         let ground = self.ground();
         ground.admit()?;
         let deadline = ground.deadline();
+        let mut ruled = None;
         loop {
-            let evaluated = self.steps.submit(request.clone()).await??;
+            let evaluated = self.steps.submit(Asked { request: request.clone(), ruled }).await??;
+            ruled = Some(evaluated.ruled);
             let outcome = match evaluated.result {
                 CountResult::Done(outcome) => outcome,
                 CountResult::ColdTarget => {

@@ -26,6 +26,7 @@ use crate::capability::{Ground, Hydrator, Load, Parts, Receipt};
 use crate::config::{BatchConfig, ConfigError, DurabilityLevel, IngestConfig};
 use crate::error::Refusal;
 use crate::model::{Id, Partition, Violation};
+use crate::policy::Contract;
 use crate::store::{Hydration, LoadedState, TargetLoad};
 use crate::telemetry;
 use shape::Shape;
@@ -114,6 +115,8 @@ impl IngestKind {
     pub fn start(config: IngestConfig, parts: Parts) -> Result<Self, ConfigError> {
         let shape = Arc::new(Shape::new(&config)?);
         let ground = Arc::new(Ground::new(parts));
+        let contract: Arc<dyn Contract> = Arc::<Shape>::clone(&shape);
+        ground.parts.policies.hold_to(&config.kind, contract);
         let load = IdLoad { ground: Arc::clone(&ground), config: config.clone() };
         let hydrator = Hydrator::start(Arc::clone(&ground), Arc::new(load));
         let batch = &ground.parts.batch;
@@ -173,10 +176,13 @@ impl IngestKind {
         ground.admit()?;
         let deadline = ground.deadline();
         let wait = request.wait;
-        let creation = Creation::new(&self.shape, &self.config, ground, request)?;
+        let mut creation = Creation::new(&self.shape, &self.config, ground, request)?;
         let outcome = loop {
             match self.steps.submit(creation.clone()).await?? {
-                Outcome::Cold(ids) => self.hydrator.fetch(ids, deadline).await?,
+                Outcome::Cold(ids, judged) => {
+                    creation.keep(judged);
+                    self.hydrator.fetch(ids, deadline).await?;
+                }
                 outcome => break outcome,
             }
         };

@@ -3,21 +3,24 @@
 //! Tier 2: imports tiers 0 and 1. Never imports store or sql: what a granted import does comes in through `grants`.
 //! Never does I/O for a guest that was not granted.
 //!
-//! - by lifetime: `engine` (process) · `module` (per component) · `instance` and `call` (per call). `compiler` turns a
+//! - by lifetime: `engine` (process) · `module` (per component) · `instance`, `call` and `turn` (per call). `compiler` turns a
 //!   component into code; `bindings` holds the only `bindgen!`, `imports` what stands behind the granted ones; `builtin`
 //!   holds the default component.
 //! - by interface: `interface` has a file for each, with all that crosses the border there; `convert` and `record` have what
-//!   they share. `decide` is the one way of a batch to its rules, `flush` that of a plan and of what is coalesced.
+//!   they share. `decide` is the one way of a batch to its rules, `flush` that of a plan and of what is coalesced; `contract` is
+//!   what a kind asks of answers besides; `breaker` keeps calls from a module that fails.
 //! - `life`: registry on disk, gate, activation, rollback, the watched directory.
 //! - `trial`: test vectors, shadow, canary, the decision log.
 //! - `offline`: what is asked of a component without a host.
 
 mod admission;
 mod bindings;
+mod breaker;
 mod builtin;
 mod cache;
 mod call;
 mod compiler;
+mod contract;
 mod convert;
 mod decide;
 mod delivery;
@@ -38,6 +41,7 @@ mod refusal;
 #[cfg(test)]
 mod tests;
 mod trial;
+mod turn;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,7 +60,9 @@ use life::set::{Active, LiveSet};
 use module::Module;
 use trial::observer::Observer;
 
+pub use breaker::OpenBreaker;
 pub use compiler::{CHILD_COMMAND, Compiler, child_main};
+pub use contract::Contract;
 pub use grants::{Capabilities, GrantError, GuestKeys, GuestStatements, RowSets};
 pub use life::control::{ControlError, ModuleUpload};
 pub use life::start::PolicySetup;
@@ -151,6 +157,7 @@ pub struct Policies {
     observer: Observer,
     saver: Saver,
     decision_share: f64,
+    contracts: contract::Contracts,
     fallbacks: AtomicU64,
 }
 
@@ -191,8 +198,8 @@ impl Policies {
         self.decide(kind, now_ms, batch).await
     }
 
-    /// A verdict for each document; else as [`Policies::decide_toggles`]. What is normalised is a JSON object; whether it
-    /// has the shape and the size of its kind is the caller's to check. Documents of more than 32 KiB are judged on a
+    /// A verdict for each document; else as [`Policies::decide_toggles`]. What is normalised is a JSON object that keeps
+    /// the kind's [`Contract`]. Documents of more than 32 KiB are judged on a
     /// thread that may be busy; those that one call cannot carry (see `policy.transfer_bytes_max`) in several.
     ///
     /// # Errors

@@ -24,6 +24,7 @@ use crate::capability::{Ground, Hydrator, Parts, Receipt};
 use crate::config::{DurabilityLevel, PreferenceConfig};
 use crate::error::Refusal;
 use crate::model::{Id, Setting, Settings};
+use crate::policy::Contract;
 use crate::store::{SettingsOutcome, SettingsResult};
 use crate::telemetry;
 use hydrate::SettingsLoad;
@@ -83,6 +84,7 @@ impl PreferenceKind {
     /// Starts the kind's batchers on the current runtime.
     pub fn start(config: PreferenceConfig, parts: Parts) -> Self {
         let (config, ground) = (Arc::new(config), Arc::new(Ground::new(parts)));
+        ground.parts.policies.hold_to(&config.kind, Arc::new(FieldContract(Arc::clone(&config))));
         let load = Arc::new(SettingsLoad { ground: Arc::clone(&ground), config: Arc::clone(&config) });
         let hydrator = Hydrator::start(Arc::clone(&ground), Arc::clone(&load));
         let step = Step::new(Arc::clone(&ground));
@@ -196,6 +198,20 @@ impl PreferenceKind {
     /// [`Refusal::PolicyFailed`]. What cannot be read fails its members, and not the call.
     pub async fn lookup(&self, topic: &Topic, members: &[Id]) -> Result<Looked, Refusal> {
         self.lookups.lookup(topic, members).await
+    }
+}
+
+/// A topic needs fields that are configured.
+struct FieldContract(Arc<PreferenceConfig>);
+
+impl Contract for FieldContract {
+    fn check_field(&self, field: &str) -> Result<(), String> {
+        let of = |_| ();
+        self.0
+            .table
+            .field(field)
+            .map(of)
+            .ok_or_else(|| format!("field {field:?} is not among the fields of [[preference]] {:?}", self.0.kind))
     }
 }
 

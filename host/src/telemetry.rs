@@ -35,6 +35,8 @@ pub const POLICY_FAILURES_TOTAL: &str = "weir_policy_failures_total";
 pub const POLICY_FALLBACKS_TOTAL: &str = "weir_policy_fallbacks_total";
 /// Changes of the active set, by `event` (`activated`, `rolled-back`, `rolled-back-by-itself`, `canary-rolled-back`, …).
 pub const POLICY_EVENTS_TOTAL: &str = "weir_policy_events_total";
+/// Breakers that are not closed, by interface, function and kind.
+pub const POLICY_BREAKERS_OPEN: &str = "weir_policy_breakers_open";
 /// Log lines of policy modules, by `level`; `dropped` counts those over the rate.
 pub const POLICY_LOG_LINES_TOTAL: &str = "weir_policy_log_lines_total";
 /// Time of one store call, by `operation`.
@@ -144,6 +146,10 @@ pub fn describe() {
     describe_counter!(POLICY_FAILURES_TOTAL, "Failed policy calls");
     describe_counter!(POLICY_FALLBACKS_TOTAL, "Batches decided by something else because the live module failed");
     describe_counter!(POLICY_EVENTS_TOTAL, "Changes of the active set of policy modules");
+    describe_gauge!(
+        POLICY_BREAKERS_OPEN,
+        "Breakers of loaded policy modules that are not closed: calls are not made, what stands in answers"
+    );
     describe_counter!(POLICY_LOG_LINES_TOTAL, "Log lines of policy modules");
     describe_histogram!(STORE_CALL_SECONDS, Unit::Seconds, "Time of one store call");
     describe_counter!(STORE_FAILURES_TOTAL, "Failed store calls");
@@ -215,7 +221,9 @@ pub fn begin_at_zero(kinds: &[&str]) {
             counter!(FLUSH_FAILURES_TOTAL, "kind" => (*kind).to_owned(), "cause" => cause).absolute(0);
         }
     }
-    for event in ["activated", "rolled-back", "rolled-back-by-itself", "canary-rolled-back"] {
+    for event in
+        ["activated", "rolled-back", "rolled-back-by-itself", "canary-rolled-back", "breaker-opened", "breaker-closed"]
+    {
         counter!(POLICY_EVENTS_TOTAL, "event" => event).absolute(0);
     }
     for interface in ["toggle", "flush"] {

@@ -25,7 +25,7 @@ use crate::model::{Id, Member, PairState, RateState, Verb};
 use crate::store::{ReadResult, ToggleResult};
 use crate::telemetry;
 use hydrate::{ToggleLoad, Want};
-use step::{Evaluated, Step};
+use step::{Asked, Evaluated, Step};
 
 /// One request for a toggle.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +69,7 @@ pub struct Toggles {
 /// One kind: its configuration, its batchers, its way to policy, store and SQL.
 pub struct ToggleKind {
     shared: Arc<Shared>,
-    steps: Batcher<ToggleRequest, Result<Evaluated, Refusal>>,
+    steps: Batcher<Asked, Result<Evaluated, Refusal>>,
     hydrator: Hydrator<ToggleLoad>,
 }
 
@@ -111,8 +111,10 @@ impl ToggleKind {
         let ground = self.ground();
         ground.admit()?;
         let deadline = ground.deadline();
+        let mut ruled = None;
         loop {
-            let evaluated = self.steps.submit(request.clone()).await??;
+            let evaluated = self.steps.submit(Asked { request: request.clone(), ruled }).await??;
+            ruled = Some(evaluated.ruled);
             let cold = match evaluated.result {
                 ToggleResult::ColdTarget => Want::Target(request.target.clone()),
                 ToggleResult::ColdPair => Want::Pair(request.target.clone(), request.actor.clone()),
@@ -133,7 +135,7 @@ impl ToggleKind {
             ToggleResult::Done(outcome) => outcome,
             ToggleResult::Denied(_) => return Err(Refusal::Denied),
             ToggleResult::Limited { retry_after_ms, rate } => {
-                return Err(Refusal::RateLimited { retry_after_ms, rate, limit: evaluated.limit });
+                return Err(Refusal::RateLimited { retry_after_ms, rate, limit: evaluated.limit() });
             }
             ToggleResult::TargetMissing => return Err(Refusal::TargetMissing),
             ToggleResult::IdempotencyConflict => return Err(Refusal::IdempotencyConflict),
@@ -152,7 +154,7 @@ impl ToggleKind {
             changed: outcome.changed,
             durability: if stored { DurabilityLevel::Stored.as_str() } else { DurabilityLevel::Journaled.as_str() },
             receipt,
-            rate: outcome.rate.zip(evaluated.limit),
+            rate: outcome.rate.zip(evaluated.limit()),
             replayed: outcome.replayed,
             at_ms: evaluated.at_ms,
         })

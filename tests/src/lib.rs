@@ -13,6 +13,7 @@ pub mod kinds;
 pub mod load;
 pub mod operator;
 pub mod origin;
+pub mod proxy;
 pub mod services;
 pub mod stand;
 pub mod swap;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use weir::config::{Config, GrantConfig, ParameterType, StatementConfig};
+use weir::model::IdType;
 use weir_tests::client::Client;
 use weir_tests::guest::{Guest, Import};
 use weir_tests::operator::Operator;
@@ -115,6 +116,59 @@ async fn keys_are_refused_until_granted_and_a_shadow_changes_none() {
             "capabilities {}: redis refused without a grant, counts with one, a shadow counts nothing",
             setup.name()
         );
+    }
+}
+
+/// Calls of the live module so far.
+async fn calls(operator: &mut Operator, interface: &str) -> f64 {
+    let labels = [format!("interface=\"{interface}\""), "role=\"live\"".to_owned()];
+    operator.counter("weir_policy_call_seconds_count", &[&labels[0], &labels[1]]).await
+}
+
+/// What the store does not know is loaded, and the rules are not asked again: what a module counts, it counts once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_is_decided_once_where_its_target_is_cold() {
+    for setup in SETUPS {
+        let stand = Stand::start(setup, 40).await;
+        let mut config = stand.full_config();
+        config.policy.granted_call_deadline_ms = 5_000;
+        config.policy.canary.call_p99_ms_max = 60_000;
+        config.policy.grants = vec![GrantConfig { module: "counts".into(), redis: true, sql: Vec::new() }];
+        // Ids from outside: whether SQL has them must be asked.
+        let ingest = &mut config.ingests[0];
+        (ingest.id_field, ingest.schema) = (Some("slug".into()), None);
+        (ingest.table.id_type, ingest.table.name) = (IdType::Text, "page".into());
+        ingest.table.children.clear();
+        ingest.table.columns = [("title".to_owned(), "title".to_owned())].into();
+        let time = if setup == Setup::EmbeddedSqlite { "TEXT" } else { "TIMESTAMP" };
+        let table = format!(
+            "CREATE TABLE page (id TEXT NOT NULL PRIMARY KEY, user_id BIGINT NOT NULL, title VARCHAR(20) NOT NULL, \
+             created_at {time} NOT NULL)"
+        );
+        stand.database.script(&table).await;
+        let host = stand.host(&config);
+        let (mut client, mut operator) = (Client::new(host.public()), Operator::new(host.admin()));
+        let pushed = operator.push(&COUNTS.component(), "counts", true).await;
+        assert_eq!(pushed.status, 201, "{}", pushed.text());
+        for target in 1..=10 {
+            let count = 1_000 + u64::try_from(target).unwrap();
+            assert_eq!(burst(&mut client, target, 10).await, count, "{}: target {target} was cold", setup.name());
+        }
+        assert_eq!(calls(&mut operator, "toggle").await, 10.0, "{}", setup.name());
+        for target in 1..=10 {
+            let path = format!("/v1/counters/video-view/{target}");
+            let reply = client.request("POST", &path, &[("x-actor-id", "7")], "").await.unwrap();
+            assert_eq!(reply.status, 200, "{}", reply.text());
+        }
+        assert_eq!(calls(&mut operator, "counter").await, 10.0, "{}", setup.name());
+        for slug in 0..10 {
+            let headers = [("content-type", "application/json"), ("x-actor-id", "7")];
+            let body = format!("{{\"slug\": \"s{slug}\", \"title\": \"t\"}}");
+            let reply = client.request("POST", "/v1/ingest/playlist", &headers, &body).await.unwrap();
+            assert_eq!(reply.status, 202, "{}", reply.text());
+        }
+        assert_eq!(calls(&mut operator, "ingest").await, 10.0, "{}", setup.name());
+        println!("capabilities {}: 10 toggles, hits and creates on what was cold, 10 calls each", setup.name());
     }
 }
 

@@ -250,10 +250,19 @@ impl Desk {
         modules
             .map(|module| {
                 let interfaces = module.interfaces.join(", ");
+                let open: Vec<String> = module
+                    .breakers
+                    .iter()
+                    .map(|open| format!("{}.{} of {}", open.interface, open.function, open.kind))
+                    .collect();
+                let open = match open.is_empty() {
+                    true => String::new(),
+                    false => format!("; not called for {} until a call succeeds", open.join(", ")),
+                };
                 let detail = match &module.last_failure {
                     Some(last) if !module.healthy => format!(
                         "{interfaces}; failed in the last minute ({} times since the start; {fallbacks} batches fell \
-                         back to the module before it, the built-in rules, or a refusal); the last: {last}",
+                         back to the module before it, the built-in rules, or a refusal){open}; the last: {last}",
                         module.failures
                     ),
                     _ => interfaces,

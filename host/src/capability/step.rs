@@ -1,4 +1,5 @@
-//! What the store steps of all capabilities have in common: idempotency keys, and into which steps a batch goes.
+//! What the store steps of all capabilities have in common: idempotency keys, into which steps a batch goes, and that the
+//! rules are asked of each item once.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -8,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::Refusal;
 use crate::model::{Digest, Partition};
-use crate::policy::Decider;
+use crate::policy::{Decided, Decider};
 use crate::store::Idempotency;
 
 /// Makes an operation of (kind, actor) with an `Idempotency-Key` repeatable. The key is the actor's own: two actors may use
@@ -34,6 +35,40 @@ fn hash(parts: &[&str]) -> [u8; 16] {
     let mut half = [0; 16];
     half.copy_from_slice(&hasher.finalize()[..16]);
     half
+}
+
+/// What the rules said of one item, and which module did. A request keeps it while what the store did not know is loaded:
+/// a module that does I/O counts what it is asked, so that each item is decided exactly once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ruled<R> {
+    /// The rule.
+    pub rule: R,
+    /// The module that decided.
+    pub digest: Digest,
+}
+
+/// The decisions that the items of a batch have kept; `None` where they have not been decided yet. See [`decided_apart`].
+pub fn kept<R>(ruled: impl Iterator<Item = Option<Ruled<R>>>) -> Option<Decided<R>> {
+    let ruled: Vec<Ruled<R>> = ruled.collect::<Option<_>>()?;
+    let (rules, digests) = ruled.into_iter().map(|ruled| (ruled.rule, ruled.digest)).unzip();
+    Some(Decided { rules, decider: Decider::Each(digests) })
+}
+
+/// Runs those of a batch that have been decided before apart from the others, both at once: each run has items of one sort
+/// only. Index-aligned with `batch`.
+pub async fn decided_apart<I, O, F>(batch: Vec<I>, is_decided: impl Fn(&I) -> bool, run: impl Fn(Vec<I>) -> F) -> Vec<O>
+where
+    F: Future<Output = Vec<O>>,
+{
+    let first = batch.first().map(&is_decided);
+    if batch.iter().all(|item| Some(is_decided(item)) == first) {
+        return run(batch).await;
+    }
+    let order: Vec<bool> = batch.iter().map(&is_decided).collect();
+    let (before, now): (Vec<I>, Vec<I>) = batch.into_iter().partition(is_decided);
+    let (before, now) = tokio::join!(run(before), run(now));
+    let (mut before, mut now) = (before.into_iter(), now.into_iter());
+    order.into_iter().filter_map(|is_before| if is_before { before.next() } else { now.next() }).collect()
 }
 
 /// Runs `ops` in one store step, or in several at once: where a canary decided some of them, one for each module, because
@@ -83,4 +118,34 @@ where
         }
     }
     results.into_iter().map(|result| result.unwrap_or(Err(Refusal::StoreUnavailable))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_decided_before_runs_apart_and_in_its_place() {
+        let runs = std::sync::Mutex::new(Vec::new());
+        let run = |batch: Vec<i32>| {
+            runs.lock().unwrap().push(batch.clone());
+            async move { batch.into_iter().map(|item| item * 10).collect::<Vec<_>>() }
+        };
+        let is_decided = |item: &i32| *item < 0;
+        assert_eq!(decided_apart(vec![1, 2], is_decided, run).await, [10, 20]);
+        assert_eq!(decided_apart(vec![-1, -2], is_decided, run).await, [-10, -20]);
+        assert_eq!(decided_apart(vec![1, -2, 3, -4], is_decided, run).await, [10, -20, 30, -40]);
+        assert_eq!(*runs.lock().unwrap(), [vec![1, 2], vec![-1, -2], vec![-2, -4], vec![1, 3]]);
+    }
+
+    #[test]
+    fn decisions_are_kept_with_who_decided() {
+        let ruled = |rule: u8| Ruled { rule, digest: Digest([rule; 32]) };
+        let decider = Decider::Each(vec![Digest([1; 32]), Digest([2; 32])]);
+        assert_eq!(
+            kept([1, 2].into_iter().map(|rule| Some(ruled(rule)))),
+            Some(Decided { rules: vec![1, 2], decider })
+        );
+        assert_eq!(kept([Some(ruled(1)), None].into_iter()), None);
+    }
 }

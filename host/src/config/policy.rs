@@ -43,7 +43,8 @@ pub struct PolicyConfig {
     pub instances: usize,
     /// Modules kept in the registry; a further upload is refused until one is deleted.
     pub modules_max: usize,
-    /// Time for one call of a module that imports `redis` or `sql`, in milliseconds, its I/O included.
+    /// Time for one call of a module that imports `redis` or `sql`, in milliseconds, its I/O included: no statement's
+    /// `timeout_ms` may be more.
     pub granted_call_deadline_ms: u64,
     /// Calls of one such module at once; a further one waits, at most as long as a call may take.
     pub granted_calls_max: usize,
@@ -52,6 +53,8 @@ pub struct PolicyConfig {
     pub probation_ms: u64,
     /// When a module that is being tried is given up.
     pub canary: CanaryConfig,
+    /// When a module that fails is not called for a while.
+    pub breaker: BreakerConfig,
     /// The decision log.
     pub decisions: DecisionLogConfig,
     /// What modules may import beyond `config` and `log`.
@@ -82,6 +85,7 @@ impl Default for PolicyConfig {
             granted_calls_max: 8,
             probation_ms: 60_000,
             canary: CanaryConfig::default(),
+            breaker: BreakerConfig::default(),
             decisions: DecisionLogConfig::default(),
             grants: Vec::new(),
             statements: Vec::new(),
@@ -119,6 +123,28 @@ pub struct CanaryConfig {
 impl Default for CanaryConfig {
     fn default() -> Self {
         Self { window_ms: 1_000, failures_max: 2, call_p99_ms_max: 25, calls_min: 100 }
+    }
+}
+
+/// When a module is not called for a while, and what stands in for it answers at once. For each function and kind alone, as
+/// long as the module is loaded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BreakerConfig {
+    /// Failed calls (traps, deadlines, broken contracts) that may come in a row; more, or more than these in one window in
+    /// which more than half of the calls fail, and the module is not called.
+    pub failures_max: u64,
+    /// Length of a window, in milliseconds.
+    pub window_ms: u64,
+    /// How long it is not called first, in milliseconds. Then one call is tried; each that fails doubles the time.
+    pub backoff_ms_min: u64,
+    /// How long it is not called at most, in milliseconds.
+    pub backoff_ms_max: u64,
+}
+
+impl Default for BreakerConfig {
+    fn default() -> Self {
+        Self { failures_max: 2, window_ms: 10_000, backoff_ms_min: 1_000, backoff_ms_max: 60_000 }
     }
 }
 
@@ -219,6 +245,9 @@ impl PolicyConfig {
         at_least("policy.compile_memory_bytes_max", self.compile_memory_bytes_max, 64 << 20)?;
         at_least("policy.canary.window_ms", self.canary.window_ms, 10)?;
         at_least("policy.canary.call_p99_ms_max", self.canary.call_p99_ms_max, 1)?;
+        at_least("policy.breaker.window_ms", self.breaker.window_ms, 10)?;
+        at_least("policy.breaker.backoff_ms_min", self.breaker.backoff_ms_min, 1)?;
+        at_least("policy.breaker.backoff_ms_max", self.breaker.backoff_ms_max, self.breaker.backoff_ms_min)?;
         at_least("policy.decisions.bytes_max", self.decisions.bytes_max, 64 << 10)?;
         if !(0.0..=1.0).contains(&self.decisions.share) {
             return Err(value("policy.decisions.share", format!("must be from 0 to 1, is {}", self.decisions.share)));
@@ -233,6 +262,17 @@ impl PolicyConfig {
             }
             at_least(&field("rows_max"), statement.rows_max, 1)?;
             at_least(&field("timeout_ms"), statement.timeout_ms, 1)?;
+            let call_ms = self.granted_call_deadline_ms;
+            if statement.timeout_ms > call_ms {
+                return Err(value(
+                    field("timeout_ms"),
+                    format!(
+                        "is {}, over policy.granted_call_deadline_ms = {call_ms}: the call that runs statement {:?} ends \
+                         before; lower the one or raise the other",
+                        statement.timeout_ms, statement.name
+                    ),
+                ));
+            }
         }
         for (index, grant) in self.grants.iter().enumerate() {
             let field = |name: &str| format!("policy.grant[{index}].{name}");
@@ -277,6 +317,19 @@ mod tests {
         toml::from_str::<PolicyConfig>(&grant("tier-of")).unwrap().validate().unwrap();
         assert!(refusal(&grant("tier")).contains("policy.grant[0].sql"));
         assert!(refusal(&format!("{statement}{statement}")).contains("twice"));
+    }
+
+    #[test]
+    fn no_statement_takes_longer_than_the_call_that_runs_it() {
+        let statement = |ms: u64| {
+            format!(
+                "granted_call_deadline_ms = 300\n[[statement]]\nname = \"t\"\nsql = \"SELECT 1\"\ntimeout_ms = {ms}\n"
+            )
+        };
+        toml::from_str::<PolicyConfig>(&statement(300)).unwrap().validate().unwrap();
+        let refused = refusal(&statement(301));
+        assert!(refused.contains("policy.statement[0].timeout_ms") && refused.contains("= 300"), "{refused}");
+        assert!(refusal("[breaker]\nbackoff_ms_min = 9\nbackoff_ms_max = 8").contains("policy.breaker.backoff_ms_max"));
     }
 
     #[test]

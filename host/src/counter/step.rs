@@ -7,19 +7,27 @@ use std::time::Instant;
 use metrics::{Counter, Histogram, counter, histogram};
 
 use super::CountRequest;
-use crate::capability::{Ground, idempotency, in_steps};
+use crate::capability::{Ground, Ruled, decided_apart, idempotency, in_steps, kept};
 use crate::config::CounterConfig;
 use crate::error::Refusal;
-use crate::model::{Digest, Hit, Incarnation, Partition, RateLimit};
+use crate::model::{CountRule, Digest, Hit, Incarnation, Partition, RateLimit};
 use crate::policy::Decided;
 use crate::store::{CountBatch, CountOp, CountOutcome, CountResult};
 use crate::telemetry;
+
+/// A request, and what the rules said of it before its target was loaded.
+pub(super) struct Asked {
+    pub(super) request: CountRequest,
+    pub(super) ruled: Option<Ruled<CountRule>>,
+}
 
 /// What became of one request in its batch.
 #[derive(Debug, Clone)]
 pub(super) struct Evaluated {
     pub(super) result: CountResult,
-    /// The limit of the rule that was decided.
+    /// What was decided.
+    pub(super) ruled: Ruled<CountRule>,
+    /// Its limit, where there is an actor who can have one.
     pub(super) limit: Option<RateLimit>,
     /// The life of the journal of the target's partition.
     pub(super) incarnation: Incarnation,
@@ -48,7 +56,11 @@ impl Step {
         }
     }
 
-    pub(super) async fn run(self, batch: Vec<CountRequest>) -> Vec<Result<Evaluated, Refusal>> {
+    pub(super) async fn run(self, batch: Vec<Asked>) -> Vec<Result<Evaluated, Refusal>> {
+        decided_apart(batch, |asked| asked.ruled.is_some(), |batch| self.run_alike(batch)).await
+    }
+
+    async fn run_alike(&self, batch: Vec<Asked>) -> Vec<Result<Evaluated, Refusal>> {
         let length = batch.len();
         match self.evaluate(batch).await {
             Ok(evaluated) => evaluated,
@@ -56,18 +68,25 @@ impl Step {
         }
     }
 
-    async fn evaluate(&self, batch: Vec<CountRequest>) -> Result<Vec<Result<Evaluated, Refusal>>, Refusal> {
+    async fn evaluate(&self, batch: Vec<Asked>) -> Result<Vec<Result<Evaluated, Refusal>>, Refusal> {
         let parts = &self.ground.parts;
         let (kind, at_ms) = (parts.kind.as_str(), parts.clock.now_ms());
-        let hits: Vec<Hit> = batch
-            .iter()
-            .map(|request| Hit { target: request.target.clone(), actor: request.actor.clone(), by: request.by })
-            .collect();
-        // A failed module is logged, counted and reported by the policy room itself.
-        let decided = parts.policies.decide_counts(kind, at_ms, &hits).await;
-        let Decided { rules, decider } = decided.map_err(|_| Refusal::PolicyFailed)?;
-        let op = |(request, rule)| {
-            let CountRequest { target, actor, by, idempotency_key } = request;
+        let Decided { rules, decider } = match kept(batch.iter().map(|asked| asked.ruled)) {
+            Some(decided) => decided,
+            None => {
+                let hit = |Asked { request, .. }: &Asked| Hit {
+                    target: request.target.clone(),
+                    actor: request.actor.clone(),
+                    by: request.by,
+                };
+                let hits: Vec<Hit> = batch.iter().map(hit).collect();
+                // A failed module is logged, counted and reported by the policy room itself.
+                let decided = parts.policies.decide_counts(kind, at_ms, &hits).await;
+                decided.map_err(|_| Refusal::PolicyFailed)?
+            }
+        };
+        let op = |(asked, rule): (Asked, CountRule)| {
+            let CountRequest { target, actor, by, idempotency_key } = asked.request;
             let idempotency = idempotency_key.map(|key| {
                 let actor = actor.as_ref().map(ToString::to_string).unwrap_or_default();
                 idempotency((kind, &actor, &key), Some(&target), &["count", &by.to_string()])
@@ -84,8 +103,8 @@ impl Step {
         let (ground, parts) = (&self.ground, &self.ground.parts);
         // Nobody has a limit without an actor.
         let limit = |op: &CountOp| op.actor.as_ref().and(op.rule.limit);
-        let of: Vec<(Option<RateLimit>, Partition)> =
-            ops.iter().map(|op| (limit(op), ground.partition(&op.target))).collect();
+        let of: Vec<(CountRule, Option<RateLimit>, Partition)> =
+            ops.iter().map(|op| (op.rule, limit(op), ground.partition(&op.target))).collect();
         let (keep_actors, unique_pairs_max) = (self.keep_actors, self.unique_pairs_max);
         let now_ms = parts.clock.steady_ms();
         let batch = CountBatch { digest, at_ms, now_ms, keep_actors, unique_pairs_max, ops };
@@ -104,9 +123,9 @@ impl Step {
             commit.heads.iter().map(|head| (head.partition, head.incarnation)).collect();
         let evaluated = commit.results.into_iter().zip(of);
         Ok(evaluated
-            .map(|(result, (limit, partition))| {
+            .map(|(result, (rule, limit, partition))| {
                 let incarnation = lives.get(&partition).copied().unwrap_or(Incarnation(uuid::Uuid::nil()));
-                Evaluated { result, limit, incarnation, at_ms }
+                Evaluated { result, ruled: Ruled { rule, digest }, limit, incarnation, at_ms }
             })
             .collect())
     }

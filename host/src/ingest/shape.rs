@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::Fields;
 use crate::config::{ConfigError, IngestConfig};
 use crate::model::{Id, IdType, Violation};
+use crate::policy::Contract;
 
 /// Violations of one document that are told.
 const VIOLATIONS_MAX: usize = 20;
@@ -152,6 +153,21 @@ impl Shape {
 }
 
 /// Adds a violation, up to [`VIOLATIONS_MAX`].
+/// What a module makes of a document must still be one of its kind: nothing else could be stored.
+impl Contract for Shape {
+    fn check_document(&self, id: &Id, body: &str, value: &Value) -> Result<(), String> {
+        let same_id = |fields: &Fields| self.makes_ids() || self.id_of(fields).as_ref() == Some(id);
+        match self.violations(value).first() {
+            Some(violation) => Err(format!("{}: {}", violation.path, violation.message)),
+            None if body.len() > self.document_bytes_max => {
+                Err(format!("{} bytes, over document_bytes_max = {}", body.len(), self.document_bytes_max))
+            }
+            None if !value.as_object().is_some_and(same_id) => Err("its id is another".into()),
+            None => Ok(()),
+        }
+    }
+}
+
 fn tell(found: &mut Vec<Violation>, path: String, message: String) {
     if found.len() < VIOLATIONS_MAX {
         found.push(Violation { path, message });

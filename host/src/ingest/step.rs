@@ -10,11 +10,11 @@ use serde_json::Value;
 use super::ids::{self, Seed};
 use super::shape::Shape;
 use super::{CreateRefusal, CreateRequest, Fields};
-use crate::capability::{Ground, Receipt, idempotency, in_steps};
+use crate::capability::{Ground, Receipt, Ruled, decided_apart, idempotency, in_steps};
 use crate::config::IngestConfig;
 use crate::error::Refusal;
 use crate::model::{Digest, Document, Id, Incarnation, Partition, Violation};
-use crate::policy::{Decided, Decider};
+use crate::policy::{Decided, Decider, Verdict};
 use crate::store::{CreateBatch, CreateOp, CreateResult, Created, Idempotency};
 use crate::telemetry;
 
@@ -29,6 +29,14 @@ pub(super) struct Creation {
     actor: Id,
     idempotency: Option<Idempotency>,
     seed: Seed,
+    judged: Option<Box<Judged>>,
+}
+
+/// Where a request's documents go, and what the rules made of them.
+#[derive(Debug, Clone)]
+pub(super) struct Judged {
+    partition: Partition,
+    ruled: Ruled<Vec<Document>>,
 }
 
 impl Creation {
@@ -63,7 +71,13 @@ impl Creation {
             actor,
             seed: idempotency.as_ref().map_or_else(ids::random_seed, |idempotency| idempotency.key),
             idempotency,
+            judged: None,
         })
+    }
+
+    /// Keeps what the rules said: they are not asked again.
+    pub(super) fn keep(&mut self, judged: Box<Judged>) {
+        self.judged = Some(judged);
     }
 }
 
@@ -76,7 +90,7 @@ pub(super) enum Outcome {
         receipt: Receipt,
     },
     /// Whether these are in SQL must be asked first.
-    Cold(Vec<Id>),
+    Cold(Vec<Id>, Box<Judged>),
 }
 
 /// What the store answered one request.
@@ -84,6 +98,14 @@ pub(super) enum Outcome {
 struct Evaluated {
     result: CreateResult,
     incarnation: Incarnation,
+}
+
+/// What of a request is needed when the store has answered.
+struct Waiting {
+    partition: Partition,
+    ids: Vec<Id>,
+    /// Where the store may not know the ids.
+    kept: Option<Judged>,
 }
 
 /// Runs batches of one kind.
@@ -108,6 +130,10 @@ impl Step {
     }
 
     pub(super) async fn run(self, batch: Vec<Creation>) -> Vec<Result<Outcome, CreateRefusal>> {
+        decided_apart(batch, |creation| creation.judged.is_some(), |batch| self.run_alike(batch)).await
+    }
+
+    async fn run_alike(&self, batch: Vec<Creation>) -> Vec<Result<Outcome, CreateRefusal>> {
         let length = batch.len();
         match self.evaluate(batch).await {
             Ok(evaluated) => evaluated,
@@ -116,8 +142,56 @@ impl Step {
     }
 
     async fn evaluate(&self, batch: Vec<Creation>) -> Result<Vec<Result<Outcome, CreateRefusal>>, Refusal> {
+        let at_ms = self.ground.parts.clock.now_ms();
+        let before: Option<Vec<_>> = batch.iter().map(|creation| creation.judged.as_deref().cloned().map(Ok)).collect();
+        let judged = match before {
+            Some(judged) => judged,
+            None => self.judge(&batch, at_ms).await?,
+        };
+
+        // Requests that go on, and what becomes of the others.
+        let mut results: Vec<Option<Result<Outcome, CreateRefusal>>> = Vec::with_capacity(batch.len());
+        let (mut ops, mut digests, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+        for (creation, judged) in batch.iter().zip(judged) {
+            let judged = match judged {
+                Ok(judged) => judged,
+                Err(refusal) => {
+                    results.push(Some(Err(refusal)));
+                    continue;
+                }
+            };
+            results.push(None);
+            let (partition, has_fresh_ids) = (judged.partition, self.shape.makes_ids());
+            let ids = judged.ruled.rule.iter().map(|document| document.id.clone()).collect();
+            // Fresh ids are never cold.
+            let kept = (!has_fresh_ids).then(|| judged.clone());
+            waiting.push(Waiting { partition, ids, kept });
+            digests.push(judged.ruled.digest);
+            let documents = judged.ruled.rule;
+            ops.push(CreateOp { partition, documents, has_fresh_ids, idempotency: creation.idempotency });
+        }
+        let decider = match digests.first() {
+            Some(first) if digests.iter().all(|digest| digest == first) => Decider::One(*first),
+            _ => Decider::Each(digests),
+        };
+        let accepted = {
+            let step_of = |op: &CreateOp| self.ground.parts.store.step_of(op.partition);
+            in_steps(decider, ops, step_of, |digest, ops| self.commit(digest, at_ms, ops)).await
+        };
+        let mut accepted = accepted.into_iter().zip(waiting);
+        let finish = |(creation, result): (&Creation, Option<Result<Outcome, CreateRefusal>>)| {
+            result.or_else(|| {
+                let (evaluated, waiting) = accepted.next()?;
+                Some(evaluated.map_err(CreateRefusal::from).and_then(|of| self.outcome(creation, of, waiting)))
+            })
+        };
+        let finished: Vec<_> = batch.iter().zip(results).map(finish).collect();
+        Ok(finished.into_iter().map(|result| result.unwrap_or(Err(Refusal::StoreUnavailable.into()))).collect())
+    }
+
+    /// Where the documents of each request go, and what the rules make of them, in one policy call.
+    async fn judge(&self, batch: &[Creation], at_ms: u64) -> Result<Vec<Result<Judged, CreateRefusal>>, Refusal> {
         let parts = &self.ground.parts;
-        let at_ms = parts.clock.now_ms();
         let placed: Vec<(Partition, Vec<Document>)> =
             batch.iter().map(|creation| self.place(creation, at_ms)).collect();
         let documents: Vec<Document> = placed.iter().flat_map(|(_, documents)| documents.clone()).collect();
@@ -125,46 +199,20 @@ impl Step {
         let decided = parts.policies.validate(&parts.kind, at_ms, &documents).await;
         let Decided { rules, decider } = decided.map_err(|_| Refusal::PolicyFailed)?;
         drop(documents);
-
-        // Requests that go on, and what becomes of the others.
-        let mut verdicts = rules.into_iter();
-        let mut results: Vec<Option<Result<Outcome, CreateRefusal>>> = Vec::with_capacity(batch.len());
-        let (mut ops, mut deciders, mut first) = (Vec::new(), Vec::new(), 0);
-        for (creation, (partition, documents)) in batch.iter().zip(placed) {
-            let count = documents.len();
-            let of_request: Vec<_> = verdicts.by_ref().take(count).collect();
-            match self.ruled(creation, documents, of_request) {
-                Err(refusal) => results.push(Some(Err(refusal))),
-                Ok(documents) => {
-                    let idempotency = creation.idempotency;
-                    ops.push(CreateOp { partition, documents, has_fresh_ids: self.shape.makes_ids(), idempotency });
-                    // One entry names one module: whoever decided the first document.
-                    deciders.push(match &decider {
-                        Decider::One(digest) => *digest,
-                        Decider::Each(digests) => digests.get(first).copied().unwrap_or_default(),
-                    });
-                    results.push(None);
-                }
-            }
-            first += count;
-        }
-        let decider = if matches!(decider, Decider::One(_)) { decider } else { Decider::Each(deciders) };
-        let partitions: Vec<Partition> = ops.iter().map(|op| op.partition).collect();
-        let ids: Vec<Vec<Id>> =
-            ops.iter().map(|op| op.documents.iter().map(|document| document.id.clone()).collect()).collect();
-        let accepted = {
-            let step_of = |op: &CreateOp| self.ground.parts.store.step_of(op.partition);
-            in_steps(decider, ops, step_of, |digest, ops| self.commit(digest, at_ms, ops)).await
-        };
-        let mut accepted = accepted.into_iter().zip(partitions).zip(ids);
-        let finish = |(creation, result): (&Creation, Option<Result<Outcome, CreateRefusal>>)| {
-            result.or_else(|| {
-                let ((evaluated, partition), ids) = accepted.next()?;
-                Some(evaluated.map_err(CreateRefusal::from).and_then(|of| self.outcome(creation, of, partition, ids)))
-            })
-        };
-        let finished: Vec<_> = batch.iter().zip(results).map(finish).collect();
-        Ok(finished.into_iter().map(|result| result.unwrap_or(Err(Refusal::StoreUnavailable.into()))).collect())
+        let (mut verdicts, mut first) = (rules.into_iter(), 0);
+        let judge =
+            |(creation, (partition, documents)): (&Creation, (Partition, Vec<Document>))| -> Result<_, CreateRefusal> {
+                // One entry names one module: whoever decided the first document.
+                let digest = match &decider {
+                    Decider::One(digest) => *digest,
+                    Decider::Each(digests) => digests.get(first).copied().unwrap_or_default(),
+                };
+                first += documents.len();
+                let of_request = verdicts.by_ref().take(documents.len()).collect();
+                let rule = ruled(creation, documents, of_request)?;
+                Ok(Judged { partition, ruled: Ruled { rule, digest } })
+            };
+        Ok(batch.iter().zip(placed).map(judge).collect())
     }
 
     /// Gives the documents of a request their ids, and all of them their partition.
@@ -181,51 +229,8 @@ impl Step {
         (partition, ids.into_iter().zip(creation.texts.iter()).map(document).collect())
     }
 
-    /// The documents as the rules leave them, or why they are refused.
-    fn ruled(
-        &self,
-        creation: &Creation,
-        mut documents: Vec<Document>,
-        verdicts: Vec<Result<Option<Arc<str>>, Vec<Violation>>>,
-    ) -> Result<Vec<Document>, CreateRefusal> {
-        let mut violations = Vec::new();
-        for (index, (document, verdict)) in documents.iter_mut().zip(verdicts).enumerate() {
-            match verdict {
-                Ok(None) => {}
-                Ok(Some(body)) => {
-                    self.check_normalised(&document.id, &body)?;
-                    document.body = body;
-                }
-                Err(of_document) => violations.extend(of_document.into_iter().map(|violation| (index, violation))),
-            }
-        }
-        if documents.len() != creation.documents.len() {
-            return Err(Refusal::StoreUnavailable.into());
-        }
-        if violations.is_empty() { Ok(documents) } else { Err(CreateRefusal::Invalid(violations)) }
-    }
-
-    /// What a module makes of a document must still be one of this kind: nothing else could be stored.
-    fn check_normalised(&self, id: &Id, body: &str) -> Result<(), Refusal> {
-        let value: Value = serde_json::from_str(body).unwrap_or_default();
-        let same_id = |fields: &Fields| self.shape.makes_ids() || self.shape.id_of(fields).as_ref() == Some(id);
-        let problem = match self.shape.violations(&value).first() {
-            Some(violation) => format!("{}: {}", violation.path, violation.message),
-            None if body.len() > self.config.document_bytes_max => "it is too large".into(),
-            None if !value.as_object().is_some_and(same_id) => "its id is another".into(),
-            None => return Ok(()),
-        };
-        tracing::error!(kind = self.ground.kind(), problem, "the policy module made something else of a document");
-        Err(Refusal::PolicyFailed)
-    }
-
-    fn outcome(
-        &self,
-        creation: &Creation,
-        evaluated: Evaluated,
-        partition: Partition,
-        ids: Vec<Id>,
-    ) -> Result<Outcome, CreateRefusal> {
+    fn outcome(&self, creation: &Creation, evaluated: Evaluated, waiting: Waiting) -> Result<Outcome, CreateRefusal> {
+        let Waiting { partition, ids, kept } = waiting;
         match evaluated.result {
             CreateResult::Done(created) => {
                 let (partition, ids) = if created.replayed && self.shape.makes_ids() {
@@ -241,7 +246,10 @@ impl Step {
                 Some(id) => Err(CreateRefusal::Exists(index, id)),
                 None => Err(Refusal::StoreUnavailable.into()),
             },
-            CreateResult::Cold(ids) => Ok(Outcome::Cold(ids)),
+            CreateResult::Cold(ids) => {
+                let kept = kept.ok_or(Refusal::StoreUnavailable)?;
+                Ok(Outcome::Cold(ids, Box::new(kept)))
+            }
             CreateResult::IdempotencyConflict => Err(Refusal::IdempotencyConflict.into()),
         }
     }
@@ -289,6 +297,27 @@ impl Step {
             })
             .collect())
     }
+}
+
+/// The documents as the rules leave them, or why they are refused. What a module made of one is still one of its kind: the
+/// policy room has checked that.
+fn ruled(
+    creation: &Creation,
+    mut documents: Vec<Document>,
+    verdicts: Vec<Verdict>,
+) -> Result<Vec<Document>, CreateRefusal> {
+    let mut violations = Vec::new();
+    for (index, (document, verdict)) in documents.iter_mut().zip(verdicts).enumerate() {
+        match verdict {
+            Ok(None) => {}
+            Ok(Some(body)) => document.body = body,
+            Err(of_document) => violations.extend(of_document.into_iter().map(|violation| (index, violation))),
+        }
+    }
+    if documents.len() != creation.documents.len() {
+        return Err(Refusal::StoreUnavailable.into());
+    }
+    if violations.is_empty() { Ok(documents) } else { Err(CreateRefusal::Invalid(violations)) }
 }
 
 /// Counters of outcomes, looked up once; in documents.

@@ -10,6 +10,7 @@ use super::imports::Imports;
 use super::instance::MemoryLimit;
 use super::interface::Interface;
 use super::log_gate::LogGate;
+use super::turn::Turn;
 
 #[allow(missing_docs, reason = "generated from the WIT, which is documented")]
 mod generated {
@@ -95,6 +96,8 @@ pub(super) struct HostState {
     pub(super) log: Arc<LogGate>,
     /// Bounds the linear memories of the instance.
     pub(super) memory: MemoryLimit,
+    /// How long the call may go on, and where.
+    pub(super) turn: Turn,
 }
 
 /// Everything that a module may import.

@@ -6,12 +6,22 @@ use std::time::{Duration, Instant};
 use metrics::{Histogram, histogram};
 use weir_policy_vectors::{Answer, Call};
 
-use super::decide::Subject;
-use super::instance::{CallFailure, Cause, Warm};
+use super::contract::Contract;
+use super::decide::{Asked, Subject};
+use super::instance::{CallFailure, Warm};
 use super::interface::{Interface, admission, cache, counter, delivery, flush, ingest, toggle};
 use super::module::Module;
 use crate::model::{Arrival, Document, Hit, Intent, SettingColumn, ToggleChange};
 use crate::telemetry::{POLICY_CALL_SECONDS, POLICY_FAILURES_TOTAL};
+
+/// What is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Called<'a> {
+    pub(super) interface: Interface,
+    /// Of the interface, as the WIT names it.
+    pub(super) function: &'static str,
+    pub(super) kind: &'a str,
+}
 
 /// What a module is called for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,22 +81,22 @@ impl<T> Answered<T> {
 pub(super) type Outcome<T> = Result<Answered<T>, CallFailure>;
 
 impl Module {
-    /// A call and its answer as test vectors and the decision log have them.
-    pub(super) fn ask(&self, role: Role, call: &Call) -> Outcome<Answer> {
+    /// A call and its answer as test vectors and the decision log have them. The answer is held to `contract`, too.
+    pub(super) fn ask(&self, role: Role, call: &Call, contract: Option<&dyn Contract>) -> Outcome<Answer> {
         match call {
             Call::ToggleDecide(call) => {
                 let batch: Vec<Intent> = call.batch.iter().map(toggle::to_intent).collect();
-                self.decide(role, &call.kind, call.now_ms, &batch)
+                self.decide(role, &call.kind, call.now_ms, &batch, contract)
             }
             Call::CounterDecide(call) => {
                 let batch: Vec<Hit> = call.batch.iter().map(counter::to_hit).collect();
-                self.decide(role, &call.kind, call.now_ms, &batch)
+                self.decide(role, &call.kind, call.now_ms, &batch, contract)
             }
             Call::IngestValidate(call) => {
                 let batch: Vec<Document> = call.batch.iter().map(ingest::to_document).collect();
-                self.decide(role, &call.kind, call.now_ms, &batch)
+                self.decide(role, &call.kind, call.now_ms, &batch, contract)
             }
-            Call::DeliveryFields(call) => Ok(self.fields(role, &call.kind, &call.topic)?.map(Answer::Fields)),
+            Call::DeliveryFields(call) => Ok(self.fields(role, &call.kind, &call.topic, contract)?.map(Answer::Fields)),
             Call::DeliveryEnabled(call) => {
                 let columns: Vec<SettingColumn> = call.columns.iter().map(delivery::to_column).collect();
                 let asked = delivery::Asked {
@@ -109,7 +119,7 @@ impl Module {
             }
             Call::AdmissionPlace(call) => {
                 let batch: Vec<Arrival> = call.batch.iter().map(admission::to_arrival).collect();
-                self.decide(role, &call.kind, call.now_ms, &batch)
+                self.decide(role, &call.kind, call.now_ms, &batch, contract)
             }
             Call::AdmissionPlan(call) => {
                 let planned = self.admit(role, &call.kind, call.now_ms, admission::to_room(&call.room))?;
@@ -122,19 +132,31 @@ impl Module {
         }
     }
 
-    fn decide<S: Subject>(&self, role: Role, kind: &str, now_ms: u64, batch: &[S]) -> Outcome<Answer> {
-        Ok(S::ask(self, role, kind, now_ms, batch)?.map(|rules| S::record_rules(&rules)))
+    fn decide<S: Subject>(
+        &self,
+        role: Role,
+        kind: &str,
+        now_ms: u64,
+        batch: &[S],
+        contract: Option<&dyn Contract>,
+    ) -> Outcome<Answer> {
+        let asked = Asked { kind, now_ms, batch, contract, may_wait: true };
+        Ok(S::ask(self, role, asked)?.map(|rules| S::record_rules(&rules)))
     }
 
-    /// Calls, measures, checks the answer, and counts what fails. The call may take `deadlines` times as long as one may.
+    /// Calls, measures, checks the answer, and counts what fails: every failure passes here, whatever broke. Nothing is
+    /// called while the breaker is open. The call may take `deadlines` times as long as one may.
     pub(super) fn run<Raw, T>(
         &self,
         role: Role,
-        interface: Interface,
+        called: Called<'_>,
         deadlines: u64,
         call: impl FnOnce(&mut Warm) -> wasmtime::Result<Raw>,
         check: impl FnOnce(Raw) -> Result<T, String>,
     ) -> Outcome<T> {
+        if role != Role::Test {
+            self.breakers.admit(called)?;
+        }
         let started = Instant::now();
         let answered = self.pool.call(deadlines, call);
         let elapsed = started.elapsed();
@@ -145,13 +167,17 @@ impl Module {
         if role == Role::Test {
             return checked;
         }
+        let interface = called.interface;
         self.seconds.of(interface, role).record(elapsed.as_secs_f64());
+        match &checked {
+            Err(failure) if !failure.is_of_module() => self.breakers.give_back(called),
+            outcome => self.breakers.note(called, outcome.as_ref().err()),
+        }
         if let Err(failure) = &checked {
             let (interface_name, role, cause) = (interface.name(), role.as_str(), failure.cause.as_str());
             metrics::counter!(POLICY_FAILURES_TOTAL, "interface" => interface_name, "role" => role, "cause" => cause)
                 .increment(1);
-            // Too many callers are no fault of the module.
-            if failure.cause != Cause::Busy {
+            if failure.is_of_module() {
                 self.failed(interface, failure);
             }
         }

@@ -1,7 +1,7 @@
 //! Batches that are decided: one rule for each item.
 //!
-//! The live module decides, of a share of the targets a canary; where a module fails, the one before it while it is new,
-//! then whatever the kind says: the built-in rules, or nobody.
+//! The live module decides, of a share of the targets a canary; where a module fails, or is not called because it has failed,
+//! the one before it decides, then whatever the kind says: the built-in rules, or nobody.
 
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use weir_default_policy::rules::Settings;
 use weir_policy_vectors::{Answer, Call};
 
 use super::call::{Answered, Outcome, Role};
+use super::contract::Contract;
 use super::instance::CallFailure;
 use super::interface::Interface;
 use super::life::set::Active;
@@ -24,6 +25,8 @@ pub(super) trait Subject: Clone + Send + Sync + 'static {
     const INTERFACE: Interface;
     /// What is decided.
     type Rule: Clone + Send + 'static;
+    /// Whether a kind may ask more of answers than the interface does.
+    const HAS_CONTRACT: bool = false;
 
     /// What a canary is chosen by.
     fn target(&self) -> &Id;
@@ -44,7 +47,7 @@ pub(super) trait Subject: Clone + Send + Sync + 'static {
     }
 
     /// Asks a module, in one call.
-    fn ask(module: &Module, role: Role, kind: &str, now_ms: u64, batch: &[Self]) -> Outcome<Vec<Self::Rule>>;
+    fn ask(module: &Module, role: Role, asked: Asked<'_, Self>) -> Outcome<Vec<Self::Rule>>;
 
     /// The built-in rules.
     fn builtin(settings: &Settings, now_ms: u64, batch: &[Self]) -> Vec<Self::Rule>;
@@ -95,10 +98,14 @@ impl<R> Ruled<R> {
 }
 
 /// A batch, or what is left of it, and what it is about.
-struct Asked<'a, S> {
-    kind: &'a str,
-    now_ms: u64,
-    batch: &'a [S],
+pub(super) struct Asked<'a, S> {
+    pub(super) kind: &'a str,
+    pub(super) now_ms: u64,
+    pub(super) batch: &'a [S],
+    /// What the kind asks of answers besides.
+    pub(super) contract: Option<&'a dyn Contract>,
+    /// Whether it is asked where a thread may wait, so that what stands in for a module may do I/O.
+    pub(super) may_wait: bool,
 }
 
 impl<S> Clone for Asked<'_, S> {
@@ -117,7 +124,7 @@ impl<'a, S: Subject> Asked<'a, S> {
     }
 
     fn ask(self, module: &Module, role: Role) -> Outcome<Vec<S::Rule>> {
-        S::ask(module, role, self.kind, self.now_ms, self.batch)
+        S::ask(module, role, self)
     }
 
     fn record(self, rules: &[S::Rule]) -> (Call, Answer) {
@@ -134,12 +141,17 @@ impl Policies {
         batch: &[S],
     ) -> Result<Decided<S::Rule>, PolicyError> {
         let active = self.active();
+        let contract = if S::HAS_CONTRACT { self.contracts.of(kind) } else { None };
         if !active.does_io(S::INTERFACE) && S::is_quick(batch) {
-            return self.decide_now(&active, Asked { kind, now_ms, batch });
+            let contract = contract.as_deref();
+            return self.decide_now(&active, Asked { kind, now_ms, batch, contract, may_wait: false });
         }
         let (policies, kind, batch) = (Arc::clone(self), kind.to_owned(), batch.to_vec());
         let digest = active.live.get(S::INTERFACE).module.digest;
-        let decide = move || policies.decide_now(&active, Asked { kind: &kind, now_ms, batch: &batch });
+        let decide = move || {
+            let contract = contract.as_deref();
+            policies.decide_now(&active, Asked { kind: &kind, now_ms, batch: &batch, contract, may_wait: true })
+        };
         tokio::task::spawn_blocking(decide).await.unwrap_or_else(|error| {
             Err(PolicyError { digest, interface: S::INTERFACE.name(), reason: format!("the call ended: {error}") })
         })
@@ -217,8 +229,7 @@ impl Policies {
         Ok(ruled)
     }
 
-    /// What the live module has failed to decide: the module before it does while it is new; else, or where that fails too,
-    /// the kind says.
+    /// What the live module has failed to decide: the module before it does; else, or where that fails too, the kind says.
     fn stand_in<S: Subject>(
         &self,
         active: &Active,
@@ -227,10 +238,12 @@ impl Policies {
         asked: Asked<'_, S>,
     ) -> Result<Ruled<S::Rule>, PolicyError> {
         let (mut ruled, mut rest) = (Ruled::none(), asked);
-        if let Some(before) = active.before(module, S::INTERFACE) {
+        if let Some(before) = self.stands_in(active, module, S::INTERFACE, asked.may_wait) {
             while !rest.batch.is_empty() {
                 let (part, later) = rest.split(&self.loader.config);
-                let Ok(answered) = part.ask(before, Role::Live) else { break };
+                let outcome = part.ask(before, Role::Live);
+                self.tell_breakers(before);
+                let Ok(answered) = outcome else { break };
                 ruled.append(Ruled::by(before.digest, answered.answer));
                 rest = later;
             }

@@ -14,6 +14,16 @@ use super::{KindRules, Policies, PolicyError};
 use crate::config::PolicyFailure;
 use crate::model::{Digest, SettingColumn};
 
+/// What a call is about.
+#[derive(Clone, Copy)]
+struct About<'a> {
+    kind: &'a str,
+    /// Members.
+    weight: usize,
+    /// Whether it is made where a thread may wait.
+    may_wait: bool,
+}
+
 impl Policies {
     /// The fields that a topic needs; none where the rules know no such topic.
     ///
@@ -22,11 +32,11 @@ impl Policies {
     pub async fn delivery_fields(self: &Arc<Self>, kind: &str, topic: &str) -> Result<Vec<String>, PolicyError> {
         let active = self.active();
         if !active.does_io(Interface::Delivery) {
-            return self.fields_now(&active, kind, topic);
+            return self.fields_now(&active, kind, topic, false);
         }
         let (policies, kind, topic) = (Arc::clone(self), kind.to_owned(), topic.to_owned());
         let digest = active.live.get(Interface::Delivery).module.digest;
-        let asked = tokio::task::spawn_blocking(move || policies.fields_now(&active, &kind, &topic)).await;
+        let asked = tokio::task::spawn_blocking(move || policies.fields_now(&active, &kind, &topic, true)).await;
         asked.unwrap_or_else(|error| Err(ended(digest, &error)))
     }
 
@@ -45,13 +55,13 @@ impl Policies {
     ) -> Result<Vec<bool>, PolicyError> {
         let active = self.active();
         if !active.does_io(Interface::Delivery) {
-            return self.enabled_now(&active, Asked { kind, topic, now_ms, members, columns: &columns });
+            return self.enabled_now(&active, Asked { kind, topic, now_ms, members, columns: &columns }, false);
         }
         let (policies, kind, topic) = (Arc::clone(self), kind.to_owned(), topic.to_owned());
         let digest = active.live.get(Interface::Delivery).module.digest;
         let ask = move || {
             let asked = Asked { kind: &kind, topic: &topic, now_ms, members, columns: &columns };
-            policies.enabled_now(&active, asked)
+            policies.enabled_now(&active, asked, true)
         };
         tokio::task::spawn_blocking(ask).await.unwrap_or_else(|error| Err(ended(digest, &error)))
     }
@@ -61,16 +71,18 @@ impl Policies {
         self.active().live.get(Interface::Delivery).module.digest
     }
 
-    fn fields_now(&self, active: &Active, kind: &str, topic: &str) -> Result<Vec<String>, PolicyError> {
+    fn fields_now(&self, active: &Active, kind: &str, topic: &str, may_wait: bool) -> Result<Vec<String>, PolicyError> {
         let builtin = |kind: &KindRules| rules::fields(kind.topics.get(topic).map(String::as_str));
         let record = |fields: &Vec<String>| (delivery::record_fields(kind, topic), Answer::Fields(fields.clone()));
-        self.ask_delivery(active, (kind, 1), |module, role| module.fields(role, kind, topic), builtin, record)
+        let contract = self.contracts.of(kind);
+        let ask = |module: &Module, role| module.fields(role, kind, topic, contract.as_deref());
+        self.ask_delivery(active, About { kind, weight: 1, may_wait }, ask, builtin, record)
     }
 
-    fn enabled_now(&self, active: &Active, asked: Asked<'_>) -> Result<Vec<bool>, PolicyError> {
+    fn enabled_now(&self, active: &Active, asked: Asked<'_>, may_wait: bool) -> Result<Vec<bool>, PolicyError> {
         let builtin = |kind: &KindRules| delivery::builtin(&kind.delivery, asked);
         let record = |enabled: &Vec<bool>| (delivery::record_enabled(asked), Answer::Enabled(enabled.clone()));
-        let about = (asked.kind, asked.members as usize);
+        let about = About { kind: asked.kind, weight: asked.members as usize, may_wait };
         self.ask_delivery(active, about, |module, role| module.enabled(role, asked), builtin, record)
     }
 
@@ -79,7 +91,7 @@ impl Policies {
     fn ask_delivery<T>(
         &self,
         active: &Active,
-        (kind, weight): (&str, usize),
+        About { kind, weight, may_wait }: About<'_>,
         ask: impl Fn(&Module, Role) -> Outcome<T>,
         builtin: impl Fn(&KindRules) -> T,
         record: impl FnOnce(&T) -> (Call, Answer),
@@ -104,11 +116,13 @@ impl Policies {
             }
             Err(failure) => failure,
         };
-        if let Some(before) = active.before(module, Interface::Delivery)
-            && let Ok(answered) = ask(before, Role::Live)
-        {
-            self.count_fallback(kind, "previous");
-            return Ok(answered.answer);
+        if let Some(before) = self.stands_in(active, module, Interface::Delivery, may_wait) {
+            let outcome = ask(before, Role::Live);
+            self.tell_breakers(before);
+            if let Ok(answered) = outcome {
+                self.count_fallback(kind, "previous");
+                return Ok(answered.answer);
+            }
         }
         if let Some(rules) = rules.filter(|rules| rules.on_failure == PolicyFailure::BuiltIn) {
             self.count_fallback(kind, "built-in");

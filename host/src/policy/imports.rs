@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use weir_policy_vectors as vectors;
@@ -67,6 +68,21 @@ pub(super) struct Imports {
     module: Arc<str>,
     grant: Arc<Grant>,
     backing: Backing,
+    /// When what is asked for must be there.
+    deadline: Deadline,
+}
+
+/// When a call's time for I/O is over, and how long that was.
+#[derive(Debug, Clone, Copy)]
+struct Deadline {
+    at: Instant,
+    time: Duration,
+}
+
+impl Deadline {
+    fn after(time: Duration) -> Self {
+        Self { at: Instant::now() + time, time }
+    }
 }
 
 #[derive(Clone)]
@@ -93,14 +109,21 @@ impl Imports {
             runtime: runtime.clone(),
             write,
         });
-        Self { settings: Arc::clone(settings), module: module.into(), grant: Arc::new(grant), backing }
+        Self {
+            settings: Arc::clone(settings),
+            module: module.into(),
+            grant: Arc::new(grant),
+            backing,
+            deadline: Deadline::after(Duration::ZERO),
+        }
     }
 
     /// As test vectors say.
     pub(super) fn of_vectors(settings: Settings, granted: &vectors::Granted) -> Self {
         let keys = granted.redis.iter().map(|(key, value)| (key.clone(), value.clone().into_bytes())).collect();
         let stub = Stub { keys, rows: Arc::new(granted.sql.clone()) };
-        Self { settings, module: "vectors".into(), grant: Arc::new(Grant::everything()), backing: Backing::Stub(stub) }
+        let (grant, backing) = (Arc::new(Grant::everything()), Backing::Stub(stub));
+        Self { settings, module: "vectors".into(), grant, backing, deadline: Deadline::after(Duration::ZERO) }
     }
 
     /// Whether they are as test vectors say.
@@ -108,9 +131,16 @@ impl Imports {
         matches!(self.backing, Backing::Stub(_))
     }
 
-    /// Those of a new instance.
-    pub(super) fn begin(&self) -> Self {
-        self.clone()
+    /// Those of a new instance, whose start may take so long.
+    pub(super) fn begin(&self, time: Duration) -> Self {
+        Self { deadline: Deadline::after(time), ..self.clone() }
+    }
+
+    /// A call begins: all that it asks for is there within `time`, or is not.
+    pub(super) fn begin_call(&mut self, time: Duration) {
+        if let Backing::Host { .. } = self.backing {
+            self.deadline = Deadline::after(time);
+        }
     }
 }
 
@@ -156,6 +186,19 @@ fn unavailable<T>() -> Result<T, GrantError> {
     Err(GrantError::Unavailable("no store and no SQL are open here".into()))
 }
 
+/// Waits for what a guest asked for, no longer than until its call must end: a guest that waits cannot be interrupted.
+fn wait<T>(
+    runtime: &Handle,
+    deadline: Deadline,
+    work: impl Future<Output = Result<T, GrantError>>,
+) -> Result<T, GrantError> {
+    let limited = async { tokio::time::timeout_at(deadline.at.into(), work).await };
+    runtime.block_on(limited).unwrap_or_else(|_| {
+        let ms = deadline.time.as_millis();
+        Err(GrantError::Unavailable(format!("the call's time is over: policy.granted_call_deadline_ms = {ms}")))
+    })
+}
+
 fn check_count(what: &str, count: usize) -> Result<(), GrantError> {
     if count > ITEMS_MAX {
         return Err(GrantError::Invalid(format!("{count} {what} are more than {ITEMS_MAX}")));
@@ -178,9 +221,12 @@ impl Imports {
     fn keys_get(&mut self, keys: Vec<String>) -> Result<Vec<Option<Vec<u8>>>, GrantError> {
         check_count("keys", keys.len())?;
         keys.iter().try_for_each(|key| check_key(key))?;
+        let deadline = self.deadline;
         match &mut self.backing {
             Backing::Nothing => unavailable(),
-            Backing::Host { capabilities, runtime, .. } => runtime.block_on(capabilities.keys.get(&self.module, keys)),
+            Backing::Host { capabilities, runtime, .. } => {
+                wait(runtime, deadline, capabilities.keys.get(&self.module, keys))
+            }
             Backing::Stub(stub) => Ok(keys.iter().map(|key| stub.keys.get(key).cloned()).collect()),
         }
     }
@@ -196,12 +242,13 @@ impl Imports {
             }
         }
         let entries = entries.into_iter();
+        let deadline = self.deadline;
         match &mut self.backing {
             Backing::Nothing => unavailable(),
             Backing::Host { write: false, .. } => Ok(()),
             Backing::Host { capabilities, runtime, .. } => {
                 let entry = |entry: redis::Entry| KeyEntry { key: entry.key, value: entry.value, ttl_ms: entry.ttl_ms };
-                runtime.block_on(capabilities.keys.set(&self.module, entries.map(entry).collect()))
+                wait(runtime, deadline, capabilities.keys.set(&self.module, entries.map(entry).collect()))
             }
             Backing::Stub(stub) => {
                 stub.keys.extend(entries.map(|entry| (entry.key, entry.value)));
@@ -216,12 +263,13 @@ impl Imports {
             check_key(&addition.key)?;
             check_ttl(addition.ttl_ms)?;
         }
+        let deadline = self.deadline;
         match &mut self.backing {
             Backing::Nothing => unavailable(),
             // What it would hold: a shadow counts nothing.
             Backing::Host { capabilities, runtime, write: false } => {
                 let keys = additions.iter().map(|addition| addition.key.clone()).collect();
-                let held = runtime.block_on(capabilities.keys.get(&self.module, keys))?;
+                let held = wait(runtime, deadline, capabilities.keys.get(&self.module, keys))?;
                 let sum = |(held, addition): (Option<Vec<u8>>, &redis::Addition)| {
                     held.as_deref().and_then(decimal).unwrap_or(0).saturating_add(addition.by)
                 };
@@ -234,7 +282,7 @@ impl Imports {
                     ttl_ms: addition.ttl_ms,
                 };
                 let increments = additions.into_iter().map(increment).collect();
-                runtime.block_on(capabilities.keys.increment(&self.module, increments))
+                wait(runtime, deadline, capabilities.keys.increment(&self.module, increments))
             }
             Backing::Stub(stub) => {
                 additions.into_iter().map(|addition| stub.increment(addition.key, addition.by)).collect()
@@ -249,10 +297,11 @@ impl Imports {
         }
         let parameters: Vec<Vec<SqlValue>> =
             parameters.into_iter().map(|row| row.into_iter().map(from_guest).collect()).collect();
+        let deadline = self.deadline;
         let found = match &mut self.backing {
             Backing::Nothing => unavailable(),
             Backing::Host { capabilities, runtime, write } => {
-                runtime.block_on(capabilities.statements.run(statement, parameters, *write))
+                wait(runtime, deadline, capabilities.statements.run(statement, parameters, *write))
             }
             Backing::Stub(stub) => Ok(parameters.iter().map(|row| stub.run(statement, row)).collect()),
         }?;

@@ -7,6 +7,7 @@ use wasmtime::component::InstancePre;
 use wasmtime::{ResourceLimiter, Store, Trap};
 
 use super::bindings::{ExportIndices, Exports, HostState};
+use super::turn::{Turn, aside};
 
 /// Elements of one table: functions that a guest calls through pointers.
 const TABLE_ELEMENTS_MAX: usize = 20_000;
@@ -33,10 +34,12 @@ pub(super) enum Cause {
     Instantiate,
     /// All instances were in use for as long as a call may take.
     Busy,
+    /// Nothing was called: the breaker is open.
+    Open,
 }
 
 impl Cause {
-    /// Every cause.
+    /// Every cause of a call that was to be made.
     pub(super) const ALL: [Self; 5] = [Self::Trap, Self::Deadline, Self::Contract, Self::Instantiate, Self::Busy];
 
     /// The label of the metric.
@@ -47,11 +50,17 @@ impl Cause {
             Self::Contract => "contract",
             Self::Instantiate => "instantiate",
             Self::Busy => "busy",
+            Self::Open => "open",
         }
     }
 }
 
 impl CallFailure {
+    /// Whether it says something of the module: too many callers are no fault of it, and what was not called did nothing.
+    pub(super) fn is_of_module(&self) -> bool {
+        !matches!(self.cause, Cause::Busy | Cause::Open)
+    }
+
     /// The guest handed back what it must not.
     pub(super) fn contract(reason: String) -> Self {
         Self { cause: Cause::Contract, reason }
@@ -91,6 +100,8 @@ pub(super) struct Recipe {
     pub(super) call_ticks: u64,
     /// The engine counts fuel.
     pub(super) metered: bool,
+    /// Calls are made where requests are served, and give way when they take long: see [`Turn`].
+    pub(super) gives_way: bool,
 }
 
 impl Recipe {
@@ -100,6 +111,9 @@ impl Recipe {
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(self.transfer_bytes_max);
         store.set_epoch_deadline(self.call_ticks);
+        if self.gives_way {
+            store.epoch_deadline_callback(|mut context| Ok(context.data_mut().turn.go_on()));
+        }
         self.refuel(&mut store);
         store
     }
@@ -110,6 +124,17 @@ impl Recipe {
             // Fails only where fuel is not counted.
             let _ = store.set_fuel(u64::MAX);
         }
+    }
+
+    /// A call begins, which may take `deadlines` times as long as one may.
+    fn begin(&self, store: &mut Store<HostState>, deadlines: u64) {
+        let ticks = self.call_ticks.saturating_mul(deadlines);
+        if !self.gives_way {
+            return store.set_epoch_deadline(ticks);
+        }
+        let (turn, first) = Turn::begin(ticks);
+        store.data_mut().turn = turn;
+        store.set_epoch_deadline(first);
     }
 
     fn instantiate(&self) -> wasmtime::Result<Warm> {
@@ -160,7 +185,11 @@ impl Pool {
     ) -> Result<(R, Option<u64>), CallFailure> {
         let mut warm = self.take()?;
         let mut slot = Slot { pool: self, back: None };
-        warm.store.set_epoch_deadline(self.recipe.call_ticks.saturating_mul(deadlines));
+        self.recipe.begin(&mut warm.store, deadlines);
+        warm.store
+            .data_mut()
+            .imports
+            .begin_call(self.wait_max.saturating_mul(deadlines.try_into().unwrap_or(u32::MAX)));
         self.recipe.refuel(&mut warm.store);
         let result = call(&mut warm);
         let left = if self.recipe.metered { warm.store.get_fuel().ok() } else { None };
@@ -207,7 +236,7 @@ impl Pool {
                 return Err(CallFailure { cause: Cause::Busy, reason });
             }
             state.waiting += 1;
-            state = self.returned.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = aside(|| self.returned.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0);
             state.waiting -= 1;
         }
     }

@@ -10,6 +10,7 @@ use wasmtime::component::{Component, InstancePre};
 use weir_policy_vectors::Vectors;
 
 use super::bindings::{self, ExportIndices, HostState};
+use super::breaker::{Breakers, OpenBreaker};
 use super::call::CallSeconds;
 use super::compiler;
 use super::engine::{Metering, PolicyEngine};
@@ -19,6 +20,7 @@ use super::interface::Interface;
 use super::log_gate::LogGate;
 use super::outline::Outline;
 use super::refusal::LoadError;
+use super::turn::Turn;
 use crate::config::PolicyConfig;
 use crate::model::Digest;
 
@@ -52,6 +54,9 @@ pub struct ModuleInfo {
     pub failures: u64,
     /// What the last failure was.
     pub last_failure: Option<String>,
+    /// What it is not called for now, because calls failed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub breakers: Vec<OpenBreaker>,
 }
 
 /// A component that was compiled, and whose imports fit.
@@ -123,6 +128,8 @@ pub(super) struct Module {
     pub(super) does_io: bool,
     info: ModuleInfo,
     log: Arc<LogGate>,
+    /// Keeps calls from it while they fail.
+    pub(super) breakers: Breakers,
     pub(super) seconds: CallSeconds,
     failures: AtomicU64,
     last_failure: Mutex<Option<(Instant, String)>>,
@@ -152,22 +159,24 @@ impl Module {
         let does_io = compiled.does_io();
         let (gate, memory) = (Arc::clone(&log), config.memory_bytes_max);
         let deadline_ms = if does_io { config.granted_call_deadline_ms } else { config.call_deadline_ms };
+        let time = Duration::from_millis(deadline_ms);
         let mut recipe = Recipe {
             pre: compiled.pre.clone(),
             exports: ExportIndices::default(),
             state: Box::new(move || HostState {
-                imports: imports.begin(),
+                imports: imports.begin(time),
                 log: Arc::clone(&gate),
+                turn: Turn::default(),
                 memory: MemoryLimit::new(memory),
             }),
             transfer_bytes_max: config.transfer_bytes_max,
             call_ticks: engine.ticks(deadline_ms),
             metered: compiled.metering == Metering::Fuel,
+            gives_way: !does_io,
         };
         let interfaces = bind(&mut recipe, &compiled.border)?;
-        let wait_max = Duration::from_millis(deadline_ms);
         let instances_max = if does_io { config.granted_calls_max.max(1) } else { instances };
-        let pool = Pool::fill(recipe, instances.min(instances_max), instances_max, wait_max).map_err(not_started)?;
+        let pool = Pool::fill(recipe, instances.min(instances_max), instances_max, time).map_err(not_started)?;
         let info = ModuleInfo {
             digest,
             name: label.name,
@@ -181,6 +190,7 @@ impl Module {
             healthy: true,
             failures: 0,
             last_failure: None,
+            breakers: Vec::new(),
         };
         Ok(Self {
             digest: compiled.digest,
@@ -189,6 +199,7 @@ impl Module {
             does_io,
             info,
             log,
+            breakers: Breakers::new(&config.breaker),
             seconds: CallSeconds::default(),
             failures: AtomicU64::new(0),
             last_failure: Mutex::new(None),
@@ -223,7 +234,9 @@ impl Module {
         let failures = self.failures.load(Ordering::Relaxed);
         let last = self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let recent = last.as_ref().is_some_and(|(at, _)| at.elapsed() < UNHEALTHY_TIME);
-        ModuleInfo { healthy: !recent, failures, last_failure: last.map(|(_, text)| text), ..self.info.clone() }
+        let breakers = self.breakers.open();
+        let healthy = !recent && breakers.is_empty();
+        ModuleInfo { healthy, failures, last_failure: last.map(|(_, text)| text), breakers, ..self.info.clone() }
     }
 }
 

@@ -230,7 +230,7 @@ impl ReplayReport {
             return;
         }
         self.calls += 1;
-        match module.ask(Role::Test, &decision.call) {
+        match module.ask(Role::Test, &decision.call, None) {
             Ok(answered) => {
                 if let (Some(before), Some(now)) = (decision.fuel, answered.fuel) {
                     self.fuel_before += before;
@@ -273,7 +273,7 @@ pub fn check_purity(config: &PolicyConfig, compiler: Compiler, path: &Path) -> R
     let mut report = PurityReport { module: info, calls: calls.len(), differences: Vec::new(), failures: Vec::new() };
     for (index, call) in calls.iter().chain(calls.iter().rev()).enumerate() {
         fresh.pool.renew();
-        let (first, again) = (fresh.ask(Role::Test, call), used.ask(Role::Test, call));
+        let (first, again) = (fresh.ask(Role::Test, call, None), used.ask(Role::Test, call, None));
         match (first, again) {
             (Ok(first), Ok(again)) => {
                 for (input, before, now) in differences(call, &first.answer, &again.answer) {

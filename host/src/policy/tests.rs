@@ -10,7 +10,7 @@ use std::sync::Barrier;
 use futures_util::FutureExt as _;
 
 use super::call::Role;
-use super::decide::Subject;
+use super::decide::{Asked, Subject};
 use super::instance::{Cause, Warm};
 use super::interface::{Interface, flush};
 use super::*;
@@ -404,4 +404,49 @@ fn a_call_that_panics_in_the_host_gives_its_place_back() {
     }));
     caught.unwrap_err();
     misbehaving.policies.decide_now("fine", 1, &batch(1)).unwrap();
+}
+
+/// A kind that has the field `a` only.
+struct OnlyA;
+
+impl Contract for OnlyA {
+    fn check_field(&self, field: &str) -> Result<(), String> {
+        if field == "a" { Ok(()) } else { Err(format!("there is no field {field:?}")) }
+    }
+}
+
+#[tokio::test]
+async fn a_field_that_a_kind_has_not_is_the_modules_fault() {
+    let topics = [("topic:good", "a"), ("topic:bad", "a,b")];
+    for (on_failure, answered) in [(PolicyFailure::Deny, false), (PolicyFailure::BuiltIn, true)] {
+        let policies = builtin(&[kind("k", &topics, on_failure)]);
+        policies.hold_to("k", Arc::new(OnlyA));
+        assert_eq!(policies.delivery_fields("k", "good").await, Ok(vec!["a".to_owned()]));
+        assert!(policies.modules()[0].healthy);
+        for _ in 0..5 {
+            assert_eq!(policies.delivery_fields("k", "bad").await.is_ok(), answered);
+        }
+        let module = policies.modules().swap_remove(0);
+        assert_eq!((module.healthy, module.failures), (false, 3), "the breaker keeps the other two");
+        assert!(module.last_failure.unwrap().contains("there is no field"));
+        assert_eq!((module.breakers[0].function, module.breakers[0].kind.as_str()), ("fields", "k"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_guest_that_loops_does_not_hold_the_thread_that_serves() {
+    use std::sync::atomic::AtomicBool;
+    let looping = misbehaving(PolicyConfig { call_deadline_ms: 2_000, ..patient() }, PolicyFailure::Deny);
+    let (policies, was_served) = (Arc::clone(&looping.policies), Arc::new(AtomicBool::new(false)));
+    let served = Arc::clone(&was_served);
+    let asked = tokio::spawn(async move {
+        // Waits for the only thread, which is about to loop.
+        let other = tokio::spawn(async move { served.store(true, Ordering::SeqCst) });
+        let refused = policies.decide_toggles("loop", 1, &batch(3)).await.unwrap_err();
+        (refused.reason, was_served.load(Ordering::SeqCst), other)
+    });
+    let (reason, was_served, other) = asked.await.unwrap();
+    other.await.unwrap();
+    assert!(reason.starts_with("deadline: "), "{reason}");
+    assert!(was_served, "nobody was served while it looped");
 }

@@ -2,7 +2,7 @@
 //!
 //! Engine-free part of the room: an engine begins the transaction, prepares, and reads its columns; what one call may
 //! take (connections, time, rows, bytes) and what it may be given is decided here. A connection that met anything but
-//! success is closed, as everywhere in this room. Never retries, never lets a module wait for longer than the
+//! success is closed, as everywhere in this room. All runs of a call go to the server together. Never retries, never lets a module wait for longer than the
 //! statement's time.
 
 use std::future::Future;
@@ -15,12 +15,14 @@ use tokio::sync::Semaphore;
 use super::classify::{Class, judge, sql_error, wrote_in_read_only};
 use super::facts::refuse;
 use super::rows::civil;
-use super::{Finding, SqlError, StatementError};
+use super::{Finding, RowSets, SqlError, StatementError};
 use crate::config::{ParameterType, StatementConfig};
 use crate::model::SqlValue;
 
 /// Bytes that all runs of one call may find together: 8 for a number, the length of a text.
 const FOUND_BYTES_MAX: usize = 4 << 20;
+/// What one run of a statement must not have.
+const SEVERAL_RESULTS: &str = "it has not one result for each of its runs";
 /// Connections of the pool that modules leave to the host: one flushes, another hydrates.
 const CONNECTIONS_SPARED: u32 = 2;
 
@@ -161,6 +163,89 @@ pub(super) fn unreadable(type_name: &str) -> String {
     format!("has type {type_name}: cast it to text in the statement")
 }
 
+/// Bytes of statements that go to the server together.
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+/// Statements that go to the server together: one round trip. Some of them are runs of the operator's statement.
+#[derive(Default)]
+pub(super) struct Message {
+    /// The statements, a semicolon after each.
+    pub text: String,
+    statements: usize,
+    /// Which of them are runs, ascending.
+    runs: Vec<usize>,
+}
+
+impl Message {
+    /// Adds a statement that finds nothing.
+    pub fn add(&mut self, statement: &str) {
+        self.text.push_str(statement);
+        self.text.push_str(";\n");
+        self.statements += 1;
+    }
+
+    /// Adds a run.
+    pub fn add_run(&mut self, statement: &str) {
+        self.runs.push(self.statements);
+        self.add(statement);
+    }
+
+    /// Whether it goes now, and the rest in another.
+    pub fn is_full(&self) -> bool {
+        self.text.len() >= MESSAGE_BYTES_MAX
+    }
+}
+
+/// Whether a statement can be prepared and run by statements, and has one result. By its first word: others (`CALL`,
+/// `SHOW`, `EXPLAIN`) are run one after the other.
+pub(super) fn is_plain(sql: &str) -> bool {
+    const PLAIN: [&str; 9] = ["SELECT", "WITH", "VALUES", "TABLE", "INSERT", "REPLACE", "UPDATE", "DELETE", "MERGE"];
+    let mut rest = sql;
+    loop {
+        rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == '(');
+        let after = match rest {
+            // What MariaDB and MySQL read of such a comment depends on their version.
+            _ if rest.starts_with("/*!") || rest.starts_with("/*M!") => return false,
+            _ if rest.starts_with("/*") => rest.find("*/").map(|end| end + 2),
+            _ if rest.starts_with("--") || rest.starts_with('#') => rest.find('\n'),
+            _ => break,
+        };
+        match after {
+            Some(after) => rest = &rest[after..],
+            None => return false,
+        }
+    }
+    let word = rest.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+    PLAIN.iter().any(|plain| word.eq_ignore_ascii_case(plain))
+}
+
+/// What is wrong with a row of parameters, before it is written down.
+pub(super) fn check_values(
+    statement: &StatementConfig,
+    values: &[SqlValue],
+    cannot_be: impl Fn(&SqlValue) -> Option<&'static str>,
+) -> Result<(), Stop> {
+    if values.len() != statement.parameters.len() {
+        return Err(Stop::Refused(format!("{} parameters instead of {}", values.len(), statement.parameters.len())));
+    }
+    for (index, (wanted, value)) in statement.parameters.iter().zip(values).enumerate() {
+        let is_right = match value {
+            SqlValue::Null => true,
+            SqlValue::Integer(_) => *wanted == ParameterType::Integer,
+            SqlValue::Real(_) => *wanted == ParameterType::Real,
+            SqlValue::Text(_) => *wanted == ParameterType::Text,
+        };
+        if !is_right {
+            let problem = format!("parameter {} is not of type {wanted:?}", index + 1);
+            return Err(Stop::Refused(problem.to_lowercase()));
+        }
+        if let Some(problem) = cannot_be(value) {
+            return Err(Stop::Refused(format!("parameter {} {problem}", index + 1)));
+        }
+    }
+    Ok(())
+}
+
 /// What is left of what one call may find.
 pub(super) struct Tally<'a> {
     statement: &'a StatementConfig,
@@ -181,21 +266,53 @@ impl<'a> Tally<'a> {
     ) -> Result<Vec<Vec<SqlValue>>, Stop> {
         let mut found = Vec::new();
         while let Some(row) = rows.try_next().await? {
-            if self.rows_left == 0 {
-                return Err(Stop::TooLarge { limit: "rows_max", max: self.statement.rows_max });
-            }
-            self.rows_left -= 1;
-            let values = (0..row.len())
-                .map(|index| read(&row, index).map_err(|problem| Stop::Refused(column(&row, index, &problem))));
-            let values: Vec<SqlValue> = values.collect::<Result<_, _>>()?;
-            for value in &values {
-                let bytes = if let SqlValue::Text(text) = value { text.len() } else { 8 };
-                let left = self.bytes_left.checked_sub(bytes);
-                self.bytes_left = left.ok_or(Stop::TooLarge { limit: "found_bytes_max", max: FOUND_BYTES_MAX })?;
-            }
-            found.push(values);
+            found.push(self.take(&row, &read)?);
         }
         Ok(found)
+    }
+
+    /// The rows of each run of `message`, as [`Tally::collect`] reads them. Where one statement ends and the next begins
+    /// the server says.
+    pub async fn collect_runs<Q, R: Row>(
+        &mut self,
+        message: &Message,
+        mut results: impl Stream<Item = Result<Either<Q, R>, sqlx::Error>> + Unpin,
+        read: impl Fn(&R, usize) -> Result<SqlValue, String>,
+    ) -> Result<RowSets, Stop> {
+        let mut sets: RowSets = vec![Vec::new(); message.runs.len()];
+        let (mut done, mut run) = (0, 0);
+        while let Some(result) = results.try_next().await? {
+            let is_run = message.runs.get(run) == Some(&done);
+            match result {
+                Either::Right(row) if is_run => sets[run].push(self.take(&row, &read)?),
+                Either::Right(_) => return Err(Stop::Refused(SEVERAL_RESULTS.into())),
+                Either::Left(_) => {
+                    run += usize::from(is_run);
+                    done += 1;
+                }
+            }
+        }
+        if done == message.statements { Ok(sets) } else { Err(Stop::Refused(SEVERAL_RESULTS.into())) }
+    }
+
+    fn take<R: Row>(
+        &mut self,
+        row: &R,
+        read: impl Fn(&R, usize) -> Result<SqlValue, String>,
+    ) -> Result<Vec<SqlValue>, Stop> {
+        if self.rows_left == 0 {
+            return Err(Stop::TooLarge { limit: "rows_max", max: self.statement.rows_max });
+        }
+        self.rows_left -= 1;
+        let values =
+            (0..row.len()).map(|index| read(row, index).map_err(|problem| Stop::Refused(column(row, index, &problem))));
+        let values: Vec<SqlValue> = values.collect::<Result<_, _>>()?;
+        for value in &values {
+            let bytes = if let SqlValue::Text(text) = value { text.len() } else { 8 };
+            let left = self.bytes_left.checked_sub(bytes);
+            self.bytes_left = left.ok_or(Stop::TooLarge { limit: "found_bytes_max", max: FOUND_BYTES_MAX })?;
+        }
+        Ok(values)
     }
 }
 
@@ -266,6 +383,24 @@ mod tests {
         assert_eq!(clock_text(0), "00:00:00");
         assert_eq!(clock_text(45_296_789_000), "12:34:56.789");
         assert_eq!(clock_text(86_399_999_999), "23:59:59.999999");
+    }
+
+    #[test]
+    fn a_plain_statement_is_known_by_its_first_word() {
+        for plain in [
+            "SELECT 1",
+            "  with x as (select 1) select * from x",
+            "((SELECT 1) UNION (SELECT 2))",
+            "/* why */ -- because\n# of it\nInsert INTO x VALUES (1)",
+            "DELETE\nFROM x",
+        ] {
+            assert!(is_plain(plain), "{plain}");
+        }
+        for other in
+            ["CALL p(?)", "SHOW TABLES", "EXPLAIN SELECT 1", "/*!50000 CALL p() */", "SELECTED", "", "/* SELECT"]
+        {
+            assert!(!is_plain(other), "{other}");
+        }
     }
 
     #[test]

@@ -14,6 +14,10 @@ use super::SqlError;
 use super::classify::sql_error;
 use super::health::Known;
 
+/// A connection that has been idle for so long is tested before it is used. One that has worked a moment ago is not: a test
+/// is a round trip, and what may fail after it must be met all the same.
+pub(super) const UNTESTED_IDLE_MAX: Duration = Duration::from_secs(1);
+
 /// See the file's text.
 pub(super) struct Lease<DB: Database> {
     connection: PoolConnection<DB>,

@@ -35,7 +35,7 @@ use super::flight::{Flush, fly};
 use super::granted::{Seats, column_names, finding};
 use super::health::Health;
 use super::identity::Pin;
-use super::lease::{Lease, leased, within};
+use super::lease::{Lease, UNTESTED_IDLE_MAX, leased, within};
 use super::plans::Plans;
 use super::rows::{check_rows, in_order, is_older, other_partitions, signed};
 use super::{
@@ -80,9 +80,15 @@ impl PostgresSql {
                 let session = Arc::clone(&session);
                 Box::pin(async move { sqlx::raw_sql(AssertSqlSafe(session)).execute(connection).await.map(drop) })
             })
-            .before_acquire(move |_, about| {
+            .test_before_acquire(false)
+            .before_acquire(move |connection, about| {
                 let keeps = !known.is_shed(about.age);
-                Box::pin(async move { Ok(keeps) })
+                Box::pin(async move {
+                    if keeps && about.idle_for >= UNTESTED_IDLE_MAX {
+                        connection.ping().await?;
+                    }
+                    Ok(keeps)
+                })
             })
             .connect_lazy_with(options);
         Ok(Self {

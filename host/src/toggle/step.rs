@@ -7,23 +7,36 @@ use std::time::Instant;
 use metrics::{Counter, Histogram, counter, histogram};
 
 use super::{Shared, ToggleRequest};
-use crate::capability::{idempotency, in_steps};
+use crate::capability::{Ruled, decided_apart, idempotency, in_steps, kept};
 use crate::error::Refusal;
-use crate::model::{Digest, Incarnation, Intent, Partition, RateLimit, Verb};
+use crate::model::{Digest, Incarnation, Intent, Partition, RateLimit, ToggleRule, Verb};
 use crate::policy::Decided;
 use crate::store::{Idempotency, ToggleBatch, ToggleOp, ToggleOutcome, ToggleResult};
 use crate::telemetry;
+
+/// A request, and what the rules said of it before its target was loaded.
+pub(super) struct Asked {
+    pub(super) request: ToggleRequest,
+    pub(super) ruled: Option<Ruled<ToggleRule>>,
+}
 
 /// What became of one request in its batch.
 #[derive(Debug, Clone)]
 pub(super) struct Evaluated {
     pub(super) result: ToggleResult,
-    /// The limit of the rule that was decided.
-    pub(super) limit: Option<RateLimit>,
+    /// What was decided.
+    pub(super) ruled: Ruled<ToggleRule>,
     /// The life of the journal of the target's partition.
     pub(super) incarnation: Incarnation,
     /// Time of the batch, in Unix milliseconds.
     pub(super) at_ms: u64,
+}
+
+impl Evaluated {
+    /// The limit of the rule that was decided.
+    pub(super) fn limit(&self) -> Option<RateLimit> {
+        self.ruled.rule.limit
+    }
 }
 
 /// Runs batches of one kind.
@@ -40,7 +53,11 @@ impl Step {
         Self { shared, store_seconds: histogram!(telemetry::STORE_CALL_SECONDS, "operation" => "toggle"), outcomes }
     }
 
-    pub(super) async fn run(self, batch: Vec<ToggleRequest>) -> Vec<Result<Evaluated, Refusal>> {
+    pub(super) async fn run(self, batch: Vec<Asked>) -> Vec<Result<Evaluated, Refusal>> {
+        decided_apart(batch, |asked| asked.ruled.is_some(), |batch| self.run_alike(batch)).await
+    }
+
+    async fn run_alike(&self, batch: Vec<Asked>) -> Vec<Result<Evaluated, Refusal>> {
         let length = batch.len();
         match self.evaluate(batch).await {
             Ok(evaluated) => evaluated,
@@ -48,13 +65,14 @@ impl Step {
         }
     }
 
-    async fn evaluate(&self, batch: Vec<ToggleRequest>) -> Result<Vec<Result<Evaluated, Refusal>>, Refusal> {
+    async fn evaluate(&self, batch: Vec<Asked>) -> Result<Vec<Result<Evaluated, Refusal>>, Refusal> {
         let parts = &self.shared.ground.parts;
         let kind = parts.kind.as_str();
         let at_ms = parts.clock.now_ms();
+        let decided = kept(batch.iter().map(|asked| asked.ruled));
         let (intents, keys): (Vec<Intent>, Vec<Option<Idempotency>>) = batch
             .into_iter()
-            .map(|request| {
+            .map(|Asked { request, .. }| {
                 let key = request.idempotency_key.as_deref().map(|key| {
                     let of = (kind, &*request.actor.to_string(), key);
                     idempotency(of, Some(&request.target), &[verb_text(request.verb)])
@@ -62,9 +80,14 @@ impl Step {
                 (Intent { target: request.target, actor: request.actor, verb: request.verb }, key)
             })
             .unzip();
-        // A failed module is logged, counted and reported by the policy room itself.
-        let decided = parts.policies.decide_toggles(kind, at_ms, &intents).await;
-        let Decided { rules, decider } = decided.map_err(|_| Refusal::PolicyFailed)?;
+        let Decided { rules, decider } = match decided {
+            Some(decided) => decided,
+            // A failed module is logged, counted and reported by the policy room itself.
+            None => {
+                let decided = parts.policies.decide_toggles(kind, at_ms, &intents).await;
+                decided.map_err(|_| Refusal::PolicyFailed)?
+            }
+        };
         let ops = intents.into_iter().zip(keys).zip(rules);
         let ops: Vec<ToggleOp> = ops
             .map(|((intent, idempotency), rule)| ToggleOp {
@@ -86,7 +109,7 @@ impl Step {
     /// One store step. Index-aligned with `ops`.
     async fn commit(&self, digest: Digest, at_ms: u64, ops: Vec<ToggleOp>) -> Result<Vec<Evaluated>, Refusal> {
         let (ground, parts) = (&self.shared.ground, &self.shared.ground.parts);
-        let limits: Vec<Option<RateLimit>> = ops.iter().map(|op| op.rule.limit).collect();
+        let rules: Vec<ToggleRule> = ops.iter().map(|op| op.rule).collect();
         let partitions: Vec<Partition> = ops.iter().map(|op| ground.partition(&op.target)).collect();
         let started = Instant::now();
         let commit =
@@ -102,11 +125,11 @@ impl Step {
         self.outcomes.count(&commit.results);
         let lives: BTreeMap<Partition, Incarnation> =
             commit.heads.iter().map(|head| (head.partition, head.incarnation)).collect();
-        let evaluated = commit.results.into_iter().zip(limits).zip(partitions);
+        let evaluated = commit.results.into_iter().zip(rules).zip(partitions);
         Ok(evaluated
-            .map(|((result, limit), partition)| {
+            .map(|((result, rule), partition)| {
                 let incarnation = lives.get(&partition).copied().unwrap_or(Incarnation(uuid::Uuid::nil()));
-                Evaluated { result, limit, incarnation, at_ms }
+                Evaluated { result, ruled: Ruled { rule, digest }, incarnation, at_ms }
             })
             .collect())
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use weir::config::{ParameterType, StatementConfig};
 use weir::model::SqlValue::{self, Integer, Null, Real};
 use weir::sql::{RowSets, Sql, StatementError};
+use weir_tests::proxy::CountingProxy;
 
 use crate::fixture::{Engine, Fixture};
 
@@ -430,4 +431,96 @@ pub async fn a_call_sees_one_snapshot(fixture: &Fixture) {
     let (sets, ()) = tokio::join!(call, writes);
     let counts: Vec<SqlValue> = sets.unwrap().into_iter().map(|mut rows| rows.remove(0).remove(0)).collect();
     assert!(counts.iter().all(|count| *count == counts[0]), "{counts:?}");
+}
+
+/// Round trips until a call of so many rows of parameters is answered, on a connection that knows the statement. The test
+/// of a connection that goes back to the pool is none of the call's, and may come in between: the least of several.
+async fn round_trips(proxy: &CountingProxy, sql: &dyn Sql, statement: &StatementConfig, rows: usize) -> u64 {
+    let rows: Vec<Vec<SqlValue>> =
+        (0..rows).map(|row| vec![Integer(i64::try_from(row).unwrap()), text(&format!("é'{row}"))]).collect();
+    let expected: RowSets =
+        rows.iter().map(|row| if statement.write { Vec::new() } else { vec![row.clone()] }).collect();
+    let mut least = u64::MAX;
+    for _ in 0..8 {
+        let before = proxy.turns();
+        let found = sql.run_statement(statement, &rows).await.unwrap();
+        least = least.min(proxy.turns() - before);
+        assert_eq!(found, expected);
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    least
+}
+
+/// A call is one round trip, however many rows of parameters it has; one that may write has another one for its commit.
+async fn a_call_is_one_round_trip(engine: Engine) {
+    let fixture = Fixture::new(engine).await;
+    fixture.run("CREATE TABLE note (id BIGINT, body VARCHAR(50))").await;
+    let (proxy, url) = CountingProxy::before(&fixture.url).await;
+    let sql = fixture.with(|settings| settings.url = url).await;
+    let (integer, words) = (ParameterType::Integer, ParameterType::Text);
+    let (echo, echo_one) = match engine {
+        // MariaDB has more to say of a statement without a table.
+        Engine::Postgres => ("SELECT ?, ?", "SHOW server_version_num"),
+        _ => ("SELECT ?, ?", "CALL one()"),
+    };
+    let read = statement(&fixture, echo, &[integer, words]);
+    let write = writing(&fixture, "INSERT INTO note VALUES (?, ?)", &[integer, words]);
+    for rows in [1, 10, 1_000] {
+        assert_eq!(round_trips(&proxy, &*sql, &read, rows).await, 1, "{engine:?}: {rows} rows of parameters");
+        assert_eq!(round_trips(&proxy, &*sql, &write, rows).await, 2, "{engine:?}: {rows} rows are written");
+    }
+    assert_eq!(fixture.number("SELECT count(*) FROM note").await, 8 * 1_011);
+    // What no statement can run by name goes one by one, and finds the same.
+    if engine == Engine::MariaDb {
+        fixture.run("CREATE PROCEDURE one() SELECT 1").await;
+    }
+    let other = statement(&fixture, echo_one, &[]);
+    let found = sql.run_statement(&other, &[vec![], vec![]]).await.unwrap();
+    assert!(found.len() == 2 && found[0].len() == 1 && found[0] == found[1], "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_is_one_round_trip_postgres() {
+    a_call_is_one_round_trip(Engine::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_is_one_round_trip_mariadb() {
+    a_call_is_one_round_trip(Engine::MariaDb).await;
+}
+
+/// Values that could be taken for something else, and more of them than one message holds.
+pub async fn values_arrive_as_they_were_given(fixture: &Fixture) {
+    use ParameterType::{Integer as I, Real as R, Text as T};
+    let sql =
+        if fixture.engine == Engine::Postgres { "SELECT $1, $2, $3 -- the end" } else { "SELECT ?, ?, ? -- the end" };
+    let echo = StatementConfig { sql: sql.into(), ..statement(fixture, "", &[I, R, T]) };
+    let long = "\\'\"é🦀\n$1 ? :x /* */ -- ;".repeat(60);
+    let row = |n: i64| vec![Integer(n), Real(0.1 * n as f64), text(&format!("{n}{long}"))];
+    let rows: Vec<Vec<SqlValue>> = (0..1_000).map(row).collect();
+    let expected: RowSets = rows.iter().map(|row| vec![row.clone()]).collect();
+    assert_eq!(found(fixture, &echo, &rows).await, expected);
+    for number in [f64::MIN_POSITIVE, f64::MAX, 1.0 / 3.0, 5e-324, 16_777_217.0] {
+        let row = vec![Integer(0), Real(number), Null];
+        assert_eq!(found(fixture, &echo, std::slice::from_ref(&row)).await, vec![vec![row]]);
+    }
+    // Compared with columns of other collations, a text is one that takes theirs.
+    if fixture.engine == Engine::MariaDb {
+        fixture
+            .run("CREATE TABLE named (exact VARCHAR(9) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,
+                  alike VARCHAR(9) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci, old VARCHAR(9) CHARACTER SET latin1,
+                  single FLOAT); INSERT INTO named VALUES ('é', 'é', 'é', 1.2345678)")
+            .await;
+        let same = statement(fixture, "SELECT single FROM named WHERE exact = ? AND alike = ? AND old = ?", &[T, T, T]);
+        let rows = [vec![text("é"), text("É"), text("é")], vec![text("É"), text("é"), text("é")]];
+        let single = Real(f64::from(1.234_567_8_f32));
+        assert_eq!(found(fixture, &same, &rows).await, vec![vec![vec![single]], vec![]], "no digit of a FLOAT is lost");
+    }
+    let (odd, words) = match fixture.engine {
+        Engine::Sqlite => return,
+        Engine::Postgres => (vec![Integer(0), Real(0.0), text("a\0b")], "NUL"),
+        Engine::MariaDb => (vec![Integer(0), Real(f64::INFINITY), Null], "infinite"),
+    };
+    let reason = invalid(fixture, &echo, &[odd]).await;
+    assert!(reason.contains("parameter") && reason.contains(words), "{reason}");
 }

@@ -69,7 +69,7 @@ conformance! {
     granted: parameters_of_every_type, columns_of_every_type, other_types_are_refused_by_name,
         each_row_of_parameters_has_its_rows, what_one_call_may_find_is_bounded, a_statement_writes_only_when_it_may,
         mistakes_are_told_from_outages, a_slow_statement_leaves_the_pool_usable,
-        modules_leave_connections_to_the_host, a_call_sees_one_snapshot;
+        modules_leave_connections_to_the_host, a_call_sees_one_snapshot, values_arrive_as_they_were_given;
     counters: sums_are_added_and_null_is_zero, many_sums_are_few_statements, a_vanished_target_is_dead_alone,
         a_sum_that_leaves_the_range_is_dead_alone, sixty_four_bits_are_exact, events_are_inserted_beside_their_counts,
         a_bad_event_is_dead_alone_and_its_count_stays, a_zombie_adds_nothing, counts_are_loaded_in_order,

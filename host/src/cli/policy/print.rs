@@ -157,6 +157,19 @@ fn around(answer: &Value) -> Vec<String> {
             previous.iter().map(|(interface, module)| format!("{interface}: {}", titled(module))).collect();
         lines.push(format!("a rollback brings back {}", names.join(", ")));
     }
+    for breaker in list_of(answer, "breakers") {
+        lines.push(format!(
+            "not called ({}): {}.{} of {}, by {}, since {}, tried again in {} ms: {}",
+            text(breaker, "state"),
+            text(breaker, "interface"),
+            text(breaker, "function"),
+            text(breaker, "kind"),
+            titled(breaker),
+            stamp(breaker, "since_ms"),
+            number(breaker, "retry_in_ms"),
+            text(breaker, "reason")
+        ));
+    }
     if let Some(probation) = answer.get("probation").filter(|probation| probation.is_object()) {
         lines.push(format!("rolled back by itself if it fails until {}", stamp(probation, "until_ms")));
     }

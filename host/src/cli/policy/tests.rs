@@ -259,6 +259,9 @@ fn the_list_fits_the_terminal_whatever_the_names() {
     let answer = json!({
         "active": set(),
         "shadow": { "digest": DIGEST, "name": "one-way", "share": 1.0, "since_ms": 1 },
+        "breakers": [{ "interface": "toggle", "function": "decide", "kind": "feed-like", "state": "open",
+                       "since_ms": 1000, "retry_in_ms": 850, "reason": "3 calls in a row failed", "name": "one-way",
+                       "version": "1.2.0", "digest": DIGEST }],
         "modules": [
             module("one-way", json!("1.2.0"), json!([]), Value::Null),
             module(&long, json!(long), many, json!("trap\u{1b}[2J: unreachable")),
@@ -278,6 +281,9 @@ fn the_list_fits_the_terminal_whatever_the_names() {
     assert!(table[2].contains("  0123456789ab  2025-12-31T23:59:59Z  "), "{told}");
     assert!(table.iter().all(|line| line.chars().count() <= WIDTH), "{told}");
     assert!(told.contains("7 failures, the last: trap [2J: unreachable"), "{told}");
+    let breaker = "not called (open): toggle.decide of feed-like, by one-way 1.2.0 (0123456789ab), since \
+                   1970-01-01T00:00:01Z, tried again in 850 ms: 3 calls in a row failed\n";
+    assert!(told.contains(breaker), "{told}");
     assert!(told.contains("bad.wasm: refused: a core module") && !told.contains("good.wasm"), "{told}");
     assert!(told.ends_with("last events:\n  1970-01-01T00:00:01Z rolled-back new (aa): 3 traps"), "{told}");
     assert!(print::list(&json!({ "active": set() })).contains("weir policy push"));

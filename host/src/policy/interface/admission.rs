@@ -8,9 +8,9 @@ use weir_policy_vectors::{Answer, Call};
 use super::Interface;
 use crate::model::{AdmissionPlan, Arrival, Id, Place, RoomState};
 use crate::policy::bindings::admission;
-use crate::policy::call::{Outcome, Role, not_exported};
+use crate::policy::call::{Called, Outcome, Role, not_exported};
 use crate::policy::convert::{UuidTexts, check_length};
-use crate::policy::decide::Subject;
+use crate::policy::decide::{Asked, Subject};
 use crate::policy::instance::Warm;
 use crate::policy::module::Module;
 use crate::policy::record::{self, to_id};
@@ -24,7 +24,8 @@ impl Subject for Arrival {
         &self.queue
     }
 
-    fn ask(module: &Module, role: Role, kind: &str, now_ms: u64, batch: &[Self]) -> Outcome<Vec<Place>> {
+    fn ask(module: &Module, role: Role, asked: Asked<'_, Self>) -> Outcome<Vec<Place>> {
+        let Asked { kind, now_ms, batch, .. } = asked;
         let mut texts = UuidTexts::for_ids(batch.iter().flat_map(|arrival| [&arrival.queue, &arrival.actor]));
         let mut writer = texts.writer();
         let arrivals: Vec<admission::Arrival<'_>> = batch
@@ -39,7 +40,7 @@ impl Subject for Arrival {
             check_length(batch.len(), "arrivals", places.len(), "places")?;
             Ok(places.into_iter().map(place).collect())
         };
-        module.run(role, Self::INTERFACE, 1, call, check)
+        module.run(role, Called { interface: Self::INTERFACE, function: "place", kind }, 1, call, check)
     }
 
     fn builtin(settings: &Settings, now_ms: u64, batch: &[Self]) -> Vec<Place> {
@@ -91,7 +92,7 @@ impl Module {
             Some(admission) => admission.call_plan(&mut warm.store, kind, now_ms, state),
             None => Err(not_exported()),
         };
-        self.run(role, Interface::Admission, 1, call, check_plan)
+        self.run(role, Called { interface: Interface::Admission, function: "plan", kind }, 1, call, check_plan)
     }
 }
 

@@ -7,7 +7,7 @@ use weir_policy_vectors::{Answer, Call};
 use super::Interface;
 use crate::model::{CacheRule, ReadProfile};
 use crate::policy::bindings::cache;
-use crate::policy::call::{Outcome, Role, not_exported};
+use crate::policy::call::{Called, Outcome, Role, not_exported};
 use crate::policy::instance::Warm;
 use crate::policy::module::Module;
 
@@ -31,7 +31,7 @@ impl Module {
             Some(cache) => cache.call_eligible(&mut warm.store, kind, now_ms, given),
             None => Err(not_exported()),
         };
-        self.run(role, Interface::Cache, 1, call, check)
+        self.run(role, Called { interface: Interface::Cache, function: "eligible", kind }, 1, call, check)
     }
 }
 

@@ -7,9 +7,9 @@ use weir_policy_vectors::{Answer, Call};
 use super::Interface;
 use crate::model::{CountRule, Hit, Id};
 use crate::policy::bindings::counter;
-use crate::policy::call::{Outcome, Role, not_exported};
+use crate::policy::call::{Called, Outcome, Role, not_exported};
 use crate::policy::convert::{UuidTexts, check_length, check_limit, limit_of};
-use crate::policy::decide::Subject;
+use crate::policy::decide::{Asked, Subject};
 use crate::policy::instance::Warm;
 use crate::policy::module::Module;
 use crate::policy::record::{self, to_id};
@@ -22,14 +22,17 @@ impl Subject for Hit {
         &self.target
     }
 
-    fn ask(module: &Module, role: Role, kind: &str, now_ms: u64, batch: &[Self]) -> Outcome<Vec<CountRule>> {
+    fn ask(module: &Module, role: Role, asked: Asked<'_, Self>) -> Outcome<Vec<CountRule>> {
+        let Asked { kind, now_ms, batch, .. } = asked;
         let mut texts = UuidTexts::for_ids(batch.iter().flat_map(|hit| std::iter::once(&hit.target).chain(&hit.actor)));
         let hits = hits(batch, &mut texts);
         let call = |warm: &mut Warm| match &warm.exports.counter {
             Some(counter) => counter.call_decide(&mut warm.store, kind, now_ms, &hits),
             None => Err(not_exported()),
         };
-        module.run(role, Self::INTERFACE, 1, call, |rules| check_rules(batch.len(), &rules))
+        module.run(role, Called { interface: Self::INTERFACE, function: "decide", kind }, 1, call, |rules| {
+            check_rules(batch.len(), &rules)
+        })
     }
 
     fn builtin(settings: &Settings, _now_ms: u64, batch: &[Self]) -> Vec<CountRule> {

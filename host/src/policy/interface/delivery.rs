@@ -7,7 +7,8 @@ use weir_policy_vectors::Call;
 use super::Interface;
 use crate::model::{FIELD_NAME_BYTES_MAX, SettingColumn, SettingValues};
 use crate::policy::bindings::delivery;
-use crate::policy::call::{Outcome, Role, not_exported};
+use crate::policy::call::{Called, Outcome, Role, not_exported};
+use crate::policy::contract::Contract;
 use crate::policy::convert::check_length;
 use crate::policy::instance::Warm;
 use crate::policy::module::Module;
@@ -28,13 +29,21 @@ pub(in crate::policy) struct Asked<'a> {
 }
 
 impl Module {
-    /// The fields that a topic needs.
-    pub(in crate::policy) fn fields(&self, role: Role, kind: &str, topic: &str) -> Outcome<Vec<String>> {
+    /// The fields that a topic needs, all of them configured where `contract` knows them.
+    pub(in crate::policy) fn fields(
+        &self,
+        role: Role,
+        kind: &str,
+        topic: &str,
+        contract: Option<&dyn Contract>,
+    ) -> Outcome<Vec<String>> {
         let call = |warm: &mut Warm| match &warm.exports.delivery {
             Some(delivery) => delivery.call_fields(&mut warm.store, kind, topic),
             None => Err(not_exported()),
         };
-        self.run(role, Interface::Delivery, 1, call, check_fields)
+        self.run(role, Called { interface: Interface::Delivery, function: "fields", kind }, 1, call, |fields| {
+            check_fields(fields, contract)
+        })
     }
 
     /// Who gets a push.
@@ -49,7 +58,7 @@ impl Module {
         let check =
             |enabled: Vec<bool>| check_length(members as usize, "members", enabled.len(), "answers").map(|()| enabled);
         let deadlines = u64::from(members.div_ceil(DEADLINE_MEMBERS).max(1));
-        self.run(role, Interface::Delivery, deadlines, call, check)
+        self.run(role, Called { interface: Interface::Delivery, function: "enabled", kind }, deadlines, call, check)
     }
 }
 
@@ -71,8 +80,8 @@ fn column<'a>((column, texts): (&'a SettingColumn, &'a Vec<&'a str>)) -> deliver
     delivery::Column { field: &column.field, values }
 }
 
-/// Names of fields, or how they break the contract. Whether they are configured is the caller's to know.
-fn check_fields(fields: Vec<String>) -> Result<Vec<String>, String> {
+/// Names of fields, or how they break the contract: that of the interface, and that of the kind.
+fn check_fields(fields: Vec<String>, contract: Option<&dyn Contract>) -> Result<Vec<String>, String> {
     if fields.len() > FIELDS_MAX {
         return Err(format!("{} fields, over {FIELDS_MAX}", fields.len()));
     }
@@ -83,6 +92,7 @@ fn check_fields(fields: Vec<String>) -> Result<Vec<String>, String> {
         if fields[..index].contains(field) {
             return Err(format!("field {field:?} is there twice"));
         }
+        contract.map_or(Ok(()), |contract| contract.check_field(field))?;
     }
     Ok(fields)
 }
@@ -147,7 +157,7 @@ mod tests {
 
     #[test]
     fn names_of_fields_are_bounded_and_there_once() {
-        let check = |names: &[&str]| check_fields(names.iter().map(|name| (*name).to_owned()).collect());
+        let check = |names: &[&str]| check_fields(names.iter().map(|name| (*name).to_owned()).collect(), None);
         assert!(check(&[]).is_ok() && check(&["a", "b"]).is_ok());
         assert!(check(&["a", "a"]).unwrap_err().contains("twice"));
         assert!(check(&[""]).is_err() && check(&["x"; 65]).is_err());

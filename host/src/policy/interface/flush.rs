@@ -10,7 +10,7 @@ use super::Interface;
 use crate::model::{Action, Backlog, ToggleChange};
 use crate::policy::FlushPlan;
 use crate::policy::bindings::flush;
-use crate::policy::call::{Outcome, Role, not_exported};
+use crate::policy::call::{Called, Outcome, Role, not_exported};
 use crate::policy::convert::UuidTexts;
 use crate::policy::instance::Warm;
 use crate::policy::module::Module;
@@ -32,7 +32,7 @@ impl Module {
             Some(flush) => flush.call_plan(&mut warm.store, kind, now_ms, waiting),
             None => Err(not_exported()),
         };
-        self.run(role, Interface::Flush, 1, call, check_plan)
+        self.run(role, Called { interface: Interface::Flush, function: "plan", kind }, 1, call, check_plan)
     }
 
     /// Indexes of the changes that survive, `last` among them: [`last_of_each_pair`].
@@ -51,7 +51,7 @@ impl Module {
         };
         let check = |kept: Vec<u32>| check_kept(last, changes.len(), &kept).map(|()| kept);
         let deadlines = changes.len().div_ceil(COALESCE_STEP) as u64;
-        self.run(role, Interface::Flush, deadlines, call, check)
+        self.run(role, Called { interface: Interface::Flush, function: "coalesce", kind }, deadlines, call, check)
     }
 }
 

@@ -15,9 +15,10 @@ use crate::config::PolicyConfig;
 use crate::model::{Document, Id, Violation};
 use crate::policy::Verdict;
 use crate::policy::bindings::ingest;
-use crate::policy::call::{Outcome, Role, not_exported};
+use crate::policy::call::{Called, Outcome, Role, not_exported};
+use crate::policy::contract::Contract;
 use crate::policy::convert::{UuidTexts, check_length};
-use crate::policy::decide::Subject;
+use crate::policy::decide::{Asked, Subject};
 use crate::policy::instance::Warm;
 use crate::policy::module::Module;
 use crate::policy::record::{self, to_id};
@@ -37,6 +38,7 @@ const MESSAGE_BYTES_MAX: usize = 1_000;
 
 impl Subject for Document {
     const INTERFACE: Interface = Interface::Ingest;
+    const HAS_CONTRACT: bool = true;
     type Rule = Verdict;
 
     fn target(&self) -> &Id {
@@ -62,14 +64,17 @@ impl Subject for Document {
         batch.iter().map(|document| 1 + document.body.len() / DECISION_BYTES).sum()
     }
 
-    fn ask(module: &Module, role: Role, kind: &str, now_ms: u64, batch: &[Self]) -> Outcome<Vec<Verdict>> {
+    fn ask(module: &Module, role: Role, asked: Asked<'_, Self>) -> Outcome<Vec<Verdict>> {
+        let Asked { kind, now_ms, batch, contract, .. } = asked;
         let mut texts = UuidTexts::for_ids(batch.iter().flat_map(|document| [&document.id, &document.actor]));
         let documents = documents(batch, &mut texts);
         let call = |warm: &mut Warm| match &warm.exports.ingest {
             Some(ingest) => ingest.call_validate(&mut warm.store, kind, now_ms, &documents),
             None => Err(not_exported()),
         };
-        module.run(role, Self::INTERFACE, 1, call, |verdicts| check_verdicts(batch.len(), verdicts))
+        module.run(role, Called { interface: Self::INTERFACE, function: "validate", kind }, 1, call, |verdicts| {
+            check_verdicts(batch, verdicts, contract)
+        })
     }
 
     fn builtin(_settings: &Settings, _now_ms: u64, batch: &[Self]) -> Vec<Verdict> {
@@ -124,16 +129,25 @@ fn documents<'a>(batch: &'a [Document], texts: &'a mut UuidTexts) -> Vec<ingest:
 /// What a guest says of a document.
 type WireVerdict = Result<Option<String>, Vec<ingest::Violation>>;
 
-/// The answer to a batch of `length`, or how it breaks the contract. Whether a normalised document still has the shape of
-/// its kind is not asked here.
-fn check_verdicts(length: usize, verdicts: Vec<WireVerdict>) -> Result<Vec<Verdict>, String> {
-    check_length(length, "documents", verdicts.len(), "verdicts")?;
+/// The answer to a batch, or how it breaks the contract: that of the interface, and that of the kind.
+fn check_verdicts(
+    batch: &[Document],
+    verdicts: Vec<WireVerdict>,
+    contract: Option<&dyn Contract>,
+) -> Result<Vec<Verdict>, String> {
+    check_length(batch.len(), "documents", verdicts.len(), "verdicts")?;
+    let normalised = |(index, text): (usize, String)| {
+        let fields = serde_json::from_str::<vectors::Fields>(&text)
+            .map_err(|error| format!("document {index} is normalised to what is no JSON object: {error}"))?;
+        let broken = |problem: String| format!("document {index} is normalised to what is none of its kind: {problem}");
+        if let Some(contract) = contract {
+            contract.check_document(&batch[index].id, &text, &Value::Object(fields)).map_err(broken)?;
+        }
+        Ok(Arc::from(text))
+    };
     let verdict = |(index, verdict): (usize, WireVerdict)| match verdict {
         Ok(None) => Ok(Ok(None)),
-        Ok(Some(text)) => match serde_json::from_str::<vectors::Fields>(&text) {
-            Ok(_) => Ok(Ok(Some(Arc::from(text)))),
-            Err(error) => Err(format!("document {index} is normalised to what is no JSON object: {error}")),
-        },
+        Ok(Some(text)) => normalised((index, text)).map(|text| Ok(Some(text))),
         Err(violations) if violations.is_empty() => Err(format!("document {index} is refused without a violation")),
         Err(violations) => Ok(Err(violations.into_iter().take(VIOLATIONS_MAX).map(cut).collect())),
     };
@@ -175,17 +189,18 @@ mod tests {
     #[test]
     fn violations_are_cut_where_a_character_ends() {
         let violation = ingest::Violation { path: "é".repeat(400), message: format!("a{}", "é".repeat(600)) };
-        let verdicts = check_verdicts(1, vec![Err(vec![violation; 101])]).unwrap();
+        let one = [document(2)];
+        let verdicts = check_verdicts(&one, vec![Err(vec![violation; 101])], None).unwrap();
         let Err(kept) = &verdicts[0] else { panic!("{verdicts:?}") };
         assert_eq!((kept.len(), kept[0].path.len(), kept[0].message.len()), (100, 500, 999));
         let short = ingest::Violation { path: String::new(), message: "m".into() };
-        let verdicts = check_verdicts(1, vec![Err(vec![short])]).unwrap();
+        let verdicts = check_verdicts(&one, vec![Err(vec![short])], None).unwrap();
         assert_eq!(verdicts, [Err(vec![Violation { path: String::new(), message: "m".into() }])]);
     }
 
     #[test]
     fn what_is_normalised_is_a_json_object() {
-        let check = |text: &str| check_verdicts(1, vec![Ok(Some(text.to_owned()))]);
+        let check = |text: &str| check_verdicts(&[document(2)], vec![Ok(Some(text.to_owned()))], None);
         assert_eq!(check(" {\"a\": [1, null]} "), Ok(vec![Ok(Some(" {\"a\": [1, null]} ".into()))]));
         for wrong in
             ["", "[]", "1", "null", "\"{}\"", "{", "{} {}", "{\"a\":1,}", "{\"a\":\"\\ud800\"}", "{\"a\":1e999}"]

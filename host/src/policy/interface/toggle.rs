@@ -7,9 +7,9 @@ use weir_policy_vectors::{Answer, Call};
 use super::Interface;
 use crate::model::{Effect, Id, Intent, ToggleRule, Verb};
 use crate::policy::bindings::toggle;
-use crate::policy::call::{Outcome, Role, not_exported};
+use crate::policy::call::{Called, Outcome, Role, not_exported};
 use crate::policy::convert::{UuidTexts, check_length, check_limit, limit_of};
-use crate::policy::decide::Subject;
+use crate::policy::decide::{Asked, Subject};
 use crate::policy::instance::Warm;
 use crate::policy::module::Module;
 use crate::policy::record::{self, to_id};
@@ -22,14 +22,17 @@ impl Subject for Intent {
         &self.target
     }
 
-    fn ask(module: &Module, role: Role, kind: &str, now_ms: u64, batch: &[Self]) -> Outcome<Vec<ToggleRule>> {
+    fn ask(module: &Module, role: Role, asked: Asked<'_, Self>) -> Outcome<Vec<ToggleRule>> {
+        let Asked { kind, now_ms, batch, .. } = asked;
         let mut texts = UuidTexts::for_ids(batch.iter().flat_map(|intent| [&intent.target, &intent.actor]));
         let intents = intents(batch, &mut texts);
         let call = |warm: &mut Warm| match &warm.exports.toggle {
             Some(toggle) => toggle.call_decide(&mut warm.store, kind, now_ms, &intents),
             None => Err(not_exported()),
         };
-        module.run(role, Self::INTERFACE, 1, call, |rules| check_rules(batch.len(), &rules))
+        module.run(role, Called { interface: Self::INTERFACE, function: "decide", kind }, 1, call, |rules| {
+            check_rules(batch.len(), &rules)
+        })
     }
 
     fn builtin(settings: &Settings, _now_ms: u64, batch: &[Self]) -> Vec<ToggleRule> {

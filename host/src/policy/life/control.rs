@@ -167,6 +167,8 @@ impl Policies {
         if let Some(missing) = interfaces.iter().find(|interface| !module.exports(**interface)) {
             return Err(ControlError::Invalid(format!("{} does not export {}", module.title(), missing.name())));
         }
+        // Whoever activates it wants it to be called.
+        module.breakers.reset();
         let now_ms = Clock::Real.now_ms();
         let serving = Serving { module: Arc::clone(module), since_ms: now_ms, by: Some(by.to_owned()) };
         let changed = times.step("swap", || {

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, RwLock, Weak};
 
 use tokio::runtime::Handle;
-use weir_policy_vectors::Decision;
+use weir_policy_vectors::{Answer, Call, Decision};
 
 use super::control::{BUILT_IN, Control};
 use super::loader::{Loader, Times, parse_digest, settings};
@@ -16,11 +16,13 @@ use crate::clock::Clock;
 use crate::config::PolicyConfig;
 use crate::model::Digest;
 use crate::policy::builtin;
-use crate::policy::call::Role;
+use crate::policy::call::{Outcome, Role};
 use crate::policy::compiler::Compiler;
+use crate::policy::contract::Contracts;
 use crate::policy::engine::Metering;
 use crate::policy::grants::Capabilities;
 use crate::policy::imports::Imports;
+use crate::policy::instance::Cause;
 use crate::policy::interface::Interface;
 use crate::policy::module::{Label, Module, digest_of};
 use crate::policy::outline;
@@ -75,6 +77,7 @@ impl Policies {
             observer,
             saver,
             decision_share: config.decisions.share,
+            contracts: Contracts::default(),
             fallbacks: AtomicU64::new(0),
         });
         let log = DecisionLog::new(&config.registry, config.decisions.bytes_max);
@@ -212,7 +215,7 @@ fn start_observer(
     let work = move || {
         while let Some(job) = jobs.next() {
             match job {
-                Job::Shadow { trial, call, live } => match trial.module.ask(Role::Shadow, &call) {
+                Job::Shadow { trial, call, live } => match ask_shadow(&policies, &trial, &call) {
                     Ok(answered) => {
                         let differing = differences(&call, &live.0, &answered.answer);
                         let compare = |comparison: &mut Comparison| {
@@ -220,10 +223,12 @@ fn start_observer(
                         };
                         trial.with_comparison(compare);
                     }
+                    // Not compared: the shadow was not called.
+                    Err(failure) if failure.cause == Cause::Open => trial.skip(),
                     Err(failure) => trial.with_comparison(|comparison| comparison.failed(&failure)),
                 },
                 Job::Canary { trial, live, call, candidate } => {
-                    let asked = live.ask(Role::Test, &call).ok();
+                    let asked = live.ask(Role::Test, &call, None).ok();
                     let both = asked.map(|asked| (differences(&call, &asked.answer, &candidate.0), asked.elapsed));
                     trial.with_comparison(|comparison| match both {
                         Some((differing, elapsed)) => comparison.compare(&call, elapsed, candidate.1, differing),
@@ -248,6 +253,16 @@ fn start_observer(
         .map_err(|error| LoadError::Engine { reason: format!("cannot start a thread to observe on: {error}") })
 }
 
+/// The shadow is held to what the kind asks of whoever serves.
+fn ask_shadow(policies: &Weak<Policies>, trial: &Trial, call: &Call) -> Outcome<Answer> {
+    let contract = policies.upgrade().and_then(|policies| policies.contracts.of_call(call));
+    let outcome = trial.module.ask(Role::Shadow, call, contract.as_deref());
+    if let Some(policies) = policies.upgrade() {
+        policies.tell_breakers(&trial.module);
+    }
+    outcome
+}
+
 /// Says how much fuel a call uses: the module that serves does not count it, so the call is run again where it is.
 struct Metered {
     compiler: Compiler,
@@ -260,7 +275,7 @@ struct Metered {
 
 impl Metered {
     /// `None` for a module that does I/O: its call cannot be repeated.
-    fn fuel(&mut self, policies: &Policies, module: &Module, call: &weir_policy_vectors::Call) -> Option<u64> {
+    fn fuel(&mut self, policies: &Policies, module: &Module, call: &Call) -> Option<u64> {
         if module.does_io || self.failed == Some(module.digest) {
             return None;
         }
@@ -268,7 +283,7 @@ impl Metered {
             self.module = self.start(policies, module);
             self.failed = self.module.is_none().then_some(module.digest);
         }
-        self.module.as_ref()?.ask(Role::Test, call).ok()?.fuel
+        self.module.as_ref()?.ask(Role::Test, call, None).ok()?.fuel
     }
 
     fn start(&mut self, policies: &Policies, module: &Module) -> Option<Arc<Module>> {

@@ -6,10 +6,11 @@ use serde_json::{Value, json};
 
 use super::control::lock;
 use super::registry::Record;
-use super::set::{LiveSet, Serving};
+use super::set::{Active, LiveSet, Serving};
 use crate::policy::Policies;
+use crate::policy::breaker::OpenBreaker;
 use crate::policy::interface::Interface;
-use crate::policy::module::ModuleInfo;
+use crate::policy::module::{Module, ModuleInfo};
 use crate::policy::trial::Trial;
 
 fn serving(serving: &Serving) -> Value {
@@ -46,6 +47,32 @@ fn trial(trial: &Trial) -> Value {
     })
 }
 
+/// Of all modules in force or standing by: those that are not closed.
+fn breakers(active: &Active) -> Vec<Value> {
+    let proven = active.probation.as_ref().map(|probation| &probation.proven);
+    let sets = std::iter::once(&active.live).chain(&active.previous).chain(proven);
+    let serving = sets.flat_map(|set| Interface::ALL.map(|interface| &set.get(interface).module));
+    let tried = active.canary.iter().chain(&active.shadow).map(|trial| &trial.module);
+    let mut modules: Vec<&Arc<Module>> = Vec::new();
+    for module in serving.chain(tried) {
+        if !modules.iter().any(|known| Arc::ptr_eq(known, module)) {
+            modules.push(module);
+        }
+    }
+    let of = |module: &&Arc<Module>| {
+        let (label, digest) = (module.label(), module.digest.to_string());
+        let shown = move |breaker: OpenBreaker| {
+            let mut shown = json!(breaker);
+            shown["name"] = json!(label.name);
+            shown["version"] = json!(label.version);
+            shown["digest"] = json!(digest);
+            shown
+        };
+        module.breakers.open().into_iter().map(shown).collect::<Vec<_>>()
+    };
+    modules.iter().flat_map(of).collect()
+}
+
 impl Policies {
     /// The modules in force, each with the interfaces that it serves.
     pub fn modules(&self) -> Vec<ModuleInfo> {
@@ -79,6 +106,7 @@ impl Policies {
             }),
             "canary": active.canary.as_deref().map(trial),
             "shadow": active.shadow.as_deref().map(trial),
+            "breakers": breakers(&active),
         })
     }
 

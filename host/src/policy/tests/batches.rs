@@ -167,7 +167,8 @@ async fn documents_that_one_call_cannot_carry_go_in_several() {
     assert_eq!(misbehaving.policies.validate("fine", 1, &small).await.unwrap().rules, vec![Ok(None); 1_000]);
     let active = misbehaving.policies.active();
     let module = &active.live.get(Interface::Ingest).module;
-    let whole = Document::ask(module, Role::Test, "fine", 1, &batch);
+    let asked = |kind, batch| Asked { kind, now_ms: 1, batch, contract: None, may_wait: true };
+    let whole = Document::ask(module, Role::Test, asked("fine", &batch));
     assert_eq!(whole.unwrap_err().cause, Cause::Contract, "all in one call are too much");
     let error = misbehaving.policies.validate("trap", 1, &batch).await.unwrap_err();
     assert!(error.reason.starts_with("trap: "), "{error}");
@@ -198,6 +199,9 @@ fn one_document_fits_whatever_it_comes_back_as() {
     assert_eq!(Document::fitting(&misbehaving.policies.loader.config, &[document.clone(), document.clone()]), 1);
     let active = misbehaving.policies.active();
     let module = &active.live.get(Interface::Ingest).module;
-    let asked = |kind: &str| Document::ask(module, Role::Test, kind, 1, std::slice::from_ref(document));
+    let asked = |kind: &str| {
+        let batch = std::slice::from_ref(document);
+        Document::ask(module, Role::Test, Asked { kind, now_ms: 1, batch, contract: None, may_wait: true })
+    };
     assert_eq!(asked("changed").unwrap().answer, [Ok(Some("{}".into()))]);
 }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::config::CanaryConfig;
-use crate::policy::instance::{CallFailure, Cause};
+use crate::policy::instance::CallFailure;
 
 /// One failure in so many calls, over the whole trial, is too often.
 const FAILURES_PER: u64 = 1_000;
@@ -47,8 +47,7 @@ impl Judge {
         if self.condemned.load(Ordering::Relaxed) {
             return None;
         }
-        // Too many callers are no fault of the module.
-        if failure.is_some_and(|failure| failure.cause == Cause::Busy) {
+        if failure.is_some_and(|failure| !failure.is_of_module()) {
             return None;
         }
         let verdict = self.count(elapsed, failure)?;
@@ -98,6 +97,7 @@ impl Judge {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::instance::Cause;
 
     const QUICK: Duration = Duration::from_micros(10);
 

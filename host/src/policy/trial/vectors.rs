@@ -92,7 +92,7 @@ fn run_case(module: &Module, case: &Case) -> CaseReport {
         fuel: None,
         micros: 0,
     };
-    match module.ask(Role::Test, &case.call) {
+    match module.ask(Role::Test, &case.call, None) {
         Ok(answered) => {
             report.fuel = answered.fuel;
             report.micros = u64::try_from(answered.elapsed.as_micros()).unwrap_or(u64::MAX);

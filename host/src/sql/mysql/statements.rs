@@ -7,6 +7,7 @@
 
 pub(super) mod counters;
 pub(super) mod documents;
+pub(super) mod granted;
 pub(super) mod settings;
 pub(super) mod toggles;
 pub(super) mod words;
@@ -43,29 +44,6 @@ fn statement_limit(timeout_ms: u64, maria: bool) -> String {
     #[allow(clippy::cast_precision_loss, reason = "a time limit needs no more precision than a float has")]
     let seconds = timeout_ms as f64 / 1_000.0;
     format!("max_statement_time = {seconds}")
-}
-
-/// Begins for a statement of the operator, which has so many milliseconds for each of its runs (MySQL: of those that
-/// read). Reads see one snapshot. The session, too, is made read-only: a statement that changes a schema would end the
-/// transaction, and then run.
-pub(super) fn granted_begin(write: bool, timeout_ms: u64, maria: bool) -> String {
-    let limit = statement_limit(timeout_ms, maria);
-    if write {
-        return format!(
-            "SET SESSION {limit}, innodb_lock_wait_timeout = {}; {BEGIN}",
-            timeout_ms.div_ceil(1_000).max(1)
-        );
-    }
-    format!(
-        "SET SESSION {limit}; SET SESSION TRANSACTION READ ONLY; SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;
-         START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"
-    )
-}
-
-/// Commits, and gives the session back what it had.
-pub(super) fn granted_end(settings: &SqlConfig, maria: bool) -> String {
-    let limit = statement_limit(settings.statement_timeout_ms, maria);
-    format!("{COMMIT}; SET SESSION TRANSACTION READ WRITE; SET SESSION {limit}")
 }
 
 /// One creation of weir's tables at a time: ? seconds.

@@ -1,21 +1,27 @@
 //! Statements of the operator: how they are run, and how columns of PostgreSQL become values.
 //!
-//! Columns come in the binary form of their types. What is not known here is refused by its name, never guessed.
+//! Columns come as the database writes them; of what is run one by one in the binary form of their types. What is not known
+//! here is refused by its name, never guessed.
 
 use sqlx::postgres::{PgColumn, PgConnection, PgRow, PgTypeInfo, PgTypeKind};
 use sqlx::{AssertSqlSafe, Column, Executor, Row, SqlSafeStr, Statement, Type, TypeInfo, ValueRef};
 use uuid::Uuid;
 
-use super::statements;
+use super::statements::{self, granted};
 use crate::config::{ParameterType, StatementConfig};
 use crate::model::SqlValue;
 use crate::sql::RowSets;
-use crate::sql::granted::{Stop, Tally, arguments, clock_text, date_text, fits, text, unreadable};
+use crate::sql::granted::{
+    Message, Stop, Tally, arguments, check_values, clock_text, date_text, fits, is_plain, text, unreadable,
+};
 
 /// Days from 1970-01-01 to 2000-01-01, from which PostgreSQL counts.
 const EPOCH_DAYS: i64 = 10_957;
 /// Microseconds of a day.
 const DAY_MICROS: i64 = 86_400_000_000;
+
+/// What the driver calls a type that it has not asked the database for.
+const UNKNOWN_TYPE: &str = "?";
 
 /// Prepares the statement with the types of its parameters.
 pub(super) async fn prepare(
@@ -34,16 +40,67 @@ pub(super) async fn prepare(
     connection.prepare_with(AssertSqlSafe(text(statement)).into_sql_str(), &types).await
 }
 
-/// Runs the statement once for each row of parameters, in one transaction.
+/// Runs the statement once for each row of parameters, in one transaction, and one round trip: the transaction begins and
+/// ends in the message that has the runs. Where the statement writes the end is a second one, so that what is refused is not
+/// kept; parameters of more than a megabyte go in several.
 pub(super) async fn run(
     connection: &mut PgConnection,
     statement: &StatementConfig,
     parameters: &[Vec<SqlValue>],
 ) -> Result<RowSets, Stop> {
-    let begin = statements::granted_begin(statement.write, statement.timeout_ms);
-    sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *connection).await?;
+    // Known to the connection from the second call on.
     let prepared = prepare(connection, statement).await?;
     fits(statement, &prepared)?;
+    if !is_plain(&statement.sql) {
+        return run_one_by_one(connection, statement, &prepared, parameters).await;
+    }
+    let forms: Vec<Option<Form>> = prepared.columns().iter().map(|column| form(column.type_info())).collect();
+    let (mut tally, mut sets) = (Tally::new(statement), Vec::with_capacity(parameters.len()));
+    let mut message = Message::default();
+    for begin in granted::begin(statement.write, statement.timeout_ms) {
+        message.add(&begin);
+    }
+    message.add(&granted::prepare(&text(statement), &statement.parameters));
+    for values in parameters {
+        check_values(statement, values, cannot_be)?;
+        if message.is_full() {
+            sets.extend(exchange(connection, &mut tally, message, &forms).await?);
+            message = Message::default();
+        }
+        message.add_run(&granted::execute(values));
+    }
+    message.add(granted::DEALLOCATE);
+    if !statement.write {
+        message.add(statements::COMMIT);
+    }
+    sets.extend(exchange(connection, &mut tally, message, &forms).await?);
+    if statement.write {
+        sqlx::raw_sql(statements::COMMIT).execute(&mut *connection).await?;
+    }
+    Ok(sets)
+}
+
+/// One round trip.
+async fn exchange(
+    connection: &mut PgConnection,
+    tally: &mut Tally<'_>,
+    mut message: Message,
+    forms: &[Option<Form>],
+) -> Result<RowSets, Stop> {
+    let sql = AssertSqlSafe(std::mem::take(&mut message.text));
+    let read = |row: &PgRow, index: usize| read_text(row, index, forms.get(index).copied().flatten());
+    tally.collect_runs(&message, sqlx::raw_sql(sql).fetch_many(&mut *connection), read).await
+}
+
+/// A statement that no other one can run.
+async fn run_one_by_one(
+    connection: &mut PgConnection,
+    statement: &StatementConfig,
+    prepared: &sqlx::postgres::PgStatement,
+    parameters: &[Vec<SqlValue>],
+) -> Result<RowSets, Stop> {
+    let begin = granted::begin(statement.write, statement.timeout_ms).join("; ");
+    sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *connection).await?;
     let (mut tally, mut sets) = (Tally::new(statement), Vec::with_capacity(parameters.len()));
     for values in parameters {
         let query = prepared.query_with(arguments::<sqlx::postgres::PgArguments>(statement, values)?);
@@ -51,6 +108,12 @@ pub(super) async fn run(
     }
     sqlx::raw_sql(statements::COMMIT).execute(&mut *connection).await?;
     Ok(sets)
+}
+
+/// Why a value cannot be one of PostgreSQL.
+fn cannot_be(value: &SqlValue) -> Option<&'static str> {
+    let has_nul = matches!(value, SqlValue::Text(text) if text.contains('\0'));
+    has_nul.then_some("has a NUL character, which no text of PostgreSQL may")
 }
 
 /// How a type lies in a column.
@@ -106,6 +169,40 @@ fn read(row: &PgRow, index: usize) -> Result<SqlValue, String> {
     let bytes = raw.as_bytes().map_err(|error| error.to_string())?;
     let unsigned = info.name() == "OID";
     value(form, unsigned, bytes).ok_or_else(|| format!("holds a {} that cannot be read", info.name()))
+}
+
+/// A column as PostgreSQL writes it. `prepared` is what its type was when the statement was prepared, for types that only
+/// this database knows.
+fn read_text(row: &PgRow, index: usize, prepared: Option<Form>) -> Result<SqlValue, String> {
+    let raw = row.try_get_raw(index).map_err(|error| error.to_string())?;
+    if raw.is_null() {
+        return Ok(SqlValue::Null);
+    }
+    let info = raw.type_info();
+    let form = if info.name() == UNKNOWN_TYPE { prepared } else { form(&info) };
+    let form = form.ok_or_else(|| unreadable(info.name()))?;
+    let text = raw.as_str().map_err(|error| error.to_string())?;
+    text_value(form, info.name() == "FLOAT4", text)
+        .ok_or_else(|| format!("holds a {} that cannot be read", info.name()))
+}
+
+fn text_value(form: Form, is_single: bool, text: &str) -> Option<SqlValue> {
+    Some(match form {
+        Form::Bool => SqlValue::Integer(i64::from(text == "t")),
+        Form::Integer => SqlValue::Integer(text.parse().ok()?),
+        // The nearest number of its own width, as the binary form has it.
+        Form::Real if is_single => SqlValue::Real(text.parse::<f32>().ok()?.into()),
+        Form::Real => SqlValue::Real(text.parse().ok()?),
+        Form::Void => SqlValue::Null,
+        Form::Text
+        | Form::Jsonb
+        | Form::Uuid
+        | Form::Numeric
+        | Form::Date
+        | Form::Time
+        | Form::Timestamp
+        | Form::Timestamptz => SqlValue::Text(text.to_owned()),
+    })
 }
 
 fn value(form: Form, unsigned: bool, bytes: &[u8]) -> Option<SqlValue> {

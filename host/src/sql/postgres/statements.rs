@@ -5,6 +5,7 @@
 
 pub(super) mod counters;
 pub(super) mod documents;
+pub(super) mod granted;
 pub(super) mod settings;
 pub(super) mod toggles;
 pub(super) mod words;
@@ -96,13 +97,6 @@ pub(super) fn lock_limit(lock_ms: u64) -> String {
 pub(super) const COMMIT: &str = "COMMIT";
 /// Ends without effect.
 pub(super) const ROLLBACK: &str = "ROLLBACK";
-
-/// Begins for a statement of the operator, which has so many milliseconds for each of its runs. Reads see one snapshot.
-pub(super) fn granted_begin(write: bool, timeout_ms: u64) -> String {
-    let mode = if write { "READ COMMITTED READ WRITE" } else { "REPEATABLE READ READ ONLY" };
-    let timeout_ms = timeout_ms.min(i32::MAX.unsigned_abs().into());
-    format!("BEGIN ISOLATION LEVEL {mode}; SET LOCAL statement_timeout = {timeout_ms}")
-}
 
 /// Locks checkpoints in order: $1 kind, $2 partitions.
 pub(super) const LOCK: &str = "SELECT \"partition\"::int8, incarnation::text, epoch, \"position\" FROM weir_checkpoint

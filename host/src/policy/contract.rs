@@ -1,0 +1,59 @@
+//! What a kind asks of answers beyond what the WIT says: the shape of its documents, the names of its fields.
+//!
+//! A capability knows it and hands it in; the policy room checks each answer by it, so that a module which breaks it is judged
+//! like one that traps: counted, unhealthy, rolled back, stood in for. Knows no shape itself.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use serde_json::Value;
+use weir_policy_vectors::Call;
+
+use super::Policies;
+use crate::model::Id;
+
+/// What one kind asks of its module's answers. What it does not say is allowed.
+pub trait Contract: Send + Sync {
+    /// Whether what a module made of the document `id` is still one of this kind. `body` is its text, `value` the same read.
+    ///
+    /// # Errors
+    /// How it is not.
+    fn check_document(&self, _id: &Id, _body: &str, _value: &Value) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Whether the kind has a field of this name.
+    ///
+    /// # Errors
+    /// That it has not.
+    fn check_field(&self, _field: &str) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// The contracts of the kinds that have one.
+#[derive(Default)]
+pub(super) struct Contracts(RwLock<HashMap<String, Arc<dyn Contract>>>);
+
+impl Contracts {
+    /// That of `kind`.
+    pub(super) fn of(&self, kind: &str) -> Option<Arc<dyn Contract>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(kind).cloned()
+    }
+
+    /// That of the kind that was called, where the call is of an interface that has contracts.
+    pub(super) fn of_call(&self, call: &Call) -> Option<Arc<dyn Contract>> {
+        match call {
+            Call::IngestValidate(call) => self.of(&call.kind),
+            Call::DeliveryFields(call) => self.of(&call.kind),
+            _ => None,
+        }
+    }
+}
+
+impl Policies {
+    /// From now on the answers of modules for `kind` must keep `contract`. Said once, before the kind serves.
+    pub fn hold_to(&self, kind: &str, contract: Arc<dyn Contract>) {
+        self.contracts.0.write().unwrap_or_else(PoisonError::into_inner).insert(kind.to_owned(), contract);
+    }
+}
