@@ -137,13 +137,15 @@ async fn a_failure_names_address_and_cause_at_once() {
     for scheme in ["postgres", "mysql"] {
         let refused = format!("connection refused at 127.0.0.1:{port}");
         says(&format!("{scheme}://weir:secret@127.0.0.1:{port}/application"), &[&refused]);
-        says(&format!("{scheme}://weir:secret@nowhere.invalid:{port}/application"), &[&format!("at nowhere.invalid:{port}")]);
+        says(
+            &format!("{scheme}://weir:secret@nowhere.invalid:{port}/application"),
+            &[&format!("at nowhere.invalid:{port}")],
+        );
     }
     let (postgres, mariadb) = (Postgres::start(), MariaDb::start());
-    for (url, unknown) in [
-        (postgres.create_database().await, "does not exist"),
-        (mariadb.create_database().await, "Unknown database"),
-    ] {
+    for (url, unknown) in
+        [(postgres.create_database().await, "does not exist"), (mariadb.create_database().await, "Unknown database")]
+    {
         let (before, database) = url.rsplit_once('/').unwrap();
         let address = before.rsplit('@').next().unwrap();
         let at = format!("at {}", address.rsplit("//").next().unwrap());

@@ -243,7 +243,8 @@ async fn what_does_not_fit_is_refused(setup: Setup) {
     assert_eq!(send(&mut client, "PUT", member, 7, &good).await.status, 200);
 
     let lists = "/v1/ingest/playlist";
-    let document = |title: &str, stars: i64, track: &str| json!({"title": title, "stars": stars, "tracks": [{"title": track}]});
+    let document =
+        |title: &str, stars: i64, track: &str| json!({"title": title, "stars": stars, "tracks": [{"title": track}]});
     let body = send(&mut client, "POST", lists, 7, &document("01234567890", 40_000, "123456")).await;
     let body = problem(&body, "invalid-document");
     let violations: Vec<(&str, &str)> = body["violations"]

@@ -8,8 +8,8 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConf
 
 use super::bindings::{self, HostState};
 use super::interface::Interface;
-use super::space;
 use super::refusal::LoadError;
+use super::space;
 use crate::config::PolicyConfig;
 
 /// Modules whose instances may be alive at once: of each interface one that is live, one before that, and one draining; a

@@ -38,10 +38,13 @@ pub(super) fn too_small(config: &PolicyConfig, memories_each: usize, limit_bytes
         shown(needed)
     );
     match fitting(config, memories_each, limit_bytes) {
-        Some(fitting) => format!("{what}; raise the limit, or write in the configuration: {}", fitting.settings(memories_each)),
+        Some(fitting) => {
+            format!("{what}; raise the limit, or write in the configuration: {}", fitting.settings(memories_each))
+        }
         None => {
             let least = Fitting { each: 2, memory_bytes_max: SMALLER_MEMORIES[SMALLER_MEMORIES.len() - 1] };
-            let least_bytes = reserved_bytes(least.each, memories_each, &PolicyPoolConfig::least(least.memory_bytes_max));
+            let least_bytes =
+                reserved_bytes(least.each, memories_each, &PolicyPoolConfig::least(least.memory_bytes_max));
             format!("{what}; raise the limit to {} or more", shown(least_bytes.saturating_mul(SHARE)))
         }
     }

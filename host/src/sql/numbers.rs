@@ -31,7 +31,9 @@ impl Numbering {
     /// Why no new row can be stored; `remedy` is a statement.
     pub fn used_up(&self, remedy: &str) -> String {
         let Self { table, column, source, last, most, .. } = self;
-        format!("{source}, which numbers {table}.{column}, is used up ({last} of {most}): no new row can be stored; {remedy}")
+        format!(
+            "{source}, which numbers {table}.{column}, is used up ({last} of {most}): no new row can be stored; {remedy}"
+        )
     }
 
     /// Whether an error names the last number as one that is taken: `(id)=(5)`.
@@ -42,7 +44,9 @@ impl Numbering {
     /// Why the next rows cannot be stored; `remedy` is a statement.
     pub fn taken(&self, remedy: &str) -> String {
         let Self { table, column, source, last, .. } = self;
-        format!("{source}, which numbers {table}.{column}, is behind the rows: it gave {last}, which is taken; {remedy}")
+        format!(
+            "{source}, which numbers {table}.{column}, is behind the rows: it gave {last}, which is taken; {remedy}"
+        )
     }
 }
 
@@ -60,7 +64,10 @@ mod tests {
             step,
             most: 127,
         };
-        assert_eq!([at(126, 1), at(127, 1), at(126, 2), at(0, 1)].map(|of| of.is_used_up()), [false, true, true, false]);
+        assert_eq!(
+            [at(126, 1), at(127, 1), at(126, 2), at(0, 1)].map(|of| of.is_used_up()),
+            [false, true, true, false]
+        );
         assert!(at(5, 1).is_named_taken("23505: duplicate key (Key (id)=(5) already exists.)"));
         assert!(!at(5, 1).is_named_taken("23505: duplicate key (Key (id)=(55) already exists.)"));
         assert!(at(127, 1).used_up("ALTER").contains("t_id_seq, which numbers t.id, is used up (127 of 127)"));

@@ -171,9 +171,7 @@ async fn a_sequence_that_does_not_suit_its_column_or_its_rows_holds_the_kind_bac
     let said = apply(vec![set(1, 3)]).await.unwrap_err().to_string();
     assert!(said.contains("numbers, which numbers member_setting.id, is used up"), "{said}");
     // A sequence that is behind its rows, as after a restore of the rows alone.
-    fixture
-        .run("INSERT INTO member_setting VALUES (1, 8, 1), (2, 9, 1); SELECT setval('numbers', 1, false)")
-        .await;
+    fixture.run("INSERT INTO member_setting VALUES (1, 8, 1), (2, 9, 1); SELECT setval('numbers', 1, false)").await;
     let said = apply(vec![set(1, 3)]).await.unwrap_err().to_string();
     assert!(said.contains("is behind the rows"), "{said}");
     let remedy = said.split("; ").find(|part| part.starts_with("SELECT setval")).unwrap();

@@ -12,9 +12,9 @@ use super::statements;
 use super::statements::words::PostgresWords;
 use crate::config::KindTable;
 use crate::model::Id;
+use crate::sql::SqlError;
 use crate::sql::lease::leased;
 use crate::sql::limits::{Limits, Parent, Seen, table_of};
-use crate::sql::SqlError;
 
 impl PostgresSql {
     /// See [`crate::sql::Sql::limits`].

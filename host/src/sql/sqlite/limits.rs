@@ -47,7 +47,8 @@ async fn look(connection: &mut SqliteConnection, table: &str) -> Result<Seen, sq
         let named: Option<String> = row.try_get_unchecked(2)?;
         let facts = read_facts(connection, &other).await?;
         // Without a name it is the other table's primary key.
-        let primary = || Some(facts.as_ref()?.unique.iter().find(|key| key.name == "PRIMARY KEY")?.columns.first()?.clone());
+        let primary =
+            || Some(facts.as_ref()?.unique.iter().find(|key| key.name == "PRIMARY KEY")?.columns.first()?.clone());
         let Some(key) = named.or_else(primary) else { continue };
         keys.push((column, other, key, facts));
     }

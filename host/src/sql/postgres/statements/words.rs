@@ -59,7 +59,9 @@ impl PostgresWords {
     /// Makes room for more numbers of a column and its sequence, which is named as SQL takes it.
     pub fn widen_number(table: &str, column: &str, sequence: &str) -> String {
         let (table, column) = (path(table), quote(column));
-        format!("ALTER TABLE {table} ALTER COLUMN {column} TYPE bigint; ALTER SEQUENCE {sequence} AS bigint NO MAXVALUE")
+        format!(
+            "ALTER TABLE {table} ALTER COLUMN {column} TYPE bigint; ALTER SEQUENCE {sequence} AS bigint NO MAXVALUE"
+        )
     }
 
     /// Moves a sequence behind the numbers that are taken.
