@@ -4,6 +4,7 @@
 //! there. Holds no SQL.
 
 use std::ffi::OsString;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use sqlx::sqlite::SqliteConnectOptions;
@@ -13,6 +14,11 @@ use crate::sql::classify::sql_error;
 
 /// A database that takes the place of one that is not there.
 const IN_MEMORY: &str = "sqlite::memory:";
+
+/// Bytes from the beginning of a file that say how it is written.
+const HEAD_BYTES: u64 = 20;
+/// The value that means WAL there.
+const WAL: u8 = 2;
 
 /// A copy of a database's files, which goes with its value.
 #[derive(Debug)]
@@ -33,7 +39,10 @@ pub(super) fn options(given: SqliteConnectOptions) -> Result<(SqliteConnectOptio
         return Ok((IN_MEMORY.parse().map_err(sql_error)?, None));
     }
     let (log, index) = (beside(&file, "-wal"), beside(&file, "-shm"));
-    match (log.exists(), index.exists()) {
+    let has_log = uses_log(&file).map_err(|error| SqlError::Transient(format!("{}: {error}", file.display())))?;
+    match (has_log && log.exists(), index.exists()) {
+        // Whoever reads makes no file.
+        (false, _) if !has_log => Ok((given.read_only(true), None)),
         // Nobody has it open, and nothing waits to be taken over.
         (false, _) => Ok((given.read_only(true).immutable(true), None)),
         (true, true) => Ok((given.read_only(true), None)),
@@ -44,6 +53,13 @@ pub(super) fn options(given: SqliteConnectOptions) -> Result<(SqliteConnectOptio
             Ok((given.filename(copied), Some(copy)))
         }
     }
+}
+
+/// Whether the database is in WAL mode: byte 18 of a file says how it is written.
+fn uses_log(file: &Path) -> std::io::Result<bool> {
+    let mut head = Vec::new();
+    std::fs::File::open(file)?.take(HEAD_BYTES).read_to_end(&mut head)?;
+    Ok(head.get(18) == Some(&WAL))
 }
 
 /// The file beside it whose name goes on like this.
