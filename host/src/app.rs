@@ -35,7 +35,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::cache::{Ledger, Rules};
-use crate::capability::Parts;
+use crate::capability::{Fit, Parts};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, KindTable, PolicyFailure};
 use crate::counter::CounterKind;
@@ -121,7 +121,7 @@ impl App {
         let store = crate::store::open(&config.store).await?;
         let sql = crate::sql::open(&config.sql).await?;
         let granted = grants::capabilities(Arc::clone(&store), Arc::clone(&sql), &config.policy, clock.clone());
-        let setup = PolicySetup { compiler, capabilities: Some((granted, Handle::current())) };
+        let setup = PolicySetup { compiler, capabilities: Some((granted, Handle::current())), is_look: false };
         let policies = load_policies(&config, setup).await?;
         policies.watch()?;
         let schema = Schema::start(&config, Arc::clone(&store), Arc::clone(&sql)).await?;
@@ -129,7 +129,8 @@ impl App {
         let ledger = Arc::new(Ledger::default());
         let owner = format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
         let (mut served, mut flushers) = (Kinds::default(), BTreeMap::new());
-        let parts = |kind: &str| Parts {
+        let parts = |kind: &str, table: KindTable| Parts {
+            fit: Arc::new(Fit::new(kind, table, Arc::clone(&sql), (&config.batch, &config.fit))),
             kind: kind.to_owned(),
             batch: config.batch.clone(),
             journal: config.journal.clone(),
@@ -141,7 +142,8 @@ impl App {
             clock: clock.clone(),
         };
         let kinds: BTreeMap<String, Parts> =
-            config.kinds().iter().map(|(kind, _)| ((*kind).to_owned(), parts(kind))).collect();
+            config.kinds().into_iter().map(|(kind, table)| (kind.to_owned(), parts(kind, table))).collect();
+        learn_limits(&kinds, &schema).await;
         for (kind, table) in config.kinds() {
             let flusher = flusher(&config, table, &kinds[kind], (&owner, &ledger), schema.ready());
             flushers.insert(kind.to_owned(), flusher);
@@ -255,6 +257,18 @@ impl App {
         self.kinds.rooms.kinds.values().for_each(|room| room.stop());
         self.flushers.values().for_each(Flusher::abort);
     }
+}
+
+/// Lets kinds know what fits into their tables: before the first request where SQL answers, and from then on.
+async fn learn_limits(kinds: &BTreeMap<String, Parts>, schema: &Schema) {
+    if *schema.ready().borrow() {
+        for (kind, parts) in kinds {
+            if let Err(error) = parts.fit.learn().await {
+                tracing::warn!(kind, %error, "it is not known yet what fits into its tables: SQL judges alone until then");
+            }
+        }
+    }
+    kinds.values().for_each(|parts| Fit::keep_learning(&parts.fit));
 }
 
 /// The flusher of a kind.

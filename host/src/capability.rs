@@ -4,11 +4,13 @@
 //! no state of a kind: [`Ground`] is made anew at each start.
 //!
 //! - `explain`: everything that is known of a target.
+//! - `fit`: what SQL could never take is refused at the door.
 //! - `hydrate`: what the store does not know is read from SQL, in bulk, under the law of hydration.
 //! - `step`: idempotency keys; the store steps of a batch; each item is decided once.
 //! - `receipt`: a place in the journal, and waiting until SQL has got there.
 
 mod explain;
+mod fit;
 mod hydrate;
 mod receipt;
 mod step;
@@ -31,6 +33,7 @@ use crate::store::{Store, StoreError};
 use crate::telemetry;
 
 pub use explain::explain;
+pub use fit::Fit;
 pub use hydrate::{Hydrator, Load, hydrate_all};
 pub use receipt::Receipt;
 pub use step::{Ruled, decided_apart, idempotency, in_steps, kept};
@@ -52,6 +55,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// The truth.
     pub sql: Arc<dyn Sql>,
+    /// What fits into its tables.
+    pub fit: Arc<Fit>,
     /// Shared with the flusher of the kind.
     pub watch: Arc<JournalWatch>,
     /// The time.

@@ -15,14 +15,15 @@ pub mod rooms;
 pub mod store;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use serde_json::json;
 
 use crate::admin::OperationsError;
-use crate::app::{AppError, serve};
-use crate::config::{Config, ConfigError};
+use crate::app::{AppError, demo, serve};
+use crate::config::{Config, ConfigError, listen_address};
 use crate::sql::SqlError;
 use crate::store::StoreError;
 
@@ -32,6 +33,9 @@ pub const EXIT_NO: u8 = 1;
 pub const EXIT_USAGE: u8 = 2;
 /// Something needed was not there.
 pub const EXIT_UNAVAILABLE: u8 = 3;
+
+/// The configuration that is taken where none is named.
+const BESIDE: &str = "weir.toml";
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 the answer is no (a check found something, a module is refused, nothing \
                           was found); 2 wrong usage or configuration; 3 something needed was not there.";
@@ -62,10 +66,10 @@ enum Command {
         #[command(flatten)]
         place: Where,
         /// Public listener; port 0 picks a free one.
-        #[arg(long, value_name = "ADDR")]
+        #[arg(long, value_name = "ADDR", value_parser = listen_address)]
         listen: Option<SocketAddr>,
         /// Operators' listener; port 0 picks a free one.
-        #[arg(long, value_name = "ADDR")]
+        #[arg(long, value_name = "ADDR", value_parser = listen_address)]
         admin_listen: Option<SocketAddr>,
         /// Log lines as JSON.
         #[arg(long)]
@@ -123,14 +127,7 @@ enum Command {
     },
     /// Compiles a component from standard input: what the host starts as a child.
     #[command(name = crate::policy::CHILD_COMMAND, hide = true)]
-    CompileComponent {
-        #[arg(long)]
-        call_memory_bytes_max: usize,
-        #[arg(long)]
-        data_bytes_max: u64,
-        #[arg(long)]
-        metered: bool,
-    },
+    CompileComponent(crate::policy::ChildArguments),
     /// Waiting rooms.
     Rooms {
         #[command(subcommand)]
@@ -160,28 +157,40 @@ pub struct Failure {
     pub code: u8,
     /// What happened and what to do next.
     pub message: String,
+    /// Whether standard output has it already, as JSON.
+    pub is_told: bool,
 }
 
 impl Failure {
+    fn of(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), is_told: false }
+    }
+
+    /// Standard output has it already, as JSON.
+    #[must_use]
+    pub fn told(self) -> Self {
+        Self { is_told: true, ..self }
+    }
+
     /// The answer is no.
     pub fn no(message: impl Into<String>) -> Self {
-        Self { code: EXIT_NO, message: message.into() }
+        Self::of(EXIT_NO, message)
     }
 
     /// Wrong usage or configuration.
     pub fn usage(message: impl Into<String>) -> Self {
-        Self { code: EXIT_USAGE, message: message.into() }
+        Self::of(EXIT_USAGE, message)
     }
 
     /// Something needed was not there.
     pub fn unavailable(message: impl Into<String>) -> Self {
-        Self { code: EXIT_UNAVAILABLE, message: message.into() }
+        Self::of(EXIT_UNAVAILABLE, message)
     }
 }
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        Self { code: EXIT_USAGE, message: error.to_string() }
+        Self::usage(error.to_string())
     }
 }
 
@@ -206,21 +215,25 @@ impl From<AppError> for Failure {
             AppError::Policy(_) | AppError::Schema(_) => EXIT_NO,
             AppError::Store(_) | AppError::Sql(_) | AppError::System { .. } => EXIT_UNAVAILABLE,
         };
-        Self { code, message: error.to_string() }
+        Self::of(code, error.to_string())
     }
 }
 
 impl Where {
+    /// Whether there is no configuration, so that it is the demo's.
+    pub fn is_demo(&self) -> bool {
+        self.config.is_none() && !Path::new(BESIDE).exists()
+    }
+
     /// The configuration, and whether it is the demo's. Nothing is created.
     ///
     /// # Errors
     /// See [`ConfigError`].
     pub fn load(&self) -> Result<(Config, bool), ConfigError> {
-        let beside = PathBuf::from("weir.toml");
         match &self.config {
             Some(file) => Ok((Config::load(file)?, false)),
-            None if beside.exists() => Ok((Config::load(&beside)?, false)),
-            None => Ok((Config::demo(&self.data), true)),
+            None if self.is_demo() => Ok((Config::demo(&self.data), true)),
+            None => Ok((Config::load(Path::new(BESIDE))?, false)),
         }
     }
 }
@@ -231,24 +244,35 @@ pub fn run() -> ExitCode {
         Ok(cli) => cli.command,
         Err(error) => {
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
+            if !error.use_stderr() {
+                return ExitCode::SUCCESS;
+            }
+            if wants_json() {
+                println!("{}", refusal(EXIT_USAGE, error.render().to_string().trim()));
+            }
+            return ExitCode::from(EXIT_USAGE);
         }
     };
     let result = match command {
         Command::Policy { command } => return policy::run(command),
         Command::Init { file, force } => init::run(&file, force),
         Command::Serve { place, listen, admin_listen, json } => {
+            // Before anything else is said.
+            if place.is_demo() {
+                let line = demo::first_line(&place.data);
+                if json { println!("{}", json!({ "demo": line })) } else { println!("{line}") }
+            }
             crate::telemetry::init_tracing(json);
-            block_on(serve::run(place, listen, admin_listen))
+            block_on(serve::run(place, (listen, admin_listen), json))
         }
         Command::Check { place, json } => block_on(check::run(place, json)),
         Command::Explain { kind, target, actor, place, admin, json } => {
             block_on(explain::run(explain::Pair { kind, target, actor }, place, admin, json))
         }
         Command::Flush { kind, place, admin, json } => block_on(flush::run(kind.as_deref(), &place, &admin, json)),
-        Command::CompileComponent { call_memory_bytes_max, data_bytes_max, metered } => {
+        Command::CompileComponent(arguments) => {
             // The parent adds what it is about.
-            return match crate::policy::child_main(call_memory_bytes_max, data_bytes_max, metered) {
+            return match crate::policy::child_main(&arguments) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(reason) => {
                     eprintln!("{reason}");
@@ -264,11 +288,25 @@ pub fn run() -> ExitCode {
     finish(result)
 }
 
-/// Says why it failed, if it did.
+/// Whether the result was asked for as JSON: then standard output has nothing but JSON, also where it was not understood what
+/// else was asked for.
+fn wants_json() -> bool {
+    std::env::args_os().skip(1).take_while(|argument| argument != "--").any(|argument| argument == "--json")
+}
+
+/// Why a command ended without its result, for programs.
+fn refusal(code: u8, message: &str) -> serde_json::Value {
+    json!({ "ok": false, "error": message, "exit_code": code })
+}
+
+/// Says why it failed, if it did: in words, and as JSON where that was asked for.
 fn finish(result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
+            if wants_json() && !failure.is_told {
+                println!("{}", refusal(failure.code, &failure.message));
+            }
             eprintln!("weir: {}", failure.message);
             ExitCode::from(failure.code)
         }

@@ -3,8 +3,10 @@
 //! Tier 0. The only room that reads configuration files and environment variables. Unknown fields are errors; a
 //! wrong value is refused at start with the name of the field and what to write instead.
 
+mod address;
 mod cache;
 mod counter;
+mod fit;
 mod flow;
 mod http;
 mod ingest;
@@ -13,6 +15,7 @@ mod log;
 mod namespace;
 mod network;
 mod policy;
+mod policy_pool;
 mod preference;
 mod room;
 mod toggle;
@@ -22,8 +25,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use address::listen_address;
 pub use cache::{CacheConfig, ReadConfig, SharedCacheConfig, Staleness, UpstreamConfig, UpstreamLimits};
 pub use counter::{ActorNeed, CounterConfig, CounterTable, EventTable};
+pub use fit::FitConfig;
 pub use flow::{BatchConfig, FlushConfig, JournalConfig, SqlConfig, StoreConfig, StoreType};
 pub use http::{AdminConfig, AuthConfig, HttpConfig, JwtConfig, ProxyHeaders, TrustedHeaderFrom};
 pub use ingest::{ChildTable, IngestConfig, IngestTable};
@@ -36,6 +41,7 @@ pub use policy::{
     StatementConfig,
 };
 pub(crate) use policy::{is_free_module_name, is_module_name};
+pub use policy_pool::PolicyPoolConfig;
 pub use preference::{
     FieldConfig, LookupFallback, MemberTable, PreferenceConfig, PreferenceTable, StoreFallback, WriteRights,
 };
@@ -66,6 +72,8 @@ pub struct Config {
     pub journal: JournalConfig,
     /// Writing behind.
     pub flush: FlushConfig,
+    /// What is refused because SQL could never take it.
+    pub fit: FitConfig,
     /// The kinds of the toggle capability.
     #[serde(rename = "toggle")]
     pub toggles: Vec<ToggleConfig>,
@@ -167,6 +175,7 @@ impl Config {
         self.policy.validate()?;
         self.batch.validate()?;
         self.flush.validate()?;
+        self.fit.validate()?;
         self.toggles.iter().enumerate().try_for_each(|(index, kind)| kind.validate(index))?;
         self.counters.iter().enumerate().try_for_each(|(index, kind)| kind.validate(index))?;
         self.ingests.iter().enumerate().try_for_each(|(index, kind)| {

@@ -98,6 +98,7 @@ impl CounterKind {
     pub async fn count(&self, request: CountRequest) -> Result<CountReply, Refusal> {
         let ground = self.ground();
         ground.admit()?;
+        ground.parts.fit.check(&request.target, request.actor.as_ref(), Some(request.by), true).await?;
         let deadline = ground.deadline();
         let mut ruled = None;
         loop {

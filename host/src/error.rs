@@ -2,6 +2,8 @@
 //!
 //! Tier 0. A cause that only an operator can mend is logged where it is met; a client sees what to do next.
 
+use std::sync::Arc;
+
 use crate::model::{RateLimit, RateState};
 
 /// Why a request was not done. Unless said otherwise nothing was changed, and it is safe to send it again.
@@ -10,6 +12,22 @@ pub enum Refusal {
     /// The target does not exist in SQL.
     #[error("the target does not exist")]
     TargetMissing,
+    /// A value does not fit into its column: SQL could never take it.
+    #[error("a value does not fit into {column}, which holds {limit}")]
+    Unfit {
+        /// Table and column.
+        column: Arc<str>,
+        /// What the column holds, in words.
+        limit: Arc<str>,
+    },
+    /// The row is missing that this one would belong to: SQL would refuse it.
+    #[error("there is no such row in {table}, to which {column} leads")]
+    ParentMissing {
+        /// Table and column of the foreign key.
+        column: Arc<str>,
+        /// The table that it leads to.
+        table: Arc<str>,
+    },
     /// The policy's rule denies it.
     #[error("the rules of this kind do not allow it")]
     Denied,

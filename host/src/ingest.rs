@@ -174,6 +174,7 @@ impl IngestKind {
     pub async fn create(&self, request: CreateRequest) -> Result<CreateReply, CreateRefusal> {
         let ground = self.ground();
         ground.admit()?;
+        ground.parts.fit.check_actor(&request.actor).await?;
         let deadline = ground.deadline();
         let wait = request.wait;
         let mut creation = Creation::new(&self.shape, &self.config, ground, request)?;

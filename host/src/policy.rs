@@ -5,7 +5,7 @@
 //!
 //! - by lifetime: `engine` (process) · `module` (per component) · `instance`, `call` and `turn` (per call). `compiler` turns a
 //!   component into code; `bindings` holds the only `bindgen!`, `imports` what stands behind the granted ones; `builtin`
-//!   holds the default component.
+//!   holds the default component; `space` says what fits into a limited address space.
 //! - by interface: `interface` has a file for each, with all that crosses the border there; `convert` and `record` have what
 //!   they share. `decide` is the one way of a batch to its rules, `flush` that of a plan and of what is coalesced; `contract` is
 //!   what a kind asks of answers besides; `breaker` keeps calls from a module that fails.
@@ -38,6 +38,7 @@ mod offline;
 mod outline;
 mod record;
 mod refusal;
+mod space;
 #[cfg(test)]
 mod tests;
 mod trial;
@@ -61,7 +62,7 @@ use module::Module;
 use trial::observer::Observer;
 
 pub use breaker::OpenBreaker;
-pub use compiler::{CHILD_COMMAND, Compiler, child_main};
+pub use compiler::{CHILD_COMMAND, ChildArguments, Compiler, child_main};
 pub use contract::Contract;
 pub use grants::{Capabilities, GrantError, GuestKeys, GuestStatements, RowSets};
 pub use life::control::{ControlError, ModuleUpload};

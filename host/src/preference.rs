@@ -138,6 +138,8 @@ impl PreferenceKind {
     pub async fn put(&self, request: PutRequest) -> Result<PutReply, Refusal> {
         let ground = self.ground();
         ground.admit()?;
+        ground.parts.fit.check_settings(&request.settings)?;
+        ground.parts.fit.check(&request.member, None, None, true).await?;
         let deadline = ground.deadline();
         loop {
             let submitted = self.steps.submit(request.clone()).await;

@@ -29,7 +29,9 @@ mod holes;
 mod identity;
 mod lease;
 mod letters;
+mod limits;
 pub mod mysql;
+mod numbers;
 mod placeholders;
 mod plans;
 pub mod postgres;
@@ -51,6 +53,7 @@ use crate::model::{
 };
 pub use aside::Around;
 pub use holes::{JournalHole, Passed};
+pub use limits::{Limits, Parent, ParentOf, Unfit};
 pub use placeholders::place_parameters;
 pub use row::{CountRow, DocumentRow, EventRow, Row, RowChange, SettingsRow};
 
@@ -103,6 +106,20 @@ pub enum SqlError {
     /// Will fail again in the same way until somebody changes schema, grants or configuration.
     #[error("SQL refuses: {0}")]
     Permanent(String),
+}
+
+impl SqlError {
+    /// The same, naming the server: a cause without an address helps nobody. Where it is named already nothing is added.
+    #[must_use]
+    pub fn at(self, address: &str) -> Self {
+        let named = |reason: String| if reason.contains(address) { reason } else { format!("{reason} at {address}") };
+        match self {
+            Self::Transient(reason) => Self::Transient(named(reason)),
+            Self::ReadOnly(reason) => Self::ReadOnly(named(reason)),
+            Self::Permanent(reason) => Self::Permanent(named(reason)),
+            other => other,
+        }
+    }
 }
 
 /// What is known of SQL without asking it.
@@ -275,6 +292,12 @@ pub trait Sql: Send + Sync {
     /// key, columns that must be given and are not, keys of the tables of what is nested. See [`Finding`].
     async fn check_table(&self, table: &KindTable) -> Result<Vec<Finding>, SqlError>;
 
+    /// What the columns that get a kind's rows can hold, and in which tables rows must be there first, as the catalogue says now.
+    async fn limits(&self, table: &KindTable) -> Result<Limits, SqlError>;
+
+    /// Whether the rows that foreign keys lead to are there, in order. One statement.
+    async fn existing(&self, parent: &Parent, ids: &[Id]) -> Result<Vec<bool>, SqlError>;
+
     /// The checkpoint rows of the given partitions, in order; `None` where there is none yet.
     async fn checkpoints(&self, kind: &str, partitions: &[Partition]) -> Result<Vec<Option<Checkpoint>>, SqlError>;
 
@@ -444,6 +467,18 @@ pub trait Sql: Send + Sync {
 
     /// Closes the pool after what is in flight.
     async fn close(&self);
+}
+
+/// As [`open`], to look at: nothing changes on disk. A file of SQLite is opened for reading only; where there is none, an empty
+/// database in memory takes its place.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_to_look(settings: &SqlConfig) -> Result<Arc<dyn Sql>, SqlError> {
+    match settings.url.split(':').next() {
+        Some("sqlite") => Ok(Arc::new(sqlite::SqliteSql::open_to_look(settings).await?)),
+        _ => open(settings).await,
+    }
 }
 
 /// Opens the database that `url` names: `sqlite://path` (created when missing), `postgres://…`, `mysql://…`

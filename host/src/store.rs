@@ -298,6 +298,19 @@ pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
     }
 }
 
+/// As [`open`], to look at: nothing of an embedded store changes on disk, because it is a copy that is opened.
+///
+/// # Errors
+/// As [`open`]; `InUse` by a running host.
+pub async fn open_to_look(config: &StoreConfig) -> Result<Arc<dyn Store>, StoreError> {
+    if config.store_type != StoreType::Embedded {
+        return open(config).await;
+    }
+    let config = config.clone();
+    let opened = tokio::task::spawn_blocking(move || embedded::EmbeddedStore::open_to_look(&config)).await;
+    Ok(Arc::new(opened.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))?))
+}
+
 /// What the store that the configuration names holds, without changing anything in it (`None` where an embedded one was never
 /// begun), and what an acknowledged write survives there.
 ///

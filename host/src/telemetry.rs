@@ -6,6 +6,8 @@
 
 pub mod tally;
 
+use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::sync::OnceLock;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram};
@@ -58,7 +60,7 @@ pub const COUNTS_TOTAL: &str = "weir_counts_total";
 pub const DOCUMENTS_TOTAL: &str = "weir_documents_total";
 /// Outcomes of changes of settings, by `kind`, `outcome`.
 pub const SETTINGS_TOTAL: &str = "weir_settings_total";
-/// Members that were looked up, as often as they were asked for, by `kind`, `outcome` (`enabled`, `disabled`, `failed`).
+/// Members that were looked up, as often as they were asked for, by `kind`, `outcome` (`enabled`, `disabled`, `missing`, `failed`).
 pub const PREFERENCE_MEMBERS_TOTAL: &str = "weir_preference_members_total";
 /// Members that look-ups fetched from the store, by `kind`: what is shared is fetched once.
 pub const PREFERENCE_FETCHES_TOTAL: &str = "weir_preference_fetches_total";
@@ -92,6 +94,11 @@ pub const FLUSH_FAILURES_TOTAL: &str = "weir_flush_failures_total";
 pub const FLUSH_LOCK_TIMEOUTS_TOTAL: &str = "weir_flush_lock_timeouts_total";
 /// Gauge: targets that wait for a lock while everything else is flushed, by `kind`.
 pub const FLUSH_SET_ASIDE_TARGETS: &str = "weir_flush_set_aside_targets";
+/// Requests refused because SQL could never take them, by `kind`: a value that does not fit its column, a missing parent.
+pub const UNFIT_TOTAL: &str = "weir_unfit_total";
+/// Rows that were looked up because a foreign key leads to them, by `kind`, `outcome` (`present`, `missing`, `skipped`: SQL did
+/// not say it in time, and the request was accepted without).
+pub const PARENT_CHECKS_TOTAL: &str = "weir_parent_checks_total";
 /// Rows moved to the dead letters, by `kind`.
 pub const DEAD_LETTERS_TOTAL: &str = "weir_dead_letters_total";
 /// Current size of the adaptive flush batch, by `kind`.
@@ -179,6 +186,8 @@ pub fn describe() {
     describe_counter!(FLUSH_LOCK_TIMEOUTS_TOTAL, "Flushes that met a lock of another session");
     describe_gauge!(FLUSH_SET_ASIDE_TARGETS, "Targets that wait for a lock of another session");
     describe_counter!(FLUSH_FAILURES_TOTAL, "Flushes that did not commit");
+    describe_counter!(UNFIT_TOTAL, "Requests refused because SQL could never take them");
+    describe_counter!(PARENT_CHECKS_TOTAL, "Look-ups of rows that foreign keys lead to");
     describe_counter!(DEAD_LETTERS_TOTAL, "Rows moved to the dead letters");
     describe_gauge!(FLUSH_BATCH_CHANGES, "Size of the adaptive flush batch");
     describe_gauge!(ROOM_WAITING, "People who wait");
@@ -212,6 +221,7 @@ pub fn begin_at_zero(kinds: &[&str]) {
     }
     for kind in kinds {
         counter!(DEAD_LETTERS_TOTAL, "kind" => (*kind).to_owned()).absolute(0);
+        counter!(UNFIT_TOTAL, "kind" => (*kind).to_owned()).absolute(0);
         counter!(JOURNAL_LOST_CHANGES_TOTAL, "kind" => (*kind).to_owned()).absolute(0);
         for to in ["previous", "built-in", "deny"] {
             counter!(POLICY_FALLBACKS_TOTAL, "kind" => (*kind).to_owned(), "to" => to).absolute(0);
@@ -238,6 +248,7 @@ pub fn begin_at_zero(kinds: &[&str]) {
 pub fn init_tracing(json: bool) {
     use tracing_subscriber::fmt;
     let builder = fmt().with_env_filter(filter("info")).with_target(false).with_writer(std::io::stderr);
+    let builder = builder.with_ansi(takes_colours(std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR")));
     let set: SetFilter = if json {
         let builder = builder.json().with_filter_reloading();
         let handle = builder.reload_handle();
@@ -250,6 +261,11 @@ pub fn init_tracing(json: bool) {
         Box::new(move |filter| handle.reload(filter).is_ok())
     };
     let _ = SET_FILTER.set(set);
+}
+
+/// Colour codes are for eyes: none go into files and pipes, nor where `NO_COLOR` is set (to anything but nothing).
+fn takes_colours(is_terminal: bool, no_color: Option<OsString>) -> bool {
+    is_terminal && no_color.is_none_or(|value| value.is_empty())
 }
 
 type SetFilter = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
@@ -266,5 +282,16 @@ fn filter(level: &str) -> EnvFilter {
 pub fn set_log_level(level: &str) {
     if let Some(set) = SET_FILTER.get() {
         set(filter(level));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::takes_colours;
+
+    #[test]
+    fn colours_are_for_terminals() {
+        assert!(takes_colours(true, None) && takes_colours(true, Some("".into())));
+        assert!(!takes_colours(false, None) && !takes_colours(true, Some("1".into())));
     }
 }

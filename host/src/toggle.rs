@@ -110,6 +110,7 @@ impl ToggleKind {
     pub async fn apply(&self, request: ToggleRequest) -> Result<ToggleReply, Refusal> {
         let ground = self.ground();
         ground.admit()?;
+        ground.parts.fit.check(&request.target, Some(&request.actor), None, request.verb != Verb::Clear).await?;
         let deadline = ground.deadline();
         let mut ruled = None;
         loop {

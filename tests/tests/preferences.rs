@@ -390,5 +390,5 @@ async fn another_unique_key_is_told_and_swallows_nobody() {
     assert_eq!(enabled(&lookup(&mut client, "marketing", &[1, 2, 3, 4].map(Value::from)).await), [1]);
     let told = "push_setting has another unique key, device_token (device_token)";
     assert!(host.log().contains(told), "{}", host.log());
-    assert!(host.log().contains("a row can not be stored: moved to the dead letters"));
+    assert!(host.log().contains("rows can not be stored: moved to the dead letters"));
 }

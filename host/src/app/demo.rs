@@ -10,6 +10,23 @@ use base64::engine::general_purpose::STANDARD;
 use super::AppError;
 use crate::config::Config;
 
+/// The statements that make its tables, where they are not there.
+pub const TABLES: &str = include_str!("demo.sql");
+
+/// Whether the demo has run with this directory.
+pub fn is_made(data: &Path) -> bool {
+    data.exists()
+}
+
+/// The first line of a host without a configuration.
+pub fn first_line(data: &Path) -> String {
+    format!(
+        "this is the demo: there is no weir.toml here and no --config, so weir serves sample kinds from SQLite in {} \
+         (weir init writes a configuration for your own tables)",
+        data.display()
+    )
+}
+
 /// The demo's configuration; its SQLite file and tables are created under `data` when they are not there.
 ///
 /// # Errors
@@ -27,7 +44,7 @@ pub async fn prepare(data: &Path) -> Result<Config, AppError> {
         }
     }
     let sql = crate::sql::open(&config.sql).await?;
-    sql.execute_script(include_str!("demo.sql")).await?;
+    sql.execute_script(TABLES).await?;
     sql.close().await;
     Ok(config)
 }

@@ -123,7 +123,7 @@ impl Keeper {
 
     /// A flusher of kind `kind` into `table`.
     async fn flusher(&self, kind: &str, table: KindTable, config: &Config) -> Result<Flusher, AppError> {
-        let setup = PolicySetup { compiler: Compiler::this_executable(), capabilities: None };
+        let setup = PolicySetup { compiler: Compiler::this_executable(), ..PolicySetup::default() };
         let policies = load_policies(config, setup).await?;
         let (_, schema_ready) = watch::channel(true);
         Ok(Flusher::start(FlushParts {

@@ -16,8 +16,8 @@ use crate::config::{Config, KindTable, StoreType};
 use crate::error::{Refusal, RoomRefusal};
 use crate::model::{Id, Partition, partition_of};
 use crate::policy::{ControlError, ModuleUpload, Policies};
-use crate::sql::{DeadLetter, Sql, SqlError, Standing};
-use crate::store::{Store, StoreError};
+use crate::sql::{self, DeadLetter, Sql, SqlError, Standing};
+use crate::store::{self, Store, StoreError};
 use crate::telemetry::{self, tally};
 
 impl From<SqlError> for OperationsError {
@@ -52,6 +52,8 @@ pub struct Operator {
     config: Arc<Config>,
     /// Opened when it is first needed: a running host may hold it, and dead letters can be read without.
     store: OnceCell<Arc<dyn Store>>,
+    /// Whether nothing may change on disk.
+    is_look: bool,
     pub(super) sql: Arc<dyn Sql>,
     pub(super) clock: Clock,
 }
@@ -71,7 +73,7 @@ fn nothing_there(config: &Config) -> String {
 impl Operator {
     /// On what a running host has open.
     pub fn new(config: Arc<Config>, store: Arc<dyn Store>, sql: Arc<dyn Sql>, clock: Clock) -> Self {
-        Self { config, store: OnceCell::new_with(Some(store)), sql, clock }
+        Self { config, store: OnceCell::new_with(Some(store)), is_look: false, sql, clock }
     }
 
     /// Opens SQL, and the store when it is needed: for the command line when no host answers.
@@ -79,20 +81,36 @@ impl Operator {
     /// # Errors
     /// See [`AppError`].
     pub async fn open(config: Config) -> Result<Self, AppError> {
+        Self::open_as(config, false).await
+    }
+
+    /// As [`Operator::open`], for what only asks: nothing changes on disk.
+    ///
+    /// # Errors
+    /// See [`AppError`].
+    pub async fn open_to_look(config: Config) -> Result<Self, AppError> {
+        Self::open_as(config, true).await
+    }
+
+    async fn open_as(config: Config, is_look: bool) -> Result<Self, AppError> {
         let config = config.with_namespace();
         if has_no_store(&config) && config.sql.url.starts_with("sqlite:") {
             // SQLite would begin an empty database, in which nothing is found.
             return Err(AppError::System { what: "open the data".into(), reason: nothing_there(&config) });
         }
-        let sql = crate::sql::open(&config.sql).await?;
-        Ok(Self { config: Arc::new(config), store: OnceCell::new(), sql, clock: Clock::Real })
+        let sql = if is_look { sql::open_to_look(&config.sql).await? } else { sql::open(&config.sql).await? };
+        Ok(Self { config: Arc::new(config), store: OnceCell::new(), is_look, sql, clock: Clock::Real })
     }
 
     async fn store(&self) -> Result<&Arc<dyn Store>, OperationsError> {
         if has_no_store(&self.config) {
             return Err(OperationsError::Unavailable(nothing_there(&self.config)));
         }
-        self.store.get_or_try_init(|| crate::store::open(&self.config.store)).await.map_err(|error| {
+        let open = || async {
+            let config = &self.config.store;
+            if self.is_look { store::open_to_look(config).await } else { store::open(config).await }
+        };
+        self.store.get_or_try_init(open).await.map_err(|error| {
             OperationsError::Unavailable(format!("{error}; when a host is running, name it: --admin ADDR"))
         })
     }

@@ -37,7 +37,11 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// See [`AppError`].
-pub async fn run(place: Where, listen: Option<SocketAddr>, admin_listen: Option<SocketAddr>) -> Result<(), Failure> {
+pub async fn run(
+    place: Where,
+    (listen, admin_listen): (Option<SocketAddr>, Option<SocketAddr>),
+    json: bool,
+) -> Result<(), Failure> {
     // Before anything takes long: none of them may end a host that starts.
     let mut signals = Signals::new()?;
     let load = || -> Result<_, ConfigError> {
@@ -75,11 +79,7 @@ pub async fn run(place: Where, listen: Option<SocketAddr>, admin_listen: Option<
     let (stop_operators, operators_stop) = watch::channel(false);
     let public_task = tokio::spawn(http::serve(public, Arc::clone(&state), public_stops));
     let operators_task = tokio::spawn(admin::serve(operators, Arc::clone(&admin_state), operators_stop));
-    println!("listening on http://{public_address}");
-    println!("operators on http://{operators_address}");
-    if is_demo {
-        println!("{}", demo::lines_to_try(public_address, operators_address));
-    }
+    tell_addresses((public_address, operators_address), is_demo, json);
 
     tokio::spawn(watch_clock(clock));
     let files = reload::files(&config);
@@ -108,6 +108,20 @@ pub async fn run(place: Where, listen: Option<SocketAddr>, admin_listen: Option<
     let _ = operators_task.await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Says where it listens, on standard output; as one JSON object where that was asked for.
+fn tell_addresses((public, operators): (SocketAddr, SocketAddr), is_demo: bool, json: bool) {
+    if json {
+        let addresses = (format!("http://{public}"), format!("http://{operators}"));
+        println!("{}", serde_json::json!({ "listening": addresses.0, "operators": addresses.1 }));
+        return;
+    }
+    println!("listening on http://{public}");
+    println!("operators on http://{operators}");
+    if is_demo {
+        println!("{}", demo::lines_to_try(public, operators));
+    }
 }
 
 /// Says when somebody has set the machine's clock: times in rows and tokens jump with it, ages and deadlines do not.

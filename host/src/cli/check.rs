@@ -1,4 +1,5 @@
-//! `weir check`: configuration, policy module, store, SQL schema; what to change, and whether it would start.
+//! `weir check`: configuration, policy module, store, SQL schema; what to change, and whether it would start. Changes nothing on
+//! disk: what cannot be looked at otherwise is copied, and what is not there yet is made in memory.
 
 use serde_json::json;
 
@@ -18,31 +19,48 @@ pub async fn run(place: Where, json: bool) -> Result<(), Failure> {
     let mut report = Report { json, lines: Vec::new(), findings: Vec::new() };
     let result = check(&place, &mut report).await;
     if json {
+        let code = result.as_ref().err().map_or(0, |failure| failure.code);
         let error = result.as_ref().err().map(|failure| failure.message.as_str());
         let (checks, findings) = (&report.lines, &report.findings);
-        println!("{}", json!({ "ok": error.is_none(), "checks": checks, "findings": findings, "error": error }));
+        println!(
+            "{}",
+            json!({
+                "ok": error.is_none(), "checks": checks, "findings": findings, "error": error, "exit_code": code,
+            })
+        );
     }
-    result
+    result.map_err(Failure::told)
 }
 
 async fn check(place: &Where, report: &mut Report) -> Result<(), Failure> {
     let (config, is_demo) = place.load()?;
     config.validate()?;
-    let config = if is_demo { demo::prepare(&place.data).await? } else { config };
     let config = config.with_namespace();
     // Keys and tokens are read where they are used.
     HttpState::new(&config.http, &config.auth, Kinds::default(), Clock::Real)?;
     config.admin.read_token()?;
-    report.line("configuration", if is_demo { "the embedded demo" } else { "valid" });
+    let is_new = is_demo && !demo::is_made(&place.data);
+    report.line(
+        "configuration",
+        match (is_demo, is_new) {
+            (false, _) => "valid".to_owned(),
+            (true, false) => "the embedded demo".to_owned(),
+            (true, true) => format!("the embedded demo; its first start makes {}", place.data.display()),
+        },
+    );
 
-    let setup = PolicySetup { compiler: Compiler::this_executable(), capabilities: None };
+    let setup = PolicySetup { compiler: Compiler::this_executable(), is_look: true, ..PolicySetup::default() };
     let policies = load_policies(&config, setup).await?;
     for module in policies.modules() {
         report.line("policy", format!("{} ({}): {}", module.name, module.digest, module.interfaces.join(", ")));
     }
     let holdings = check_store(&config, report).await?;
 
-    let sql = crate::sql::open(&config.sql).await?;
+    let sql = crate::sql::open_to_look(&config.sql).await?;
+    if is_new {
+        // In memory: what a start would make.
+        sql.execute_script(demo::TABLES).await?;
+    }
     sql.ping().await?;
     report.line("sql", format!("{} answers", sql.engine()));
     report.findings = schema::findings(&config, &*sql).await?;

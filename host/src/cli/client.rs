@@ -78,7 +78,12 @@ impl AdminClient {
     pub fn new(given: &AdminAddress, config: &AdminConfig) -> Result<Self, Failure> {
         let with_file = AdminConfig { token: None, token_file: given.token_file.clone(), ..config.clone() };
         let token = if given.token_file.is_some() { with_file.read_token()? } else { config.read_token()? };
-        let address = given.address.clone().unwrap_or_else(|| config.listen.to_string());
+        let address = match &given.address {
+            // As listeners write it, this machine.
+            Some(port) if port.starts_with(':') => format!("127.0.0.1{port}"),
+            Some(address) => address.clone(),
+            None => config.listen.to_string(),
+        };
         Ok(Self { address, token, named: given.address.is_some(), said: AtomicBool::new(false) })
     }
 

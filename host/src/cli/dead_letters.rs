@@ -57,7 +57,7 @@ pub struct Chosen {
 pub async fn run(command: DeadLettersCommand) -> Result<(), Failure> {
     match command {
         DeadLettersCommand::List { kind, place, admin, json } => {
-            let letters = Desk::open(&place, &admin).await?.all(kind.as_deref()).await?;
+            let letters = Desk::open(&place, &admin, true).await?.all(kind.as_deref()).await?;
             if json {
                 println!("{}", Value::Array(letters));
             } else {
@@ -71,7 +71,7 @@ pub async fn run(command: DeadLettersCommand) -> Result<(), Failure> {
 }
 
 async fn each(chosen: &Chosen, done: &str, method: &str) -> Result<(), Failure> {
-    let desk = Desk::open(&chosen.place, &chosen.admin).await?;
+    let desk = Desk::open(&chosen.place, &chosen.admin, false).await?;
     let ids = if chosen.all {
         desk.all(None).await?.iter().filter_map(|letter| letter.get("id").and_then(Value::as_i64)).collect()
     } else {
@@ -105,11 +105,13 @@ enum Desk {
 }
 
 impl Desk {
-    async fn open(place: &Where, admin: &AdminAddress) -> Result<Self, Failure> {
+    /// `is_look`: nothing shall change.
+    async fn open(place: &Where, admin: &AdminAddress, is_look: bool) -> Result<Self, Failure> {
         let (config, _) = place.load()?;
         let client = AdminClient::new(admin, &config.admin)?;
         match client.call(Method::GET, "/admin/v1/dead-letters?limit=1").await? {
             Some(_) => Ok(Self::Host(client)),
+            None if is_look => Ok(Self::Data(Box::new(Operator::open_to_look(config).await?))),
             None => Ok(Self::Data(Box::new(Operator::open(config).await?))),
         }
     }

@@ -30,7 +30,7 @@ pub async fn run(pair: Pair, place: Where, admin: AdminAddress, json: bool) -> R
     }
     let known = match client.call(Method::GET, &path).await? {
         Some(known) => known,
-        None => Operator::open(config).await?.explain(&pair.kind, &pair.target, pair.actor.as_deref()).await?,
+        None => Operator::open_to_look(config).await?.explain(&pair.kind, &pair.target, pair.actor.as_deref()).await?,
     };
     if json {
         println!("{known}");

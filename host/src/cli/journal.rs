@@ -51,7 +51,7 @@ pub async fn run(command: JournalCommand) -> Result<(), Failure> {
             let path = format!("/admin/v1/journal/holes{of_kind}");
             let known = match AdminClient::new(&admin, &config.admin)?.call(Method::GET, &path).await? {
                 Some(known) => known,
-                None => Operator::open(config).await?.journal_holes(kind.as_deref()).await?,
+                None => Operator::open_to_look(config).await?.journal_holes(kind.as_deref()).await?,
             };
             let holes = known.get("holes").and_then(Value::as_array).cloned().unwrap_or_default();
             if json {

@@ -12,6 +12,7 @@ use super::{ConfigError, Networks, at_least, value};
 #[serde(default, deny_unknown_fields)]
 pub struct HttpConfig {
     /// Address to listen on. Port 0 picks a free one, which is printed.
+    #[serde(deserialize_with = "super::address::deserialize")]
     pub listen: SocketAddr,
     /// Whose word is taken for who asks, by which scheme and for which host: proxies before this listener. All others are
     /// clients themselves, whatever they say.
@@ -98,7 +99,8 @@ pub enum ProxyHeaders {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdminConfig {
-    /// Address to listen on. Without a token it must be a loopback address.
+    /// Address to listen on, as `http.listen`. Without a token it must be a loopback address.
+    #[serde(deserialize_with = "super::address::deserialize")]
     pub listen: SocketAddr,
     /// Proxies before this listener whose word is taken for who asks: what is only for loopback is refused to whom they ask for,
     /// and the audit log names that one.

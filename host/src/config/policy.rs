@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, at_least, value};
+use super::{ConfigError, PolicyPoolConfig, at_least, value};
 
 /// Bytes of a module's name or version.
 pub(crate) const MODULE_NAME_BYTES_MAX: usize = 64;
@@ -51,6 +51,8 @@ pub struct PolicyConfig {
     /// After an activation the new set is watched for so long, in milliseconds, and rolled back by the bounds of
     /// `[policy.canary]`. 0 turns that off.
     pub probation_ms: u64,
+    /// The address space of instances.
+    pub pool: PolicyPoolConfig,
     /// When a module that is being tried is given up.
     pub canary: CanaryConfig,
     /// When a module that fails is not called for a while.
@@ -84,6 +86,7 @@ impl Default for PolicyConfig {
             granted_call_deadline_ms: 500,
             granted_calls_max: 8,
             probation_ms: 60_000,
+            pool: PolicyPoolConfig::default(),
             canary: CanaryConfig::default(),
             breaker: BreakerConfig::default(),
             decisions: DecisionLogConfig::default(),
@@ -238,6 +241,7 @@ impl PolicyConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         at_least("policy.call_deadline_ms", self.call_deadline_ms, 1)?;
         at_least("policy.memory_bytes_max", self.memory_bytes_max, 1 << 16)?;
+        self.pool.validate(self.memory_bytes_max)?;
         at_least("policy.instances", self.instances, 1)?;
         at_least("policy.modules_max", self.modules_max, 1)?;
         at_least("policy.granted_call_deadline_ms", self.granted_call_deadline_ms, 1)?;

@@ -17,6 +17,8 @@ use crate::telemetry;
 
 /// Changes that are read from a journal at once.
 const READ_CHANGES_MAX: usize = 10_000;
+/// Rows on their way to the dead letters that the log names at once.
+const DEAD_NAMED_MAX: usize = 3;
 
 impl Worker {
     /// Flushes at most `changes_max` changes (and at most the adaptive batch). Returns how many it took.
@@ -195,15 +197,20 @@ impl Worker {
         Ok(())
     }
 
-    /// Tells of rows that went to the dead letters; their targets, of which the store knows something else than SQL.
+    /// Tells of rows that went to the dead letters, in one line however many they are; their targets, of which the store knows
+    /// something else than SQL.
     pub(super) fn note_dead(&self, applied: &Applied, rows: &[Row]) -> BTreeSet<Id> {
         let mut invalid = BTreeSet::new();
-        for (index, reason) in &applied.dead {
-            let Some(row) = rows.get(*index) else { continue };
+        let dead = applied.dead.iter().filter_map(|(index, reason)| Some((rows.get(*index)?, reason.as_str())));
+        if !applied.dead.is_empty() {
             tracing::error!(
-                kind = self.parts.kind, target = %row.target(), actor = row.actor().map(tracing::field::display), reason,
-                "a row can not be stored: moved to the dead letters (weir dead-letters list)"
+                kind = self.parts.kind,
+                rows = applied.dead.len(),
+                first = first_dead(dead.clone()),
+                "rows can not be stored: moved to the dead letters (weir dead-letters list)"
             );
+        }
+        for (row, _) in dead {
             self.parts.watch.note_dead(row.partition(), row.position());
             // Of an event nothing is known in the store.
             if !matches!(row, Row::Event(_)) {
@@ -222,5 +229,33 @@ impl Worker {
         }
         counter!(telemetry::FLUSH_STATEMENTS_TOTAL, "kind" => kind.clone()).increment(applied.statements);
         counter!(telemetry::DEAD_LETTERS_TOTAL, "kind" => kind.clone()).increment(applied.dead.len() as u64);
+    }
+}
+
+/// The first rows of many that are dead, and why each is.
+fn first_dead<'r>(dead: impl Iterator<Item = (&'r Row, &'r str)>) -> String {
+    let named = dead.take(DEAD_NAMED_MAX).map(|(row, reason)| {
+        let actor = row.actor().map(|actor| format!(" actor {actor}")).unwrap_or_default();
+        format!("target {}{actor}: {reason}", row.target())
+    });
+    named.collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Action, Digest};
+    use crate::sql::RowChange;
+
+    #[test]
+    fn the_first_dead_rows_are_named_and_no_more() {
+        let row = |actor: i64| {
+            let (target, actor, digest) = (Id::Int(3), Id::Int(actor), Digest::default());
+            Row::Toggle(RowChange { partition: 0, target, actor, action: Action::Add, at_ms: 0, position: 0, digest })
+        };
+        let rows: Vec<Row> = (0..5_000).map(row).collect();
+        let said = first_dead(rows.iter().map(|row| (row, "23503: no such user")));
+        assert!(said.starts_with("target 3 actor 0: 23503: no such user; target 3 actor 1: "), "{said}");
+        assert_eq!(said.matches("target").count(), DEAD_NAMED_MAX);
     }
 }

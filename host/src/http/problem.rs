@@ -43,6 +43,8 @@ problem_types! { API_TYPES:
     TOO_MANY_MEMBERS = 413 "too-many-members" "The look-up has too many members";
     INVALID_BODY = 400 "invalid-body" "The body is not what this path takes";
     INVALID_DOCUMENT = 422 "invalid-document" "A document is not accepted";
+    UNFIT = 422 "unfit" "A value does not fit into its column";
+    PARENT_MISSING = 422 "parent-missing" "A row is missing that this one belongs to";
     INVALID_SETTINGS = 422 "invalid-settings" "The settings are not accepted";
     UNKNOWN_TOPIC = 422 "unknown-topic" "There is no such topic";
     IDEMPOTENCY_CONFLICT = 422 "idempotency-conflict" "The Idempotency-Key was used with another request";
@@ -81,6 +83,15 @@ pub(super) enum Repeatable {
 pub(super) fn from_refusal(refusal: &Refusal, repeatable: Repeatable) -> Problem {
     match refusal {
         Refusal::TargetMissing => Problem::new(&TARGET_MISSING, "use the id of a target that exists"),
+        Refusal::Unfit { column, limit } => {
+            let problem = Problem::new(&UNFIT, format!("nothing was changed; {column} holds {limit}"));
+            problem.member("column", column.to_string()).member("limit", limit.to_string())
+        }
+        Refusal::ParentMissing { column, table } => {
+            let detail = format!("nothing was changed; {column} leads to a row of {table} that is not there");
+            let problem = Problem::new(&PARENT_MISSING, detail);
+            problem.member("column", column.to_string()).member("table", table.to_string())
+        }
         Refusal::Denied => Problem::new(&DENIED, "the rules refuse it in the present state; do not repeat it"),
         Refusal::RateLimited { retry_after_ms, rate, limit } => rate_limited(*retry_after_ms, *rate, *limit),
         Refusal::CountOverflow => {
@@ -225,6 +236,8 @@ mod tests {
         let rate = RateState { remaining: 0, reset_ms: 9_100 };
         let all = vec![
             Refusal::TargetMissing,
+            Refusal::Unfit { column: "feed_like.user_id".into(), limit: "integers from 0 to 9".into() },
+            Refusal::ParentMissing { column: "feed_like.user_id".into(), table: "account".into() },
             Refusal::Denied,
             Refusal::CountOverflow,
             Refusal::RateLimited { retry_after_ms: 1_001, rate, limit: None },
@@ -252,6 +265,8 @@ mod tests {
         for refusal in &all {
             match refusal {
                 Refusal::TargetMissing
+                | Refusal::Unfit { .. }
+                | Refusal::ParentMissing { .. }
                 | Refusal::Denied
                 | Refusal::CountOverflow
                 | Refusal::RateLimited { .. }
@@ -287,7 +302,7 @@ mod tests {
         let statuses: Vec<u16> =
             every_refusal().iter().map(|refusal| from_refusal(refusal, Repeatable::Yes).status().as_u16()).collect();
         let of_rooms = [404, 503, 403, 503, 403, 403, 403, 403, 410, 410, 409];
-        let others = [404, 403, 409, 429, 422, 503, 503, 503, 503, 503, 503, 503, 503];
+        let others = [404, 422, 422, 403, 409, 429, 422, 503, 503, 503, 503, 503, 503, 503, 503];
         assert_eq!(statuses, [&others[..], &of_rooms].concat());
     }
 

@@ -10,9 +10,10 @@ use super::Fields;
 use crate::config::{ConfigError, IngestConfig};
 use crate::model::{Id, IdType, Violation};
 use crate::policy::Contract;
+use crate::sql::Unfit;
 
 /// Violations of one document that are told.
-const VIOLATIONS_MAX: usize = 20;
+pub(super) const VIOLATIONS_MAX: usize = 20;
 
 /// See the room's text.
 pub(super) struct Shape {
@@ -113,6 +114,12 @@ impl Shape {
     pub(super) fn id_of(&self, document: &Fields) -> Option<Id> {
         let id_field = self.id_field.as_ref()?;
         self.id_in(document.get(id_field)).ok()
+    }
+
+    /// That the id of a document does not fit into its column; `None` where weir makes ids.
+    pub(super) fn unfit_id(&self, unfit: &Unfit) -> Option<Violation> {
+        let message = format!("does not fit: column {} holds {}", unfit.column, unfit.limit);
+        Some(Violation { path: pointer(&[self.id_field.as_ref()?]), message })
     }
 
     /// Whether weir makes the ids.

@@ -8,7 +8,7 @@ use metrics::{Counter, Histogram, counter, histogram};
 use serde_json::Value;
 
 use super::ids::{self, Seed};
-use super::shape::Shape;
+use super::shape::{self, Shape};
 use super::{CreateRefusal, CreateRequest, Fields};
 use crate::capability::{Ground, Receipt, Ruled, decided_apart, idempotency, in_steps};
 use crate::config::IngestConfig;
@@ -53,6 +53,9 @@ impl Creation {
             shape.violations(value).into_iter().map(move |violation| (index, violation)).collect::<Vec<_>>()
         };
         let mut violations: Vec<(usize, Violation)> = values.iter().enumerate().flat_map(of).collect();
+        if violations.is_empty() {
+            violations = unfit(shape, ground, &values);
+        }
         let fields = |value| if let Value::Object(fields) = value { fields } else { Fields::new() };
         let documents: Vec<Fields> = values.into_iter().map(fields).collect();
         violations.extend(shape.violations_together(&documents, &texts));
@@ -79,6 +82,19 @@ impl Creation {
     pub(super) fn keep(&mut self, judged: Box<Judged>) {
         self.judged = Some(judged);
     }
+}
+
+/// What of documents of the right shape does not fit into their columns.
+fn unfit(shape: &Shape, ground: &Ground, documents: &[Value]) -> Vec<(usize, Violation)> {
+    let fit = &ground.parts.fit;
+    let mut found = Vec::new();
+    for (index, document) in documents.iter().enumerate() {
+        found.extend(fit.violations(document, shape::VIOLATIONS_MAX).into_iter().map(|violation| (index, violation)));
+        let id = document.as_object().and_then(|fields| shape.id_of(fields));
+        let unfit = id.and_then(|id| fit.check_document_id(&id).err());
+        found.extend(unfit.and_then(|unfit| Some((index, shape.unfit_id(&unfit)?))));
+    }
+    found
 }
 
 /// What became of one request in its batch.

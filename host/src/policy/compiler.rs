@@ -15,7 +15,7 @@ use wasmtime::component::Component;
 
 use super::engine::{Metering, PolicyEngine, compiling_engine};
 use super::refusal::LoadError;
-use crate::config::PolicyConfig;
+use crate::config::{PolicyConfig, PolicyPoolConfig};
 
 /// How often a child is looked after, at first; later the pauses are longer.
 const POLL_FIRST: Duration = Duration::from_micros(500);
@@ -103,6 +103,9 @@ fn compile_in_child(
         .arg(CHILD_COMMAND)
         .args(["--call-memory-bytes-max", &config.memory_bytes_max.to_string()])
         .args(["--data-bytes-max", &config.compile_memory_bytes_max.to_string()])
+        // How bounds are checked is part of the code.
+        .args(["--memory-reservation-bytes", &config.pool.memory_reservation_bytes.to_string()])
+        .args(["--memory-guard-bytes", &config.pool.memory_guard_bytes.to_string()])
         .env_clear()
         // The allocator would reserve a GiB at once, which counts against the child's limit.
         .env("MIMALLOC_ARENA_RESERVE", "16MiB")
@@ -179,12 +182,34 @@ fn wait(child: &mut Child, deadline: Duration) -> std::io::Result<Option<ExitSta
     }
 }
 
+/// What the child must know of the configuration. In bytes.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct ChildArguments {
+    /// Linear memory of an instance.
+    #[arg(long)]
+    call_memory_bytes_max: usize,
+    /// Data of the child.
+    #[arg(long)]
+    data_bytes_max: u64,
+    /// Address space of a linear memory.
+    #[arg(long)]
+    memory_reservation_bytes: u64,
+    /// Address space behind it.
+    #[arg(long)]
+    memory_guard_bytes: u64,
+    /// Whether the code counts fuel.
+    #[arg(long)]
+    metered: bool,
+}
+
 /// The child: reads a component from standard input, writes its code to standard output. Its data is limited to
 /// `data_bytes_max`, in bytes; beyond, it ends.
 ///
 /// # Errors
 /// The reason why it does not compile, for standard error.
-pub fn child_main(memory_bytes_max: usize, data_bytes_max: u64, metered: bool) -> Result<(), String> {
+pub fn child_main(arguments: &ChildArguments) -> Result<(), String> {
+    let ChildArguments { call_memory_bytes_max, data_bytes_max, memory_reservation_bytes, memory_guard_bytes, metered } =
+        *arguments;
     let limit = |what, bytes| {
         let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
         rustix::process::setrlimit(what, limit).map_err(|error| format!("cannot limit the compiler: {error}"))
@@ -194,7 +219,8 @@ pub fn child_main(memory_bytes_max: usize, data_bytes_max: u64, metered: bool) -
         .map_err(|error| format!("cannot tie the compiler to its host: {error}"))?;
     limit(Resource::Data, data_bytes_max)?;
     limit(Resource::Core, 0)?;
-    let config = PolicyConfig { memory_bytes_max, ..PolicyConfig::default() };
+    let pool = PolicyPoolConfig { memory_reservation_bytes, memory_guard_bytes };
+    let config = PolicyConfig { memory_bytes_max: call_memory_bytes_max, pool, ..PolicyConfig::default() };
     let metering = if metered { Metering::Fuel } else { Metering::None };
     let engine = compiling_engine(&config, metering).map_err(|error| error.to_string())?;
     let mut bytes = Vec::new();

@@ -9,6 +9,7 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConf
 use super::bindings::{self, HostState};
 use super::interface::Interface;
 use super::refusal::LoadError;
+use super::space;
 use crate::config::PolicyConfig;
 
 /// Modules whose instances may be alive at once: of each interface one that is live, one before that, and one draining; a
@@ -70,33 +71,38 @@ impl PolicyEngine {
     }
 }
 
-/// Only compiles; the code runs in a [`PolicyEngine`] of the same limits.
+/// Only compiles; the code runs in a [`PolicyEngine`] of the same limits. Without instances it needs no address space for any,
+/// which is no property of the code.
 pub(super) fn compiling_engine(config: &PolicyConfig, metering: Metering) -> Result<Engine, LoadError> {
-    // The number of instances is no property of the code.
-    let config = PolicyConfig { instances: 1, granted_calls_max: 1, ..config.clone() };
-    new_engine(&config, metering).map_err(|error| LoadError::Engine { reason: format!("{error:#}") })
+    let mut settings = engine_config(config, metering);
+    settings.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+    Engine::new(&settings).map_err(|error| LoadError::Engine { reason: format!("{error:#}") })
 }
 
-/// Where the address space for all instances cannot be had at once (`ulimit -v`, a sandbox, valgrind), each instance gets
-/// its own when it is made. The compiled code is the same.
+/// Where the address space for all instances cannot be had at once for another reason than a limit (a sandbox, valgrind), each
+/// instance gets its own when it is made. The compiled code is the same. Under a limit (`ulimit -v`) instances would fail one by
+/// one later: there it is refused, with what fits.
 fn new_engine(config: &PolicyConfig, metering: Metering) -> wasmtime::Result<Engine> {
     let mut settings = engine_config(config, metering);
     let refused = match Engine::new(&settings) {
         Ok(engine) => return Ok(engine),
         Err(refused) => refused,
     };
+    if let Some(limit_bytes) = space::address_limit_bytes() {
+        return Err(wasmtime::Error::msg(space::too_small(config, MODULES_MAX * MEMORIES_MAX as usize, limit_bytes)));
+    }
     settings.allocation_strategy(InstanceAllocationStrategy::OnDemand);
     let Ok(engine) = Engine::new(&settings) else { return Err(refused) };
     tracing::warn!(
         reason = format!("{refused:#}"),
         "no address space for all policy instances at once; each gets its own, which makes new ones slower \
-         (ulimit -v, vm.overcommit_memory)"
+         (policy.pool.memory_reservation_bytes, vm.overcommit_memory)"
     );
     Ok(engine)
 }
 
 fn engine_config(config: &PolicyConfig, metering: Metering) -> Config {
-    let each = config.instances.max(config.granted_calls_max).saturating_add(1);
+    let each = space::instances_each(config);
     let instances = u32::try_from(each.saturating_mul(MODULES_MAX)).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
@@ -118,6 +124,8 @@ fn engine_config(config: &PolicyConfig, metering: Metering) -> Config {
         .concurrency_support(false)
         .epoch_interruption(true)
         .consume_fuel(metering == Metering::Fuel)
+        .memory_reservation(config.pool.memory_reservation_bytes)
+        .memory_guard_size(config.pool.memory_guard_bytes)
         // Components carry no names: the cause of a trap says more than its frames, and a panic has logged its message.
         .wasm_backtrace_max_frames(None)
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));

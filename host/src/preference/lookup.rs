@@ -28,7 +28,8 @@ pub struct Topic {
     fields: Vec<FieldConfig>,
 }
 
-/// What a look-up found.
+/// What a look-up found. Who does not exist (see [`super::PreferenceKind::read`]) has nothing enabled, whatever the rules make of
+/// defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Looked {
     /// Whether each member has the topic enabled, index-aligned; `false` for those that failed.
@@ -37,8 +38,17 @@ pub struct Looked {
     pub failed: Vec<(usize, Refusal)>,
 }
 
-/// The place of a member, and whether it has the topic enabled.
-type Judged = (usize, Result<bool, Refusal>);
+/// The place of a member, and what was found of it.
+type Judged = (usize, Result<Enabled, Refusal>);
+
+/// Whether a member has a topic enabled. The order is that of the counters of outcomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Enabled {
+    No,
+    Yes,
+    /// There is no such member.
+    Missing,
+}
 
 /// Look-ups of one kind.
 pub(super) struct Lookups {
@@ -47,7 +57,7 @@ pub(super) struct Lookups {
     fetcher: Arc<Fetcher>,
     lookup_seconds: Histogram,
     rule_seconds: Histogram,
-    outcomes: [Counter; 3],
+    outcomes: [Counter; 4],
 }
 
 /// Fetches members from the store, and from SQL what the store does not know.
@@ -77,7 +87,7 @@ impl Lookups {
         Self {
             lookup_seconds: histogram!(telemetry::PREFERENCE_LOOKUP_SECONDS, "kind" => kind()),
             rule_seconds: histogram!(telemetry::PREFERENCE_RULE_SECONDS, "kind" => kind()),
-            outcomes: [outcome("disabled"), outcome("enabled"), outcome("failed")],
+            outcomes: [outcome("disabled"), outcome("enabled"), outcome("missing"), outcome("failed")],
             fetcher: Arc::new(fetcher),
             config,
             ground,
@@ -114,7 +124,7 @@ impl Lookups {
         let mut order: Vec<(u16, usize)> =
             asked.iter().enumerate().map(|(place, member)| (self.ground.partition(member), place)).collect();
         order.sort_unstable();
-        let mut judged: Vec<Result<bool, Refusal>> = vec![Ok(false); asked.len()];
+        let mut judged: Vec<Result<Enabled, Refusal>> = vec![Ok(Enabled::No); asked.len()];
         let mut waiting = order.chunks(self.config.chunk_members);
         let mut under_way = FuturesUnordered::new();
         loop {
@@ -131,15 +141,15 @@ impl Lookups {
             }
         }
         let mut looked = Looked { enabled: Vec::with_capacity(members.len()), failed: Vec::new() };
-        let mut counts = [0, 0, 0];
+        let mut counts = [0, 0, 0, 0];
         for (index, place) in place_of.into_iter().enumerate() {
             let is_enabled = match &judged[place] {
-                Ok(is_enabled) => {
-                    counts[usize::from(*is_enabled)] += 1;
-                    *is_enabled
+                Ok(enabled) => {
+                    counts[*enabled as usize] += 1;
+                    *enabled == Enabled::Yes
                 }
                 Err(refusal) => {
-                    counts[2] += 1;
+                    counts[3] += 1;
                     looked.failed.push((index, refusal.clone()));
                     false
                 }
@@ -164,7 +174,15 @@ impl Lookups {
         let enabled = parts.policies.deliver(&parts.kind, &topic.name, now_ms, count, columns).await;
         self.rule_seconds.record(started.elapsed().as_secs_f64());
         let enabled = enabled.map_err(|_| Refusal::PolicyFailed)?;
-        let answers = fetched.into_iter().zip(enabled).map(|(fetched, enabled)| fetched.map(|_| enabled));
+        let of_member = |is_there: bool, is_enabled: bool| match (is_there, is_enabled) {
+            (false, _) => Enabled::Missing,
+            (true, true) => Enabled::Yes,
+            (true, false) => Enabled::No,
+        };
+        let answers = fetched
+            .into_iter()
+            .zip(enabled)
+            .map(|(fetched, is_enabled)| fetched.map(|settings| of_member(settings.is_some(), is_enabled)));
         Ok(places.into_iter().zip(answers).collect())
     }
 }

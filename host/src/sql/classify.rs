@@ -123,7 +123,12 @@ pub(super) fn wrote_in_read_only(error: &sqlx::Error) -> bool {
 
 fn reason(error: &sqlx::Error) -> String {
     let text = match error {
-        sqlx::Error::PoolTimedOut => "no connection in time: the server is away or the pool is exhausted".to_owned(),
+        sqlx::Error::PoolTimedOut => "no connection in time".to_owned(),
+        // What the driver puts before it says nothing.
+        sqlx::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            "connection refused".to_owned()
+        }
+        sqlx::Error::Io(error) => error.to_string(),
         sqlx::Error::Database(database) => match database.try_downcast_ref::<PgDatabaseError>() {
             Some(postgres) => {
                 let detail = postgres.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
@@ -169,7 +174,8 @@ fn sqlstate_class(code: &str) -> Class {
         // Prepared statement gone behind a pooler, object in use, statement timeout.
         "26000" | "55006" | "57014" | "57P03" => Class::Transient,
         "25P03" | "40003" => Class::Lost,
-        "XX001" | "XX002" => Class::Permanent,
+        // A sequence that has no number left gives none to any row.
+        "XX001" | "XX002" | "2200H" => Class::Permanent,
         _ => match code.get(..2) {
             Some("22" | "23" | "44") => Class::Row,
             Some("40" | "53" | "58" | "XX") => Class::Transient,
@@ -233,7 +239,7 @@ mod tests {
         for code in ["57P01", "57P02", "08006", "08003", "25P03"] {
             assert_eq!(sqlstate_class(code), Class::Lost, "{code}");
         }
-        for code in ["42P01", "42703", "42501", "42P10", "42804", "0A000", "3F000", "", "?"] {
+        for code in ["42P01", "42703", "42501", "42P10", "42804", "0A000", "3F000", "2200H", "", "?"] {
             assert_eq!(sqlstate_class(code), Class::Permanent, "{code}");
         }
     }
@@ -253,7 +259,7 @@ mod tests {
         for number in [1213, 1040, 1290, 1114, 1969] {
             assert_eq!(mysql_class(number), Class::Transient, "{number}");
         }
-        for number in [1146, 1054, 1142, 1364, 1136, 1064, 1044, 9999] {
+        for number in [1146, 1054, 1142, 1364, 1136, 1064, 1044, 1467, 167, 9999] {
             assert_eq!(mysql_class(number), Class::Permanent, "{number}");
         }
         assert_eq!(mysql_class(1927), Class::Lost);

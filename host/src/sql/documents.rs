@@ -14,7 +14,7 @@ use super::rows::{Unstorable, parts_of};
 use super::values::{Given, ValueForm, give};
 use super::{DocumentRow, StoredDocument};
 use crate::config::{ChildTable, IngestTable};
-use crate::model::Id;
+use crate::model::{Id, Violation};
 
 /// Bytes of documents that one statement inserts. A statement is text for some engines, and a packet for others.
 pub(super) const BYTES_PER_INSERT: usize = 2 << 20;
@@ -202,6 +202,67 @@ fn push_fields<'n>(
     Ok(())
 }
 
+/// What of a document its columns cannot hold, at most `most`. A field that is not configured is none of this.
+pub(super) fn violations(
+    table: &IngestTable,
+    forms: &Forms,
+    document: &Value,
+    nul: bool,
+    most: usize,
+) -> Vec<Violation> {
+    let Some(fields) = document.as_object() else { return Vec::new() };
+    let mut found = Vec::new();
+    misfits(&forms.own, table.columns.keys(), |name| fields.get(name), (nul, most), "", &mut found);
+    for (child, sheet) in table.children.iter().zip(&forms.children) {
+        let Some(Value::Array(elements)) = fields.get(&child.field) else { continue };
+        for (index, element) in elements.iter().enumerate() {
+            let path = format!("/{}/{index}", escaped(&child.field));
+            match (&child.value_column, element) {
+                (Some(_), element) => {
+                    misfits(sheet, [&String::new()], |_| Some(element), (nul, most), &path, &mut found);
+                }
+                (None, Value::Object(fields)) => {
+                    let field = |name: &str| fields.get(name);
+                    misfits(sheet, child.columns.keys(), field, (nul, most), &path, &mut found);
+                }
+                // Not of the shape: that is told by others.
+                (None, _) => {}
+            }
+        }
+    }
+    found
+}
+
+/// Which of the named fields do not fit into the columns of a sheet. An element that is a value has the empty name.
+fn misfits<'n, 'v>(
+    sheet: &Sheet,
+    names: impl IntoIterator<Item = &'n String>,
+    field: impl Fn(&str) -> Option<&'v Value>,
+    (nul, most): (bool, usize),
+    path: &str,
+    found: &mut Vec<Violation>,
+) {
+    for ((slot, form), name) in sheet.fields().zip(names) {
+        let Some(value) = field(name).filter(|_| found.len() < most) else { continue };
+        let reason = match (form, value) {
+            // The usual case, without a copy.
+            (ValueForm::Text(None), Value::String(_)) if nul => continue,
+            (ValueForm::Text(Some(room)), Value::String(text)) if text.len() as u64 <= room && nul => continue,
+            _ => give(form, &slot.declared, value.clone(), nul),
+        };
+        if let Err(reason) = reason {
+            let path = if name.is_empty() { path.to_owned() } else { format!("{path}/{}", escaped(name)) };
+            let message = format!("{reason} (column {}.{})", sheet.table, slot.name);
+            found.push(Violation { path, message });
+        }
+    }
+}
+
+/// A name in a JSON Pointer (RFC 6901).
+fn escaped(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
 /// An id as a value.
 pub(super) fn given_id(form: IdForm, id: &Id) -> Given {
     match (form, id) {
@@ -324,6 +385,28 @@ mod tests {
             reasons[0].starts_with("tracks/0/seconds: is \"many\"") && reasons[1].starts_with("colour: "),
             "{reasons:?}"
         );
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named_by_path_and_column() {
+        let table = IngestConfig::demo().table;
+        let mut forms = forms();
+        forms.own.slots[4].form = SlotForm::Value(ValueForm::Text(Some(3)));
+        let tracks = json!([{"title": "x"}, {"title": "y", "seconds": 1_001}]);
+        let of = |document: &Value| {
+            let found = violations(&table, &forms, document, true, 10);
+            found.into_iter().map(|violation| (violation.path, violation.message)).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&json!({"title": "äöü", "tracks": [{"title": "x", "seconds": 9}], "colour": 1})), []);
+        let found = of(&json!({"title": "long", "tracks": tracks}));
+        let expected = [
+            ("/title".to_owned(), "is longer than 3 characters (column playlist.title)".to_owned()),
+            (
+                "/tracks/1/seconds".to_owned(),
+                "is 1001, which a column of type text does not take (column track.seconds)".to_owned(),
+            ),
+        ];
+        assert_eq!(found, expected);
     }
 
     #[test]

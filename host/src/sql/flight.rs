@@ -87,8 +87,8 @@ pub(super) trait Flight: Send {
     fn store(&mut self, rows: &[&Row]) -> impl Future<Output = Result<Effect, sqlx::Error>> + Send;
 
     /// What in the tables themselves, read again, makes every row of this one's case fail, or what is known of them
-    /// wrong: no row can be blamed then.
-    fn misfit(&mut self, row: &Row) -> impl Future<Output = Result<Option<String>, sqlx::Error>> + Send;
+    /// wrong: no row can be blamed then. `reason` is what the database said, if it said anything.
+    fn misfit(&mut self, row: &Row, reason: &str) -> impl Future<Output = Result<Option<String>, sqlx::Error>> + Send;
 
     /// Writes dead letters.
     fn bury(
@@ -277,8 +277,9 @@ impl<'a> Search<'a> {
             };
             if someone_is_dead && looked_at != Some(case(first)) {
                 looked_at = Some(case(first));
-                if let Some(problem) = within(limit, flight.misfit(first)).await.map_err(sql_error)? {
-                    let reason = failure.map_or(String::new(), |failure| format!(" ({})", failure.reason));
+                let said = failure.as_ref().map_or("", |failure| failure.reason.as_str());
+                if let Some(problem) = within(limit, flight.misfit(first, said)).await.map_err(sql_error)? {
+                    let reason = if said.is_empty() { String::new() } else { format!(" ({said})") };
                     return Err(SqlError::Permanent(format!("{problem}{reason}")));
                 }
             }

@@ -49,8 +49,9 @@ impl Drop for Health {
 }
 
 impl Health {
-    /// Starts on the current runtime. A probe that takes longer than `limit` has failed.
-    pub fn start<P, F>(limit: Duration, probe: P) -> Self
+    /// Starts on the current runtime. A probe that takes longer than `limit` has failed. `address` is the server's, for what is
+    /// said of it.
+    pub fn start<P, F>(address: String, limit: Duration, probe: P) -> Self
     where
         P: Fn() -> F + Send + 'static,
         F: Future<Output = Result<(), sqlx::Error>> + Send,
@@ -68,7 +69,7 @@ impl Health {
                 let mut pause = PAUSE_MIN;
                 loop {
                     let probed = tokio::time::timeout(limit, probe()).await;
-                    watched.set(found(probed.unwrap_or_else(|_| Err(silent(limit)))));
+                    watched.set(found(probed.unwrap_or_else(|_| Err(silent(limit))), &address));
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);
                     if watched.standing() == Standing::Serves {
@@ -104,10 +105,7 @@ impl Health {
         };
         tokio::select! {
             biased;
-            reason = away => {
-                let message = format!("known to be away: {reason}");
-                Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::NotConnected, message)))
-            }
+            reason = away => Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::NotConnected, reason))),
             taken = Lease::take(pool, limit, Some(&self.known)) => taken.inspect_err(|error| self.known.heed(error)),
             never = suspecting => match never {},
         }
@@ -177,12 +175,12 @@ fn silent(limit: Duration) -> sqlx::Error {
 
 /// What a probe says of the server. One that answers is there, whatever it says: that it has no connection left, no table of
 /// weir yet, or another password. Whoever asks it is told so.
-fn found(probed: Result<(), sqlx::Error>) -> Standing {
+fn found(probed: Result<(), sqlx::Error>, address: &str) -> Standing {
     let Err(error) = probed else { return Standing::Serves };
     let failure = judge(&error);
     match failure.class {
         Class::ReadOnly => Standing::ReadOnly(failure.reason),
-        Class::Lost if !is_full(&error) => Standing::Away(failure.reason),
+        Class::Lost if !is_full(&error) => Standing::Away(format!("{} at {address}", failure.reason)),
         _ => Standing::Serves,
     }
 }
@@ -197,16 +195,17 @@ mod tests {
 
     #[test]
     fn what_answers_is_there() {
+        let found = |probed| found(probed, "127.0.0.1:3399");
         assert_eq!(found(Ok(())), Standing::Serves);
         assert_eq!(found(Err(sqlx::Error::RowNotFound)), Standing::Serves);
-        assert!(matches!(found(Err(lost())), Standing::Away(_)));
+        assert_eq!(found(Err(lost())), Standing::Away("connection refused at 127.0.0.1:3399".into()));
     }
 
     #[tokio::test]
     async fn a_probe_decides_and_finds_it_back() {
         const LONG_AGO: Duration = Duration::from_secs(3_600);
         let (serve, served) = watch::channel(false);
-        let health = Health::start(Duration::from_secs(60), move || {
+        let health = Health::start("nowhere".into(), Duration::from_secs(60), move || {
             let serves = *served.borrow();
             async move { if serves { Ok(()) } else { Err(lost()) } }
         });

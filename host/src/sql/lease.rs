@@ -34,6 +34,19 @@ impl<DB: Database> Lease<DB> {
         Ok(Self { connection: pool.acquire().await?, clean: false, limit, known: known.cloned() })
     }
 
+    /// Why no connection came from `pool`, with the server's address. `acquire_ms` is the time that was waited for one.
+    pub fn refused(pool: &Pool<DB>, error: sqlx::Error, (address, acquire_ms): (&str, u64)) -> SqlError {
+        if !matches!(error, sqlx::Error::PoolTimedOut) {
+            return sql_error(error).at(address);
+        }
+        let most = pool.options().get_max_connections();
+        SqlError::Transient(if pool.size() >= most && pool.num_idle() == 0 {
+            format!("all sql.connections_max = {most} connections to {address} were in use for {acquire_ms} ms")
+        } else {
+            format!("no connection within {acquire_ms} ms at {address}")
+        })
+    }
+
     /// The connection.
     pub fn connection(&mut self) -> &mut DB::Connection {
         &mut self.connection

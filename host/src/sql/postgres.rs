@@ -10,6 +10,8 @@ mod granted;
 mod holes;
 mod identity;
 mod letters;
+mod limits;
+mod numbers;
 mod read;
 mod settings;
 mod statements;
@@ -39,8 +41,8 @@ use super::lease::{Lease, UNTESTED_IDLE_MAX, leased, within};
 use super::plans::Plans;
 use super::rows::{check_rows, in_order, is_older, other_partitions, signed};
 use super::{
-    Applied, Around, DeadLetter, Fence, Finding, JournalHole, Passed, Row, RowSets, Sql, SqlError, Standing,
-    StatementError, StoredDocument, TargetRow,
+    Applied, Around, DeadLetter, Fence, Finding, JournalHole, Limits, Parent, Passed, Row, RowSets, Sql, SqlError,
+    Standing, StatementError, StoredDocument, TargetRow,
 };
 use crate::config::{CounterTable, IngestTable, KindTable, PreferenceTable, SqlConfig, StatementConfig, ToggleTable};
 use crate::model::{
@@ -62,6 +64,8 @@ pub struct PostgresSql {
     settings: SqlConfig,
     limit: Duration,
     health: Health,
+    /// The server's, for what is said of it.
+    address: String,
 }
 
 impl PostgresSql {
@@ -71,7 +75,12 @@ impl PostgresSql {
         let options = options.application_name("weir").disable_statement_logging();
         let session: Arc<str> = statements::session(settings).into();
         let limit = Duration::from_millis(settings.statement_timeout_ms.saturating_mul(2));
-        let health = Health::start(Duration::from_millis(settings.acquire_timeout_ms), probing(options.clone()));
+        let address = match options.get_socket() {
+            Some(socket) => socket.display().to_string(),
+            None => format!("{}:{}", options.get_host(), options.get_port()),
+        };
+        let patience = Duration::from_millis(settings.acquire_timeout_ms);
+        let health = Health::start(address.clone(), patience, probing(options.clone()));
         let known = Arc::clone(health.known());
         let pool = PgPoolOptions::new()
             .max_connections(settings.connections_max)
@@ -102,11 +111,14 @@ impl PostgresSql {
             settings: settings.clone(),
             limit,
             health,
+            address,
         })
     }
 
     async fn lease(&self) -> Result<Lease<Postgres>, SqlError> {
-        self.health.lease(&self.pool, self.limit).await.map_err(sql_error)
+        let leased = self.health.lease(&self.pool, self.limit).await;
+        let about = (self.address.as_str(), self.settings.acquire_timeout_ms);
+        leased.map_err(|error| Lease::refused(&self.pool, error, about))
     }
 
     async fn plan_of(&self, table: &KindTable) -> Result<PlanOf, SqlError> {
@@ -244,6 +256,14 @@ impl Sql for PostgresSql {
             KindTable::Ingest(table) => self.check_documents(table).await,
             KindTable::Preference(table) => self.check_settings(table).await,
         }
+    }
+
+    async fn limits(&self, table: &KindTable) -> Result<Limits, SqlError> {
+        self.read_limits(table).await
+    }
+
+    async fn existing(&self, parent: &Parent, ids: &[Id]) -> Result<Vec<bool>, SqlError> {
+        self.existing_parents(parent, ids).await
     }
 
     async fn checkpoints(&self, kind: &str, partitions: &[Partition]) -> Result<Vec<Option<Checkpoint>>, SqlError> {

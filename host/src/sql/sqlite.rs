@@ -11,6 +11,9 @@ mod granted;
 mod holes;
 mod identity;
 mod letters;
+mod limits;
+mod look;
+mod numbers;
 mod read;
 mod settings;
 mod statements;
@@ -39,8 +42,8 @@ use super::lease::{Lease, leased, within};
 use super::plans::Plans;
 use super::rows::{check_rows, in_order, is_older, other_partitions};
 use super::{
-    Applied, Around, DeadLetter, Fence, Finding, JournalHole, Passed, Row, RowSets, Sql, SqlError, StatementError,
-    StoredDocument, TargetRow,
+    Applied, Around, DeadLetter, Fence, Finding, JournalHole, Limits, Parent, Passed, Row, RowSets, Sql, SqlError,
+    StatementError, StoredDocument, TargetRow,
 };
 use crate::config::{CounterTable, IngestTable, KindTable, PreferenceTable, SqlConfig, StatementConfig, ToggleTable};
 use crate::model::{
@@ -65,43 +68,58 @@ pub struct SqliteSql {
     pin: Pin,
     acquire_timeout: Duration,
     limit: Duration,
+    /// Only looked at.
+    is_look: bool,
+    /// The files, where they are a copy. Last: they go when nobody has them open any more.
+    _copy: Option<look::Copied>,
 }
 
 impl SqliteSql {
     /// Opens `sqlite://path`; the file and its directory are created when missing.
     pub async fn open(settings: &SqlConfig) -> Result<Self, SqlError> {
-        let acquire_timeout = Duration::from_millis(settings.acquire_timeout_ms);
-        let options = settings
-            .url
-            .parse::<SqliteConnectOptions>()
-            .map_err(sql_error)?
+        let given = settings.url.parse::<SqliteConnectOptions>().map_err(sql_error)?;
+        let options = given
+            .clone()
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(acquire_timeout)
-            .row_buffer_size(ROWS_BUFFERED)
-            .disable_statement_logging();
+            .foreign_keys(true);
         if let Some(directory) = options.get_filename().parent().filter(|path| !path.as_os_str().is_empty()) {
             std::fs::create_dir_all(directory)
                 .map_err(|error| SqlError::Transient(format!("{}: {error}", directory.display())))?;
         }
-        let pooled = || {
+        Ok(Self::of(settings, options, given.read_only(true), None))
+    }
+
+    /// Opens what is there for reading only, and changes nothing on disk; an empty database in memory where there is no file.
+    pub async fn open_to_look(settings: &SqlConfig) -> Result<Self, SqlError> {
+        let given = settings.url.parse::<SqliteConnectOptions>().map_err(sql_error)?;
+        let (options, copy) = look::options(given)?;
+        let mut looked = Self::of(settings, options.clone(), options, copy);
+        looked.is_look = true;
+        Ok(looked)
+    }
+
+    fn of(
+        settings: &SqlConfig,
+        writing: SqliteConnectOptions,
+        reading: SqliteConnectOptions,
+        copy: Option<look::Copied>,
+    ) -> Self {
+        let acquire_timeout = Duration::from_millis(settings.acquire_timeout_ms);
+        let pool = |options: SqliteConnectOptions| {
+            let options = options.busy_timeout(acquire_timeout).row_buffer_size(ROWS_BUFFERED);
             SqlitePoolOptions::new()
                 .max_connections(settings.connections_max)
                 .acquire_timeout(acquire_timeout)
                 .idle_timeout(None)
                 .max_lifetime(None)
+                .connect_lazy_with(options.disable_statement_logging())
         };
-        let reading = settings.url.parse::<SqliteConnectOptions>().map_err(sql_error)?.read_only(true);
-        let reading = reading.busy_timeout(acquire_timeout).row_buffer_size(ROWS_BUFFERED).disable_statement_logging();
-        let (pool, readers) = (pooled().connect_lazy_with(options), pooled().connect_lazy_with(reading));
-        let limit = Duration::from_millis(settings.statement_timeout_ms.saturating_mul(2));
-        let seats = Seats::new(settings.connections_max);
-        Ok(Self {
-            pool,
-            readers,
-            seats,
+        Self {
+            pool: pool(writing),
+            readers: pool(reading),
+            seats: Seats::new(settings.connections_max),
             writer: Mutex::new(()),
             toggles: Plans::default(),
             counters: Plans::default(),
@@ -109,8 +127,10 @@ impl SqliteSql {
             preferences: Plans::default(),
             pin: Pin::default(),
             acquire_timeout,
-            limit,
-        })
+            limit: Duration::from_millis(settings.statement_timeout_ms.saturating_mul(2)),
+            is_look: false,
+            _copy: copy,
+        }
     }
 
     async fn lease(&self) -> Result<Lease<Sqlite>, SqlError> {
@@ -208,6 +228,10 @@ impl Sql for SqliteSql {
     }
 
     async fn check_server(&self) -> Result<Vec<Finding>, SqlError> {
+        // All of it is set by whoever opens the file to write.
+        if self.is_look {
+            return Ok(Vec::new());
+        }
         let row = leased!(self.lease().await?, |connection| sqlx::query(statements::SETTINGS).fetch_one(connection))?;
         let text = |index: usize| row.try_get_unchecked::<String, _>(index).unwrap_or_default();
         let mut findings = Vec::new();
@@ -236,6 +260,14 @@ impl Sql for SqliteSql {
             KindTable::Ingest(table) => self.check_documents(table).await,
             KindTable::Preference(table) => self.check_settings(table).await,
         }
+    }
+
+    async fn limits(&self, table: &KindTable) -> Result<Limits, SqlError> {
+        self.read_limits(table).await
+    }
+
+    async fn existing(&self, parent: &Parent, ids: &[Id]) -> Result<Vec<bool>, SqlError> {
+        self.existing_parents(parent, ids).await
     }
 
     async fn checkpoints(&self, kind: &str, partitions: &[Partition]) -> Result<Vec<Option<Checkpoint>>, SqlError> {

@@ -55,6 +55,7 @@ pub use self::files::salvage::{DirectoryReport, salvage, verify};
 
 use self::change::{Terms, Trim};
 use self::holder::{Health, Holder};
+use self::holdings::Copied;
 use self::hydrate::Prepared;
 use self::layout::{Spaces, failed};
 use self::limits::Limits;
@@ -98,9 +99,25 @@ pub struct EmbeddedStore {
     /// Per kind: who flushes, and until when.
     leases: Mutex<HashMap<String, (String, Instant)>>,
     rooms: SharedRooms,
+    /// The directory, where it is a copy. Last: it goes when nobody has it open any more.
+    copy: Option<Copied>,
 }
 
 impl EmbeddedStore {
+    /// Opens a copy of the directory `config.path`: what opening mends, and what is done to the store, stays in the copy, which
+    /// goes with the value.
+    ///
+    /// # Errors
+    /// As [`EmbeddedStore::open`]; `Misconfigured` where no store was begun.
+    pub fn open_to_look(config: &StoreConfig) -> Result<Self, StoreError> {
+        let path = &config.path;
+        let nothing = || StoreError::Misconfigured(format!("store.path: there is no store in {}", path.display()));
+        let copy = holdings::copied(path)?.ok_or_else(nothing)?;
+        let mut store = Self::open(&StoreConfig { path: copy.0.clone(), ..config.clone() })?;
+        store.copy = Some(copy);
+        Ok(store)
+    }
+
     /// Opens the directory `config.path`, which is made when it does not exist.
     ///
     /// # Errors
@@ -150,6 +167,7 @@ impl EmbeddedStore {
             writer: Mutex::new(Some(writer)),
             leases: Mutex::default(),
             rooms,
+            copy: None,
         })
     }
 

@@ -15,6 +15,7 @@ mod granted;
 mod ids;
 mod load;
 mod locks;
+mod numbers;
 mod selfcheck;
 mod selfcheck_kinds;
 mod settings;
@@ -92,5 +93,7 @@ conformance! {
         other_keys_and_triggers_are_named;
     locks: a_locked_target_waits_alone_and_comes_later, a_target_is_stored_whole_or_waits_whole,
         a_count_waits_with_its_events, who_holds_a_lock_is_told;
+    numbers: changes_of_settings_take_a_number_for_each_new_row, likes_that_are_there_take_no_number,
+        a_sequence_without_a_number_holds_the_kind_back;
     faults: a_lock_held_by_another_session_is_transient, rows_locked_by_another_session_are_waited_for;
 }

@@ -160,6 +160,7 @@ pub(super) async fn run(command: RemoteCommand) -> Result<(), Failure> {
     let Outcome { printed, result } = perform(command).await.unwrap_or_else(Outcome::from);
     if !printed.is_empty() {
         println!("{}", printed.trim_end());
+        return result.map_err(Failure::told);
     }
     result
 }

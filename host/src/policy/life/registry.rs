@@ -74,13 +74,24 @@ pub(in crate::policy) struct AuditLine {
 /// The directory. Nothing is created before something is uploaded.
 pub(in crate::policy) struct Registry {
     dir: PathBuf,
+    /// Only looked at: nothing is written.
+    is_look: bool,
     records: BTreeMap<String, Record>,
 }
 
 impl Registry {
     /// Reads what is there. Traces of an upload that a crash cut short are removed.
     pub(in crate::policy) fn open(dir: &Path) -> Result<Self, String> {
-        let mut registry = Self { dir: dir.to_owned(), records: BTreeMap::new() };
+        Self::read(dir, false)
+    }
+
+    /// Reads what is there, and never writes anything: no code is kept, no line is added to the audit log.
+    pub(in crate::policy) fn look(dir: &Path) -> Result<Self, String> {
+        Self::read(dir, true)
+    }
+
+    fn read(dir: &Path, is_look: bool) -> Result<Self, String> {
+        let mut registry = Self { dir: dir.to_owned(), is_look, records: BTreeMap::new() };
         let entries = match std::fs::read_dir(registry.modules()) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(registry),
@@ -90,8 +101,10 @@ impl Registry {
             let path = entry.map_err(|error| error.to_string())?.path();
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             if name.ends_with(TEMPORARY) {
-                // Another host may be removing it too.
-                let _ = std::fs::remove_file(&path);
+                if !is_look {
+                    // Another host may be removing it too.
+                    let _ = std::fs::remove_file(&path);
+                }
             } else if name.ends_with(".json") && !name.ends_with(".cases.json") {
                 match read_json::<Record>(&path) {
                     Ok(record) if registry.wasm(&record.digest).exists() => {
@@ -195,6 +208,9 @@ impl Registry {
 
     /// Keeps compiled code, and drops what another engine has left. It is only a cache: what fails is done again later.
     pub(in crate::policy) fn keep_code(&self, engine: &str, digest: &str, code: &[u8]) {
+        if self.is_look {
+            return;
+        }
         let dir = self.compiled().join(engine);
         for other in std::fs::read_dir(self.compiled()).into_iter().flatten().flatten() {
             if other.path() != dir {
@@ -243,6 +259,9 @@ impl Registry {
 
     /// Writes down who did what.
     pub(in crate::policy) fn audit(&self, line: &AuditLine) {
+        if self.is_look {
+            return;
+        }
         let written = || -> std::io::Result<()> {
             create_dir(&self.dir).map_err(std::io::Error::other)?;
             let path = self.dir.join("audit.ndjson");

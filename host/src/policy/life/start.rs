@@ -41,11 +41,13 @@ pub struct PolicySetup {
     pub compiler: Compiler,
     /// What stands behind the granted imports; without, they are unavailable.
     pub capabilities: Option<(Capabilities, Handle)>,
+    /// Only to look whether everything loads: nothing is written into the registry.
+    pub is_look: bool,
 }
 
 impl Default for PolicySetup {
     fn default() -> Self {
-        Self { compiler: Compiler::InProcess, capabilities: None }
+        Self { compiler: Compiler::InProcess, capabilities: None, is_look: false }
     }
 }
 
@@ -56,10 +58,11 @@ impl Policies {
     /// # Errors
     /// A component that is refused, also one that was active; a registry that cannot be read.
     pub fn load(config: &PolicyConfig, kinds: &[KindPolicy], setup: PolicySetup) -> Result<Arc<Self>, LoadError> {
-        let PolicySetup { compiler, capabilities } = setup;
+        let PolicySetup { compiler, capabilities, is_look } = setup;
         let settings = settings(kinds.iter());
         let loader = Loader::new(config, settings, compiler.clone(), capabilities, Metering::None)?;
-        let registry = Registry::open(&config.registry).map_err(|reason| LoadError::Registry { reason })?;
+        let opened = if is_look { Registry::look(&config.registry) } else { Registry::open(&config.registry) };
+        let registry = opened.map_err(|reason| LoadError::Registry { reason })?;
         let base = base(&loader)?;
         let mut restore =
             Restore { loader: &loader, registry: &registry, base: &base, loaded: HashMap::new(), lost: Vec::new() };

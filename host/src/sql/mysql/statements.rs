@@ -14,6 +14,7 @@ pub(super) mod words;
 
 use crate::config::SqlConfig;
 use crate::sql::facts::{IdForm, TimeForm};
+use crate::sql::limits::Parent;
 
 /// Tells MariaDB from MySQL.
 pub(super) const VERSION: &str = "SELECT VERSION()";
@@ -263,6 +264,25 @@ pub(super) const COLUMNS: &str = "SELECT CAST(column_name AS CHAR), CAST(column_
     CAST(column_default IS NOT NULL AS SIGNED)
     FROM information_schema.columns WHERE table_schema = COALESCE(?, DATABASE()) AND table_name = ?
     ORDER BY ordinal_position";
+/// Foreign keys of one column: ? schema or NULL, ? name; the column, the other table, its column.
+pub(super) const FOREIGN: &str = "SELECT CAST(MIN(column_name) AS CHAR),
+    CAST(CONCAT(MIN(referenced_table_schema), '.', MIN(referenced_table_name)) AS CHAR),
+    CAST(MIN(referenced_column_name) AS CHAR) FROM information_schema.key_column_usage
+    WHERE table_schema = COALESCE(?, DATABASE()) AND table_name = ? AND referenced_table_name IS NOT NULL
+    GROUP BY constraint_name HAVING COUNT(*) = 1 ORDER BY constraint_name";
+/// Which rows that a foreign key leads to are there: `count` × ? id.
+pub(super) fn parents(parent: &Parent, count: usize) -> String {
+    let (name, key) = (path(&parent.table), quote(&parent.key));
+    format!("SELECT {} FROM {name} WHERE {key} IN ({})", shown(parent.form, &key), list("?", count))
+}
+/// The column that AUTO_INCREMENT numbers: ? schema or NULL, ? name; its name and type.
+pub(super) const NUMBERED: &str = "SELECT CAST(column_name AS CHAR), CAST(column_type AS CHAR)
+    FROM information_schema.columns WHERE table_schema = COALESCE(?, DATABASE()) AND table_name = ?
+    AND extra LIKE '%auto_increment%'";
+/// The greatest value of a column, as text.
+pub(super) fn greatest(table: &str, column: &str) -> String {
+    format!("SELECT CAST(MAX({}) AS CHAR) FROM {}", quote(column), path(table))
+}
 /// Columns of the unique keys: ? schema or NULL, ? name. A prefix or an expression is no column.
 pub(super) const UNIQUE: &str = "SELECT CAST(index_name AS CHAR),
     CAST(CASE WHEN sub_part IS NULL THEN COALESCE(column_name, '') ELSE '' END AS CHAR)

@@ -98,15 +98,19 @@ impl Flight for MysqlFlight<'_> {
         }
     }
 
-    async fn misfit(&mut self, row: &Row) -> Result<Option<String>, sqlx::Error> {
-        match self.plan {
+    async fn misfit(&mut self, row: &Row, reason: &str) -> Result<Option<String>, sqlx::Error> {
+        let found = match self.plan {
             PlanOf::Toggle(plan) => {
                 let pairs = read_facts(self.connection, self.words, &plan.table.name).await?;
-                Ok(toggle::misfit(&self.words, &plan.table, pairs.as_ref()))
+                toggle::misfit(&self.words, &plan.table, pairs.as_ref())
             }
-            PlanOf::Counter(plan) => self.counter_misfit(plan, row).await,
-            PlanOf::Ingest(plan) => self.documents_misfit(plan).await,
-            PlanOf::Preference(plan) => self.settings_misfit(plan).await,
+            PlanOf::Counter(plan) => self.counter_misfit(plan, row).await?,
+            PlanOf::Ingest(plan) => self.documents_misfit(plan).await?,
+            PlanOf::Preference(plan) => self.settings_misfit(plan).await?,
+        };
+        match found {
+            Some(problem) => Ok(Some(problem)),
+            None => self.blamed_auto_increment(reason).await,
         }
     }
 

@@ -125,25 +125,41 @@ fn read_setting(row: &PgRow, index: usize, setting_type: SettingType) -> Result<
 }
 
 impl PostgresFlight<'_> {
-    /// Makes rows of members that have none, and changes what is set of all.
+    /// Changes what is set of those that have a row, and makes rows of those that have none. In this order a sequence of the
+    /// table gives a number to new rows only.
     pub(super) async fn store_settings(&mut self, plan: &Plan, rows: &[&Row]) -> Result<Effect, sqlx::Error> {
         let (changes, mut dead) = changes(&plan.table, &settings(rows));
         if changes.is_empty() {
             return Ok(Effect { dead, ..Effect::default() });
         }
-        let filled: Vec<Vec<SettingRef<'_>>> = changes.iter().map(|change| change.filled(&plan.table)).collect();
-        let inserted = self
-            .change_settings(plan, &plan.statements.insert, &changes, |row, field| Some(filled[row][field]))
-            .await?;
-        let updated = self
-            .change_settings(plan, &plan.statements.update, &changes, |row, field| changes[row].values[field])
-            .await?;
-        if updated < changes.len() as u64 {
-            self.statements += 1;
-            let found = read_rows(self.connection, plan, changes.iter().map(|change| change.member)).await?;
-            dead.extend(settings_left(&plan.table, &changes, updated, &found)?);
+        let all = changes.len() as u64;
+        let mut updated = self.update_settings(plan, &changes).await?;
+        let mut inserted = 0;
+        if updated < all {
+            inserted = self.insert_settings(plan, &changes).await?;
+            if updated + inserted < all {
+                // Others have made rows meanwhile, or something discards what is written.
+                let met = self.update_settings(plan, &changes).await?;
+                if met < all {
+                    self.statements += 1;
+                    let found = read_rows(self.connection, plan, changes.iter().map(|change| change.member)).await?;
+                    dead.extend(settings_left(&plan.table, &changes, met, &found)?);
+                }
+                updated = met.saturating_sub(inserted);
+            }
         }
-        Ok(Effect { inserted, updated: updated.saturating_sub(inserted), dead, ..Effect::default() })
+        Ok(Effect { inserted, updated, dead, ..Effect::default() })
+    }
+
+    /// How many rows it met.
+    async fn update_settings(&mut self, plan: &Plan, changes: &[Changed<'_>]) -> Result<u64, sqlx::Error> {
+        self.change_settings(plan, &plan.statements.update, changes, |row, field| changes[row].values[field]).await
+    }
+
+    /// How many rows it made.
+    async fn insert_settings(&mut self, plan: &Plan, changes: &[Changed<'_>]) -> Result<u64, sqlx::Error> {
+        let filled: Vec<Vec<SettingRef<'_>>> = changes.iter().map(|change| change.filled(&plan.table)).collect();
+        self.change_settings(plan, &plan.statements.insert, changes, |row, field| Some(filled[row][field])).await
     }
 
     /// Runs one of both statements; the rows that it met. `value`: of a row, of a field.

@@ -12,6 +12,7 @@ pub(super) mod words;
 
 use crate::config::SqlConfig;
 use crate::sql::facts::{IdForm, TimeForm};
+use crate::sql::limits::Parent;
 
 /// Settings of every connection: the server's time limits, UTC, no chatter; a commit is on disk when it is answered.
 pub(super) fn session(settings: &SqlConfig) -> String {
@@ -228,6 +229,34 @@ pub(super) const ODD_KEYS: &str = "SELECT pg_get_indexdef(x.indexrelid) FROM pg_
     WHERE x.indrelid = $1::oid AND x.indisvalid AND (x.indisexclusion
         OR x.indisunique AND (x.indpred IS NOT NULL OR x.indexprs IS NOT NULL OR NOT x.indimmediate))
     ORDER BY x.indexrelid";
+/// Foreign keys of one column: $1 the table's path; the column, the other table, its column.
+pub(super) const FOREIGN: &str = "SELECT a.attname::text, n.nspname || '.' || o.relname, k.attname::text
+    FROM pg_catalog.pg_constraint AS c
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.conrelid AND a.attnum = c.conkey[1]
+    JOIN pg_catalog.pg_attribute AS k ON k.attrelid = c.confrelid AND k.attnum = c.confkey[1]
+    JOIN pg_catalog.pg_class AS o ON o.oid = c.confrelid JOIN pg_catalog.pg_namespace AS n ON n.oid = o.relnamespace
+    WHERE c.conrelid = to_regclass($1) AND c.contype = 'f' AND cardinality(c.conkey) = 1
+        AND has_table_privilege(o.oid, 'SELECT') ORDER BY c.conname";
+/// Which rows that a foreign key leads to are there: $1 ids.
+pub(super) fn parents(parent: &Parent) -> String {
+    let (name, key, k) = (path(&parent.table), quote(&parent.key), sql_type(parent.form));
+    format!("SELECT p.{key}::{k} FROM {name} AS p WHERE p.{key} = ANY ($1::{k}[])")
+}
+/// Sequences that number a table's rows: $1 its path; column, sequence, the last number (NULL where none was given, or where it
+/// must not be read), step, and the greatest that both can hold. One that begins anew is never used up.
+pub(super) const NUMBERED: &str = "SELECT a.attname::text, s.seqrelid::regclass::text,
+        CASE WHEN has_sequence_privilege(s.seqrelid, 'USAGE, SELECT') THEN pg_sequence_last_value(s.seqrelid) END,
+        CASE WHEN s.seqcycle THEN 0 ELSE s.seqincrement END,
+        LEAST(s.seqmax, CASE a.atttypid WHEN 'int2'::regtype THEN 32767 WHEN 'int4'::regtype THEN 2147483647
+            ELSE 9223372036854775807 END)::int8
+    FROM (SELECT d.objid AS sequence, d.refobjid AS owner, d.refobjsubid::int AS number FROM pg_catalog.pg_depend AS d
+            WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0
+                AND d.refobjid = to_regclass($1)
+          UNION SELECT d.refobjid, f.adrelid, f.adnum::int FROM pg_catalog.pg_attrdef AS f
+            JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid
+                AND d.refclassid = 'pg_class'::regclass WHERE f.adrelid = to_regclass($1)) AS n
+    JOIN pg_catalog.pg_sequence AS s ON s.seqrelid = n.sequence
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = n.owner AND a.attnum = n.number ORDER BY a.attnum";
 /// Whether a table, or a partition of it, has triggers that may discard a row of `event`. An expression; the table by its
 /// quoted name.
 fn may_skip(name: &str, event: &str) -> String {

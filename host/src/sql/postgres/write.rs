@@ -92,15 +92,19 @@ impl Flight for PostgresFlight<'_> {
         }
     }
 
-    async fn misfit(&mut self, row: &Row) -> Result<Option<String>, sqlx::Error> {
-        match self.plan {
+    async fn misfit(&mut self, row: &Row, reason: &str) -> Result<Option<String>, sqlx::Error> {
+        let found = match self.plan {
             PlanOf::Toggle(plan) => {
                 let pairs = read_facts(self.connection, &plan.table.name, &[]).await?;
-                Ok(toggle::misfit(&PostgresWords, &plan.table, pairs.as_ref()))
+                toggle::misfit(&PostgresWords, &plan.table, pairs.as_ref())
             }
-            PlanOf::Counter(plan) => self.counter_misfit(plan, row).await,
-            PlanOf::Ingest(plan) => self.documents_misfit(plan).await,
-            PlanOf::Preference(plan) => self.settings_misfit(plan).await,
+            PlanOf::Counter(plan) => self.counter_misfit(plan, row).await?,
+            PlanOf::Ingest(plan) => self.documents_misfit(plan).await?,
+            PlanOf::Preference(plan) => self.settings_misfit(plan).await?,
+        };
+        match found {
+            Some(problem) => Ok(Some(problem)),
+            None => self.blamed_sequence(reason).await,
         }
     }
 

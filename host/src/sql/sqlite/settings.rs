@@ -21,7 +21,7 @@ use crate::sql::facts::{Facts, changed};
 use crate::sql::flight::Effect;
 use crate::sql::lease::leased;
 use crate::sql::rows::{check_types, settings};
-use crate::sql::settings::{MEMBERS_PER_LOAD, changes, from_column, in_order, packed};
+use crate::sql::settings::{Changed, MEMBERS_PER_LOAD, changes, from_column, in_order, packed};
 use crate::sql::{Finding, Row, SqlError};
 
 /// What is prepared per kind.
@@ -134,36 +134,48 @@ fn json(value: SettingRef<'_>) -> Value {
 }
 
 impl SqliteFlight<'_> {
-    /// Makes rows of members that have none, and changes what is set of all.
+    /// Changes what is set of those that have a row, and makes rows of those that have none. In this order an AUTOINCREMENT of
+    /// the table gives a number to new rows only.
     pub(super) async fn store_settings(&mut self, plan: &Plan, rows: &[&Row]) -> Result<Effect, sqlx::Error> {
         let (changes, mut dead) = changes(&plan.table, &settings(rows));
         if changes.is_empty() {
             return Ok(Effect { dead, ..Effect::default() });
         }
-        let record =
-            |member: &Id, values: Vec<Value>| Value::from([vec![json_id(member, plan.forms.member)], values].concat());
-        let insert: Vec<Value> = changes
-            .iter()
-            .map(|change| record(change.member, change.filled(&plan.table).into_iter().map(json).collect()))
-            .collect();
-        let update: Vec<Value> = changes
-            .iter()
-            .map(|change| {
-                record(change.member, change.values.iter().map(|value| value.map_or(Value::Null, json)).collect())
-            })
-            .collect();
-        self.statements += 2;
-        let query = sqlx::query(AssertSqlSafe(Arc::clone(&plan.statements.insert)));
-        let inserted =
-            query.bind(Value::from(insert).to_string()).execute(&mut *self.connection).await?.rows_affected();
-        let query = sqlx::query(AssertSqlSafe(Arc::clone(&plan.statements.update)));
-        let updated = query.bind(Value::from(update).to_string()).execute(&mut *self.connection).await?.rows_affected();
-        if updated < changes.len() as u64 {
-            self.statements += 1;
-            let found = read_rows(self.connection, plan, changes.iter().map(|change| change.member)).await?;
-            dead.extend(settings_left(&plan.table, &changes, updated, &found)?);
+        let all = changes.len() as u64;
+        let values = |change: &Changed<'_>| change.values.iter().map(|value| value.map_or(Value::Null, json)).collect();
+        let mut updated = self.change_settings(plan, &plan.statements.update, &changes, values).await?;
+        let mut inserted = 0;
+        if updated < all {
+            let filled = |change: &Changed<'_>| change.filled(&plan.table).into_iter().map(json).collect();
+            inserted = self.change_settings(plan, &plan.statements.insert, &changes, filled).await?;
+            if updated + inserted < all {
+                // This engine has one writer at a time: something discards what is written.
+                let met = self.change_settings(plan, &plan.statements.update, &changes, values).await?;
+                if met < all {
+                    self.statements += 1;
+                    let found = read_rows(self.connection, plan, changes.iter().map(|change| change.member)).await?;
+                    dead.extend(settings_left(&plan.table, &changes, met, &found)?);
+                }
+                updated = met.saturating_sub(inserted);
+            }
         }
-        Ok(Effect { inserted, updated: updated.saturating_sub(inserted), dead, ..Effect::default() })
+        Ok(Effect { inserted, updated, dead, ..Effect::default() })
+    }
+
+    /// Runs one of both statements; the rows that it met. `values`: of a change.
+    async fn change_settings(
+        &mut self,
+        plan: &Plan,
+        text: &Arc<str>,
+        changes: &[Changed<'_>],
+        values: impl Fn(&Changed<'_>) -> Vec<Value>,
+    ) -> Result<u64, sqlx::Error> {
+        self.statements += 1;
+        let member = |change: &Changed<'_>| vec![json_id(change.member, plan.forms.member)];
+        let rows: Vec<Value> =
+            changes.iter().map(|change| Value::from([member(change), values(change)].concat())).collect();
+        let query = sqlx::query(AssertSqlSafe(Arc::clone(text))).bind(Value::from(rows).to_string());
+        Ok(query.execute(&mut *self.connection).await?.rows_affected())
     }
 
     /// What makes every insert fail, or what is prepared wrong.

@@ -12,6 +12,7 @@ pub(super) mod toggles;
 pub(super) mod words;
 
 use crate::sql::facts::{IdForm, TimeForm};
+use crate::sql::limits::Parent;
 
 /// weir's own tables, as of schema 1, and that of schema 3.
 pub(super) const CREATE: &[&str] = &[
@@ -153,6 +154,25 @@ pub(super) const DEFERRED: &str = "SELECT count(*) FROM sqlite_schema
 pub(super) const ODD_KEYS: &str = "SELECT COALESCE(s.sql, l.name) FROM pragma_index_list(?1, ?2) AS l
     LEFT JOIN sqlite_schema AS s ON s.type = 'index' AND s.name = l.name
     WHERE l.\"unique\" AND l.partial ORDER BY l.seq";
+/// Foreign keys of one column: ?1 table, ?2 schema; the column, the other table, its column or NULL.
+pub(super) const FOREIGN: &str = "SELECT min(\"from\"), min(\"table\"), min(\"to\")
+    FROM pragma_foreign_key_list(?1, ?2) GROUP BY id HAVING count(*) = 1 ORDER BY id";
+/// Which rows that a foreign key leads to are there: ?1 `[id, …]`.
+pub(super) fn parents(parent: &Parent) -> String {
+    let (name, key, one) = (path(&parent.table), quote(&parent.key), given(parent.form, "j.value"));
+    format!("SELECT {key} FROM {name} WHERE {key} IN (SELECT {one} FROM json_each(?1) AS j)")
+}
+/// The number that AUTOINCREMENT gave last: ?1 table. There is no such table where nothing is numbered so.
+pub(super) const NUMBERED: &str = "SELECT seq FROM sqlite_sequence WHERE name = ?1";
+/// Lets numbers be given again from the greatest that is taken.
+pub(super) fn renumber(name: &str) -> String {
+    format!(
+        "UPDATE sqlite_sequence SET seq = (SELECT COALESCE(max(rowid), 0) FROM {}) WHERE name = '{}' (and give the row with \
+         the greatest number a smaller one)",
+        quote(name),
+        name.replace('\'', "''")
+    )
+}
 /// Triggers that may discard a row: ?1 table; name, and what stands before their table.
 pub(super) const SKIPPING: &str = "SELECT name, upper(substr(sql, 1, instr(upper(sql), ' ON '))) FROM sqlite_schema
     WHERE type = 'trigger' AND lower(tbl_name) = lower(?1) AND upper(sql) LIKE '%RAISE%(%IGNORE%)%' ORDER BY name";

@@ -68,16 +68,20 @@ impl Flight for SqliteFlight<'_> {
     }
 
     async fn store(&mut self, rows: &[&Row]) -> Result<Effect, sqlx::Error> {
-        match self.plan {
+        let stored = match self.plan {
             PlanOf::Toggle(plan) => self.store_toggles(plan, rows).await,
             PlanOf::Counter(plan) if matches!(rows, [Row::Event(_), ..]) => self.insert_events(plan, rows).await,
             PlanOf::Counter(plan) => self.add_counts(plan, rows).await,
             PlanOf::Ingest(plan) => self.insert_documents(plan, rows).await,
             PlanOf::Preference(plan) => self.store_settings(plan, rows).await,
+        };
+        match stored {
+            Ok(effect) => Ok(effect),
+            Err(error) => Err(self.understood(error).await),
         }
     }
 
-    async fn misfit(&mut self, row: &Row) -> Result<Option<String>, sqlx::Error> {
+    async fn misfit(&mut self, row: &Row, _reason: &str) -> Result<Option<String>, sqlx::Error> {
         match self.plan {
             PlanOf::Toggle(plan) => {
                 let pairs = read_facts(self.connection, &plan.table.name).await?;

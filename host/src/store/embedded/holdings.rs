@@ -32,6 +32,17 @@ fn place(path: &Path) -> String {
 /// # Errors
 /// `InUse` by a running host; what cannot be read.
 pub(in crate::store) fn look(path: &Path) -> Result<Option<Holdings>, StoreError> {
+    let Some(copy) = copied(path)? else { return Ok(None) };
+    let spaces = super::open_spaces(&copy.0)?;
+    check_version(&spaces, path)?;
+    read(&spaces, path).map(Some)
+}
+
+/// A copy of a directory that no process has open; `None` where none was begun.
+///
+/// # Errors
+/// `InUse` by a running host; what cannot be read.
+pub(super) fn copied(path: &Path) -> Result<Option<Copied>, StoreError> {
     let Ok(lock) = File::open(path.join(LOCK_FILE)) else { return Ok(None) };
     match lock.try_lock() {
         Ok(()) => {}
@@ -43,13 +54,11 @@ pub(in crate::store) fn look(path: &Path) -> Result<Option<Holdings>, StoreError
     let copy =
         Copied::of(path).map_err(|error| StoreError::Refused(format!("cannot copy {}: {error}", path.display())))?;
     drop(lock);
-    let spaces = super::open_spaces(&copy.0)?;
-    check_version(&spaces, path)?;
-    read(&spaces, path).map(Some)
+    Ok(Some(copy))
 }
 
 /// A copy of a directory, which goes with its value.
-struct Copied(PathBuf);
+pub(super) struct Copied(pub(super) PathBuf);
 
 impl Copied {
     fn of(path: &Path) -> std::io::Result<Self> {

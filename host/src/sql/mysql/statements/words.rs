@@ -62,6 +62,11 @@ impl MysqlWords {
         format!("ALTER TABLE {table} MODIFY COLUMN {column} {declared} {} {null}", self.collation())
     }
 
+    /// Makes room for more numbers.
+    pub fn widen_number(table: &str, column: &str) -> String {
+        format!("ALTER TABLE {} MODIFY COLUMN {} BIGINT NOT NULL AUTO_INCREMENT", path(table), quote(column))
+    }
+
     /// Makes a table transactional.
     pub fn engine(table: &str) -> String {
         format!("ALTER TABLE {} ENGINE = InnoDB", path(table))

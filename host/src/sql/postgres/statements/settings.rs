@@ -9,7 +9,8 @@ use crate::sql::facts::preference::{FieldForm, Forms};
 /// The statements of one kind.
 #[derive(Debug)]
 pub(in crate::sql::postgres) struct Statements {
-    /// Inserts rows of members that have none: $1 members, then the values of each field as text.
+    /// Inserts rows of members that have none: $1 members, then the values of each field as text. Who has one is passed over
+    /// before a number is taken from a sequence for the row; `ON CONFLICT` alone would take one first.
     pub insert: Arc<str>,
     /// Changes fields: as `insert`, NULL where nothing changes.
     pub update: Arc<str>,
@@ -45,7 +46,8 @@ impl Statements {
         let from = format!("unnest($1::{k}[], {arrays}) AS u (m, {names})");
         Self {
             insert: format!(
-                "INSERT INTO {name} ({member}, {}) SELECT u.m, {values} FROM {from} ON CONFLICT ({member}) DO NOTHING",
+                "INSERT INTO {name} ({member}, {}) SELECT u.m, {values} FROM {from}
+                 WHERE NOT EXISTS (SELECT 1 FROM {name} AS f WHERE f.{member} = u.m) ON CONFLICT ({member}) DO NOTHING",
                 columns.join(", ")
             )
             .into(),

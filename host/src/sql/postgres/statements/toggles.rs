@@ -13,7 +13,8 @@ pub(in crate::sql::postgres) struct Statements {
     /// Deletes pairs: $1 targets, $2 actors; the targets of those that were there, how many, and whether there are triggers
     /// that may discard a row.
     pub delete: Arc<str>,
-    /// Inserts pairs: $1 targets, $2 actors, $3 times if there is a column; as `delete`.
+    /// Inserts pairs: $1 targets, $2 actors, $3 times if there is a column; as `delete`. Pairs that are there are passed over
+    /// before a number is taken from a sequence for them.
     pub insert: Arc<str>,
     /// Locks rows of targets in order: $1 targets. Empty where no count is kept.
     pub lock_counts: Arc<str>,
@@ -72,6 +73,7 @@ impl Statements {
             insert: format!(
                 "WITH come AS (INSERT INTO {name} ({target}, {actor}{column})
                  SELECT u.t, u.a{time} FROM unnest($1::{t}[], $2::{a}[]{times}) AS {alias}
+                 WHERE NOT EXISTS (SELECT 1 FROM {name} AS l WHERE l.{target} = u.t AND l.{actor} = u.a)
                  ON CONFLICT ({target}, {actor}) DO NOTHING RETURNING {target} AS t)
                  SELECT t::{t}, count(*), {} FROM come GROUP BY 1",
                 may_skip(&name, "INSERT")

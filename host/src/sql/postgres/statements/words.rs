@@ -56,6 +56,20 @@ impl PostgresWords {
         format!("ALTER TABLE {} ALTER COLUMN {} TYPE {declared} COLLATE \"C\"", path(table), quote(column))
     }
 
+    /// Makes room for more numbers of a column and its sequence, which is named as SQL takes it.
+    pub fn widen_number(table: &str, column: &str, sequence: &str) -> String {
+        let (table, column) = (path(table), quote(column));
+        format!(
+            "ALTER TABLE {table} ALTER COLUMN {column} TYPE bigint; ALTER SEQUENCE {sequence} AS bigint NO MAXVALUE"
+        )
+    }
+
+    /// Moves a sequence behind the numbers that are taken.
+    pub fn advance_number(table: &str, column: &str, sequence: &str) -> String {
+        let sequence = sequence.replace('\'', "''");
+        format!("SELECT setval('{sequence}', (SELECT max({}) FROM {}))", quote(column), path(table))
+    }
+
     /// Grants a right.
     pub fn grant(right: &str, table: &str) -> String {
         format!("GRANT {right} ON {} TO CURRENT_USER (as the owner)", path(table))

@@ -9,7 +9,8 @@ use crate::sql::facts::preference::Forms;
 /// The statements of one kind.
 #[derive(Debug)]
 pub(in crate::sql::sqlite) struct Statements {
-    /// Inserts rows of members that have none: ?1 `[[member, field, …], …]`.
+    /// Inserts rows of members that have none: ?1 `[[member, field, …], …]`. Who has one is passed over before the next number
+    /// of an AUTOINCREMENT is taken.
     pub insert: Arc<str>,
     /// Changes fields: ?1 as `insert`, null where nothing changes.
     pub update: Arc<str>,
@@ -38,8 +39,8 @@ impl Statements {
         });
         Self {
             insert: format!(
-                "INSERT OR ABORT INTO {name} ({member}, {into}) SELECT {}, {values} FROM json_each(?1) AS j
-                 WHERE true ON CONFLICT ({member}) DO NOTHING",
+                "INSERT OR ABORT INTO {name} ({member}, {into}) SELECT {0}, {values} FROM json_each(?1) AS j
+                 WHERE NOT EXISTS (SELECT 1 FROM {name} AS f WHERE f.{member} = {0}) ON CONFLICT ({member}) DO NOTHING",
                 given(forms.member, "j.value ->> 0")
             )
             .into(),

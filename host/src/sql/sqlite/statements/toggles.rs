@@ -12,7 +12,8 @@ use crate::sql::facts::{IdForm, TimeForm};
 pub(in crate::sql::sqlite) struct Statements {
     /// Deletes pairs: ?1 `[[target, actor], …]`; returns the targets of those that were there.
     pub delete: Arc<str>,
-    /// Inserts pairs: ?1 `[[target, actor, time], …]`; returns the targets of those that were not there.
+    /// Inserts pairs: ?1 `[[target, actor, time], …]`; returns the targets of those that were not there. Those that are there
+    /// are passed over before the next number of an AUTOINCREMENT is taken.
     pub insert: Arc<str>,
     /// Adds to counts: ?1 `[[target, delta], …]`.
     pub counts: Arc<str>,
@@ -56,7 +57,8 @@ impl Statements {
             .into(),
             insert: format!(
                 "INSERT OR ABORT INTO {name} {into} SELECT {given_target}, {given_actor}{times} FROM json_each(?1) AS j
-                 WHERE true ON CONFLICT ({target}, {actor}) DO NOTHING RETURNING {target}"
+                 WHERE NOT EXISTS (SELECT 1 FROM {name} AS l WHERE l.{target} = {given_target}
+                 AND l.{actor} = {given_actor}) ON CONFLICT ({target}, {actor}) DO NOTHING RETURNING {target}"
             )
             .into(),
             counts,

@@ -1,0 +1,56 @@
+//! Sequences that number rows: whether one of them is to blame for what a row failed with.
+
+use sqlx::Row as _;
+
+use super::statements::words::PostgresWords;
+use super::statements::{self, path};
+use super::write::{PlanOf, PostgresFlight};
+use crate::sql::numbers::Numbering;
+
+impl PlanOf {
+    /// Tables that get new rows.
+    fn grown(&self) -> Vec<&str> {
+        match self {
+            Self::Toggle(plan) => vec![&plan.table.name],
+            Self::Counter(plan) => plan.table.events.iter().map(|events| events.name.as_str()).collect(),
+            Self::Ingest(plan) => {
+                let children = plan.table.children.iter().map(|child| child.name.as_str());
+                std::iter::once(plan.table.name.as_str()).chain(children).collect()
+            }
+            Self::Preference(plan) => vec![&plan.table.name],
+        }
+    }
+}
+
+impl PostgresFlight<'_> {
+    /// The sequence that is to blame, if a row failed with `reason` for the number that it got.
+    pub(super) async fn blamed_sequence(&mut self, reason: &str) -> Result<Option<String>, sqlx::Error> {
+        let (is_range, is_taken) = (reason.starts_with("22003"), reason.starts_with("23505"));
+        if !is_range && !is_taken {
+            return Ok(None);
+        }
+        let plan = self.plan;
+        for table in plan.grown() {
+            for row in sqlx::query(statements::NUMBERED).bind(path(table)).fetch_all(&mut *self.connection).await? {
+                let Some(last) = row.try_get::<Option<i64>, _>(2)? else { continue };
+                let numbering = Numbering {
+                    table: table.to_owned(),
+                    column: row.try_get(0)?,
+                    source: row.try_get(1)?,
+                    last: last.into(),
+                    step: row.try_get::<i64, _>(3)?.into(),
+                    most: row.try_get::<i64, _>(4)?.into(),
+                };
+                if is_range && numbering.is_used_up() {
+                    let Numbering { column, source, .. } = &numbering;
+                    return Ok(Some(numbering.used_up(&PostgresWords::widen_number(table, column, source))));
+                }
+                if is_taken && numbering.is_named_taken(reason) {
+                    let Numbering { column, source, .. } = &numbering;
+                    return Ok(Some(numbering.taken(&PostgresWords::advance_number(table, column, source))));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
