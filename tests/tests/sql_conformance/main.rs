@@ -15,6 +15,7 @@ mod granted;
 mod ids;
 mod load;
 mod locks;
+mod remedies;
 mod selfcheck;
 mod selfcheck_kinds;
 mod settings;
