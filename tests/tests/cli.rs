@@ -71,7 +71,10 @@ async fn check_says_what_is_wrong_with_the_store() {
     let file = write_config(&stand, "partitions.toml", &config);
     let other = weir(stand.directory.path(), &["check", "--config", &file]);
     assert!(other.code.is_some_and(|code| code != 0), "{other:?}");
-    assert!(all_output(&other).contains(&format!("store.partitions = {}", stand.config().store.partitions)), "{other:?}");
+    assert!(
+        all_output(&other).contains(&format!("store.partitions = {}", stand.config().store.partitions)),
+        "{other:?}"
+    );
     let file = write_config(&stand, "good.toml", &stand.config());
     let good = weir(stand.directory.path(), &["check", "--config", &file]);
     assert_eq!(good.code, Some(0), "{good:?}");

@@ -239,7 +239,10 @@ impl Finding {
             parts.push(format!("{};", statements.join("; ")));
         }
         if !in_batches.is_empty() {
-            parts.push(format!("on a large table, in place of the last statement and until it changes no row: {};", in_batches.join("; ")));
+            parts.push(format!(
+                "on a large table, in place of the last statement and until it changes no row: {};",
+                in_batches.join("; ")
+            ));
         }
         Self { warning, name, problem, advice, remedy: parts.join(" "), statements, in_batches }
     }

@@ -11,7 +11,7 @@ mod toggles;
 
 use std::collections::BTreeSet;
 
-use weir::config::{CounterConfig, CountTable, CounterTable, KindTable, SqlConfig, ToggleTable};
+use weir::config::{CountTable, CounterConfig, CounterTable, KindTable, SqlConfig, ToggleTable};
 use weir::model::{Action, Id, IdType};
 use weir::sql::{Advice, Finding, Problem, Row};
 
@@ -108,9 +108,24 @@ const ELSEWHERE: &[(Problem, &[Engine], &str, &str)] = &[
     (Problem::Statement, &ENGINES, "sql_conformance/granted.rs", "mistakes_are_told_from_outages"),
     (Problem::ForeignJournal, &ENGINES, "rewind/custody.rs", "a_journal_of_another_database_is_adopted_or_given_up"),
     (Problem::Partitions, &ENGINES, "cli.rs", "check_says_what_is_wrong_with_the_store"),
-    (Problem::UnknownJournal, &ENGINES, "rewind/custody.rs", "a_directory_of_format_3_is_taken_over_with_what_waits_in_it"),
-    (Problem::OrphanKind, &ENGINES, "rewind/custody.rs", "a_kind_that_nobody_flushes_is_refused_and_each_way_out_works"),
-    (Problem::OtherStore, &ENGINES, "rewind/custody.rs", "a_store_that_was_exchanged_is_missed_while_changes_wait_in_it"),
+    (
+        Problem::UnknownJournal,
+        &ENGINES,
+        "rewind/custody.rs",
+        "a_directory_of_format_3_is_taken_over_with_what_waits_in_it",
+    ),
+    (
+        Problem::OrphanKind,
+        &ENGINES,
+        "rewind/custody.rs",
+        "a_kind_that_nobody_flushes_is_refused_and_each_way_out_works",
+    ),
+    (
+        Problem::OtherStore,
+        &ENGINES,
+        "rewind/custody.rs",
+        "a_store_that_was_exchanged_is_missed_while_changes_wait_in_it",
+    ),
     (Problem::EmptiedStore, &ENGINES, "cli.rs", "check_says_what_is_wrong_with_the_store"),
 ];
 
@@ -178,7 +193,7 @@ fn sorted(said: &[Said]) -> Vec<Said> {
 }
 
 /// Runs one case: finds what it must find, runs what is printed until nothing is left, and lets weir write.
-async fn run_case(name: &str, engine: Engine, shape: &Shape, in_batches: bool) {
+async fn run_case(name: &'static str, engine: Engine, shape: Shape, in_batches: bool) {
     let fixture = Fixture::new(engine).await;
     fixture.run(&shape.setup).await;
     let sql = fixture.with(shape.settings).await;
@@ -221,16 +236,22 @@ async fn run_case(name: &str, engine: Engine, shape: &Shape, in_batches: bool) {
     }
 }
 
-/// Runs all cases that an engine has.
+/// Runs all cases that an engine has, and says of all that fail.
 async fn run_all(engine: Engine) {
+    let mut failed = Vec::new();
     for (name, shape) in cases() {
-        let Some(shape) = shape(engine) else { continue };
-        run_case(name, engine, &shape, false).await;
-        let fills = |(_, advice): &Said| matches!(advice, Advice::AddCount | Advice::FillCounts);
-        if shape.rounds.iter().flatten().any(fills) {
-            run_case(name, engine, &shape, true).await;
+        for in_batches in [false, true] {
+            let Some(shape) = shape(engine) else { continue };
+            let fills = |(_, advice): &Said| matches!(advice, Advice::AddCount | Advice::FillCounts);
+            if in_batches && !shape.rounds.iter().flatten().any(fills) {
+                continue;
+            }
+            if tokio::spawn(run_case(name, engine, shape, in_batches)).await.is_err() {
+                failed.push(name);
+            }
         }
     }
+    assert_eq!(failed, Vec::<&str>::new(), "cases that failed on {engine:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -268,26 +289,32 @@ fn every_finding_and_every_remedy_has_been_run() {
             shapes.iter().filter(|(_, shape)| has(shape)).map(|(name, _)| *name).collect::<BTreeSet<&str>>()
         };
         for problem in Problem::ALL {
-            let mut ran: Vec<String> = with(&|(of, _)| of == problem).iter().map(|name| format!("case {name}")).collect();
+            let mut ran: Vec<String> =
+                with(&|(of, _)| of == problem).iter().map(|name| format!("case {name}")).collect();
             let elsewhere = ELSEWHERE.iter().filter(|(of, engines, ..)| of == problem && engines.contains(&engine));
             ran.extend(elsewhere.map(|(_, _, file, test)| in_file(file, test)));
             let never = NEVER.iter().find(|(of, engines, _)| of == problem && engines.contains(&engine));
             match (ran.is_empty(), never) {
                 (true, None) => missing.push(format!("problem {problem:?} on {engine:?}: no case brings it about")),
                 (true, Some((_, _, why))) => lines.push(format!("| {problem:?} | {engine:?} | never: {why} |")),
-                (false, Some(_)) => missing.push(format!("problem {problem:?} on {engine:?}: said never to be, and is")),
+                (false, Some(_)) => {
+                    missing.push(format!("problem {problem:?} on {engine:?}: said never to be, and is"))
+                }
                 (false, None) => lines.push(format!("| {problem:?} | {engine:?} | {} |", ran.join(", "))),
             }
         }
         for advice in Advice::ALL.iter().filter(|advice| **advice != Advice::Decide) {
-            let mut ran: Vec<String> = with(&|(_, of)| of == advice).iter().map(|name| format!("case {name}")).collect();
+            let mut ran: Vec<String> =
+                with(&|(_, of)| of == advice).iter().map(|name| format!("case {name}")).collect();
             let elsewhere = RUN_ELSEWHERE.iter().filter(|(of, engines, ..)| of == advice && engines.contains(&engine));
             ran.extend(elsewhere.map(|(_, _, file, test)| in_file(file, test)));
             let never = NO_REMEDY.iter().find(|(of, engines, _)| of == advice && engines.contains(&engine));
             match (ran.is_empty(), never) {
                 (true, None) => missing.push(format!("remedy {advice:?} on {engine:?}: no case runs it")),
                 (true, Some((_, _, why))) => lines.push(format!("| remedy {advice:?} | {engine:?} | none: {why} |")),
-                (false, Some(_)) => missing.push(format!("remedy {advice:?} on {engine:?}: said not to be, and is run")),
+                (false, Some(_)) => {
+                    missing.push(format!("remedy {advice:?} on {engine:?}: said not to be, and is run"))
+                }
                 (false, None) => lines.push(format!("| remedy {advice:?} | {engine:?} | {} |", ran.join(", "))),
             }
         }

@@ -31,7 +31,9 @@ pub(super) fn check_given<W: Words>(
             ))));
             continue;
         }
-        let setting = time.map(|setting| format!("write {setting} = \"{name}\" in weir.toml, and weir fills it with the time of the request"));
+        let setting = time.map(|setting| {
+            format!("write {setting} = \"{name}\" in weir.toml, and weir fills it with the time of the request")
+        });
         let remedy = match (setting, words.default_time(table, column)) {
             (Some(setting), Some(remedy)) => remedy.saying(format!("{setting}; or let the database fill it:")),
             (None, Some(remedy)) => remedy.saying("let the database fill it:"),
@@ -43,7 +45,13 @@ pub(super) fn check_given<W: Words>(
 }
 
 /// The unique key on exactly these columns.
-pub(super) fn check_unique<W: Words>(words: &W, table: &str, facts: &Facts, columns: &[&str], findings: &mut Vec<Finding>) {
+pub(super) fn check_unique<W: Words>(
+    words: &W,
+    table: &str,
+    facts: &Facts,
+    columns: &[&str],
+    findings: &mut Vec<Finding>,
+) {
     let is_no_table = facts.findings.iter().any(|finding| finding.name == Problem::NotATable);
     let is_whole = columns.iter().all(|column| facts.column(column).is_some());
     if is_no_table || !is_whole || facts.unique_on(columns).is_some() {
@@ -75,7 +83,13 @@ pub(super) fn check_unique<W: Words>(words: &W, table: &str, facts: &Facts, colu
 
 /// Names what refuses or discards a row that is good by itself: keys beside weir's `own`, which may be met by what is
 /// `given` or the same for all rows; triggers and rules on `statements`.
-pub(super) fn check_others(table: &str, facts: &Facts, own: &[&str], given: &[&str], statements: &[&str]) -> Vec<Finding> {
+pub(super) fn check_others(
+    table: &str,
+    facts: &Facts,
+    own: &[&str],
+    given: &[&str],
+    statements: &[&str],
+) -> Vec<Finding> {
     let mut findings = Vec::new();
     let is_own = |key: &UniqueKey| !own.is_empty() && own.iter().all(|name| key.columns.iter().any(|c| c == name));
     let can_collide = |key: &&UniqueKey| {
@@ -145,7 +159,9 @@ pub(super) fn check_integer(table: &str, (name, what): (&str, &str), facts: &Fac
         findings.push(refuse(
             Problem::NumberType,
             format!("{table}.{name} is {}, a {what} needs an integer", column.declared),
-            Remedy::words("name a column for integers in weir.toml, or make one of 64 bits of this, if it holds nothing else"),
+            Remedy::words(
+                "name a column for integers in weir.toml, or make one of 64 bits of this, if it holds nothing else",
+            ),
         ));
     }
 }
@@ -217,7 +233,11 @@ pub(super) fn check_id<W: Words>(
             };
             findings.push(refuse(
                 Problem::IdType,
-                format!("{table}.{name} is {}, which does not suit ids of type {}", column.declared, type_name(id_type)),
+                format!(
+                    "{table}.{name} is {}, which does not suit ids of type {}",
+                    column.declared,
+                    type_name(id_type)
+                ),
                 Remedy::words(remedy),
             ));
         }

@@ -141,7 +141,8 @@ async fn look<A: Ask, W: Words>(
         && !rows.is_empty()
     {
         let named = rows.iter().map(|row| {
-            let (times, values) = row.split_last().map_or((None, row.as_slice()), |(last, rest)| (last.as_deref(), rest));
+            let (times, values) =
+                row.split_last().map_or((None, row.as_slice()), |(last, rest)| (last.as_deref(), rest));
             let values: Vec<&str> = values.iter().map(|value| value.as_deref().unwrap_or("NULL")).collect();
             format!("({}) {} times", values.join(", "), times.unwrap_or("several"))
         });

@@ -11,22 +11,75 @@ use crate::sql::finding::{Problem, Remedy, refuse, warn};
 /// Names of columns that say which thing of several a row is about, or which of several things somebody did; without
 /// underscores, in lower case.
 const DIFFER: &[&str] = &[
-    "contenttype", "contenttypeid", "objecttype", "entitytype", "targettype", "itemtype", "subjecttype", "resourcetype",
-    "modeltype", "type", "kind", "reaction", "reactiontype", "reactionid", "emoji", "vote", "votetype", "islike", "liketype",
+    "contenttype",
+    "contenttypeid",
+    "objecttype",
+    "entitytype",
+    "targettype",
+    "itemtype",
+    "subjecttype",
+    "resourcetype",
+    "modeltype",
+    "type",
+    "kind",
+    "reaction",
+    "reactiontype",
+    "reactionid",
+    "emoji",
+    "vote",
+    "votetype",
+    "islike",
+    "liketype",
     "isdislike",
 ];
 
 /// Names of columns that say that a row is deleted though it is there.
 const DELETED: &[&str] = &[
-    "deleted", "isdeleted", "deletedat", "deletedon", "deletedby", "deletedts", "deletiontime", "deleteflag", "softdeleted",
-    "removed", "isremoved", "removedat", "discarded", "discardedat", "trashed", "trashedat", "unlikedat", "withdrawnat",
-    "undoneat", "revoked", "revokedat", "cancelledat", "canceledat",
+    "deleted",
+    "isdeleted",
+    "deletedat",
+    "deletedon",
+    "deletedby",
+    "deletedts",
+    "deletiontime",
+    "deleteflag",
+    "softdeleted",
+    "removed",
+    "isremoved",
+    "removedat",
+    "discarded",
+    "discardedat",
+    "trashed",
+    "trashedat",
+    "unlikedat",
+    "withdrawnat",
+    "undoneat",
+    "revoked",
+    "revokedat",
+    "cancelledat",
+    "canceledat",
 ];
 
 /// Names of columns that say that rows have a state.
 const STATE: &[&str] = &[
-    "state", "status", "active", "isactive", "enabled", "isenabled", "valid", "isvalid", "validto", "validuntil", "archived",
-    "isarchived", "archivedat", "hidden", "ishidden", "hiddenat", "liked", "isliked",
+    "state",
+    "status",
+    "active",
+    "isactive",
+    "enabled",
+    "isenabled",
+    "valid",
+    "isvalid",
+    "validto",
+    "validuntil",
+    "archived",
+    "isarchived",
+    "archivedat",
+    "hidden",
+    "ishidden",
+    "hiddenat",
+    "liked",
+    "isliked",
 ];
 
 fn plain(name: &str) -> String {
@@ -261,7 +314,9 @@ mod tests {
         ] {
             assert_eq!(touch(names), Touch::Names, "{names}");
         }
-        for nothing in ["UPDATE feeds SET like_count = 1", "UPDATE feed SET like_counter = 1", "INSERT INTO log VALUES (1)"] {
+        for nothing in
+            ["UPDATE feeds SET like_count = 1", "UPDATE feed SET like_counter = 1", "INSERT INTO log VALUES (1)"]
+        {
             assert_eq!(touch(nothing), Touch::Nothing, "{nothing}");
         }
     }

@@ -197,7 +197,9 @@ fn check_counts<W: Words>(words: &W, counted: &Counted<'_>, counts: &Counts) -> 
         Counts::Unasked => None,
         Counts::Unknown(reason) => Some(warn(
             Problem::CountsUnknown,
-            format!("whether {table}.{count} equals the rows of {rows} could not be seen within sql.check_timeout_ms: {reason}"),
+            format!(
+                "whether {table}.{count} equals the rows of {rows} could not be seen within sql.check_timeout_ms: {reason}"
+            ),
             words.compare_counts(counted).saying("compare them when there is time; these differ:"),
         )),
         Counts::Compared(_, differing) if differing.is_empty() => None,

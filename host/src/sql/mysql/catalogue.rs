@@ -3,9 +3,9 @@
 use sqlx::Row;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 
+use super::statements;
 use super::statements::check::{self, Definition};
 use super::statements::words::{MysqlWords, default};
-use super::statements;
 use crate::config::ToggleTable;
 use crate::sql::facts::{Column, Facts, Holds, Trigger, UniqueKey, is_constant};
 use crate::sql::finding::{Finding, Problem, Remedy, refuse, warn};
@@ -91,7 +91,8 @@ fn loose(words: MysqlWords, table: &str, facts: &Facts, column: &Column, collati
     }
     let (name, remedy) = (&column.name, words.collate(table, facts, column));
     if collation.ends_with("_bin") {
-        let problem = format!("{table}.{name} is compared by {collation}: ids that differ in trailing spaces are equal");
+        let problem =
+            format!("{table}.{name} is compared by {collation}: ids that differ in trailing spaces are equal");
         return Some(warn(Problem::TrailingSpaces, problem, remedy));
     }
     let problem = format!("{table}.{name} is compared by {collation}, under which different ids are equal");

@@ -30,7 +30,8 @@ pub(super) async fn read_facts(connection: &mut SqliteConnection, table: &str) -
     }
     let keys = sqlx::query(statements::UNIQUE).bind(name).bind(schema).fetch_all(&mut *connection).await?;
     let deferred: i64 = sqlx::query_scalar(statements::DEFERRED).bind(name).fetch_one(&mut *connection).await?;
-    let is_table: i64 = sqlx::query_scalar(statements::IS_TABLE).bind(name).bind(schema).fetch_one(&mut *connection).await?;
+    let is_table: i64 =
+        sqlx::query_scalar(statements::IS_TABLE).bind(name).bind(schema).fetch_one(&mut *connection).await?;
     let mut facts = Facts::default();
     if is_table == 0 {
         let remedy = Remedy::words("name the table behind it in weir.toml");
@@ -80,6 +81,10 @@ pub(super) async fn read_facts(connection: &mut SqliteConnection, table: &str) -
                 format!("{table}.{column} is compared by {collation}, under which different ids are equal"),
                 Remedy::words(format!("create {table} anew with {column} COLLATE BINARY, and copy")),
             ));
+        }
+        // The primary key is known by its columns.
+        if row.try_get_unchecked::<i64, _>(3)? != 0 {
+            continue;
         }
         match facts.unique.last_mut().filter(|last| last.name == key) {
             Some(last) => last.columns.push(column),

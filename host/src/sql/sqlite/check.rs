@@ -25,7 +25,8 @@ impl Ask for SqliteSql {
             connection.lock_handle().await?.set_progress_handler(STEPS_PER_LOOK, move || Instant::now() < until);
             let rows = sqlx::raw_sql(AssertSqlSafe(query)).fetch_all(&mut *connection).await?;
             connection.lock_handle().await?.remove_progress_handler();
-            let text = |row: &sqlx::sqlite::SqliteRow| (0..row.len()).map(|index| row.try_get_unchecked(index)).collect();
+            let text =
+                |row: &sqlx::sqlite::SqliteRow| (0..row.len()).map(|index| row.try_get_unchecked(index)).collect();
             rows.iter().map(text).collect::<Result<Vec<Vec<Option<String>>>, sqlx::Error>>()
         })
         .await;

@@ -143,7 +143,7 @@ pub(super) const COLUMNS: &str = "SELECT name, type, \"notnull\", dflt_value, pk
 pub(super) const IS_TABLE: &str = "SELECT count(*) FROM pragma_table_list
     WHERE lower(name) = lower(?1) AND schema = ?2 AND type IN ('table', 'virtual', 'shadow')";
 /// Columns of the unique keys that cover every row: ?1 table, ?2 schema.
-pub(super) const UNIQUE: &str = "SELECT l.name, x.name, x.coll FROM pragma_index_list(?1, ?2) AS l
+pub(super) const UNIQUE: &str = "SELECT l.name, x.name, x.coll, l.origin = 'pk' FROM pragma_index_list(?1, ?2) AS l
     JOIN pragma_index_xinfo(l.name, ?2) AS x WHERE l.\"unique\" AND NOT l.partial AND x.key ORDER BY l.seq, x.seqno";
 /// Columns with which indexes that cover every row begin: ?1 table, ?2 schema.
 pub(super) const LEADING: &str = "SELECT x.name FROM pragma_index_list(?1, ?2) AS l

@@ -1,8 +1,6 @@
 //! Tables of counters, documents and settings.
 
-use weir::config::{
-    EventTable, FieldConfig, IngestConfig, KindTable, MemberTable, PreferenceTable,
-};
+use weir::config::{EventTable, FieldConfig, IngestConfig, KindTable, MemberTable, PreferenceTable};
 use weir::model::{Digest, Id, IdType, Setting, SettingType, Settings};
 use weir::sql::{Advice, CountRow, Problem, Row, SettingsRow};
 
@@ -17,7 +15,8 @@ pub const CASES: &[Case] = &[
     }),
     ("no count where there are events", |_| {
         let video = VIDEO.replace(", view_count BIGINT NOT NULL DEFAULT 0", "");
-        let setup = format!("{video} {VIEWS} INSERT INTO video_view VALUES (1, 1, 1, 3), (1, NULL, 1, 4), (2, 1, 1, 1)");
+        let setup =
+            format!("{video} {VIEWS} INSERT INTO video_view VALUES (1, 1, 1, 3), (1, NULL, 1, 4), (2, 1, 1, 1)");
         let shape = Shape::new(setup, events(), &[(Problem::NoCountColumn, Advice::AddCount)]);
         Some(shape.proof("SELECT count(*) FROM video WHERE id = 1 AND view_count = 7", 1).stores(hits()))
     }),
@@ -43,10 +42,15 @@ pub const CASES: &[Case] = &[
         let remedy = if engine == Engine::Sqlite { Advice::Decide } else { Advice::LetNull };
         let KindTable::Counter(mut table) = events() else { return None };
         table.actor_type = ids;
-        Some(Shape::new(setup, KindTable::Counter(table), &[(Problem::ActorNotNull, remedy)]).says(&["actor = \"required\""]))
+        Some(
+            Shape::new(setup, KindTable::Counter(table), &[(Problem::ActorNotNull, remedy)])
+                .says(&["actor = \"required\""]),
+        )
     }),
     ("hits by nobody in a key", |_| {
-        let views = VIEWS.replace("user_id BIGINT", "user_id BIGINT NOT NULL").replace("times BIGINT NOT NULL", "times BIGINT NOT NULL, PRIMARY KEY (video_id, user_id, seen_at, times)");
+        let views = VIEWS
+            .replace("user_id BIGINT", "user_id BIGINT NOT NULL")
+            .replace("times BIGINT NOT NULL", "times BIGINT NOT NULL, PRIMARY KEY (video_id, user_id, seen_at, times)");
         let says = &[(Problem::ActorNotNull, Advice::Decide), (Problem::OtherKey, Advice::Decide)];
         Some(Shape::new(format!("{VIDEO} {views}"), events(), says))
     }),
@@ -104,7 +108,8 @@ pub const CASES: &[Case] = &[
             Engine::MariaDb => "BLOB",
         };
         table.columns.insert("picture".into(), "picture".into());
-        let setup = documents(engine).replace("PRIMARY KEY, user_id", &format!("PRIMARY KEY, picture {bytes}, user_id"));
+        let setup =
+            documents(engine).replace("PRIMARY KEY, user_id", &format!("PRIMARY KEY, picture {bytes}, user_id"));
         Some(Shape::new(setup, KindTable::Ingest(table), &[(Problem::ValueType, Advice::Decide)]))
     }),
     ("settings that fit", |_| Some(Shape::new(SETTING, settings(), &[]).stores(changes()))),
@@ -120,8 +125,11 @@ pub const CASES: &[Case] = &[
     }),
     ("settings of a wrong type", |_| Some(wrong_setting())),
     ("settings that are bits", |engine| {
-        let setup = SETTING.replace("social BOOLEAN NOT NULL DEFAULT TRUE", "social BIT(1) NOT NULL DEFAULT b'1' COMMENT 'a'");
-        let setup = format!("{setup}; INSERT INTO setting (member_id) VALUES (7), (8); UPDATE setting SET social = b'0' WHERE member_id = 8");
+        let setup =
+            SETTING.replace("social BOOLEAN NOT NULL DEFAULT TRUE", "social BIT(1) NOT NULL DEFAULT b'1' COMMENT 'a'");
+        let setup = format!(
+            "{setup}; INSERT INTO setting (member_id) VALUES (7), (8); UPDATE setting SET social = b'0' WHERE member_id = 8"
+        );
         let says = &[(Problem::BitColumn, Advice::MakeBoolean)];
         (engine == Engine::MariaDb).then(|| {
             Shape::new(setup, settings(), says)
@@ -140,10 +148,10 @@ pub const CASES: &[Case] = &[
     }),
 ];
 
-const VIDEO: &str = "CREATE TABLE video (id BIGINT NOT NULL PRIMARY KEY, title VARCHAR(20), view_count BIGINT NOT NULL DEFAULT 0);
+const VIDEO: &str =
+    "CREATE TABLE video (id BIGINT NOT NULL PRIMARY KEY, title VARCHAR(20), view_count BIGINT NOT NULL DEFAULT 0);
     INSERT INTO video (id) VALUES (1), (2);";
-const VIEWS: &str =
-    "CREATE TABLE video_view (video_id BIGINT NOT NULL, user_id BIGINT, seen_at BIGINT NOT NULL, times BIGINT NOT NULL);";
+const VIEWS: &str = "CREATE TABLE video_view (video_id BIGINT NOT NULL, user_id BIGINT, seen_at BIGINT NOT NULL, times BIGINT NOT NULL);";
 const SETTING: &str =
     "CREATE TABLE setting (member_id BIGINT NOT NULL PRIMARY KEY, social BOOLEAN NOT NULL DEFAULT TRUE)";
 

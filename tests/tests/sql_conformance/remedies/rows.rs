@@ -28,7 +28,10 @@ pub const CASES: &[Case] = &[
         }))
     }),
     ("reactions", |_| {
-        let likes = FEED_LIKE.replace("PRIMARY KEY (feed_id, user_id)", "emoji VARCHAR(9) NOT NULL, PRIMARY KEY (feed_id, user_id, emoji)");
+        let likes = FEED_LIKE.replace(
+            "PRIMARY KEY (feed_id, user_id)",
+            "emoji VARCHAR(9) NOT NULL, PRIMARY KEY (feed_id, user_id, emoji)",
+        );
         let says = &[(Problem::RowsDiffer, Advice::Decide)];
         Some(Shape::new(format!("{FEED} {likes}"), likes_with(|_| {}), says).says(&["by emoji", "holds it"]))
     }),
@@ -47,7 +50,8 @@ pub const CASES: &[Case] = &[
     }),
     ("a key that deleted likes are not in", |engine| {
         let likes = FEED_LIKE.replace("PRIMARY KEY (feed_id, user_id)", "deleted_at BIGINT");
-        let setup = format!("{FEED} {likes} CREATE UNIQUE INDEX live ON feed_like (feed_id, user_id) WHERE deleted_at IS NULL");
+        let setup =
+            format!("{FEED} {likes} CREATE UNIQUE INDEX live ON feed_like (feed_id, user_id) WHERE deleted_at IS NULL");
         let says = &[(Problem::RowState, Advice::Decide), (Problem::OtherKey, Advice::Decide)];
         (engine != Engine::MariaDb).then(|| Shape::new(setup, likes_with(|_| {}), says))
     }),
@@ -55,7 +59,9 @@ pub const CASES: &[Case] = &[
         let feed = FEED.replace("DEFAULT 0)", "DEFAULT 0, deleted_at BIGINT, status VARCHAR(9))");
         let says = &[(Problem::StateIgnored, Advice::Decide)];
         let shape = Shape::new(format!("{feed} {FEED_LIKE}"), likes_with(|_| {}), says).stores(some_likes());
-        Some(shape.says(&["feed.deleted_at"]).obey(|_, settings| settings.acknowledged = vec!["feed.deleted_at".into()]))
+        Some(
+            shape.says(&["feed.deleted_at"]).obey(|_, settings| settings.acknowledged = vec!["feed.deleted_at".into()]),
+        )
     }),
     ("another unique key", |_| {
         let setup = format!("{FEED} {}", FEED_LIKE.replace("PRIMARY", "UNIQUE (user_id), PRIMARY"));
@@ -75,16 +81,25 @@ pub const CASES: &[Case] = &[
             }
         };
         let setup = format!("{FEED} {FEED_LIKE} {trigger}");
-        Some(Shape::new(setup, likes_with(|_| {}), &[(Problem::SkippingTrigger, Advice::Decide)]).says(&["odd on feed_like"]))
+        Some(
+            Shape::new(setup, likes_with(|_| {}), &[(Problem::SkippingTrigger, Advice::Decide)])
+                .says(&["odd on feed_like"]),
+        )
     }),
     ("a trigger that counts", |engine| {
-        let setup = format!("{FEED} {FEED_LIKE} {}", counting(engine, "UPDATE feed SET like_count = like_count + 1 WHERE id = NEW.feed_id"));
+        let setup = format!(
+            "{FEED} {FEED_LIKE} {}",
+            counting(engine, "UPDATE feed SET like_count = like_count + 1 WHERE id = NEW.feed_id")
+        );
         let says = &[(Problem::CountingTrigger, Advice::DropTrigger)];
         let shape = Shape::new(setup, likes_with(|_| {}), says).says(&["bump on feed_like sets feed.like_count"]);
         Some(shape.stores(some_likes()).proof(WRONG_COUNTS, 0))
     }),
     ("a trigger that counts alone", |engine| {
-        let setup = format!("{FEED} {FEED_LIKE} {}", counting(engine, "UPDATE feed SET like_count = like_count + 1 WHERE id = NEW.feed_id"));
+        let setup = format!(
+            "{FEED} {FEED_LIKE} {}",
+            counting(engine, "UPDATE feed SET like_count = like_count + 1 WHERE id = NEW.feed_id")
+        );
         let table = likes_with(|table| targets(table).count_column = None);
         Some(Shape::new(setup, table, &[]).stores(some_likes()))
     }),
@@ -96,7 +111,10 @@ pub const CASES: &[Case] = &[
         Some(shape.stores(some_likes()).proof(WRONG_COUNTS, 0))
     }),
     ("a trigger that does something else", |engine| {
-        let setup = format!("{FEED} {FEED_LIKE} CREATE TABLE log (id BIGINT); {}", counting(engine, "INSERT INTO log VALUES (NEW.feed_id)"));
+        let setup = format!(
+            "{FEED} {FEED_LIKE} CREATE TABLE log (id BIGINT); {}",
+            counting(engine, "INSERT INTO log VALUES (NEW.feed_id)")
+        );
         Some(Shape::new(setup, likes_with(|_| {}), &[]).stores(some_likes()).proof("SELECT count(*) FROM log", 0))
     }),
     ("a rule that counts", |engine| {

@@ -35,7 +35,8 @@ impl Words for MysqlWords {
 
     fn add_unique(&self, table: &str, facts: &Facts, columns: &[&str]) -> Remedy {
         // Of a TEXT only a prefix can be in a key.
-        let texts = columns.iter().filter_map(|name| facts.column(name)).filter(|column| column.declared.ends_with("text"));
+        let texts =
+            columns.iter().filter_map(|name| facts.column(name)).filter(|column| column.declared.ends_with("text"));
         let widened = texts.map(|column| modify(table, column, &self.text_type(), &column.rest));
         let mut statements: Vec<String> = widened.collect();
         statements.push(format!("ALTER TABLE {} ADD UNIQUE KEY ({})", path(table), names(columns)));
@@ -79,9 +80,10 @@ impl Words for MysqlWords {
     fn compare_counts(&self, counted: &Counted<'_>) -> Remedy {
         let (table, count, key) = (path(counted.table), quote(counted.count), quote(counted.key));
         let rows = number(counted, &format!("f.{key}"));
-        Remedy::run(Advice::CompareCounts, [format!(
-            "SELECT f.{key}, f.{count}, {rows} FROM {table} AS f WHERE NOT (f.{count} <=> {rows})"
-        )])
+        Remedy::run(
+            Advice::CompareCounts,
+            [format!("SELECT f.{key}, f.{count}, {rows} FROM {table} AS f WHERE NOT (f.{count} <=> {rows})")],
+        )
     }
 
     fn widen_integer(&self, table: &str, facts: &Facts, column: &Column) -> Remedy {

@@ -62,9 +62,8 @@ impl Words for PostgresWords {
         let number = |target: &str| number(counted, &format!("{target}.{key}"));
         let change = format!("UPDATE {table} AS f SET {count} = {}", number("f"));
         // Nobody adds or removes rows between their being counted and the commit.
-        let whole = |update: String| {
-            format!("BEGIN; LOCK TABLE {} IN SHARE MODE; {update}; COMMIT", path(counted.rows))
-        };
+        let whole =
+            |update: String| format!("BEGIN; LOCK TABLE {} IN SHARE MODE; {update}; COMMIT", path(counted.rows));
         let all = format!("{change} WHERE f.{count} IS DISTINCT FROM {}", number("f"));
         let some = format!(
             "{change} WHERE f.{key} IN (SELECT g.{key} FROM {table} AS g WHERE g.{count} IS DISTINCT FROM {} LIMIT \
@@ -77,9 +76,10 @@ impl Words for PostgresWords {
     fn compare_counts(&self, counted: &Counted<'_>) -> Remedy {
         let (table, count, key) = (path(counted.table), quote(counted.count), quote(counted.key));
         let rows = number(counted, &format!("f.{key}"));
-        Remedy::run(Advice::CompareCounts, [format!(
-            "SELECT f.{key}, f.{count}, {rows} FROM {table} AS f WHERE f.{count} IS DISTINCT FROM {rows}"
-        )])
+        Remedy::run(
+            Advice::CompareCounts,
+            [format!("SELECT f.{key}, f.{count}, {rows} FROM {table} AS f WHERE f.{count} IS DISTINCT FROM {rows}")],
+        )
     }
 
     fn widen_integer(&self, table: &str, facts: &Facts, column: &Column) -> Remedy {
@@ -118,7 +118,8 @@ impl Words for PostgresWords {
             return Remedy::words(format!("take {} out of its unique keys, and let NULL be there", column.name));
         }
         let statement = format!("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL", path(table), quote(&column.name));
-        Remedy::run(Advice::LetNull, [statement]).saying("write actor = \"required\" in weir.toml; or let NULL be there:")
+        Remedy::run(Advice::LetNull, [statement])
+            .saying("write actor = \"required\" in weir.toml; or let NULL be there:")
     }
 
     fn drop_trigger(&self, table: &str, trigger: &Trigger) -> Remedy {

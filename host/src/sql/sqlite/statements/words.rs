@@ -72,9 +72,10 @@ impl Words for SqliteWords {
     fn compare_counts(&self, counted: &Counted<'_>) -> Remedy {
         let (table, count, key) = (path(counted.table), quote(counted.count), quote(counted.key));
         let rows = number(counted, &format!("f.{key}"));
-        Remedy::run(Advice::CompareCounts, [format!(
-            "SELECT f.{key}, f.{count}, {rows} FROM {table} AS f WHERE f.{count} IS NOT {rows}"
-        )])
+        Remedy::run(
+            Advice::CompareCounts,
+            [format!("SELECT f.{key}, f.{count}, {rows} FROM {table} AS f WHERE f.{count} IS NOT {rows}")],
+        )
     }
 
     fn widen_integer(&self, table: &str, _facts: &Facts, column: &Column) -> Remedy {
@@ -126,10 +127,8 @@ impl Words for SqliteWords {
             IdForm::UuidBytes => "lower(hex(s.k))",
             _ => "CAST(s.k AS TEXT)",
         };
-        let number = format!(
-            "(SELECT count(*) FROM (SELECT 1 FROM {rows} AS l WHERE l.{target} = s.k LIMIT {}))",
-            rows_max + 1
-        );
+        let number =
+            format!("(SELECT count(*) FROM (SELECT 1 FROM {rows} AS l WHERE l.{target} = s.k LIMIT {}))", rows_max + 1);
         format!(
             "SELECT {shown}, CAST(s.c AS TEXT), CAST({number} AS TEXT) FROM (
                 SELECT * FROM (SELECT {key} AS k, COALESCE({count}, 0) AS c FROM {table} ORDER BY {key} LIMIT {targets}) UNION
