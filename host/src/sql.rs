@@ -16,12 +16,14 @@
 //! - Idle-in-transaction time is limited by the server, so that a flusher that was stopped in mid-flush loses its
 //!   locks to the one that took over.
 
+mod access;
 mod aside;
 mod classify;
 mod documents;
 mod effect;
 mod explain;
 mod facts;
+mod finding;
 mod flight;
 mod granted;
 mod health;
@@ -52,6 +54,7 @@ use crate::model::{
     Aside, Checkpoint, DatabaseId, Id, Incarnation, KnownJournal, Member, Partition, Position, Settings, SqlValue,
 };
 pub use aside::Around;
+pub use finding::{Advice, Finding, Problem};
 pub use holes::{JournalHole, Passed};
 pub use limits::{Limits, Parent, ParentOf, Unfit};
 pub use placeholders::place_parameters;
@@ -236,17 +239,6 @@ pub struct DeadLetter {
     pub dead_at_ms: u64,
 }
 
-/// One finding of the self-check.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// `false`: weir must not start with it. `true`: worth knowing.
-    pub warning: bool,
-    /// What is wrong, naming table and column.
-    pub problem: String,
-    /// The statement to run, or the setting to change.
-    pub remedy: String,
-}
-
 /// One database. All methods take `&self` and may be called concurrently.
 #[async_trait]
 pub trait Sql: Send + Sync {
@@ -287,9 +279,10 @@ pub trait Sql: Send + Sync {
     /// `innodb_flush_log_at_trx_commit`, isolation, time limits that cannot be set).
     async fn check_server(&self) -> Result<Vec<Finding>, SqlError>;
 
-    /// Tables, columns and their types, rights, text collations; of a toggle the unique key on (target, actor), the plan of
-    /// the bulk delete and the count column; of a counter the unique key and the type of the count; of creates the unique
-    /// key, columns that must be given and are not, keys of the tables of what is nested. See [`Finding`].
+    /// Tables, columns and their types and ranges, rights, text collations, unique keys, columns that must be given and are
+    /// not, columns and triggers that say that rows are not what weir takes them for; of a toggle the plan of the bulk delete,
+    /// and whether counts are the numbers of rows; keys of the tables of what is nested in documents. Changes nothing, and
+    /// asks of rows only what takes `sql.check_timeout_ms` a query. See [`Finding`].
     async fn check_table(&self, table: &KindTable) -> Result<Vec<Finding>, SqlError>;
 
     /// What the columns that get a kind's rows can hold, and in which tables rows must be there first, as the catalogue says now.

@@ -60,6 +60,32 @@ async fn check_says_what_is_wrong_with_the_schema() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_says_what_is_wrong_with_the_store() {
+    let stand = Stand::start(Setup::EmbeddedSqlite, 3).await;
+    let mut host = stand.host(&stand.config());
+    Client::new(host.public()).like(3, 7).await;
+    host.kill();
+    // The number of partitions is part of what the directory holds.
+    let mut config = stand.config();
+    config.store.partitions *= 2;
+    let file = write_config(&stand, "partitions.toml", &config);
+    let other = weir(stand.directory.path(), &["check", "--config", &file]);
+    assert!(other.code.is_some_and(|code| code != 0), "{other:?}");
+    assert!(
+        all_output(&other).contains(&format!("store.partitions = {}", stand.config().store.partitions)),
+        "{other:?}"
+    );
+    let file = write_config(&stand, "good.toml", &stand.config());
+    let good = weir(stand.directory.path(), &["check", "--config", &file]);
+    assert_eq!(good.code, Some(0), "{good:?}");
+    // A store that somebody has emptied is missed: SQL knows that there was one.
+    fs::remove_dir_all(&stand.config().store.path).unwrap();
+    let host = stand.host(&stand.config());
+    let log = host.log();
+    assert!(log.contains("is gone, and what it had not flushed, too") && log.contains("find out who emptied"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn check_names_a_statement_that_the_database_cannot_prepare() {
     let stand = Stand::start(Setup::EmbeddedSqlite, 1).await;
     let mut config = stand.config();

@@ -18,7 +18,7 @@ use super::AppError;
 use super::schema::{self, KindFinding};
 use crate::config::{Config, Namespace, StoreConfig, StoreType};
 use crate::model::{DatabaseId, KnownJournal};
-use crate::sql::{Finding, Sql, SqlError};
+use crate::sql::{Finding, Problem, Sql, SqlError};
 use crate::store::{Binding, HeldKind, Holdings, Store, StoreError, Stranger};
 
 /// How often it is looked whether the host that flushes a kind is still there.
@@ -125,11 +125,12 @@ pub async fn judge_owner(config: &Config, holdings: &Holdings, sql: &dyn Sql) ->
     let mut verdict = Verdict::default();
     if let Some(owner) = holdings.database.filter(|owner| Some(*owner) != ours) {
         let Stranger { problem, remedy } = Stranger::new(&holdings.place, owner, ours);
-        verdict.findings.push(refusal(problem, remedy));
+        verdict.findings.push(refusal(Problem::ForeignJournal, problem, remedy));
         return Ok(verdict);
     }
     if let Some(recorded) = holdings.partitions.filter(|recorded| *recorded != config.store.partitions) {
         verdict.findings.push(refusal(
+            Problem::Partitions,
             format!("{} holds data of {recorded} partitions", holdings.place),
             format!("write store.partitions = {recorded}, or let weir flush all and start with an empty store"),
         ));
@@ -163,18 +164,16 @@ async fn prove(config: &Config, holdings: &Holdings, sql: &dyn Sql, verdict: &mu
         counts(&in_doubt)
     );
     let way_out = if is_embedded { "write another store.path" } else { "write a name of its own into store.namespace" };
-    verdict.findings.push(KindFinding {
-        kind: None,
-        finding: Finding {
-            // Whoever names a journal of its own leaves the other one to others.
-            warning: is_named && !is_embedded,
-            problem,
-            remedy: format!(
-                "correct sql.url; or let the version of weir that wrote them flush them; or, if they are another application's, \
-                 {way_out}; if they are this database's all the same, run `weir store adopt`"
-            ),
-        },
-    });
+    let remedy = format!(
+        "correct sql.url; or let the version of weir that wrote them flush them; or, if they are another application's, \
+         {way_out}; if they are this database's all the same, run `weir store adopt`"
+    );
+    // Whoever names a journal of its own leaves the other one to others.
+    let finding = match is_named && !is_embedded {
+        true => Finding::warning(Problem::UnknownJournal, problem, remedy),
+        false => Finding::refusal(Problem::UnknownJournal, problem, remedy),
+    };
+    verdict.findings.push(KindFinding { kind: None, finding });
     Ok(())
 }
 
@@ -198,20 +197,20 @@ pub fn orphans(config: &Config, holdings: &Holdings, take: &[String]) -> Vec<Kin
     let is_orphan = |kind: &&HeldKind| kind.waiting() > 0 && !kind.is_flushed && !is_configured(config, &kind.kind);
     let finding = |kind: &HeldKind| KindFinding {
         kind: Some(kind.kind.clone()),
-        finding: Finding {
-            warning: false,
-            problem: format!(
+        finding: Finding::refusal(
+            Problem::OrphanKind,
+            format!(
                 "the journal ({}) holds {} of this kind that SQL does not have, and the configuration does not name it: \
                  nobody would flush them",
                 holdings.place,
                 changes(kind.waiting())
             ),
-            remedy: format!(
+            format!(
                 "put the kind back into the configuration and start weir until `weir store list` shows that nothing waits; or, \
                  if it has another name now, run `weir store rename {} NEW`; or give them up: `weir store drop {}`",
                 kind.kind, kind.kind
             ),
-        },
+        ),
     };
     let earlier = holdings.earlier.iter().filter(|kind| kind.is_taken || take.contains(&kind.kind));
     holdings.kinds.iter().chain(earlier).filter(is_orphan).map(finding).collect()
@@ -230,9 +229,8 @@ async fn elsewhere(
         if !known.is_closed && known.place == holdings.place && Some(known.journal) != holdings.journal {
             let problem =
                 format!("the journal that was here ({}) is gone, and what it had not flushed, too", known.place);
-            let remedy =
-                "find out who emptied the store; its last changes of this kind may be missing in SQL".to_owned();
-            let finding = Finding { warning: true, problem, remedy };
+            let remedy = "find out who emptied the store; its last changes of this kind may be missing in SQL";
+            let finding = Finding::warning(Problem::EmptiedStore, problem, remedy);
             findings.push(KindFinding { kind: Some(known.kind.clone()), finding });
         }
         let is_here = Some(known.journal) == holdings.journal || known.place == holdings.place;
@@ -256,7 +254,7 @@ async fn elsewhere(
                  cannot be seen: {error}"
             ),
         };
-        findings.push(refusal(problem, ELSEWHERE_REMEDY.into()));
+        findings.push(refusal(Problem::OtherStore, problem, ELSEWHERE_REMEDY.into()));
     }
     // A directory that nobody has noted, because the version was an earlier one.
     if config.store.store_type != StoreType::Embedded && findings.iter().all(|found| found.finding.warning) {
@@ -287,7 +285,7 @@ async fn left_directory(
     let waiting = waiting_of(&there, there.database).filter(|_| is_ours);
     Ok(waiting.map(|counts| {
         let problem = format!("changes wait in another store of this database ({}): {counts}", there.place);
-        refusal(problem, ELSEWHERE_REMEDY.into())
+        refusal(Problem::OtherStore, problem, ELSEWHERE_REMEDY.into())
     }))
 }
 
@@ -348,8 +346,8 @@ fn is_configured(config: &Config, kind: &str) -> bool {
     config.kinds().iter().any(|(name, _)| *name == kind)
 }
 
-fn refusal(problem: String, remedy: String) -> KindFinding {
-    KindFinding { kind: None, finding: Finding { warning: false, problem, remedy } }
+fn refusal(name: Problem, problem: String, remedy: String) -> KindFinding {
+    KindFinding { kind: None, finding: Finding::refusal(name, problem, remedy) }
 }
 
 fn counts(kinds: &[&HeldKind]) -> String {

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::{AppError, custody};
 use crate::config::Config;
-use crate::sql::{Finding, Sql, SqlError};
+use crate::sql::{Finding, Problem, Sql, SqlError};
 use crate::store::{Store, StoreError};
 
 /// Pause between attempts while SQL does not answer, in milliseconds.
@@ -167,11 +167,11 @@ pub async fn findings(config: &Config, sql: &dyn Sql) -> Result<Vec<KindFinding>
         let kind = Some(format!("read {}", read.name));
         let finding = match crate::read::statement::prepare(read, sql.engine()) {
             Ok((statement, _)) => sql.check_statement(&statement).await?,
-            Err(error) => Some(Finding {
-                warning: false,
-                problem: error.to_string(),
-                remedy: format!("correct [[read]] {:?} in weir.toml", read.name),
-            }),
+            Err(error) => Some(Finding::refusal(
+                Problem::Statement,
+                error.to_string(),
+                format!("correct [[read]] {:?} in weir.toml", read.name),
+            )),
         };
         found.extend(finding.map(|finding| KindFinding { kind, finding }));
     }

@@ -122,6 +122,12 @@ pub struct SqlConfig {
     /// Time that a flush waits for a row that another session has locked, kept by the server, in milliseconds (MariaDB and
     /// MySQL: full seconds). Then the target is set aside until the lock is gone, and all others go on.
     pub lock_timeout_ms: u64,
+    /// Time of each query with which `weir check` and the start look at rows (counts, greatest ids), in milliseconds. What
+    /// cannot be seen in it is said to be unknown.
+    pub check_timeout_ms: u64,
+    /// What the self-check finds and you know to be right: columns whose names say that rows have a state, a type or are
+    /// deleted, and triggers that name a count. Each `table.column` or `table.trigger`, the table as in its kind.
+    pub acknowledged: Vec<String>,
 }
 
 impl Default for SqlConfig {
@@ -133,6 +139,8 @@ impl Default for SqlConfig {
             statement_timeout_ms: 30_000,
             idle_transaction_timeout_ms: 10_000,
             lock_timeout_ms: 1_000,
+            check_timeout_ms: 1_000,
+            acknowledged: Vec::new(),
         }
     }
 }
@@ -145,6 +153,10 @@ impl SqlConfig {
         at_least("sql.statement_timeout_ms", self.statement_timeout_ms, 100)?;
         at_least("sql.idle_transaction_timeout_ms", self.idle_transaction_timeout_ms, 1_000)?;
         at_least("sql.lock_timeout_ms", self.lock_timeout_ms, 10)?;
+        at_least("sql.check_timeout_ms", self.check_timeout_ms, 1)?;
+        if let Some(known) = self.acknowledged.iter().find(|known| !known.contains('.')) {
+            return Err(value("sql.acknowledged", format!("{known:?} must be \"table.column\" or \"table.trigger\"")));
+        }
         if self.lock_timeout_ms > self.statement_timeout_ms / 2 {
             return Err(value("sql.lock_timeout_ms", "must be at most half of sql.statement_timeout_ms"));
         }

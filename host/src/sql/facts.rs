@@ -4,13 +4,18 @@
 //! Engine-free part of the room: an engine reads its catalogue into [`Facts`] and words the statements to run
 //! ([`Words`]). Sends nothing. The checks of each capability are in the files beside this one.
 
+pub(super) mod checks;
 pub(super) mod counter;
 pub(super) mod ingest;
+pub(super) mod look;
 pub(super) mod preference;
+pub(super) mod shape;
 pub(super) mod toggle;
 
+use self::checks::check_given;
+use super::finding::Remedy;
 use super::{Finding, SqlError};
-use crate::model::{ID_TEXT_BYTES_MAX, IdType};
+use crate::model::IdType;
 
 /// How an id lies in its column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +52,8 @@ pub(super) enum Holds {
     Integer(u8),
     /// True and false.
     Boolean,
+    /// So many bits, which are not true and false to everybody who writes 1 into them.
+    Bits(u64),
     /// An exact number.
     Decimal,
     /// A floating-point number.
@@ -96,6 +103,10 @@ pub(super) struct Column {
     pub generated: bool,
     /// Why its comparisons are not those of bytes, when they are not.
     pub collation: Option<Finding>,
+    /// What stands behind its type in its definition, where a statement that changes the type must repeat it.
+    pub rest: String,
+    /// What stands between type and rest of one for text, in the same way.
+    pub collated: String,
 }
 
 /// A unique key that covers every row.
@@ -116,6 +127,42 @@ pub(super) struct Skipping {
     pub on: String,
 }
 
+/// A trigger or rule that runs when rows come or go.
+#[derive(Debug, Clone)]
+pub(super) struct Trigger {
+    /// Its name.
+    pub name: String,
+    /// Its definition, with that of the function that it calls.
+    pub text: String,
+    /// What it is on, quoted, where that may be a part of the table.
+    pub on: Option<String>,
+    /// A rule (PostgreSQL).
+    pub is_rule: bool,
+}
+
+/// What was seen of a table's rows, each within `sql.check_timeout_ms`.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Seen {
+    /// The greatest value of some columns.
+    pub largest: Vec<(String, i128)>,
+    /// Some values that columns hold more than once which a unique key is missing for: of each key its columns, and those.
+    pub duplicates: Vec<(Vec<String>, Vec<String>)>,
+    /// Of a table with counts: how these compare with the rows that they count.
+    pub counts: Counts,
+}
+
+/// How counts compare with the rows that they count.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) enum Counts {
+    /// Nobody has asked.
+    #[default]
+    Unasked,
+    /// It could not be seen, and why.
+    Unknown(String),
+    /// Of so many targets these differ: key, count, rows.
+    Compared(usize, Vec<(String, i128, i128)>),
+}
+
 /// A table.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Facts {
@@ -129,6 +176,15 @@ pub(super) struct Facts {
     pub skipping: Vec<Skipping>,
     /// The columns with which its indexes begin, where that was asked.
     pub leading: Vec<String>,
+    /// The columns by which it is partitioned, where that was asked.
+    pub partitioned_by: Vec<String>,
+    /// What runs when rows come or go, where that was asked.
+    pub triggers: Vec<Trigger>,
+    /// Columns that are in foreign keys, on either side, with the key's name: where the engine does not change those, and
+    /// it was asked.
+    pub foreign_keys: Vec<(String, String)>,
+    /// What was seen of its rows, where that was asked.
+    pub seen: Seen,
     /// What only this engine can find fault with.
     pub findings: Vec<Finding>,
 }
@@ -162,7 +218,26 @@ pub(super) enum Wanted {
     Field,
 }
 
-/// The statements that an operator is told to run, and what is peculiar about an engine's values.
+/// Counts, and the rows that they count. Both name targets in the same form.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Counted<'t> {
+    /// The table with the counts.
+    pub table: &'t str,
+    /// Its key.
+    pub key: &'t str,
+    /// Its count.
+    pub count: &'t str,
+    /// The form of the key.
+    pub form: IdForm,
+    /// The table with the rows.
+    pub rows: &'t str,
+    /// Its column with the target.
+    pub target: &'t str,
+    /// Its column with what a row adds; 1 where there is none.
+    pub by: Option<&'t str>,
+}
+
+/// What an operator is told to run, what is asked of rows, and what is peculiar about an engine's values.
 pub(super) trait Words: Sync {
     /// Whether a UUID may lie in a text column of this engine.
     const UUID_TEXT: bool;
@@ -172,17 +247,40 @@ pub(super) trait Words: Sync {
     /// Whether a column with this takes a text with a zone for something else than it says.
     fn loses_zone(&self, holds: Holds) -> bool;
     /// Creates a table with a primary key, if `key` names columns.
-    fn create(&self, table: &str, columns: &[(&str, Wanted)], key: &[&str]) -> String;
+    fn create(&self, table: &str, columns: &[(&str, Wanted)], key: &[&str]) -> Remedy;
     /// Adds a unique key.
-    fn add_unique(&self, table: &str, columns: &[&str]) -> String;
+    fn add_unique(&self, table: &str, facts: &Facts, columns: &[&str]) -> Remedy;
     /// Adds an index.
-    fn add_index(&self, table: &str, columns: &[&str]) -> String;
-    /// Adds a column; rows that are there get something.
-    fn add(&self, table: &str, column: &str, wanted: Wanted) -> String;
-    /// Makes a column of the type for these ids.
-    fn retype(&self, table: &str, column: &str, id_type: IdType) -> String;
-    /// Lets rows leave a column out.
-    fn add_default(&self, table: &str, column: &Column) -> String;
+    fn add_index(&self, table: &str, columns: &[&str]) -> Remedy;
+    /// Adds a column for a value; rows that are there get NULL.
+    fn add_value(&self, table: &str, column: &str, wanted: Wanted) -> Remedy;
+    /// Adds a column for the time; rows that are there get none, because nobody knows theirs.
+    fn add_time(&self, table: &str, column: &str) -> Remedy;
+    /// Adds a column for the count, and fills it from the rows that it counts, if there are any.
+    fn add_count(&self, table: &str, column: &str, counted: Option<&Counted<'_>>) -> Remedy;
+    /// Makes counts what the rows say; repeatable.
+    fn fill_counts(&self, counted: &Counted<'_>) -> Remedy;
+    /// Lists all targets whose counts are not what the rows say.
+    fn compare_counts(&self, counted: &Counted<'_>) -> Remedy;
+    /// Makes 64 bits of a column for integers.
+    fn widen_integer(&self, table: &str, facts: &Facts, column: &Column) -> Remedy;
+    /// Makes room for the longest id in a column for text.
+    fn widen_text(&self, table: &str, facts: &Facts, column: &Column) -> Remedy;
+    /// Makes true and false of bits, where the engine has such.
+    fn make_boolean(&self, table: &str, facts: &Facts, column: &Column) -> Remedy;
+    /// Lets the database fill a time.
+    fn default_time(&self, table: &str, column: &Column) -> Option<Remedy>;
+    /// Lets NULL be in a column.
+    fn let_null(&self, table: &str, facts: &Facts, column: &Column) -> Remedy;
+    /// Drops a trigger or rule.
+    fn drop_trigger(&self, table: &str, trigger: &Trigger) -> Remedy;
+    /// Lists what columns hold more than once, as texts, and how often; the first `limit`, or all.
+    fn duplicates(&self, table: &str, columns: &[&str], limit: Option<usize>) -> String;
+    /// The greatest value of a column, as text.
+    fn largest(&self, table: &str, column: &str) -> String;
+    /// Some targets: key, count, and number of rows (up to one more than `rows_max`, where the engine can stop there), as
+    /// texts. From both ends of the keys, and of the rows, `targets` each.
+    fn sample(&self, counted: &Counted<'_>, targets: usize, rows_max: i128) -> String;
 }
 
 /// The form for ids of `id_type` in `column`, if it can hold them.
@@ -237,65 +335,33 @@ pub(super) fn changed<F: PartialEq>(known: &F, now: Result<F, SqlError>) -> Opti
     }
 }
 
+/// What an operator says to know (`sql.acknowledged`).
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Known<'c> {
+    /// All of it: what is asked is only whether statements can be prepared.
+    Everything,
+    /// These, each `table.column` or `table.trigger`.
+    Listed(&'c [String]),
+}
+
+impl Known<'_> {
+    /// Whether it is known.
+    pub fn has(&self, table: &str, name: &str) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Listed(listed) => {
+                listed.iter().any(|known| known.rsplit_once('.').is_some_and(|(t, n)| t == table && n == name))
+            }
+        }
+    }
+}
+
 /// What makes every insert into a table fail: it is not there, or has columns that must be given and are none of `given`.
 fn insert_misfit<W: Words>(words: &W, table: &str, facts: Option<&Facts>, given: &[&str]) -> Option<String> {
     let Some(facts) = facts else { return Some(format!("table {table} does not exist")) };
     let mut findings = Vec::new();
-    check_given(words, table, facts, given, &mut findings);
+    check_given(words, table, facts, given, None, &Known::Everything, &mut findings);
     findings.into_iter().next().map(|finding| format!("{}; {}", finding.problem, finding.remedy))
-}
-
-fn check_given<W: Words>(words: &W, table: &str, facts: &Facts, given: &[&str], findings: &mut Vec<Finding>) {
-    for column in facts.columns.iter().filter(|column| column.must_be_given) {
-        if !given.contains(&column.name.as_str()) {
-            findings.push(refuse(
-                format!("{table}.{} is NOT NULL without a default, and weir has no value for it", column.name),
-                words.add_default(table, column),
-            ));
-        }
-    }
-}
-
-fn check_unique<W: Words>(words: &W, table: &str, facts: &Facts, columns: &[&str], findings: &mut Vec<Finding>) {
-    if columns.iter().all(|column| facts.column(column).is_some()) && facts.unique_on(columns).is_none() {
-        findings.push(refuse(
-            format!("{table} has no unique key on exactly ({})", columns.join(", ")),
-            words.add_unique(table, columns),
-        ));
-    }
-}
-
-/// Names what refuses or discards a row that is good by itself: keys beside weir's `own`, which may be met by what is
-/// `given` or the same for all rows; triggers and rules on `statements`.
-fn check_others(table: &str, facts: &Facts, own: &[&str], given: &[&str], statements: &[&str]) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let is_own = |key: &UniqueKey| !own.is_empty() && own.iter().all(|name| key.columns.iter().any(|c| c == name));
-    let can_collide = |key: &&UniqueKey| {
-        let mut columns = key.columns.iter();
-        columns.all(|name| given.contains(&name.as_str()) || facts.column(name).is_none_or(|column| column.preset))
-    };
-    let keys = facts.unique.iter().filter(|key| !is_own(key)).filter(can_collide);
-    let described = keys.map(|key| format!("{} ({})", key.name, key.columns.join(", ")));
-    for key in described.chain(facts.odd_keys.iter().cloned()) {
-        findings.push(warn(
-            format!("{table} has another unique key, {key}: of rows that are equal in it the first is stored, and the others become dead letters"),
-            "give each row its own value there (a field in weir.toml, or NULL instead of a default), or drop the key",
-        ));
-    }
-    for skipping in &facts.skipping {
-        let on: Vec<&str> = statements.iter().copied().filter(|word| skipping.on.contains(word)).collect();
-        if !on.is_empty() {
-            findings.push(warn(
-                format!(
-                    "{} on {table} may discard what weir writes ({}): that becomes dead letters",
-                    skipping.name,
-                    on.join(", ")
-                ),
-                "let it raise an error that says why, or move its rule into the policy",
-            ));
-        }
-    }
-    findings
 }
 
 /// Whether a default is a constant other than NULL.
@@ -304,81 +370,4 @@ pub(super) fn is_constant(default: &str) -> bool {
     let varies = ["CURRENT_", "LOCALTIME", "NULL"].iter().any(|start| word.starts_with(start));
     let computes = word.contains('(') && !word.starts_with('\'') && !word.starts_with('(');
     !word.is_empty() && !varies && !computes
-}
-
-fn check_time<W: Words>(words: &W, table: &str, name: &str, facts: &Facts, findings: &mut Vec<Finding>) {
-    match facts.column(name) {
-        None => findings.push(refuse(missing(table, name), words.add(table, name, Wanted::Time))),
-        Some(column) if time_form(column).is_none() => findings.push(refuse(
-            format!("{table}.{name} is {}, which cannot hold a time in milliseconds", column.declared),
-            "make it a timestamp, a 64-bit integer (Unix milliseconds) or text of 24 characters or more".into(),
-        )),
-        Some(_) => {}
-    }
-}
-
-/// A column for numbers; `what` says which.
-fn check_integer<W: Words>(
-    words: &W,
-    table: &str,
-    (name, what): (&str, &str),
-    facts: &Facts,
-    findings: &mut Vec<Finding>,
-) {
-    match facts.column(name) {
-        None => findings.push(refuse(missing(table, name), words.add(table, name, Wanted::Count))),
-        Some(column) if !matches!(column.holds, Holds::Integer(_)) => findings.push(refuse(
-            format!("{table}.{name} is {}, a {what} needs an integer", column.declared),
-            words.retype(table, name, IdType::Integer),
-        )),
-        Some(_) => {}
-    }
-}
-
-fn check_id<W: Words>(words: &W, table: &str, name: &str, id_type: IdType, facts: &Facts, findings: &mut Vec<Finding>) {
-    let Some(column) = facts.column(name) else {
-        findings.push(refuse(missing(table, name), "name the right column in weir.toml".into()));
-        return;
-    };
-    let type_name = match id_type {
-        IdType::Integer => "integer",
-        IdType::Uuid => "uuid",
-        IdType::Text => "text",
-    };
-    match id_form(words, column, id_type) {
-        None => findings.push(refuse(
-            format!("{table}.{name} is {}, which does not suit ids of type {type_name}", column.declared),
-            format!("{} (or change the id's type in weir.toml)", words.retype(table, name, id_type)),
-        )),
-        Some(IdForm::Text) => {
-            findings.extend(column.collation.clone());
-            if let Holds::Text(Some(room)) = column.holds
-                && room < ID_TEXT_BYTES_MAX as u64
-            {
-                findings.push(Finding {
-                    warning: true,
-                    problem: format!(
-                        "{table}.{name} holds {room} characters; ids may have {ID_TEXT_BYTES_MAX} bytes, and a \
-                         longer one becomes a dead letter"
-                    ),
-                    remedy: words.retype(table, name, id_type),
-                });
-            }
-        }
-        Some(_) => {}
-    }
-}
-
-fn missing(table: &str, column: &str) -> String {
-    format!("{table} has no column {column}")
-}
-
-/// A finding that forbids to start.
-pub(super) fn refuse(problem: String, remedy: String) -> Finding {
-    Finding { warning: false, problem, remedy }
-}
-
-/// A finding worth knowing.
-pub(super) fn warn(problem: impl Into<String>, remedy: impl Into<String>) -> Finding {
-    Finding { warning: true, problem: problem.into(), remedy: remedy.into() }
 }

@@ -13,7 +13,7 @@ use sqlx::{Arguments, Column, Either, Encode, Row, Statement, Type};
 use tokio::sync::Semaphore;
 
 use super::classify::{Class, judge, sql_error, wrote_in_read_only};
-use super::facts::refuse;
+use super::finding::{Problem, Remedy, refuse};
 use super::rows::civil;
 use super::{Finding, RowSets, SqlError, StatementError};
 use crate::config::{ParameterType, StatementConfig};
@@ -339,21 +339,23 @@ pub(super) fn finding<S: Statement>(
             return match judge(&error) {
                 failure if matches!(failure.class, Class::Row | Class::Permanent) => {
                     let remedy = format!("correct sql of statement {:?} in weir.toml", statement.name);
-                    Ok(Some(refuse(failure.reason, remedy)))
+                    Ok(Some(refuse(Problem::Statement, failure.reason, Remedy::words(remedy))))
                 }
                 _ => Err(sql_error(error)),
             };
         }
     };
     if let Some(problem) = misfit(statement, &prepared) {
-        return Ok(Some(refuse(problem, "list the type of each placeholder in its parameters".into())));
+        let remedy = Remedy::words("list the type of each placeholder in its parameters");
+        return Ok(Some(refuse(Problem::Statement, problem, remedy)));
     }
     let columns = prepared.columns().iter().enumerate();
     let unread = columns.filter_map(|(index, column)| {
         unreadable(column).map(|problem| format!("column {} ({}) {problem}", index + 1, column.name()))
     });
     let unread: Vec<String> = unread.collect();
-    Ok((!unread.is_empty()).then(|| refuse(unread.join("; "), "cast these columns to text".into())))
+    let remedy = Remedy::words("cast these columns to text");
+    Ok((!unread.is_empty()).then(|| refuse(Problem::Statement, unread.join("; "), remedy)))
 }
 
 /// `2024-05-01`, of a day since 1970-01-01; years before 1 as PostgreSQL writes them.

@@ -4,6 +4,7 @@
 //! server's, set on every connection. What was really changed is known from reading it under lock first.
 
 mod catalogue;
+mod check;
 mod counters;
 mod documents;
 mod granted;
@@ -34,7 +35,6 @@ use self::statements::words::MysqlWords;
 use self::write::{MysqlFlight, PlanOf, claim, migrate};
 use super::classify::sql_error;
 use super::explain::{explained_count, explained_document, explained_settings};
-use super::facts::{refuse, warn};
 use super::flight::{Flush, fly};
 use super::granted::{Seats, column_names, finding};
 use super::health::Health;
@@ -236,48 +236,7 @@ impl Sql for MysqlSql {
     }
 
     async fn check_server(&self) -> Result<Vec<Finding>, SqlError> {
-        let lease = self.lease().await?;
-        let maria = self.words().maria;
-        let row = leased!(lease, |connection| {
-            sqlx::raw_sql(AssertSqlSafe(statements::settings(maria))).fetch_one(connection)
-        })?;
-        let setting = |index: usize| text(&row, index).unwrap_or_default();
-        let mut findings = Vec::new();
-        match setting(0).as_str() {
-            "1" => {}
-            "0" => findings.push(refuse(
-                "innodb_flush_log_at_trx_commit is 0: a crash of the server undoes commits".into(),
-                "SET GLOBAL innodb_flush_log_at_trx_commit = 1".into(),
-            )),
-            other => findings.push(warn(
-                format!("innodb_flush_log_at_trx_commit is {other}: a power failure undoes commits"),
-                "SET GLOBAL innodb_flush_log_at_trx_commit = 1",
-            )),
-        }
-        if setting(1) != "READ-COMMITTED" {
-            let problem = format!("the isolation level is {} and cannot be set: flushers will deadlock", setting(1));
-            findings.push(refuse(problem, "let sessions keep their settings (a proxy in the way?)".into()));
-        }
-        if !setting(2).contains("STRICT_ALL_TABLES") {
-            let problem = "sql_mode is not strict and cannot be set: values would be cut silently".into();
-            findings.push(refuse(problem, "let sessions keep their settings (a proxy in the way?)".into()));
-        }
-        if setting(3) != "0" {
-            findings.push(warn("the server takes no writes now", "connect to the primary"));
-        }
-        if setting(4) == "1" && setting(5) == "STATEMENT" {
-            let problem = "binlog_format is STATEMENT, which refuses writes at read committed".into();
-            findings.push(refuse(problem, "SET GLOBAL binlog_format = 'ROW'".into()));
-        }
-        let idle = self.settings.idle_transaction_timeout_ms.div_ceil(1_000).max(1).to_string();
-        if setting(7) != idle {
-            let problem = format!(
-                "idle transactions are ended after {} s, not {idle}: a stopped flusher could block others",
-                setting(7)
-            );
-            findings.push(refuse(problem, "let sessions keep their settings (a proxy in the way?)".into()));
-        }
-        Ok(findings)
+        self.check_settings_of_server().await
     }
 
     async fn check_table(&self, table: &KindTable) -> Result<Vec<Finding>, SqlError> {

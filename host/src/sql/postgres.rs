@@ -4,6 +4,7 @@
 //! connection: a statement, a wait for a lock, a transaction left idle by an owner that was stopped.
 
 mod catalogue;
+mod check;
 mod counters;
 mod documents;
 mod granted;
@@ -32,14 +33,13 @@ use self::read::{read_asides, read_checkpoints};
 use self::write::{PlanOf, PostgresFlight, claim, migrate, upgrade};
 use super::classify::sql_error;
 use super::explain::{explained_count, explained_document, explained_settings};
-use super::facts::{refuse, warn};
 use super::flight::{Flush, fly};
 use super::granted::{Seats, column_names, finding};
 use super::health::Health;
 use super::identity::Pin;
 use super::lease::{Lease, UNTESTED_IDLE_MAX, leased, within};
 use super::plans::Plans;
-use super::rows::{check_rows, in_order, is_older, other_partitions, signed};
+use super::rows::{check_rows, in_order, is_older, other_partitions};
 use super::{
     Applied, Around, DeadLetter, Fence, Finding, JournalHole, Limits, Parent, Passed, Row, RowSets, Sql, SqlError,
     Standing, StatementError, StoredDocument, TargetRow,
@@ -211,42 +211,7 @@ impl Sql for PostgresSql {
     }
 
     async fn check_server(&self) -> Result<Vec<Finding>, SqlError> {
-        let row = leased!(self.lease().await?, |connection| sqlx::query(statements::SETTINGS).fetch_one(connection))?;
-        let number = |index: usize| row.try_get::<i64, _>(index).unwrap_or_default();
-        let text = |index: usize| row.try_get::<String, _>(index).unwrap_or_default();
-        let mut findings = Vec::new();
-        if number(0) < VERSION_MIN {
-            findings.push(refuse(format!("PostgreSQL {} is too old", number(0)), "run PostgreSQL 12 or later".into()));
-        }
-        for (index, name) in [(1, "fsync"), (2, "full_page_writes")] {
-            if text(index) != "on" {
-                let problem = format!("{name} is {}: a power failure may lose or damage what is stored", text(index));
-                findings.push(warn(problem, statements::set_on(name)));
-            }
-        }
-        if text(3) == "off" {
-            let problem = "synchronous_commit is off and cannot be set: a crash could undo commits".into();
-            findings.push(refuse(problem, statements::set_on("synchronous_commit")));
-        }
-        if text(4) != "UTF8" {
-            let problem = format!("the database's encoding is {}: some text ids cannot be stored", text(4));
-            findings.push(warn(problem, "use a database with ENCODING 'UTF8'"));
-        }
-        if text(5) == "on" {
-            findings.push(warn("the server takes no writes now", "connect to the primary"));
-        }
-        let limits = [
-            (6, "statement_timeout", self.settings.statement_timeout_ms),
-            (7, "idle_in_transaction_session_timeout", self.settings.idle_transaction_timeout_ms),
-        ];
-        for (index, name, wanted) in limits {
-            if number(index) != signed(wanted) {
-                let problem =
-                    format!("{name} is {}, not {wanted}: a stopped flusher could block others", number(index));
-                findings.push(refuse(problem, "let sessions keep their settings (a pooler in the way?)".into()));
-            }
-        }
-        Ok(findings)
+        self.check_settings_of_server().await
     }
 
     async fn check_table(&self, table: &KindTable) -> Result<Vec<Finding>, SqlError> {

@@ -5,6 +5,7 @@
 //! locks of rows: whoever keeps the write lock stops every flush, so nothing is ever set aside.
 
 mod catalogue;
+mod check;
 mod counters;
 mod documents;
 mod granted;
@@ -26,7 +27,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions, Row as _, Sqlite, SqlitePool};
+use sqlx::{AssertSqlSafe, ConnectOptions, Sqlite, SqlitePool};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -34,7 +35,6 @@ use self::read::{read_asides, read_checkpoints};
 use self::write::{PlanOf, SqliteFlight, claim, migrate, upgrade};
 use super::classify::{Class, judge, sql_error};
 use super::explain::{explained_count, explained_document, explained_settings};
-use super::facts::{refuse, warn};
 use super::flight::{Flush, fly};
 use super::granted::{Seats, column_names, finding};
 use super::identity::Pin;
@@ -66,6 +66,7 @@ pub struct SqliteSql {
     ingests: Plans<IngestTable, documents::Plan>,
     preferences: Plans<PreferenceTable, settings::Plan>,
     pin: Pin,
+    settings: SqlConfig,
     acquire_timeout: Duration,
     limit: Duration,
     /// Only looked at.
@@ -126,6 +127,7 @@ impl SqliteSql {
             ingests: Plans::default(),
             preferences: Plans::default(),
             pin: Pin::default(),
+            settings: settings.clone(),
             acquire_timeout,
             limit: Duration::from_millis(settings.statement_timeout_ms.saturating_mul(2)),
             is_look: false,
@@ -232,25 +234,7 @@ impl Sql for SqliteSql {
         if self.is_look {
             return Ok(Vec::new());
         }
-        let row = leased!(self.lease().await?, |connection| sqlx::query(statements::SETTINGS).fetch_one(connection))?;
-        let text = |index: usize| row.try_get_unchecked::<String, _>(index).unwrap_or_default();
-        let mut findings = Vec::new();
-        if text(0) != "wal" {
-            findings.push(warn(
-                format!("journal_mode is {}, readers and the flusher will block each other", text(0)),
-                "keep the database in a file on a local disk",
-            ));
-        }
-        if !matches!(text(1).as_str(), "2" | "3") {
-            findings.push(refuse(
-                format!("synchronous is {}, a power failure could undo commits", text(1)),
-                statements::SYNCHRONOUS_FULL.into(),
-            ));
-        }
-        if text(2) != "1" {
-            findings.push(warn("foreign keys are not enforced", statements::FOREIGN_KEYS_ON));
-        }
-        Ok(findings)
+        self.check_settings_of_file().await
     }
 
     async fn check_table(&self, table: &KindTable) -> Result<Vec<Finding>, SqlError> {

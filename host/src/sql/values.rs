@@ -79,14 +79,14 @@ pub(super) fn value_form<W: Words>(words: &W, column: &Column) -> Option<ValueFo
                 ValueForm::Integer(-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
             }
         }
-        Holds::Boolean => ValueForm::Boolean,
+        Holds::Boolean | Holds::Bits(1) => ValueForm::Boolean,
         Holds::Decimal => ValueForm::Decimal,
         Holds::Real => ValueForm::Real,
         Holds::Text(room) => ValueForm::Text(room),
         Holds::Fixed(room) => ValueForm::Text(Some(room)),
         Holds::Json => ValueForm::Json,
         Holds::Bytes16 => ValueForm::UuidBytes,
-        Holds::Bytes => return None,
+        Holds::Bytes | Holds::Bits(_) => return None,
         Holds::Date => ValueForm::Date,
         Holds::Choice => ValueForm::Choice,
         Holds::Zoned(_) | Holds::Plain(_) if words.loses_zone(column.holds) => ValueForm::Moment,

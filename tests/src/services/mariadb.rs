@@ -23,11 +23,17 @@ pub struct MariaDb {
     port: u16,
     directory: TempDir,
     databases: AtomicU32,
+    settings: Vec<String>,
 }
 
 impl MariaDb {
     /// Creates the data directory, starts the server and waits until it answers.
     pub fn start() -> Self {
+        Self::start_with(&["--skip-log-bin"])
+    }
+
+    /// As [`MariaDb::start`], with further settings; without any, the server's own.
+    pub fn start_with(settings: &[&str]) -> Self {
         let directory = temporary_directory("mariadb");
         let account = Account::first_of(&["mysql", "nobody"]);
         install(account, directory.path());
@@ -41,7 +47,8 @@ impl MariaDb {
         )
         .unwrap();
         let databases = AtomicU32::new(0);
-        let mut mariadb = Self { process: None, account, port: free_port(), directory, databases };
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        let mut mariadb = Self { process: None, account, port: free_port(), directory, databases, settings };
         mariadb.restart();
         mariadb
     }
@@ -85,7 +92,8 @@ impl MariaDb {
         Account::apply(self.account, self.directory.path(), &mut command);
         let path = |name: &str| self.directory.path().join(name).display().to_string();
         command
-            .args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve", "--skip-log-bin"])
+            .args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve"])
+            .args(&self.settings)
             .args(["--innodb-flush-log-at-trx-commit=1", "--innodb-buffer-pool-size=64M"])
             .arg("--innodb-log-file-size=16M")
             .arg(format!("--port={}", self.port))

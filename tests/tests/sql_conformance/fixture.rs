@@ -54,6 +54,7 @@ pub fn settings(url: &str) -> SqlConfig {
         statement_timeout_ms: 20_000,
         idle_transaction_timeout_ms: 5_000,
         lock_timeout_ms: 5_000,
+        ..SqlConfig::default()
     }
 }
 
@@ -128,6 +129,23 @@ impl Fixture {
     /// Runs statements that are not weir's.
     pub async fn run(&self, script: &str) {
         self.probe().await.run(script).await.unwrap();
+    }
+
+    /// Runs what a finding says, in one session: as it is printed, or in batches until nothing changes any more.
+    pub async fn mend(&self, finding: &Finding, in_batches: bool) {
+        let mut probe = self.probe().await;
+        let (last, first) = match finding.statements.split_last() {
+            Some((last, first)) => (last.clone(), first),
+            None => return,
+        };
+        for statement in first {
+            probe.run(statement).await.unwrap_or_else(|error| panic!("{error}\nin {statement}"));
+        }
+        let (ending, times) =
+            if in_batches && !finding.in_batches.is_empty() { (finding.in_batches.join("; "), 3) } else { (last, 1) };
+        for _ in 0..times {
+            probe.run(&ending).await.unwrap_or_else(|error| panic!("{error}\nin {ending}"));
+        }
     }
 
     /// The text that a query answers.

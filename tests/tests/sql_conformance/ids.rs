@@ -6,7 +6,7 @@ use serde_json::json;
 use uuid::Uuid;
 use weir::config::{IngestTable, KindTable};
 use weir::model::{Action, Digest, Id, IdType};
-use weir::sql::{Applied, DocumentRow, Row, StoredDocument, TargetState};
+use weir::sql::{Applied, DocumentRow, Finding, Problem, Row, StoredDocument, TargetState};
 
 use crate::documents::body;
 use crate::fixture::{AT_MS, Engine, Fixture, Toggles as _, change, table};
@@ -75,7 +75,8 @@ pub async fn every_id_type(fixture: &Fixture) {
         fixture.run("DELETE FROM weir_checkpoint").await;
         let table = table(id_type);
         let findings = fixture.sql.check_toggle(&table).await.unwrap();
-        assert!(findings.is_empty(), "{column}: {findings:?}");
+        let is_narrow = |finding: &Finding| finding.name == Problem::NarrowInteger;
+        assert!(findings.iter().all(is_narrow), "{column}: {findings:?}");
         let ids: Vec<Id> = (1..=5).map(|n| id(id_type, n)).collect();
         for each in &ids {
             target(fixture, column, each).await;
@@ -246,7 +247,8 @@ pub async fn every_kind_of_created_at(fixture: &Fixture) {
         fixture.run("DELETE FROM weir_checkpoint; INSERT INTO feed (id) VALUES (1)").await;
         let table = table(IdType::Integer);
         let findings = fixture.sql.check_toggle(&table).await.unwrap();
-        assert!(findings.is_empty(), "{column}: {findings:?}");
+        let is_narrow = |finding: &Finding| finding.name == Problem::NarrowInteger;
+        assert!(findings.iter().all(is_narrow), "{column}: {findings:?}");
         let from = fixture.claim(0).await;
         let applied = fixture.flush(&table, from, &[crate::fixture::add(1, 1)]).await;
         assert_eq!((applied.inserted, &applied.dead), (1, &vec![]), "{column}");

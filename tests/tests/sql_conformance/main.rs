@@ -16,6 +16,7 @@ mod ids;
 mod load;
 mod locks;
 mod numbers;
+mod remedies;
 mod selfcheck;
 mod selfcheck_kinds;
 mod settings;

@@ -202,7 +202,7 @@ pub async fn tables_of_settings_are_checked(fixture: &Fixture) {
     let findings = check(&table).await;
     assert!(findings[0].problem.contains("member_setting does not exist"), "{findings:?}");
     // The printed statement mends it.
-    fixture.run(&findings[0].remedy).await;
+    fixture.mend(&findings[0], false).await;
     assert!(check(&table).await.iter().all(|finding| finding.warning), "{:?}", check(&table).await);
     fixture.run("DROP TABLE member_setting").await;
     create(fixture, "BIGINT").await;

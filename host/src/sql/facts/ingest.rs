@@ -1,11 +1,12 @@
 //! Forms and findings of the tables of documents.
 
-use super::{
-    Column, Facts, Wanted, Words, check_given, check_id, check_integer, check_others, check_time, check_unique,
-    created_form, id_form, insert_misfit, missing, refuse, usable, warn,
+use super::checks::{
+    bits, check_given, check_id, check_number, check_others, check_time, check_unique, check_width, computed, missing,
 };
+use super::{Column, Facts, Holds, Known, Wanted, Words, created_form, id_form, insert_misfit, shape, usable};
 use crate::config::{ChildTable, IngestTable};
 use crate::sql::documents::{Forms, Sheet, Slot, SlotForm};
+use crate::sql::finding::{Problem, Remedy, refuse, warn};
 use crate::sql::values::value_form;
 use crate::sql::{Finding, SqlError};
 
@@ -39,7 +40,7 @@ pub(in crate::sql) fn forms<W: Words>(
         let children = sheets.map(|(child, facts)| child_sheet(words, table, child, facts.as_ref()?));
         Some(Forms { id, actor, created, own, children: children.collect::<Option<_>>()? })
     };
-    usable(found(), || check(words, table, documents, children))
+    usable(found(), || check(words, table, documents, children, Known::Everything))
 }
 
 fn child_sheet<W: Words>(words: &W, table: &IngestTable, child: &ChildTable, facts: &Facts) -> Option<Sheet> {
@@ -85,31 +86,35 @@ pub(in crate::sql) fn misfit<W: Words>(
     })
 }
 
-/// All findings that follow from the catalogue.
+/// All findings that follow from the catalogue, and from what was seen of the rows.
 pub(in crate::sql) fn check<W: Words>(
     words: &W,
     table: &IngestTable,
     documents: Option<&Facts>,
     children: &[Option<Facts>],
+    known: Known<'_>,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
     match documents {
-        None => findings.push(refuse(format!("table {} does not exist", table.name), create(words, table))),
-        Some(facts) => check_documents(words, table, facts, &mut findings),
+        None => {
+            let problem = format!("table {} does not exist", table.name);
+            findings.push(refuse(Problem::NoTable, problem, create(words, table)));
+        }
+        Some(facts) => check_documents(words, table, facts, &known, &mut findings),
     }
     for (child, facts) in table.children.iter().zip(children) {
         match facts {
             None => {
                 let create = create_child(words, table, child);
-                findings.push(refuse(format!("table {} does not exist", child.name), create));
+                findings.push(refuse(Problem::NoTable, format!("table {} does not exist", child.name), create));
             }
-            Some(facts) => check_child(words, table, child, facts, &mut findings),
+            Some(facts) => check_child(words, table, child, facts, &known, &mut findings),
         }
     }
     findings
 }
 
-fn create<W: Words>(words: &W, table: &IngestTable) -> String {
+fn create<W: Words>(words: &W, table: &IngestTable) -> Remedy {
     let mut columns = vec![(&*table.id_column, Wanted::Id(table.id_type))];
     columns.extend(table.actor_column.as_deref().map(|actor| (actor, Wanted::Id(table.actor_type))));
     columns.extend(table.created_at_column.as_deref().map(|created| (created, Wanted::Time)));
@@ -117,7 +122,7 @@ fn create<W: Words>(words: &W, table: &IngestTable) -> String {
     words.create(&table.name, &columns, &[&table.id_column])
 }
 
-fn create_child<W: Words>(words: &W, table: &IngestTable, child: &ChildTable) -> String {
+fn create_child<W: Words>(words: &W, table: &IngestTable, child: &ChildTable) -> Remedy {
     let mut columns = vec![(&*child.parent_column, Wanted::Id(table.id_type))];
     columns.extend(child.position_column.as_deref().map(|position| (position, Wanted::Count)));
     columns.extend(child.value_column.iter().chain(child.columns.values()).map(|column| (&**column, Wanted::Field)));
@@ -128,17 +133,23 @@ fn create_child<W: Words>(words: &W, table: &IngestTable, child: &ChildTable) ->
     words.create(&child.name, &columns, &key)
 }
 
-fn check_documents<W: Words>(words: &W, table: &IngestTable, facts: &Facts, findings: &mut Vec<Finding>) {
+fn check_documents<W: Words>(
+    words: &W,
+    table: &IngestTable,
+    facts: &Facts,
+    known: &Known<'_>,
+    findings: &mut Vec<Finding>,
+) {
     findings.extend(facts.findings.iter().cloned());
     let (name, id) = (&table.name, &*table.id_column);
-    check_id(words, name, id, table.id_type, facts, findings);
+    check_id(words, name, (id, "id_type"), table.id_type, facts, findings);
     check_unique(words, name, facts, &[id], findings);
     if let Some(actor) = &table.actor_column {
-        check_id(words, name, actor, table.actor_type, facts, findings);
+        check_id(words, name, (actor, "actor_type"), table.actor_type, facts, findings);
         if facts.column(actor).is_some() && !facts.leading.contains(actor) {
             let columns: Vec<&str> = [&**actor].into_iter().chain(table.created_at_column.as_deref()).collect();
             let problem = format!("{name} has no index that begins with {actor}: lists of documents read all of it");
-            findings.push(warn(problem, words.add_index(name, &columns)));
+            findings.push(warn(Problem::NoIndex, problem, words.add_index(name, &columns)));
         }
     }
     if let Some(created) = &table.created_at_column {
@@ -147,8 +158,13 @@ fn check_documents<W: Words>(words: &W, table: &IngestTable, facts: &Facts, find
     for column in table.columns.values() {
         check_value(words, name, column, facts, findings);
     }
-    check_given(words, name, facts, &given(table), findings);
-    findings.extend(check_others(name, facts, &[id], &given(table), &["INSERT"]));
+    let (given, time) = (given(table), table.created_at_column.is_none().then_some("created_at_column"));
+    findings.extend(shape::check_read(name, facts, &given, known));
+    check_given(words, name, facts, &given, time, &Known::Everything, findings);
+    findings.extend(check_others(name, facts, &[id], &given, &["INSERT"]));
+    let ids: Vec<(&str, &str)> =
+        [id].into_iter().chain(table.actor_column.as_deref()).map(|column| (column, "ids")).collect();
+    findings.extend(check_width(words, name, &ids, facts));
 }
 
 fn check_child<W: Words>(
@@ -156,36 +172,44 @@ fn check_child<W: Words>(
     table: &IngestTable,
     child: &ChildTable,
     facts: &Facts,
+    known: &Known<'_>,
     findings: &mut Vec<Finding>,
 ) {
     findings.extend(facts.findings.iter().cloned());
     let (name, parent) = (&child.name, &child.parent_column);
-    check_id(words, name, parent, table.id_type, facts, findings);
+    check_id(words, name, (parent, "id_type"), table.id_type, facts, findings);
     if facts.column(parent).is_some() && !facts.leading.contains(parent) {
         let problem = format!("{name} has no index that begins with {parent}: to read a document reads all of it");
-        findings.push(warn(problem, words.add_index(name, &[parent])));
+        findings.push(warn(Problem::NoIndex, problem, words.add_index(name, &[parent])));
     }
     if let Some(position) = &child.position_column {
-        check_integer(words, name, (position, "position"), facts, findings);
+        check_number(words, name, (position, "position"), facts, findings);
     }
     for column in child.value_column.iter().chain(child.columns.values()) {
         check_value(words, name, column, facts, findings);
     }
-    check_given(words, name, facts, &given_child(child), findings);
+    let given = given_child(child);
+    findings.extend(shape::check_read(name, facts, &given, known));
+    check_given(words, name, facts, &given, None, &Known::Everything, findings);
     let own: Vec<&str> = child.position_column.iter().flat_map(|position| [&**parent, position.as_str()]).collect();
-    findings.extend(check_others(name, facts, &own, &given_child(child), &["INSERT"]));
+    findings.extend(check_others(name, facts, &own, &given, &["INSERT"]));
+    findings.extend(check_width(words, name, &[(parent, "ids")], facts));
 }
 
 fn check_value<W: Words>(words: &W, table: &str, name: &str, facts: &Facts, findings: &mut Vec<Finding>) {
     match facts.column(name) {
-        None => findings.push(refuse(missing(table, name), words.add(table, name, Wanted::Field))),
-        Some(column) if column.generated => findings.push(refuse(
-            format!("{table}.{name} is computed by the database, which takes no value for it"),
-            "leave the column out in weir.toml".into(),
-        )),
+        None => {
+            let remedy = words.add_value(table, name, Wanted::Field);
+            findings.push(refuse(Problem::NoValueColumn, missing(table, name), remedy));
+        }
+        Some(column) if column.generated => findings.push(computed(table, name)),
+        Some(column) if value_form(words, column).is_none() && matches!(column.holds, Holds::Bits(_)) => {
+            findings.push(bits(words, table, facts, column));
+        }
         Some(column) if value_form(words, column).is_none() => findings.push(refuse(
+            Problem::ValueType,
             format!("{table}.{name} is {}, for which JSON has no values", column.declared),
-            "leave the column out in weir.toml, or give it another type".into(),
+            Remedy::words("leave the column out in weir.toml, or give it another type"),
         )),
         Some(_) => {}
     }

@@ -1,11 +1,10 @@
 //! Forms and findings of the tables of a preference kind.
 
-use super::{
-    Facts, Holds, IdForm, Wanted, Words, check_given, check_id, check_others, check_unique, id_form, insert_misfit,
-    missing, refuse, usable,
-};
+use super::checks::{bits, check_given, check_id, check_others, check_unique, check_width, computed, missing};
+use super::{Facts, Holds, IdForm, Known, Wanted, Words, id_form, insert_misfit, shape, usable};
 use crate::config::{FieldConfig, PreferenceTable};
 use crate::model::{IdType, SettingType};
+use crate::sql::finding::{Problem, Remedy, refuse};
 use crate::sql::{Finding, SqlError};
 
 /// The forms of a kind's columns.
@@ -55,7 +54,7 @@ pub(in crate::sql) fn forms<W: Words>(
         let fields = table.fields.iter().map(|field| field_form(own, field)).collect::<Option<_>>()?;
         Some(Forms { member: id_form(words, own.column(&table.member_column)?, table.member_type)?, key, fields })
     };
-    usable(found(), || check(words, table, own, members))
+    usable(found(), || check(words, table, own, members, Known::Everything))
 }
 
 /// What makes every insert fail.
@@ -63,12 +62,13 @@ pub(in crate::sql) fn misfit<W: Words>(words: &W, table: &PreferenceTable, own: 
     insert_misfit(words, &table.name, own, &given(table))
 }
 
-/// All findings that follow from the catalogue.
+/// All findings that follow from the catalogue, and from what was seen of the rows.
 pub(in crate::sql) fn check<W: Words>(
     words: &W,
     table: &PreferenceTable,
     own: Option<&Facts>,
     members: Option<&Facts>,
+    known: Known<'_>,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
     let (name, member) = (&table.name, &*table.member_column);
@@ -76,14 +76,17 @@ pub(in crate::sql) fn check<W: Words>(
         None => {
             let mut columns = vec![(member, Wanted::Id(table.member_type))];
             columns.extend(table.fields.iter().map(|field| (&*field.column, wanted(field))));
-            findings.push(refuse(format!("table {name} does not exist"), words.create(name, &columns, &[member])));
+            let create = words.create(name, &columns, &[member]);
+            findings.push(refuse(Problem::NoTable, format!("table {name} does not exist"), create));
         }
         Some(facts) => {
             findings.extend(facts.findings.iter().cloned());
-            check_id(words, name, member, table.member_type, facts, &mut findings);
+            check_id(words, name, (member, "member_type"), table.member_type, facts, &mut findings);
             check_unique(words, name, facts, &[member], &mut findings);
             table.fields.iter().for_each(|field| check_field(words, name, field, facts, &mut findings));
-            check_given(words, name, facts, &given(table), &mut findings);
+            findings.extend(shape::check_read(name, facts, &given(table), &known));
+            check_given(words, name, facts, &given(table), None, &Known::Everything, &mut findings);
+            findings.extend(check_width(words, name, &[(member, "ids")], facts));
             findings.extend(check_others(name, facts, &[member], &given(table), &["INSERT", "UPDATE"]));
         }
     }
@@ -91,12 +94,17 @@ pub(in crate::sql) fn check<W: Words>(
         match members {
             None => {
                 let columns = [(&*given.key_column, Wanted::Id(table.member_type))];
-                let create = words.create(&given.name, &columns, &[&given.key_column]);
-                findings.push(refuse(format!("table {} does not exist", given.name), create));
+                let create = words.create(&given.name, &columns, &[&given.key_column]).saying(
+                    "name the table of your members in weir.toml, or create it and fill it (who is not in it has no settings):",
+                );
+                findings.push(refuse(Problem::NoTable, format!("table {} does not exist", given.name), create));
             }
             Some(facts) => {
                 findings.extend(facts.findings.iter().cloned());
-                check_id(words, &given.name, &given.key_column, table.member_type, facts, &mut findings);
+                let (name, key) = (&given.name, &*given.key_column);
+                check_id(words, name, (key, "member_type"), table.member_type, facts, &mut findings);
+                findings.extend(shape::check_targets(name, facts, &[key], &known));
+                findings.extend(check_width(words, name, &[(key, "ids")], facts));
             }
         }
     }
@@ -113,12 +121,18 @@ fn wanted(field: &FieldConfig) -> Wanted {
 fn check_field<W: Words>(words: &W, table: &str, field: &FieldConfig, facts: &Facts, findings: &mut Vec<Finding>) {
     let name = &field.column;
     match facts.column(name) {
-        None => findings.push(refuse(missing(table, name), words.add(table, name, wanted(field)))),
+        None => {
+            let remedy = words.add_value(table, name, wanted(field));
+            findings.push(refuse(Problem::NoValueColumn, missing(table, name), remedy));
+        }
+        Some(column) if column.generated => findings.push(computed(table, name)),
+        Some(column) if matches!(column.holds, Holds::Bits(_)) => findings.push(bits(words, table, facts, column)),
         Some(column) if field_form(facts, field).is_none() => findings.push(refuse(
+            Problem::ValueType,
             format!("{table}.{name} is {}, which does not hold values of type {}", column.declared, {
                 field.field_type.as_str()
             }),
-            "change the column, or the field's type in weir.toml".into(),
+            Remedy::words("change the column, or the field's type in weir.toml"),
         )),
         Some(_) => {}
     }

@@ -4,9 +4,11 @@ use sqlx::Row;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 
 use super::statements;
+use super::statements::check::{self, Definition};
 use super::statements::words::{MysqlWords, default};
 use crate::config::ToggleTable;
-use crate::sql::facts::{Column, Facts, Holds, UniqueKey, is_constant, refuse, warn};
+use crate::sql::facts::{Column, Facts, Holds, Trigger, UniqueKey, is_constant};
+use crate::sql::finding::{Finding, Problem, Remedy, refuse, warn};
 
 /// The table of the pairs and that of the targets.
 pub(super) async fn read_both(
@@ -34,39 +36,43 @@ pub(super) async fn read_facts(
     let mut facts = Facts::default();
     let (engine, table_type) = (text(&row, 0)?, text(&row, 1)?);
     if table_type != "BASE TABLE" {
-        facts.findings.push(refuse(format!("{table} is not a table"), "name the table behind it in weir.toml".into()));
+        let remedy = Remedy::words("name the table behind it in weir.toml");
+        facts.findings.push(refuse(Problem::NotATable, format!("{table} is not a table"), remedy));
     } else if !engine.eq_ignore_ascii_case("InnoDB") {
         let problem = format!("{table} has engine {engine}, which cannot take part in a transaction");
-        facts.findings.push(refuse(problem, MysqlWords::engine(table)));
+        facts.findings.push(refuse(Problem::NotTransactional, problem, MysqlWords::engine(table)));
     }
     for row in sqlx::query(statements::COLUMNS).bind(schema).bind(name).fetch_all(&mut *connection).await? {
         let (column, declared, not_null) = (text(&row, 0)?, text(&row, 1)?, number(&row, 5)? != 0);
         let collation = text(&row, 7)?;
-        let remedy = words.collate(table, &column, &declared, not_null);
-        let finding = if collation.is_empty() || is_exact(&collation) {
-            None
-        } else if collation.ends_with("_bin") {
-            let problem =
-                format!("{table}.{column} is compared by {collation}: ids that differ in trailing spaces are equal");
-            Some(warn(problem, remedy))
-        } else {
-            let problem = format!("{table}.{column} is compared by {collation}, under which different ids are equal");
-            Some(refuse(problem, remedy))
-        };
         let (extra, default_text) = (text(&row, 8)?, text(&row, 9)?);
+        let (is_preset, comment) = (number(&row, 10)? != 0, text(&row, 11)?);
         // A missing number is a new one.
-        let has_default = not_null && number(&row, 10)? != 0 && !extra.contains("auto_increment");
+        let has_default = not_null && is_preset && !extra.contains("auto_increment");
+        let definition = Definition {
+            maria: words.maria,
+            not_null,
+            default: is_preset.then_some(default_text.as_str()),
+            extra: &extra,
+            comment: &comment,
+        };
         facts.columns.push(Column {
             holds: holds(&text(&row, 2)?, &declared, number(&row, 3)?, number(&row, 4)?),
             unsigned: declared.contains("unsigned"),
             must_be_given: not_null && number(&row, 6)? == 0,
-            preset: !extra.contains("DEFAULT_GENERATED") && number(&row, 10)? != 0 && is_preset(words, &default_text),
+            preset: !extra.contains("DEFAULT_GENERATED") && is_preset && is_constant_here(words, &default_text),
             default: has_default.then(|| default(words.maria, &column, &extra, &default_text)),
             generated: extra.contains(" GENERATED"),
+            rest: definition.text(),
+            collated: if collation.is_empty() { String::new() } else { format!(" COLLATE {collation}") },
+            collation: None,
             name: column,
             declared,
-            collation: finding,
         });
+        if let Some(column) = facts.columns.last() {
+            let finding = loose(words, table, &facts, column, &collation);
+            facts.columns.last_mut().into_iter().for_each(|column| column.collation = finding.clone());
+        }
     }
     for row in sqlx::query(statements::UNIQUE).bind(schema).bind(name).fetch_all(&mut *connection).await? {
         let (key, column) = (text(&row, 0)?, text(&row, 1)?);
@@ -78,8 +84,57 @@ pub(super) async fn read_facts(
     Ok(Some(facts))
 }
 
+/// Why the comparisons of a column are not those of bytes.
+fn loose(words: MysqlWords, table: &str, facts: &Facts, column: &Column, collation: &str) -> Option<Finding> {
+    if collation.is_empty() || is_exact(collation) {
+        return None;
+    }
+    let (name, remedy) = (&column.name, words.collate(table, facts, column));
+    if collation.ends_with("_bin") {
+        let problem =
+            format!("{table}.{name} is compared by {collation}: ids that differ in trailing spaces are equal");
+        return Some(warn(Problem::TrailingSpaces, problem, remedy));
+    }
+    let problem = format!("{table}.{name} is compared by {collation}, under which different ids are equal");
+    Some(refuse(Problem::Collation, problem, remedy))
+}
+
+/// What the self-check asks besides: how a table is partitioned, what runs when rows come or go, foreign keys.
+pub(super) async fn read_surroundings(
+    connection: &mut MySqlConnection,
+    words: MysqlWords,
+    table: &str,
+    facts: Option<&mut Facts>,
+) -> Result<(), sqlx::Error> {
+    let Some(facts) = facts else { return Ok(()) };
+    let (schema, name) = table.split_once('.').map_or((None, table), |(schema, name)| (Some(schema), name));
+    for row in sqlx::query(check::PARTITIONED_BY).bind(schema).bind(name).fetch_all(&mut *connection).await? {
+        let expression = text(&row, 0)?;
+        let words = expression.split(|c: char| !c.is_alphanumeric() && c != '_');
+        let columns = words.filter(|word| facts.column(word).is_some()).map(str::to_owned).collect::<Vec<_>>();
+        facts.partitioned_by.extend(columns);
+    }
+    for row in sqlx::query(check::TRIGGERS).bind(schema).bind(name).fetch_all(&mut *connection).await? {
+        facts.triggers.push(Trigger { name: text(&row, 0)?, text: text(&row, 1)?, on: None, is_rule: false });
+    }
+    let query = sqlx::query(check::FOREIGN_KEYS).bind(schema).bind(name).bind(schema).bind(name);
+    for row in query.fetch_all(connection).await? {
+        facts.foreign_keys.push((text(&row, 0)?, text(&row, 1)?));
+    }
+    // What mends a collation depends on the foreign keys.
+    for index in 0..facts.columns.len() {
+        let column = &facts.columns[index];
+        let mended = column.collation.clone().map(|old| match (old.warning, words.collate(table, facts, column)) {
+            (true, remedy) => warn(old.name, old.problem, remedy),
+            (false, remedy) => refuse(old.name, old.problem, remedy),
+        });
+        facts.columns[index].collation = mended;
+    }
+    Ok(())
+}
+
 /// Whether a default is the same for all rows. MySQL names constants without quotes; where it is NULL, so is the row.
-fn is_preset(words: MysqlWords, default: &str) -> bool {
+fn is_constant_here(words: MysqlWords, default: &str) -> bool {
     !words.maria || is_constant(default)
 }
 
@@ -121,7 +176,7 @@ fn holds(data_type: &str, declared: &str, length: i64, digits: i64) -> Holds {
         "mediumint" => Holds::Integer(3),
         "int" => Holds::Integer(4),
         "bigint" => Holds::Integer(8),
-        "bit" if declared == "bit(1)" => Holds::Boolean,
+        "bit" => Holds::Bits(declared.trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap_or(u64::MAX)),
         "decimal" => Holds::Decimal,
         "float" | "double" => Holds::Real,
         "uuid" => Holds::Uuid,

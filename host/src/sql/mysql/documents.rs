@@ -6,7 +6,7 @@ use serde_json::Value;
 use sqlx::Row as _;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 
-use super::catalogue::{number, read_facts, read_json_columns, read_leading};
+use super::catalogue::{number, read_facts, read_json_columns, read_leading, read_surroundings};
 use super::read::{
     MysqlQuery, bind_id, bind_ids, bind_time, kept, order_text, padded, pieces, read_id, read_optional_id,
 };
@@ -19,7 +19,7 @@ use crate::model::Id;
 use crate::sql::documents::{ChildRead, DOCUMENTS_PER_LOAD, Forms, OwnRead, Sheet, SlotForm, assemble, fill, parts};
 use crate::sql::effect::{Asked, all_met};
 use crate::sql::facts::ingest::{check, forms, misfit};
-use crate::sql::facts::{Facts, Holds, TimeForm, Words, changed};
+use crate::sql::facts::{Facts, Holds, Known, TimeForm, Words, changed, look};
 use crate::sql::flight::Effect;
 use crate::sql::lease::leased;
 use crate::sql::rows::{check_types, documents, page_end, signed, unsigned};
@@ -82,8 +82,19 @@ impl MysqlSql {
     /// See [`crate::sql::Sql::check_table`].
     pub(super) async fn check_documents(&self, table: &IngestTable) -> Result<Vec<Finding>, SqlError> {
         self.ingests.forget(table);
-        let (own, children) = self.read_document_tables(table).await?;
-        Ok(check(&self.words(), table, own.as_ref(), &children))
+        let lease = self.lease().await?;
+        let words = self.words();
+        let (mut own, mut children) = leased!(lease, |connection| async {
+            let (mut own, mut children) = read_tables(connection, words, table).await?;
+            read_surroundings(connection, words, &table.name, own.as_mut()).await?;
+            for (child, facts) in table.children.iter().zip(&mut children) {
+                read_surroundings(connection, words, &child.name, facts.as_mut()).await?;
+            }
+            Ok((own, children))
+        })?;
+        look::ingest(self, &words, table, &mut own, &mut children).await?;
+        let known = Known::Listed(&self.settings.acknowledged);
+        Ok(check(&words, table, own.as_ref(), &children, known))
     }
 
     /// See [`crate::sql::Sql::load_documents`].

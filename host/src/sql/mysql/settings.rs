@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sqlx::Row as _;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 
-use super::catalogue::read_facts;
+use super::catalogue::{read_facts, read_surroundings};
 use super::read::{bind_id, bind_ids, kept, padded, pieces, read_id};
 use super::statements::settings::Statements;
 use super::statements::words::MysqlWords;
@@ -16,7 +16,7 @@ use crate::config::PreferenceTable;
 use crate::model::{Id, Setting, SettingType, Settings};
 use crate::sql::effect::{Asked, all_met};
 use crate::sql::facts::preference::{Forms, check, forms, misfit};
-use crate::sql::facts::{Facts, changed};
+use crate::sql::facts::{Facts, Known, changed, look};
 use crate::sql::flight::Effect;
 use crate::sql::lease::leased;
 use crate::sql::rows::{check_types, settings};
@@ -79,8 +79,19 @@ impl MysqlSql {
     /// See [`crate::sql::Sql::check_table`].
     pub(super) async fn check_settings(&self, table: &PreferenceTable) -> Result<Vec<Finding>, SqlError> {
         self.preferences.forget(table);
-        let (own, members) = self.read_preference(table).await?;
-        Ok(check(&self.words(), table, own.as_ref(), members.as_ref()))
+        let lease = self.lease().await?;
+        let words = self.words();
+        let (mut own, mut members) = leased!(lease, |connection| async {
+            let (mut own, mut members) = read_tables(connection, words, table).await?;
+            read_surroundings(connection, words, &table.name, own.as_mut()).await?;
+            if let Some(given) = &table.members {
+                read_surroundings(connection, words, &given.name, members.as_mut()).await?;
+            }
+            Ok((own, members))
+        })?;
+        look::preference(self, &words, table, &mut own, &mut members).await?;
+        let known = Known::Listed(&self.settings.acknowledged);
+        Ok(check(&words, table, own.as_ref(), members.as_ref(), known))
     }
 
     /// See [`crate::sql::Sql::load_settings`].

@@ -5,6 +5,7 @@
 //! both either, and the affected rows of this driver count rows found, not changed: what is there is read under lock
 //! first. Never `INSERT IGNORE` (it swallows errors). Identifiers come from the checked configuration and are quoted.
 
+pub(super) mod check;
 pub(super) mod counters;
 pub(super) mod documents;
 pub(super) mod granted;
@@ -261,7 +262,7 @@ pub(super) const COLUMNS: &str = "SELECT CAST(column_name AS CHAR), CAST(column_
     CAST(COALESCE(datetime_precision, 0) AS SIGNED), CAST(is_nullable = 'NO' AS SIGNED),
     CAST(column_default IS NOT NULL OR extra LIKE '%auto_increment%' OR extra LIKE '%GENERATED%' AS SIGNED),
     CAST(COALESCE(collation_name, '') AS CHAR), CAST(extra AS CHAR), CAST(COALESCE(column_default, '') AS CHAR),
-    CAST(column_default IS NOT NULL AS SIGNED)
+    CAST(column_default IS NOT NULL AS SIGNED), CAST(column_comment AS CHAR)
     FROM information_schema.columns WHERE table_schema = COALESCE(?, DATABASE()) AND table_name = ?
     ORDER BY ordinal_position";
 /// Foreign keys of one column: ? schema or NULL, ? name; the column, the other table, its column.

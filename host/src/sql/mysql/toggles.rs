@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, Row as _};
+use sqlx::AssertSqlSafe;
 
-use super::catalogue::{number, read_both};
+use super::catalogue::{number, read_both, read_surroundings, text};
 use super::read::{
     bind_id, bind_ids, bind_time, kept, load, padded, page, pieces, read_id, read_known, read_pairs, read_size,
 };
@@ -14,11 +14,13 @@ use super::write::MysqlFlight;
 use super::{CHUNK, MysqlSql};
 use crate::config::ToggleTable;
 use crate::model::{Id, Member};
+use crate::sql::access::mysql_misses;
 use crate::sql::classify::sql_error;
 use crate::sql::effect::{Asked, all_counted, all_met};
 use crate::sql::explain::explanation;
 use crate::sql::facts::toggle::{Forms, check, forms};
-use crate::sql::facts::{Facts, refuse};
+use crate::sql::facts::{Facts, Known, look};
+use crate::sql::finding::{Problem, Remedy, refuse};
 use crate::sql::flight::Effect;
 use crate::sql::lease::leased;
 use crate::sql::rows::{Deltas, check_types, split, unsigned};
@@ -58,8 +60,19 @@ impl MysqlSql {
     /// See [`crate::sql::Sql::check_table`].
     pub(super) async fn check_toggle(&self, table: &ToggleTable) -> Result<Vec<Finding>, SqlError> {
         self.toggles.forget(table);
-        let (pairs, targets) = self.read_both(table).await?;
-        let mut findings = check(&self.words(), table, pairs.as_ref(), targets.as_ref());
+        let lease = self.lease().await?;
+        let words = self.words();
+        let (mut pairs, mut targets) = leased!(lease, |connection| async {
+            let (mut pairs, mut targets) = read_both(connection, words, table).await?;
+            read_surroundings(connection, words, &table.name, pairs.as_mut()).await?;
+            if let Some(given) = &table.targets {
+                read_surroundings(connection, words, &given.name, targets.as_mut()).await?;
+            }
+            Ok((pairs, targets))
+        })?;
+        look::toggle(self, &words, table, &mut pairs, &mut targets).await?;
+        let known = Known::Listed(&self.settings.acknowledged);
+        let mut findings = check(&words, table, pairs.as_ref(), targets.as_ref(), known);
         if let (true, Some(pairs)) = (findings.iter().all(|finding| finding.warning), &pairs) {
             findings.extend(self.check_plan(table, pairs).await?);
         }
@@ -69,20 +82,17 @@ impl MysqlSql {
     /// Whether the bulk delete can use the unique key. Which key it does use on a small table says nothing.
     async fn check_plan(&self, table: &ToggleTable, pairs: &Facts) -> Result<Option<Finding>, SqlError> {
         let plan = self.toggle_plan(table).await?;
-        let steps = leased!(self.lease().await?, |connection| {
-            sqlx::raw_sql(AssertSqlSafe(plan.statements.delete_plan())).fetch_all(connection)
+        let row = leased!(self.lease().await?, |connection| {
+            sqlx::raw_sql(AssertSqlSafe(plan.statements.delete_plan())).fetch_one(connection)
         })?;
-        let possible = |name: &str| {
-            steps.iter().any(|step| {
-                let keys: Option<String> = step.try_get_unchecked("possible_keys").unwrap_or_default();
-                keys.is_some_and(|keys| keys.split(',').any(|key| key == name))
-            })
-        };
-        let key = pairs.unique_on(&[&table.target_column, &table.actor_column]);
-        Ok((!key.is_some_and(|key| possible(&key.name))).then(|| {
+        let steps: Value = serde_json::from_str(&text(&row, 0).map_err(sql_error)?).unwrap_or_default();
+        let Some(key) = pairs.unique_on(&[&table.target_column, &table.actor_column]) else { return Ok(None) };
+        let name = table.name.rsplit('.').next().unwrap_or(&table.name);
+        Ok(mysql_misses(&steps, name, &key.name).then(|| {
             refuse(
-                format!("the bulk delete from {} cannot use its unique key", table.name),
-                "compare the column types with the id types in weir.toml".into(),
+                Problem::Scan,
+                format!("the bulk delete from {} cannot use its unique key {}", table.name, key.name),
+                Remedy::words("compare the column types with the id types in weir.toml"),
             )
         }))
     }

@@ -4,9 +4,10 @@ use sqlx::Row;
 use sqlx::postgres::PgConnection;
 
 use super::statements::words::PostgresWords;
-use super::statements::{self, path};
+use super::statements::{self, check, path};
 use crate::config::ToggleTable;
-use crate::sql::facts::{Column, Facts, Holds, Skipping, UniqueKey, is_constant, refuse};
+use crate::sql::facts::{Column, Facts, Holds, Skipping, Trigger, UniqueKey, is_constant};
+use crate::sql::finding::{Problem, Remedy, refuse};
 
 /// The table of the pairs and that of the targets.
 pub(super) async fn read_both(
@@ -36,12 +37,15 @@ pub(super) async fn read_facts(
     let number: i64 = row.try_get(0)?;
     let mut facts = Facts::default();
     if !row.try_get::<bool, _>(1)? {
-        facts.findings.push(refuse(format!("{table} is not a table"), "name the table behind it in weir.toml".into()));
+        let remedy = Remedy::words("name the table behind it in weir.toml");
+        facts.findings.push(refuse(Problem::NotATable, format!("{table} is not a table"), remedy));
     }
+    let user: String = row.try_get(6)?;
     for (index, right) in ["SELECT", "INSERT", "DELETE", "UPDATE"].into_iter().enumerate() {
         if rights.contains(&right) && !row.try_get::<bool, _>(index + 2)? {
-            let remedy = PostgresWords::grant(right, table);
-            facts.findings.push(refuse(format!("this user has no right to {right} on {table}"), remedy));
+            let remedy = PostgresWords::grant(right, table, &user);
+            let problem = format!("this user has no right to {right} on {table}");
+            facts.findings.push(refuse(Problem::NoRight, problem, remedy));
         }
     }
     for row in sqlx::query(statements::COLUMNS).bind(number).fetch_all(&mut *connection).await? {
@@ -51,6 +55,7 @@ pub(super) async fn read_facts(
         let collation = match row.try_get::<bool, _>(6)? {
             true => None,
             false => Some(refuse(
+                Problem::Collation,
                 format!(
                     "{table}.{name} is compared by {}, under which different ids are equal",
                     row.try_get::<Option<String>, _>(7)?.unwrap_or_default()
@@ -71,6 +76,8 @@ pub(super) async fn read_facts(
             preset,
             generated,
             collation,
+            rest: String::new(),
+            collated: String::new(),
         });
     }
     for row in sqlx::query(statements::UNIQUE).bind(number).fetch_all(&mut *connection).await? {
@@ -85,6 +92,25 @@ pub(super) async fn read_facts(
         facts.skipping.push(Skipping { name: row.try_get(0)?, on: row.try_get(1)? });
     }
     Ok(Some(facts))
+}
+
+/// What the self-check asks besides: how a table is partitioned, and what runs when rows come or go.
+pub(super) async fn read_surroundings(
+    connection: &mut PgConnection,
+    table: &str,
+    facts: Option<&mut Facts>,
+) -> Result<(), sqlx::Error> {
+    let Some(facts) = facts else { return Ok(()) };
+    let Some(row) = sqlx::query(statements::TABLE).bind(path(table)).fetch_optional(&mut *connection).await? else {
+        return Ok(());
+    };
+    let number: i64 = row.try_get(0)?;
+    facts.partitioned_by = sqlx::query_scalar(check::PARTITIONED_BY).bind(number).fetch_all(&mut *connection).await?;
+    for row in sqlx::query(check::TRIGGERS).bind(number).fetch_all(connection).await? {
+        let (name, text, on, is_rule) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+        facts.triggers.push(Trigger { name, text, on: Some(on), is_rule });
+    }
+    Ok(())
 }
 
 /// The columns with which the indexes of a table begin.

@@ -7,7 +7,7 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::PostgresSql;
-use super::catalogue::read_facts;
+use super::catalogue::{read_facts, read_surroundings};
 use super::read::{bind_ids, bind_optional_ids, bind_times, read_id};
 use super::statements::counters::Statements;
 use super::statements::words::PostgresWords;
@@ -17,7 +17,7 @@ use crate::model::Id;
 use crate::sql::classify::sql_error;
 use crate::sql::effect::{Asked, all_met};
 use crate::sql::facts::counter::{Forms, check, forms, misfit};
-use crate::sql::facts::{Facts, changed};
+use crate::sql::facts::{Facts, Known, changed, look};
 use crate::sql::flight::Effect;
 use crate::sql::lease::leased;
 use crate::sql::rows::{check_types, counts, events, signed, sums, unsigned};
@@ -68,8 +68,17 @@ impl PostgresSql {
     /// See [`crate::sql::Sql::check_table`].
     pub(super) async fn check_counter(&self, table: &CounterTable) -> Result<Vec<Finding>, SqlError> {
         self.counters.forget(table);
-        let (counted, events) = self.read_counter(table).await?;
-        Ok(check(&PostgresWords, table, counted.as_ref(), events.as_ref()))
+        let (mut counted, mut events) = leased!(self.lease().await?, |connection| async {
+            let (mut counted, mut events) = read_tables(connection, table).await?;
+            read_surroundings(connection, &table.name, counted.as_mut()).await?;
+            if let Some(given) = &table.events {
+                read_surroundings(connection, &given.name, events.as_mut()).await?;
+            }
+            Ok((counted, events))
+        })?;
+        look::counter(self, &PostgresWords, table, &mut counted, &mut events).await?;
+        let known = Known::Listed(&self.settings.acknowledged);
+        Ok(check(&PostgresWords, table, counted.as_ref(), events.as_ref(), known))
     }
 
     /// See [`crate::sql::Sql::load_counts`].

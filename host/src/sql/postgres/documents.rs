@@ -7,7 +7,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::PostgresSql;
-use super::catalogue::{read_facts, read_leading};
+use super::catalogue::{read_facts, read_leading, read_surroundings};
 use super::read::{bind_ids, read_id, read_optional_id};
 use super::statements::documents::Statements;
 use super::statements::words::PostgresWords;
@@ -17,7 +17,7 @@ use crate::model::Id;
 use crate::sql::documents::{ChildRead, DOCUMENTS_PER_LOAD, Forms, OwnRead, Sheet, SlotForm, assemble, fill, parts};
 use crate::sql::effect::{Asked, all_met};
 use crate::sql::facts::ingest::{check, forms, misfit};
-use crate::sql::facts::{Facts, TimeForm, Words, changed};
+use crate::sql::facts::{Facts, Known, TimeForm, Words, changed, look};
 use crate::sql::flight::Effect;
 use crate::sql::lease::leased;
 use crate::sql::rows::{check_types, cut_down, documents, page_end, signed, time_text, unsigned};
@@ -66,8 +66,17 @@ impl PostgresSql {
     /// See [`crate::sql::Sql::check_table`].
     pub(super) async fn check_documents(&self, table: &IngestTable) -> Result<Vec<Finding>, SqlError> {
         self.ingests.forget(table);
-        let (own, children) = leased!(self.lease().await?, |connection| read_tables(connection, table))?;
-        Ok(check(&PostgresWords, table, own.as_ref(), &children))
+        let (mut own, mut children) = leased!(self.lease().await?, |connection| async {
+            let (mut own, mut children) = read_tables(connection, table).await?;
+            read_surroundings(connection, &table.name, own.as_mut()).await?;
+            for (child, facts) in table.children.iter().zip(&mut children) {
+                read_surroundings(connection, &child.name, facts.as_mut()).await?;
+            }
+            Ok((own, children))
+        })?;
+        look::ingest(self, &PostgresWords, table, &mut own, &mut children).await?;
+        let known = Known::Listed(&self.settings.acknowledged);
+        Ok(check(&PostgresWords, table, own.as_ref(), &children, known))
     }
 
     /// See [`crate::sql::Sql::load_documents`].

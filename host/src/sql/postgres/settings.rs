@@ -7,7 +7,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::PostgresSql;
-use super::catalogue::read_facts;
+use super::catalogue::{read_facts, read_surroundings};
 use super::read::{bind_ids, read_id};
 use super::statements::settings::Statements;
 use super::statements::words::PostgresWords;
@@ -16,7 +16,7 @@ use crate::config::PreferenceTable;
 use crate::model::{Id, Setting, SettingRef, SettingType, Settings};
 use crate::sql::effect::settings_left;
 use crate::sql::facts::preference::{Forms, check, forms, misfit};
-use crate::sql::facts::{Facts, changed};
+use crate::sql::facts::{Facts, Known, changed, look};
 use crate::sql::flight::Effect;
 use crate::sql::lease::leased;
 use crate::sql::rows::{check_types, settings};
@@ -61,8 +61,17 @@ impl PostgresSql {
     /// See [`crate::sql::Sql::check_table`].
     pub(super) async fn check_settings(&self, table: &PreferenceTable) -> Result<Vec<Finding>, SqlError> {
         self.preferences.forget(table);
-        let (own, members) = leased!(self.lease().await?, |connection| read_tables(connection, table))?;
-        Ok(check(&PostgresWords, table, own.as_ref(), members.as_ref()))
+        let (mut own, mut members) = leased!(self.lease().await?, |connection| async {
+            let (mut own, mut members) = read_tables(connection, table).await?;
+            read_surroundings(connection, &table.name, own.as_mut()).await?;
+            if let Some(given) = &table.members {
+                read_surroundings(connection, &given.name, members.as_mut()).await?;
+            }
+            Ok((own, members))
+        })?;
+        look::preference(self, &PostgresWords, table, &mut own, &mut members).await?;
+        let known = Known::Listed(&self.settings.acknowledged);
+        Ok(check(&PostgresWords, table, own.as_ref(), members.as_ref(), known))
     }
 
     /// See [`crate::sql::Sql::load_settings`].

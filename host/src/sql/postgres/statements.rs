@@ -3,6 +3,7 @@
 //! A batch is a few array parameters, read by `unnest`, or one of JSON: one statement text for any batch size.
 //! Identifiers come from the checked configuration and are quoted; values are bound.
 
+pub(super) mod check;
 pub(super) mod counters;
 pub(super) mod documents;
 pub(super) mod granted;
@@ -183,7 +184,7 @@ pub(super) const PING: &str = "SELECT 1";
 /// A table: $1 its path. Its number, whether it is a table at all, and what the user may do with it.
 pub(super) const TABLE: &str = "SELECT c.oid::int8, c.relkind IN ('r', 'p'),
     has_table_privilege(c.oid, 'SELECT'), has_table_privilege(c.oid, 'INSERT'), has_table_privilege(c.oid, 'DELETE'),
-    has_any_column_privilege(c.oid, 'UPDATE')
+    has_any_column_privilege(c.oid, 'UPDATE'), current_user::text
     FROM pg_catalog.pg_class AS c WHERE c.oid = to_regclass($1)";
 /// Columns: $1 the table's number.
 pub(super) const COLUMNS: &str = "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod),
@@ -270,11 +271,6 @@ fn may_skip(name: &str, event: &str) -> String {
 /// Makes the planner show whether an index can be used at all, whatever the size of the tables now.
 pub(super) const PLAN_BEGIN: &str = "BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off;
     SET LOCAL enable_mergejoin = off";
-/// Turns a setting of the server on.
-pub(super) fn set_on(name: &str) -> String {
-    format!("ALTER SYSTEM SET {name} = on")
-}
-
 /// Settings that matter.
 pub(super) const SETTINGS: &str = "SELECT current_setting('server_version_num')::int8, current_setting('fsync'),
     current_setting('full_page_writes'), current_setting('synchronous_commit'), current_setting('server_encoding'),

@@ -7,7 +7,7 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::PostgresSql;
-use super::catalogue::read_both;
+use super::catalogue::{read_both, read_surroundings};
 use super::read::{bind_ids, bind_times, load, ordinal, page, read_id, read_known, read_size};
 use super::statements;
 use super::statements::toggles::Statements;
@@ -15,11 +15,13 @@ use super::statements::words::PostgresWords;
 use super::write::PostgresFlight;
 use crate::config::ToggleTable;
 use crate::model::{Action, Id, Member};
+use crate::sql::access::postgres_scans;
 use crate::sql::classify::sql_error;
 use crate::sql::effect::{all_counted, pairs_left};
 use crate::sql::explain::explanation;
 use crate::sql::facts::toggle::{Forms, check, forms};
-use crate::sql::facts::{Facts, refuse};
+use crate::sql::facts::{Known, look};
+use crate::sql::finding::{Problem, Remedy, refuse};
 use crate::sql::flight::Effect;
 use crate::sql::lease::leased;
 use crate::sql::rows::{Deltas, check_types, split, unsigned};
@@ -55,32 +57,41 @@ impl PostgresSql {
     /// See [`crate::sql::Sql::check_table`].
     pub(super) async fn check_toggle(&self, table: &ToggleTable) -> Result<Vec<Finding>, SqlError> {
         self.toggles.forget(table);
-        let (pairs, targets) = leased!(self.lease().await?, |connection| read_both(connection, table))?;
-        let mut findings = check(&PostgresWords, table, pairs.as_ref(), targets.as_ref());
-        if let (true, Some(pairs)) = (findings.iter().all(|finding| finding.warning), &pairs) {
-            findings.extend(self.check_plan(table, pairs).await?);
+        let (mut pairs, mut targets) = leased!(self.lease().await?, |connection| async {
+            let (mut pairs, mut targets) = read_both(connection, table).await?;
+            read_surroundings(connection, &table.name, pairs.as_mut()).await?;
+            if let Some(given) = &table.targets {
+                read_surroundings(connection, &given.name, targets.as_mut()).await?;
+            }
+            Ok((pairs, targets))
+        })?;
+        look::toggle(self, &PostgresWords, table, &mut pairs, &mut targets).await?;
+        let known = Known::Listed(&self.settings.acknowledged);
+        let mut findings = check(&PostgresWords, table, pairs.as_ref(), targets.as_ref(), known);
+        if findings.iter().all(|finding| finding.warning) {
+            findings.extend(self.check_plan(table).await?);
         }
         Ok(findings)
     }
 
     /// Whether the bulk delete can use the unique key.
-    async fn check_plan(&self, table: &ToggleTable, pairs: &Facts) -> Result<Option<Finding>, SqlError> {
+    async fn check_plan(&self, table: &ToggleTable) -> Result<Option<Finding>, SqlError> {
         let plan = self.toggle_plan(table).await?;
-        let steps = leased!(self.lease().await?, |connection| async {
+        let steps: String = leased!(self.lease().await?, |connection| async {
             sqlx::raw_sql(statements::PLAN_BEGIN).execute(&mut *connection).await?;
             let query = sqlx::query(AssertSqlSafe(plan.statements.delete_plan.clone()));
             let query = bind_ids(bind_ids(query, plan.forms.target, []), plan.forms.actor, []);
-            let steps = query.fetch_all(&mut *connection).await?;
+            // JSON goes over the wire as its text.
+            let steps = query.fetch_one(&mut *connection).await?.try_get_unchecked(0)?;
             sqlx::raw_sql(statements::ROLLBACK).execute(&mut *connection).await?;
             Ok(steps)
         })?;
-        let key = pairs.unique_on(&[&table.target_column, &table.actor_column]).map(|key| key.name.as_str());
-        let text: Vec<String> = steps.iter().filter_map(|step| step.try_get(0).ok()).collect();
-        let text = text.join("\n");
-        Ok((!key.is_some_and(|key| text.contains(key))).then(|| {
+        let steps: Value = serde_json::from_str(&steps).unwrap_or_default();
+        Ok(postgres_scans(&steps).map(|scan| {
             refuse(
-                format!("the bulk delete from {} cannot use its unique key: {text}", table.name),
-                "compare the column types with the id types in weir.toml".into(),
+                Problem::Scan,
+                format!("the bulk delete from {} cannot use its unique key: {scan}", table.name),
+                Remedy::words("compare the column types with the id types in weir.toml"),
             )
         }))
     }

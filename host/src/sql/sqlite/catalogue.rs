@@ -5,7 +5,8 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::statements;
 use crate::config::ToggleTable;
-use crate::sql::facts::{Column, Facts, Holds, Skipping, UniqueKey, is_constant, refuse};
+use crate::sql::facts::{Column, Facts, Holds, Skipping, Trigger, UniqueKey, is_constant};
+use crate::sql::finding::{Problem, Remedy, refuse};
 
 /// The table of the pairs and that of the targets.
 pub(super) async fn read_both(
@@ -29,7 +30,13 @@ pub(super) async fn read_facts(connection: &mut SqliteConnection, table: &str) -
     }
     let keys = sqlx::query(statements::UNIQUE).bind(name).bind(schema).fetch_all(&mut *connection).await?;
     let deferred: i64 = sqlx::query_scalar(statements::DEFERRED).bind(name).fetch_one(&mut *connection).await?;
+    let is_table: i64 =
+        sqlx::query_scalar(statements::IS_TABLE).bind(name).bind(schema).fetch_one(&mut *connection).await?;
     let mut facts = Facts::default();
+    if is_table == 0 {
+        let remedy = Remedy::words("name the table behind it in weir.toml");
+        facts.findings.push(refuse(Problem::NotATable, format!("{table} is not a table"), remedy));
+    }
     let mut primary: Vec<(i64, String)> = Vec::new();
     for row in &columns {
         let (name, declared): (String, String) = (row.try_get_unchecked(0)?, row.try_get_unchecked(1)?);
@@ -52,6 +59,8 @@ pub(super) async fn read_facts(connection: &mut SqliteConnection, table: &str) -
             // 2 and 3 are generated columns.
             generated: hidden > 1,
             collation: None,
+            rest: String::new(),
+            collated: String::new(),
         });
     }
     primary.sort_unstable();
@@ -68,9 +77,14 @@ pub(super) async fn read_facts(connection: &mut SqliteConnection, table: &str) -
             && let Some(known) = facts.columns.iter_mut().find(|known| known.name == column)
         {
             known.collation = Some(refuse(
+                Problem::Collation,
                 format!("{table}.{column} is compared by {collation}, under which different ids are equal"),
-                format!("create {table} anew with {column} COLLATE BINARY"),
+                Remedy::words(format!("create {table} anew with {column} COLLATE BINARY, and copy")),
             ));
+        }
+        // The primary key is known by its columns.
+        if row.try_get_unchecked::<i64, _>(3)? != 0 {
+            continue;
         }
         match facts.unique.last_mut().filter(|last| last.name == key) {
             Some(last) => last.columns.push(column),
@@ -82,8 +96,9 @@ pub(super) async fn read_facts(connection: &mut SqliteConnection, table: &str) -
     facts.skipping = read_skipping(connection, table).await?;
     if deferred > 0 {
         facts.findings.push(refuse(
+            Problem::DeferredForeignKey,
             format!("{table} has a foreign key that is INITIALLY DEFERRED: one bad row would fail the whole commit"),
-            format!("create {table} anew with immediate foreign keys"),
+            Remedy::words(format!("create {table} anew with immediate foreign keys, and copy")),
         ));
     }
     Ok(Some(facts))
@@ -97,6 +112,21 @@ pub(super) async fn read_skipping(
     let name = table.split_once('.').map_or(table, |(_, name)| name);
     let rows = sqlx::query(statements::SKIPPING).bind(name).fetch_all(connection).await?;
     rows.iter().map(|row| Ok(Skipping { name: row.try_get_unchecked(0)?, on: row.try_get_unchecked(1)? })).collect()
+}
+
+/// What the self-check asks besides: what runs when rows come or go.
+pub(super) async fn read_surroundings(
+    connection: &mut SqliteConnection,
+    table: &str,
+    facts: Option<&mut Facts>,
+) -> Result<(), sqlx::Error> {
+    let Some(facts) = facts else { return Ok(()) };
+    let name = table.split_once('.').map_or(table, |(_, name)| name);
+    for row in sqlx::query(statements::TRIGGERS).bind(name).fetch_all(connection).await? {
+        let (name, text) = (row.try_get_unchecked(0)?, row.try_get_unchecked(1)?);
+        facts.triggers.push(Trigger { name, text, on: None, is_rule: false });
+    }
+    Ok(())
 }
 
 /// The columns with which the indexes of a table begin.

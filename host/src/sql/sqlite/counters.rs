@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::SqliteSql;
-use super::catalogue::read_facts;
+use super::catalogue::{read_facts, read_surroundings};
 use super::read::{json_id, json_ids, json_time, read_id};
 use super::statements::counters::Statements;
 use super::statements::words::SqliteWords;
@@ -17,7 +17,7 @@ use crate::config::CounterTable;
 use crate::model::Id;
 use crate::sql::effect::{Asked, all_met, discarded};
 use crate::sql::facts::counter::{Forms, check, forms, misfit};
-use crate::sql::facts::{Facts, changed};
+use crate::sql::facts::{Facts, Known, changed, look};
 use crate::sql::flight::Effect;
 use crate::sql::lease::leased;
 use crate::sql::letters::TARGET_GONE;
@@ -69,8 +69,16 @@ impl SqliteSql {
     /// See [`crate::sql::Sql::check_table`].
     pub(super) async fn check_counter(&self, table: &CounterTable) -> Result<Vec<Finding>, SqlError> {
         self.counters.forget(table);
-        let (counted, events) = self.read_counter(table).await?;
-        Ok(check(&SqliteWords, table, counted.as_ref(), events.as_ref()))
+        let (mut counted, mut events) = leased!(self.lease().await?, |connection| async {
+            let (counted, mut events) = read_tables(connection, table).await?;
+            if let Some(given) = &table.events {
+                read_surroundings(connection, &given.name, events.as_mut()).await?;
+            }
+            Ok((counted, events))
+        })?;
+        look::counter(self, &SqliteWords, table, &mut counted, &mut events).await?;
+        let known = Known::Listed(&self.settings.acknowledged);
+        Ok(check(&SqliteWords, table, counted.as_ref(), events.as_ref(), known))
     }
 
     /// See [`crate::sql::Sql::load_counts`].

@@ -20,7 +20,7 @@ use crate::sql::documents::{
 };
 use crate::sql::effect::{Asked, all_met};
 use crate::sql::facts::ingest::{check, forms, misfit};
-use crate::sql::facts::{Facts, Words, changed};
+use crate::sql::facts::{Facts, Known, Words, changed, look};
 use crate::sql::flight::Effect;
 use crate::sql::lease::leased;
 use crate::sql::rows::{check_types, documents, page_end, signed, unsigned};
@@ -69,8 +69,10 @@ impl SqliteSql {
     /// See [`crate::sql::Sql::check_table`].
     pub(super) async fn check_documents(&self, table: &IngestTable) -> Result<Vec<Finding>, SqlError> {
         self.ingests.forget(table);
-        let (own, children) = leased!(self.lease().await?, |connection| read_tables(connection, table))?;
-        Ok(check(&SqliteWords, table, own.as_ref(), &children))
+        let (mut own, mut children) = leased!(self.lease().await?, |connection| read_tables(connection, table))?;
+        look::ingest(self, &SqliteWords, table, &mut own, &mut children).await?;
+        let known = Known::Listed(&self.settings.acknowledged);
+        Ok(check(&SqliteWords, table, own.as_ref(), &children, known))
     }
 
     /// See [`crate::sql::Sql::load_documents`].

@@ -17,7 +17,7 @@ use crate::config::PreferenceTable;
 use crate::model::{Id, Setting, SettingRef, SettingType, Settings};
 use crate::sql::effect::settings_left;
 use crate::sql::facts::preference::{Forms, check, forms, misfit};
-use crate::sql::facts::{Facts, changed};
+use crate::sql::facts::{Facts, Known, changed, look};
 use crate::sql::flight::Effect;
 use crate::sql::lease::leased;
 use crate::sql::rows::{check_types, settings};
@@ -62,8 +62,10 @@ impl SqliteSql {
     /// See [`crate::sql::Sql::check_table`].
     pub(super) async fn check_settings(&self, table: &PreferenceTable) -> Result<Vec<Finding>, SqlError> {
         self.preferences.forget(table);
-        let (own, members) = leased!(self.lease().await?, |connection| read_tables(connection, table))?;
-        Ok(check(&SqliteWords, table, own.as_ref(), members.as_ref()))
+        let (mut own, mut members) = leased!(self.lease().await?, |connection| read_tables(connection, table))?;
+        look::preference(self, &SqliteWords, table, &mut own, &mut members).await?;
+        let known = Known::Listed(&self.settings.acknowledged);
+        Ok(check(&SqliteWords, table, own.as_ref(), members.as_ref(), known))
     }
 
     /// See [`crate::sql::Sql::load_settings`].

@@ -140,8 +140,11 @@ pub(super) const HOLES_ACKNOWLEDGE: &str = "UPDATE weir_journal_hole SET acknowl
 /// Columns: ?1 table, ?2 schema.
 pub(super) const COLUMNS: &str = "SELECT name, type, \"notnull\", dflt_value, pk, hidden
     FROM pragma_table_xinfo(?1, ?2) ORDER BY cid";
+/// Whether it is a table: ?1 its name, ?2 schema.
+pub(super) const IS_TABLE: &str = "SELECT count(*) FROM pragma_table_list
+    WHERE lower(name) = lower(?1) AND schema = ?2 AND type IN ('table', 'virtual', 'shadow')";
 /// Columns of the unique keys that cover every row: ?1 table, ?2 schema.
-pub(super) const UNIQUE: &str = "SELECT l.name, x.name, x.coll FROM pragma_index_list(?1, ?2) AS l
+pub(super) const UNIQUE: &str = "SELECT l.name, x.name, x.coll, l.origin = 'pk' FROM pragma_index_list(?1, ?2) AS l
     JOIN pragma_index_xinfo(l.name, ?2) AS x WHERE l.\"unique\" AND NOT l.partial AND x.key ORDER BY l.seq, x.seqno";
 /// Columns with which indexes that cover every row begin: ?1 table, ?2 schema.
 pub(super) const LEADING: &str = "SELECT x.name FROM pragma_index_list(?1, ?2) AS l
@@ -176,10 +179,11 @@ pub(super) fn renumber(name: &str) -> String {
 /// Triggers that may discard a row: ?1 table; name, and what stands before their table.
 pub(super) const SKIPPING: &str = "SELECT name, upper(substr(sql, 1, instr(upper(sql), ' ON '))) FROM sqlite_schema
     WHERE type = 'trigger' AND lower(tbl_name) = lower(?1) AND upper(sql) LIKE '%RAISE%(%IGNORE%)%' ORDER BY name";
-/// Makes a commit wait for the disk.
-pub(super) const SYNCHRONOUS_FULL: &str = "PRAGMA synchronous = FULL";
-/// Makes foreign keys hold.
-pub(super) const FOREIGN_KEYS_ON: &str = "PRAGMA foreign_keys = ON";
+/// Triggers that run when rows come or go: ?1 table; name and definition.
+pub(super) const TRIGGERS: &str = "SELECT name, sql FROM sqlite_schema
+    WHERE type = 'trigger' AND lower(tbl_name) = lower(?1)
+        AND (upper(substr(sql, 1, instr(upper(sql), ' ON '))) LIKE '%INSERT%'
+            OR upper(substr(sql, 1, instr(upper(sql), ' ON '))) LIKE '%DELETE%') ORDER BY name";
 /// Settings that matter.
 pub(super) const SETTINGS: &str = "SELECT (SELECT journal_mode FROM pragma_journal_mode),
     (SELECT synchronous FROM pragma_synchronous), (SELECT foreign_keys FROM pragma_foreign_keys)";

@@ -7,18 +7,20 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::SqliteSql;
-use super::catalogue::{read_both, read_skipping};
+use super::catalogue::{read_both, read_skipping, read_surroundings};
 use super::read::{indexed, json_id, json_time, load, page, read_id, read_known, read_sizes};
 use super::statements::toggles::Statements;
 use super::statements::words::SqliteWords;
 use super::write::SqliteFlight;
 use crate::config::ToggleTable;
 use crate::model::{Action, Id, Member};
+use crate::sql::access::sqlite_scans;
 use crate::sql::classify::sql_error;
 use crate::sql::effect::{all_counted, pairs_left};
 use crate::sql::explain::explanation;
-use crate::sql::facts::refuse;
 use crate::sql::facts::toggle::{Forms, check, forms};
+use crate::sql::facts::{Known, look};
+use crate::sql::finding::{Problem, Remedy, refuse};
 use crate::sql::flight::Effect;
 use crate::sql::lease::leased;
 use crate::sql::rows::{Deltas, check_types, split, unsigned};
@@ -52,27 +54,36 @@ impl SqliteSql {
     /// See [`crate::sql::Sql::check_table`].
     pub(super) async fn check_toggle(&self, table: &ToggleTable) -> Result<Vec<Finding>, SqlError> {
         self.toggles.forget(table);
-        let (pairs, targets) = leased!(self.lease().await?, |connection| read_both(connection, table))?;
-        let mut findings = check(&SqliteWords, table, pairs.as_ref(), targets.as_ref());
+        let (mut pairs, mut targets) = leased!(self.lease().await?, |connection| async {
+            let (mut pairs, targets) = read_both(connection, table).await?;
+            read_surroundings(connection, &table.name, pairs.as_mut()).await?;
+            Ok((pairs, targets))
+        })?;
+        look::toggle(self, &SqliteWords, table, &mut pairs, &mut targets).await?;
+        let known = Known::Listed(&self.settings.acknowledged);
+        let mut findings = check(&SqliteWords, table, pairs.as_ref(), targets.as_ref(), known);
         if findings.iter().all(|finding| finding.warning) {
-            let plan = self.toggle_plan(table).await?;
-            let steps = leased!(self.lease().await?, |connection| async {
-                let query = sqlx::query(AssertSqlSafe(plan.statements.delete_plan())).bind("[]");
-                query.fetch_all(connection).await
-            })?;
-            let name = table.name.rsplit('.').next().unwrap_or(&table.name);
-            let searched = steps.iter().any(|step| {
-                step.try_get_unchecked::<String, _>(3)
-                    .is_ok_and(|detail| detail.starts_with(&format!("SEARCH {name} ")))
-            });
-            if !searched {
-                findings.push(refuse(
-                    format!("the bulk delete from {} does not use its unique key, it scans the table", table.name),
-                    "run ANALYZE, and compare the column types with the id types in weir.toml".into(),
-                ));
-            }
+            findings.extend(self.check_plan(table).await?);
         }
         Ok(findings)
+    }
+
+    /// Whether the bulk delete uses the unique key.
+    async fn check_plan(&self, table: &ToggleTable) -> Result<Option<Finding>, SqlError> {
+        let plan = self.toggle_plan(table).await?;
+        let steps: Vec<String> = leased!(self.lease().await?, |connection| async {
+            let query = sqlx::query(AssertSqlSafe(plan.statements.delete_plan())).bind("[]");
+            let rows = query.fetch_all(connection).await?;
+            rows.iter().map(|row| row.try_get_unchecked(3)).collect()
+        })?;
+        let name = table.name.rsplit('.').next().unwrap_or(&table.name);
+        Ok(sqlite_scans(&steps, name).map(|scan| {
+            refuse(
+                Problem::Scan,
+                format!("the bulk delete from {} does not use its unique key: {scan}", table.name),
+                Remedy::words("run ANALYZE, and compare the column types with the id types in weir.toml"),
+            )
+        }))
     }
 
     /// See [`crate::sql::Sql::load_targets`].

@@ -155,9 +155,12 @@ impl Statements {
         ))
     }
 
-    /// The plan of the bulk delete.
+    /// The plan of the bulk delete, as JSON.
     pub fn delete_plan(&self) -> String {
-        format!("EXPLAIN DELETE FROM {} WHERE ({}, {}) IN ({})", self.name, self.target, self.actor, self.sample)
+        format!(
+            "EXPLAIN FORMAT=JSON DELETE FROM {} WHERE ({}, {}) IN ({})",
+            self.name, self.target, self.actor, self.sample
+        )
     }
 }
 

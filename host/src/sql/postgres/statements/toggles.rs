@@ -37,7 +37,7 @@ pub(in crate::sql::postgres) struct Statements {
     /// How old the page's last member is at most: $1 one target, $2 time of the last one before, $3 limit less one.
     /// Empty where times are not in an order that an index has.
     pub page_start: Arc<str>,
-    /// The plan of `delete`.
+    /// The plan of `delete`, as JSON.
     pub delete_plan: Arc<str>,
 }
 
@@ -104,7 +104,7 @@ impl Statements {
             page,
             page_within,
             page_start,
-            delete_plan: format!("EXPLAIN {delete}").into(),
+            delete_plan: format!("EXPLAIN (FORMAT JSON) {delete}").into(),
             delete: delete.into(),
         }
     }

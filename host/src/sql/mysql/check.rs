@@ -1,0 +1,121 @@
+//! What the self-check asks: the server's settings, and of rows what is to be had in a bounded time.
+
+use async_trait::async_trait;
+use sqlx::{AssertSqlSafe, Row as _};
+
+use super::MysqlSql;
+use super::catalogue::text;
+use super::statements::words::MysqlWords;
+use super::statements::{self, check};
+use crate::sql::classify::{Class, judge};
+use crate::sql::facts::look::{Answer, Ask};
+use crate::sql::finding::{Problem, Remedy, refuse, warn};
+use crate::sql::lease::{leased, within};
+use crate::sql::{Finding, SqlError};
+
+#[async_trait]
+impl Ask for MysqlSql {
+    async fn ask(&self, query: String) -> Result<Answer, SqlError> {
+        let mut lease = self.lease().await?;
+        let query = check::bounded(self.words().maria, self.settings.check_timeout_ms, &query);
+        let asked = within(self.limit, sqlx::raw_sql(AssertSqlSafe(query)).fetch_all(lease.connection())).await;
+        let rows = asked.and_then(|rows| {
+            let text = |row: &sqlx::mysql::MySqlRow| (0..row.len()).map(|index| row.try_get_unchecked(index)).collect();
+            rows.iter().map(text).collect::<Result<Vec<Vec<Option<String>>>, sqlx::Error>>()
+        });
+        match rows {
+            Ok(rows) => {
+                lease.give_back();
+                Ok(Answer::Rows(rows))
+            }
+            Err(error) => match judge(&error) {
+                failure if matches!(failure.class, Class::Lost | Class::ReadOnly) => Err(failure.into()),
+                failure => Ok(Answer::Unknown(failure.reason)),
+            },
+        }
+    }
+}
+
+/// Whether a switch of the server is off. MySQL says 0, MariaDB OFF, and later versions have words for more than on: all that is
+/// not off is on.
+fn is_off(value: &str) -> bool {
+    ["0", "OFF", "NO", "FALSE", ""].iter().any(|off| value.trim().eq_ignore_ascii_case(off))
+}
+
+/// What is wrong with the server's switches: whether it takes no writes, whether it has a binary log, and of which format.
+fn switches(read_only: &str, log_bin: &str, format: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if !is_off(read_only) {
+        let problem = format!("the server takes no writes now (read_only is {read_only})");
+        findings.push(warn(Problem::ReadOnly, problem, Remedy::words("connect to the primary")));
+    }
+    if !is_off(log_bin) && format.eq_ignore_ascii_case("STATEMENT") {
+        let problem = "binlog_format is STATEMENT, which refuses writes at read committed".into();
+        findings.push(refuse(Problem::BinaryLog, problem, MysqlWords::set_global("binlog_format", "'ROW'")));
+    }
+    findings
+}
+
+impl MysqlSql {
+    /// See [`crate::sql::Sql::check_server`].
+    pub(super) async fn check_settings_of_server(&self) -> Result<Vec<Finding>, SqlError> {
+        let lease = self.lease().await?;
+        let maria = self.words().maria;
+        let row = leased!(lease, |connection| {
+            sqlx::raw_sql(AssertSqlSafe(statements::settings(maria))).fetch_one(connection)
+        })?;
+        let setting = |index: usize| text(&row, index).unwrap_or_default();
+        let mut findings = Vec::new();
+        let mend = || MysqlWords::set_global("innodb_flush_log_at_trx_commit", "1");
+        match setting(0).as_str() {
+            "1" => {}
+            "0" => findings.push(refuse(
+                Problem::CrashLoss,
+                "innodb_flush_log_at_trx_commit is 0: a crash of the server undoes commits".into(),
+                mend(),
+            )),
+            other => findings.push(warn(
+                Problem::PowerLoss,
+                format!("innodb_flush_log_at_trx_commit is {other}: a power failure undoes commits"),
+                mend(),
+            )),
+        }
+        let keep = || Remedy::words("let sessions keep their settings (a proxy in the way?)");
+        if setting(1) != "READ-COMMITTED" {
+            let problem = format!("the isolation level is {} and cannot be set: flushers will deadlock", setting(1));
+            findings.push(refuse(Problem::SessionSettings, problem, keep()));
+        }
+        if !setting(2).contains("STRICT_ALL_TABLES") {
+            let problem = "sql_mode is not strict and cannot be set: values would be cut silently".into();
+            findings.push(refuse(Problem::SessionSettings, problem, keep()));
+        }
+        findings.extend(switches(&setting(3), &setting(4), &setting(5)));
+        let idle = self.settings.idle_transaction_timeout_ms.div_ceil(1_000).max(1).to_string();
+        if setting(7) != idle {
+            let problem = format!(
+                "idle transactions are ended after {} s, not {idle}: a stopped flusher could block others",
+                setting(7)
+            );
+            findings.push(refuse(Problem::SessionSettings, problem, keep()));
+        }
+        Ok(findings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn switches_are_read_as_every_version_words_them() {
+        for off in ["0", "OFF", "off"] {
+            assert_eq!(switches(off, off, "STATEMENT"), vec![], "{off}");
+        }
+        // MariaDB 12 has words beyond on and off.
+        for on in ["1", "ON", "NO_LOCK", "NO_LOCK_NO_ADMIN"] {
+            let names: Vec<Problem> = switches(on, on, "STATEMENT").iter().map(|finding| finding.name).collect();
+            assert_eq!(names, [Problem::ReadOnly, Problem::BinaryLog], "{on}");
+            assert_eq!(switches("OFF", on, "MIXED"), vec![], "{on}");
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What the self-check asks: the server's settings, and of rows what is to be had in a bounded time.
+
+use async_trait::async_trait;
+use sqlx::{AssertSqlSafe, Row as _};
+
+use super::statements::words::PostgresWords;
+use super::statements::{self, check};
+use super::{PostgresSql, VERSION_MIN};
+use crate::sql::classify::{Class, judge};
+use crate::sql::facts::look::{Answer, Ask};
+use crate::sql::finding::{Problem, Remedy, refuse, warn};
+use crate::sql::lease::{leased, within};
+use crate::sql::rows::signed;
+use crate::sql::{Finding, SqlError};
+
+#[async_trait]
+impl Ask for PostgresSql {
+    async fn ask(&self, query: String) -> Result<Answer, SqlError> {
+        let mut lease = self.lease().await?;
+        let connection = lease.connection();
+        let asked = within(self.limit, async {
+            let begin = check::begin(self.settings.check_timeout_ms);
+            sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *connection).await?;
+            let rows = sqlx::raw_sql(AssertSqlSafe(query)).fetch_all(&mut *connection).await?;
+            sqlx::raw_sql(statements::ROLLBACK).execute(&mut *connection).await?;
+            let text = |row: &sqlx::postgres::PgRow| (0..row.len()).map(|index| row.try_get(index)).collect();
+            rows.iter().map(text).collect::<Result<Vec<Vec<Option<String>>>, sqlx::Error>>()
+        })
+        .await;
+        match asked {
+            Ok(rows) => {
+                lease.give_back();
+                Ok(Answer::Rows(rows))
+            }
+            Err(error) => match judge(&error) {
+                failure if matches!(failure.class, Class::Lost | Class::ReadOnly) => Err(failure.into()),
+                failure => Ok(Answer::Unknown(failure.reason)),
+            },
+        }
+    }
+}
+
+impl PostgresSql {
+    /// See [`crate::sql::Sql::check_server`].
+    pub(super) async fn check_settings_of_server(&self) -> Result<Vec<Finding>, SqlError> {
+        let row = leased!(self.lease().await?, |connection| sqlx::query(statements::SETTINGS).fetch_one(connection))?;
+        let number = |index: usize| row.try_get::<i64, _>(index).unwrap_or_default();
+        let text = |index: usize| row.try_get::<String, _>(index).unwrap_or_default();
+        let mut findings = Vec::new();
+        if number(0) < VERSION_MIN {
+            let problem = format!("PostgreSQL {} is too old", number(0));
+            findings.push(refuse(Problem::OldServer, problem, Remedy::words("run PostgreSQL 12 or later")));
+        }
+        for (index, name) in [(1, "fsync"), (2, "full_page_writes")] {
+            if text(index) != "on" {
+                let problem = format!("{name} is {}: a power failure may lose or damage what is stored", text(index));
+                findings.push(warn(Problem::PowerLoss, problem, PostgresWords::set_on(name)));
+            }
+        }
+        if text(3) == "off" {
+            let problem = "synchronous_commit is off and cannot be set: a crash could undo commits".into();
+            findings.push(refuse(Problem::CrashLoss, problem, PostgresWords::set_on("synchronous_commit")));
+        }
+        if text(4) != "UTF8" {
+            let problem = format!("the database's encoding is {}: some text ids cannot be stored", text(4));
+            findings.push(warn(Problem::Encoding, problem, Remedy::words("use a database with ENCODING 'UTF8'")));
+        }
+        if text(5) == "on" {
+            let problem = "the server takes no writes now (transaction_read_only is on)";
+            findings.push(warn(Problem::ReadOnly, problem, Remedy::words("connect to the primary")));
+        }
+        let limits = [
+            (6, "statement_timeout", self.settings.statement_timeout_ms),
+            (7, "idle_in_transaction_session_timeout", self.settings.idle_transaction_timeout_ms),
+        ];
+        for (index, name, wanted) in limits {
+            if number(index) != signed(wanted) {
+                let problem =
+                    format!("{name} is {}, not {wanted}: a stopped flusher could block others", number(index));
+                let remedy = Remedy::words("let sessions keep their settings (a pooler in the way?)");
+                findings.push(refuse(Problem::SessionSettings, problem, remedy));
+            }
+        }
+        Ok(findings)
+    }
+}
