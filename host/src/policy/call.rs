@@ -136,7 +136,7 @@ impl Module {
         check: impl FnOnce(Raw) -> Result<T, String>,
     ) -> Outcome<T> {
         let started = Instant::now();
-        let answered = self.pool.call(deadlines, call);
+        let answered = self.pool.call(deadlines, call).map_err(|failure| failure.within(interface));
         let elapsed = started.elapsed();
         let checked = answered.and_then(|(raw, fuel)| match check(raw) {
             Ok(answer) => Ok(Answered { answer, elapsed, fuel }),
