@@ -37,10 +37,10 @@ pub use log::LogConfig;
 pub use namespace::Namespace;
 pub use network::Networks;
 pub use policy::{
-    BreakerConfig, BuiltinRules, CanaryConfig, DecisionLogConfig, GrantConfig, ParameterType, PolicyConfig,
+    AuditConfig, BreakerConfig, BuiltinRules, CanaryConfig, DecisionLogConfig, GrantConfig, ParameterType, PolicyConfig,
     StatementConfig,
 };
-pub(crate) use policy::{is_free_module_name, is_module_name};
+pub(crate) use policy::{is_free_module_name, is_module_name, is_reserved_module_name};
 pub use policy_pool::PolicyPoolConfig;
 pub use preference::{
     FieldConfig, LookupFallback, MemberTable, PreferenceConfig, PreferenceTable, StoreFallback, WriteRights,

@@ -95,6 +95,8 @@ pub struct FlushStatus {
     pub last_error: Option<String>,
     /// Whether that needs an operator: schema, grants, damaged data.
     pub stuck: bool,
+    /// Whether the host flushes by `flush.age_ms_max` because the rules have planned none for so long.
+    pub overdue: bool,
     /// Whether the flusher has ended, which it does only when the host stops.
     pub ended: bool,
     /// What waits because another session has locked rows; everything else goes on.
@@ -270,6 +272,8 @@ struct Worker {
     patience: Patience,
     /// Failures of SQL in a row.
     sql_failures: u32,
+    /// Since when the policy does not flush what is older than the host allows; until it plans a flush again.
+    overdue_since: Option<Instant>,
     /// The partition that the next round begins with, so that none waits for ever.
     turn: usize,
 }
@@ -281,6 +285,7 @@ impl Worker {
             batch: BatchSize::new(&parts.config),
             patience: Patience::new(&parts.config),
             sql_failures: 0,
+            overdue_since: None,
             parts,
             status,
             owned: BTreeMap::new(),
@@ -353,8 +358,11 @@ impl Worker {
         let backlog = watch.backlog();
         let plan = self.parts.policies.plan_flush(kind, self.parts.clock.now_ms(), &backlog).await;
         let wanted = watch.take_flush_wanted() || plan.flush_now || watch.is_full(&self.parts.journal);
-        if wanted && backlog.entries > 0 {
-            let taken = self.round(plan.changes_max as usize).await?;
+        let overdue = self.is_overdue(&backlog, plan.flush_now);
+        if (wanted || overdue) && backlog.entries > 0 {
+            // A rule that would never flush does not say how much either.
+            let changes_max = if overdue { usize::MAX } else { plan.changes_max as usize };
+            let taken = self.round(changes_max).await?;
             // Commands come between rounds; the next turn polls what is left.
             let pause = if taken == 0 { Duration::from_millis(POLL_MS) } else { Duration::ZERO };
             return Ok(Next { pause, wake: true });
@@ -362,6 +370,32 @@ impl Worker {
         let look_again_ms = u64::from(plan.look_again_ms).clamp(1, self.parts.config.look_again_ms_max);
         // The lease is renewed at a third of its time.
         Ok(Next { pause: Duration::from_millis(look_again_ms).min(lease_third), wake: true })
+    }
+
+    /// Whether the oldest change waits for longer than the host allows, and the policy does not want to flush. Said once for
+    /// each time that it begins.
+    fn is_overdue(&mut self, backlog: &Backlog, planned: bool) -> bool {
+        let age_ms = backlog.oldest_age_ms(self.parts.clock.now_ms());
+        let overdue = !planned && backlog.entries > 0 && age_ms >= self.parts.config.age_ms_max;
+        if overdue {
+            let kind = &self.parts.kind;
+            counter!(telemetry::FLUSH_OVERDUE_TOTAL, "kind" => kind.clone()).increment(1);
+            if self.overdue_since.is_none() {
+                let age_ms_max = self.parts.config.age_ms_max;
+                tracing::warn!(
+                    kind,
+                    age_ms,
+                    age_ms_max,
+                    waiting = backlog.entries,
+                    "the rules do not flush what waits: flush.age_ms_max is over, so the host does; look at flush.plan of the \
+                     module that serves"
+                );
+            }
+            self.overdue_since.get_or_insert_with(Instant::now);
+        } else if planned {
+            self.overdue_since = None;
+        }
+        overdue
     }
 
     /// Learns the heads. A journal that says less than this host committed has lost entries: all is adopted anew.
@@ -536,6 +570,7 @@ impl Worker {
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         status.lease = self.lease_until.is_some();
         status.batch_changes = self.batch.changes();
+        status.overdue = self.overdue_since.is_some();
         status.checkpoints = self.owned.values().map(CheckpointStatus::from).collect();
     }
 }

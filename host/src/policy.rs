@@ -33,16 +33,20 @@ mod interface;
 mod life;
 mod log_gate;
 mod module;
+mod nearest;
 mod observe;
 mod offline;
 mod outline;
 mod record;
 mod refusal;
+mod said;
 mod space;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod trial;
 mod turn;
+mod wasi;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -67,10 +71,11 @@ pub use contract::Contract;
 pub use grants::{Capabilities, GrantError, GuestKeys, GuestStatements, RowSets};
 pub use life::control::{ControlError, ModuleUpload};
 pub use life::start::PolicySetup;
-pub use module::ModuleInfo;
+pub use module::{Failing, ModuleInfo};
 pub use offline::{
-    Difference, PurityReport, ReplayReport, TestReport, check, check_file, check_purity, replay_file, test_file,
+    Difference, ReplayReport, TestReport, check, check_file, replay_file, test_file,
 };
+pub use offline::purity::{PurityReport, check_purity};
 pub use outline::SOURCE_SECTION;
 pub use refusal::LoadError;
 pub use trial::vectors::CaseReport;

@@ -31,7 +31,7 @@ pub const CLOCK_STEPS_TOTAL: &str = "weir_clock_steps_total";
 pub const BATCH_ITEMS: &str = "weir_batch_items";
 /// Time of one policy call, by `interface`, `role` (`live`, `canary`, `shadow`).
 pub const POLICY_CALL_SECONDS: &str = "weir_policy_call_seconds";
-/// Failed policy calls, by `interface`, `role`, `cause` (`trap`, `deadline`, `contract`, `instantiate`, `busy`).
+/// Failed policy calls, by `interface`, `role`, `cause` (`trap`, `deadline`, `contract`, `instantiate`, `busy`, `unfit`).
 pub const POLICY_FAILURES_TOTAL: &str = "weir_policy_failures_total";
 /// Batches that something else decided because the live module failed, by `kind`, `to` (`previous`, `built-in`, `deny`).
 pub const POLICY_FALLBACKS_TOTAL: &str = "weir_policy_fallbacks_total";
@@ -39,6 +39,11 @@ pub const POLICY_FALLBACKS_TOTAL: &str = "weir_policy_fallbacks_total";
 pub const POLICY_EVENTS_TOTAL: &str = "weir_policy_events_total";
 /// Breakers that are not closed, by interface, function and kind.
 pub const POLICY_BREAKERS_OPEN: &str = "weir_policy_breakers_open";
+/// Gauge: 1 while the module that was active for an interface does not fit this weir, so that what its kinds say of failures
+/// answers, by `interface`.
+pub const POLICY_UNFIT: &str = "weir_policy_unfit";
+/// Gauge: 1 while a change of the active set is in force and cannot be written down.
+pub const POLICY_UNSAVED: &str = "weir_policy_unsaved";
 /// Log lines of policy modules, by `level`; `dropped` counts those over the rate.
 pub const POLICY_LOG_LINES_TOTAL: &str = "weir_policy_log_lines_total";
 /// Time of one store call, by `operation`.
@@ -90,6 +95,8 @@ pub const FLUSH_ROWS_TOTAL: &str = "weir_flush_rows_total";
 pub const FLUSH_STATEMENTS_TOTAL: &str = "weir_flush_statements_total";
 /// Flushes that did not commit, by `kind`, `cause` (`fenced`, `transient`, `locked`, `unknown`, `permanent`).
 pub const FLUSH_FAILURES_TOTAL: &str = "weir_flush_failures_total";
+/// Flushes that were due by `flush.age_ms_max` although the rules had not planned them, by `kind`.
+pub const FLUSH_OVERDUE_TOTAL: &str = "weir_flush_overdue_total";
 /// Flushes that met a row that another session had locked for longer than `sql.lock_timeout_ms`, by `kind`.
 pub const FLUSH_LOCK_TIMEOUTS_TOTAL: &str = "weir_flush_lock_timeouts_total";
 /// Gauge: targets that wait for a lock while everything else is flushed, by `kind`.
@@ -157,6 +164,8 @@ pub fn describe() {
         POLICY_BREAKERS_OPEN,
         "Breakers of loaded policy modules that are not closed: calls are not made, what stands in answers"
     );
+    describe_gauge!(POLICY_UNFIT, "1 while the module that was active for an interface does not fit this weir");
+    describe_gauge!(POLICY_UNSAVED, "1 while a change of the active set of policy modules cannot be written down");
     describe_counter!(POLICY_LOG_LINES_TOTAL, "Log lines of policy modules");
     describe_histogram!(STORE_CALL_SECONDS, Unit::Seconds, "Time of one store call");
     describe_counter!(STORE_FAILURES_TOTAL, "Failed store calls");
@@ -183,6 +192,7 @@ pub fn describe() {
     describe_counter!(FLUSH_CHANGES_TOTAL, "Changes committed to SQL");
     describe_counter!(FLUSH_ROWS_TOTAL, "Rows changed in SQL");
     describe_counter!(FLUSH_STATEMENTS_TOTAL, "Statements that committed flushes sent");
+    describe_counter!(FLUSH_OVERDUE_TOTAL, "Flushes that flush.age_ms_max asked for because the rules had planned none");
     describe_counter!(FLUSH_LOCK_TIMEOUTS_TOTAL, "Flushes that met a lock of another session");
     describe_gauge!(FLUSH_SET_ASIDE_TARGETS, "Targets that wait for a lock of another session");
     describe_counter!(FLUSH_FAILURES_TOTAL, "Flushes that did not commit");
@@ -227,13 +237,21 @@ pub fn begin_at_zero(kinds: &[&str]) {
             counter!(POLICY_FALLBACKS_TOTAL, "kind" => (*kind).to_owned(), "to" => to).absolute(0);
         }
         counter!(FLUSH_LOCK_TIMEOUTS_TOTAL, "kind" => (*kind).to_owned()).absolute(0);
+        counter!(FLUSH_OVERDUE_TOTAL, "kind" => (*kind).to_owned()).absolute(0);
         for cause in ["fenced", "transient", "locked", "unknown", "permanent", "store"] {
             counter!(FLUSH_FAILURES_TOTAL, "kind" => (*kind).to_owned(), "cause" => cause).absolute(0);
         }
     }
-    for event in
-        ["activated", "rolled-back", "rolled-back-by-itself", "canary-rolled-back", "breaker-opened", "breaker-closed"]
-    {
+    for event in [
+        "activated",
+        "rolled-back",
+        "rolled-back-by-itself",
+        "canary-rolled-back",
+        "breaker-opened",
+        "breaker-closed",
+        "unfit",
+        "not-restored",
+    ] {
         counter!(POLICY_EVENTS_TOTAL, "event" => event).absolute(0);
     }
     for interface in ["toggle", "flush"] {

@@ -26,6 +26,8 @@ pub struct Guest<'a> {
     pub counted: &'a str,
     /// Done for each document, when its verdict is written: `$verdict` is its place in memory, `$length` their number.
     pub judged: &'a str,
+    /// Done last in each call of `plan`: at 16 is flush-now, at 20 changes-max, at 24 look-again-ms.
+    pub planned: &'a str,
     /// Done last in each call of `coalesce`: `$kept` is the place of `$length` indexes.
     pub coalesced: &'a str,
 }
@@ -97,6 +99,7 @@ impl Guest<'_> {
             .replace("EACH", self.each)
             .replace("COUNTED", self.counted)
             .replace("JUDGED", self.judged)
+            .replace("PLANNED", self.planned)
             .replace("COALESCED", self.coalesced);
         let host = if self.import.has_function() { r#"(with "host" (instance $host))"# } else { "" };
         let text = format!(

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use weir_tests::client::Client;
-use weir_tests::guest::Guest;
+use weir_tests::guest::{Guest, Import};
 use weir_tests::services::Host;
 use weir_tests::services::free_port;
 use weir_tests::services::host::{Ended, weir};
@@ -30,6 +30,13 @@ const CASES_OF_BATCHES: &str = r#"{"cases": [{
     "ingest.validate": {"kind": "playlist", "batch": [{"id": 1, "actor": 2, "body": {"title": "a"}}]},
     "expect": {"documents": [{"ok": null}]}
 }]}"#;
+
+/// Says why, and traps: as the panic of a guest in Rust does.
+const SAYS: &str = r#"(data (i32.const 128) "looking up 7") (data (i32.const 160) "panicked at src/lib.rs:14:9: no tier gold")
+    (func $no_tier
+      (call $log (i32.const 1) (i32.const 128) (i32.const 12))
+      (call $log (i32.const 3) (i32.const 160) (i32.const 41))
+      unreachable)"#;
 
 /// A command line with a host to speak to.
 struct Shell<'a> {
@@ -74,6 +81,8 @@ fn write_files(directory: &Path) {
     write("one-way.wasm", &Guest { each: keeps, ..Guest::default() }.component());
     write("batches.wasm", &Guest { counter: true, ingest: true, ..Guest::default() }.component());
     write("batches.json", CASES_OF_BATCHES.as_bytes());
+    let says = Guest { import: Import::Log, functions: SAYS, before: "(call $no_tier)", ..Guest::default() };
+    write("says.wasm", &says.component());
     write("core.wasm", &wat::parse_str("(module)").unwrap());
     write("cases.json", CASES.as_bytes());
     write("wrong.json", CASES.replace("\"add\"", "\"deny\"").as_bytes());
@@ -97,6 +106,7 @@ async fn modules_are_pushed_tried_activated_and_rolled_back_from_the_command_lin
     assert_eq!(client.like(4, 1).await, (true, 1), "one-way likes are not taken back");
     shell.expect(0, &["rollback"]);
     assert_eq!(client.like(4, 1).await, (false, 0));
+    says_why(&shell, &host, &mut client).await;
     replay(&shell, &host).await;
     assert_eq!(host.terminate().code(), Some(0), "{}", host.log());
     contains(&shell.expect(3, &["list"]), &["weir serve"]);
@@ -166,6 +176,30 @@ fn delete_and_audit(shell: &Shell<'_>) {
         (3, &"delete".into(), &"done".into()),
         "{audit}"
     );
+}
+
+/// Whoever writes rules is told of a failure in the words of the guest, wherever it is met.
+async fn says_why(shell: &Shell<'_>, host: &Host, client: &mut Client) {
+    let local = |arguments: &[&str]| weir(shell.directory, &[&["policy"], arguments].concat());
+    let words = ["panicked at src/lib.rs:14:9: no tier gold", "at no_tier, ", "it wrote info: looking up 7"];
+    let checked = local(&["check", "says.wasm"]);
+    assert_eq!(checked.code, Some(1), "{checked:?}");
+    contains(&checked.stderr, &[&words[..], &["no call of toggle.decide has an answer"]].concat());
+    let tested = local(&["test", "says.wasm", "cases.json"]);
+    assert_eq!(tested.code, Some(1), "{tested:?}");
+    contains(&tested.stdout, &words);
+    contains(&shell.expect(1, &["push", "plain.wasm", "--name", "canary"]), &["known as plain"]);
+    contains(&shell.expect(1, &["push", "says.wasm", "--name", "canary"]), &["canary", "--name"]);
+
+    shell.expect(0, &["push", "says.wasm", "--name", "says", "--activate"]);
+    for actor in 1..=3 {
+        // The module before it answers, and it goes.
+        client.like(3, actor).await;
+    }
+    assert_ne!(shell.serves(), "says", "{}", host.log());
+    let list = shell.expect(0, &["list"]);
+    contains(&list, &["rolled back", "says", "rolled back by itself at", "no tier gold"]);
+    contains(&host.log(), &words);
 }
 
 /// Vectors and recorded decisions, which need no host.

@@ -153,3 +153,43 @@ async fn wait_for_decisions(operator: &mut Operator, decisions: u64) -> Value {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+/// A rule that says for ever: not yet. The host flushes what has waited for `flush.age_ms_max`, and says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rule_that_never_flushes_meets_a_bound() {
+    let stand = Stand::start(Setup::EmbeddedSqlite, 5).await;
+    let mut config = stand.config();
+    config.policy.call_deadline_ms = 1_000;
+    config.flush.age_ms_max = 1_000;
+    let mut host = stand.host(&config);
+    let mut operator = Operator::new(host.admin());
+    let overdue = ["kind=\"feed-like\""];
+    assert!(operator.counter("weir_flush_overdue_total", &overdue).await < 0.5, "it begins at 0");
+    let never = Guest { flush: true, planned: "(i32.store8 (i32.const 16) (i32.const 0))", ..Guest::default() };
+    assert_eq!(operator.push(&never.component(), "never", true).await.status, 201);
+    let mut client = Client::new(host.public());
+    assert_eq!(client.like(3, 7).await, (true, 1));
+    operator.client.wait_drained(LIMIT).await;
+    assert!(stand.database.likes().await.contains(&(3, 7)), "{}", host.log());
+    assert!(operator.counter("weir_flush_overdue_total", &overdue).await > 0.5);
+    let status = operator.client.get("/admin/v1/flush").await.json();
+    let kinds = status["kinds"].as_array().unwrap();
+    let kind = kinds.iter().find(|kind| kind["kind"] == "feed-like").unwrap();
+    assert_eq!(kind["overdue"], true, "{status:#}");
+    assert!(host.log().contains("flush.age_ms_max"), "{}", host.log());
+    // A rule that plans a flush again ends it.
+    operator.command("POST", "/rollback").await;
+    assert_eq!(client.like(4, 7).await, (true, 1));
+    operator.client.wait_drained(LIMIT).await;
+    let began = Instant::now();
+    loop {
+        let status = operator.client.get("/admin/v1/flush").await.json();
+        let kinds = status["kinds"].as_array().unwrap();
+        if kinds.iter().find(|kind| kind["kind"] == "feed-like").unwrap()["overdue"] == false {
+            break;
+        }
+        assert!(began.elapsed() < LIMIT, "{status:#}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(host.terminate().code(), Some(0), "{}", host.log());
+}

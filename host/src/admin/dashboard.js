@@ -61,11 +61,20 @@ function showKinds(flush) {
 const titled = (module) => module && [module.name, module.version, "(" + String(module.digest).slice(0, 12) + ")"].filter(Boolean).join(" ");
 const at = (unixMs) => unixMs ? new Date(unixMs).toISOString().slice(0, 19) + "Z" : null;
 
+// Of what serves nothing, nothing is known but that it was rolled back.
+function health(module) {
+  if (module.unfit) return cell("td", "does not fit", "bad");
+  if (module.condemned) return cell("td", "rolled back", "bad");
+  if (module.healthy === null || module.healthy === undefined) return null;
+  return cell("td", module.healthy ? "good" : "failing", module.healthy ? "good" : "bad");
+}
+
 function showRules(rules) {
+  if (rules.durable === false) byId("rules-note").textContent = "not written down: after a restart the set before serves: " + rules.unsaved;
   const live = Object.entries(rules.active || {}).map(([what, module]) => [what, module, null]);
   const tried = ["canary", "shadow"].filter((role) => rules[role]).map((role) => [role, rules[role], Number((rules[role].share * 100).toFixed(4)) + " %"]);
   fill(byId("serving"), ["what", "module", "share", "since", "by"],
-    [...live, ...tried].map(([what, module, share]) => [what, titled(module), share, at(module.since_ms), module.by]));
+    [...live, ...tried].map(([what, module, share]) => [what, titled(module) + (module.unfit ? ": NOT LOADED: " + module.unfit : ""), share, at(module.since_ms), module.by]));
   fill(byId("modules"), ["module", "serves", "uploaded", "by", "failures", "health", "last failure"],
     (rules.modules || []).map((module) => [
       titled(module),
@@ -73,7 +82,7 @@ function showRules(rules) {
       at(module.uploaded_at_ms),
       module.by,
       module.failures,
-      cell("td", module.healthy ? "good" : "failing", module.healthy ? "good" : "bad"),
+      health(module),
       module.last_failure,
     ]));
   fill(byId("events"), ["at", "what", "module", "by", "reason"],

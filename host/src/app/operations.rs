@@ -277,8 +277,12 @@ impl Desk {
                     true => String::new(),
                     false => format!("; not called for {} until a call succeeds", open.join(", ")),
                 };
-                let detail = match &module.last_failure {
-                    Some(last) if !module.healthy => format!(
+                let detail = match (&module.unfit, &module.last_failure) {
+                    (Some(unfit), _) => format!(
+                        "degraded: {interfaces}: the module that was active does not fit this weir, so its kinds answer as \
+                         their on_policy_failure says; activate another one, or the same built anew: {unfit}"
+                    ),
+                    (None, Some(last)) if !module.healthy => format!(
                         "{interfaces}; failed in the last minute ({} times since the start; {fallbacks} batches fell \
                          back to the module before it, the built-in rules, or a refusal){open}; the last: {last}",
                         module.failures
@@ -287,6 +291,14 @@ impl Desk {
                 };
                 Check { name: format!("policy:{}", module.name), ready: true, detail }
             })
+            .chain(self.app.policies.unsaved().map(|reason| Check {
+                name: "policy-set".into(),
+                ready: true,
+                detail: format!(
+                    "degraded: the set of modules in force is not written down, and a restart would bring back the one \
+                     before; tried again every second: {reason}"
+                ),
+            }))
             .collect()
     }
 
@@ -303,6 +315,10 @@ impl Desk {
                     let waiting: usize = status.set_aside.iter().map(|aside| aside.targets_count).sum();
                     format!("{} changes wait; {waiting} targets for a lock of another session", status.backlog_entries)
                 }
+                None if status.overdue => format!(
+                    "{} changes wait; the rules flush nothing, so the host does after flush.age_ms_max",
+                    status.backlog_entries
+                ),
                 None => format!("{} changes wait", status.backlog_entries),
             };
             checks.push(Check {

@@ -53,6 +53,9 @@ async fn check(place: &Where, report: &mut Report) -> Result<(), Failure> {
     let policies = load_policies(&config, setup).await?;
     for module in policies.modules() {
         report.line("policy", format!("{} ({}): {}", module.name, module.digest, module.interfaces.join(", ")));
+        if let Some(unfit) = &module.unfit {
+            report.line("warning", format!("{} does not fit this weir, its kinds fall back: {unfit}", module.name));
+        }
     }
     let holdings = check_store(&config, report).await?;
 

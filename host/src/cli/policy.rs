@@ -31,6 +31,9 @@ pub enum PolicyCommand {
         /// Where to write the component [default: policy.wasm in DIR].
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
+        /// Keep names and lines in the component, so that a trap says where it was. It is several times as large.
+        #[arg(long)]
+        debug: bool,
         /// Print the result as JSON.
         #[arg(long)]
         json: bool,
@@ -83,7 +86,7 @@ pub enum PolicyCommand {
 /// Does it.
 pub fn run(command: PolicyCommand) -> ExitCode {
     match command {
-        PolicyCommand::Build { dir, output, json } => local::build(&dir, output.as_deref(), json),
+        PolicyCommand::Build { dir, output, debug, json } => local::build(&dir, output.as_deref(), debug, json),
         PolicyCommand::Check { file, config, purity: false, json } => local::check(&file, config.as_deref(), json),
         PolicyCommand::Check { file, config, purity: true, json } => trial::purity(&file, config.as_deref(), json),
         PolicyCommand::Test { file, cases, config, json } => {

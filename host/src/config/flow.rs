@@ -222,6 +222,9 @@ pub struct FlushConfig {
     pub batch_changes_max: usize,
     /// Flush time that the adaptive batch aims at, in milliseconds.
     pub latency_target_ms: u64,
+    /// Age of the oldest change that waits for SQL, in milliseconds, beyond which it is flushed whatever the policy plans: a
+    /// rule that never flushes is said and counted, and loses no more time than that.
+    pub age_ms_max: u64,
     /// Longest time between two looks at the backlog, whatever the policy plans, in milliseconds.
     pub look_again_ms_max: u64,
     /// How long the flusher of a kind keeps its lease without renewing it, in milliseconds.
@@ -240,6 +243,7 @@ impl Default for FlushConfig {
             batch_changes_min: 100,
             batch_changes_max: 10_000,
             latency_target_ms: 200,
+            age_ms_max: 900_000,
             look_again_ms_max: 5_000,
             lease_ms: 5_000,
             retry_ms_min: 100,
@@ -253,6 +257,7 @@ impl FlushConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         at_least("flush.batch_changes_min", self.batch_changes_min, 1)?;
         at_least("flush.batch_changes_max", self.batch_changes_max, self.batch_changes_min)?;
+        at_least("flush.age_ms_max", self.age_ms_max, 1_000)?;
         at_least("flush.look_again_ms_max", self.look_again_ms_max, 1)?;
         at_least("flush.lease_ms", self.lease_ms, 100)?;
         at_least("flush.retry_ms_min", self.retry_ms_min, 1)?;

@@ -32,6 +32,14 @@ pub struct PolicyConfig {
     pub module_bytes_max: usize,
     /// Functions in a component.
     pub functions_max: u32,
+    /// Core instances of one component: a guest of Rust has 3, one of JavaScript 13, one of Python 38.
+    pub core_instances_max: u32,
+    /// Linear memories of one component: a guest of Rust has 1, one of JavaScript 3.
+    pub memories_max: u32,
+    /// Tables of one component.
+    pub tables_max: u32,
+    /// Elements of one table: functions that a guest calls through pointers.
+    pub table_elements_max: usize,
     /// Time to compile a component, in milliseconds.
     pub compile_deadline_ms: u64,
     /// Memory that compiling a component may take, in bytes.
@@ -59,6 +67,8 @@ pub struct PolicyConfig {
     pub breaker: BreakerConfig,
     /// The decision log.
     pub decisions: DecisionLogConfig,
+    /// The audit log.
+    pub audit: AuditConfig,
     /// What modules may import beyond `config` and `log`.
     #[serde(rename = "grant")]
     pub grants: Vec<GrantConfig>,
@@ -78,6 +88,10 @@ impl Default for PolicyConfig {
             memory_bytes_max: 16 << 20,
             module_bytes_max: 4 << 20,
             functions_max: 10_000,
+            core_instances_max: 64,
+            memories_max: 4,
+            tables_max: 4,
+            table_elements_max: 20_000,
             compile_deadline_ms: 10_000,
             compile_memory_bytes_max: 1 << 30,
             transfer_bytes_max: 1 << 20,
@@ -90,6 +104,7 @@ impl Default for PolicyConfig {
             canary: CanaryConfig::default(),
             breaker: BreakerConfig::default(),
             decisions: DecisionLogConfig::default(),
+            audit: AuditConfig::default(),
             grants: Vec::new(),
             statements: Vec::new(),
         }
@@ -164,6 +179,22 @@ pub struct DecisionLogConfig {
 impl Default for DecisionLogConfig {
     fn default() -> Self {
         Self { share: 0.0, bytes_max: 16 << 20 }
+    }
+}
+
+/// Who did what with modules, in the file `audit.ndjson` of the registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuditConfig {
+    /// Lines that are kept, each of some hundred bytes. Of more, what was refused goes first, then the oldest.
+    pub entries_max: usize,
+    /// Age of the oldest line, in days.
+    pub age_days_max: u64,
+}
+
+impl Default for AuditConfig {
+    fn default() -> Self {
+        Self { entries_max: 10_000, age_days_max: 400 }
     }
 }
 
@@ -243,6 +274,10 @@ impl PolicyConfig {
         at_least("policy.memory_bytes_max", self.memory_bytes_max, 1 << 16)?;
         self.pool.validate(self.memory_bytes_max)?;
         at_least("policy.instances", self.instances, 1)?;
+        at_least("policy.core_instances_max", self.core_instances_max, 1)?;
+        at_least("policy.memories_max", self.memories_max, 1)?;
+        at_least("policy.tables_max", self.tables_max, 1)?;
+        at_least("policy.table_elements_max", self.table_elements_max, 1)?;
         at_least("policy.modules_max", self.modules_max, 1)?;
         at_least("policy.granted_call_deadline_ms", self.granted_call_deadline_ms, 1)?;
         at_least("policy.granted_calls_max", self.granted_calls_max, 1)?;
@@ -252,6 +287,8 @@ impl PolicyConfig {
         at_least("policy.breaker.window_ms", self.breaker.window_ms, 10)?;
         at_least("policy.breaker.backoff_ms_min", self.breaker.backoff_ms_min, 1)?;
         at_least("policy.breaker.backoff_ms_max", self.breaker.backoff_ms_max, self.breaker.backoff_ms_min)?;
+        at_least("policy.audit.entries_max", self.audit.entries_max, 10)?;
+        at_least("policy.audit.age_days_max", self.audit.age_days_max, 1)?;
         at_least("policy.decisions.bytes_max", self.decisions.bytes_max, 64 << 10)?;
         if !(0.0..=1.0).contains(&self.decisions.share) {
             return Err(value("policy.decisions.share", format!("must be from 0 to 1, is {}", self.decisions.share)));
@@ -283,6 +320,9 @@ impl PolicyConfig {
             if !is_module_name(&grant.module) {
                 return Err(value(field("module"), "must be the name or the digest of a module"));
             }
+            if is_reserved_module_name(&grant.module) {
+                return Err(value(field("module"), "is a word of the commands and paths of weir: no module has that name"));
+            }
             let known = |name: &&String| self.statements.iter().any(|statement| statement.name == **name);
             if let Some(unknown) = grant.sql.iter().find(|name| !known(name)) {
                 return Err(value(field("sql"), format!("there is no [[policy.statement]] with the name {unknown:?}")));
@@ -290,6 +330,18 @@ impl PolicyConfig {
         }
         Ok(())
     }
+}
+
+/// Names that no module may have: segments of the paths below `/admin/v1/policies`, words of `weir policy`, what weir calls
+/// its own rules and what it has not been told a name of.
+const RESERVED_MODULE_NAMES: [&str; 20] = [
+    "activate", "audit", "build", "built-in", "builtin", "canary", "check", "configured", "delete", "diff", "given", "list",
+    "push", "replay", "rollback", "shadow", "test", "under-test", "vectors", "weir",
+];
+
+/// Whether `text` is a word of weir's own, so that no module may have it as its name.
+pub(crate) fn is_reserved_module_name(text: &str) -> bool {
+    RESERVED_MODULE_NAMES.iter().any(|reserved| text.eq_ignore_ascii_case(reserved))
 }
 
 /// Whether `text` can name a module: also nothing that could be the beginning of a digest.
@@ -345,6 +397,13 @@ mod tests {
         for bad in ["", "-a", "a b", "a/b", "..", "é", &"a".repeat(65)] {
             assert!(!is_module_name(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn words_of_weir_are_no_names() {
+        assert!(["canary", "Shadow", "built-in", "rollback", "diff", "audit"].iter().all(|name| is_reserved_module_name(name)));
+        assert!(["canary-2", "my-shadow", "toggle"].iter().all(|name| !is_reserved_module_name(name)));
+        assert!(refusal("[[grant]]\nmodule = \"canary\"").contains("policy.grant[0].module"));
     }
 
     #[test]

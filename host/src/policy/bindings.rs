@@ -10,7 +10,9 @@ use super::imports::Imports;
 use super::instance::MemoryLimit;
 use super::interface::Interface;
 use super::log_gate::LogGate;
+use super::said::{Said, Stream};
 use super::turn::Turn;
+use super::wasi;
 
 #[allow(missing_docs, reason = "generated from the WIT, which is documented")]
 mod generated {
@@ -41,7 +43,7 @@ fn is_one_of(names: &[&str], import: &str) -> bool {
 
 /// Whether weir has an interface of this name.
 pub(super) fn is_offered(import: &str) -> bool {
-    is_one_of(&FREE_IMPORTS, import) || is_granted_import(import)
+    is_one_of(&FREE_IMPORTS, import) || is_granted_import(import) || wasi::is_offered(import)
 }
 
 /// Whether it must be granted, because it does I/O.
@@ -76,6 +78,13 @@ macro_rules! exports {
                 Ok(())
             }
 
+            /// Leaves out an interface.
+            pub(super) fn forget(&mut self, interface: Interface) {
+                match interface {
+                    $(Interface::$interface => self.$module = None,)+
+                }
+            }
+
             /// Takes them from an instance.
             pub(super) fn load(&self, store: &mut Store<HostState>, instance: &Instance) -> wasmtime::Result<Exports> {
                 Ok(Exports {
@@ -94,6 +103,8 @@ pub(super) struct HostState {
     pub(super) imports: Imports,
     /// Bounds `log.log`.
     pub(super) log: Arc<LogGate>,
+    /// What was written in the present call.
+    pub(super) said: Said,
     /// Bounds the linear memories of the instance.
     pub(super) memory: MemoryLimit,
     /// How long the call may go on, and where.
@@ -116,7 +127,17 @@ impl log::Host for HostState {
             log::Level::Warn => tracing::Level::WARN,
             log::Level::Error => tracing::Level::ERROR,
         };
+        self.said.line(level, &message);
         self.log.write(level, &message);
+    }
+}
+
+impl HostState {
+    /// What a runtime writes to a standard stream: each whole line is one of the log.
+    pub(super) fn write(&mut self, stream: Stream, bytes: &[u8]) {
+        for line in self.said.bytes(stream, bytes) {
+            self.log.write(stream.level(), &line);
+        }
     }
 }
 

@@ -241,5 +241,20 @@ pub fn child_main(arguments: &ChildArguments) -> Result<(), String> {
 pub(super) fn deserialize(engine: &PolicyEngine, code: &[u8]) -> Result<Component, LoadError> {
     // SAFETY: see above.
     unsafe { Component::deserialize(&engine.engine, code) }
-        .map_err(|error| LoadError::Compile { reason: format!("the compiled code does not load: {error:#}") })
+        .map_err(|error| LoadError::Compile { reason: does_not_load(&format!("{error:#}")) })
+}
+
+/// Which setting bounds what wasmtime has too much of, by its words for it.
+const SETTINGS: [(&str, &str); 5] = [
+    ("core module instances", "policy.core_instances_max"),
+    ("linear memories", "policy.memories_max"),
+    ("tables, which exceeds", "policy.tables_max"),
+    ("minimum element size", "policy.table_elements_max"),
+    ("memory minimum size", "policy.memory_bytes_max"),
+];
+
+fn does_not_load(reason: &str) -> String {
+    let setting = SETTINGS.iter().find(|(words, _)| reason.contains(words));
+    let remedy = setting.map_or_else(String::new, |(_, setting)| format!(" (the limit is {setting})"));
+    format!("the compiled code does not load: {reason}{remedy}")
 }

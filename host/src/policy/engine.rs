@@ -1,10 +1,11 @@
 //! Lifetime of the process: the WebAssembly engine, its limits, and the clock of the calls' deadlines.
 
 use std::hash::{Hash, Hasher};
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use wasmtime::component::Linker;
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
 use super::bindings::{self, HostState};
 use super::interface::Interface;
@@ -15,13 +16,12 @@ use crate::config::PolicyConfig;
 /// Modules whose instances may be alive at once: of each interface one that is live, one before that, and one draining; a
 /// shadow, a canary, those that ended last, one being tried, and two that serve where nothing was activated.
 const MODULES_MAX: usize = 3 * Interface::COUNT + 8;
-/// Core instances of one component instance: a guest of Rust has one, and the shims of its imports two; one of JavaScript
-/// has 13.
-const CORE_INSTANCES_MAX: u32 = 16;
-/// Linear memories of one component instance: a guest of Rust has one, one of JavaScript three.
-const MEMORIES_MAX: u32 = 4;
-/// Tables of one component instance.
-const TABLES_MAX: u32 = 4;
+/// Frames of a trap that are kept, the innermost.
+const FRAMES_MAX: usize = 12;
+/// What wasmtime keeps of one function of an instance, in bytes, with room to spare.
+const FUNCTION_BYTES: usize = 64;
+/// What it keeps of an instance at most where few functions are allowed, in bytes: its default.
+const INSTANCE_BYTES_MIN: usize = 1 << 20;
 
 /// Whether calls are metered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,14 +104,18 @@ fn new_engine(config: &PolicyConfig, metering: Metering) -> wasmtime::Result<Eng
 fn engine_config(config: &PolicyConfig, metering: Metering) -> Config {
     let each = space::instances_each(config);
     let instances = u32::try_from(each.saturating_mul(MODULES_MAX)).unwrap_or(u32::MAX);
+    let instance_bytes = (config.functions_max as usize).saturating_mul(FUNCTION_BYTES).max(INSTANCE_BYTES_MIN);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
-        .total_core_instances(instances.saturating_mul(CORE_INSTANCES_MAX))
-        .total_memories(instances.saturating_mul(MEMORIES_MAX))
-        .total_tables(instances.saturating_mul(TABLES_MAX))
-        .max_core_instances_per_component(CORE_INSTANCES_MAX)
-        .max_memories_per_component(MEMORIES_MAX)
-        .max_tables_per_component(TABLES_MAX)
+        .total_core_instances(instances.saturating_mul(config.core_instances_max))
+        .total_memories(instances.saturating_mul(config.memories_max))
+        .total_tables(instances.saturating_mul(config.tables_max))
+        .max_core_instances_per_component(config.core_instances_max)
+        .max_memories_per_component(config.memories_max)
+        .max_tables_per_component(config.tables_max)
+        .table_elements(config.table_elements_max)
+        .max_core_instance_size(instance_bytes)
+        .max_component_instance_size(instance_bytes)
         .max_memory_size(config.memory_bytes_max)
         // What a dropped instance has written is cleared by hand up to here, which is cheaper than asking the kernel.
         .linear_memory_keep_resident(64 << 10)
@@ -126,8 +130,14 @@ fn engine_config(config: &PolicyConfig, metering: Metering) -> Config {
         .consume_fuel(metering == Metering::Fuel)
         .memory_reservation(config.pool.memory_reservation_bytes)
         .memory_guard_size(config.pool.memory_guard_bytes)
-        // Components carry no names: the cause of a trap says more than its frames, and a panic has logged its message.
-        .wasm_backtrace_max_frames(None)
+        // The same bits on every processor, so that a decision can be replayed anywhere: one NaN, and no instruction that
+        // may answer as it likes. All of this is part of the key of compiled code ([`PolicyEngine::compatibility`]).
+        .cranelift_nan_canonicalization(true)
+        .wasm_relaxed_simd(false)
+        .relaxed_simd_deterministic(true)
+        // Who wrote a module that traps wants to know where. Only a call that fails pays for it.
+        .wasm_backtrace_max_frames(NonZeroUsize::new(FRAMES_MAX))
+        .wasm_backtrace_details(WasmBacktraceDetails::Enable)
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     engine
 }

@@ -7,10 +7,10 @@ use wasmtime::component::InstancePre;
 use wasmtime::{ResourceLimiter, Store, Trap};
 
 use super::bindings::{ExportIndices, Exports, HostState};
+use super::interface::Interface;
+use super::said::Words;
+use super::trace::explain;
 use super::turn::{Turn, aside};
-
-/// Elements of one table: functions that a guest calls through pointers.
-const TABLE_ELEMENTS_MAX: usize = 20_000;
 
 /// Why a call has no usable result.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,13 +34,16 @@ pub(super) enum Cause {
     Instantiate,
     /// All instances were in use for as long as a call may take.
     Busy,
+    /// The module does not fit this weir: it was active when the host ended, and could not be loaded again.
+    Unfit,
     /// Nothing was called: the breaker is open.
     Open,
 }
 
 impl Cause {
     /// Every cause of a call that was to be made.
-    pub(super) const ALL: [Self; 5] = [Self::Trap, Self::Deadline, Self::Contract, Self::Instantiate, Self::Busy];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Trap, Self::Deadline, Self::Contract, Self::Instantiate, Self::Busy, Self::Unfit];
 
     /// The label of the metric.
     pub(super) fn as_str(self) -> &'static str {
@@ -51,6 +54,7 @@ impl Cause {
             Self::Instantiate => "instantiate",
             Self::Busy => "busy",
             Self::Open => "open",
+            Self::Unfit => "unfit",
         }
     }
 }
@@ -68,15 +72,29 @@ impl CallFailure {
 
     /// A call that wasmtime ended. What is no trap is a result that could not be lifted: a pointer out of bounds, an
     /// unknown case, text that is not UTF-8, too many bytes.
-    fn of_call(error: &wasmtime::Error) -> Self {
+    fn of_call(error: &wasmtime::Error, words: &Words) -> Self {
         let cause = match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => Cause::Deadline,
             Some(_) => Cause::Trap,
             None => Cause::Contract,
         };
-        Self { cause, reason: format!("{error:#}") }
+        Self { cause, reason: explain(error, words) }
+    }
+
+    /// The same with what only the interface tells: which words its enums have.
+    pub(super) fn within(mut self, interface: Interface) -> Self {
+        if let Some(case) = self.reason.strip_prefix(UNKNOWN_CASE).filter(|_| self.cause == Cause::Contract) {
+            self.reason = format!(
+                "an enum or variant of the answer has no case {case}; the WIT knows {}",
+                interface.words_of_answers()
+            );
+        }
+        self
     }
 }
+
+/// How wasmtime begins what it says of a case that an enum or variant does not have.
+const UNKNOWN_CASE: &str = "unexpected discriminant: ";
 
 /// An instance, ready to be called.
 pub(super) struct Warm {
@@ -139,15 +157,22 @@ impl Recipe {
 
     fn instantiate(&self) -> wasmtime::Result<Warm> {
         let mut store = self.store();
-        let instance = self.pre.instantiate(&mut store)?;
+        let instance = self.pre.instantiate(&mut store).map_err(|error| with_words(&mut store, &error))?;
         let exports = self.exports.load(&mut store, &instance)?;
         Ok(Warm { store, exports })
     }
 }
 
+/// An error of an instance that does not start, with what it said.
+pub(super) fn with_words(store: &mut Store<HostState>, error: &wasmtime::Error) -> wasmtime::Error {
+    let words = store.data_mut().said.take();
+    wasmtime::Error::msg(explain(error, &words))
+}
+
 /// The instances of one module. A call takes one; when all are taken it waits, at most as long as a call may take.
 pub(super) struct Pool {
-    recipe: Recipe,
+    /// Why there is none, of a module that does not fit.
+    recipe: Result<Recipe, String>,
     instances_max: usize,
     wait_max: Duration,
     state: Mutex<PoolState>,
@@ -173,7 +198,18 @@ impl Pool {
     ) -> wasmtime::Result<Self> {
         let idle = (0..instances).map(|_| recipe.instantiate()).collect::<wasmtime::Result<Vec<_>>>()?;
         let state = PoolState { alive: idle.len(), idle, waiting: 0 };
-        Ok(Self { recipe, instances_max, wait_max, state: Mutex::new(state), returned: Condvar::new() })
+        Ok(Self { recipe: Ok(recipe), instances_max, wait_max, state: Mutex::new(state), returned: Condvar::new() })
+    }
+
+    /// Of a module that does not fit: every call fails for this reason.
+    pub(super) fn unfit(reason: String) -> Self {
+        Self {
+            recipe: Err(reason),
+            instances_max: 0,
+            wait_max: Duration::ZERO,
+            state: Mutex::default(),
+            returned: Condvar::new(),
+        }
     }
 
     /// Runs `call` on an instance. It may take `deadlines` times as long as a call may. Also says how much fuel it used,
@@ -183,16 +219,20 @@ impl Pool {
         deadlines: u64,
         call: impl FnOnce(&mut Warm) -> wasmtime::Result<R>,
     ) -> Result<(R, Option<u64>), CallFailure> {
-        let mut warm = self.take()?;
-        let mut slot = Slot { pool: self, back: None };
-        self.recipe.begin(&mut warm.store, deadlines);
-        warm.store
-            .data_mut()
-            .imports
-            .begin_call(self.wait_max.saturating_mul(deadlines.try_into().unwrap_or(u32::MAX)));
-        self.recipe.refuel(&mut warm.store);
-        let result = call(&mut warm);
-        let left = if self.recipe.metered { warm.store.get_fuel().ok() } else { None };
+        let recipe = self.recipe.as_ref();
+        let recipe = recipe.map_err(|reason| CallFailure { cause: Cause::Unfit, reason: reason.clone() })?;
+        let mut warm = self.take(recipe)?;
+        let mut slot = Slot { pool: self, recipe, back: None };
+        recipe.begin(&mut warm.store, deadlines);
+        let time = self.wait_max.saturating_mul(deadlines.try_into().unwrap_or(u32::MAX));
+        warm.store.data_mut().imports.begin_call(time);
+        recipe.refuel(&mut warm.store);
+        warm.store.data_mut().said.clear();
+        let result = call(&mut warm).map_err(|error| {
+            let words = warm.store.data_mut().said.take();
+            CallFailure::of_call(&error, &words)
+        });
+        let left = if recipe.metered { warm.store.get_fuel().ok() } else { None };
         let fuel = left.map(|left| u64::MAX - left);
         // After any failure the whole store is suspect. After much growth it is given up before it reaches its limit.
         if result.is_ok() && !warm.store.data().memory.is_nearly_full() {
@@ -200,7 +240,7 @@ impl Pool {
         } else {
             drop(warm);
         }
-        result.map(|result| (result, fuel)).map_err(|error| CallFailure::of_call(&error))
+        result.map(|result| (result, fuel))
     }
 
     /// Gives up the idle instances: the next calls begin with fresh ones.
@@ -210,7 +250,7 @@ impl Pool {
         state.idle.clear();
     }
 
-    fn take(&self) -> Result<Warm, CallFailure> {
+    fn take(&self, recipe: &Recipe) -> Result<Warm, CallFailure> {
         let mut state = self.lock();
         let mut deadline = None;
         loop {
@@ -220,7 +260,7 @@ impl Pool {
             if state.alive < self.instances_max {
                 state.alive += 1;
                 drop(state);
-                return self.recipe.instantiate().map_err(|error| {
+                return recipe.instantiate().map_err(|error| {
                     self.lock().alive -= 1;
                     self.returned.notify_one();
                     CallFailure { cause: Cause::Instantiate, reason: format!("{error:#}") }
@@ -249,13 +289,14 @@ impl Pool {
 /// The place of a taken instance. When dropped, what is in `back` returns to the pool; a fresh instance if nothing is.
 struct Slot<'a> {
     pool: &'a Pool,
+    recipe: &'a Recipe,
     back: Option<Warm>,
 }
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
         // The caller that lost time anyway makes the spare. If that fails, the next call that finds none tries again.
-        let fresh = || if std::thread::panicking() { None } else { self.pool.recipe.instantiate().ok() };
+        let fresh = || if std::thread::panicking() { None } else { self.recipe.instantiate().ok() };
         let back = self.back.take().or_else(fresh);
         let mut state = self.pool.lock();
         match back {
@@ -274,12 +315,13 @@ impl Drop for Slot<'_> {
 pub(super) struct MemoryLimit {
     bytes: usize,
     bytes_max: usize,
+    table_elements_max: usize,
 }
 
 impl MemoryLimit {
-    /// All memories together at most `bytes_max`.
-    pub(super) fn new(bytes_max: usize) -> Self {
-        Self { bytes: 0, bytes_max }
+    /// All memories together at most `bytes_max`, each table at most `table_elements_max`.
+    pub(super) fn new(bytes_max: usize, table_elements_max: usize) -> Self {
+        Self { bytes: 0, bytes_max, table_elements_max }
     }
 
     /// Over three quarters of the limit are in use. Linear memory never shrinks, so an instance that leaks would end in
@@ -300,6 +342,6 @@ impl ResourceLimiter for MemoryLimit {
     }
 
     fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= TABLE_ELEMENTS_MAX)
+        Ok(desired <= self.table_elements_max)
     }
 }

@@ -13,7 +13,7 @@ pub(super) mod ingest;
 pub(super) mod toggle;
 
 /// One interface of the WIT.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Interface {
     /// Decides toggles.
     Toggle,
@@ -66,6 +66,30 @@ impl Interface {
             Self::Flush => "weir:policy/flush@0.1.0",
             Self::Admission => "weir:policy/admission@0.1.0",
             Self::Cache => "weir:policy/cache@0.1.0",
+        }
+    }
+
+    /// The cases of the enums and variants that its functions answer with, for people.
+    pub(super) fn words_of_answers(self) -> &'static str {
+        match self {
+            Self::Toggle => "add, remove, keep, deny (effect), and none or some limit",
+            Self::Counter => "none or some unique-ms, and none or some limit",
+            Self::Ingest => "ok with none or some text, and err with violations",
+            Self::Admission => "line, draw, refuse (placement)",
+            Self::Cache => "bypass, store (cache-rule)",
+            Self::Delivery | Self::Flush => "true and false",
+        }
+    }
+
+    /// The functions that it has.
+    pub(super) fn functions(self) -> &'static [&'static str] {
+        match self {
+            Self::Toggle | Self::Counter => &["decide"],
+            Self::Ingest => &["validate"],
+            Self::Delivery => &["fields", "enabled"],
+            Self::Flush => &["plan", "coalesce"],
+            Self::Admission => &["place", "plan"],
+            Self::Cache => &["eligible"],
         }
     }
 

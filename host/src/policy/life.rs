@@ -1,5 +1,6 @@
 //! The life of a module: registry on disk, gate, activation, rollback, the watched directory.
 
+mod audit;
 pub(super) mod control;
 pub(super) mod loader;
 pub(super) mod registry;

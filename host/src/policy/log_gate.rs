@@ -5,12 +5,15 @@ use std::time::{Duration, Instant};
 
 use metrics::counter;
 
+use super::said::clip;
 use crate::telemetry::POLICY_LOG_LINES_TOTAL;
 
 /// Lines of one module written in a second; what is over is dropped and counted.
 const LINES_PER_SECOND_MAX: u32 = 20;
 /// Bytes of a message that are kept.
 const MESSAGE_BYTES_MAX: usize = 1_000;
+/// The same where the host says why a call failed: the guest's own words are in it.
+const FAILURE_BYTES_MAX: usize = 3_000;
 
 /// Bounds what one module writes to the log. Shared by its instances.
 #[derive(Debug)]
@@ -27,8 +30,17 @@ impl LogGate {
         Self { module, muted, window: Mutex::new((Instant::now(), 0)) }
     }
 
+    /// Writes why a call failed, at the same rate.
+    pub(super) fn failed(&self, message: &str) {
+        self.write_up_to(FAILURE_BYTES_MAX, tracing::Level::ERROR, message);
+    }
+
     /// Writes a line, or drops and counts it.
     pub(super) fn write(&self, level: tracing::Level, message: &str) {
+        self.write_up_to(MESSAGE_BYTES_MAX, level, message);
+    }
+
+    fn write_up_to(&self, bytes_max: usize, level: tracing::Level, message: &str) {
         if self.muted {
             return;
         }
@@ -36,7 +48,7 @@ impl LogGate {
             counter!(POLICY_LOG_LINES_TOTAL, "level" => "dropped").increment(1);
             return;
         }
-        let message = one_line(message);
+        let message = clip(message, bytes_max);
         let module = self.module.as_str();
         let label = match level {
             tracing::Level::ERROR => {
@@ -69,29 +81,9 @@ impl LogGate {
     }
 }
 
-/// At most [`MESSAGE_BYTES_MAX`] bytes, without control characters: a module cannot forge another line.
-fn one_line(message: &str) -> String {
-    let kept = &message[..message.floor_char_boundary(MESSAGE_BYTES_MAX)];
-    let printable = |c: char| match c {
-        '\n' | '\t' => ' ',
-        c if c.is_control() => '\u{fffd}',
-        c => c,
-    };
-    kept.chars().map(printable).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_message_is_one_bounded_line() {
-        assert_eq!(one_line("a\nb\u{1b}[31m"), "a b\u{fffd}[31m");
-        assert_eq!(one_line(&"x".repeat(5_000)).len(), 1_000);
-        assert_eq!(one_line(&"é".repeat(501)).len(), 1_000);
-        assert_eq!(one_line(&format!("x{}", "é".repeat(600))).len(), 999);
-        assert_eq!(one_line(""), "");
-    }
 
     #[test]
     fn what_is_over_the_rate_is_dropped() {

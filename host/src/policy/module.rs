@@ -1,11 +1,13 @@
 //! Lifetime of a module: from bytes to a pool of instances, or to the reason why not.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
+use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, InstancePre};
 use weir_policy_vectors::Vectors;
 
@@ -15,12 +17,15 @@ use super::call::CallSeconds;
 use super::compiler;
 use super::engine::{Metering, PolicyEngine};
 use super::imports::{Grant, Imports};
-use super::instance::{CallFailure, MemoryLimit, Pool, Recipe};
+use super::instance::{CallFailure, MemoryLimit, Pool, Recipe, with_words};
 use super::interface::Interface;
 use super::log_gate::LogGate;
 use super::outline::Outline;
-use super::refusal::LoadError;
+use super::nearest::nearest;
+use super::refusal::{LoadError, listed};
+use super::said::{Said, clip};
 use super::turn::Turn;
+use super::wasi;
 use crate::config::PolicyConfig;
 use crate::model::Digest;
 
@@ -44,7 +49,7 @@ pub struct ModuleInfo {
     pub interfaces: Vec<&'static str>,
     /// What it imports.
     pub imports: Vec<String>,
-    /// What it exports besides, and the host ignores.
+    /// What it exports besides, and the host ignores: the first of it.
     pub ignored: Vec<String>,
     /// The hash of its sources, where `weir policy build` made it.
     pub source_sha256: Option<String>,
@@ -57,6 +62,24 @@ pub struct ModuleInfo {
     /// What it is not called for now, because calls failed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub breakers: Vec<OpenBreaker>,
+    /// Why it does not fit this weir, of one that was active when the host ended and could not be loaded again. What its kinds
+    /// say of failures (`on_policy_failure`) answers in its place.
+    pub unfit: Option<String>,
+    /// Functions that failed when they were tried without a host: of `weir policy check` and `build`.
+    pub failing: Vec<Failing>,
+}
+
+/// A function that failed when it was tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Failing {
+    /// Such as `toggle.decide`.
+    pub function: String,
+    /// The kind of the first call that failed.
+    pub kind: String,
+    /// Why it did.
+    pub reason: String,
+    /// Every call of it failed.
+    pub never: bool,
 }
 
 /// A component that was compiled, and whose imports fit.
@@ -80,10 +103,9 @@ impl Compiled {
     ) -> Result<Self, LoadError> {
         let component = compiler::deserialize(engine, code)?;
         let border = Border::of(engine, &component)?;
-        let pre = engine
-            .linker
-            .instantiate_pre(&component)
-            .map_err(|error| LoadError::WrongImport { reason: format!("{error:#}") })?;
+        let wrong = |error: wasmtime::Error| LoadError::WrongImport { reason: format!("{error:#}") };
+        let own = wasi::linker_for(engine, &component).map_err(wrong)?;
+        let pre = own.as_ref().unwrap_or(&engine.linker).instantiate_pre(&component).map_err(wrong)?;
         Ok(Self { digest, bytes, outline, border, pre, metering: engine.metering })
     }
 
@@ -122,8 +144,9 @@ pub(super) fn digest_of(bytes: &[u8]) -> Digest {
 /// A module that was found good.
 pub(super) struct Module {
     pub(super) digest: Digest,
-    pub(super) compiled: Arc<Compiled>,
     pub(super) pool: Pool,
+    /// What it exports as the WIT says.
+    fit: Vec<Interface>,
     /// Calls of it may wait for I/O: never on a thread that must not.
     pub(super) does_io: bool,
     info: ModuleInfo,
@@ -145,7 +168,7 @@ pub(super) struct Label {
 }
 
 impl Module {
-    /// Starts a pool of instances: `instances` are warm at once.
+    /// Starts a pool of instances: `instances` are warm at once. Everything that it exports must be as the WIT says.
     pub(super) fn start(
         engine: &PolicyEngine,
         config: &PolicyConfig,
@@ -154,10 +177,27 @@ impl Module {
         imports: Imports,
         instances: usize,
     ) -> Result<Self, LoadError> {
+        let (module, unfit) = Self::start_what_fits(engine, config, compiled, label, imports, instances)?;
+        match unfit.into_iter().next() {
+            None => Ok(module),
+            Some((_, refusal)) => Err(refusal),
+        }
+    }
+
+    /// The same, of which what is not as the WIT says is left out, with the reason: a module of an older contract serves what
+    /// has not changed since.
+    pub(super) fn start_what_fits(
+        engine: &PolicyEngine,
+        config: &PolicyConfig,
+        compiled: &Arc<Compiled>,
+        label: Label,
+        imports: Imports,
+        instances: usize,
+    ) -> Result<(Self, Vec<Unfit>), LoadError> {
         let digest = compiled.digest.to_string();
         let log = Arc::new(LogGate::new(format!("{} {}", label.name, &digest[..12]), imports.are_stubs()));
         let does_io = compiled.does_io();
-        let (gate, memory) = (Arc::clone(&log), config.memory_bytes_max);
+        let (gate, memory, elements) = (Arc::clone(&log), config.memory_bytes_max, config.table_elements_max);
         let deadline_ms = if does_io { config.granted_call_deadline_ms } else { config.call_deadline_ms };
         let time = Duration::from_millis(deadline_ms);
         let mut recipe = Recipe {
@@ -166,15 +206,16 @@ impl Module {
             state: Box::new(move || HostState {
                 imports: imports.begin(time),
                 log: Arc::clone(&gate),
+                said: Said::default(),
                 turn: Turn::default(),
-                memory: MemoryLimit::new(memory),
+                memory: MemoryLimit::new(memory, elements),
             }),
             transfer_bytes_max: config.transfer_bytes_max,
             call_ticks: engine.ticks(deadline_ms),
             metered: compiled.metering == Metering::Fuel,
             gives_way: !does_io,
         };
-        let interfaces = bind(&mut recipe, &compiled.border)?;
+        let (fit, unfit) = bind(&mut recipe, &compiled.border)?;
         let instances_max = if does_io { config.granted_calls_max.max(1) } else { instances };
         let pool = Pool::fill(recipe, instances.min(instances_max), instances_max, time).map_err(not_started)?;
         let info = ModuleInfo {
@@ -183,7 +224,7 @@ impl Module {
             version: label.version,
             bytes: compiled.bytes,
             functions: compiled.outline.functions,
-            interfaces,
+            interfaces: fit.iter().map(|interface| interface.name()).collect(),
             imports: compiled.border.imports.clone(),
             ignored: compiled.border.ignored.clone(),
             source_sha256: compiled.outline.source_sha256.clone(),
@@ -191,11 +232,13 @@ impl Module {
             failures: 0,
             last_failure: None,
             breakers: Vec::new(),
+            unfit: None,
+            failing: Vec::new(),
         };
-        Ok(Self {
+        let module = Self {
             digest: compiled.digest,
-            compiled: Arc::clone(compiled),
             pool,
+            fit,
             does_io,
             info,
             log,
@@ -203,12 +246,49 @@ impl Module {
             seconds: CallSeconds::default(),
             failures: AtomicU64::new(0),
             last_failure: Mutex::new(None),
-        })
+        };
+        Ok((module, unfit))
+    }
+
+    /// In place of one that cannot be loaded any more: its digest and name, and every call fails.
+    pub(super) fn unfit(digest: Digest, label: Label, reason: &str) -> Self {
+        let text = digest.to_string();
+        Self {
+            digest,
+            pool: Pool::unfit(reason.to_owned()),
+            fit: Vec::new(),
+            does_io: false,
+            log: Arc::new(LogGate::new(format!("{} {}", label.name, &text[..12]), true)),
+            info: ModuleInfo {
+                digest: text,
+                name: label.name,
+                version: label.version,
+                bytes: 0,
+                functions: 0,
+                interfaces: Vec::new(),
+                imports: Vec::new(),
+                ignored: Vec::new(),
+                source_sha256: None,
+                healthy: false,
+                failures: 0,
+                last_failure: None,
+                unfit: Some(reason.to_owned()),
+                failing: Vec::new(),
+            },
+            seconds: CallSeconds::default(),
+            failures: AtomicU64::new(0),
+            last_failure: Mutex::new(None),
+        }
+    }
+
+    /// Why it does not fit.
+    pub(super) fn is_unfit(&self) -> Option<&str> {
+        self.info.unfit.as_deref()
     }
 
     /// Whether it exports `interface`.
     pub(super) fn exports(&self, interface: Interface) -> bool {
-        self.compiled.border.known.contains(&interface)
+        self.fit.contains(&interface)
     }
 
     /// What it is called.
@@ -224,8 +304,11 @@ impl Module {
     /// Notes a failed call: the module is unhealthy for a minute from now on.
     pub(super) fn failed(&self, interface: Interface, failure: &CallFailure) {
         self.failures.fetch_add(1, Ordering::Relaxed);
+        if self.info.unfit.is_some() {
+            return;
+        }
         let text = format!("{} in {}: {}", failure.cause.as_str(), interface.name(), failure.reason);
-        self.log.write(tracing::Level::ERROR, &format!("policy call failed: {text}"));
+        self.log.failed(&format!("policy call failed: {text}"));
         *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), text));
     }
 
@@ -235,16 +318,24 @@ impl Module {
         let last = self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let recent = last.as_ref().is_some_and(|(at, _)| at.elapsed() < UNHEALTHY_TIME);
         let breakers = self.breakers.open();
-        let healthy = !recent && breakers.is_empty();
+        let healthy = !recent && breakers.is_empty() && self.info.unfit.is_none();
         ModuleInfo { healthy, failures, last_failure: last.map(|(_, text)| text), breakers, ..self.info.clone() }
     }
 }
+
+/// An interface that a module exports otherwise than the WIT says, and how.
+pub(super) type Unfit = (Interface, LoadError);
+
+/// Names of what a component exports besides, that are kept.
+const IGNORED_MAX: usize = 20;
 
 /// Names of what a component imports and exports.
 struct Border {
     imports: Vec<String>,
     known: Vec<Interface>,
     ignored: Vec<String>,
+    /// What the known interfaces hold.
+    functions: HashMap<Interface, Vec<String>>,
 }
 
 impl Border {
@@ -260,27 +351,69 @@ impl Border {
         if known.is_empty() {
             return Err(LoadError::NoExports { found: exports });
         }
+        if let Some((found, nearest)) = exports.iter().find_map(|name| misspelt(name, &known)) {
+            return Err(LoadError::MisspeltExport { found, nearest });
+        }
         let ours = |name: &String| known.iter().any(|interface| name.starts_with(interface.export_prefix()));
-        let ignored = exports.into_iter().filter(|name| !ours(name)).collect();
-        Ok(Self { imports, known, ignored })
+        let ignored = exports.into_iter().filter(|name| !ours(name)).map(|name| clip(&name, 100));
+        let ignored = ignored.take(IGNORED_MAX).collect();
+        let functions = known.iter().map(|interface| (*interface, functions(engine, component, *interface))).collect();
+        Ok(Self { imports, known, ignored, functions })
     }
 }
 
+/// Names of what an exported interface holds.
+fn functions(engine: &PolicyEngine, component: &Component, interface: Interface) -> Vec<String> {
+    let Some((ComponentItem::ComponentInstance(instance), _)) = component.get_export(None, interface.export_name())
+    else {
+        return Vec::new();
+    };
+    let functions = instance.exports(&engine.engine);
+    let functions = functions.filter(|(_, item)| matches!(item.ty, ComponentItem::ComponentFunc(_)));
+    functions.map(|(name, _)| name.to_owned()).collect()
+}
+
+/// An export that can only be meant as an interface of ours that is not among those that were found: its name, and ours.
+fn misspelt(export: &str, known: &[Interface]) -> Option<(String, &'static str)> {
+    let name = export.strip_prefix("weir:policy/")?.split('@').next()?;
+    let missing = Interface::ALL.into_iter().filter(|interface| !known.contains(interface));
+    let nearest = nearest(name, missing.map(Interface::name))?;
+    // The name of an interface with another version is no mistake: this weir does not serve that one.
+    let interface = Interface::from_name(nearest).filter(|_| nearest != name)?;
+    Some((export.to_owned(), interface.export_name()))
+}
+
 /// Finds the functions of the known exports and checks their types on a first instance.
-fn bind(recipe: &mut Recipe, border: &Border) -> Result<Vec<&'static str>, LoadError> {
+fn bind(recipe: &mut Recipe, border: &Border) -> Result<(Vec<Interface>, Vec<Unfit>), LoadError> {
     let mut store = recipe.store();
-    let instance = recipe.pre.instantiate(&mut store).map_err(not_started)?;
+    let started = recipe.pre.instantiate(&mut store);
+    let instance = started.map_err(|error| not_started(with_words(&mut store, &error)))?;
+    let (mut fit, mut unfit) = (Vec::new(), Vec::new());
     for &interface in &border.known {
         let wrong = bindings::wrong_functions(interface, &mut store, &instance);
-        let interface_name = interface.export_name();
-        if !wrong.is_empty() {
-            return Err(LoadError::WrongExport { interface: interface_name, reason: wrong.join("; ") });
+        let found = recipe.exports.find(interface, &recipe.pre).map_err(|error| format!("{error:#}"));
+        match (wrong.is_empty(), found) {
+            (true, Ok(())) => fit.push(interface),
+            (wrong_is_empty, found) => {
+                let reason = if wrong_is_empty { found.err().unwrap_or_default() } else { wrong.join("; ") };
+                let reason = reason + &instead(interface, border);
+                recipe.exports.forget(interface);
+                unfit.push((interface, LoadError::WrongExport { interface: interface.export_name(), reason }));
+            }
         }
-        let refused =
-            |error: wasmtime::Error| LoadError::WrongExport { interface: interface_name, reason: format!("{error:#}") };
-        recipe.exports.find(interface, &recipe.pre).map_err(refused)?;
     }
-    Ok(border.known.iter().map(|interface| interface.name()).collect())
+    Ok((fit, unfit))
+}
+
+/// What an interface holds in place of a function that is missing.
+fn instead(interface: Interface, border: &Border) -> String {
+    let found = border.functions.get(&interface).map_or(&[][..], Vec::as_slice);
+    let missing = interface.functions().iter().find(|name| !found.iter().any(|found| found == *name));
+    let Some(missing) = missing else { return String::new() };
+    let expected = interface.functions().join(", ");
+    let near = nearest(missing, found.iter().map(String::as_str));
+    let near = near.map_or_else(String::new, |near| format!("; {} is near {missing}", clip(near, 100)));
+    format!(" (expected {expected}; it has {}{near})", listed(found))
 }
 
 fn not_started(error: wasmtime::Error) -> LoadError {

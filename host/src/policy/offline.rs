@@ -1,31 +1,33 @@
 //! What is asked of a component without a host: is it good, does it pass its vectors, does it decide as recorded, does it
 //! keep state between calls.
 
+pub(super) mod purity;
+
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::{Value, json};
-use weir_policy_vectors::{Call, Vectors};
+use serde_json::Value;
+use weir_policy_vectors::{Call, Granted, Vectors};
 
 use super::KindPolicy;
 use super::bindings::Settings;
 use super::call::Role;
 use super::compiler::Compiler;
-use super::decide::Subject;
 use super::engine::Metering;
 use super::imports::{Grant, Imports};
-use super::interface::flush;
 use super::life::loader::{Loader, Times, settings};
-use super::module::{Compiled, Label, Module, ModuleInfo};
+use super::module::{Compiled, Failing, Label, Module, ModuleInfo};
 use super::outline;
 use super::refusal::LoadError;
 use super::trial::comparison::differences;
 use super::trial::decisions;
 use super::trial::vectors::{self, CaseReport};
-use crate::config::PolicyConfig;
-use crate::model::{Action, Backlog, Document, Hit, Id, Intent, ToggleChange, Verb};
+use crate::config::{PolicyConfig, is_reserved_module_name};
 
+/// The kind of the calls that a component is tried with where no configuration names others.
+const KIND: &str = "feed-like";
 /// Differences that a report names; the others are counted.
 const DIFFERENCES_MAX: usize = 100;
 
@@ -80,19 +82,6 @@ pub struct ReplayReport {
     pub fuel_now: u64,
 }
 
-/// What came of a purity check.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct PurityReport {
-    /// The module.
-    pub module: ModuleInfo,
-    /// Calls that were compared.
-    pub calls: usize,
-    /// Answers of a used instance that a fresh one does not give.
-    pub differences: Vec<Difference>,
-    /// Calls that failed on a used instance only.
-    pub failures: Vec<String>,
-}
-
 /// A component that is looked at by itself.
 struct Bench {
     loader: Loader,
@@ -128,36 +117,82 @@ impl Bench {
     }
 }
 
+impl Bench {
+    /// Calls each function, for each kind, with nothing and with something: those that fail, by name. What stands behind
+    /// granted imports is empty.
+    fn call_all(&self, info: &ModuleInfo, kinds: &[KindPolicy]) -> Result<BTreeMap<String, Failing>, LoadError> {
+        let imports = Imports::of_vectors(Arc::clone(&self.loader.settings), &Granted::default());
+        let module =
+            Module::start(&self.loader.engine, &self.loader.config, &self.compiled, self.label.clone(), imports, 1)?;
+        let named: Vec<&str> = kinds.iter().map(|kind| kind.kind.as_str()).collect();
+        let named = if named.is_empty() { vec![KIND] } else { named };
+        let calls = named.into_iter().flat_map(purity::calls_of_every_sort);
+        let (mut failing, mut answered) = (BTreeMap::new(), std::collections::BTreeSet::new());
+        for call in calls.filter(|call| info.interfaces.contains(&call.interface())) {
+            match module.ask(Role::Test, &call, None) {
+                Ok(_) => {
+                    answered.insert(call.name());
+                }
+                Err(failure) => {
+                    failing.entry(call.name().to_owned()).or_insert_with(|| Failing {
+                        function: call.name().to_owned(),
+                        kind: call.kind().to_owned(),
+                        reason: format!("{}: {}", failure.cause.as_str(), failure.reason),
+                        never: false,
+                    });
+                }
+            }
+        }
+        failing.values_mut().for_each(|failing| failing.never = !answered.contains(failing.function.as_str()));
+        Ok(failing)
+    }
+}
+
 fn stem(path: &Path) -> String {
     path.file_stem().map_or_else(|| "unnamed".into(), |stem| stem.to_string_lossy().into_owned())
 }
 
 /// Passes a component through the gate: size and shape, compiled, imports and exports, started, the vectors that it
-/// carries. Whether its imports are granted is not asked: that is the host's configuration.
+/// carries. Whether its imports are granted is not asked: that is the host's configuration. Then each of its functions is
+/// called for each of `kinds`, or for one without settings; those that fail are in [`ModuleInfo::failing`].
 ///
 /// # Errors
 /// Why a host would refuse it.
-pub fn check(config: &PolicyConfig, compiler: Compiler, bytes: &[u8]) -> Result<ModuleInfo, LoadError> {
-    let bench = Bench::new(config, compiler, Settings::default(), Metering::None, bytes, "given")?;
+pub fn check(
+    config: &PolicyConfig,
+    compiler: Compiler,
+    kinds: &[KindPolicy],
+    bytes: &[u8],
+) -> Result<ModuleInfo, LoadError> {
+    let bench = Bench::new(config, compiler, settings(kinds.iter()), Metering::None, bytes, "given")?;
+    if let Some(name) = bench.compiled.outline.name.as_ref().filter(|name| is_reserved_module_name(name)) {
+        return Err(LoadError::ReservedName { name: name.clone() });
+    }
     let module = bench.start()?;
     if let Some(vectors) = bench.compiled.vectors() {
         bench.loader.check_vectors(&bench.compiled, &[vectors], &mut Times::default())?;
     }
-    Ok(module.info())
+    let info = module.info();
+    let failing = bench.call_all(&info, kinds)?.into_values().collect();
+    Ok(ModuleInfo { failing, ..info })
 }
 
 /// The same for a file. With `granted`, also whether `config` grants what it imports.
 ///
 /// # Errors
-/// Why a host would refuse it.
+/// Why a host would refuse it, or that no call of one of its functions has an answer.
 pub fn check_file(
     config: &PolicyConfig,
     compiler: Compiler,
+    kinds: &[KindPolicy],
     path: &Path,
     granted: bool,
 ) -> Result<ModuleInfo, LoadError> {
     let bytes = outline::read(path, config.module_bytes_max)?;
-    let info = check(config, compiler, &bytes)?;
+    let info = check(config, compiler, kinds, &bytes)?;
+    if let Some(never) = info.failing.iter().find(|failing| failing.never) {
+        return Err(LoadError::NeverAnswers { function: never.function.clone(), reason: never.reason.clone() });
+    }
     let name = if info.name == "given" { stem(path) } else { info.name.clone() };
     let grant = Grant::of(config, &name, &info.digest);
     if let Some(import) = info.imports.iter().find(|import| granted && !grant.allows(import)) {
@@ -254,78 +289,4 @@ impl ReplayReport {
 
 fn difference(line: usize, call: &Call, input: Value, before: Value, now: Value) -> Difference {
     Difference { line, call: call.name(), kind: call.kind().to_owned(), input, before, now }
-}
-
-/// Asks a fresh instance for each call, and one used instance all of them twice: a pure module answers the same. The
-/// calls are those of the vectors that it carries, and some of every sort.
-///
-/// # Errors
-/// A component that is refused.
-pub fn check_purity(config: &PolicyConfig, compiler: Compiler, path: &Path) -> Result<PurityReport, LoadError> {
-    let bytes = outline::read(path, config.module_bytes_max)?;
-    let bench = Bench::new(config, compiler, Settings::default(), Metering::None, &bytes, &stem(path))?;
-    let vectors = bench.compiled.vectors().cloned().unwrap_or_default();
-    let (fresh, used) = (bench.with_vectors(&vectors)?, bench.with_vectors(&vectors)?);
-    let info = bench.start()?.info();
-    let exported = |call: &Call| info.interfaces.contains(&call.interface());
-    let carried = vectors.cases.into_iter().map(|case| case.call);
-    let calls: Vec<Call> = carried.chain(calls_of_every_sort()).filter(exported).collect();
-    let mut report = PurityReport { module: info, calls: calls.len(), differences: Vec::new(), failures: Vec::new() };
-    for (index, call) in calls.iter().chain(calls.iter().rev()).enumerate() {
-        fresh.pool.renew();
-        let (first, again) = (fresh.ask(Role::Test, call, None), used.ask(Role::Test, call, None));
-        match (first, again) {
-            (Ok(first), Ok(again)) => {
-                for (input, before, now) in differences(call, &first.answer, &again.answer) {
-                    report.differences.push(difference(index + 1, call, input, before, now));
-                }
-            }
-            (Ok(_), Err(failure)) => {
-                report.failures.push(format!("call {}: {}: {}", index + 1, failure.cause.as_str(), failure.reason));
-            }
-            // What fails on a fresh instance is no question of purity.
-            (Err(_), _) => {}
-        }
-    }
-    Ok(report)
-}
-
-fn calls_of_every_sort() -> Vec<Call> {
-    let verbs = [Verb::Toggle, Verb::Set, Verb::Clear];
-    let id = |n: i64| if n % 2 == 0 { Id::Int(n) } else { Id::Text(format!("id-{n}").into()) };
-    let intent = |n: i64| Intent { target: id(n / 3), actor: id(n), verb: verbs[n.unsigned_abs() as usize % 3] };
-    let change = |n: i64| ToggleChange {
-        target: id(n / 4 % 3),
-        actor: id(n % 5),
-        action: if n % 3 == 0 { Action::Remove } else { Action::Add },
-        at_ms: 0,
-    };
-    let hit =
-        |n: i64| Hit { target: id(n / 3), actor: (n % 3 > 0).then(|| id(n)), by: 1 + n.unsigned_abs() as u32 % 9 };
-    let document = |n: i64| Document { id: id(n), actor: id(n / 2), body: body(n).to_string().into() };
-    let mut calls = Vec::new();
-    for size in [1, 2, 7, 64] {
-        calls.push(record_batch(&(0..size).map(intent).collect::<Vec<_>>()));
-        calls.push(record_batch(&(0..size).map(hit).collect::<Vec<_>>()));
-        calls.push(record_batch(&(0..size).map(document).collect::<Vec<_>>()));
-        calls.push(flush::record_coalesce("purity", &(0..size).map(change).collect::<Vec<_>>()));
-        let entries = size.unsigned_abs() * 100;
-        let backlog = Backlog { entries, targets: entries / 3, bytes: entries * 19, oldest_at_ms: Some(500) };
-        calls.push(flush::record_plan("purity", 1_000, &backlog));
-    }
-    calls
-}
-
-fn record_batch<S: Subject>(batch: &[S]) -> Call {
-    S::record("purity", 1_000, batch)
-}
-
-/// Fields of every sort, some of them with white space around.
-fn body(n: i64) -> Value {
-    match n % 4 {
-        0 => json!({ "title": format!(" title {n} "), "tracks": [{ "title": "a", "seconds": n }] }),
-        1 => json!({ "title": "", "description": null, "public": true }),
-        2 => json!({}),
-        _ => json!({ "text": "x".repeat(n.unsigned_abs() as usize * 10), "nested": { "n": [n, 0.5] } }),
-    }
 }

@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod batches;
+mod words;
 
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
@@ -26,7 +27,7 @@ fn load(config: &PolicyConfig, kinds: &[KindPolicy]) -> Result<Arc<Policies>, Lo
 }
 
 fn check(config: &PolicyConfig, bytes: &[u8]) -> Result<ModuleInfo, LoadError> {
-    super::check(config, Compiler::InProcess, bytes)
+    super::check(config, Compiler::InProcess, &[], bytes)
 }
 
 /// Pure modules answer at once.

@@ -81,6 +81,7 @@
     (i32.store8 (i32.const 16) (i64.ne (local.get $entries) (i64.const 0)))
     (i32.store (i32.const 20) (i32.const -1))
     (i32.store (i32.const 24) (i32.const 50))
+    PLANNED
     (global.set $top (i32.const 1024))
     (i32.const 16))
 

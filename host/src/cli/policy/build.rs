@@ -12,17 +12,21 @@ use wit_component::ComponentEncoder;
 use super::sources::{self, Guest};
 use super::toolchain::{self, TARGET, Toolchain};
 use crate::config::PolicyConfig;
-use crate::policy::{self, Compiler, LoadError, SOURCE_SECTION};
+use crate::policy::{self, Compiler, Failing, LoadError, SOURCE_SECTION};
 
-/// A guest is small and called often: size first, inlined across crates, no names, no unwinding.
-const PROFILE: [(&str, &str); 6] = [
+/// A guest is small and called often: size first, inlined across crates, no unwinding.
+const PROFILE: [(&str, &str); 4] = [
     ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "s"),
     ("CARGO_PROFILE_RELEASE_LTO", "true"),
     ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1"),
-    ("CARGO_PROFILE_RELEASE_STRIP", "symbols"),
     ("CARGO_PROFILE_RELEASE_PANIC", "abort"),
-    ("CARGO_PROFILE_RELEASE_DEBUG", "false"),
 ];
+/// No names, which nobody needs who gets a module that works.
+const STRIPPED: [(&str, &str); 2] =
+    [("CARGO_PROFILE_RELEASE_STRIP", "symbols"), ("CARGO_PROFILE_RELEASE_DEBUG", "false")];
+/// Names and lines, for who writes it.
+const NAMED: [(&str, &str); 2] =
+    [("CARGO_PROFILE_RELEASE_STRIP", "none"), ("CARGO_PROFILE_RELEASE_DEBUG", "line-tables-only")];
 
 /// What was built.
 #[derive(Debug, Serialize)]
@@ -37,6 +41,8 @@ pub(super) struct Built {
     pub(super) source_sha256: String,
     /// The interfaces that it exports.
     pub(super) interfaces: Vec<&'static str>,
+    /// Functions that failed when they were tried without settings.
+    pub(super) failing: Vec<Failing>,
 }
 
 /// Why nothing was built. The message says what to do.
@@ -47,7 +53,8 @@ pub(super) enum BuildError {
     #[error("{dir} is not a guest: {reason}")]
     NotAGuest { dir: PathBuf, reason: String },
     #[error(
-        "{what} {text:?} in its Cargo.toml cannot be a module's: 1 to 64 letters, digits, hyphens, dots and underscores"
+        "{what} {text:?} in its Cargo.toml cannot be a module's: 1 to 64 letters, digits, hyphens, dots and underscores, \
+         and no word of weir's own such as canary"
     )]
     Name { what: &'static str, text: String },
     #[error("{path} is not a file of test vectors: {reason}")]
@@ -68,15 +75,15 @@ pub(super) enum BuildError {
     Refused(#[from] LoadError),
 }
 
-/// Builds the guest in `dir` and writes its component to `output`.
-pub(super) fn build(dir: &Path, output: Option<&Path>) -> Result<Built, BuildError> {
+/// Builds the guest in `dir` and writes its component to `output`; with `debug`, names and lines stay in it.
+pub(super) fn build(dir: &Path, output: Option<&Path>, debug: bool) -> Result<Built, BuildError> {
     let cargo = std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
     let guest = sources::guest(&cargo, dir)?;
     let toolchain = toolchain::find(&guest.dir)?;
-    let core = compile(&cargo, &guest, &toolchain)?;
+    let core = compile(&cargo, &guest, &toolchain, debug)?;
     eprintln!("Making a component of {} ...", core.display());
     let component = encode(&read(&core)?, &guest)?;
-    let info = policy::check(&PolicyConfig::default(), Compiler::this_executable(), &component)?;
+    let info = policy::check(&PolicyConfig::default(), Compiler::this_executable(), &[], &component)?;
     let path = output.map_or_else(|| guest.dir.join("policy.wasm"), Path::to_owned);
     std::fs::write(&path, &component)
         .map_err(|error| BuildError::File { path: path.clone(), reason: error.to_string() })?;
@@ -86,6 +93,7 @@ pub(super) fn build(dir: &Path, output: Option<&Path>) -> Result<Built, BuildErr
         sha256: info.digest,
         source_sha256: guest.source_sha256,
         interfaces: info.interfaces,
+        failing: info.failing,
     })
 }
 
@@ -94,7 +102,7 @@ fn read(path: &Path) -> Result<Vec<u8>, BuildError> {
 }
 
 /// Runs cargo in a target directory of the guests' own, so that it never waits for, or undoes, a build of the host.
-fn compile(cargo: &Path, guest: &Guest, toolchain: &Toolchain) -> Result<PathBuf, BuildError> {
+fn compile(cargo: &Path, guest: &Guest, toolchain: &Toolchain, debug: bool) -> Result<PathBuf, BuildError> {
     match toolchain {
         Toolchain::Installed => eprintln!("Compiling {} for {TARGET} ...", guest.package),
         Toolchain::FromSources { rustc, .. } => {
@@ -107,6 +115,7 @@ fn compile(cargo: &Path, guest: &Guest, toolchain: &Toolchain) -> Result<PathBuf
     toolchain.apply(&mut command);
     let status = command
         .envs(PROFILE)
+        .envs(if debug { NAMED } else { STRIPPED })
         .env("CARGO_ENCODED_RUSTFLAGS", flags(guest, toolchain))
         .current_dir(&guest.dir)
         .stdout(Stdio::null())
@@ -176,7 +185,8 @@ mod tests {
     fn the_default_policy_is_as_new_as_its_sources() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../guest/default");
         let info =
-            policy::check_file(&PolicyConfig::default(), Compiler::InProcess, &dir.join("policy.wasm"), false).unwrap();
+            policy::check_file(&PolicyConfig::default(), Compiler::InProcess, &[], &dir.join("policy.wasm"), false)
+                .unwrap();
         assert_eq!(
             info.source_sha256,
             Some(guest(&dir).unwrap().source_sha256),

@@ -10,11 +10,12 @@ use serde_json::json;
 use super::build;
 use crate::cli::EXIT_USAGE;
 use crate::config::{Config, ConfigError};
-use crate::policy::{self, Compiler, LoadError, ModuleInfo};
+use crate::app::kind_policies;
+use crate::policy::{self, Compiler, Failing, LoadError, ModuleInfo};
 
 /// Builds the guest in `dir`.
-pub(super) fn build(dir: &Path, output: Option<&Path>, json: bool) -> ExitCode {
-    match build::build(dir, output) {
+pub(super) fn build(dir: &Path, output: Option<&Path>, debug: bool, json: bool) -> ExitCode {
+    match build::build(dir, output, debug) {
         Ok(built) if json => {
             println!("{}", serde_json::to_value(&built).unwrap_or_default());
             ExitCode::SUCCESS
@@ -22,6 +23,7 @@ pub(super) fn build(dir: &Path, output: Option<&Path>, json: bool) -> ExitCode {
         Ok(built) => {
             let interfaces = built.interfaces.join(", ");
             println!("{}: {} bytes, exports {interfaces}, sha256 {}", built.path.display(), built.bytes, built.sha256);
+            print_failing(&built.failing);
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -39,10 +41,11 @@ pub(super) fn check(file: &Path, config: Option<&Path>, json: bool) -> ExitCode 
     // Without a configuration nothing is granted or refused.
     let granted = config.is_some();
     let config = match load(config) {
-        Ok(config) => config.policy,
+        Ok(config) => config,
         Err(error) => return unusable("check", &error, json),
     };
-    match policy::check_file(&config, Compiler::this_executable(), file, granted) {
+    let kinds = if granted { kind_policies(&config) } else { Vec::new() };
+    match policy::check_file(&config.policy, Compiler::this_executable(), &kinds, file, granted) {
         Ok(info) if json => {
             println!("{}", json!({ "ok": true, "module": info }));
             ExitCode::SUCCESS
@@ -91,5 +94,13 @@ fn print_info(file: &Path, info: &ModuleInfo) {
     }
     if let Some(sources) = &info.source_sha256 {
         println!("  sources    {sources}");
+    }
+    print_failing(&info.failing);
+}
+
+/// Functions that failed when they were tried: no reason to refuse a module that has others, or that lacked its settings.
+fn print_failing(failing: &[Failing]) {
+    for Failing { function, kind, reason, .. } in failing {
+        println!("  fails      {function} of the kind {kind:?}: {reason}");
     }
 }

@@ -71,12 +71,11 @@ pub(super) fn list(answer: &Value) -> String {
         lines.push(registry(answer, modules));
     }
     lines.extend(modules.iter().filter(|module| !text(module, "last_failure").is_empty()).map(|module| {
-        format!(
-            "{}: {} failures, the last: {}",
-            titled(module),
-            number(module, "failures"),
-            text(module, "last_failure")
-        )
+        let (title, last) = (titled(module), text(module, "last_failure"));
+        match module.get("condemned").filter(|condemned| condemned.is_object()) {
+            Some(condemned) => format!("{title}: rolled back by itself at {}: {last}", stamp(condemned, "at_ms")),
+            None => format!("{title}: {} failures, the last: {last}", number(module, "failures")),
+        }
     }));
     for file in list_of(answer, "watched").iter().filter(|file| text(file, "state") == "refused") {
         lines.push(format!("{}: refused: {}", text(file, "file"), text(file, "reason")));
@@ -137,7 +136,9 @@ fn serving(active: &Value) -> Vec<String> {
             let by = text(module, "by");
             let since = if since.is_empty() { since } else { format!(" since {since}") };
             let by = if by.is_empty() { by } else { format!(" by {by}") };
-            format!("  {interface}: {}{since}{by}", titled(module))
+            let unfit = text(module, "unfit");
+            let unfit = if unfit.is_empty() { unfit } else { format!(": NOT LOADED, its kinds fall back: {unfit}") };
+            format!("  {interface}: {}{since}{by}{unfit}", titled(module))
         })
         .collect();
     if lines.is_empty() { vec!["  the host did not say".into()] } else { lines }
@@ -173,6 +174,12 @@ fn around(answer: &Value) -> Vec<String> {
     if let Some(probation) = answer.get("probation").filter(|probation| probation.is_object()) {
         lines.push(format!("rolled back by itself if it fails until {}", stamp(probation, "until_ms")));
     }
+    if answer.get("durable").and_then(Value::as_bool) == Some(false) {
+        lines.push(format!(
+            "NOT WRITTEN DOWN: after a restart the set before serves; tried again every second: {}",
+            text(answer, "unsaved")
+        ));
+    }
     lines
 }
 
@@ -185,23 +192,31 @@ fn registry(answer: &Value, modules: &[Value]) -> String {
         let mut serves: Vec<String> = list_of(module, "serves").iter().map(clean).collect();
         serves.extend(role(module, "canary"));
         serves.extend(role(module, "shadow"));
-        let healthy = module.get("healthy").and_then(Value::as_bool).unwrap_or(true);
+        let rolled_back = module.get("condemned").is_some_and(Value::is_object);
+        let health = match module.get("healthy").and_then(Value::as_bool) {
+            _ if !text(module, "unfit").is_empty() => "does not fit",
+            _ if rolled_back => "rolled back",
+            Some(true) => "good",
+            Some(false) => "failing",
+            // It serves nothing, so nothing is known.
+            None => "-",
+        };
         vec![
             if serves.is_empty() { "-".into() } else { serves.join(", ") },
             text(module, "name"),
             text(module, "version"),
             short(module),
             stamp(module, "uploaded_at_ms"),
-            if healthy { "good".into() } else { "failing".into() },
+            health.into(),
         ]
     });
     let columns = [
         Column::new("serves", 24),
-        Column::new("name", 30),
+        Column::new("name", 26),
         Column::new("version", 16),
         Column::new("digest", DIGEST_DIGITS),
         Column::new("uploaded", 20),
-        Column::new("health", 7),
+        Column::new("health", 12),
     ];
     table(&columns, rows.collect())
 }

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use weir_policy_vectors::Vectors;
 
 use super::build::BuildError;
-use crate::config::is_module_name;
+use crate::config::{is_module_name, is_reserved_module_name};
 use crate::model::Digest;
 
 /// File of test vectors, beside Cargo.toml.
@@ -102,7 +102,7 @@ pub(super) fn guest(cargo: &Path, dir: &Path) -> Result<Guest, BuildError> {
         .find(|target| target.crate_types.iter().any(|kind| kind == "cdylib"))
         .ok_or_else(|| not_a_guest("its Cargo.toml says no `crate-type = [\"cdylib\"]` under [lib]".into()))?;
     for (what, text) in [("name", &package.name), ("version", &package.version)] {
-        if !is_module_name(text) {
+        if !is_module_name(text) || is_reserved_module_name(text) {
             return Err(BuildError::Name { what, text: text.clone() });
         }
     }

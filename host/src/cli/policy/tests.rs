@@ -284,6 +284,18 @@ fn the_list_fits_the_terminal_whatever_the_names() {
     let breaker = "not called (open): toggle.decide of feed-like, by one-way 1.2.0 (0123456789ab), since \
                    1970-01-01T00:00:01Z, tried again in 850 ms: 3 calls in a row failed\n";
     assert!(told.contains(breaker), "{told}");
+    let condemned = json!({
+        "digest": DIGEST, "name": long, "version": long, "serves": [], "healthy": null, "failures": null,
+        "last_failure": "3 calls in a row failed", "condemned": { "at_ms": 1000, "reason": "3 calls in a row failed" },
+    });
+    let unfit = json!({ "toggle": { "digest": DIGEST, "name": "older", "unfit": "plan is missing" } });
+    let answer = json!({ "active": unfit, "modules": [condemned], "durable": false, "unsaved": "disk full" });
+    let worse = print::list(&answer);
+    assert!(worse.contains("  toggle: older (0123456789ab): NOT LOADED, its kinds fall back: plan is missing"), "{worse}");
+    assert!(worse.contains("NOT WRITTEN DOWN") && worse.contains("disk full"), "{worse}");
+    assert!(worse.contains("rolled back by itself at 1970-01-01T00:00:01Z: 3 calls in a row failed"), "{worse}");
+    let row = worse.lines().find(|line| line.starts_with('-')).unwrap();
+    assert!(row.ends_with("rolled back") && row.chars().count() <= WIDTH, "{worse}");
     assert!(told.contains("bad.wasm: refused: a core module") && !told.contains("good.wasm"), "{told}");
     assert!(told.ends_with("last events:\n  1970-01-01T00:00:01Z rolled-back new (aa): 3 traps"), "{told}");
     assert!(print::list(&json!({ "active": set() })).contains("weir policy push"));

@@ -53,7 +53,7 @@ pub(super) fn replay(file: &Path, decisions: &Path, config: Option<&Path>, json:
     }
 }
 
-/// Compares a fresh with a used instance. Exit code 1 when they differ.
+/// Compares a fresh with a used instance. Exit code 1 when they differ, and when a function could not be looked at.
 pub(super) fn purity(file: &Path, config: Option<&Path>, json: bool) -> ExitCode {
     let config = match load(config) {
         Ok(config) => config,
@@ -62,7 +62,7 @@ pub(super) fn purity(file: &Path, config: Option<&Path>, json: bool) -> ExitCode
     match policy::check_purity(&config.policy, Compiler::this_executable(), file) {
         Ok(report) => {
             print(json, &report, || print_purity(file, &report));
-            exit(report.differences.is_empty() && report.failures.is_empty())
+            exit(report.differences.is_empty() && report.failures.is_empty() && report.not_covered.is_empty())
         }
         Err(error) => refused(file, &error, json),
     }
@@ -122,11 +122,14 @@ fn print_replay(report: &ReplayReport) {
 }
 
 fn print_purity(file: &Path, report: &PurityReport) {
+    let print_rest = || report.not_covered.iter().for_each(|function| println!("  not looked at: {function}"));
     if report.differences.is_empty() && report.failures.is_empty() {
         println!("{}: pure, as far as {} calls show", file.display(), report.calls);
+        print_rest();
         return;
     }
     println!("{}: not pure: a used instance answers otherwise than a fresh one", file.display());
     print_differences(&report.differences, report.differences.len() as u64);
     report.failures.iter().for_each(|failure| println!("  {failure}"));
+    print_rest();
 }

@@ -3,15 +3,16 @@
 //! One command at a time passes the gate. A change of the active set is written down first and then in force, so that
 //! after a crash the set is the old one or the new one.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-use metrics::counter;
+use metrics::{counter, gauge};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::loader::Times;
-use super::registry::{AuditLine, Record, Registry};
+use super::audit::{AuditLine, AuditTrail, DONE};
+use super::registry::{Condemned, Record, Registry};
 use super::set::{Active, LiveSet, Probation, Serving};
 use crate::clock::Clock;
 use crate::model::Digest;
@@ -20,7 +21,8 @@ use crate::policy::interface::Interface;
 use crate::policy::module::Module;
 use crate::policy::refusal::LoadError;
 use crate::policy::trial::Trial;
-use crate::telemetry::POLICY_EVENTS_TOTAL;
+use crate::policy::said::clip;
+use crate::telemetry::{POLICY_EVENTS_TOTAL, POLICY_UNFIT, POLICY_UNSAVED};
 
 /// What serves where nothing was activated.
 pub(in crate::policy) const BUILT_IN: &str = "built-in";
@@ -28,6 +30,8 @@ pub(in crate::policy) const BUILT_IN: &str = "built-in";
 const DIGEST_DIGITS_MIN: usize = 6;
 /// Events that are remembered.
 const EVENTS_MAX: usize = 100;
+/// Bytes of an event's reason.
+const REASON_BYTES_MAX: usize = 2_000;
 
 /// Why a command was not done. The text reaches the operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -88,14 +92,24 @@ pub(in crate::policy) struct Control {
     /// Held while the active set is written down and put into force.
     pub(super) saving: Mutex<()>,
     pub(in crate::policy) registry: RwLock<Registry>,
+    pub(super) trail: AuditTrail,
+    /// Modules that were rolled back by themselves, by digest; written down by the saver.
+    pub(super) condemned: Mutex<BTreeMap<String, Condemned>>,
+    /// Why what is in force is not written down, while it is not.
+    unsaved: Mutex<Option<String>>,
     pub(in crate::policy) events: Mutex<VecDeque<Event>>,
     pub(in crate::policy) ended: Mutex<Ended>,
     pub(in crate::policy) watched: Mutex<Vec<super::watch::Watched>>,
 }
 
 impl Control {
-    pub(in crate::policy) fn new(registry: Registry) -> Self {
+    pub(in crate::policy) fn new(registry: Registry, trail: AuditTrail) -> Self {
+        gauge!(POLICY_UNSAVED).set(0.0);
+        let condemned = registry.records().filter_map(|record| Some((record.digest.clone(), record.condemned.clone()?)));
         Self {
+            condemned: Mutex::new(condemned.collect()),
+            trail,
+            unsaved: Mutex::default(),
             gate: Mutex::new(()),
             saving: Mutex::new(()),
             registry: RwLock::new(registry),
@@ -112,6 +126,7 @@ impl Control {
     /// Notes an event for operators, the log and the metric.
     pub(in crate::policy) fn event(&self, what: &'static str, module: String, by: &str, reason: Option<String>) {
         counter!(POLICY_EVENTS_TOTAL, "event" => what).increment(1);
+        let reason = reason.map(|reason| clip(&reason, REASON_BYTES_MAX));
         match &reason {
             Some(reason) => tracing::warn!(module, by, reason, "policy module {what}"),
             None => tracing::info!(module, by, "policy module {what}"),
@@ -125,13 +140,37 @@ impl Control {
     }
 
     pub(super) fn audit<T>(&self, by: &str, what: &str, module: Option<&str>, result: &Result<T, ControlError>) {
-        self.registry().audit(&AuditLine {
+        self.trail.note(&AuditLine {
             at_ms: Clock::Real.now_ms(),
             by: by.to_owned(),
             what: what.to_owned(),
             module: module.map(str::to_owned),
-            outcome: result.as_ref().map_or_else(ToString::to_string, |_| "done".into()),
+            outcome: result.as_ref().map_or_else(ToString::to_string, |_| DONE.into()),
         });
+    }
+
+    /// A module was rolled back by itself: said of it until it is activated again.
+    pub(super) fn condemn(&self, digest: &Digest, reason: &str) {
+        let condemned = Condemned { at_ms: Clock::Real.now_ms(), reason: clip(reason, REASON_BYTES_MAX) };
+        lock(&self.condemned).insert(digest.to_string(), condemned);
+    }
+
+    /// Writes down of all modules whether they were rolled back by themselves.
+    pub(super) fn save_condemned(&self) -> Result<(), String> {
+        let condemned = lock(&self.condemned).clone();
+        let mut registry = self.registry.write().unwrap_or_else(PoisonError::into_inner);
+        let digests: Vec<String> = registry.records().map(|record| record.digest.clone()).collect();
+        digests.iter().try_for_each(|digest| registry.condemn(digest, condemned.get(digest)))
+    }
+
+    /// What is in force is written down, or why it is not.
+    pub(super) fn note_saved(&self, problem: Option<String>) {
+        gauge!(POLICY_UNSAVED).set(if problem.is_some() { 1.0 } else { 0.0 });
+        *lock(&self.unsaved) = problem;
+    }
+
+    pub(super) fn unsaved(&self) -> Option<String> {
+        lock(&self.unsaved).clone()
     }
 }
 
@@ -173,7 +212,10 @@ impl Policies {
         let serving = Serving { module: Arc::clone(module), since_ms: now_ms, by: Some(by.to_owned()) };
         let changed = times.step("swap", || {
             self.change(|active| {
-                let serves = |interface: &Interface| active.live.get(*interface).module.digest == module.digest;
+                let serves = |interface: &Interface| {
+                    let live = &active.live.get(*interface).module;
+                    live.digest == module.digest && live.is_unfit().is_none()
+                };
                 if interfaces.iter().all(serves) {
                     return false;
                 }
@@ -184,6 +226,12 @@ impl Policies {
             })
         })?;
         self.end_trials_of(&module.digest);
+        // Somebody wants it again, whatever it has done.
+        if lock(&self.control.condemned).remove(&module.digest.to_string()).is_some()
+            && let Err(error) = self.control.save_condemned()
+        {
+            tracing::warn!(error, "that a module was rolled back is said of it after a restart");
+        }
         if changed {
             self.control.event("activated", module.title(), by, None);
         }
@@ -290,7 +338,9 @@ impl Policies {
         let mut next = (*self.active()).clone();
         change(&mut next);
         self.control.registry().save(&next.saved()).map_err(ControlError::Disk)?;
-        Ok(self.change_at_once(change))
+        let changed = self.change_at_once(change);
+        self.control.note_saved(None);
+        Ok(changed)
     }
 
     /// The same for what takes a module out of service: also where nothing can be written, and written down as soon as
@@ -299,6 +349,7 @@ impl Policies {
         self.change(&change).unwrap_or_else(|error| {
             tracing::error!(%error, "the active set is changed, and cannot be written down yet");
             let changed = self.change_at_once(change);
+            self.control.note_saved(Some(error.to_string()));
             self.saver.send(what, String::new());
             changed
         })
@@ -311,9 +362,18 @@ impl Policies {
         let result = change(&mut next);
         let before = std::mem::replace(&mut *active, Arc::new(next));
         drop(active);
+        self.count_unfit();
         // Perhaps the last that held a module: its memory is given back when nobody waits for the lock.
         drop(before);
         result
+    }
+
+    /// Of each interface whether the module that was active does not fit this weir.
+    pub(super) fn count_unfit(&self) {
+        for (interface, module) in self.active().live.modules() {
+            let unfit = if module.is_unfit().is_some() { 1.0 } else { 0.0 };
+            gauge!(POLICY_UNFIT, "interface" => interface.name()).set(unfit);
+        }
     }
 
     /// The module of this digest, with warm instances: one that serves, did, or is a canary; else it is loaded.
@@ -341,7 +401,8 @@ impl Policies {
         let by_digest: Vec<&Record> = registry.records().filter(is_digest).collect();
         let found = match by_digest.as_slice() {
             [one] => Some(*one),
-            [] => registry.records().filter(is_named).max_by_key(|record| record.uploaded_at_ms),
+            // The one that was uploaded last, whatever the clock has done since.
+            [] => registry.records().filter(is_named).max_by_key(|record| record.youth()),
             several => {
                 let message = format!("{module} is the beginning of {} digests: give more digits", several.len());
                 return Err(ControlError::Invalid(message));

@@ -15,7 +15,7 @@ use crate::policy::compiler::Compiler;
 use crate::policy::engine::{Metering, PolicyEngine};
 use crate::policy::grants::Capabilities;
 use crate::policy::imports::{Grant, Imports};
-use crate::policy::module::{Compiled, Label, Module, digest_of};
+use crate::policy::module::{Compiled, Label, Module, Unfit, digest_of};
 use crate::policy::outline;
 use crate::policy::refusal::LoadError;
 use crate::policy::trial::vectors;
@@ -124,8 +124,7 @@ impl Loader {
         times: &mut Times,
     ) -> Result<Arc<Module>, LoadError> {
         self.check_grant(compiled, &label.name)?;
-        let grant = Grant::of(&self.config, &label.name, &compiled.digest.to_string());
-        let imports = Imports::of_host(&self.settings, &label.name, grant, self.host.as_ref(), write);
+        let imports = self.imports(compiled, &label.name, write);
         let start = || Module::start(&self.engine, &self.config, compiled, label, imports, self.config.instances);
         times.step("start", start).map(Arc::new)
     }
@@ -147,9 +146,39 @@ impl Loader {
         self.start(&compiled, label, write, times)
     }
 
-    /// Loads what was active when the host ended. Its vectors are not run: they hold a wall clock's deadlines, and the
+    /// The same, of which what does not fit this weir is left out, with the reason.
+    pub(in crate::policy) fn start_what_fits(
+        &self,
+        compiled: &Arc<Compiled>,
+        label: Label,
+        times: &mut Times,
+    ) -> Result<(Arc<Module>, Vec<Unfit>), LoadError> {
+        self.check_grant(compiled, &label.name)?;
+        let imports = self.imports(compiled, &label.name, true);
+        let (engine, config) = (&self.engine, &self.config);
+        let start = || Module::start_what_fits(engine, config, compiled, label, imports, config.instances);
+        times.step("start", start).map(|(module, unfit)| (Arc::new(module), unfit))
+    }
+
+    fn imports(&self, compiled: &Compiled, name: &str, write: bool) -> Imports {
+        let grant = Grant::of(&self.config, name, &compiled.digest.to_string());
+        Imports::of_host(&self.settings, name, grant, self.host.as_ref(), write)
+    }
+
+    /// Loads what was active when the host ended, as far as it fits: this may be another weir. Its vectors are not run: they hold a wall clock's deadlines, and the
     /// start of a machine is when it is busiest.
     pub(in crate::policy) fn restore(
+        &self,
+        registry: &Registry,
+        digest: &str,
+    ) -> Result<(Arc<Module>, Vec<Unfit>), LoadError> {
+        let mut times = Times::default();
+        let (compiled, label) = self.compile_known(registry, digest, &mut times)?;
+        self.start_what_fits(&compiled, label, &mut times)
+    }
+
+    /// The same for one that only stood by, which must fit as a whole. `write` is false for a shadow.
+    pub(in crate::policy) fn restore_whole(
         &self,
         registry: &Registry,
         digest: &str,

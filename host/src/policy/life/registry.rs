@@ -7,7 +7,7 @@
 //! active.json                 which module serves which interface, before the last activation, and what is tried
 //! compiled/ENGINE/DIGEST      compiled code behind its SHA-256: made here, never accepted from outside
 //! taken.txt                   what was taken from the watched directory: it is not activated again by a restart
-//! audit.ndjson                who did what (audit.1.ndjson: the older half)
+//! audit.ndjson                who did what: see `audit`
 //! ```
 //!
 //! A file appears whole or not at all: written beside, synced, renamed. The active set is written after the modules that
@@ -24,8 +24,6 @@ use sha2::{Digest as _, Sha256};
 
 use super::set::SavedSet;
 
-/// Size at which the audit log begins a new file; the one before the last is dropped.
-const AUDIT_BYTES_MAX: u64 = 4 << 20;
 /// Files of the watched directory that are remembered.
 const TAKEN_MAX: usize = 1_000;
 /// Only this user.
@@ -50,6 +48,26 @@ pub(in crate::policy) struct Record {
     pub(in crate::policy) exports: Vec<String>,
     pub(in crate::policy) imports: Vec<String>,
     pub(in crate::policy) checks: Checks,
+    /// Which upload it was, from 1: the wall clock may step back between two. 0 of one that an earlier weir took.
+    #[serde(default)]
+    pub(in crate::policy) order: u64,
+    /// Why it was taken out of service by itself, until it is activated again.
+    #[serde(default)]
+    pub(in crate::policy) condemned: Option<Condemned>,
+}
+
+impl Record {
+    /// What the youngest has most of.
+    pub(in crate::policy) fn youth(&self) -> (u64, u64) {
+        (self.order, self.uploaded_at_ms)
+    }
+}
+
+/// A module was rolled back by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::policy) struct Condemned {
+    pub(in crate::policy) at_ms: u64,
+    pub(in crate::policy) reason: String,
 }
 
 /// What the gate has found.
@@ -59,16 +77,6 @@ pub(in crate::policy) struct Checks {
     pub(in crate::policy) vectors: usize,
     /// Time to compile it, in milliseconds.
     pub(in crate::policy) compile_ms: f64,
-}
-
-/// A line of the audit log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::policy) struct AuditLine {
-    pub(in crate::policy) at_ms: u64,
-    pub(in crate::policy) by: String,
-    pub(in crate::policy) what: String,
-    pub(in crate::policy) module: Option<String>,
-    pub(in crate::policy) outcome: String,
 }
 
 /// The directory. Nothing is created before something is uploaded.
@@ -131,6 +139,24 @@ impl Registry {
     /// The module of this digest.
     pub(in crate::policy) fn get(&self, digest: &str) -> Option<&Record> {
         self.records.get(digest)
+    }
+
+    /// The number of the next upload.
+    pub(in crate::policy) fn next_order(&self) -> u64 {
+        self.records.values().map(|record| record.order).max().unwrap_or(0) + 1
+    }
+
+    /// Notes that a module was rolled back by itself, or with `None` that it is in service again.
+    pub(in crate::policy) fn condemn(&mut self, digest: &str, condemned: Option<&Condemned>) -> Result<(), String> {
+        let path = self.modules().join(format!("{digest}.json"));
+        let Some(record) = self.records.get_mut(digest).filter(|record| record.condemned.as_ref() != condemned) else {
+            return Ok(());
+        };
+        let changed = Record { condemned: condemned.cloned(), ..record.clone() };
+        let text = serde_json::to_vec_pretty(&changed).map_err(|error| error.to_string())?;
+        write(&path, &text, Durable::FileAndName)?;
+        *record = changed;
+        Ok(())
     }
 
     /// Keeps a module.
@@ -257,35 +283,6 @@ impl Registry {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// Writes down who did what.
-    pub(in crate::policy) fn audit(&self, line: &AuditLine) {
-        if self.is_look {
-            return;
-        }
-        let written = || -> std::io::Result<()> {
-            create_dir(&self.dir).map_err(std::io::Error::other)?;
-            let path = self.dir.join("audit.ndjson");
-            if path.metadata().is_ok_and(|found| found.len() >= AUDIT_BYTES_MAX) {
-                std::fs::rename(&path, self.dir.join("audit.1.ndjson"))?;
-            }
-            let mut file = OpenOptions::new().create(true).append(true).mode(FILE_MODE).open(&path)?;
-            let mut text = serde_json::to_vec(line)?;
-            text.push(b'\n');
-            file.write_all(&text)
-        };
-        if let Err(error) = written() {
-            tracing::error!(%error, "the audit log cannot be written");
-        }
-    }
-
-    /// The last `limit` lines of the audit log, newest first.
-    pub(in crate::policy) fn audit_lines(&self, limit: usize) -> Vec<AuditLine> {
-        let read = |name: &str| std::fs::read_to_string(self.dir.join(name)).unwrap_or_default();
-        let texts = [read("audit.ndjson"), read("audit.1.ndjson")];
-        let lines = texts.iter().flat_map(|text| text.lines().rev());
-        lines.filter_map(|line| serde_json::from_str(line).ok()).take(limit).collect()
-    }
-
     fn modules(&self) -> PathBuf {
         self.dir.join("modules")
     }
@@ -313,7 +310,7 @@ pub(in crate::policy) fn create_dir(dir: &Path) -> Result<(), String> {
 }
 
 /// Removes a file, if it is there.
-fn remove_file(path: &Path) -> Result<(), String> {
+pub(super) fn remove_file(path: &Path) -> Result<(), String> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("{}: {error}", path.display())),
         _ => Ok(()),
@@ -327,7 +324,7 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, String> {
 
 /// What of a file survives the loss of power at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Durable {
+pub(super) enum Durable {
     /// Nothing: it can be made again, and its content is checked when it is read.
     No,
     /// Its content, under whatever name the directory has for it.
@@ -337,7 +334,7 @@ enum Durable {
 }
 
 /// Writes a file whole or not at all.
-fn write(path: &Path, bytes: &[u8], durable: Durable) -> Result<(), String> {
+pub(super) fn write(path: &Path, bytes: &[u8], durable: Durable) -> Result<(), String> {
     let written = || -> std::io::Result<()> {
         let dir = path.parent().unwrap_or(Path::new("."));
         let temporary = dir.join(format!(".{}{TEMPORARY}", uuid::Uuid::new_v4().simple()));
@@ -369,6 +366,8 @@ mod tests {
             exports: vec!["toggle".into()],
             imports: Vec::new(),
             checks: Checks { vectors: 0, compile_ms: 1.0 },
+            order: 0,
+            condemned: None,
         }
     }
 
@@ -421,15 +420,5 @@ mod tests {
         assert_eq!(registry.code("e1", "d"), None);
         registry.keep_code("e2", "d", b"code");
         assert!(!registry.compiled().join("e1").exists());
-    }
-
-    #[test]
-    fn the_audit_log_is_read_newest_first() {
-        let dir = tempfile::tempdir().unwrap();
-        let registry = Registry::open(dir.path()).unwrap();
-        let line =
-            |at_ms| AuditLine { at_ms, by: "me".into(), what: "activate".into(), module: None, outcome: "done".into() };
-        (1..=3).for_each(|at_ms| registry.audit(&line(at_ms)));
-        assert_eq!(registry.audit_lines(2), [line(3), line(2)]);
     }
 }

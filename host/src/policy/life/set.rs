@@ -50,12 +50,17 @@ impl LiveSet {
 
     /// Whether `digest` serves something.
     pub(in crate::policy) fn has(&self, digest: &Digest) -> bool {
-        self.module(digest).is_some()
+        self.modules().any(|(_, module)| module.digest == *digest)
     }
 
-    /// The module of this digest.
+    /// The module of this digest, where it serves something and not only holds the place of one that does not fit.
     pub(in crate::policy) fn module(&self, digest: &Digest) -> Option<&Arc<Module>> {
-        self.0.iter().map(|serving| &serving.module).find(|module| module.digest == *digest)
+        self.modules().map(|(_, module)| module).find(|module| module.digest == *digest && module.is_unfit().is_none())
+    }
+
+    /// Each interface and its module.
+    pub(in crate::policy) fn modules(&self) -> impl Iterator<Item = (Interface, &Arc<Module>)> {
+        Interface::ALL.into_iter().zip(self.0.iter().map(|serving| &serving.module))
     }
 
     /// What is written down: all but what was not activated.
@@ -144,9 +149,9 @@ impl Active {
     }
 }
 
-/// The active set as it is written down.
+/// The active set as it is written down. What a later weir has written besides is left out: going back to this one must not
+/// stop the host.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(in crate::policy) struct SavedSet {
     /// By interface; what is missing is served by the configured or the built-in module.
     pub(in crate::policy) serving: BTreeMap<String, SavedServing>,
@@ -170,7 +175,6 @@ impl SavedSet {
 
 /// A module that serves, as it is written down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(in crate::policy) struct SavedServing {
     pub(in crate::policy) digest: String,
     pub(in crate::policy) since_ms: u64,
@@ -179,7 +183,6 @@ pub(in crate::policy) struct SavedServing {
 
 /// A module that is tried, as it is written down.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(in crate::policy) struct SavedTrial {
     pub(in crate::policy) digest: String,
     pub(in crate::policy) share: f64,
@@ -189,7 +192,6 @@ pub(in crate::policy) struct SavedTrial {
 
 /// Modules on probation, as they are written down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(in crate::policy) struct SavedProbation {
     pub(in crate::policy) digests: Vec<String>,
     pub(in crate::policy) until_ms: u64,

@@ -7,6 +7,7 @@ use std::sync::{Arc, RwLock, Weak};
 use tokio::runtime::Handle;
 use weir_policy_vectors::{Answer, Call, Decision};
 
+use super::audit::AuditTrail;
 use super::control::{BUILT_IN, Control};
 use super::loader::{Loader, Times, parse_digest, settings};
 use super::registry::Registry;
@@ -24,7 +25,7 @@ use crate::policy::grants::Capabilities;
 use crate::policy::imports::Imports;
 use crate::policy::instance::Cause;
 use crate::policy::interface::Interface;
-use crate::policy::module::{Label, Module, digest_of};
+use crate::policy::module::{Label, Module, Unfit, digest_of};
 use crate::policy::outline;
 use crate::policy::refusal::LoadError;
 use crate::policy::trial::Trial;
@@ -55,19 +56,21 @@ impl Policies {
     /// Loads what was active last; where nothing was, the component that `config` names, and the built-in one for
     /// interfaces that it does not export. Takes as long as compiling does, on a thread that may wait.
     ///
+    /// What was active and does not fit any more stops nothing: see [`Policies::modules`] and `ModuleInfo::unfit`.
+    ///
     /// # Errors
-    /// A component that is refused, also one that was active; a registry that cannot be read.
+    /// A configured component that is refused as a whole; a registry that cannot be read.
     pub fn load(config: &PolicyConfig, kinds: &[KindPolicy], setup: PolicySetup) -> Result<Arc<Self>, LoadError> {
         let PolicySetup { compiler, capabilities, is_look } = setup;
         let settings = settings(kinds.iter());
         let loader = Loader::new(config, settings, compiler.clone(), capabilities, Metering::None)?;
         let opened = if is_look { Registry::look(&config.registry) } else { Registry::open(&config.registry) };
         let registry = opened.map_err(|reason| LoadError::Registry { reason })?;
-        let base = base(&loader)?;
-        let mut restore =
-            Restore { loader: &loader, registry: &registry, base: &base, loaded: HashMap::new(), lost: Vec::new() };
+        let trail = AuditTrail::new(&config.registry, config.audit.clone()).only_looked_at(is_look);
+        let (base, left) = base(&loader)?;
+        let mut restore = Restore { loader: &loader, registry: &registry, base: &base, loaded: HashMap::new(), left };
         let active = restore.active()?;
-        let lost = restore.lost;
+        let left = restore.left;
         let ((observer, jobs), (saver, changes)) = (observer::queue(), saver::queue());
         let policies = Arc::new(Self {
             kinds: kinds.iter().map(|kind| (kind.kind.clone(), builtin::kind_rules(kind))).collect(),
@@ -76,7 +79,7 @@ impl Policies {
             base,
             active: RwLock::new(Arc::new(active)),
             loader,
-            control: Control::new(registry),
+            control: Control::new(registry, trail),
             observer,
             saver,
             decision_share: config.decisions.share,
@@ -87,9 +90,10 @@ impl Policies {
         let metered = Metered { compiler, loader: None, module: None, failed: None };
         start_observer(Arc::downgrade(&policies), jobs, log, metered)?;
         saver::start(Arc::downgrade(&policies), changes)?;
-        for (module, reason) in lost {
-            policies.control.event("not-restored", module, "weir", Some(reason));
+        for Left { what, module, reason } in left {
+            policies.control.event(what, module, "weir", Some(reason));
         }
+        policies.count_unfit();
         Ok(policies)
     }
 
@@ -105,64 +109,119 @@ impl Policies {
     }
 }
 
-/// What serves where nothing was activated.
-fn base(loader: &Loader) -> Result<LiveSet, LoadError> {
+/// What serves where nothing was activated, and what of the configured component does not fit.
+fn base(loader: &Loader) -> Result<(LiveSet, Vec<Left>), LoadError> {
     let mut times = Times::default();
     // The vectors of the built-in one are run when weir is tested: a start on a busy machine must not depend on the
     // deadlines of their calls.
-    let mut module = |name: &str, bytes: &[u8]| -> Result<Arc<Module>, LoadError> {
-        let compiled = loader.compile(bytes, None, &mut times)?;
+    let built_in = |times: &mut Times| -> Result<Arc<Module>, LoadError> {
+        let compiled = loader.compile(builtin::COMPONENT, None, times)?;
         let version = compiled.outline.version.clone();
-        if let Some(vectors) = compiled.vectors().filter(|_| name != BUILT_IN) {
-            loader.check_vectors(&compiled, &[vectors], &mut times)?;
-        }
-        loader.start(&compiled, Label { name: name.to_owned(), version }, true, &mut times)
+        loader.start(&compiled, Label { name: BUILT_IN.to_owned(), version }, true, times)
     };
-    let mut built_in = || module(BUILT_IN, builtin::COMPONENT);
     let Some(path) = &loader.config.component else {
-        let module = built_in()?;
-        return Ok(LiveSet::of(|_| Serving::base(&module)));
+        let module = built_in(&mut times)?;
+        return Ok((LiveSet::of(|_| Serving::base(&module)), Vec::new()));
     };
     let bytes = outline::read(path, loader.config.module_bytes_max)?;
     let carried = outline::inspect(&loader.config, &bytes)?.name;
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let name = carried.or(stem).unwrap_or_else(|| "configured".into());
-    let given = module(&name, &bytes)?;
+    let compiled = loader.compile(&bytes, None, &mut times)?;
+    let label = Label { name, version: compiled.outline.version.clone() };
+    let (given, unfit) = loader.start_what_fits(&compiled, label.clone(), &mut times)?;
+    if let Some(vectors) = compiled.vectors().filter(|_| unfit.is_empty()) {
+        loader.check_vectors(&compiled, &[vectors], &mut times)?;
+    }
     let all = Interface::ALL.into_iter().all(|interface| given.exports(interface));
-    let rest = if all { Arc::clone(&given) } else { module(BUILT_IN, builtin::COMPONENT)? };
-    Ok(LiveSet::of(|interface| Serving::base(if given.exports(interface) { &given } else { &rest })))
+    let rest = if all { Arc::clone(&given) } else { built_in(&mut times)? };
+    let mut set = LiveSet::of(|interface| Serving::base(if given.exports(interface) { &given } else { &rest }));
+    let mut left = Vec::new();
+    for (interface, refusal) in unfit {
+        let reason = refusal.to_string();
+        set.set(interface, Serving::base(&Arc::new(Module::unfit(given.digest, label.clone(), &reason))));
+        left.push(Left::unfit(given.title(), interface, reason));
+    }
+    Ok((set, left))
+}
+
+/// What is not as it was when the host ended, and why.
+struct Left {
+    what: &'static str,
+    module: String,
+    reason: String,
+}
+
+impl Left {
+    /// A module that served an interface, and cannot any more.
+    fn unfit(module: String, interface: Interface, reason: String) -> Self {
+        let reason = format!(
+            "{} has no module: what its kinds say of failures (on_policy_failure) answers until another one is activated; \
+             it does not fit this weir: {reason}",
+            interface.name()
+        );
+        Self { what: "unfit", module, reason }
+    }
+}
+
+/// A module that served, as far as it can be had.
+struct Restored {
+    module: Option<Arc<Module>>,
+    digest: Digest,
+    label: Label,
+    /// Why it is not there at all.
+    reason: String,
+    unfit: Vec<Unfit>,
+}
+
+impl Restored {
+    /// What serves `interface`: the module, or one in its place whose every call fails, and why.
+    fn serve(&self, interface: Interface) -> Result<Arc<Module>, (Arc<Module>, String)> {
+        if let Some(module) = self.module.as_ref().filter(|module| module.exports(interface)) {
+            return Ok(Arc::clone(module));
+        }
+        let unfit = self.unfit.iter().find(|(other, _)| *other == interface);
+        let reason = match (unfit, &self.module) {
+            (Some((_, refusal)), _) => refusal.to_string(),
+            (None, Some(_)) => format!("it does not export {}", interface.export_name()),
+            (None, None) => self.reason.clone(),
+        };
+        Err((Arc::new(Module::unfit(self.digest, self.label.clone(), &reason)), reason))
+    }
 }
 
 /// Loads what was active when the host ended.
 ///
-/// What serves must load: other rules in its place would be a silent change, so the host says why and does not start. What
-/// only stood by (the set before, a canary, a shadow) is left out, and said.
+/// Nothing of it stops the host: a module of an older contract, or one that was damaged, is left where it cannot be called,
+/// interface by interface, and said; its kinds answer as they say for failures. Its place in the set stays, so that it
+/// serves again when it can. What only stood by (the set before, a canary, a shadow) is left out, and said.
 struct Restore<'a> {
     loader: &'a Loader,
     registry: &'a Registry,
     base: &'a LiveSet,
-    loaded: HashMap<String, Arc<Module>>,
-    /// Modules that are left out, and why.
-    lost: Vec<(String, String)>,
+    loaded: HashMap<String, Restored>,
+    left: Vec<Left>,
 }
 
 impl Restore<'_> {
     fn active(&mut self) -> Result<Active, LoadError> {
         let saved = self.registry.saved().map_err(|reason| LoadError::Registry { reason })?;
-        let live = self.set(&saved.serving)?;
+        let (live, unfit) = self.set(&saved.serving);
+        self.left.extend(unfit);
         let previous = saved.previous.as_ref().map(|previous| self.set(previous));
-        let previous = previous.and_then(|previous| self.or_lost(previous));
-        let canary = saved.canary.map(|canary| self.trial(&canary, true)).and_then(|canary| self.or_lost(canary));
-        let shadow = saved.shadow.map(|shadow| self.trial(&shadow, false)).and_then(|shadow| self.or_lost(shadow));
+        let previous = previous.and_then(|set| self.whole(set));
+        let canary = saved.canary.and_then(|canary| self.trial(&canary, true));
+        let shadow = saved.shadow.and_then(|shadow| self.trial(&shadow, false));
         let probation = saved.probation.and_then(|saved| self.probation(&saved));
         Ok(Active { live, previous, probation, canary, shadow })
     }
 
     fn probation(&mut self, saved: &SavedProbation) -> Option<Arc<Probation>> {
         let proven = self.set(&saved.proven);
-        let proven = self.or_lost(proven)?;
+        let proven = self.whole(proven)?;
         let digests = saved.digests.iter().filter_map(|digest| parse_digest(digest)).collect();
-        let does_io = self.loaded.values().any(|module| module.does_io);
+        let mut loaded = self.loaded.values().filter_map(|restored| restored.module.as_ref());
+        let does_io = loaded.any(|module| module.does_io);
         let bounds = self.loader.config.canary_bounds(does_io);
         let now_ms = Clock::Real.now_ms();
         // The clock may have been set back since: it is never longer than one that begins now.
@@ -170,42 +229,55 @@ impl Restore<'_> {
         Probation::until(bounds, digests, proven, until_ms, now_ms).map(Arc::new)
     }
 
-    fn or_lost<T>(&mut self, restored: Result<T, LoadError>) -> Option<T> {
-        restored
-            .map_err(|error| match error {
-                LoadError::ActiveSet { module, reason, .. } => self.lost.push((module, reason)),
-                other => self.lost.push(("a module".into(), other.to_string())),
-            })
-            .ok()
+    /// A set that stands by, if all of it is there.
+    fn whole(&mut self, (set, unfit): (LiveSet, Vec<Left>)) -> Option<LiveSet> {
+        let first = unfit.into_iter().next();
+        let is_whole = first.is_none();
+        self.left.extend(first.map(|left| Left { what: "not-restored", ..left }));
+        is_whole.then_some(set)
     }
 
-    fn set(&mut self, saved: &BTreeMap<String, SavedServing>) -> Result<LiveSet, LoadError> {
-        let mut set = self.base.clone();
+    fn set(&mut self, saved: &BTreeMap<String, SavedServing>) -> (LiveSet, Vec<Left>) {
+        let (mut set, mut left) = (self.base.clone(), Vec::new());
         for (name, saved) in saved {
             // An interface of a later weir: nothing here asks for it.
             let Some(interface) = Interface::from_name(name) else { continue };
-            let module = match self.loaded.get(&saved.digest) {
-                Some(module) => Arc::clone(module),
-                None => self.load(&saved.digest, true)?,
-            };
-            self.loaded.insert(saved.digest.clone(), Arc::clone(&module));
+            let module = self.restored(&saved.digest).serve(interface).unwrap_or_else(|(module, reason)| {
+                left.push(Left::unfit(module.title(), interface, reason));
+                module
+            });
             set.set(interface, Serving { module, since_ms: saved.since_ms, by: Some(saved.by.clone()) });
         }
-        Ok(set)
+        (set, left)
     }
 
-    fn trial(&mut self, saved: &SavedTrial, write: bool) -> Result<Arc<Trial>, LoadError> {
-        let module = self.load(&saved.digest, write)?;
-        let judge = Judge::new(self.loader.config.canary_bounds(module.does_io));
-        Ok(Arc::new(Trial::new(module, saved.share, saved.since_ms, saved.by.clone(), judge)))
-    }
-
-    fn load(&self, digest: &str, write: bool) -> Result<Arc<Module>, LoadError> {
-        self.loader.restore(self.registry, digest, write).map_err(|error| {
-            let name = self.registry.get(digest).map_or("a module", |record| &record.name);
-            let module = format!("{name} ({})", digest.get(..12).unwrap_or(digest));
-            LoadError::ActiveSet { module, reason: error.to_string(), path: self.registry.dir().join("active.json") }
+    fn restored(&mut self, digest: &str) -> &Restored {
+        let (loader, registry) = (self.loader, self.registry);
+        self.loaded.entry(digest.to_owned()).or_insert_with(|| {
+            let record = registry.get(digest);
+            let name = record.map_or_else(|| "a module".to_owned(), |record| record.name.clone());
+            let label = Label { name, version: record.and_then(|record| record.version.clone()) };
+            let (module, reason, unfit) = match loader.restore(registry, digest) {
+                Ok((module, unfit)) => (Some(module), String::new(), unfit),
+                Err(error) => (None, error.to_string(), Vec::new()),
+            };
+            Restored { module, digest: parse_digest(digest).unwrap_or_default(), label, reason, unfit }
         })
+    }
+
+    fn trial(&mut self, saved: &SavedTrial, write: bool) -> Option<Arc<Trial>> {
+        match self.loader.restore_whole(self.registry, &saved.digest, write) {
+            Ok(module) => {
+                let judge = Judge::new(self.loader.config.canary_bounds(module.does_io));
+                Some(Arc::new(Trial::new(module, saved.share, saved.since_ms, saved.by.clone(), judge)))
+            }
+            Err(error) => {
+                let name = self.registry.get(&saved.digest).map_or("a module", |record| &record.name);
+                let module = format!("{name} ({})", saved.digest.get(..12).unwrap_or(&saved.digest));
+                self.left.push(Left { what: "not-restored", module, reason: error.to_string() });
+                None
+            }
+        }
     }
 }
 

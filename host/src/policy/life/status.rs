@@ -21,6 +21,7 @@ fn serving(serving: &Serving) -> Value {
         "version": info.version,
         "since_ms": serving.since_ms,
         "by": serving.by,
+        "unfit": info.unfit,
     })
 }
 
@@ -107,7 +108,15 @@ impl Policies {
             "canary": active.canary.as_deref().map(trial),
             "shadow": active.shadow.as_deref().map(trial),
             "breakers": breakers(&active),
+            "durable": self.control.unsaved().is_none(),
+            "unsaved": self.control.unsaved(),
         })
+    }
+
+    /// Why what is in force is not written down, while it is not: after a restart what was before would serve. It is tried
+    /// again every second.
+    pub fn unsaved(&self) -> Option<String> {
+        self.control.unsaved()
     }
 
     /// The same with the registry, the watched directory and the last events.
@@ -128,7 +137,8 @@ impl Policies {
         let live = self.modules();
         let registry = self.control.registry();
         let mut records: Vec<&Record> = registry.records().collect();
-        records.sort_by_key(|record| std::cmp::Reverse(record.uploaded_at_ms));
+        records.sort_by_key(|record| std::cmp::Reverse(record.youth()));
+        let condemned = lock(&self.control.condemned).clone();
         let module = |record: &Record| {
             let served = live.iter().find(|info| info.digest == record.digest);
             let tried = ["canary", "shadow"].into_iter().find(|what| set[what]["digest"] == json!(record.digest));
@@ -137,7 +147,11 @@ impl Policies {
             module["tried_as"] = json!(tried);
             module["healthy"] = served.map_or(Value::Null, |info| info.healthy.into());
             module["failures"] = served.map_or(Value::Null, |info| info.failures.into());
-            module["last_failure"] = json!(served.and_then(|info| info.last_failure.clone()));
+            let condemned = condemned.get(&record.digest);
+            let last = served.and_then(|info| info.unfit.clone().or(info.last_failure.clone()));
+            module["last_failure"] = json!(last.or_else(|| condemned.map(|condemned| condemned.reason.clone())));
+            module["condemned"] = json!(condemned);
+            module["unfit"] = json!(served.and_then(|info| info.unfit.clone()));
             module
         };
         records.into_iter().map(module).collect()
@@ -155,7 +169,7 @@ impl Policies {
 
     /// The last `limit` lines of the audit log, newest first.
     pub fn audit(&self, limit: usize) -> Value {
-        json!({ "audit": self.control.registry().audit_lines(limit) })
+        json!({ "audit": self.control.trail.last(limit) })
     }
 }
 

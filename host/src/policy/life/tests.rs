@@ -3,6 +3,7 @@
 #![cfg(test)]
 
 mod batches;
+mod held;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -13,6 +13,9 @@ use crate::policy::module::Module;
 use crate::policy::trial::Trial;
 use crate::policy::trial::judge::Judge;
 
+/// Why a change that has happened by itself is not written down at once.
+const UNWRITTEN: &str = "it is about to be written down";
+
 impl Policies {
     /// Lets a module decide besides, for a share of the batches.
     ///
@@ -92,6 +95,8 @@ impl Policies {
     pub(in crate::policy) fn roll_back_canary(&self, canary: &Arc<Trial>, reason: &str) {
         let is_it = |active: &mut Active| active.canary.take_if(|current| Arc::ptr_eq(current, canary)).is_some();
         if self.change_at_once(is_it) {
+            self.control.condemn(&canary.module.digest, reason);
+            self.control.note_saved(Some(UNWRITTEN.into()));
             self.ended_canary(Some(Arc::clone(canary)), reason);
             self.control.event("canary-rolled-back", canary.module.title(), "weir", Some(reason.to_owned()));
             self.saver.send("canary-rolled-back", canary.module.title());
@@ -112,6 +117,8 @@ impl Policies {
             current
         };
         if self.change_at_once(is_it) {
+            self.control.condemn(&module.digest, reason);
+            self.control.note_saved(Some(UNWRITTEN.into()));
             self.control.event("rolled-back-by-itself", module.title(), "weir", Some(reason.to_owned()));
             self.saver.send("rolled-back-by-itself", module.title());
         }
@@ -120,7 +127,15 @@ impl Policies {
     /// Writes down a change that has happened by itself; `false` when that must be tried again.
     pub(in crate::policy) fn save_now(&self, what: &'static str, module: &str) -> bool {
         let saving = lock(&self.control.saving);
-        let saved = self.control.registry().save(&self.active().saved()).map_err(ControlError::Disk);
+        let active = self.active();
+        let saved = self.control.registry().save(&active.saved());
+        let saved = saved.and_then(|()| self.control.save_condemned()).map_err(ControlError::Disk);
+        match &saved {
+            Err(error) => self.control.note_saved(Some(error.to_string())),
+            // What has changed meanwhile is written down by its own turn.
+            Ok(()) if Arc::ptr_eq(&active, &self.active()) => self.control.note_saved(None),
+            Ok(()) => {}
+        }
         drop(saving);
         if let Err(error) = &saved {
             tracing::error!(%error, "the active set cannot be written down: after a restart the one before is active");

@@ -5,14 +5,14 @@ use std::sync::{Arc, PoisonError};
 use serde_json::{Value, json};
 use weir_policy_vectors::Vectors;
 
-use super::control::{BUILT_IN, ControlError, ModuleUpload, lock};
+use super::control::{ControlError, ModuleUpload, lock};
 use super::loader::Times;
 use super::registry::{Checks, Record};
 use crate::clock::Clock;
-use crate::config::{is_free_module_name, is_module_name};
+use crate::config::{is_free_module_name, is_module_name, is_reserved_module_name};
 use crate::model::Digest;
 use crate::policy::module::{Compiled, Label, Module, digest_of};
-use crate::policy::{Policies, outline};
+use crate::policy::{LoadError, Policies, outline};
 
 impl Policies {
     /// Takes a component into the registry if it passes the gate, and activates it if that is asked for. Takes as long as
@@ -50,10 +50,9 @@ impl Policies {
     ) -> Result<(Value, Result<Arc<Module>, ControlError>, Times), ControlError> {
         for (what, name) in [("name", &upload.name), ("version", &upload.version)] {
             let is_good = if what == "name" { is_free_module_name } else { is_module_name };
-            if name.as_deref().is_some_and(|name| !is_good(name) || name == BUILT_IN) {
+            if name.as_deref().is_some_and(|name| !is_good(name)) {
                 return Err(ControlError::Invalid(format!(
-                    "{what}: 1 to 64 letters, digits, hyphens, dots and underscores; a name is not {BUILT_IN}, and not \
-                     only hexadecimal digits"
+                    "{what}: 1 to 64 letters, digits, hyphens, dots and underscores; a name is not only hexadecimal digits"
                 )));
             }
         }
@@ -87,6 +86,9 @@ impl Policies {
             self.loader.compile(upload.bytes, Some(&registry), &mut times)?
         };
         let label = label(upload, &compiled);
+        if is_reserved_module_name(&label.name) {
+            return Err(LoadError::ReservedName { name: label.name }.into());
+        }
         self.loader.check_grant(&compiled, &label.name)?;
         let files: Vec<&Vectors> = compiled.vectors().into_iter().chain(&vectors).collect();
         let passed = self.loader.check_vectors(&compiled, &files, &mut times)?;
@@ -102,6 +104,8 @@ impl Policies {
             exports: compiled.interfaces().iter().map(|interface| interface.name().to_owned()).collect(),
             imports: compiled.imports().to_vec(),
             checks: Checks { vectors: passed, compile_ms: (times.of("compile") * 10.0).round() / 10.0 },
+            order: self.control.registry().next_order(),
+            condemned: None,
         };
         let report = upload_report(&record, false);
         let mut registry = self.control.registry.write().unwrap_or_else(PoisonError::into_inner);
@@ -117,10 +121,9 @@ fn not_asked() -> ControlError {
 }
 
 fn label(upload: &ModuleUpload<'_>, compiled: &Compiled) -> Label {
-    let carried = |name: &Option<String>| name.clone().filter(|name| name != BUILT_IN);
     let outline = &compiled.outline;
     Label {
-        name: upload.name.clone().or_else(|| carried(&outline.name)).unwrap_or_else(|| "unnamed".into()),
+        name: upload.name.clone().or_else(|| outline.name.clone()).unwrap_or_else(|| "unnamed".into()),
         version: upload.version.clone().or_else(|| outline.version.clone()),
     }
 }
