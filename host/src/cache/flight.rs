@@ -13,8 +13,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::telemetry::SHED_TOTAL;
 
-/// How many go at first of those who have waited in vain, and how many more each of them lets go.
-const TURNS: usize = 4;
+/// How many go at first of those who have waited in vain.
+const TURNS_FIRST: usize = 4;
+/// How many more each of them lets go.
+const TURNS_MORE: usize = 2;
 
 /// How a read ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +128,7 @@ impl<S: Clone> Flights<S> {
             };
         }
         let (show, seen) = watch::channel(None);
-        let turns = Arc::new(Semaphore::new(TURNS));
+        let turns = Arc::new(Semaphore::new(TURNS_FIRST));
         under.insert(key.into(), Flight { seen, turns: Arc::clone(&turns) });
         Seat::Lead(Lead { place: Place { key: key.into(), under: Arc::clone(&self.under), turns }, show })
     }
@@ -197,6 +199,6 @@ impl<S: Clone> Wait<S> {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.add_permits(TURNS);
+        self.0.add_permits(TURNS_MORE);
     }
 }

@@ -7,7 +7,10 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 
 use super::UpstreamError;
-use super::control::joined;
+use super::control::{joined, split};
+
+/// Transfer codings that change the bytes of a body (RFC 9112, section 7.2). A name that nobody has registered means nothing.
+const COMPRESSIONS: [&str; 5] = ["gzip", "x-gzip", "deflate", "compress", "x-compress"];
 
 /// Whether the connection may be used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +24,8 @@ pub(super) enum Connection {
 /// Mends the lengths of an answer.
 ///
 /// # Errors
-/// [`UpstreamError::Broken`]: it switches protocols, which nobody asked for, or has a transfer coding that is not known.
+/// [`UpstreamError::Broken`]: it switches protocols, which nobody asked for, or is compressed for one hop, which nobody asked
+/// for either and is not undone here.
 pub(super) fn mend<B: Body>(response: &mut Response<B>) -> (Connection, Result<(), UpstreamError>) {
     let status = response.status();
     if status == StatusCode::SWITCHING_PROTOCOLS {
@@ -31,7 +35,10 @@ pub(super) fn mend<B: Body>(response: &mut Response<B>) -> (Connection, Result<(
     let headers = response.headers_mut();
     let has_length = headers.contains_key(header::CONTENT_LENGTH);
     if headers.contains_key(header::TRANSFER_ENCODING) {
-        if !joined(headers, &header::TRANSFER_ENCODING).trim().eq_ignore_ascii_case("chunked") {
+        let codings = joined(headers, &header::TRANSFER_ENCODING).to_ascii_lowercase();
+        let codings = split(&codings, b',');
+        let chunked = codings.iter().filter(|coding| **coding == "chunked").count();
+        if chunked > 1 || codings.iter().any(|coding| COMPRESSIONS.contains(coding)) {
             return (Connection::Doubtful, Err(UpstreamError::Broken));
         }
         // The chunks count, and what an intermediary tells further has one length.
@@ -97,9 +104,10 @@ mod tests {
         assert_eq!(of(200, &[("transfer-encoding", "Chunked")], "four"), (Sound, Ok(None)));
         let both = [("content-length", "2"), ("transfer-encoding", "chunked")];
         assert_eq!(of(200, &both, "four"), (Doubtful, Ok(None)), "the chunks count");
-        for coding in ["gzip, chunked", "chunked, chunked", "identity", "xchunked"] {
+        for coding in ["gzip, chunked", "chunked, chunked", "Deflate", "x-gzip"] {
             assert_eq!(of(200, &[("transfer-encoding", coding)], "four"), (Doubtful, Err(())), "{coding}");
         }
+        assert_eq!(of(200, &[("transfer-encoding", "identity")], "four"), (Sound, Ok(None)), "up to the end");
         assert_eq!(of(101, &[("upgrade", "websocket")], ""), (Doubtful, Err(())));
         assert_eq!(of(204, &[("content-length", "4")], ""), (Doubtful, Ok(None)));
         assert_eq!(of(204, &[("content-length", "0")], ""), (Sound, Ok(None)));

@@ -300,7 +300,10 @@ impl Upstream {
             return Err(UpstreamError::Overloaded.into());
         };
         let found = self.look(asked);
-        if let Some(reply) = self.tell_kept(asked, &found, Waited::Not) {
+        // Somebody who says who he is waited for an answer of his own: not for what is kept for all meanwhile.
+        if !asked.out.person.is_known()
+            && let Some(reply) = self.tell_kept(asked, &found, Waited::Not)
+        {
             return Ok(reply);
         }
         let reply = self.fetch(asked.clone(), found, asked.alone(), None).await;
