@@ -19,11 +19,11 @@ use super::imports::{Grant, Imports};
 use super::instance::{CallFailure, MemoryLimit, Pool, Recipe, with_words};
 use super::interface::Interface;
 use super::log_gate::LogGate;
-use super::outline::Outline;
-use super::wasi;
-use super::refusal::{LoadError, listed};
 use super::nearest::nearest;
+use super::outline::Outline;
+use super::refusal::{LoadError, listed};
 use super::said::{Said, clip};
+use super::wasi;
 use crate::config::PolicyConfig;
 use crate::model::Digest;
 
