@@ -72,10 +72,8 @@ pub use grants::{Capabilities, GrantError, GuestKeys, GuestStatements, RowSets};
 pub use life::control::{ControlError, ModuleUpload};
 pub use life::start::PolicySetup;
 pub use module::{Failing, ModuleInfo};
-pub use offline::{
-    Difference, ReplayReport, TestReport, check, check_file, replay_file, test_file,
-};
 pub use offline::purity::{PurityReport, check_purity};
+pub use offline::{Difference, ReplayReport, TestReport, check, check_file, replay_file, test_file};
 pub use outline::SOURCE_SECTION;
 pub use refusal::LoadError;
 pub use trial::vectors::CaseReport;

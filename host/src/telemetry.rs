@@ -193,7 +193,10 @@ pub fn describe() {
     describe_counter!(FLUSH_CHANGES_TOTAL, "Changes committed to SQL");
     describe_counter!(FLUSH_ROWS_TOTAL, "Rows changed in SQL");
     describe_counter!(FLUSH_STATEMENTS_TOTAL, "Statements that committed flushes sent");
-    describe_counter!(FLUSH_OVERDUE_TOTAL, "Flushes that flush.age_ms_max asked for because the rules had planned none");
+    describe_counter!(
+        FLUSH_OVERDUE_TOTAL,
+        "Flushes that flush.age_ms_max asked for because the rules had planned none"
+    );
     describe_counter!(FLUSH_LOCK_TIMEOUTS_TOTAL, "Flushes that met a lock of another session");
     describe_gauge!(FLUSH_SET_ASIDE_TARGETS, "Targets that wait for a lock of another session");
     describe_counter!(FLUSH_FAILURES_TOTAL, "Flushes that did not commit");

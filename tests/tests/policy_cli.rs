@@ -188,7 +188,7 @@ async fn says_why(shell: &Shell<'_>, host: &Host, client: &mut Client) {
     let tested = local(&["test", "says.wasm", "cases.json"]);
     assert_eq!(tested.code, Some(1), "{tested:?}");
     contains(&tested.stdout, &words);
-    contains(&shell.expect(1, &["push", "plain.wasm", "--name", "canary"]), &["known as plain"]);
+    contains(&shell.expect(1, &["push", "plain.wasm", "--name", "canary"]), &["canary", "--name"]);
     contains(&shell.expect(1, &["push", "says.wasm", "--name", "canary"]), &["canary", "--name"]);
 
     shell.expect(0, &["push", "says.wasm", "--name", "says", "--activate"]);

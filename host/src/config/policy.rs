@@ -321,7 +321,10 @@ impl PolicyConfig {
                 return Err(value(field("module"), "must be the name or the digest of a module"));
             }
             if is_reserved_module_name(&grant.module) {
-                return Err(value(field("module"), "is a word of the commands and paths of weir: no module has that name"));
+                return Err(value(
+                    field("module"),
+                    "is a word of the commands and paths of weir: no module has that name",
+                ));
             }
             let known = |name: &&String| self.statements.iter().any(|statement| statement.name == **name);
             if let Some(unknown) = grant.sql.iter().find(|name| !known(name)) {
@@ -335,8 +338,26 @@ impl PolicyConfig {
 /// Names that no module may have: segments of the paths below `/admin/v1/policies`, words of `weir policy`, what weir calls
 /// its own rules and what it has not been told a name of.
 const RESERVED_MODULE_NAMES: [&str; 20] = [
-    "activate", "audit", "build", "built-in", "builtin", "canary", "check", "configured", "delete", "diff", "given", "list",
-    "push", "replay", "rollback", "shadow", "test", "under-test", "vectors", "weir",
+    "activate",
+    "audit",
+    "build",
+    "built-in",
+    "builtin",
+    "canary",
+    "check",
+    "configured",
+    "delete",
+    "diff",
+    "given",
+    "list",
+    "push",
+    "replay",
+    "rollback",
+    "shadow",
+    "test",
+    "under-test",
+    "vectors",
+    "weir",
 ];
 
 /// Whether `text` is a word of weir's own, so that no module may have it as its name.
@@ -401,7 +422,11 @@ mod tests {
 
     #[test]
     fn words_of_weir_are_no_names() {
-        assert!(["canary", "Shadow", "built-in", "rollback", "diff", "audit"].iter().all(|name| is_reserved_module_name(name)));
+        assert!(
+            ["canary", "Shadow", "built-in", "rollback", "diff", "audit"]
+                .iter()
+                .all(|name| is_reserved_module_name(name))
+        );
         assert!(["canary-2", "my-shadow", "toggle"].iter().all(|name| !is_reserved_module_name(name)));
         assert!(refusal("[[grant]]\nmodule = \"canary\"").contains("policy.grant[0].module"));
     }

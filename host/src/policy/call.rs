@@ -158,7 +158,7 @@ impl Module {
             self.breakers.admit(called)?;
         }
         let started = Instant::now();
-        let answered = self.pool.call(deadlines, call).map_err(|failure| failure.within(interface));
+        let answered = self.pool.call(deadlines, call).map_err(|failure| failure.within(called.interface));
         let elapsed = started.elapsed();
         let checked = answered.and_then(|(raw, fuel)| match check(raw) {
             Ok(answer) => Ok(Answered { answer, elapsed, fuel }),

@@ -83,11 +83,13 @@ impl CallFailure {
 
     /// The same with what only the interface tells: which words its enums have.
     pub(super) fn within(mut self, interface: Interface) -> Self {
-        if let Some(case) = self.reason.strip_prefix(UNKNOWN_CASE).filter(|_| self.cause == Cause::Contract) {
-            self.reason = format!(
-                "an enum or variant of the answer has no case {case}; the WIT knows {}",
-                interface.words_of_answers()
-            );
+        let split = self.reason.split_once(UNKNOWN_CASE).filter(|_| self.cause == Cause::Contract);
+        if let Some((before, after)) = split {
+            let digits = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+            let (case, after) = after.split_at(digits);
+            let words = interface.words_of_answers();
+            self.reason =
+                format!("{before}an enum or variant of the answer has no case {case}; the WIT knows {words}{after}");
         }
         self
     }

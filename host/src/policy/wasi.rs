@@ -5,9 +5,7 @@
 //! which function it was. Other packages of WASI (`sockets`, `http`, …) are not offered.
 
 use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{
-    Component, ComponentType, Linker, LinkerInstance, Lower, Resource, ResourceType, Val,
-};
+use wasmtime::component::{Component, ComponentType, Linker, LinkerInstance, Lower, Resource, ResourceType, Val};
 use wasmtime::{StoreContextMut, Trap};
 
 use super::bindings::HostState;
@@ -57,7 +55,8 @@ fn write(mut store: StoreContextMut<'_, HostState>, (stream, bytes): (Resource<O
 
 /// The functions that are answered; `false` where it is none of them.
 fn define(linker: &mut LinkerInstance<'_, HostState>, interface: &str, function: &str) -> wasmtime::Result<bool> {
-    let stream = |rep: u32| move |_: StoreContextMut<'_, HostState>, (): ()| Ok((Resource::<OutputStream>::new_own(rep),));
+    let stream =
+        |rep: u32| move |_: StoreContextMut<'_, HostState>, (): ()| Ok((Resource::<OutputStream>::new_own(rep),));
     match (interface, function) {
         ("wasi:cli/stdout", "get-stdout") => linker.func_wrap(function, stream(OUTPUT))?,
         ("wasi:cli/stderr", "get-stderr") => linker.func_wrap(function, stream(ERROR))?,
@@ -65,20 +64,27 @@ fn define(linker: &mut LinkerInstance<'_, HostState>, interface: &str, function:
             linker.func_wrap(function, write)?;
         }
         ("wasi:io/streams", "[method]output-stream.check-write") => {
-            linker.func_wrap(function, |_: StoreContextMut<'_, HostState>, _: (Resource<OutputStream>,)| -> Written<u64> {
-                Ok((Ok(WRITE_BYTES_MAX),))
-            })?;
+            linker.func_wrap(
+                function,
+                |_: StoreContextMut<'_, HostState>, _: (Resource<OutputStream>,)| -> Written<u64> {
+                    Ok((Ok(WRITE_BYTES_MAX),))
+                },
+            )?;
         }
         ("wasi:io/streams", "[method]output-stream.flush" | "[method]output-stream.blocking-flush") => {
-            linker.func_wrap(function, |_: StoreContextMut<'_, HostState>, _: (Resource<OutputStream>,)| -> Written<()> {
-                Ok((Ok(()),))
-            })?;
+            linker.func_wrap(
+                function,
+                |_: StoreContextMut<'_, HostState>, _: (Resource<OutputStream>,)| -> Written<()> { Ok((Ok(()),)) },
+            )?;
         }
         // Nothing is there: of the environment, of the arguments, of directories, no terminal.
         ("wasi:cli/environment", "get-environment" | "get-arguments")
         | ("wasi:filesystem/preopens", "get-directories") => answer(linker, function, Val::List(Vec::new()))?,
         (
-            "wasi:cli/environment" | "wasi:cli/terminal-stdin" | "wasi:cli/terminal-stdout" | "wasi:cli/terminal-stderr",
+            "wasi:cli/environment"
+            | "wasi:cli/terminal-stdin"
+            | "wasi:cli/terminal-stdout"
+            | "wasi:cli/terminal-stderr",
             _,
         ) => answer(linker, function, Val::Option(None))?,
         // Where hash maps begin: always at the same place.

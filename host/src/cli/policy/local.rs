@@ -8,9 +8,9 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::build;
+use crate::app::kind_policies;
 use crate::cli::EXIT_USAGE;
 use crate::config::{Config, ConfigError};
-use crate::app::kind_policies;
 use crate::policy::{self, Compiler, Failing, LoadError, ModuleInfo};
 
 /// Builds the guest in `dir`.

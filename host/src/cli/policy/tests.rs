@@ -291,7 +291,10 @@ fn the_list_fits_the_terminal_whatever_the_names() {
     let unfit = json!({ "toggle": { "digest": DIGEST, "name": "older", "unfit": "plan is missing" } });
     let answer = json!({ "active": unfit, "modules": [condemned], "durable": false, "unsaved": "disk full" });
     let worse = print::list(&answer);
-    assert!(worse.contains("  toggle: older (0123456789ab): NOT LOADED, its kinds fall back: plan is missing"), "{worse}");
+    assert!(
+        worse.contains("  toggle: older (0123456789ab): NOT LOADED, its kinds fall back: plan is missing"),
+        "{worse}"
+    );
     assert!(worse.contains("NOT WRITTEN DOWN") && worse.contains("disk full"), "{worse}");
     assert!(worse.contains("rolled back by itself at 1970-01-01T00:00:01Z: 3 calls in a row failed"), "{worse}");
     let row = worse.lines().find(|line| line.starts_with('-')).unwrap();

@@ -193,7 +193,8 @@ mod tests {
     fn lines_go_by_their_age() {
         let dir = tempfile::tempdir().unwrap();
         let trail = AuditTrail::new(dir.path(), bounds(20));
-        std::fs::write(dir.path().join("audit.1.ndjson"), serde_json::to_vec(&line(1, "upload", DONE)).unwrap()).unwrap();
+        std::fs::write(dir.path().join("audit.1.ndjson"), serde_json::to_vec(&line(1, "upload", DONE)).unwrap())
+            .unwrap();
         trail.note(&line(2, "activate", DONE));
         trail.note(&line(3 + DAY_MS, "activate", DONE));
         assert_eq!(trail.last(9).len(), 3, "the older half of an earlier weir is read too");

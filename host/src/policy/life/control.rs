@@ -10,8 +10,8 @@ use metrics::{counter, gauge};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::loader::Times;
 use super::audit::{AuditLine, AuditTrail, DONE};
+use super::loader::Times;
 use super::registry::{Condemned, Record, Registry};
 use super::set::{Active, LiveSet, Probation, Serving};
 use crate::clock::Clock;
@@ -20,8 +20,8 @@ use crate::policy::Policies;
 use crate::policy::interface::Interface;
 use crate::policy::module::Module;
 use crate::policy::refusal::LoadError;
-use crate::policy::trial::Trial;
 use crate::policy::said::clip;
+use crate::policy::trial::Trial;
 use crate::telemetry::{POLICY_EVENTS_TOTAL, POLICY_UNFIT, POLICY_UNSAVED};
 
 /// What serves where nothing was activated.
@@ -105,7 +105,8 @@ pub(in crate::policy) struct Control {
 impl Control {
     pub(in crate::policy) fn new(registry: Registry, trail: AuditTrail) -> Self {
         gauge!(POLICY_UNSAVED).set(0.0);
-        let condemned = registry.records().filter_map(|record| Some((record.digest.clone(), record.condemned.clone()?)));
+        let condemned =
+            registry.records().filter_map(|record| Some((record.digest.clone(), record.condemned.clone()?)));
         Self {
             condemned: Mutex::new(condemned.collect()),
             trail,

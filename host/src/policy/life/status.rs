@@ -81,7 +81,9 @@ impl Policies {
         let mut modules: Vec<ModuleInfo> = Vec::new();
         for interface in Interface::ALL {
             let info = active.live.get(interface).module.info();
-            match modules.iter_mut().find(|known| known.digest == info.digest) {
+            // One that fits in part is there twice: what serves, and what it cannot serve.
+            let same = |known: &&mut ModuleInfo| (&known.digest, &known.unfit) == (&info.digest, &info.unfit);
+            match modules.iter_mut().find(same) {
                 Some(known) => known.interfaces.push(interface.name()),
                 None => modules.push(ModuleInfo { interfaces: vec![interface.name()], ..info }),
             }
@@ -140,18 +142,21 @@ impl Policies {
         records.sort_by_key(|record| std::cmp::Reverse(record.youth()));
         let condemned = lock(&self.control.condemned).clone();
         let module = |record: &Record| {
-            let served = live.iter().find(|info| info.digest == record.digest);
+            let of_it = |info: &&ModuleInfo| info.digest == record.digest;
+            let served = live.iter().filter(of_it).find(|info| info.unfit.is_none());
+            let unfit = live.iter().filter(of_it).find_map(|info| info.unfit.clone());
             let tried = ["canary", "shadow"].into_iter().find(|what| set[what]["digest"] == json!(record.digest));
             let mut module = json!(record);
             module["serves"] = json!(served.map(|info| info.interfaces.clone()).unwrap_or_default());
             module["tried_as"] = json!(tried);
-            module["healthy"] = served.map_or(Value::Null, |info| info.healthy.into());
+            let healthy = served.map(|info| info.healthy && unfit.is_none());
+            module["healthy"] = json!(healthy.or(unfit.as_ref().map(|_| false)));
             module["failures"] = served.map_or(Value::Null, |info| info.failures.into());
             let condemned = condemned.get(&record.digest);
-            let last = served.and_then(|info| info.unfit.clone().or(info.last_failure.clone()));
+            let last = unfit.clone().or(served.and_then(|info| info.last_failure.clone()));
             module["last_failure"] = json!(last.or_else(|| condemned.map(|condemned| condemned.reason.clone())));
             module["condemned"] = json!(condemned);
-            module["unfit"] = json!(served.and_then(|info| info.unfit.clone()));
+            module["unfit"] = json!(unfit);
             module
         };
         records.into_iter().map(module).collect()

@@ -48,14 +48,7 @@ impl Policies {
         digest: Digest,
         upload: &ModuleUpload<'_>,
     ) -> Result<(Value, Result<Arc<Module>, ControlError>, Times), ControlError> {
-        for (what, name) in [("name", &upload.name), ("version", &upload.version)] {
-            let is_good = if what == "name" { is_free_module_name } else { is_module_name };
-            if name.as_deref().is_some_and(|name| !is_good(name)) {
-                return Err(ControlError::Invalid(format!(
-                    "{what}: 1 to 64 letters, digits, hyphens, dots and underscores; a name is not only hexadecimal digits"
-                )));
-            }
-        }
+        check_names(upload)?;
         let mut times = Times::default();
         let vectors = upload.vectors.as_deref().map(outline::parse_vectors).transpose()?;
         let known = self.control.registry().get(&digest.to_string()).cloned();
@@ -113,6 +106,22 @@ impl Policies {
             .step("keep", || registry.add(record, upload.bytes, upload.vectors.as_deref()))
             .map_err(ControlError::Disk)?;
         Ok((report, Ok(module), times))
+    }
+}
+
+/// Whether the name and the version that were given can be a module's.
+fn check_names(upload: &ModuleUpload<'_>) -> Result<(), ControlError> {
+    for (what, name) in [("name", &upload.name), ("version", &upload.version)] {
+        let is_good = if what == "name" { is_free_module_name } else { is_module_name };
+        if name.as_deref().is_some_and(|name| !is_good(name)) {
+            return Err(ControlError::Invalid(format!(
+                "{what}: 1 to 64 letters, digits, hyphens, dots and underscores; a name is not only hexadecimal digits"
+            )));
+        }
+    }
+    match upload.name.as_deref().filter(|name| is_reserved_module_name(name)) {
+        Some(name) => Err(LoadError::ReservedName { name: name.to_owned() }.into()),
+        None => Ok(()),
     }
 }
 

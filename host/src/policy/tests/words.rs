@@ -20,9 +20,13 @@ fn a_failure_is_told_in_the_guests_words_with_the_place_and_the_lines_before() {
     assert!(panic.starts_with("trap: panicked at src/lib.rs:14:9: no tier gold (wasm trap: "), "{panic}");
     assert!(panic.contains("; at tier_of_nobody, decide; before that it wrote info: looking up 7"), "{panic}");
     let exception = told("stderr");
-    assert!(exception.starts_with("trap: TypeError: no tier gold |     at decide (policy.js:3:9) (wasm trap"), "{exception}");
+    assert!(
+        exception.starts_with("trap: TypeError: no tier gold |     at decide (policy.js:3:9) (wasm trap"),
+        "{exception}"
+    );
     let case = told("enum");
-    let expected = "contract: an enum or variant of the answer has no case 9; the WIT knows add, remove, keep, deny (effect)";
+    let expected =
+        "contract: an enum or variant of the answer has no case 9; the WIT knows add, remove, keep, deny (effect)";
     assert!(case.starts_with(expected), "{case}");
     let clock = told("clock");
     assert!(clock.contains("it called wasi:clocks/wall-clock now, which weir does not give"), "{clock}");
@@ -79,7 +83,7 @@ fn numbers_have_the_same_bits_everywhere() {
       (core instance $i (instantiate $m))
       (func (export \"f\") (param \"x\" f64) (result u64) (canon lift (core func $i \"f\"))))";
     let engine = super::super::engine::compiling_engine(&patient(), super::super::engine::Metering::None).unwrap();
-    let component = wasmtime::component::Component::new(&engine, nan).unwrap();
+    let component = wasmtime::component::Component::new(&engine, wat::parse_str(nan).unwrap()).unwrap();
     let mut store = wasmtime::Store::new(&engine, ());
     store.set_epoch_deadline(u64::MAX / 2);
     let linker = wasmtime::component::Linker::new(&engine);
