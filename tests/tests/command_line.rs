@@ -27,7 +27,9 @@ fn tree(directory: &Path) -> BTreeMap<String, Vec<u8>> {
                 found.insert(name + "/", Vec::new());
                 todo.push(entry.path());
             } else {
-                found.insert(name, fs::read(entry.path()).unwrap());
+                // What all who have a database open share is memory with a name, and whoever reads leaves a mark there.
+                let is_memory = name.ends_with("-shm");
+                found.insert(name, if is_memory { Vec::new() } else { fs::read(entry.path()).unwrap() });
             }
         }
     }
