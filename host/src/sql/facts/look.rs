@@ -123,7 +123,7 @@ async fn look<A: Ask, W: Words>(
 ) -> Result<(), SqlError> {
     let Some(facts) = facts else { return Ok(()) };
     for name in numbers {
-        if !facts.column(name).is_some_and(|column| end_of(column).is_some()) {
+        if facts.column(name).is_none_or(|column| end_of(column).is_none()) {
             continue;
         }
         if let Answer::Rows(rows) = ask.ask(words.largest(table, name)).await?

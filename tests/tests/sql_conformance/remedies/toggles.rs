@@ -220,8 +220,8 @@ pub const CASES: &[Case] = &[
             "{FEED} {likes} INSERT INTO feed_like VALUES (2, 1, 5), (2, 1, 6), (3, 1, 7);
             UPDATE feed SET like_count = 1 WHERE id > 1"
         );
-        let twice: Vec<Said> =
-            vec![(Problem::Duplicates, Advice::ListDuplicates), (Problem::CountsDiffer, Advice::FillCounts)];
+        let twice: [Said; 2] =
+            [(Problem::Duplicates, Advice::ListDuplicates), (Problem::CountsDiffer, Advice::FillCounts)];
         let mut shape = Shape::new(setup, likes_with(|_| {}), &twice).says(&["(2, 1) 2 times"]).stores(some_likes());
         // Whoever fills counts first fills in what is there twice; so once more.
         shape.then = "DELETE FROM feed_like WHERE created_at = 6";
@@ -270,7 +270,7 @@ pub const CASES: &[Case] = &[
         let setup = format!(
             "{feed} {likes} INSERT INTO feed_like VALUES (2, 21474837, 1); UPDATE feed SET like_count = 1 WHERE id = 2"
         );
-        let says = vec![(Problem::NarrowInteger, Advice::WidenInteger); 3];
+        let says = [(Problem::NarrowInteger, Advice::WidenInteger); 3];
         let mut shape = Shape::new(setup, likes_with(|_| {}), &says)
             .says(&["feed.like_count is smallint", "ends at 32767", "ends at 2147483647", "21474837 now, 1.0 %"])
             .stores(some_likes());
