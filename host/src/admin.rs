@@ -71,6 +71,8 @@ const LIMITS: Limits = Limits {
     // Two ids of the longest text, percent-encoded, and the path.
     uri_bytes_max: 2048,
     header_timeout: Duration::from_secs(10),
+    // Of scrapers that come once a minute.
+    idle_timeout: Duration::from_secs(75),
     write_timeout: listener::WRITE_TIMEOUT,
     drain_grace: Duration::from_secs(2),
     // The handlers of this listener set timers of their own.

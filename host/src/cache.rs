@@ -33,7 +33,7 @@ use serde::Serialize;
 use crate::telemetry::{CACHE_BYTES, CACHE_EVICTIONS_TOTAL};
 pub use entry::{Entry, Freshness, Stamp, Times};
 use flight::Flights;
-pub use flight::{Flown, Lead, Seat, Wait};
+pub use flight::{Flown, Lead, Seat, Seen, Wait};
 pub use ledger::{Hardness, Ledger, Mark};
 pub use profile::{Profile, Totals};
 pub use ruling::{Rules, Ruling, RulingState, Subject};
@@ -63,10 +63,10 @@ pub struct CacheMemory {
     pub bytes: u64,
 }
 
-/// Values by key.
-pub struct Cache<V> {
+/// Values by key. `S` is what a read shows to those who wait for it while it goes on.
+pub struct Cache<V, S = ()> {
     entries: quick_cache::sync::Cache<Box<str>, Arc<Entry<V>>, ByBytes, DefaultHashBuilder, CountEvictions>,
-    flights: Flights,
+    flights: Flights<S>,
     ledger: Arc<Ledger>,
     name: &'static str,
     bytes_told: AtomicU64,
@@ -103,7 +103,7 @@ impl<V> Lifecycle<Box<str>, Arc<Entry<V>>> for CountEvictions {
     }
 }
 
-impl<V: Send + Sync + 'static> Cache<V> {
+impl<V: Send + Sync + 'static, S: Clone> Cache<V, S> {
     /// An empty one. `name` is its name in metrics.
     pub fn new(name: &'static str, limits: CacheLimits, ledger: Arc<Ledger>) -> Self {
         let expected = usize::try_from(limits.bytes_max / ENTRY_BYTES_EXPECTED).unwrap_or(usize::MAX).max(64);
@@ -121,15 +121,20 @@ impl<V: Send + Sync + 'static> Cache<V> {
     /// The entry of `key` and what it is good for at `now_ms`; `None` where there is none, or none that may be told.
     pub fn get(&self, key: &str, now_ms: u64) -> Option<(Arc<Entry<V>>, Freshness)> {
         let entry = self.entries.get(key)?;
-        let freshness = match self.ledger.judge(key, &entry.groups, &entry.stamp) {
-            Mark::Good => entry.freshness(now_ms),
-            Mark::Soft => entry.freshness(now_ms).max(Freshness::Stale),
-            Mark::Hard => {
-                self.entries.remove_if(key, |there| Arc::ptr_eq(there, &entry));
-                return None;
-            }
+        let Some(freshness) = self.judge(key, &entry, now_ms) else {
+            self.entries.remove_if(key, |there| Arc::ptr_eq(there, &entry));
+            return None;
         };
         Some((entry, freshness))
+    }
+
+    /// What an entry is good for at `now_ms` under `key`, whether or not it is there; `None` where it may not be told.
+    pub fn judge(&self, key: &str, entry: &Entry<V>, now_ms: u64) -> Option<Freshness> {
+        match self.ledger.judge(key, &entry.groups, &entry.stamp) {
+            Mark::Good => Some(entry.freshness(now_ms)),
+            Mark::Soft => Some(entry.freshness(now_ms).max(Freshness::Stale)),
+            Mark::Hard => None,
+        }
     }
 
     /// The moment before a read begins. What is read after it is good until an invalidation that comes later.
@@ -158,12 +163,12 @@ impl<V: Send + Sync + 'static> Cache<V> {
     }
 
     /// A place in the reading of `key`: to do it, or to wait for who does.
-    pub fn seat(&self, key: &str) -> Seat {
+    pub fn seat(&self, key: &str) -> Seat<S> {
         self.flights.seat(key)
     }
 
     /// The right to read `key` anew, unless somebody does already.
-    pub fn lead(&self, key: &str) -> Option<Lead> {
+    pub fn lead(&self, key: &str) -> Option<Lead<S>> {
         match self.flights.seat(key) {
             Seat::Lead(lead) => Some(lead),
             _ => None,
@@ -318,16 +323,61 @@ mod tests {
     async fn one_reads_and_the_others_wait_within_bounds() {
         let cache = cache(1 << 20);
         let Seat::Lead(lead) = cache.seat("a") else { panic!("the first one reads") };
-        let Seat::Wait(first) = cache.seat("a") else { panic!("the second one waits") };
+        let Seat::Wait(mut first) = cache.seat("a") else { panic!("the second one waits") };
         let Seat::Wait(second) = cache.seat("a") else { panic!("the third one waits") };
         assert!(matches!(cache.seat("a"), Seat::Full), "two may wait");
         assert!(cache.lead("a").is_none() && cache.lead("b").is_some());
         lead.land(Flown::Kept);
         assert_eq!(first.landed().await, Flown::Kept);
-        drop(second);
+        drop((first, second));
         let Seat::Lead(lead) = cache.seat("a") else { panic!("it has landed") };
-        let Seat::Wait(waits) = cache.seat("a") else { panic!("waits") };
+        let Seat::Wait(mut waits) = cache.seat("a") else { panic!("waits") };
         drop(lead);
         assert_eq!(waits.landed().await, Flown::Lost, "who was dropped has read nothing");
+    }
+
+    #[tokio::test]
+    async fn what_comes_is_shown_to_those_who_wait() {
+        let limits = CacheLimits { bytes_max: 1 << 20, waiters_max: 9 };
+        let cache = Cache::<u32, &str>::new("test", limits, Arc::new(Ledger::default()));
+        let Seat::Lead(lead) = cache.seat("a") else { panic!("reads") };
+        let Seat::Wait(mut early) = cache.seat("a") else { panic!("waits") };
+        lead.show("half");
+        let Seat::Wait(mut late) = cache.seat("a") else { panic!("waits") };
+        assert!(early.is_early() && !late.is_early());
+        assert!(matches!(early.seen().await, Seen::Coming("half")));
+        assert!(matches!(late.seen().await, Seen::Coming("half")));
+        late.unseat();
+        let Seat::Lead(anew) = cache.seat("a") else { panic!("what comes is not good for it") };
+        lead.land(Flown::Kept);
+        assert_eq!(early.landed().await, Flown::Kept);
+        assert!(matches!(cache.seat("a"), Seat::Wait(_)), "it leaves no seat but its own");
+        drop(anew);
+        assert!(matches!(cache.seat("a"), Seat::Lead(_)));
+    }
+
+    #[tokio::test]
+    async fn a_wait_in_vain_ends_in_no_herd() {
+        use futures_util::FutureExt;
+
+        let cache: Cache<u32> =
+            Cache::new("test", CacheLimits { bytes_max: 1 << 20, waiters_max: 100 }, Arc::new(Ledger::default()));
+        let Seat::Lead(lead) = cache.seat("a") else { panic!("reads") };
+        let waits: Vec<_> = (0..100).map(|_| cache.seat("a")).collect();
+        let waits: Vec<Wait> = waits
+            .into_iter()
+            .map(|seat| match seat {
+                Seat::Wait(wait) => wait,
+                _ => panic!("waits"),
+            })
+            .collect();
+        lead.land(Flown::Unshared);
+        let (mut left, mut rounds) = (&waits[..], Vec::new());
+        while !left.is_empty() {
+            let turns: Vec<_> = left.iter().map_while(|wait| wait.turn().now_or_never()).collect();
+            left = &left[turns.len()..];
+            rounds.push(turns.len());
+        }
+        assert_eq!(rounds, [4, 8, 16, 32, 40], "each that has its answer lets a few more go");
     }
 }

@@ -35,7 +35,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
-use hyper::header::{self, HeaderValue};
+use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, StatusCode};
 use metrics::counter;
@@ -74,7 +74,11 @@ use toggle::KindView;
 use underway::Underway;
 
 /// `Allow` for `OPTIONS *`.
-const ALLOW_ANYWHERE: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS");
+const ALLOW_ANYWHERE: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+
+const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
+/// What `PATCH` takes: both mean the same here.
+const PATCH_TYPES: HeaderValue = HeaderValue::from_static("application/merge-patch+json, application/json");
 
 /// All kinds, by capability.
 #[derive(Clone, Default)]
@@ -199,7 +203,12 @@ impl HttpState {
         self.requests.set_max(reload.requests_max);
     }
 
-    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr, route: &mut Route) -> Result<Reply, Problem> {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        (peer, handling): (SocketAddr, &Handling),
+        route: &mut Route,
+    ) -> Result<Reply, Problem> {
         head::check(&request, self.limits.uri_bytes_max)?;
         let Some(_one) = self.requests.begin() else {
             counter!(SHED_TOTAL, "limit" => "requests_max").increment(1);
@@ -215,14 +224,18 @@ impl HttpState {
             if let Some(upstream) = self.upstreams.find(path, caller.host.as_deref()) {
                 *route = Route::Upstream;
                 self.shared.authenticator.drop_untrusted(&mut head.headers, peer.ip());
-                let answered = Box::pin(upstream.handle(head, body, caller)).await;
+                let answered = Box::pin(upstream.handle(head, body, caller, handling.interim())).await;
                 return answered.map_err(|failure| from_upstream(&failure));
             }
             return Err(Problem::new(&ROUTE_MISSING, "see /openapi.json for the paths that there are"));
         };
         *route = found.route;
         if head.method == Method::OPTIONS {
-            return Ok(reply::options(route.allow()));
+            let mut reply = reply::options(route.allow());
+            if route.methods().contains(&Method::PATCH) {
+                reply.headers_mut().insert(ACCEPT_PATCH, PATCH_TYPES);
+            }
+            return Ok(reply);
         }
         let reads = head.method == Method::GET || head.method == Method::HEAD;
         let asked = if reads { &Method::GET } else { &head.method };
@@ -365,9 +378,13 @@ impl HttpState {
         match (route, &head.method) {
             (Route::PreferenceLookup, _) => view.lookup(&self.shared, head, body, self.body_limits()).await,
             (Route::PreferenceStatus, _) => view.status(&self.shared, head, target).await,
-            (_, &Method::PUT) => {
+            (_, method @ (&Method::PUT | &Method::PATCH)) => {
                 let put = view.read_put(&self.shared, head, peer, target)?;
-                body::check_json_type(&head.headers)?;
+                if method == Method::PATCH && preference::is_merge_patch(&head.headers) {
+                    body::check_uncoded(&head.headers)?;
+                } else {
+                    body::check_json_type(&head.headers)?;
+                }
                 let bytes = body::read(body, self.body_limits()).await?;
                 view.put(&self.shared, put, &bytes).await
             }
@@ -433,7 +450,7 @@ impl Handler for HttpState {
     async fn handle(&self, request: Request<Incoming>, peer: SocketAddr, handling: &Handling) -> Reply {
         let method = method_index(request.method());
         let mut route = Route::Unknown;
-        let reply = self.answer(request, peer, &mut route).await.unwrap_or_else(Problem::into_reply);
+        let reply = self.answer(request, (peer, handling), &mut route).await.unwrap_or_else(Problem::into_reply);
         self.meter.answered(route, method, reply.status(), Some(handling.end()));
         reply
     }

@@ -10,6 +10,7 @@ mod crowd;
 pub mod forwarded;
 mod framing;
 pub mod head;
+mod interim;
 pub mod problem;
 pub mod reply;
 pub mod text;
@@ -23,14 +24,14 @@ use std::convert::Infallible;
 use std::future::{Future, ready};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::Either;
 use hyper::body::Incoming;
+use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use metrics::counter;
 use tokio::net::{TcpListener, TcpStream};
@@ -39,6 +40,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use crate::config::HttpConfig;
 use crate::telemetry::SHED_TOTAL;
 use crowd::{Crowd, Spares};
+pub use interim::Interim;
 use problem::{Problem, TOO_MANY_HEADERS};
 use reply::ReplyBody;
 pub use turn::Handling;
@@ -58,6 +60,10 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// a tenth of a microsecond. So a smaller one is kept here.
 const HYPER_HEADERS_MAX: usize = 100;
 
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+/// `Keep-Alive` is of the connection, so it is named there.
+const CONNECTION_STAYS: HeaderValue = HeaderValue::from_static("keep-alive");
+
 /// hyper's smallest read buffer.
 const BUFFER_BYTES_MIN: usize = 8192;
 
@@ -75,8 +81,10 @@ pub struct Limits {
     pub headers_max: usize,
     /// Length of the request target, in bytes; beyond: 414.
     pub uri_bytes_max: usize,
-    /// Time for a head, and idle time between requests; then the connection is closed.
+    /// Time for a head; then the connection is closed.
     pub header_timeout: Duration,
+    /// Time between a reply and the next request; then the connection is closed. Clients are told it.
+    pub idle_timeout: Duration,
     /// Time without progress in which a peer does not take its replies; then the connection is closed.
     pub write_timeout: Duration,
     /// Time for what is in flight when told to stop.
@@ -95,6 +103,7 @@ impl From<&HttpConfig> for Limits {
             headers_max: config.headers_max,
             uri_bytes_max: config.uri_bytes_max,
             header_timeout: Duration::from_millis(config.header_timeout_ms),
+            idle_timeout: Duration::from_millis(config.idle_timeout_ms),
             write_timeout: WRITE_TIMEOUT,
             drain_grace: Duration::from_millis(config.drain_grace_ms),
             request_deadline: Duration::from_millis(config.request_deadline_ms),
@@ -138,6 +147,7 @@ pub async fn serve<H: Handler>(
     let crowd = Arc::new(Crowd::default());
     let server = Arc::new(Server {
         builder: builder(&limits),
+        keep_alive: keep_alive(limits.idle_timeout),
         handler,
         limits,
         shutdown: shutdown.clone(),
@@ -210,8 +220,21 @@ fn builder(limits: &Limits) -> http1::Builder {
     builder
 }
 
+/// Whether a client keeps its connection without a word, and may be told for how long.
+fn stays(request: &Request<Incoming>) -> bool {
+    request.version() == Version::HTTP_11 && !request.headers().contains_key(header::CONNECTION)
+}
+
+/// `Keep-Alive`, as far as it can be said: in whole seconds.
+fn keep_alive(idle_timeout: Duration) -> Option<HeaderValue> {
+    let idle_s = Some(idle_timeout.as_secs()).filter(|idle_s| *idle_s > 0)?;
+    HeaderValue::from_str(&format!("timeout={idle_s}")).ok()
+}
+
 struct Server<H> {
     builder: http1::Builder,
+    /// What clients are told of how long a connection may idle.
+    keep_alive: Option<HeaderValue>,
     handler: Arc<H>,
     limits: Limits,
     shutdown: watch::Receiver<bool>,
@@ -225,33 +248,51 @@ impl<H: Handler> Server<H> {
         problem.into_reply()
     }
 
+    /// Says in a reply how long the connection may idle, where it stays open.
+    fn say_how_long(&self, stays: bool, reply: &mut Reply) {
+        let headers = reply.headers_mut();
+        if let Some(keep_alive) =
+            self.keep_alive.as_ref().filter(|_| stays && !headers.contains_key(header::CONNECTION))
+        {
+            headers.insert(header::CONNECTION, CONNECTION_STAYS);
+            headers.insert(KEEP_ALIVE, keep_alive.clone());
+        }
+    }
+
     async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, slot: Option<OwnedSemaphorePermit>) {
         let _open = Open::count(Arc::clone(&self.handler));
         // Replies are one write each: waiting to fill a segment only adds latency.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        let in_head = Arc::new(AtomicBool::new(false));
-        let wire = Wire::new(stream, Arc::clone(&self.handler), &self.limits, Arc::clone(&in_head));
         let turn = Arc::new(Turn::new());
+        let wire = Wire::new(stream, Arc::clone(&self.handler), &self.limits, Arc::clone(&turn));
         let service = service_fn(|request: Request<Incoming>| {
-            let handling = Turn::handle(&turn);
+            let handling = Turn::handle(&turn, request.version() == Version::HTTP_11);
             if request.headers().len() > self.limits.headers_max {
                 return Either::Left(ready(Ok::<_, Infallible>(self.too_many_headers())));
             }
-            if let Some(reply) = self.handler.handle_at_once(&request, &handling) {
+            if let Some(mut reply) = self.handler.handle_at_once(&request, &handling) {
+                self.say_how_long(stays(&request), &mut reply);
                 return Either::Left(ready(Ok(reply)));
             }
             // In a box: hyper moves the future, and what is long would make the short one long, too.
             Either::Right(Box::pin(async {
                 let (handling, request) = (handling, request);
+                let stays = stays(&request);
                 let mut reply = self.handler.handle(request, peer, &handling).await;
+                handling.answered();
+                self.say_how_long(stays, &mut reply);
                 reply.body_mut().hold(handling);
                 Ok(reply)
             }))
         });
         let mut connection = std::pin::pin!(self.builder.serve_connection(TokioIo::new(wire), service));
-        let times = Times { head: self.limits.header_timeout, request: self.limits.request_deadline };
+        let times = Times {
+            head: self.limits.header_timeout,
+            idle: self.limits.idle_timeout,
+            request: self.limits.request_deadline,
+        };
         let mut timer = std::pin::pin!(tokio::time::sleep(self.limits.header_timeout));
         let (mut shutdown, looks) = (self.shutdown.clone(), self.shutdown.clone());
         let place = self.crowd.enter(&turn);
@@ -280,7 +321,7 @@ impl<H: Handler> Server<H> {
         };
         match ended {
             // An idle connection that timed out was not refused anything; one with half a head was.
-            End::Late if in_head.load(Ordering::Relaxed) => {
+            End::Late if turn.is_in_head() => {
                 counter!(SHED_TOTAL, "limit" => "header_timeout_ms").increment(1);
             }
             End::Evicted => counter!(SHED_TOTAL, "limit" => "connections_evicted").increment(1),

@@ -96,13 +96,14 @@ pub const DEAD_LETTERS_TOTAL: &str = "weir_dead_letters_total";
 pub const FLUSH_BATCH_CHANGES: &str = "weir_flush_batch_changes";
 /// 1 while this host holds the lease to flush the kind, by `kind`.
 pub const FLUSH_LEASE: &str = "weir_flush_lease";
-/// Gauge: people who wait, by `kind`, `queue`; told by the host that keeps the queue's clock.
+/// Gauge: people who wait, over all queues of a kind, by `kind`; each queue is told by the host that keeps its clock. A queue
+/// has no metric of its own, because there may be any number of them: `GET /v1/rooms/{kind}/{queue}` tells it.
 pub const ROOM_WAITING: &str = "weir_room_waiting";
-/// Gauge: people who are in, by `kind`, `queue`.
+/// Gauge: people who are in, by `kind`.
 pub const ROOM_ACTIVE: &str = "weir_room_active";
-/// Gauge: people let in per second, mean over a minute, by `kind`, `queue`.
+/// Gauge: people let in per second, mean over a minute, by `kind`.
 pub const ROOM_ADMITTED_PER_SECOND: &str = "weir_room_admitted_per_second";
-/// What became of people, by `kind`, `queue`, `what` (`admitted`, `completed`, `expired`, `no-show`, `abandoned`, `left`).
+/// What became of people, by `kind`, `what` (`admitted`, `completed`, `expired`, `no-show`, `abandoned`, `left`).
 pub const ROOM_PEOPLE_TOTAL: &str = "weir_room_people_total";
 /// Joins answered with a place, by `kind`.
 pub const ROOM_JOINS_TOTAL: &str = "weir_room_joins_total";
@@ -120,7 +121,7 @@ pub const READS_TOTAL: &str = "weir_reads_total";
 /// Time of the reads at the origin, by `read`.
 pub const READ_ORIGIN_SECONDS: &str = "weir_read_origin_seconds";
 /// Time that origins did not have to work because the cache answered, by `read`: hits times the median cost.
-pub const READ_SAVED_MICROSECONDS_TOTAL: &str = "weir_read_saved_microseconds_total";
+pub const READ_SAVED_SECONDS_TOTAL: &str = "weir_read_saved_seconds_total";
 /// Looks at the cache that hosts share, by `read`, `how` (`hit`, `miss`, `kept`, `too-large`, `failed`).
 pub const READ_SHARED_TOTAL: &str = "weir_read_shared_total";
 /// Bytes answered from the cache, by `read`.
@@ -128,7 +129,9 @@ pub const READ_HIT_BYTES_TOTAL: &str = "weir_read_hit_bytes_total";
 
 /// The metrics that write themselves, in Prometheus' text format.
 pub fn write_own() -> String {
-    tally::write_timers(HTTP_REQUEST_SECONDS, "Time to the answer")
+    let mut text = tally::write_timers(HTTP_REQUEST_SECONDS, "Time to the answer");
+    text.push_str(&tally::write_seconds(READ_SAVED_SECONDS_TOTAL, "Time that the cache saved the origin"));
+    text
 }
 
 /// Registers help texts and units. Call once, after the recorder is installed.
@@ -148,13 +151,11 @@ pub fn describe() {
     describe_histogram!(STORE_CALL_SECONDS, Unit::Seconds, "Time of one store call");
     describe_counter!(STORE_FAILURES_TOTAL, "Failed store calls");
     describe_counter!(STORE_RESENT_TOTAL, "Calls sent again because a node of the Redis Cluster had not run them");
-    describe_gauge!(
-        STORE_REFUSING,
-        Unit::Count,
-        "1 while the embedded store refuses writes after a failure of the disk"
-    );
+    describe_gauge!(STORE_REFUSING, "1 while the embedded store refuses writes after a failure of the disk");
     describe_gauge!(STORE_MEMORY_BYTES, Unit::Bytes, "State of targets that the embedded store keeps in memory");
     describe_counter!(TOGGLES_TOTAL, "Outcomes of toggles");
+    describe_counter!(COUNTS_TOTAL, "Outcomes of hits on counters");
+    describe_counter!(DOCUMENTS_TOTAL, "Outcomes of creates, in documents");
     describe_counter!(SETTINGS_TOTAL, "Outcomes of changes of settings");
     describe_counter!(PREFERENCE_MEMBERS_TOTAL, "Members that were looked up");
     describe_counter!(PREFERENCE_FETCHES_TOTAL, "Members that look-ups fetched from the store");
@@ -191,7 +192,6 @@ pub fn describe() {
     describe_counter!(CACHE_EVICTIONS_TOTAL, "Entries of a cache dropped for room");
     describe_counter!(READS_TOTAL, "Answers of cached reads");
     describe_histogram!(READ_ORIGIN_SECONDS, Unit::Seconds, "Time of reads at the origin");
-    describe_counter!(READ_SAVED_MICROSECONDS_TOTAL, "Time that the cache saved the origin");
     describe_counter!(READ_SHARED_TOTAL, "Looks at the cache that hosts share");
     describe_counter!(READ_HIT_BYTES_TOTAL, "Bytes answered from the cache");
 }
@@ -258,5 +258,29 @@ fn filter(level: &str) -> EnvFilter {
 pub fn set_log_level(level: &str) {
     if let Some(set) = SET_FILTER.get() {
         set(filter(level));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// A metric without its help text is found here, not by an operator.
+    #[test]
+    fn every_metric_is_described() {
+        let source = include_str!("telemetry.rs");
+        let (names, rest) = source.split_once("/// The metrics that write themselves").unwrap();
+        let own = rest.split_once("/// Registers help texts").unwrap();
+        let described: String = own.0.chars().chain(own.1.chars()).filter(|c| !c.is_whitespace()).collect();
+        let constants: Vec<&str> = names
+            .lines()
+            .filter_map(|line| line.strip_prefix("pub const ")?.split_once(": &str = \"weir_"))
+            .map(|(constant, _)| constant)
+            .collect();
+        assert!(constants.len() > 50, "{constants:?}");
+        for constant in constants {
+            let is_described = described.contains(&format!("!({constant},"))
+                || described.contains(&format!("write_timers({constant},"))
+                || described.contains(&format!("write_seconds({constant},"));
+            assert!(is_described, "{constant} has no help text");
+        }
     }
 }

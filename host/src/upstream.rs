@@ -6,9 +6,10 @@
 //! - `control`: what headers say of caching. `stored`: whether and how long a response may be kept, and its age.
 //! - `outgoing`: a request as the origin gets it; `names` says which headers go on. `key`: what is the same request, made
 //!   of that value alone. `location`: what an answer says of where things are, as the client sees it.
-//! - `conditional`, `range`, `hop`: one part of HTTP each.
+//! - `conditional`, `range`, `hop`: one part of HTTP each. `message`: where an answer ends. `events`: streams of events.
 //! - `allowance`: what a rule makes of what a response allows.
-//! - `origin`: connections and their bounds. `fill`: keeping a body while it is passed on.
+//! - `origin`: connections and their bounds. `growing`: a body that is told while it comes, to all who follow it. `fill`:
+//!   keeping it meanwhile.
 //! - `serve`: the way of a request. `ask`: what becomes of the origin's answer. `tell`: what the client gets.
 //!
 //! The crate `http-cache-semantics` was looked at and not taken: it keeps no variants side by side, knows no targeted
@@ -21,10 +22,13 @@ mod allowance;
 mod ask;
 mod conditional;
 mod control;
+mod events;
 mod fill;
+mod growing;
 mod hop;
 mod key;
 mod location;
+mod message;
 mod names;
 mod origin;
 mod outgoing;
@@ -40,13 +44,23 @@ use hyper::header::HeaderName;
 use serde::Serialize;
 
 use crate::cache::{
-    Cache, CacheLimits, CacheMemory, CacheStatus, Forwarded, Rules, Ruling, RulingState, Subject, Totals,
+    Cache, CacheLimits, CacheMemory, CacheStatus, Forwarded, Lead, Rules, Ruling, RulingState, Subject, Totals,
 };
 use crate::clock::Clock;
 use crate::config::{AuthConfig, CacheConfig, ConfigError, UpstreamConfig};
+use fill::Coming;
+use hop::Pseudonym;
 use origin::Origin;
 use outgoing::Passage;
 use stored::Kept;
+
+/// The methods that are passed on by name, for `Allow`; others that are not known go on, too.
+pub const UPSTREAM_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// What is kept of all upstreams; those who wait for a response are shown it as it comes.
+type Responses = Cache<Kept, Coming>;
+/// The right to ask the origin for all who wait.
+type UpstreamLead = Lead<Coming>;
 
 /// Why an upstream has no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -78,6 +92,12 @@ pub enum UpstreamError {
     /// The client wants no answer but from the cache, which has none.
     #[error("nothing is kept of it")]
     NotKept,
+    /// The request has been here before.
+    #[error("the request has come through this host before")]
+    Loop,
+    /// A method that is not passed on: `TRACE` tells whoever asks what else stands in a request.
+    #[error("the method is not passed on")]
+    MethodRefused,
 }
 
 impl UpstreamError {
@@ -144,7 +164,7 @@ pub struct UpstreamState {
 pub struct Upstream {
     config: UpstreamConfig,
     origin: Origin,
-    cache: Arc<Cache<Kept>>,
+    cache: Arc<Responses>,
     clock: Clock,
     wait: Duration,
     ruling: Ruling,
@@ -170,13 +190,14 @@ impl Upstreams {
             .transpose()
             .map_err(|error| ConfigError::Value { field: "auth.trusted_header".into(), reason: error.to_string() })?;
         let limits = CacheLimits { bytes_max: cache.upstream_bytes_max, waiters_max: cache.waiters_max };
-        let kept = Arc::new(Cache::new("upstream", limits, Arc::clone(&rules.ledger)));
+        let kept = Arc::new(Responses::new("upstream", limits, Arc::clone(&rules.ledger)));
         let totals = Arc::<Totals>::default();
+        let pseudonym = Pseudonym::random();
         let open = |config: &UpstreamConfig| {
             let origin = Origin::new(config)?;
             Ok(Arc::new(Upstream {
                 config: config.clone(),
-                passage: Passage::new(config, origin.authority.clone(), identity.clone())?,
+                passage: Passage::new(config, origin.authority.clone(), identity.clone(), pseudonym.clone())?,
                 origin,
                 cache: Arc::clone(&kept),
                 clock: clock.clone(),

@@ -21,6 +21,8 @@ pub enum Script {
     Cut,
     /// Nothing for so long.
     Silent(Duration),
+    /// These pieces, with so long a pause before each but the first.
+    Slow(Vec<String>, Duration),
 }
 
 /// A running origin; it ends with the test.
@@ -29,6 +31,8 @@ pub struct Origin {
     /// Where it listens.
     pub address: SocketAddr,
     asked: Arc<AtomicU64>,
+    under_way: Arc<AtomicU64>,
+    peak: Arc<AtomicU64>,
     script: Arc<Mutex<Script>>,
     delay: Arc<Mutex<Duration>>,
     heads: Arc<Mutex<Vec<String>>>,
@@ -41,6 +45,8 @@ impl Origin {
         let origin = Self {
             address: listener.local_addr().expect("its address"),
             asked: Arc::default(),
+            under_way: Arc::default(),
+            peak: Arc::default(),
             script: Arc::new(Mutex::new(script)),
             delay: Arc::default(),
             heads: Arc::default(),
@@ -69,6 +75,11 @@ impl Origin {
         self.asked.load(Ordering::SeqCst)
     }
 
+    /// The most requests that it had at once.
+    pub fn peak(&self) -> u64 {
+        self.peak.load(Ordering::SeqCst)
+    }
+
     /// The heads of all requests.
     pub fn heads(&self) -> Vec<String> {
         self.heads.lock().unwrap().clone()
@@ -94,6 +105,8 @@ impl Origin {
             received.clear();
             self.heads.lock().unwrap().push(head.clone());
             self.asked.fetch_add(1, Ordering::SeqCst);
+            let under_way = UnderWay::begin(&self.under_way);
+            self.peak.fetch_max(under_way.count, Ordering::SeqCst);
             let (script, delay) = (self.script.lock().unwrap().clone(), *self.delay.lock().unwrap());
             tokio::time::sleep(delay).await;
             let script = match script {
@@ -111,6 +124,16 @@ impl Origin {
                     let _ = stream.write_all(text.as_bytes()).await;
                     return;
                 }
+                Script::Slow(pieces, pause) => {
+                    for (place, piece) in pieces.iter().enumerate() {
+                        if place > 0 {
+                            tokio::time::sleep(pause).await;
+                        }
+                        if stream.write_all(piece.as_bytes()).await.is_err() {
+                            return;
+                        }
+                    }
+                }
                 Script::Cut => return,
                 Script::Silent(time) => {
                     tokio::time::sleep(time).await;
@@ -118,6 +141,24 @@ impl Origin {
                 }
             }
         }
+    }
+}
+
+/// One request, until it is answered.
+struct UnderWay<'a> {
+    all: &'a AtomicU64,
+    count: u64,
+}
+
+impl<'a> UnderWay<'a> {
+    fn begin(all: &'a AtomicU64) -> Self {
+        Self { all, count: all.fetch_add(1, Ordering::SeqCst) + 1 }
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.all.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -140,4 +181,11 @@ pub fn lines<'a>(head: &'a str, name: &str) -> Vec<&'a str> {
 /// The one line of a header, or the empty text.
 pub fn line<'a>(head: &'a str, name: &str) -> &'a str {
     lines(head, name).first().copied().unwrap_or_default()
+}
+
+/// An answer of status 200 whose body takes its time: `pieces` pieces of `piece`, with a pause before each.
+pub fn slow(headers: &str, piece: &str, pieces: usize, pause: Duration) -> Script {
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n{headers}\r\n", piece.len() * pieces);
+    let body = std::iter::repeat_n(piece.to_owned(), pieces);
+    Script::Slow([head].into_iter().chain(body).collect(), pause)
 }

@@ -69,7 +69,8 @@ async fn a_create_is_readable_before_it_is_in_sql(setup: Setup) {
     let mut client = Client::new(host.public());
     assert_eq!(status(&mut client, "7", &id).await["status"], "pending");
     let waited = post(&mut client, "7", &[("prefer", "wait=5")], r#"{"title":"B"}"#).await;
-    assert_eq!((waited.status, waited.header("preference-applied")), (202, "wait"), "{}", waited.text());
+    assert_eq!((waited.status, waited.header("preference-applied")), (201, "wait=5"), "{}", waited.text());
+    assert_eq!(waited.header("location"), format!("/v1/ingest/playlist/{}", waited.json()["id"].as_str().unwrap()));
     assert_eq!(waited.json()["status"], "stored", "who waits is not kept waiting by a patient plan");
     let stored = status(&mut client, "7", &id).await;
     assert_eq!(stored["status"], "stored");

@@ -140,6 +140,32 @@ async fn ten_thousand_in_one_call(setup: Setup) {
     let updated = Client::new(host.admin()).metric("weir_settings_total", &["outcome=\"set\""]).await;
     assert_eq!(updated, Some(3.0));
 
+    // PATCH is the same, in both of its types.
+    for (number, media_type) in
+        ["application/json", "application/merge-patch+json; charset=utf-8"].into_iter().enumerate()
+    {
+        let headers = [("content-type", media_type), ("x-actor-id", "6")];
+        let body = format!("{{\"quiet_from\":{}.0e1}}", 10 * number + 1);
+        let path = "/v1/preferences/notification/6";
+        let patched = client.request("PATCH", path, &headers, &body).await.unwrap();
+        assert_eq!(
+            (patched.status, &patched.json()["settings"]),
+            (200, &json!({"quiet_from": 10 * (10 * number + 1)}))
+        );
+        let after = client.get(path).await.json();
+        assert_eq!(
+            (&after["settings"]["quiet_from"], &after["settings"]["event"]),
+            (&json!(10 * (10 * number + 1)), &json!(true))
+        );
+        let taken = client.request("PATCH", path, &headers, r#"{"quiet_from":null}"#).await.unwrap();
+        assert_eq!(taken.status, 422, "each setting has a value");
+    }
+    let allowed = client.request("OPTIONS", "/v1/preferences/notification/6", &[], "").await.unwrap();
+    assert_eq!(allowed.header("allow"), "GET, HEAD, PUT, PATCH, OPTIONS");
+    assert_eq!(allowed.header("accept-patch"), "application/merge-patch+json, application/json");
+    let wrong = [("content-type", "application/merge-patch+json"), ("x-actor-id", "6")];
+    assert_eq!(client.request("PUT", "/v1/preferences/notification/6", &wrong, "{}").await.unwrap().status, 415);
+
     // Who may, and what.
     let other = client.request("PUT", "/v1/preferences/notification/4", &[JSON, ("x-actor-id", "5")], "{}").await;
     assert_eq!(other.unwrap().status, 403);

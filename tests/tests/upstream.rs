@@ -15,6 +15,8 @@ use weir_tests::operator::Operator;
 use weir_tests::origin::{Origin, Script, ok};
 use weir_tests::services::{Host, HostConfig, temporary_directory};
 
+#[path = "upstream/coming.rs"]
+mod coming;
 #[path = "upstream/force.rs"]
 mod force;
 #[path = "upstream/keys.rs"]
@@ -23,6 +25,8 @@ mod keys;
 mod people;
 #[path = "upstream/trust.rs"]
 mod trust;
+#[path = "upstream/wire.rs"]
+mod wire;
 
 struct Before {
     origin: Origin,

@@ -1,7 +1,7 @@
 //! A value, until when it may be told, and when to read it anew before that.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rand::RngExt;
 
@@ -42,6 +42,12 @@ pub enum Freshness {
 pub struct Stamp {
     pub(super) begun: u64,
     pub(super) good_at: AtomicU64,
+}
+
+impl Clone for Stamp {
+    fn clone(&self) -> Self {
+        Self { begun: self.begun, good_at: AtomicU64::new(self.good_at.load(Ordering::Relaxed)) }
+    }
 }
 
 /// A value that was read.

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use metrics::{counter, histogram};
+use metrics::{Counter, counter, histogram};
 
 use crate::model::ReadProfile;
 use crate::telemetry::tally::Tally;
-use crate::telemetry::{READ_HIT_BYTES_TOTAL, READ_ORIGIN_SECONDS, READ_SAVED_MICROSECONDS_TOTAL, READS_TOTAL};
+use crate::telemetry::{READ_HIT_BYTES_TOTAL, READ_ORIGIN_SECONDS, READ_SAVED_SECONDS_TOTAL, READS_TOTAL};
 
 /// Length of a window, in milliseconds: a profile is looked at this often at most.
 const WINDOW_MS: u64 = 1_000;
@@ -76,10 +76,14 @@ struct Last {
 fn tally(name: &str) -> Arc<Tally<COUNTS>> {
     let of = |how: &'static str| counter!(READS_TOTAL, "read" => name.to_owned(), "how" => how);
     let hit_bytes = counter!(READ_HIT_BYTES_TOTAL, "read" => name.to_owned());
-    let saved_us = counter!(READ_SAVED_MICROSECONDS_TOTAL, "read" => name.to_owned());
     let bypass = of("bypass");
     let passed = bypass.clone();
-    Tally::new([of("hit"), of("stale"), of("collapsed"), of("miss"), bypass, of("error"), passed, hit_bytes, saved_us])
+    let saved_us = Counter::noop();
+    let counters =
+        [of("hit"), of("stale"), of("collapsed"), of("miss"), bypass, of("error"), passed, hit_bytes, saved_us];
+    let tally = Tally::new(counters);
+    tally.in_seconds(SAVED_US, READ_SAVED_SECONDS_TOTAL, ("read", name));
+    tally
 }
 
 impl Profile {

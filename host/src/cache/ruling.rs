@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(*ruling.rule(), CacheRule::Bypass("unknown".into()), "nothing is kept until it was asked");
         ruling.ask(1_000);
         assert_eq!(ruling.groups(), ["read:r", "g"]);
-        let cache = Cache::new("test", CacheLimits { bytes_max: 1 << 20, waiters_max: 1 }, ledger);
+        let cache: Cache<i32> = Cache::new("test", CacheLimits { bytes_max: 1 << 20, waiters_max: 1 }, ledger);
         let times = Times { fresh_until_ms: 60_000, revalidate_until_ms: 60_000, error_until_ms: 60_000 };
         cache.put("k", Entry::new(1, 1, Box::new(["read:r".into()]), cache.stamp(), times, 0));
         let freshness = || cache.get("k", 2_000).map(|(_, freshness)| freshness);

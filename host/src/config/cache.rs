@@ -17,8 +17,9 @@ pub struct CacheConfig {
     pub upstream_bytes_max: u64,
     /// Requests that wait for somebody else's read of the same thing; a further one is answered 503 with Retry-After.
     pub waiters_max: usize,
-    /// How long each of them waits, in milliseconds; then it is answered 503 with Retry-After (SQL) or reads by itself
-    /// (upstream).
+    /// How long each of them waits, in milliseconds; then it is answered 503 with Retry-After (SQL). For an upstream: how long it
+    /// waits for a body to be kept that it cannot be told while it comes; then it takes its turn to ask the origin, a few at a
+    /// time. For the head of an answer it waits as long as the one who asks does.
     pub wait_ms: u64,
     /// A second cache behind it that hosts share; without it, each host reads for itself.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -175,6 +176,10 @@ pub struct UpstreamLimits {
     pub head_timeout_ms: u64,
     /// Time in which nothing of a body comes, in milliseconds; then the answer is cut off.
     pub body_idle_timeout_ms: u64,
+    /// The same of a `text/event-stream`; 0: no bound.
+    pub event_idle_timeout_ms: u64,
+    /// So often a comment is put into a `text/event-stream` while nothing happens, in milliseconds; 0: never.
+    pub event_heartbeat_ms: u64,
     /// Requests to the origin at once; a further one is answered 503 with Retry-After.
     pub requests_max: usize,
     /// Idle connections that are kept.
@@ -199,6 +204,8 @@ impl Default for UpstreamLimits {
             connect_timeout_ms: 1_000,
             head_timeout_ms: 10_000,
             body_idle_timeout_ms: 10_000,
+            event_idle_timeout_ms: 3_600_000,
+            event_heartbeat_ms: 15_000,
             requests_max: 1_024,
             idle_connections_max: 256,
             request_body_bytes_max: 16 << 20,

@@ -29,9 +29,11 @@ pub struct HttpConfig {
     pub headers_max: usize,
     /// Length of the request target, in bytes; beyond: 414.
     pub uri_bytes_max: usize,
-    /// Time for the whole head of a request, and idle time between requests, in milliseconds; then the connection
-    /// is closed.
+    /// Time for the whole head of a request, in milliseconds; then the connection is closed.
     pub header_timeout_ms: u64,
+    /// Time between an answer and the next request on a connection, in milliseconds; then it is closed. Clients are told it in
+    /// `Keep-Alive`. Proxies before this listener should keep idle connections for less.
+    pub idle_timeout_ms: u64,
     /// Size of a request body, in bytes; beyond: 413.
     pub body_bytes_max: usize,
     /// Time for the whole body, in milliseconds; beyond: 408 and the connection is closed.
@@ -58,6 +60,7 @@ impl Default for HttpConfig {
             headers_max: 64,
             uri_bytes_max: 8 * 1024,
             header_timeout_ms: 10_000,
+            idle_timeout_ms: 75_000,
             body_bytes_max: 64 * 1024,
             body_timeout_ms: 10_000,
             request_deadline_ms: 5_000,
@@ -76,6 +79,7 @@ impl HttpConfig {
         at_least("http.header_bytes_max", self.header_bytes_max, 8192)?;
         at_least("http.headers_max", self.headers_max, 8)?;
         at_least("http.header_timeout_ms", self.header_timeout_ms, 1)?;
+        at_least("http.idle_timeout_ms", self.idle_timeout_ms, 1)?;
         at_least("http.request_deadline_ms", self.request_deadline_ms, 1)?;
         at_least("http.targets_max", self.targets_max, 1)?;
         at_least("http.actors_limit_max", self.actors_limit_max, 1)

@@ -114,12 +114,12 @@ mod tests {
     #[test]
     fn a_hit_counts_one_unless_it_says_more() {
         let of = |body: &str| by(body.as_bytes(), 10).ok();
-        assert_eq!([of(""), of("{}"), of("{\"by\":1}"), of("{\"by\":10}")], [Some(1), Some(1), Some(1), Some(10)]);
+        assert_eq!([of(""), of("{}"), of("{\"by\":1}"), of("{\"by\":10.0}")], [Some(1), Some(1), Some(1), Some(10)]);
         for wrong in [
             "{\"by\":0}",
             "{\"by\":11}",
             "{\"by\":-1}",
-            "{\"by\":1.0}",
+            "{\"by\":1.5}",
             "{\"by\":\"1\"}",
             "{\"by\":null}",
             "[1]",

@@ -16,8 +16,9 @@ use super::problem::{
     from_refusal,
 };
 use super::reply::{self, timestamp};
-use super::shared::{PREFERENCE_APPLIED, Shared, refused_read};
+use super::shared::{PREFERENCE_APPLIED, Shared, refused_read, waited};
 use super::{json as body_json, query};
+use crate::config::DurabilityLevel;
 use crate::ingest::{CreateRefusal, CreateReply, CreateRequest, Fields, IngestKind, Listed, Status, StatusOf};
 use crate::listener::Reply;
 use crate::listener::body::BodyLimits;
@@ -80,7 +81,7 @@ impl IngestView {
         let request = CreateRequest { documents, actor, idempotency_key, wait };
         let created = shared.within(async { Ok(self.kind.create(request).await) }).await;
         match created.map_err(|refusal| from_refusal(&refusal, repeatable))? {
-            Ok(reply) => Ok(self.created(&reply, is_list, wait > Duration::ZERO)),
+            Ok(reply) => Ok(self.created(&reply, is_list, wait)),
             Err(CreateRefusal::Invalid(violations)) => Err(invalid(&violations, is_list)),
             Err(CreateRefusal::Exists(index, id)) => Err(self.exists(index, &id, is_list)),
             Err(CreateRefusal::Other(refusal)) => Err(from_refusal(&refusal, repeatable)),
@@ -131,21 +132,22 @@ impl IngestView {
         location
     }
 
-    fn created(&self, reply: &CreateReply, is_list: bool, has_waited: bool) -> Reply {
+    fn created(&self, reply: &CreateReply, is_list: bool, wait: Duration) -> Reply {
         let told = |(id, status): (&Id, &StatusOf)| Told { id: id.to_json(), status: status.as_str() };
         let mut told: Vec<Told> = reply.ids.iter().zip(&reply.statuses).map(told).collect();
         let (one, documents) = if is_list { (None, Some(told)) } else { (told.pop(), None) };
         let body = Accepted { one, documents, timestamp: timestamp(reply.at_ms), durability: reply.durability };
         let mut response = reply::json(text_of(&body));
-        *response.status_mut() = StatusCode::ACCEPTED;
+        let is_stored = reply.durability == DurabilityLevel::Stored.as_str();
+        *response.status_mut() = if is_stored { StatusCode::CREATED } else { StatusCode::ACCEPTED };
         reply::journaled(response.headers_mut(), reply.durability, reply.receipt, reply.replayed);
         if let ([id], false) = (&reply.ids[..], is_list)
             && let Ok(location) = HeaderValue::try_from(self.location(id))
         {
             response.headers_mut().insert(header::LOCATION, location);
         }
-        if has_waited {
-            response.headers_mut().insert(PREFERENCE_APPLIED, HeaderValue::from_static("wait"));
+        if wait > Duration::ZERO {
+            response.headers_mut().insert(PREFERENCE_APPLIED, waited(wait));
         }
         response
     }

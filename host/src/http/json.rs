@@ -1,6 +1,8 @@
 //! JSON bodies, read so that nothing is lost without being said: a key twice, a number that would be rounded, nesting that
-//! nobody writes by hand are refused.
+//! nobody writes by hand are refused. A whole number is one however it is written (`10`, `10.0`, `1e1`): JSON knows one sort
+//! of numbers, and many programs write all of theirs with a fraction.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -10,6 +12,8 @@ use crate::listener::problem::{BAD_BODY, Problem};
 
 /// Deepest nesting of a body.
 pub(super) const NESTING_MAX: usize = 64;
+/// Digits of the largest whole number.
+const WHOLE_DIGITS_MAX: usize = 19;
 
 /// Reads a body.
 ///
@@ -17,7 +21,8 @@ pub(super) const NESTING_MAX: usize = 64;
 /// 400: not JSON (RFC 8259), a key twice in one object, nesting deeper than [`NESTING_MAX`], or a whole number beyond 64 bits.
 pub(super) fn read(body: &[u8]) -> Result<Value, Problem> {
     check_tokens(body)?;
-    let mut reader = serde_json::Deserializer::from_slice(body);
+    let body = whole_numbers(body);
+    let mut reader = serde_json::Deserializer::from_slice(&body);
     let read = Strict::deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
     read.map(|value| value.0).map_err(|error| Problem::new(&BAD_BODY, format!("not taken as JSON: {error}")))
 }
@@ -50,6 +55,81 @@ fn check_tokens(body: &[u8]) -> Result<(), Problem> {
     Ok(())
 }
 
+/// The same text with its whole numbers written plainly, where they fit 64 bits: by their digits, so that none is rounded. What
+/// is no JSON stays none.
+pub(super) fn whole_numbers(body: &[u8]) -> Cow<'_, [u8]> {
+    if !may_have_others(body) {
+        return Cow::Borrowed(body);
+    }
+    let (mut plain, mut copied, mut at) = (Vec::new(), 0, 0);
+    while let Some(byte) = body.get(at) {
+        match byte {
+            b'"' => at += string_bytes(&body[at..]),
+            b'-' | b'0'..=b'9' => {
+                let length = body[at..].iter().take_while(|byte| is_of_number(**byte)).count();
+                if let Some(number) = whole_number(&body[at..at + length]) {
+                    plain.extend_from_slice(&body[copied..at]);
+                    plain.extend_from_slice(number.to_string().as_bytes());
+                    copied = at + length;
+                }
+                at += length;
+            }
+            _ => at += 1,
+        }
+    }
+    if copied == 0 {
+        return Cow::Borrowed(body);
+    }
+    plain.extend_from_slice(&body[copied.min(body.len())..]);
+    Cow::Owned(plain)
+}
+
+/// Whether some number may not be written plainly. Most bodies have none, and are looked at no further.
+fn may_have_others(body: &[u8]) -> bool {
+    let follows_digit = |at: usize| at > 0 && body[at - 1].is_ascii_digit();
+    memchr::memchr(b'.', body).is_some()
+        || memchr::memchr2_iter(b'e', b'E', body).any(follows_digit)
+        || memchr::memchr_iter(b'-', body).any(|at| body.get(at + 1) == Some(&b'0'))
+}
+
+/// The value of a number with a fraction, an exponent or a sign before its zero, if it is whole and fits.
+fn whole_number(text: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (sign, unsigned) = text.strip_prefix('-').map_or(("", text), |rest| ("-", rest));
+    let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
+        None => (unsigned, None),
+    };
+    let (whole, fraction) = match mantissa.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (mantissa, None),
+    };
+    let are_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_json = are_digits(whole)
+        && (whole == "0" || !whole.starts_with('0'))
+        && fraction.is_none_or(are_digits)
+        && exponent.is_none_or(|exponent| are_digits(exponent.strip_prefix(['+', '-']).unwrap_or(exponent)));
+    if !is_json || fraction.is_none() && exponent.is_none() && (sign.is_empty() || whole != "0") {
+        return None;
+    }
+    let digits = format!("{whole}{}", fraction.unwrap_or_default());
+    let digits = digits.trim_start_matches('0');
+    if digits.is_empty() {
+        return Some(0);
+    }
+    let exponent: i32 = exponent.map_or(Ok(0), str::parse).ok()?;
+    let scale = exponent.checked_sub(i32::try_from(fraction.unwrap_or_default().len()).ok()?)?;
+    let digits = match usize::try_from(scale.unsigned_abs()).ok()? {
+        zeros if scale < 0 => {
+            let (kept, cut) = digits.split_at_checked(digits.len().checked_sub(zeros)?)?;
+            cut.bytes().all(|digit| digit == b'0').then(|| kept.to_owned())?
+        }
+        zeros if digits.len() + zeros <= WHOLE_DIGITS_MAX => format!("{digits}{}", "0".repeat(zeros)),
+        _ => return None,
+    };
+    format!("{sign}{digits}").parse().ok()
+}
+
 /// Length of a string with its quotes; up to the end where there is no second one.
 fn string_bytes(body: &[u8]) -> usize {
     let mut at = 1;
@@ -67,7 +147,8 @@ fn is_of_number(byte: u8) -> bool {
     byte.is_ascii_digit() || matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E')
 }
 
-/// A whole number is kept exactly or not at all. One with a fraction or an exponent is a double, as in JavaScript.
+/// A whole number is kept exactly or not at all. One with a fraction, or one that is larger and has an exponent, is a double, as
+/// in JavaScript.
 fn check_number(text: &[u8]) -> Result<(), Problem> {
     let is_whole = !text.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E'));
     let fits = || std::str::from_utf8(text).is_ok_and(|text| text.parse::<i64>().is_ok());
@@ -165,11 +246,44 @@ mod tests {
     #[test]
     fn what_is_json_is_read_as_it_is() {
         let text =
-            r#"{"a":[1,-2,3.5,1e3,true,null,"x\"]{\u00e9"],"b":{"a":9007199254740993},"c":-9223372036854775808}"#;
+            r#"{"a":[1,-2,3.5,1e30,true,null,"x\"]{1.0\u00e9"],"b":{"a":9007199254740993},"c":-9223372036854775808}"#;
         assert_eq!(read(text.as_bytes()).unwrap(), serde_json::from_str::<Value>(text).unwrap());
         assert_eq!(read(b" 9223372036854775807 ").unwrap(), 9_223_372_036_854_775_807_i64);
         let deep = format!("{}{}", "[".repeat(NESTING_MAX), "]".repeat(NESTING_MAX));
         assert!(!refused(&deep));
+    }
+
+    #[test]
+    fn a_whole_number_is_one_however_it_is_written() {
+        let of = |text: &str| read(text.as_bytes()).unwrap();
+        for (text, number) in [
+            ("10.0", 10_i64),
+            ("1e1", 10),
+            ("1E+1", 10),
+            ("100e-1", 10),
+            ("1.50e1", 15),
+            ("-10.000", -10),
+            ("-0", 0),
+            ("-0.0", 0),
+            ("0e999999999999", 0),
+            ("9007199254740993.0", 9_007_199_254_740_993),
+            ("9.223372036854775807e18", i64::MAX),
+            ("-9223372036854775808.0", i64::MIN),
+        ] {
+            assert_eq!(of(text), Value::from(number), "{text}");
+            assert_eq!(
+                of(&format!("{{\"1.0\":[{text},1.5,\"2.0\"]}}")),
+                serde_json::json!({"1.0": [number, 1.5, "2.0"]})
+            );
+        }
+        for (text, number) in
+            [("1.5", 1.5), ("1e-1", 0.1), ("15e-1", 1.5), ("9223372036854775808.0", 2_f64.powi(63)), ("1e19", 1e19)]
+        {
+            assert_eq!(of(text), Value::from(number), "{text}");
+        }
+        for wrong in ["01.0", "1.", ".0", "1.0.0", "1e", "1e1.0", "+1.0", "--1.0", "1.0-"] {
+            assert!(refused(wrong), "{wrong}");
+        }
     }
 
     #[test]
@@ -207,7 +321,11 @@ mod tests {
             let ours = read(text.as_bytes());
             let theirs = serde_json::from_str::<Value>(&text);
             if let Ok(ours) = ours {
-                proptest::prop_assert_eq!(Some(ours), theirs.ok());
+                // Whole numbers are the same by their values.
+                let plain = |value: &Value| value.as_f64().map_or_else(|| value.to_string(), |number| (number + 0.0).to_string());
+                let theirs = theirs.map(|theirs| if theirs.is_number() { plain(&theirs) } else { "".into() }).ok();
+                let is_number = ours.is_number();
+                proptest::prop_assert_eq!(Some(if is_number { plain(&ours) } else { "".into() }), theirs);
             }
         }
     }

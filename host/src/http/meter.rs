@@ -11,11 +11,11 @@ use crate::telemetry::tally::{Tally, Timer};
 use crate::telemetry::{HTTP_CONNECTIONS, HTTP_REQUEST_SECONDS, HTTP_REQUESTS_TOTAL};
 
 /// Methods that are told apart; any other is `other`, so that a caller cannot make up series.
-const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "other"];
+const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
 /// Statuses that are answered with. An upstream's others are counted by how they came (`weir_reads_total`).
-const STATUSES: [u16; 25] = [
+const STATUSES: [u16; 26] = [
     200, 201, 202, 204, 206, 304, 400, 401, 403, 404, 405, 408, 409, 410, 413, 414, 415, 417, 422, 429, 431, 500, 502,
-    503, 504,
+    503, 504, 508,
 ];
 /// The routes, [`Route::Upstream`] and [`Route::Unknown`].
 const ROUTE_COUNT: usize = ROUTES.len() + 2;

@@ -88,12 +88,12 @@ impl KindConfig<'_> {
     }
 
     /// What is sent; `None` where nothing is.
-    fn request_body(&self, route: Route, http: &HttpConfig) -> Value {
+    fn request_body(&self, route: Route, method: &Method, http: &HttpConfig) -> Value {
         let (required, schema) = match self {
             Self::Toggle(_) => (false, json!({ "type": "object", "additionalProperties": false })),
             Self::Counter(kind) => (false, counter::request_schema(kind)),
             Self::Ingest(kind) => (true, ingest::request_schema(kind)),
-            Self::Preference(kind) => return preference::request_body(route, kind),
+            Self::Preference(kind) => return preference::request_body(route, method, kind),
             Self::Room(kind) => room::request(route, kind, http),
             Self::Read(_) => (false, json!({ "type": "object", "additionalProperties": false })),
         };
@@ -156,7 +156,7 @@ fn operation(route: Route, method: &Method, kind: Option<&KindConfig<'_>>, http:
     let mut responses = Map::new();
     for status in route.statuses(method).iter().chain(&SHARED_STATUSES) {
         let response = match *status {
-            200..=202 => success(route, method, kind),
+            200..=202 => success(route, method, kind, *status),
             304 => json!( {"description":"What If-None-Match names is still so"}),
             refused => refusal(refused),
         };
@@ -174,7 +174,7 @@ fn operation(route: Route, method: &Method, kind: Option<&KindConfig<'_>>, http:
         let optional = kind.needs_no_actor(route, method);
         operation["security"] = if optional { json!([{}, { "actor": [] }]) } else { json!([{ "actor": [] }]) };
         if method != Method::GET {
-            operation["requestBody"] = kind.request_body(route, http);
+            operation["requestBody"] = kind.request_body(route, method, http);
         }
     }
     operation
@@ -224,7 +224,8 @@ fn summary(route: Route, method: &Method) -> &'static str {
         (Route::Ingest, _) => "The actor's own documents: pending ones first, each part newest first",
         (Route::IngestDocument, _) => "What has become of a document of the actor's own",
         (Route::PreferenceLookup, _) => "Who of many members has a topic enabled",
-        (Route::Preference, &Method::PUT) => "Change some of a member's settings",
+        (Route::Preference, &Method::PATCH) => "Change some of a member's settings; the others stay",
+        (Route::Preference, &Method::PUT) => "The same as PATCH: what is not named stays",
         (Route::Preference, _) => "The settings of a member",
         (Route::Room, _) => "The queue: how many wait and are in, how fast it goes, and the draw",
         (Route::RoomTokens, _) => "Join: a place for the actor, or the one that it has; needs no Idempotency-Key",
@@ -250,10 +251,13 @@ fn parameter(name: &str, place: &str, required: bool, schema: &Value, text: &str
     json!({ "name": name, "in": place, "required": required, "schema": schema, "description": text })
 }
 
+/// A string of a structured field, or the same without quotes.
+const IDEMPOTENCY_KEY_PATTERN: &str = r#"^("([ !#-\[\]-~]|\\["\\])+"|[!#-~][!-~]*)$"#;
+
 /// `Idempotency-Key`.
 fn idempotency_key() -> Value {
-    let schema = json!({ "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$" });
-    let text = "The same key with the same request answers the first outcome again: makes it safe to repeat. A key \
+    let schema = json!({ "type": "string", "minLength": 1, "pattern": IDEMPOTENCY_KEY_PATTERN });
+    let text = "A string as structured fields write it, such as \"a1\", of 1 to 255 characters; a1 is the same key. The same key with the same request answers the first outcome again: makes it safe to repeat. A key \
                 belongs to the actor and to the target in the path: with another target it is another request";
     parameter("Idempotency-Key", "header", false, &schema, text)
 }
@@ -289,8 +293,13 @@ fn object(properties: Map<String, Value>) -> Value {
     json!({ "type": "object", "properties": properties, "required": required })
 }
 
-fn success(route: Route, method: &Method, kind: Option<&KindConfig<'_>>) -> Value {
-    let mut response = json!({ "description": summary(route, method) });
+fn success(route: Route, method: &Method, kind: Option<&KindConfig<'_>>, status: u16) -> Value {
+    let text = match (route, status) {
+        (Route::Ingest, 201) => "Created: all of them are in SQL",
+        (Route::Ingest, 202) => "Accepted: on their way to SQL, or some were refused there",
+        _ => summary(route, method),
+    };
+    let mut response = json!({ "description": text });
     let schema = kind.map_or_else(|| json!({ "type": "object" }), |kind| kind.success_schema(route, method));
     response["content"] = json!({ "application/json": { "schema": schema } });
     let streamed = match route {
@@ -310,7 +319,8 @@ fn success(route: Route, method: &Method, kind: Option<&KindConfig<'_>>) -> Valu
         });
         if route == Route::Ingest {
             headers["Location"] = header("Of a single document");
-            headers["Preference-Applied"] = header("`wait` where a wish to wait was followed");
+            headers["Preference-Applied"] =
+                header("`wait=N` where a wish to wait was followed, with the seconds that it could be");
         } else if route != Route::Preference {
             headers["RateLimit-Policy"] = header("The rule's limit, when it has one");
             headers["RateLimit"] = header("What is left of it");

@@ -32,6 +32,8 @@ use asked::{Asked, Named};
 const ERRORS_MAX: usize = 10_000;
 /// Content type of a look-up that is streamed.
 const NDJSON: &str = "application/x-ndjson";
+/// Content type of a change, besides JSON.
+pub(super) const MERGE_PATCH: &str = "application/merge-patch+json";
 
 /// One kind.
 pub(super) struct PreferenceView {
@@ -54,7 +56,7 @@ impl PreferenceView {
         &self.kind.config().table
     }
 
-    /// `PUT`: everything but the body.
+    /// `PUT` and `PATCH`: everything but the body.
     pub(super) fn read_put(&self, shared: &Shared, head: &Parts, peer: IpAddr, segment: &str) -> Result<Put, Problem> {
         let member_type = self.table().member_type;
         let member = query::target(segment, member_type)?;
@@ -67,7 +69,7 @@ impl PreferenceView {
         Ok(Put { member, actor, idempotency_key: query::idempotency_key(&head.headers)? })
     }
 
-    /// `PUT`. `body` is JSON.
+    /// `PUT` and `PATCH`. `body` is JSON.
     pub(super) async fn put(&self, shared: &Shared, put: Put, body: &[u8]) -> Result<Reply, Problem> {
         let settings = settings(self.table(), &json::read(body)?)?;
         let Put { member, actor, idempotency_key } = put;
@@ -203,9 +205,18 @@ fn written(ids: &[Id], looked: &Looked, wrong: &[(Value, String)]) -> Answer {
 }
 
 fn is_ndjson(headers: &HeaderMap) -> bool {
+    is_of_type(headers, NDJSON)
+}
+
+/// Whether a body is declared as a merge patch (RFC 7396). A field that it takes away is refused: each has a value.
+pub(super) fn is_merge_patch(headers: &HeaderMap) -> bool {
+    is_of_type(headers, MERGE_PATCH)
+}
+
+fn is_of_type(headers: &HeaderMap, media_type: &str) -> bool {
     let Some(given) = headers.get(header::CONTENT_TYPE) else { return false };
     let essence = given.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    essence.eq_ignore_ascii_case(NDJSON.as_bytes())
+    essence.eq_ignore_ascii_case(media_type.as_bytes())
 }
 
 /// The fields of a change, each known and of its type, or 422 with what is wrong where.

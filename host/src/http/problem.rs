@@ -2,15 +2,15 @@
 
 use std::borrow::Cow;
 
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::{self, HeaderName, HeaderValue};
 
-use super::reply::{CACHE_STATUS, RATE_LIMIT, RATE_LIMIT_POLICY, rate_limit_policy_value, rate_limit_value};
+use super::reply::{CACHE_STATUS, RATE_LIMIT, RATE_LIMIT_POLICY, rate_limit_after, rate_limit_policy_value};
 use crate::error::{Refusal, RoomRefusal};
 use crate::listener::body;
-use crate::listener::problem::{BODY_TOO_LARGE, Problem, problem_types};
+use crate::listener::problem::{BODY_TOO_LARGE, METHOD_NOT_ALLOWED, Problem, problem_types};
 use crate::model::{RateLimit, RateState};
 use crate::read::{ReadError, ReadFailure};
-use crate::upstream::{UpstreamError, UpstreamFailure};
+use crate::upstream::{UPSTREAM_METHODS, UpstreamError, UpstreamFailure};
 
 problem_types! { API_TYPES:
     BAD_ID = 400 "bad-id" "An id is not of the kind's type";
@@ -58,6 +58,7 @@ problem_types! { API_TYPES:
     ORIGIN_BROKEN = 502 "origin-broken" "The origin's answer is not usable";
     ORIGIN_LATE = 504 "origin-late" "The origin did not answer in time";
     NOT_KEPT = 504 "not-kept" "Nothing is kept of it";
+    LOOP_DETECTED = 508 "loop-detected" "The request goes round in a circle";
     READ_TOO_LARGE = 503 "read-too-large" "The read finds more than it may";
     READ_FAILED = 503 "read-failed" "The read does not work";
     DRAINING = 503 "draining" "The host is stopping";
@@ -142,6 +143,14 @@ pub(super) fn from_upstream(failure: &UpstreamFailure) -> Problem {
         UpstreamError::Broken => Problem::new(&ORIGIN_BROKEN, "it is not known whether the origin did what was asked"),
         UpstreamError::Late => Problem::new(&ORIGIN_LATE, "it is not known whether the origin did what was asked"),
         UpstreamError::NotKept => Problem::new(&NOT_KEPT, "send it without only-if-cached"),
+        UpstreamError::Loop => Problem::new(
+            &LOOP_DETECTED,
+            "Via names this host: an origin, or a proxy behind this host, sends requests back to it; see origin of the [[upstream]]",
+        ),
+        UpstreamError::MethodRefused => {
+            Problem::new(&METHOD_NOT_ALLOWED, "TRACE is not passed on; use a method that Allow names")
+                .header(header::ALLOW, HeaderValue::from_static(UPSTREAM_METHODS))
+        }
         UpstreamError::RequestBodyTooLarge => Problem::new(&BODY_TOO_LARGE, "send a smaller body").close(),
         UpstreamError::RequestBodyBroken => body::broken(&failure.error),
         UpstreamError::DotSegment => {
@@ -201,9 +210,10 @@ fn unknown(kind: &'static crate::listener::problem::ProblemType, repeatable: Rep
 }
 
 fn rate_limited(retry_after_ms: u64, rate: RateState, limit: Option<RateLimit>) -> Problem {
+    let retry_after_s = retry_after_ms.div_ceil(1000).max(1);
     let problem = Problem::new(&RATE_LIMITED, "nothing was changed; wait as long as Retry-After says")
-        .retry_after_s(retry_after_ms.div_ceil(1000).max(1))
-        .header(RATE_LIMIT, rate_limit_value(rate));
+        .retry_after_s(retry_after_s)
+        .header(RATE_LIMIT, rate_limit_after(rate.remaining, retry_after_s));
     match limit {
         Some(limit) => problem.header(RATE_LIMIT_POLICY, rate_limit_policy_value(limit)),
         None => problem,
@@ -316,7 +326,7 @@ mod tests {
         let refusal = Refusal::RateLimited { retry_after_ms: 1_001, rate, limit };
         let reply = from_refusal(&refusal, Repeatable::No).into_reply();
         assert_eq!(reply.headers()["retry-after"], "2");
-        assert_eq!(reply.headers()["ratelimit"], "\"toggle\";r=0;t=10");
+        assert_eq!(reply.headers()["ratelimit"], "\"toggle\";r=0;t=2", "it agrees with Retry-After");
         assert_eq!(reply.headers()["ratelimit-policy"], "\"toggle\";q=10;w=10");
     }
 

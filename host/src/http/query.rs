@@ -122,16 +122,37 @@ pub(super) fn receipt(value: Option<&str>) -> Result<Receipt, Problem> {
     parsed.ok_or_else(|| Problem::new(&BAD_QUERY, "give the Weir-Receipt of a write as ?position="))
 }
 
-/// The `Idempotency-Key`: 1 to 255 visible ASCII characters, given once.
+/// The `Idempotency-Key`, given once: a string as structured fields write it (RFC 9651, section 3.3.3), such as `"a1"`, of 1 to
+/// 255 characters. Without quotes it is the same key, of visible ASCII characters.
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let wrong = || Problem::new(&BAD_HEADER, "Idempotency-Key must be 1 to 255 visible ASCII characters, given once");
+    let wrong = || {
+        let detail = "Idempotency-Key must be one string of 1 to 255 ASCII characters, such as \"a1\", or the same without \
+                      quotes and spaces";
+        Problem::new(&BAD_HEADER, detail)
+    };
     let Some(value) = one(headers, &IDEMPOTENCY_KEY).map_err(|_| wrong())? else { return Ok(None) };
-    let bytes = value.as_bytes();
-    let fits = (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic);
-    match std::str::from_utf8(bytes) {
-        Ok(text) if fits => Ok(Some(text.to_owned())),
-        _ => Err(wrong()),
+    let text = value.to_str().map_err(|_| wrong())?.trim();
+    let key = match text.strip_prefix('"') {
+        Some(rest) => string_item(rest).ok_or_else(wrong)?,
+        None if text.bytes().all(|byte| byte.is_ascii_graphic()) => text.to_owned(),
+        None => return Err(wrong()),
+    };
+    if (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()) { Ok(Some(key)) } else { Err(wrong()) }
+}
+
+/// The string of a structured field behind its first quote. Parameters behind it mean nothing here.
+fn string_item(rest: &str) -> Option<String> {
+    let (mut string, mut characters) = (String::new(), rest.chars());
+    loop {
+        match characters.next()? {
+            '"' => break,
+            '\\' => string.push(characters.next().filter(|escaped| matches!(escaped, '"' | '\\'))?),
+            plain @ ' '..='~' => string.push(plain),
+            _ => return None,
+        }
     }
+    let behind = characters.as_str();
+    (behind.is_empty() || behind.starts_with(';')).then_some(string)
 }
 
 /// Seconds of `Prefer: wait=N` (RFC 7240). A preference that is not understood is ignored, as the RFC says.
@@ -226,8 +247,19 @@ mod tests {
         };
         assert_eq!(key(&[]), Ok(None));
         assert_eq!(key(&["a-1"]), Ok(Some("a-1".into())));
+        assert_eq!(key(&["\"a-1\""]), key(&["a-1"]), "it is one key");
+        assert_eq!(key(&["\"a-1\";v=2"]), key(&["a-1"]));
+        assert_eq!(key(&[r#""a\"b\\ c""#]), Ok(Some(r#"a"b\ c"#.into())));
+        assert_eq!(key(&[r#"a"b"#]), key(&[r#""a\"b""#]));
         assert_eq!(key(&[&"x".repeat(255)]), Ok(Some("x".repeat(255))));
-        for bad in [&[""][..], &["a b"], &["é"], &["a", "a"], &[&"x".repeat(256)]] {
+        assert_eq!(key(&[&format!("\"{}\"", "x".repeat(255))]), Ok(Some("x".repeat(255))));
+        let long = format!("\"{}\"", "x".repeat(256));
+        for bad in
+            [&[""][..], &["a b"], &["é"], &["a", "a"], &[&"x".repeat(256)], &[&long], &["\"\""], &["\"a"], &["\""]]
+        {
+            assert_eq!(key(bad), Err(400), "{bad:?}");
+        }
+        for bad in [&["\"a\" b"][..], &[r#""a\b""#], &[r#""a\"#], &["\"a\tb\""], &["\"é\""], &["\"a\"\"b\""]] {
             assert_eq!(key(bad), Err(400), "{bad:?}");
         }
     }

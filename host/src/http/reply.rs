@@ -76,7 +76,7 @@ impl ReplyText {
         journaled(headers, reply.durability, reply.receipt, reply.replayed);
         if let Some((rate, limit)) = reply.rate {
             headers.insert(RATE_LIMIT_POLICY, rate_limit_policy_value(limit));
-            headers.insert(RATE_LIMIT, rate_limit_value(rate));
+            headers.insert(RATE_LIMIT, rate_limit_value(rate, limit));
         }
         response
     }
@@ -136,7 +136,7 @@ pub(super) fn counted(reply: &CountReply) -> Reply {
     journaled(headers, reply.durability, reply.receipt, reply.replayed);
     if let Some((rate, limit)) = reply.rate {
         headers.insert(RATE_LIMIT_POLICY, rate_limit_policy_value(limit));
-        headers.insert(RATE_LIMIT, rate_limit_value(rate));
+        headers.insert(RATE_LIMIT, rate_limit_value(rate, limit));
     }
     response
 }
@@ -240,13 +240,22 @@ pub(super) fn push_id(to: &mut Vec<u8>, id: &Id) {
     }
 }
 
-/// `"toggle";r=9;t=10`: what is left, and the seconds until it is whole again.
-pub(super) fn rate_limit_value(rate: RateState) -> HeaderValue {
+/// `"toggle";r=9;t=10`: what is left, and the seconds until it is whole again. Where nothing is left, the seconds until there
+/// is something: as long as `Retry-After` of the next one would say.
+pub(super) fn rate_limit_value(rate: RateState, limit: RateLimit) -> HeaderValue {
+    let burst = u64::from(limit.burst.max(1));
+    let whole_but_one_ms = u64::from(limit.period_ms) * (burst - 1) / burst;
+    let after_ms = if rate.remaining == 0 { rate.reset_ms.saturating_sub(whole_but_one_ms) } else { rate.reset_ms };
+    rate_limit_after(rate.remaining, after_ms.div_ceil(1_000).max(1))
+}
+
+/// `"toggle";r=0;t=1`: what is left, and after how many seconds there is more.
+pub(super) fn rate_limit_after(remaining: u32, after_s: u64) -> HeaderValue {
     let mut text = Vec::with_capacity(HEADER_BYTES);
     text.extend_from_slice(b"\"toggle\";r=");
-    push_number(&mut text, u64::from(rate.remaining));
+    push_number(&mut text, u64::from(remaining));
     text.extend_from_slice(b";t=");
-    push_number(&mut text, rate.reset_ms.div_ceil(1000));
+    push_number(&mut text, after_s);
     digits(text)
 }
 
@@ -324,6 +333,16 @@ mod tests {
             "timestamp": "2000-02-29T00:00:00.000Z", "durability": "journaled",
         });
         assert_eq!(body(reply), expected);
+    }
+
+    #[test]
+    fn what_is_left_says_when_there_is_more() {
+        let limit = RateLimit { burst: 10, period_ms: 10_000 };
+        let of = |remaining, reset_ms| rate_limit_value(RateState { remaining, reset_ms }, limit);
+        assert_eq!(of(9, 1_000), "\"toggle\";r=9;t=1");
+        assert_eq!(of(1, 8_001), "\"toggle\";r=1;t=9", "whole again");
+        assert_eq!(of(0, 10_000), "\"toggle\";r=0;t=1", "one more");
+        assert_eq!(of(0, 9_001), "\"toggle\";r=0;t=1");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 use serde_json::{Map, Value, json};
@@ -28,6 +28,8 @@ use crate::room::{Eta, RoomAsk, RoomKind, RoomReply, Standing};
 const STREAM_PAUSE: Duration = Duration::from_secs(1);
 /// Looks of a stream; then the client asks again, as event sources do by themselves.
 const STREAM_LOOKS: usize = 25;
+
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// One kind.
 pub(super) struct RoomView {
@@ -329,6 +331,8 @@ fn events(body: ReplyBody) -> Reply {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // An event each second keeps the stream alive; a proxy before this host is told not to gather them.
+    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     response
 }
 

@@ -125,7 +125,7 @@ impl Route {
             Self::Toggle => HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS"),
             Self::Counter | Self::Ingest => HeaderValue::from_static("GET, HEAD, POST, OPTIONS"),
             Self::PreferenceLookup => HeaderValue::from_static("POST, OPTIONS"),
-            Self::Preference => HeaderValue::from_static("GET, HEAD, PUT, OPTIONS"),
+            Self::Preference => HeaderValue::from_static("GET, HEAD, PUT, PATCH, OPTIONS"),
             Self::RoomTokens | Self::RoomStatus | Self::RoomComplete | Self::RoomExtend | Self::RoomVerify => {
                 HeaderValue::from_static("POST, OPTIONS")
             }
@@ -140,7 +140,7 @@ impl Route {
             Self::Toggle => &[Method::GET, Method::POST, Method::PUT, Method::DELETE],
             Self::Counter | Self::Ingest => &[Method::GET, Method::POST],
             Self::PreferenceLookup => &[Method::POST],
-            Self::Preference => &[Method::GET, Method::PUT],
+            Self::Preference => &[Method::GET, Method::PUT, Method::PATCH],
             Self::RoomTokens | Self::RoomStatus | Self::RoomComplete | Self::RoomExtend | Self::RoomVerify => {
                 &[Method::POST]
             }
@@ -162,7 +162,7 @@ impl Route {
             (Self::Counter, _) => &[200, 400, 401, 404, 408, 409, 413, 415, 422, 429, 503],
             (Self::CounterMany | Self::CounterStatus, _) => &[200, 400, 404, 503],
             (Self::Ingest, &Method::GET) => &[200, 400, 401, 404, 503],
-            (Self::Ingest, _) => &[202, 400, 401, 404, 408, 409, 413, 415, 422, 503],
+            (Self::Ingest, _) => &[201, 202, 400, 401, 404, 408, 409, 413, 415, 422, 503],
             (Self::IngestDocument, _) => &[200, 400, 401, 404, 503],
             (Self::PreferenceLookup, _) => &[200, 400, 404, 408, 413, 415, 422, 503],
             (Self::Preference, &Method::GET) => &[200, 400, 404, 503],

@@ -111,10 +111,15 @@ impl Shared {
         let mut response = reply::durability(level);
         if waits.is_some() {
             // As RFC 7240 has it: the preference was followed, whether or not the time was used up.
-            response.headers_mut().insert(PREFERENCE_APPLIED, HeaderValue::from_static("wait"));
+            response.headers_mut().insert(PREFERENCE_APPLIED, waited(wait.min(self.deadline)));
         }
         Ok(response)
     }
+}
+
+/// `wait=5`: the preference that was followed, with the seconds that it could be.
+pub(super) fn waited(wait: Duration) -> HeaderValue {
+    HeaderValue::from_str(&format!("wait={}", wait.as_secs())).unwrap_or(HeaderValue::from_static("wait"))
 }
 
 /// The problem of a read that was refused.

@@ -20,6 +20,7 @@ fn limits() -> Limits {
         headers_max: 16,
         uri_bytes_max: 1024,
         header_timeout: Duration::from_secs(20),
+        idle_timeout: Duration::from_secs(20),
         write_timeout: Duration::from_secs(20),
         drain_grace: Duration::from_secs(20),
         request_deadline: Duration::from_secs(20),
@@ -276,6 +277,32 @@ async fn a_head_that_does_not_come_is_closed() {
 }
 
 #[tokio::test]
+async fn a_connection_may_idle_for_longer_than_a_head_may_take() {
+    let limits =
+        Limits { header_timeout: Duration::from_millis(200), idle_timeout: Duration::from_secs(2), ..limits() };
+    let served = serve(Arc::new(Length::default()), limits).await;
+    let mut client = served.client().await;
+    let first = client.ask(GET).await;
+    assert_eq!((first.header("connection"), first.header("keep-alive")), (Some("keep-alive"), Some("timeout=2")));
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(client.ask(GET).await.body, "0", "it idles");
+    // A head that has begun has its own time, and so has one that began while the request before was answered.
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nX:").await;
+    client.closed().await;
+    let mut client = served.client().await;
+    client.send(&format!("{GET}GET / HTTP/1.1\r\nHost: a\r\nX:")).await;
+    assert_eq!(client.answer(false).await.body, "0");
+    client.closed().await;
+    for (request, stays) in [
+        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", Some("close")),
+        ("GET / HTTP/1.0\r\nHost: a\r\n\r\n", None),
+    ] {
+        let answer = served.ask(request).await;
+        assert_eq!((answer.header("connection"), answer.header("keep-alive")), (stays, None), "{request}");
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_does_not_read_is_ended() {
     let served = serve(Arc::new(Length::default()), Limits { write_timeout: Duration::from_millis(200), ..limits() });
     let mut client = served.await.client().await;
@@ -338,7 +365,8 @@ async fn a_stop_does_not_wait_for_ever() {
 
 #[tokio::test]
 async fn a_stream_may_take_longer_than_a_head_and_is_whole_or_torn() {
-    let patience = Limits { header_timeout: Duration::from_millis(150), ..limits() };
+    let patience = Duration::from_millis(150);
+    let patience = Limits { header_timeout: patience, idle_timeout: patience, ..limits() };
     let served = serve(Arc::new(Length::default()), patience).await;
     let mut client = served.client().await;
     client.send("GET /drops HTTP/1.1\r\nHost: a\r\n\r\n").await;

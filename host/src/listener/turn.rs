@@ -7,13 +7,15 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
 use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep};
+
+use super::interim::{Interim, Interims};
 
 /// Looks at a request that is late come at least so far apart.
 const LOOK_AGAIN_MIN: Duration = Duration::from_millis(5);
@@ -26,7 +28,21 @@ pub(super) struct Turn {
     origin: Instant,
     /// Since when, in milliseconds after `origin`.
     since_ms: AtomicU64,
-    is_handlers: AtomicBool,
+    phase: AtomicU8,
+    /// A head has begun and not ended.
+    in_head: AtomicBool,
+    interims: Interims,
+}
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The rest of a head, or the first one of a connection.
+    Head,
+    /// That a next head begins.
+    Idle,
+    /// The answer.
+    Handler,
 }
 
 /// How a stretch of a connection's life ended.
@@ -44,8 +60,10 @@ pub(super) enum End<T> {
 /// How long each may take.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Times {
-    /// A head, from the end of the reply before it.
+    /// A head, from its first byte; the first one of a connection from when that was accepted.
     pub(super) head: Duration,
+    /// From the end of a reply to the first byte of the next head.
+    pub(super) idle: Duration,
     /// After this the handler's future is polled again and again, so that it sees its own deadline.
     pub(super) request: Duration,
 }
@@ -53,24 +71,57 @@ pub(super) struct Times {
 impl Turn {
     /// It is the peer's.
     pub(super) fn new() -> Self {
-        Self { origin: Instant::now(), since_ms: AtomicU64::new(0), is_handlers: AtomicBool::new(false) }
+        Self {
+            origin: Instant::now(),
+            since_ms: AtomicU64::new(0),
+            phase: AtomicU8::new(Phase::Head as u8),
+            in_head: AtomicBool::new(false),
+            interims: Interims::default(),
+        }
     }
 
-    /// A request is handled until the returned value is dropped.
-    pub(super) fn handle(turn: &Arc<Self>) -> Handling {
+    /// A request is handled until the returned value is dropped. `may_hint`: its client knows interim answers.
+    pub(super) fn handle(turn: &Arc<Self>, may_hint: bool) -> Handling {
         let begun = Instant::now();
-        turn.begin(true, begun);
-        Handling { turn: Arc::clone(turn), begun, ended: OnceLock::new() }
+        turn.begin(Phase::Handler, begun);
+        let request = turn.interims.begin(may_hint);
+        Handling { turn: Arc::clone(turn), request, begun, ended: OnceLock::new() }
     }
 
-    fn begin(&self, is_handlers: bool, now: Instant) {
+    /// The interim answers of this connection.
+    pub(super) fn interims(&self) -> &Interims {
+        &self.interims
+    }
+
+    /// Notes whether a head has begun and not ended: it has a time of its own from then on.
+    pub(super) fn note_head(&self, in_head: bool) {
+        self.in_head.store(in_head, Ordering::Relaxed);
+        if in_head && self.phase() == Phase::Idle {
+            self.begin(Phase::Head, Instant::now());
+        }
+    }
+
+    /// Whether a head has begun and not ended.
+    pub(super) fn is_in_head(&self) -> bool {
+        self.in_head.load(Ordering::Relaxed)
+    }
+
+    fn begin(&self, phase: Phase, now: Instant) {
         let since_ms = u64::try_from((now - self.origin).as_millis()).unwrap_or(u64::MAX);
         self.since_ms.store(since_ms, Ordering::Relaxed);
-        self.is_handlers.store(is_handlers, Ordering::Relaxed);
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            phase if phase == Phase::Head as u8 => Phase::Head,
+            phase if phase == Phase::Idle as u8 => Phase::Idle,
+            _ => Phase::Handler,
+        }
     }
 
     fn is_handlers(&self) -> bool {
-        self.is_handlers.load(Ordering::Relaxed)
+        self.phase() == Phase::Handler
     }
 
     /// Since when the peer's head is waited for, in milliseconds of one clock for all connections; `None` while a request is
@@ -85,13 +136,19 @@ impl Turn {
     /// When it will be late.
     fn due(&self, times: Times) -> Instant {
         let since = self.origin + Duration::from_millis(self.since_ms.load(Ordering::Relaxed));
-        since + if self.is_handlers() { times.request } else { times.head }
+        since
+            + match self.phase() {
+                Phase::Head => times.head,
+                Phase::Idle => times.idle,
+                Phase::Handler => times.request,
+            }
     }
 }
 
 /// A request is being handled, for as long as this is there.
 pub struct Handling {
     turn: Arc<Turn>,
+    request: u64,
     begun: Instant,
     /// When the answer was there, where that is when the turn ends.
     ended: OnceLock<Instant>,
@@ -103,6 +160,16 @@ impl Handling {
         *self.ended.get_or_init(Instant::now) - self.begun
     }
 
+    /// Where interim answers to this request go.
+    pub fn interim(&self) -> Interim {
+        Interim::new(&self.turn, self.request)
+    }
+
+    /// The answer is there: no interim one goes before it any more.
+    pub(super) fn answered(&self) {
+        self.turn.interims.close();
+    }
+
     /// It goes on although the answer's head is there.
     pub(super) fn go_on(&mut self) {
         self.ended.take();
@@ -111,7 +178,7 @@ impl Handling {
 
 impl Drop for Handling {
     fn drop(&mut self) {
-        self.turn.begin(false, self.ended.get().copied().unwrap_or_else(Instant::now));
+        self.turn.begin(Phase::Idle, self.ended.get().copied().unwrap_or_else(Instant::now));
     }
 }
 
@@ -127,8 +194,8 @@ pub(super) async fn drive<C: Future>(
     let mut event = pin!(unconstrained(event));
     // Timer and event have the task's waker.
     let mut is_registered = false;
-    // Whose turn the timer is set for.
-    let mut was_handlers = turn.is_handlers();
+    // What the timer is set for.
+    let mut was = turn.phase();
     timer.as_mut().reset(turn.due(times));
     let mut looked_at = turn.origin;
     let look_again = (times.request / LOOK_AGAIN_SHARE).max(LOOK_AGAIN_MIN);
@@ -140,15 +207,19 @@ pub(super) async fn drive<C: Future>(
             if (!is_registered || is_near()) && event.as_mut().poll(context).is_ready() {
                 return Poll::Ready(End::Event);
             }
-            let is_handlers = turn.is_handlers();
-            if is_registered && !is_handlers && !was_handlers && !timer.is_elapsed() {
-                // From one head to the next it can only be due later.
+            let phase = turn.phase();
+            let is_later = match (was, phase) {
+                // From one head to the next it can only be due later, unless a head has begun while nothing was waited for.
+                (Phase::Idle, Phase::Head) | (Phase::Handler, _) | (_, Phase::Handler) => false,
+                _ => true,
+            };
+            if is_registered && is_later && !timer.is_elapsed() {
                 return Poll::Pending;
             }
             let due = turn.due(times).max(looked_at + look_again);
             if due < timer.deadline() {
                 timer.as_mut().reset(due);
-                was_handlers = is_handlers;
+                was = phase;
             }
             is_registered = true;
             ready!(pin!(unconstrained(timer.as_mut())).poll(context));
@@ -158,7 +229,7 @@ pub(super) async fn drive<C: Future>(
                 return Poll::Ready(End::Late);
             }
             timer.as_mut().reset(due.max(looked_at + look_again));
-            was_handlers = turn.is_handlers();
+            was = turn.phase();
         }
     })
     .await

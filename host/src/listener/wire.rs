@@ -7,7 +7,6 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,7 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use super::framing::{Doubt, Fault, Framing};
+use super::interim::Moment;
 use super::problem::{MALFORMED, Problem, TARGET_TOO_LONG, TOO_MANY_HEADERS};
+use super::turn::Turn;
 use super::{Handler, Limits};
 use crate::telemetry::SHED_TOTAL;
 
@@ -41,7 +42,13 @@ pub(super) struct Wire<S, H> {
     doubt: Option<Doubt>,
     /// What is left of it to be read.
     spoilt_end: &'static [u8],
-    in_head: Arc<AtomicBool>,
+    turn: Arc<Turn>,
+    /// The connection's task is known to whoever has interim answers.
+    is_known: bool,
+    /// hyper has written all that it had.
+    is_flushed: bool,
+    /// What is written besides, and how much of it is.
+    interim: Option<(Vec<u8>, usize)>,
     rewritten: Option<Rewritten>,
     write_timeout: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
@@ -57,15 +64,18 @@ struct Rewritten {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Wire<S, H> {
-    /// `in_head` is kept true while a head has begun and not ended.
-    pub(super) fn new(stream: S, handler: Arc<H>, limits: &Limits, in_head: Arc<AtomicBool>) -> Self {
+    /// `turn` is told while a head has begun and not ended, and has the interim answers.
+    pub(super) fn new(stream: S, handler: Arc<H>, limits: &Limits, turn: Arc<Turn>) -> Self {
         Self {
             stream,
             handler,
             framing: Framing::new(limits.uri_bytes_max),
             doubt: None,
             spoilt_end: SPOILT_END,
-            in_head,
+            turn,
+            is_known: false,
+            is_flushed: true,
+            interim: None,
             rewritten: None,
             write_timeout: limits.write_timeout,
             stalled: None,
@@ -97,6 +107,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Wire<S, H> {
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
+    /// Writes what an origin said before its answer, where that may be told now.
+    fn poll_interim(&mut self, context: &mut Context<'_>, moment: Moment) -> Poll<io::Result<()>> {
+        if self.interim.is_none() {
+            self.interim = self.turn.interims().take(moment).map(|bytes| (bytes, 0));
+        }
+        while let Some((bytes, written)) = self.interim.take() {
+            if written == bytes.len() {
+                break;
+            }
+            match self.poll_progress(context, &bytes[written..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(count)) => self.interim = Some((bytes, written + count)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.interim = Some((bytes, written));
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     fn poll_rewritten(&mut self, context: &mut Context<'_>, mut rewritten: Rewritten) -> Poll<io::Result<usize>> {
         while rewritten.written < rewritten.bytes.len() {
             match self.poll_progress(context, &rewritten.bytes[rewritten.written..]) {
@@ -119,13 +151,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> AsyncRead for Wire<S, H> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.is_known {
+            // A task keeps its waker for life.
+            self.turn.interims().set_waker(context.waker());
+            self.is_known = true;
+        }
         if let Some(doubt) = self.doubt {
             return Poll::Ready(self.read_spoilt(doubt, buffer));
+        }
+        if self.framing.in_head() {
+            // It may have begun while the request before was answered.
+            self.turn.note_head(true);
         }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         let (passed, doubt) = self.framing.observe(&buffer.filled()[before..]);
-        self.in_head.store(self.framing.in_head(), Ordering::Relaxed);
+        self.turn.note_head(self.framing.in_head());
         let Some(doubt) = doubt else { return Poll::Ready(Ok(())) };
         self.doubt = Some(doubt);
         buffer.set_filled(before + passed);
@@ -139,6 +180,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> AsyncWrite for Wire<S, H> {
         if let Some(rewritten) = self.rewritten.take() {
             return self.poll_rewritten(context, rewritten);
         }
+        let moment = if self.is_flushed { Moment::BeforeAMessage } else { Moment::InAMessage };
+        ready!(self.poll_interim(context, moment))?;
+        self.is_flushed = false;
         let Some((start, status)) = own_refusal(buffer) else { return self.poll_progress(context, buffer) };
         let problem = refusal(status, self.doubt.map(|doubt| doubt.fault));
         self.handler.refused(problem.status());
@@ -148,6 +192,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> AsyncWrite for Wire<S, H> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes when it has written all that it had.
+        self.is_flushed = true;
+        ready!(self.poll_interim(context, Moment::AfterAMessage))?;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 

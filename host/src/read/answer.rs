@@ -102,7 +102,7 @@ impl Read {
                         Err(_) => Err(ReadFailure::after(Refusal::SqlUnavailable, why)),
                     };
                 }
-                Seat::Wait(wait) => match tokio::time::timeout(self.wait, wait.landed()).await {
+                Seat::Wait(mut wait) => match tokio::time::timeout(self.wait, wait.landed()).await {
                     Ok(Flown::Kept) => collapsed = true,
                     Ok(Flown::Failed) => {
                         let mut failure = ReadFailure::after(self.why_failed(&key), why);

@@ -29,7 +29,7 @@ const USED_MS: u64 = 600_000;
 
 /// Keeps the clock until it is aborted, or the store has the queue no more.
 pub(super) async fn keep(shared: Arc<Shared>, queue: Arc<Queue>) {
-    let mut clock = Clock::new(&shared, &queue);
+    let mut clock = Clock::new(&shared);
     loop {
         let begun = Instant::now();
         let pause_ms = match clock.tick(&shared, &queue).await {
@@ -54,28 +54,26 @@ struct Clock {
     used_ms: u64,
     /// The store has this life of the queue no more.
     is_over: bool,
-    waiting: Gauge,
-    active: Gauge,
-    rate: Gauge,
+    gauges: [Gauge; 3],
+    /// What this queue adds to the gauges of its kind.
+    told: [f64; 3],
     totals: [Counter; 6],
+    /// The totals up to which the counters of the kind have it.
+    counted: Option<[u64; 6]>,
 }
 
 impl Clock {
-    fn new(shared: &Shared, queue: &Queue) -> Self {
-        let labels = [("kind", shared.config.kind.clone()), ("queue", queue.id.to_string())];
-        let ended = |how: &'static str| {
-            counter!(
-                telemetry::ROOM_PEOPLE_TOTAL,
-                "kind" => shared.config.kind.clone(), "queue" => queue.id.to_string(), "what" => how
-            )
-        };
+    fn new(shared: &Shared) -> Self {
+        let kind = || shared.config.kind.clone();
+        let gauge = |name: &'static str| gauge!(name, "kind" => kind());
+        let ended = |how: &'static str| counter!(telemetry::ROOM_PEOPLE_TOTAL, "kind" => kind(), "what" => how);
         Self {
             planned: None,
             used_ms: 0,
             is_over: false,
-            waiting: gauge!(telemetry::ROOM_WAITING, &labels),
-            active: gauge!(telemetry::ROOM_ACTIVE, &labels),
-            rate: gauge!(telemetry::ROOM_ADMITTED_PER_SECOND, &labels),
+            gauges: [telemetry::ROOM_WAITING, telemetry::ROOM_ACTIVE, telemetry::ROOM_ADMITTED_PER_SECOND].map(gauge),
+            told: [0.0; 3],
+            counted: None,
             totals: ["admitted", "completed", "expired", "no-show", "abandoned", "left"].map(ended),
         }
     }
@@ -83,12 +81,15 @@ impl Clock {
     /// One round; how long to wait for the next, in milliseconds.
     async fn tick(&mut self, shared: &Shared, queue: &Queue) -> Result<u64, StoreError> {
         let Some(swept) = self.step(shared, queue, (0, 1)).await? else {
-            // What another host let in meanwhile is not for this one to let in again, by a rate.
+            // What another host let in meanwhile is not for this one to let in again, by a rate, nor to be counted here.
             self.planned = None;
+            self.counted = None;
+            self.tell_gauges([0.0; 3]);
             // An owner that is gone is soon replaced, and that this host is there is heard.
             return Ok(busy_pause_ms(shared).min(shared.config.lease_ms / 2));
         };
         let (mut is_more, mut figures) = (swept.1, swept.2);
+        self.counted.get_or_insert(totals(&figures));
         while is_more {
             let Some(swept) = self.step(shared, queue, (0, 1)).await? else { return Ok(TICK_MS_MAX) };
             (is_more, figures) = (swept.1, swept.2);
@@ -179,19 +180,40 @@ impl Clock {
 
     /// Metrics, and that the queue is in use.
     async fn tell(&mut self, shared: &Shared, queue: &Queue, figures: RoomFigures) {
-        self.waiting.set(figures.waiting as f64);
-        self.active.set(figures.active as f64);
-        self.rate.set(queue.flow().admitted_per_s());
-        let RoomFigures { admitted, completed, expired, no_shows, abandoned, left, .. } = figures;
-        for (total, value) in self.totals.iter().zip([admitted, completed, expired, no_shows, abandoned, left]) {
-            total.absolute(value);
+        self.tell_gauges([figures.waiting as f64, figures.active as f64, queue.flow().admitted_per_s()]);
+        let (now, before) = (totals(&figures), self.counted.unwrap_or_default());
+        for (counter, (now, before)) in self.totals.iter().zip(now.into_iter().zip(before)) {
+            counter.increment(now.saturating_sub(before));
         }
+        self.counted = Some(now);
         let now_ms = shared.clock.steady_ms();
         if figures.waiting + figures.active > 0 && now_ms.saturating_sub(self.used_ms) >= USED_MS {
             self.used_ms = now_ms;
             let _ = shared.open(&queue.id).await;
         }
     }
+}
+
+impl Clock {
+    /// Brings what this queue adds to the gauges of its kind up to date.
+    fn tell_gauges(&mut self, now: [f64; 3]) {
+        for ((gauge, now), told) in self.gauges.iter().zip(now).zip(&mut self.told) {
+            gauge.increment(now - *told);
+            *told = now;
+        }
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        self.tell_gauges([0.0; 3]);
+    }
+}
+
+/// What became of people: admitted, completed, expired, no-show, abandoned, left.
+fn totals(figures: &RoomFigures) -> [u64; 6] {
+    let RoomFigures { admitted, completed, expired, no_shows, abandoned, left, .. } = *figures;
+    [admitted, completed, expired, no_shows, abandoned, left]
 }
 
 /// Longest time between two ticks where somebody is: twice in what would be a standstill.

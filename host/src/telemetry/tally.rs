@@ -33,6 +33,8 @@ static LINES: LazyLock<usize> =
     LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from).min(LINES_MAX));
 /// All that there are, to hand them over.
 static ALL: Mutex<Vec<Weak<dyn HandOver>>> = Mutex::new(Vec::new());
+/// All counters in seconds.
+static SECONDS_TOTALS: Mutex<Vec<InSeconds>> = Mutex::new(Vec::new());
 /// All timers.
 static TIMERS: Mutex<Vec<Weak<Timer>>> = Mutex::new(Vec::new());
 /// Gives each thread a place.
@@ -44,6 +46,17 @@ thread_local! {
 
 trait HandOver: Send + Sync {
     fn hand_over(&self);
+    /// What was added at `place` so far.
+    fn total(&self, place: usize) -> u64;
+}
+
+/// A counter in seconds that is counted in microseconds: the recorder's counters are whole numbers, so it writes itself.
+struct InSeconds {
+    name: &'static str,
+    /// Its label, as it is written.
+    label: String,
+    of: Weak<dyn HandOver>,
+    place: usize,
 }
 
 /// Two of the usual lines: processors fetch them in pairs.
@@ -105,6 +118,15 @@ impl<const N: usize> Tally<N> {
         tally
     }
 
+    /// The microseconds at `place` are the counter `name` in seconds, with this label. Its own counter there is to do nothing.
+    pub fn in_seconds(self: &Arc<Self>, place: usize, name: &'static str, (label, value): (&str, &str)) {
+        let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        let of = Arc::downgrade(self) as Weak<dyn HandOver>;
+        let mut all = SECONDS_TOTALS.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|one| one.of.strong_count() > 0);
+        all.push(InSeconds { name, label: format!("{label}=\"{value}\""), of, place });
+    }
+
     /// Adds to the counter at `place`.
     pub fn add(&self, place: usize, count: u64) {
         self.lines.mine()[place].fetch_add(count, Ordering::Relaxed);
@@ -124,6 +146,10 @@ impl<const N: usize> HandOver for Tally<N> {
             counter.increment(now.wrapping_sub(*before));
         }
         *before = now;
+    }
+
+    fn total(&self, place: usize) -> u64 {
+        self.sum(place)
     }
 }
 
@@ -178,6 +204,19 @@ pub fn write_timers(name: &str, help: &str) -> String {
     text
 }
 
+/// All counters in seconds of this name, in Prometheus' text format.
+pub fn write_seconds(name: &str, help: &str) -> String {
+    let all = SECONDS_TOTALS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut text = format!("# HELP {name} {help}\n# TYPE {name} counter\n");
+    for one in all.iter().filter(|one| one.name == name) {
+        if let Some(of) = one.of.upgrade() {
+            let total_us = of.total(one.place);
+            let _ = writeln!(text, "{name}{{{}}} {}.{:06}", one.label, total_us / 1_000_000, total_us % 1_000_000);
+        }
+    }
+    text
+}
+
 fn register(one: Weak<dyn HandOver>) {
     let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
     all.retain(|one| one.strong_count() > 0);
@@ -223,6 +262,16 @@ mod tests {
         hand_over();
         assert_eq!((tally.sum(0), tally.sum(1)), (0, 16_000));
         assert_eq!(seen.map(|seen| seen.count.load(Ordering::Relaxed)), [0, 16_000]);
+    }
+
+    #[test]
+    fn microseconds_are_written_as_seconds() {
+        let tally = Tally::new([Counter::noop(), Counter::noop()]);
+        tally.in_seconds(1, "test_saved_seconds_total", ("read", "a\"b"));
+        tally.add(1, 1_500_001);
+        let text = write_seconds("test_saved_seconds_total", "Saved");
+        assert!(text.ends_with("test_saved_seconds_total{read=\"a\\\"b\"} 1.500001\n"), "{text}");
+        assert!(text.contains("# TYPE test_saved_seconds_total counter\n"), "{text}");
     }
 
     #[test]

@@ -12,17 +12,17 @@ use super::fill::{Fill, put_unshared};
 use super::origin::{Answered, empty};
 use super::serve::{Asked, Found, Sending};
 use super::stored::{Moments, Terms, Verdict, judge};
-use super::tell::Whole;
-use super::{Upstream, UpstreamError, UpstreamFailure, conditional};
-use crate::cache::{CacheStatus, Flown, Forwarded, Lead, Stamp};
+use super::tell::{Telling, Whole};
+use super::{Upstream, UpstreamError, UpstreamFailure, UpstreamLead, conditional};
+use crate::cache::{CacheStatus, Flown, Forwarded, Stamp};
 use crate::config::Staleness;
 use crate::listener::Reply;
 use crate::listener::reply::ReplyBody;
 
-/// When it was asked, and what was invalidated by then. Two stamps: a response that varies takes two entries.
+/// When it was asked, and what was invalidated by then.
 struct When {
     at: Moments,
-    stamps: (Stamp, Stamp),
+    stamp: Stamp,
 }
 
 /// The head of an answer, as clients are told it.
@@ -46,7 +46,7 @@ impl Upstream {
     /// Asks the origin, and measures how long that takes; what never reached it is no measure.
     async fn ask(&self, asked: &Asked, method: Method, headers: HeaderMap) -> Result<Answered, UpstreamError> {
         let started = Instant::now();
-        let sent = self.origin.send(method, &asked.out.path, headers, empty()).await;
+        let sent = self.origin.send((method, &asked.out.path), headers, empty(), asked.interim.clone()).await;
         if sent.as_ref().map_or_else(|error| error.was_asked(), |_| true) {
             self.ruling.profile().read(started.elapsed());
         }
@@ -59,9 +59,9 @@ impl Upstream {
         asked: Asked,
         found: Found,
         sending: Sending,
-        lead: Option<Lead>,
+        lead: Option<UpstreamLead>,
     ) -> Result<Reply, UpstreamFailure> {
-        let stamps = (self.cache.stamp(), self.cache.stamp());
+        let stamp = self.cache.stamp();
         let is_for_all = sending == Sending::ForAll;
         let candidate = found.stored().filter(|(_, stored, _)| is_for_all && stored.has_validator());
         let (method, mut headers) = match sending {
@@ -75,7 +75,7 @@ impl Upstream {
         let request_ms = self.clock.steady_ms();
         let sent = self.ask(&asked, method, headers).await;
         let (response_ms, ahead_ms) = (self.clock.steady_ms(), self.clock.ahead_ms());
-        let when = When { at: Moments { request_ms, response_ms, ahead_ms }, stamps };
+        let when = When { at: Moments { request_ms, response_ms, ahead_ms }, stamp };
         let answered = match sent {
             Ok(answered) => answered,
             Err(error) => {
@@ -102,21 +102,30 @@ impl Upstream {
     }
 
     /// The origin says that what is kept is still so.
-    fn validated(&self, asked: &Asked, found: &Found, answered: Answered, when: When, lead: Option<Lead>) -> Reply {
-        let mut fresh = answered.response.into_parts().0.headers;
-        self.to_client(&asked.out, &mut fresh);
+    fn validated(
+        &self,
+        asked: &Asked,
+        found: &Found,
+        answered: Answered,
+        when: When,
+        lead: Option<UpstreamLead>,
+    ) -> Reply {
+        let (head, _) = answered.response.into_parts();
+        let mut fresh = head.headers;
+        self.to_client(&asked.out, head.version, &mut fresh);
         // There is one: it was asked about.
         let Some((_, stored, _)) = found.stored() else { return Response::new(ReplyBody::default()) };
         let headers = conditional::merged(&stored.headers, &fresh);
         let status = CacheStatus { origin_status: Some(304), ..CacheStatus::forwarded(found.why) };
         self.ruling.profile().compared(false);
         // The one who asked is told all that the origin says to it, also what is not kept.
-        let whole = Whole { status: stored.status, headers: headers.clone(), body: stored.body.clone() };
+        let whole =
+            Whole { status: stored.status, headers: headers.clone(), body: Telling::Whole(stored.body.clone()) };
         match self.judge(asked, (stored.status, &headers), when.at) {
             Ok(verdict) => {
                 let age_ms = verdict.initial_age_ms;
                 let fill = self.fill(asked, found, Told { status: stored.status, headers }, verdict, when);
-                drop(fill.keep(stored.body.clone()));
+                fill.keep(stored.body.clone());
                 land(lead, Flown::Kept);
                 self.tell_whole(asked, whole, age_ms, CacheStatus { stored: true, ..status })
             }
@@ -132,7 +141,14 @@ impl Upstream {
     }
 
     /// The origin has answered anew.
-    fn fetched(&self, asked: &Asked, found: &Found, answered: Answered, when: When, lead: Option<Lead>) -> Reply {
+    fn fetched(
+        &self,
+        asked: &Asked,
+        found: &Found,
+        answered: Answered,
+        when: When,
+        lead: Option<UpstreamLead>,
+    ) -> Reply {
         let (status, headers) = (answered.response.status(), answered.response.headers());
         let told = CacheStatus { origin_status: Some(status.as_u16()), ..CacheStatus::forwarded(found.why) };
         if let Some((_, stored, _)) = found.stored() {
@@ -151,20 +167,21 @@ impl Upstream {
             }
             Ok(verdict) => {
                 let (mut head, body) = answered.response.into_parts();
-                self.to_client(&asked.out, &mut head.headers);
+                self.to_client(&asked.out, head.version, &mut head.headers);
                 let length = body.size_hint().exact();
                 let is_same = status == StatusCode::OK && conditional::is_not_modified(asked.out.own(), &head.headers);
                 let head_told = Told { status, headers: head.headers.clone() };
                 let fill = Fill { lead, ..self.fill(asked, found, head_told, verdict, when) };
                 let idle = Duration::from_millis(self.config.limits.body_idle_timeout_ms);
-                let pieces = fill.run(body, idle, answered.permit);
+                let follower = fill.run(body, idle, answered.permit);
                 let told = CacheStatus { stored: true, ..told };
                 let bytes = usize::try_from(length.unwrap_or_default()).unwrap_or(usize::MAX);
                 if is_same {
                     let headers = conditional::not_modified_headers(&head.headers);
                     return self.reply((StatusCode::NOT_MODIFIED, headers), ReplyBody::default(), (told, None), bytes);
                 }
-                let body = ReplyBody::channel(pieces).of_length(length);
+                let body =
+                    follower.map(|follower| ReplyBody::stream(follower.into_stream(), length)).unwrap_or_default();
                 self.reply((status, head.headers), body, (told, None), bytes)
             }
         }
@@ -178,7 +195,7 @@ impl Upstream {
             return;
         }
         let (upstream, primary) = (&self.config.name, &asked.out.primary);
-        put_unshared(&self.cache, upstream, primary, &found.seat, when.stamps.0, when.at.response_ms);
+        put_unshared(&self.cache, upstream, primary, &found.seat, when.stamp, when.at.response_ms);
         if !is_wrong && !asked.out.person.is_known() {
             self.cache.remove(&found.key);
         }
@@ -194,7 +211,7 @@ impl Upstream {
             headers: head.headers,
             verdict,
             at: when.at,
-            stamps: when.stamps,
+            stamp: when.stamp,
             lead: None,
             body_bytes_max: self.config.limits.stored_body_bytes_max,
             usage: Arc::clone(self.ruling.usage()),
@@ -210,7 +227,7 @@ impl Upstream {
     }
 }
 
-fn land(lead: Option<Lead>, flown: Flown) {
+fn land(lead: Option<UpstreamLead>, flown: Flown) {
     if let Some(lead) = lead {
         lead.land(flown);
     }

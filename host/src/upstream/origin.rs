@@ -9,16 +9,18 @@ use futures_util::Stream;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
-use hyper::header::{HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, Uri, Version};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use metrics::counter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::UpstreamError;
+use super::message::{Connection, mend};
+use super::{UpstreamError, hop};
 use crate::config::{ConfigError, UpstreamConfig, UpstreamLimits};
+use crate::listener::Interim;
 use crate::listener::reply::{CutShort, Piece};
 use crate::telemetry::SHED_TOTAL;
 
@@ -70,27 +72,49 @@ impl Origin {
         })
     }
 
-    /// Sends a request and waits for the head of the answer.
+    /// Sends a request and waits for the head of the answer. What the origin says before that goes to `interim`.
     pub(super) async fn send(
         &self,
-        method: Method,
-        path_and_query: &str,
-        headers: HeaderMap,
+        (method, path_and_query): (Method, &str),
+        mut headers: HeaderMap,
         body: OutBody,
+        interim: Interim,
     ) -> Result<Answered, UpstreamError> {
         let Ok(permit) = Arc::clone(&self.requests).try_acquire_owned() else {
             counter!(SHED_TOTAL, "limit" => "upstream.requests_max").increment(1);
             return Err(UpstreamError::Overloaded);
         };
         let uri: Uri = format!("{}{path_and_query}", self.base).parse().map_err(|_| UpstreamError::BadPath)?;
+        if method == Method::GET || method == Method::HEAD {
+            put_framing(&mut headers, &body);
+        }
         let mut request = Request::new(body);
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = headers;
+        hyper::ext::on_informational(&mut request, move |said| {
+            let mut headers = said.headers().clone();
+            hop::strip(&mut headers);
+            interim.send(said.status(), &headers);
+        });
+        let connection = capture_connection(&mut request);
         let timeout = Duration::from_millis(self.limits.head_timeout_ms);
         match tokio::time::timeout(timeout, self.client.request(request)).await {
-            Ok(Ok(response)) => Ok(Answered { response, permit }),
+            Ok(Ok(mut response)) => {
+                let (is_sound, mended) = mend(&mut response);
+                if is_sound == Connection::Doubtful {
+                    tracing::warn!(
+                        origin = self.base,
+                        status = response.status().as_u16(),
+                        "an origin's answer does not say well where it ends; its connection is not used again"
+                    );
+                    if let Some(connected) = connection.connection_metadata().as_ref() {
+                        connected.poison();
+                    }
+                }
+                mended.map(|()| Answered { response, permit })
+            }
             Ok(Err(error)) => Err(classify(&error)),
             Err(_) => {
                 counter!(SHED_TOTAL, "limit" => "upstream.head_timeout_ms").increment(1);
@@ -109,6 +133,18 @@ impl Origin {
     pub(super) fn is_too_large(&self, body: &Incoming) -> bool {
         body.size_hint().lower() > self.limits.request_body_bytes_max
     }
+}
+
+/// Says where the body of a GET or HEAD ends: hyper leaves out a body whose length is not known. An origin that does not read
+/// it would take it for the next request, so there is none on this connection.
+fn put_framing(headers: &mut HeaderMap, body: &OutBody) {
+    if body.is_end_stream() {
+        return;
+    }
+    if body.size_hint().exact().is_none() {
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
 }
 
 /// It was the client that did not send its body whole: nothing of that is the origin's fault.

@@ -10,12 +10,12 @@ use hyper::http::request::Parts;
 
 use super::conditional::CONDITIONS;
 use super::control::split;
+use super::hop::{self, Pseudonym};
+use super::key;
 use super::names::{HeaderRules, is_credential};
-use super::{hop, key};
 use crate::config::{ConfigError, UpstreamConfig};
 use crate::listener::forwarded::Caller;
 
-const VIA: HeaderValue = HeaderValue::from_static("1.1 weir");
 /// Says to an origin that `Surrogate-Control` is obeyed, and under which name.
 const SURROGATE_CAPABILITY: HeaderName = HeaderName::from_static("surrogate-capability");
 const CAPABILITY: HeaderValue = HeaderValue::from_static("weir=\"Surrogate/1.0\"");
@@ -36,6 +36,8 @@ pub(super) struct Passage {
     rules: HeaderRules,
     /// The header that names weir's actor to the origin, too.
     identity: Option<HeaderName>,
+    /// Our name in `Via`.
+    pub(super) pseudonym: Pseudonym,
 }
 
 /// What a request says of who asks.
@@ -91,6 +93,7 @@ impl Passage {
         config: &UpstreamConfig,
         authority: HeaderValue,
         identity: Option<HeaderName>,
+        pseudonym: Pseudonym,
     ) -> Result<Self, ConfigError> {
         let strip = config.strip_prefix.then(|| config.prefix.clone());
         let prefix = strip.as_deref().map(|prefix| prefix.trim_end_matches('/')).filter(|prefix| !prefix.is_empty());
@@ -104,6 +107,7 @@ impl Passage {
             clients_may_force: config.clients_may_force,
             rules: HeaderRules::new(config)?,
             identity,
+            pseudonym,
         })
     }
 
@@ -124,7 +128,7 @@ impl Passage {
         let host = caller.host.as_deref().filter(|_| self.preserve_host);
         let host = host.and_then(|host| HeaderValue::from_str(host).ok()).unwrap_or_else(|| self.authority.clone());
         headers.insert(header::HOST, host);
-        headers.append(header::VIA, VIA);
+        headers.append(header::VIA, self.pseudonym.via(head.version));
         headers.append(SURROGATE_CAPABILITY, CAPABILITY);
         caller.write(&mut headers);
         if let Some(prefix) = &self.prefix {
@@ -252,8 +256,8 @@ mod tests {
     use crate::listener::forwarded::Trust;
 
     fn outgoing(config: &UpstreamConfig, method: &str, pairs: &[(&str, &str)]) -> Outgoing {
-        let passage =
-            Passage::new(config, HeaderValue::from_static("origin:1"), Some(HeaderName::from_static("x-actor-id")));
+        let identity = Some(HeaderName::from_static("x-actor-id"));
+        let passage = Passage::new(config, HeaderValue::from_static("origin:1"), identity, Pseudonym::of("weir-0"));
         let mut request = Request::builder().method(method).uri("/shop/a?b");
         for (name, value) in pairs {
             request = request.header(*name, *value);
@@ -295,7 +299,7 @@ mod tests {
             "forwarded: for=127.0.0.1;proto=http",
             "host: origin:1",
             "surrogate-capability: weir=\"Surrogate/1.0\"",
-            "via: 1.1 weir",
+            "via: 1.1 weir-0",
             "x-forwarded-for: 127.0.0.1",
             "x-forwarded-proto: http",
         ];

@@ -1,26 +1,31 @@
 //! The way of a request: look, tell what is kept, or have the origin asked once for all who wait.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use hyper::Method;
 use hyper::body::{Body, Incoming};
-use hyper::header::{self, HeaderMap, HeaderName};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
+use hyper::{Method, Response, StatusCode};
+use metrics::counter;
 
 use super::allowance::Allowance;
 use super::control::Wishes;
+use super::fill::Coming;
 use super::origin::empty;
 use super::outgoing::Outgoing;
 use super::stored::{Kept, Stored, group_names};
-use super::tell::hit;
-use super::{Upstream, UpstreamError, UpstreamFailure, key};
-use crate::cache::{CacheStatus, Entry, Flown, Forwarded, Freshness, Hardness, Lead, Seat};
-use crate::listener::Reply;
+use super::tell::{Telling, hit};
+use super::{UPSTREAM_METHODS, Upstream, UpstreamError, UpstreamFailure, UpstreamLead, hop, key};
+use crate::cache::{CacheStatus, Entry, Flown, Forwarded, Freshness, Hardness, Seat, Seen, Wait};
 use crate::listener::forwarded::Caller;
+use crate::listener::reply::ReplyBody;
+use crate::listener::{Interim, Reply};
+use crate::telemetry::SHED_TOTAL;
 
 const CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
 /// How often a request looks again after it has waited for another's.
-const LOOKS_MAX: usize = 3;
+const LOOKS_MAX: usize = 4;
 /// How long the origin is left alone after it failed, where there is something stale to tell, in milliseconds.
 const HOLD_MS: u64 = 1_000;
 
@@ -32,6 +37,8 @@ pub(super) struct Asked {
     pub(super) wishes: Wishes,
     /// What the rule allows to be kept, or why nothing.
     pub(super) allowance: Arc<Result<Allowance, String>>,
+    /// Where goes what the origin says before it answers.
+    pub(super) interim: Interim,
 }
 
 /// What the cache has for a request.
@@ -59,10 +66,18 @@ pub(super) enum Sending {
 enum Waited {
     /// Nothing yet.
     Not,
-    /// The answer to another's request.
+    /// The answer to another's request, that had begun to come when this one asked.
     ForAnother,
+    /// The same, that had not: the answer is not older than this request.
+    FromTheBeginning,
     /// What was read for all because it asked, for this reason.
     ForItsOwn(Forwarded),
+}
+
+impl Waited {
+    fn is_for_another(self) -> bool {
+        matches!(self, Self::ForAnother | Self::FromTheBeginning)
+    }
 }
 
 impl Asked {
@@ -70,6 +85,31 @@ impl Asked {
     fn alone(&self) -> Sending {
         if self.out.is_for_all() { Sending::ForAll } else { Sending::AsAsked }
     }
+
+    /// What the origin has not said for how long, or for less, is not for a request that says who asks.
+    fn may_be_told(&self, stored: &Stored) -> bool {
+        self.allowance.is_ok() && !(stored.for_strangers && self.out.person.is_known())
+    }
+}
+
+/// The answer to an `OPTIONS` that goes no further.
+fn options() -> Reply {
+    let mut response = Response::new(ReplyBody::default());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(UPSTREAM_METHODS));
+    response
+}
+
+/// What became of a wait.
+enum Awaited {
+    /// There is an answer, or none.
+    Told(Result<Reply, UpstreamFailure>),
+    /// It is kept.
+    Kept,
+    /// It is not for this one, and others may begin.
+    LookAgain,
+    /// It must be asked for once more.
+    InVain,
 }
 
 impl Found {
@@ -94,12 +134,13 @@ impl Upstream {
         head: Parts,
         body: Incoming,
         caller: Caller,
+        interim: Interim,
     ) -> Result<Reply, UpstreamFailure> {
         if self.ruling.is_due(self.clock.steady_ms()) {
             // Nobody waits for it.
             drop(self.ask_rule_aside());
         }
-        let answered = self.answer(head, body, caller).await;
+        let answered = self.answer(head, body, caller, interim).await;
         // What a client asks wrongly says nothing of the upstream: no rule is to be moved by it.
         if answered.as_ref().is_err_and(|failure| failure.error.is_of_upstream()) {
             self.ruling.profile().failed();
@@ -107,10 +148,26 @@ impl Upstream {
         answered
     }
 
-    async fn answer(self: &Arc<Self>, head: Parts, body: Incoming, caller: Caller) -> Result<Reply, UpstreamFailure> {
+    async fn answer(
+        self: &Arc<Self>,
+        mut head: Parts,
+        body: Incoming,
+        caller: Caller,
+        interim: Interim,
+    ) -> Result<Reply, UpstreamFailure> {
         // What it would name at the origin may lie outside the prefix, and under another key.
         if key::has_dot_segment(head.uri.path()) {
             return Err(UpstreamError::DotSegment.into());
+        }
+        if self.passage.pseudonym.has_seen(&head.headers) {
+            return Err(UpstreamError::Loop.into());
+        }
+        // It would tell a script what a browser hides from it, and an attacker what proxies add.
+        if head.method == Method::TRACE {
+            return Err(UpstreamError::MethodRefused.into());
+        }
+        if head.method == Method::OPTIONS && hop::forwards_left(&mut head.headers) == Some(0) {
+            return Ok(options());
         }
         let out = self.passage.outgoing(head, caller);
         let reads = out.method == Method::GET || out.method == Method::HEAD;
@@ -119,14 +176,14 @@ impl Upstream {
             let no_store = wishes.no_store && self.config.clients_may_force;
             let wishes = Wishes { no_store, ..wishes };
             let allowance = Arc::new(Allowance::of(&self.ruling.rule(), &self.config));
-            return self.read(Asked { out: Arc::new(out), wishes, allowance }).await;
+            return self.read(Asked { out: Arc::new(out), wishes, allowance, interim }).await;
         }
         if self.origin.is_too_large(&body) {
             return Err(UpstreamError::RequestBodyTooLarge.into());
         }
-        let safe = reads || out.method == Method::OPTIONS || out.method == Method::TRACE;
+        let safe = reads || out.method == Method::OPTIONS;
         let body = if body.is_end_stream() { empty() } else { self.origin.bounded(body) };
-        let sent = self.origin.send(out.method.clone(), &out.path, out.as_asked(), body).await;
+        let sent = self.origin.send((out.method.clone(), &out.path), out.as_asked(), body, interim).await;
         let answered = sent.map_err(|error| UpstreamFailure::after(error, Forwarded::Method))?;
         let status = answered.response.status();
         if !safe && (status.is_success() || status.is_redirection()) {
@@ -136,12 +193,12 @@ impl Upstream {
     }
 
     async fn read(self: &Arc<Self>, asked: Asked) -> Result<Reply, UpstreamFailure> {
-        let mut waited = Waited::Not;
         if let Err(reason) = &*asked.allowance
             && !asked.wishes.only_if_cached
         {
             return self.bypass(&asked, reason).await;
         }
+        let (mut waited, mut last) = (Waited::Not, None);
         for _ in 0..LOOKS_MAX {
             let mut found = self.look(&asked);
             if let Some(reply) = self.tell_kept(&asked, &found, waited) {
@@ -154,40 +211,108 @@ impl Upstream {
                 found.why = Forwarded::Request;
             }
             // What may not be kept cannot be told to those who wait either.
-            if found.unshared || asked.wishes.no_store || matches!(waited, Waited::ForItsOwn(_)) {
+            if found.unshared || asked.wishes.no_store {
                 return self.fetch(asked.clone(), found, asked.alone(), None).await;
             }
-            let (wait, why) = match self.cache.seat(&found.seat) {
+            if matches!(waited, Waited::ForItsOwn(_)) {
+                break;
+            }
+            let mut wait = match self.cache.seat(&found.seat) {
                 Seat::Lead(lead) if asked.out.wants_whole() => return self.lead(asked, found, lead).await,
                 Seat::Lead(lead) => {
                     // A part, or the head: the whole is read for all, and this one is told what it wants of it.
-                    let (wait, why) = (lead.wait(), found.why);
+                    waited = Waited::ForItsOwn(found.why);
+                    let wait = lead.wait();
                     self.read_aside(&asked, &found, lead);
-                    waited = Waited::ForItsOwn(why);
-                    (wait, why)
+                    wait
                 }
                 Seat::Wait(wait) => {
-                    waited = Waited::ForAnother;
-                    (wait, found.why)
+                    waited = if wait.is_early() { Waited::FromTheBeginning } else { Waited::ForAnother };
+                    wait
                 }
                 Seat::Full => return Err(UpstreamError::Overloaded.into()),
             };
-            match tokio::time::timeout(self.wait, wait.landed()).await {
-                Ok(Flown::Kept) => {}
-                Ok(Flown::Failed) => {
-                    let mut failure = UpstreamFailure::after(UpstreamError::Broken, why);
-                    failure.status.collapsed = waited == Waited::ForAnother;
-                    return self.tell_on_error(&asked, &found).ok_or(failure);
-                }
-                _ => return self.fetch(asked.clone(), found, asked.alone(), None).await,
+            match self.wait(&asked, &found, &mut wait, waited).await {
+                Awaited::Told(reply) => return reply,
+                Awaited::Kept => {}
+                // What is found then may be older than this request.
+                Awaited::LookAgain => waited = Waited::Not,
+                Awaited::InVain => return self.read_alone(&asked, &wait).await,
             }
+            last = Some(wait);
         }
-        let found = self.look(&asked);
-        self.fetch(asked.clone(), found, asked.alone(), None).await
+        match last {
+            Some(wait) => self.read_alone(&asked, &wait).await,
+            None => self.fetch(asked.clone(), self.look(&asked), asked.alone(), None).await,
+        }
+    }
+
+    /// Waits for an answer to come or to be kept. For its head as long as whoever asked for it does, which is bounded there.
+    async fn wait(&self, asked: &Asked, found: &Found, wait: &mut Wait<Coming>, waited: Waited) -> Awaited {
+        let flown = match wait.seen().await {
+            Seen::Landed(flown) => flown,
+            Seen::Coming(coming) if !coming.is_for(&asked.out) => return Awaited::LookAgain,
+            Seen::Coming(coming) => {
+                let now_ms = self.clock.steady_ms();
+                let freshness = self.cache.judge(&coming.place, &coming.entry, now_ms);
+                if let Some(reply) = freshness.and_then(|fresh| self.join(asked, &coming, fresh, waited)) {
+                    return Awaited::Told(Ok(reply));
+                }
+                // It was invalidated, or is too old by now, or too large: it is for nobody who asks from now on.
+                if freshness.is_none() || freshness != Some(Freshness::Fresh) && !wait.is_early() {
+                    wait.unseat();
+                    return Awaited::LookAgain;
+                }
+                match tokio::time::timeout(self.wait, wait.landed()).await {
+                    Ok(flown) => flown,
+                    Err(_) => return Awaited::InVain,
+                }
+            }
+        };
+        match flown {
+            Flown::Kept => Awaited::Kept,
+            Flown::Failed => {
+                let mut failure = UpstreamFailure::after(UpstreamError::Broken, found.why);
+                failure.status.collapsed = waited.is_for_another();
+                Awaited::Told(self.tell_on_error(asked, found).ok_or(failure))
+            }
+            Flown::Unshared | Flown::Lost => Awaited::InVain,
+        }
+    }
+
+    /// Tells what comes, from its beginning, where it is for this one, too.
+    fn join(&self, asked: &Asked, coming: &Coming, freshness: Freshness, waited: Waited) -> Option<Reply> {
+        let Kept::Response(stored) = &coming.entry.value else { return None };
+        if !asked.may_be_told(stored) {
+            return None;
+        }
+        let (status, _) = self.may_tell(asked, (&coming.entry, stored, freshness), waited)?;
+        let follower = coming.body.follow()?;
+        Some(self.tell_with(asked, stored, Telling::Coming(follower, coming.body.length()), status))
+    }
+
+    /// Asks the origin for this request alone, after it has waited for another's answer in vain. Those who did so go a few at
+    /// a time, so that no wait ends in a herd.
+    async fn read_alone(self: &Arc<Self>, asked: &Asked, wait: &Wait<Coming>) -> Result<Reply, UpstreamFailure> {
+        let limit = Duration::from_millis(self.config.limits.head_timeout_ms);
+        let Ok(turn) = tokio::time::timeout(limit, wait.turn()).await else {
+            counter!(SHED_TOTAL, "limit" => "upstream.head_timeout_ms").increment(1);
+            return Err(UpstreamError::Overloaded.into());
+        };
+        let found = self.look(asked);
+        // Somebody who says who he is waited for an answer of his own: not for what is kept for all meanwhile.
+        if !asked.out.person.is_known()
+            && let Some(reply) = self.tell_kept(asked, &found, Waited::Not)
+        {
+            return Ok(reply);
+        }
+        let reply = self.fetch(asked.clone(), found, asked.alone(), None).await;
+        drop(turn);
+        reply
     }
 
     /// Reads for all who wait.
-    async fn lead(self: &Arc<Self>, asked: Asked, found: Found, lead: Lead) -> Result<Reply, UpstreamFailure> {
+    async fn lead(self: &Arc<Self>, asked: Asked, found: Found, lead: UpstreamLead) -> Result<Reply, UpstreamFailure> {
         let (upstream, why) = (Arc::clone(self), found.why);
         // On a task of its own: others wait for it, also when this client goes away.
         let task = tokio::spawn(async move { upstream.fetch(asked, found, Sending::ForAll, Some(lead)).await });
@@ -209,11 +334,9 @@ impl Upstream {
             },
         };
         let seat = key::seat(&key, is_person);
-        // What the origin has not said for how long, or for less, is not for a request that says who asks.
-        let is_for = |stored: &Stored| asked.allowance.is_ok() && !(stored.for_strangers && is_person);
         let (kept, why) = match &kept {
             Some((entry, _)) => match &entry.value {
-                Kept::Response(stored) if is_for(stored) => (kept, Forwarded::Stale),
+                Kept::Response(stored) if asked.may_be_told(stored) => (kept, Forwarded::Stale),
                 Kept::Response(_) => (None, Forwarded::Request),
                 _ => (None, why),
             },
@@ -227,32 +350,44 @@ impl Upstream {
     /// What is kept, where it may be told without asking.
     fn tell_kept(self: &Arc<Self>, asked: &Asked, found: &Found, waited: Waited) -> Option<Reply> {
         let (entry, stored, freshness) = found.stored()?;
+        let (status, refresh) = self.may_tell(asked, (entry, stored, freshness), waited)?;
+        if refresh && let Some(lead) = self.cache.lead(&found.seat) {
+            self.read_aside(asked, found, lead);
+        }
+        Some(self.tell(asked, stored, status))
+    }
+
+    /// Whether something that is kept, or will be, may be told without asking; whether to read it anew then.
+    fn may_tell(
+        &self,
+        asked: &Asked,
+        (entry, stored, freshness): (&Entry<Kept>, &Stored, Freshness),
+        waited: Waited,
+    ) -> Option<(CacheStatus, bool)> {
         let now_ms = self.clock.steady_ms();
         if let Waited::ForItsOwn(why) = waited {
             // Just read, because this one asked.
-            let status = CacheStatus { stored: true, ..CacheStatus::forwarded(why) };
-            return Some(self.tell(asked, stored, status));
+            return Some((CacheStatus { stored: true, ..CacheStatus::forwarded(why) }, false));
         }
-        let collapsed = waited == Waited::ForAnother;
+        let collapsed = waited.is_for_another();
         let (wanted, forced) = match stored.wanted(&asked.wishes, now_ms) {
             // It was read after this one asked, or was being read: that is as new as it gets.
             Some(false) if collapsed => (None, None),
             Some(false) if !self.config.clients_may_force => (None, Some("client-may-not-force")),
             wanted => (wanted, None),
         };
+        // The origin has made it since this one asked, so it is no older than an answer of its own would be.
+        let is_new = waited == Waited::FromTheBeginning;
         let (refresh, detail) = match (wanted, freshness) {
             (Some(false), _) => return None,
             (Some(true), _) => (false, Some("max-stale")),
             (None, Freshness::Fresh) if !stored.no_cache => (entry.is_due_early(now_ms, stored.lifetime_ms), forced),
+            (None, _) if is_new && !stored.no_cache && !stored.strict => (false, None),
             (None, Freshness::Stale) if !stored.no_cache && !stored.strict => (true, Some("stale-while-revalidate")),
             (None, Freshness::OnError) if stored.is_held(now_ms) => (false, Some("origin-failed")),
             _ => return None,
         };
-        if refresh && let Some(lead) = self.cache.lead(&found.seat) {
-            self.read_aside(asked, found, lead);
-        }
-        let status = CacheStatus { collapsed, detail, ..hit(stored, freshness, now_ms) };
-        Some(self.tell(asked, stored, status))
+        Some((CacheStatus { collapsed, detail, ..hit(stored, freshness, now_ms) }, refresh))
     }
 
     /// What is kept, where the origin has failed and it may be told then.
@@ -267,7 +402,7 @@ impl Upstream {
     }
 
     /// Reads the whole for all, on a task of its own.
-    fn read_aside(self: &Arc<Self>, asked: &Asked, found: &Found, lead: Lead) {
+    fn read_aside(self: &Arc<Self>, asked: &Asked, found: &Found, lead: UpstreamLead) {
         let found = Found {
             key: found.key.clone(),
             seat: found.seat.clone(),

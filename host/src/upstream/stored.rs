@@ -9,6 +9,7 @@ use hyper::header::{self, HeaderMap, HeaderName};
 
 use super::allowance::Allowance;
 use super::control::{Control, Wishes, joined, split};
+use super::events::is_events;
 use super::names::hands_a_credential;
 use super::outgoing::Person;
 use crate::cache::Times;
@@ -28,8 +29,6 @@ const UNDERSTOOD_STATUSES: [u16; 27] = [
 ];
 /// One so many-th of the age of `Last-Modified` is fresh by heuristic.
 const HEURISTIC_SHARE: u64 = 10;
-/// An age beyond every lifetime: of a response whose `Age` cannot be read.
-const AGE_UNKNOWN_MS: u64 = u32::MAX as u64 * 1_000;
 
 /// What is kept under a key.
 #[derive(Debug)]
@@ -160,6 +159,10 @@ pub(super) fn judge(
     terms: Terms<'_>,
 ) -> Result<Verdict, &'static str> {
     let Terms { allowance, person, .. } = terms;
+    // It has no end.
+    if is_events(headers) {
+        return Err("event-stream");
+    }
     let control = Control::of(headers);
     let loosened = allowance.loosens(person, (status, headers), &control);
     let mut control = if loosened { control.loosened() } else { control };
@@ -272,15 +275,10 @@ fn heuristic_ms(
 
 /// RFC 9111, section 4.2.3.
 fn initial_age_ms(headers: &HeaderMap, at: Moments) -> u64 {
-    let mut ages = headers.get_all(header::AGE).iter();
-    let age_ms = match (ages.next(), ages.next()) {
-        (None, _) => 0,
-        (Some(age), None) => {
-            let seconds = age.to_str().ok().and_then(super::control::seconds);
-            seconds.map_or(AGE_UNKNOWN_MS, |seconds| seconds.saturating_mul(1_000))
-        }
-        _ => AGE_UNKNOWN_MS,
-    };
+    // Of a list the first member counts, and what cannot be read is ignored (section 5.1).
+    let ages = joined(headers, &header::AGE);
+    let age_s = split(&ages, b',').first().copied().and_then(super::control::seconds);
+    let age_ms = age_s.unwrap_or(0).saturating_mul(1_000);
     let delay_ms = at.response_ms.saturating_sub(at.request_ms);
     // A date has whole seconds.
     let apparent_ms = date_of(headers).map_or(0, |date_ms| (at.received_ms() / 1_000 * 1_000).saturating_sub(date_ms));
@@ -465,8 +463,16 @@ mod tests {
         assert_eq!(fresh_s(200, &[("cache-control", "max-age=60"), ("expires", &date(-5))]), 60);
         assert_eq!(fresh_s(200, &[("last-modified", &date(-1_000))]), 100);
         assert_eq!(fresh_s(599, &[("last-modified", &date(-1_000)), ("cache-control", "public")]), 100);
-        assert!(fresh_s(200, &[("cache-control", "max-age=60"), ("age", "x")]) < 0);
-        assert!(fresh_s(200, &[("cache-control", "max-age=60"), ("age", "0"), ("age", "0")]) < 0);
+        let aged = |ages: &[&str]| {
+            let ages = ages.iter().map(|age| ("age", *age));
+            fresh_s(200, &[("cache-control", "max-age=60")].into_iter().chain(ages).collect::<Vec<_>>())
+        };
+        for (first, age_s) in
+            [("20, 7200", 20), ("0,0", 0), ("7200, 0", 7_200), ("20;foo=1", 0), ("x", 0), ("-20", 0), ("2.5", 0)]
+        {
+            assert_eq!(aged(&[first]), 60 - age_s, "{first}: the first member counts, what cannot be read does not");
+        }
+        assert_eq!((aged(&["20", "7200"]), aged(&["x", "20"])), (40, 60));
         assert_eq!(fresh_s(503, &[("cache-control", "max-age=60")]), 60, "when the origin says so");
     }
 

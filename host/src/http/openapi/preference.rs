@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{id_schema, idempotency_key, level, object, parameter, receipt};
 use crate::config::PreferenceConfig;
+use crate::http::preference::MERGE_PATCH;
 use crate::http::route::Route;
 use crate::model::{SETTING_TEXT_BYTES_MAX, SettingType};
 
@@ -13,7 +14,7 @@ pub(super) fn parameters(route: Route, method: &Method, kind: &PreferenceConfig)
     match route {
         Route::PreferenceLookup => Vec::new(),
         Route::PreferenceStatus => [member()].into_iter().chain(receipt()).collect(),
-        _ if method == Method::PUT => vec![member(), idempotency_key()],
+        _ if method == Method::PUT || method == Method::PATCH => vec![member(), idempotency_key()],
         _ => vec![member()],
     }
 }
@@ -38,9 +39,13 @@ fn settings(kind: &PreferenceConfig) -> Value {
     json!({ "type": "object", "properties": fields, "additionalProperties": false, "minProperties": 1 })
 }
 
-pub(super) fn request_body(route: Route, kind: &PreferenceConfig) -> Value {
+pub(super) fn request_body(route: Route, method: &Method, kind: &PreferenceConfig) -> Value {
     if route != Route::PreferenceLookup {
-        return json!({ "required": true, "content": { "application/json": { "schema": settings(kind) } } });
+        let mut content = json!({ "application/json": { "schema": settings(kind) } });
+        if method == Method::PATCH {
+            content[MERGE_PATCH] = json!({ "schema": settings(kind) });
+        }
+        return json!({ "required": true, "content": content });
     }
     let topics: Vec<&String> = kind.topics.keys().collect();
     let members = json!({
@@ -82,7 +87,7 @@ pub(super) fn success_schema(route: Route, method: &Method, kind: &PreferenceCon
             add("member", id_schema(kind.table.member_type));
             add("settings", settings(kind));
             add("timestamp", json!({ "type": "string", "format": "date-time" }));
-            if method == Method::PUT {
+            if method == Method::PUT || method == Method::PATCH {
                 add("durability", level());
             }
         }

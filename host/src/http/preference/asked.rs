@@ -1,10 +1,12 @@
 //! The body of a look-up. A member whose id is none is not a wrong body: it is named in the answer.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde_json::Value;
 
+use crate::http::json::whole_numbers;
 use crate::http::problem::INVALID_BODY;
 use crate::listener::problem::Problem;
 use crate::model::{Id, IdType};
@@ -38,7 +40,7 @@ pub(super) fn read(body: &[u8], id_type: IdType) -> Result<Asked, Problem> {
         topic: String,
         members: Vec<Raw>,
     }
-    let body: Body = serde_json::from_slice(body)
+    let body: Body = serde_json::from_slice(&plain(body, id_type))
         .map_err(|error| Problem::new(&INVALID_BODY, format!("send {{\"topic\":\"…\",\"members\":[…]}}: {error}")))?;
     Ok(Asked { topic: body.topic, members: body.members.into_iter().map(|raw| named(raw, id_type)).collect() })
 }
@@ -55,7 +57,7 @@ pub(super) fn read_topic(line: &[u8], id_type: IdType) -> Result<Asked, Problem>
         #[serde(default)]
         members: Vec<Raw>,
     }
-    let line: Line = serde_json::from_slice(line)
+    let line: Line = serde_json::from_slice(&plain(line, id_type))
         .map_err(|error| Problem::new(&INVALID_BODY, format!("the first line must be {{\"topic\":\"…\"}}: {error}")))?;
     Ok(Asked { topic: line.topic, members: line.members.into_iter().map(|raw| named(raw, id_type)).collect() })
 }
@@ -63,10 +65,11 @@ pub(super) fn read_topic(line: &[u8], id_type: IdType) -> Result<Asked, Problem>
 /// Reads a further line: one member, or an array of them. A line that is neither is named in the answer, and the lines after
 /// it are read all the same.
 pub(super) fn read_line(line: &[u8], id_type: IdType, members: &mut Vec<Named>) {
-    let raw: Result<Vec<Raw>, serde_json::Error> = if line.starts_with(b"[") {
-        serde_json::from_slice(line)
+    let text = plain(line, id_type);
+    let raw: Result<Vec<Raw>, serde_json::Error> = if text.starts_with(b"[") {
+        serde_json::from_slice(&text)
     } else {
-        serde_json::from_slice(line).map(|raw| vec![raw])
+        serde_json::from_slice(&text).map(|raw| vec![raw])
     };
     match raw {
         Ok(raw) => members.extend(raw.into_iter().map(|raw| named(raw, id_type))),
@@ -75,6 +78,11 @@ pub(super) fn read_line(line: &[u8], id_type: IdType, members: &mut Vec<Named>) 
             members.push(Named::Wrong(shown.into(), format!("expected a member or an array of members: {error}")));
         }
     }
+}
+
+/// The text with whole numbers written plainly, where ids are numbers.
+fn plain(text: &[u8], id_type: IdType) -> Cow<'_, [u8]> {
+    if id_type == IdType::Integer { whole_numbers(text) } else { Cow::Borrowed(text) }
 }
 
 fn named(raw: Raw, id_type: IdType) -> Named {
@@ -158,8 +166,8 @@ mod tests {
     fn a_line_is_a_member_or_several() {
         let mut members = Vec::new();
         read_line(b"7", IdType::Integer, &mut members);
-        read_line(b"[8, 9]", IdType::Integer, &mut members);
-        assert_eq!(members, [7, 8, 9].map(|id| Named::Id(Id::Int(id))));
+        read_line(b"[8, 9.0, 1e1]", IdType::Integer, &mut members);
+        assert_eq!(members, [7, 8, 9, 10].map(|id| Named::Id(Id::Int(id))));
         for wrong in [&b"{}"[..], b"garbage", b"1 2", b"[[1]]", b"\x00\xff"] {
             members.clear();
             read_line(wrong, IdType::Integer, &mut members);

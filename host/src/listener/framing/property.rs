@@ -39,6 +39,7 @@ fn limits() -> Limits {
         headers_max: 64,
         uri_bytes_max: URI_BYTES_MAX,
         header_timeout: TIMEOUT,
+        idle_timeout: TIMEOUT,
         write_timeout: TIMEOUT,
         drain_grace: TIMEOUT,
         request_deadline: TIMEOUT,
@@ -127,7 +128,7 @@ async fn serve(pieces: &[&[u8]], is_guarded: bool) -> Outcome {
     let stream = Pieces { to_come: pieces.iter().map(|piece| piece.to_vec()).collect(), written: Arc::clone(&written) };
     // An error is an end like others: what counts is what was handled before.
     let _ = if is_guarded {
-        let wire = Wire::new(stream, Arc::new(Nobody), &limits(), Arc::default());
+        let wire = Wire::new(stream, Arc::new(Nobody), &limits(), Arc::new(crate::listener::turn::Turn::new()));
         builder(&limits()).serve_connection(TokioIo::new(wire), service).await
     } else {
         builder(&limits()).serve_connection(TokioIo::new(stream), service).await
