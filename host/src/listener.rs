@@ -250,6 +250,8 @@ impl<H: Handler> Server<H> {
 
     /// Says in a reply how long the connection may idle, where it stays open.
     fn say_how_long(&self, stays: bool, reply: &mut Reply) {
+        // hyper says itself that the last answer is the last.
+        let stays = stays && !self.shutdown.has_changed().unwrap_or(true);
         let headers = reply.headers_mut();
         if let Some(keep_alive) =
             self.keep_alive.as_ref().filter(|_| stays && !headers.contains_key(header::CONNECTION))

@@ -137,7 +137,7 @@ pub(super) fn document(kinds: &[KindConfig<'_>], http: &HttpConfig, auth: &AuthC
         "components": {
             "schemas": { "Problem": problem_schema() },
             // What belongs to an origin behind weir is described by that; these are what weir answers in its place.
-            "responses": { "OriginFailed": refusal(502), "OriginLate": refusal(504) },
+            "responses": { "OriginFailed": refusal(502), "OriginLate": refusal(504), "Loop": refusal(508) },
             "securitySchemes": security_schemes(auth),
         },
     })

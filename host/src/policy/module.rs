@@ -26,7 +26,7 @@ use super::refusal::{LoadError, listed};
 use super::said::{Said, clip};
 use super::turn::Turn;
 use super::wasi;
-use crate::config::PolicyConfig;
+use crate::config::{BreakerConfig, PolicyConfig};
 use crate::model::Digest;
 
 /// How long a module counts as unhealthy after a failed call.
@@ -272,9 +272,11 @@ impl Module {
                 healthy: false,
                 failures: 0,
                 last_failure: None,
+                breakers: Vec::new(),
                 unfit: Some(reason.to_owned()),
                 failing: Vec::new(),
             },
+            breakers: Breakers::new(&BreakerConfig::default()),
             seconds: CallSeconds::default(),
             failures: AtomicU64::new(0),
             last_failure: Mutex::new(None),
