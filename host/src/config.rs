@@ -37,8 +37,8 @@ pub use log::LogConfig;
 pub use namespace::Namespace;
 pub use network::Networks;
 pub use policy::{
-    AuditConfig, BreakerConfig, BuiltinRules, CanaryConfig, DecisionLogConfig, GrantConfig, ParameterType, PolicyConfig,
-    StatementConfig,
+    AuditConfig, BreakerConfig, BuiltinRules, CanaryConfig, DecisionLogConfig, GrantConfig, ParameterType,
+    PolicyConfig, StatementConfig,
 };
 pub(crate) use policy::{is_free_module_name, is_module_name, is_reserved_module_name};
 pub use policy_pool::PolicyPoolConfig;

@@ -170,7 +170,7 @@ impl Module {
         let interface = called.interface;
         self.seconds.of(interface, role).record(elapsed.as_secs_f64());
         match &checked {
-            Err(failure) if !failure.is_of_module() || self.info.unfit.is_some() => self.breakers.give_back(called),
+            Err(failure) if !failure.is_of_module() || self.is_unfit().is_some() => self.breakers.give_back(called),
             outcome => self.breakers.note(called, outcome.as_ref().err()),
         }
         if let Err(failure) = &checked {

@@ -89,7 +89,11 @@ fn new_engine(config: &PolicyConfig, metering: Metering) -> wasmtime::Result<Eng
         Err(refused) => refused,
     };
     if let Some(limit_bytes) = space::address_limit_bytes() {
-        return Err(wasmtime::Error::msg(space::too_small(config, MODULES_MAX * config.memories_max as usize, limit_bytes)));
+        return Err(wasmtime::Error::msg(space::too_small(
+            config,
+            MODULES_MAX * config.memories_max as usize,
+            limit_bytes,
+        )));
     }
     settings.allocation_strategy(InstanceAllocationStrategy::OnDemand);
     let Ok(engine) = Engine::new(&settings) else { return Err(refused) };
