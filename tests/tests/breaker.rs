@@ -21,6 +21,7 @@ const TRAPS_ON_7: Guest<'static> = Guest {
     each: "",
     counted: "",
     judged: "",
+    planned: "",
     coalesced: "",
 };
 
@@ -38,6 +39,7 @@ const BENDS: Guest<'static> = Guest {
         (i32.store8 offset=4 (local.get $verdict) (i32.const 1))
         (i32.store offset=8 (local.get $verdict) (i32.const 128))
         (i32.store offset=12 (local.get $verdict) (i32.const 14))",
+    planned: "",
     coalesced: "",
 };
 

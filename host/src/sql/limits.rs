@@ -270,6 +270,8 @@ mod tests {
             preset: false,
             generated: false,
             collation: None,
+            rest: String::new(),
+            collated: String::new(),
         }
     }
 
