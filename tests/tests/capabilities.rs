@@ -40,6 +40,7 @@ const COUNTS: Guest<'static> = Guest {
         (i32.store offset=8 (local.get $rule) (i32.add (i32.const 1000) (global.get $counted)))
         (i32.store offset=12 (local.get $rule) (i32.const 60000))",
     counted: "",
+    planned: "",
     judged: "",
     coalesced: "",
 };
