@@ -15,7 +15,7 @@ use super::decide::{Asked, Subject};
 use super::instance::{Cause, Warm};
 use super::interface::{Interface, flush};
 use super::*;
-use crate::config::PolicyConfig;
+use crate::config::{BreakerConfig, PolicyConfig};
 use crate::model::{Action, Backlog, Effect, Id, RateLimit, ToggleChange, Verb};
 
 fn fixtures() -> PathBuf {
@@ -350,7 +350,9 @@ fn what_one_call_hands_back_is_bounded() {
 
 #[test]
 fn more_callers_than_instances_wait_for_each_other() {
-    let misbehaving = misbehaving(patient(), PolicyFailure::Deny);
+    // Every call is to be made.
+    let breaker = BreakerConfig { failures_max: 1_000, ..BreakerConfig::default() };
+    let misbehaving = misbehaving(PolicyConfig { breaker, ..patient() }, PolicyFailure::Deny);
     let (policies, barrier) = (&misbehaving.policies, Barrier::new(8));
     std::thread::scope(|scope| {
         for caller in 0..8 {

@@ -37,12 +37,13 @@ impl Turn {
         if self.ticks_left == 0 {
             return UpdateDeadline::Interrupt;
         }
-        let ticks = if self.handovers_left > 0 { self.ticks_left.min(QUICK_TICKS) } else { self.ticks_left };
-        self.ticks_left -= ticks;
         if let Some(left) = self.handovers_left.checked_sub(1) {
             self.handovers_left = left;
             aside(|| std::thread::sleep(HANDOVER_TIME));
         }
+        // As long as another handover is to be tried, it is asked again soon.
+        let ticks = if self.handovers_left > 0 { self.ticks_left.min(QUICK_TICKS) } else { self.ticks_left };
+        self.ticks_left -= ticks;
         UpdateDeadline::Continue(ticks)
     }
 }
