@@ -167,14 +167,14 @@ fn a_module_that_does_not_fit_is_refused_with_the_reason() {
     let nothing = wat::parse_str("(component)").unwrap();
     let lacking = wat::parse_str(toggle_component("", "(instance $toggle)")).unwrap();
     let signature = wat::parse_str(toggle_component("", SIGNATURE)).unwrap();
-    let unknown = wat::parse_str(toggle_component("(import \"wasi:filesystem/types@0.2.0\" (instance))", SIGNATURE));
+    let unknown = wat::parse_str(toggle_component("(import \"wasi:sockets/tcp@0.2.0\" (instance))", SIGNATURE));
     let cases: [(&str, Vec<u8>, &str); 6] = [
         ("text.wasm", b"this is no module".to_vec(), "component"),
         ("core.wasm", core, "component"),
         ("nothing.wasm", nothing, "export"),
         ("lacking.wasm", lacking, "decide"),
         ("signature.wasm", signature, "decide"),
-        ("import.wasm", unknown.unwrap(), "wasi:filesystem"),
+        ("import.wasm", unknown.unwrap(), "wasi:sockets"),
     ];
     for (name, bytes, word) in cases {
         let path = directory.path().join(name);

@@ -166,7 +166,7 @@ async fn what_is_not_understood_counts_nothing() {
     let host = stand.host(&stand.full_config());
     let mut client = Client::new(host.public());
     for body in
-        ["{\"by\":0}", "{\"by\":1001}", "{\"by\":1,\"by\":2}", "{\"n\":1}", "[]", "{", "{\"by\":1e0}", "nonsense"]
+        ["{\"by\":0}", "{\"by\":1001}", "{\"by\":1,\"by\":2}", "{\"n\":1}", "[]", "{", "{\"by\":1.5}", "nonsense"]
     {
         let reply = hit(&mut client, 1, None, None, body).await;
         assert_eq!(reply.status, 400, "{body}: {}", reply.text());

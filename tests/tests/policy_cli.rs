@@ -181,7 +181,7 @@ fn delete_and_audit(shell: &Shell<'_>) {
 /// Whoever writes rules is told of a failure in the words of the guest, wherever it is met.
 async fn says_why(shell: &Shell<'_>, host: &Host, client: &mut Client) {
     let local = |arguments: &[&str]| weir(shell.directory, &[&["policy"], arguments].concat());
-    let words = ["panicked at src/lib.rs:14:9: no tier gold", "at no_tier, ", "it wrote info: looking up 7"];
+    let words = ["panicked at src/lib.rs:14:9: no tier gold", "at no_tier", "it wrote info: looking up 7"];
     let checked = local(&["check", "says.wasm"]);
     assert_eq!(checked.code, Some(1), "{checked:?}");
     contains(&checked.stderr, &[&words[..], &["no call of toggle.decide has an answer"]].concat());

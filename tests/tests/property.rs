@@ -123,6 +123,9 @@ struct Case<'a> {
     oracle: BTreeSet<(i64, i64)>,
     last_keyed: Option<Keyed>,
     keys: u32,
+    /// How often the embedded store was lost. Each has its own directory: threads of the host before write into theirs a
+    /// little longer.
+    wipes: u32,
 }
 
 impl<'a> Case<'a> {
@@ -135,7 +138,7 @@ impl<'a> Case<'a> {
         create_tables(&database, "").await;
         add_targets(&database, TARGETS).await;
         let oracle = BTreeSet::new();
-        let mut case = Self { directory, redis, database, app: None, oracle, last_keyed: None, keys: 0 };
+        let mut case = Self { directory, redis, database, app: None, oracle, last_keyed: None, keys: 0, wipes: 0 };
         case.open().await;
         case
     }
@@ -163,7 +166,10 @@ impl<'a> Case<'a> {
             settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let store = match self.redis {
             Some(redis) => StoreConfig { store_type: StoreType::Redis, url: redis.url(), ..StoreConfig::default() },
-            None => StoreConfig { path: self.directory.path().join("store"), ..StoreConfig::default() },
+            None => StoreConfig {
+                path: self.directory.path().join(format!("store-{}", self.wipes)),
+                ..StoreConfig::default()
+            },
         };
         let mut config = Config {
             auth: AuthConfig { trusted_header: Some("X-Actor-Id".into()), ..AuthConfig::default() },
@@ -308,7 +314,7 @@ impl<'a> Case<'a> {
             redis.command::<()>(&["FLUSHALL"]);
         } else {
             self.app.take().expect("a running host").abort();
-            std::fs::remove_dir_all(self.directory.path().join("store")).expect("the store's directory");
+            self.wipes += 1;
             self.open().await;
         }
     }

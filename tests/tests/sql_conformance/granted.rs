@@ -275,8 +275,10 @@ pub async fn what_one_call_may_find_is_bounded(fixture: &Fixture) {
     assert_eq!(sets.iter().map(Vec::len).collect::<Vec<_>>(), [4, 6]);
     let reason = invalid(fixture, &series, &[vec![Integer(4)], vec![Integer(7)]]).await;
     assert!(reason.contains("rows_max = 10"), "{reason}");
-    // What is beyond the limit is not read: this would take far longer than it may.
-    let reason = invalid(fixture, &series, &[vec![Integer(2_000_000_000)]]).await;
+    // What is beyond the limit is not read: this would take far longer than it may. PostgreSQL makes the result of an EXECUTE
+    // whole before it sends a row, so there only the statement's timeout bounds how much it makes.
+    let many = if fixture.engine == Engine::Postgres { 100_000 } else { 2_000_000_000 };
+    let reason = invalid(fixture, &series, &[vec![Integer(many)]]).await;
     assert!(reason.contains("rows_max = 10"), "{reason}");
     let long = match fixture.engine {
         Engine::Sqlite => "SELECT hex(zeroblob(1000000))",
