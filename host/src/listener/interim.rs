@@ -121,7 +121,7 @@ impl Interims {
     /// What is to be written now, before what hyper writes.
     pub(super) fn take(&self, moment: Moment) -> Option<Vec<u8>> {
         let state = self.state.load(Ordering::Relaxed);
-        let is_write = moment != Moment::AfterAMessage;
+        let is_write = moment != Moment::After;
         if is_write && state & HEAD_DUE != 0 {
             // Whatever it is that hyper writes, the head is in it or behind it: from now on nothing may come between.
             self.state.store(state & !HEAD_DUE, Ordering::Release);
@@ -131,10 +131,10 @@ impl Interims {
         }
         let keeps = match moment {
             // The end of the answer before.
-            Moment::InAMessage => state & OPEN != 0,
+            Moment::Within => state & OPEN != 0,
             // It goes before the head.
-            Moment::AfterAMessage => state & HEAD_DUE != 0,
-            Moment::BeforeAMessage => false,
+            Moment::After => state & HEAD_DUE != 0,
+            Moment::Before => false,
         };
         if keeps {
             return None;
@@ -143,9 +143,9 @@ impl Interims {
         self.has_some.store(false, Ordering::Release);
         let bytes = std::mem::take(&mut waiting.bytes);
         let fits = match moment {
-            Moment::InAMessage => false,
-            Moment::AfterAMessage => state & OPEN != 0,
-            Moment::BeforeAMessage => state & (OPEN | HEAD_DUE) != 0,
+            Moment::Within => false,
+            Moment::After => state & OPEN != 0,
+            Moment::Before => state & (OPEN | HEAD_DUE) != 0,
         };
         let is_its = waiting.request == state >> NUMBER_SHIFT;
         (fits && is_its && !bytes.is_empty()).then_some(bytes)
@@ -156,11 +156,11 @@ impl Interims {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moment {
     /// hyper writes, and had nothing left to write before: an answer begins, or a piece of one goes on whose head was written.
-    BeforeAMessage,
+    Before,
     /// hyper has written all that it had.
-    AfterAMessage,
+    After,
     /// hyper writes what was left.
-    InAMessage,
+    Within,
 }
 
 #[cfg(test)]
@@ -184,30 +184,30 @@ mod tests {
         let first = Interim::new(&turn, interims.begin(true));
         first.send(StatusCode::SWITCHING_PROTOCOLS, &hints());
         first.send(StatusCode::OK, &hints());
-        assert_eq!(interims.take(Moment::AfterAMessage), None);
+        assert_eq!(interims.take(Moment::After), None);
         first.send(StatusCode::EARLY_HINTS, &hints());
-        assert_eq!(interims.take(Moment::InAMessage), None, "the end of the answer before goes first");
-        assert_eq!(interims.take(Moment::AfterAMessage).as_deref(), Some(HINTS));
-        assert_eq!(interims.take(Moment::AfterAMessage), None, "once");
+        assert_eq!(interims.take(Moment::Within), None, "the end of the answer before goes first");
+        assert_eq!(interims.take(Moment::After).as_deref(), Some(HINTS));
+        assert_eq!(interims.take(Moment::After), None, "once");
         first.send(StatusCode::EARLY_HINTS, &hints());
         interims.close();
         first.send(StatusCode::EARLY_HINTS, &hints());
-        assert_eq!(interims.take(Moment::BeforeAMessage).as_deref(), Some(HINTS), "what came before the answer");
+        assert_eq!(interims.take(Moment::Before).as_deref(), Some(HINTS), "what came before the answer");
         let second = Interim::new(&turn, interims.begin(true));
         first.send(StatusCode::EARLY_HINTS, &hints());
-        assert_eq!(interims.take(Moment::AfterAMessage), None, "the first one is over");
+        assert_eq!(interims.take(Moment::After), None, "the first one is over");
         second.send(StatusCode::PROCESSING, &HeaderMap::new());
         interims.close();
-        assert_eq!(interims.take(Moment::InAMessage), None, "the head is behind the end of the answer before");
-        assert_eq!(interims.take(Moment::BeforeAMessage), None, "and now it may be written");
+        assert_eq!(interims.take(Moment::Within), None, "the head is behind the end of the answer before");
+        assert_eq!(interims.take(Moment::Before), None, "and now it may be written");
         let third = Interim::new(&turn, interims.begin(true));
         third.send(StatusCode::PROCESSING, &HeaderMap::new());
         interims.close();
-        assert_eq!(interims.take(Moment::AfterAMessage), None, "it waits for the head");
-        assert!(interims.take(Moment::BeforeAMessage).is_some());
+        assert_eq!(interims.take(Moment::After), None, "it waits for the head");
+        assert!(interims.take(Moment::Before).is_some());
         let old = Interim::new(&turn, interims.begin(false));
         old.send(StatusCode::EARLY_HINTS, &hints());
-        assert_eq!(interims.take(Moment::BeforeAMessage), None, "HTTP/1.0 knows none");
+        assert_eq!(interims.take(Moment::Before), None, "HTTP/1.0 knows none");
     }
 
     #[test]
@@ -215,7 +215,7 @@ mod tests {
         let turn = Arc::new(Turn::new());
         let interim = Interim::new(&turn, turn.interims().begin(true));
         (0..100).for_each(|_| interim.send(StatusCode::EARLY_HINTS, &hints()));
-        let told = turn.interims().take(Moment::AfterAMessage).unwrap();
+        let told = turn.interims().take(Moment::After).unwrap();
         assert_eq!(told.len(), HINTS.len() * COUNT_MAX as usize);
     }
 }

@@ -180,7 +180,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> AsyncWrite for Wire<S, H> {
         if let Some(rewritten) = self.rewritten.take() {
             return self.poll_rewritten(context, rewritten);
         }
-        let moment = if self.is_flushed { Moment::BeforeAMessage } else { Moment::InAMessage };
+        let moment = if self.is_flushed { Moment::Before } else { Moment::Within };
         ready!(self.poll_interim(context, moment))?;
         self.is_flushed = false;
         let Some((start, status)) = own_refusal(buffer) else { return self.poll_progress(context, buffer) };
@@ -194,7 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> AsyncWrite for Wire<S, H> {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // hyper flushes when it has written all that it had.
         self.is_flushed = true;
-        ready!(self.poll_interim(context, Moment::AfterAMessage))?;
+        ready!(self.poll_interim(context, Moment::After))?;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 

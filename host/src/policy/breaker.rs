@@ -297,7 +297,7 @@ impl Breakers {
             };
             Some(OpenBreaker {
                 interface: interface.name(),
-                function: *function,
+                function,
                 kind: kind.clone(),
                 state,
                 since_ms,
@@ -313,7 +313,7 @@ impl Breakers {
         let mut by_call = self.lock();
         let open = by_call.iter().filter(|(_, breaker)| !breaker.is_closed());
         open.for_each(|((interface, function, kind), _)| {
-            of(Called { interface: *interface, function: *function, kind }).decrement(1.0);
+            of(Called { interface: *interface, function, kind }).decrement(1.0);
         });
         by_call.clear();
         self.troubled.store(0, Ordering::Relaxed);

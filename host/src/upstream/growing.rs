@@ -361,7 +361,9 @@ mod tests {
         }
     }
 
-    fn begin() -> (Source, Arc<Growing>, impl Fn() -> std::pin::Pin<Box<dyn Stream<Item = Piece> + Send>>) {
+    type Follower = std::pin::Pin<Box<dyn Stream<Item = Piece> + Send>>;
+
+    fn begin() -> (Source, Arc<Growing>, impl Fn() -> Follower) {
         let (source, growing) = Growing::begin(None);
         let of = Arc::clone(&growing);
         (source, growing, move || Box::pin(of.follow().unwrap().into_stream()))

@@ -1,5 +1,7 @@
 //! What whoever writes rules is told of a failure: the guest's own words, where it was, what it had written before.
 
+#![cfg(test)]
+
 use super::*;
 
 /// A module that says why it fails; see the fixture.

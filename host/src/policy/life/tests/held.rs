@@ -1,6 +1,8 @@
 //! What is held to when something is not as it should be: an older contract, a disk that takes nothing, a clock that steps
 //! back, names of weir's own, a module that was rolled back.
 
+#![cfg(test)]
+
 use std::collections::BTreeMap;
 
 use super::*;
