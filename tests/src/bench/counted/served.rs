@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -59,9 +59,7 @@ async fn serve(config: Config, public: SocketAddr, admin: SocketAddr) {
 /// A clock that passes like the real one, which valgrind does not survive: it reads the time from memory of the kernel that
 /// valgrind hides.
 fn ticking_clock() -> Clock {
-    let now_ms =
-        |time: SystemTime| u64::try_from(time.duration_since(UNIX_EPOCH).expect("a time after 1970").as_millis());
-    let clock = Clock::manual(now_ms(SystemTime::now()).expect("a time of this age"));
+    let clock = Clock::manual(Clock::Real.now_ms());
     let ticking = clock.clone();
     tokio::spawn(async move {
         let mut last = Instant::now();
