@@ -265,6 +265,7 @@ impl Sql for PostgresSql {
         let mut flight = PostgresFlight {
             connection: lease.connection(),
             plan: &plan,
+            table,
             lock_ms: self.settings.lock_timeout_ms,
             statements: 0,
         };

@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::Stream;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::listener::reply::{CutShort, Piece};
 
@@ -58,6 +59,8 @@ struct Place {
     piece: usize,
     offset: usize,
     bytes: u64,
+    /// How long others have waited for it.
+    cost: Duration,
     is_cut: bool,
 }
 
@@ -185,9 +188,14 @@ impl State {
         self.bytes - told
     }
 
-    fn is_behind(&self, place: &Place) -> bool {
-        self.bytes - place.bytes > BEHIND_BYTES_MAX
+    /// Those who are too far behind.
+    fn slow(&self) -> impl Iterator<Item = &Place> {
+        self.followers.values().filter(|place| !place.is_cut && is_behind(self.bytes, place))
     }
+}
+
+fn is_behind(bytes: u64, place: &Place) -> bool {
+    bytes - place.bytes > BEHIND_BYTES_MAX
 }
 
 impl Source {
@@ -232,14 +240,13 @@ impl Source {
         state.is_passing = true;
     }
 
-    /// Waits until the slowest is near enough; one that is not within `patience` is torn off where others wait for it.
+    /// Waits until the slowest is near enough; who has held others up for `patience` in all is torn off where others wait.
     /// Whether anybody follows.
     pub(super) async fn room(&self, patience: Duration) -> bool {
-        let mut wait = pin!(tokio::time::sleep(patience));
         loop {
             let mut taken = pin!(self.0.taken.notified());
             taken.as_mut().enable();
-            {
+            let left = {
                 let mut state = self.0.state();
                 if state.followers.is_empty() {
                     return false;
@@ -247,27 +254,29 @@ impl Source {
                 if state.trim() <= BEHIND_BYTES_MAX {
                     return true;
                 }
-            }
+                state.slow().map(|place| patience.saturating_sub(place.cost)).min().unwrap_or(patience)
+            };
+            let waited = Instant::now();
             tokio::select! {
                 () = taken => {}
-                () = &mut wait => {
-                    self.cut_the_slow();
-                    wait.as_mut().reset(tokio::time::Instant::now() + patience);
-                }
+                () = tokio::time::sleep(left) => {}
             }
+            self.charge(waited.elapsed(), patience);
         }
     }
 
-    fn cut_the_slow(&self) {
+    /// Charges a wait to those who are behind. Who takes a little now and then holds the others up as well as who takes
+    /// nothing, so it is the sum that counts.
+    fn charge(&self, waited: Duration, patience: Duration) {
         let mut state = self.0.state();
-        let slow: Vec<u64> =
-            state.followers.iter().filter(|(_, place)| state.is_behind(place)).map(|(number, _)| *number).collect();
-        // Who is alone holds nobody up, and the listener bounds how long it may stand still.
-        if slow.len() < state.followers.len() {
-            for number in slow {
-                if let Some(place) = state.followers.get_mut(&number) {
-                    place.is_cut = true;
-                }
+        let bytes = state.bytes;
+        let followers = state.followers.len();
+        let slow = state.slow().count();
+        for place in state.followers.values_mut().filter(|place| is_behind(bytes, place)) {
+            // Who is alone holds nobody up, and the listener bounds how long it may stand still.
+            if slow < followers {
+                place.cost += waited;
+                place.is_cut = place.cost >= patience;
             }
         }
         drop(state);
@@ -434,5 +443,30 @@ mod tests {
         assert!(matches!(told(&mut slow), (_, Some(Err(_)))));
         drop((slow, fast));
         assert!(!source.room(patience).await, "nobody follows");
+    }
+
+    #[tokio::test]
+    async fn who_takes_a_little_now_and_then_is_torn_off_too() {
+        let (source, _growing, follow) = begin();
+        let (mut fast, mut slow) = (follow(), follow());
+        source.pass();
+        let patience = Duration::from_millis(60);
+        let piece = Bytes::from(vec![b'x'; 300 << 10]);
+        for round in 0.. {
+            assert!(round < 99, "it would go on for ever");
+            source.push(piece.clone());
+            told(&mut fast);
+            let later = async {
+                // Far shorter than the patience, each time.
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                slow.next().await
+            };
+            let (follows, taken) = tokio::join!(source.room(patience), later);
+            assert!(follows);
+            if matches!(taken, Some(Err(_))) {
+                break;
+            }
+        }
+        assert!(matches!(told(&mut fast), (_, None)), "the others go on");
     }
 }

@@ -12,6 +12,7 @@ use super::identity::check_id;
 use super::read::read_checkpoints;
 use super::statements::words::PostgresWords;
 use super::{counters, documents, settings, statements, toggles};
+use crate::config::KindTable;
 use crate::model::{Aside, Checkpoint, DatabaseId, Incarnation, Partition};
 use crate::sql::aside::targets_text;
 use crate::sql::facts::toggle;
@@ -40,6 +41,8 @@ pub(super) struct PostgresFlight<'a> {
     pub connection: &'a mut PgConnection,
     /// What is prepared for the kind's tables.
     pub plan: &'a PlanOf,
+    /// The kind's tables.
+    pub table: &'a KindTable,
     /// Time to wait for a lock, in milliseconds.
     pub lock_ms: u64,
     /// Statements sent.
