@@ -32,12 +32,7 @@ pub(super) fn grown(kind: &KindTable) -> Vec<Grown<'_>> {
             vec![Grown { table: &table.name, written }]
         }
         KindTable::Counter(table) => {
-            let of = |events: &EventTable| {
-                let written = [&*events.target_column, &events.actor_column].into_iter();
-                let others = [events.created_at_column.as_deref(), events.by_column.as_deref()];
-                Grown { table: &events.name, written: written.chain(others.into_iter().flatten()).collect() }
-            };
-            table.events.as_ref().map(of).into_iter().collect()
+            table.events.as_ref().map(of_events).into_iter().collect()
         }
         KindTable::Ingest(table) => {
             let others = [table.actor_column.as_deref(), table.created_at_column.as_deref()];
@@ -55,6 +50,12 @@ pub(super) fn grown(kind: &KindTable) -> Vec<Grown<'_>> {
             vec![Grown { table: &table.name, written: std::iter::once(&*table.member_column).chain(fields).collect() }]
         }
     }
+}
+
+fn of_events(events: &EventTable) -> Grown<'_> {
+    let written = [&*events.target_column, &events.actor_column].into_iter();
+    let others = [events.created_at_column.as_deref(), events.by_column.as_deref()];
+    Grown { table: &events.name, written: written.chain(others.into_iter().flatten()).collect() }
 }
 
 /// A column that numbers rows.
