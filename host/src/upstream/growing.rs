@@ -189,13 +189,10 @@ impl State {
     }
 
     /// Those who are too far behind.
-    fn slow(&self) -> impl Iterator<Item = &Place> {
-        self.followers.values().filter(|place| !place.is_cut && is_behind(self.bytes, place))
+    fn slow(&self) -> impl Iterator<Item = (&u64, &Place)> {
+        let is_behind = |place: &Place| !place.is_cut && self.bytes - place.bytes > BEHIND_BYTES_MAX;
+        self.followers.iter().filter(move |(_, place)| is_behind(place))
     }
-}
-
-fn is_behind(bytes: u64, place: &Place) -> bool {
-    bytes - place.bytes > BEHIND_BYTES_MAX
 }
 
 impl Source {
@@ -246,7 +243,7 @@ impl Source {
         loop {
             let mut taken = pin!(self.0.taken.notified());
             taken.as_mut().enable();
-            let left = {
+            let (slow, left) = {
                 let mut state = self.0.state();
                 if state.followers.is_empty() {
                     return false;
@@ -254,29 +251,30 @@ impl Source {
                 if state.trim() <= BEHIND_BYTES_MAX {
                     return true;
                 }
-                state.slow().map(|place| patience.saturating_sub(place.cost)).min().unwrap_or(patience)
+                let slow: Vec<u64> = state.slow().map(|(number, _)| *number).collect();
+                let costs = state.slow().map(|(_, place)| patience.saturating_sub(place.cost));
+                (slow, costs.min().unwrap_or(patience))
             };
             let waited = Instant::now();
             tokio::select! {
                 () = taken => {}
                 () = tokio::time::sleep(left) => {}
             }
-            self.charge(waited.elapsed(), patience);
+            self.charge(&slow, waited.elapsed(), patience);
         }
     }
 
-    /// Charges a wait to those who are behind. Who takes a little now and then holds the others up as well as who takes
+    /// Charges a wait to those who were waited for. Who takes a little now and then holds the others up as well as who takes
     /// nothing, so it is the sum that counts.
-    fn charge(&self, waited: Duration, patience: Duration) {
+    fn charge(&self, slow: &[u64], waited: Duration, patience: Duration) {
         let mut state = self.0.state();
-        let bytes = state.bytes;
-        let followers = state.followers.len();
-        let slow = state.slow().count();
-        for place in state.followers.values_mut().filter(|place| is_behind(bytes, place)) {
-            // Who is alone holds nobody up, and the listener bounds how long it may stand still.
-            if slow < followers {
-                place.cost += waited;
-                place.is_cut = place.cost >= patience;
+        // Who is alone holds nobody up, and the listener bounds how long it may stand still.
+        if slow.len() < state.followers.len() {
+            for number in slow {
+                if let Some(place) = state.followers.get_mut(number) {
+                    place.cost += waited;
+                    place.is_cut = place.cost >= patience;
+                }
             }
         }
         drop(state);
