@@ -60,7 +60,8 @@ impl PostgresSql {
             if query.execute(&mut *connection).await?.rows_affected() == 0 {
                 return Err(no_letter(letter.id));
             }
-            let mut flight = PostgresFlight { connection: &mut *connection, plan: &plan, table, lock_ms, statements: 0 };
+            let mut flight =
+                PostgresFlight { connection: &mut *connection, plan: &plan, table, lock_ms, statements: 0 };
             if let Some((_, reason)) = flight.store(&[&row]).await?.dead.pop() {
                 return Err(still_dead(reason));
             }
