@@ -196,7 +196,7 @@ pub trait Operations: Send + Sync + 'static {
     /// "checkpoints":[{"partition":…,"incarnation":…,"epoch":…,"position":…}]}]}`. The dashboard shows every plain field
     /// of a kind, and of an object in it, as a column. `entries` stands once per kind: callers add it up.
     async fn flush_status(&self) -> Result<Value, OperationsError>;
-    /// Which module serves which interface, what is being tried, and the registry; see `policies` in the README.
+    /// Which module serves which interface, what is being tried, and the registry; see `host/docs/rules.md`.
     async fn policies(&self) -> Result<Value, OperationsError>;
     /// Flushes now all that waits of a kind, or of all: `{"kinds":[{"kind":…,"flushed":…}]}`. Bounds its own time.
     async fn flush_now(&self, kind: Option<&str>) -> Result<Value, OperationsError>;

@@ -228,7 +228,8 @@ fn stays(request: &Request<Incoming>) -> bool {
 /// `Keep-Alive`, as far as it can be said: in whole seconds.
 fn keep_alive(idle_timeout: Duration) -> Option<HeaderValue> {
     let idle_s = Some(idle_timeout.as_secs()).filter(|idle_s| *idle_s > 0)?;
-    HeaderValue::from_str(&format!("timeout={idle_s}")).ok()
+    // One text for the life of the process: a value that is shared by counting would be counted by all threads at once.
+    Some(HeaderValue::from_static(format!("timeout={idle_s}").leak()))
 }
 
 struct Server<H> {

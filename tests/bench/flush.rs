@@ -47,7 +47,7 @@ pub struct Options {
 
 /// Does it run?
 pub fn smoke() -> Options {
-    Options { changes: 10_000, rounds: 1, single_seconds: 1 }
+    Options { changes: 100_000, rounds: 1, single_seconds: 1 }
 }
 
 /// A pair to be stored.
@@ -99,7 +99,7 @@ pub fn run(options: &Options, report: &mut Report) {
     });
 }
 
-/// What README says: against bulk statements, and against a transaction for each action.
+/// What `host/docs/speed.md` says: against bulk statements, and against a transaction for each action.
 fn usual(server: &Server) -> (f64, f64) {
     match server {
         Server::Sqlite(_) => (0.61, 108.0),

@@ -134,6 +134,52 @@ async fn strangers_are_refused_with_sqlite() {
     strangers_are_refused(Setup::EmbeddedSqlite).await;
 }
 
+/// A trigger makes the parent before the row: SQL takes it, so the door does, too.
+async fn what_sql_would_take_is_not_refused(setup: Setup) {
+    let stand = Stand::start(setup, 1).await;
+    accounts(&stand.database).await;
+    stand
+        .database
+        .script(match &stand.database {
+            Database::Sqlite(_) => {
+                "CREATE TRIGGER makes_account BEFORE INSERT ON feed_like
+                 BEGIN INSERT OR IGNORE INTO account (id) VALUES (NEW.user_id); END"
+            }
+            Database::Postgres(_) => {
+                "CREATE FUNCTION make_account() RETURNS trigger LANGUAGE plpgsql AS
+                    $$ BEGIN INSERT INTO account (id) VALUES (NEW.user_id) ON CONFLICT DO NOTHING; RETURN NEW; END $$;
+                 CREATE TRIGGER makes_account BEFORE INSERT ON feed_like FOR EACH ROW EXECUTE FUNCTION make_account()"
+            }
+            Database::MySql(_) => {
+                "CREATE TRIGGER makes_account BEFORE INSERT ON feed_like FOR EACH ROW
+                 INSERT IGNORE INTO account (id) VALUES (NEW.user_id)"
+            }
+        })
+        .await;
+    let host = stand.host(&stand.config());
+    assert_eq!(likes(&host, 501, 510).await, BTreeMap::from([(200, 10)]));
+    Client::new(host.admin()).wait_drained(DRAIN_LIMIT).await;
+    assert_eq!((stand.database.dead_letters().await, error_lines(&host)), (0, 0), "{}", host.log());
+    stand.database.assert_counts_equal_rows().await;
+    let made = stand.database.integers("SELECT COUNT(*) FROM account WHERE id > 500").await;
+    assert_eq!(made, [[10]]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_sql_would_take_is_not_refused_with_postgres() {
+    what_sql_would_take_is_not_refused(Setup::EmbeddedPostgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_sql_would_take_is_not_refused_with_mariadb() {
+    what_sql_would_take_is_not_refused(Setup::EmbeddedMariaDb).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_sql_would_take_is_not_refused_with_sqlite() {
+    what_sql_would_take_is_not_refused(Setup::EmbeddedSqlite).await;
+}
+
 /// Without SQL nobody can say who is there: requests are taken, that is counted, and the flush judges; in one line of the log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_sql_the_check_is_skipped_and_counted() {

@@ -180,6 +180,8 @@ pub struct UpstreamLimits {
     pub event_idle_timeout_ms: u64,
     /// So often a comment is put into a `text/event-stream` while nothing happens, in milliseconds; 0: never.
     pub event_heartbeat_ms: u64,
+    /// Event streams of the origin that are open at once, beside its requests.
+    pub event_streams_max: usize,
     /// Requests to the origin at once; a further one is answered 503 with Retry-After.
     pub requests_max: usize,
     /// Idle connections that are kept.
@@ -206,6 +208,7 @@ impl Default for UpstreamLimits {
             body_idle_timeout_ms: 10_000,
             event_idle_timeout_ms: 3_600_000,
             event_heartbeat_ms: 15_000,
+            event_streams_max: 256,
             requests_max: 1_024,
             idle_connections_max: 256,
             request_body_bytes_max: 16 << 20,
@@ -347,6 +350,7 @@ impl UpstreamConfig {
         at_least(&field("limits.header_bytes_max"), self.limits.header_bytes_max, 8_192)?;
         at_least(&field("limits.headers_max"), self.limits.headers_max, 8)?;
         at_least(&field("limits.requests_max"), self.limits.requests_max, 1)?;
+        at_least(&field("limits.event_streams_max"), self.limits.event_streams_max, 1)?;
         at_least(&field("limits.head_timeout_ms"), self.limits.head_timeout_ms, 1)?;
         at_least(&field("limits.connect_timeout_ms"), self.limits.connect_timeout_ms, 1)?;
         at_least(&field("limits.body_idle_timeout_ms"), self.limits.body_idle_timeout_ms, 1)

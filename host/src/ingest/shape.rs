@@ -142,8 +142,7 @@ impl Shape {
         let mut found = Vec::new();
         let mut seen = HashSet::new();
         for (index, (document, text)) in documents.iter().zip(texts).enumerate() {
-            if text.len() > self.document_bytes_max {
-                let message = format!("has {} bytes; at most {} are taken", text.len(), self.document_bytes_max);
+            if let Err(message) = self.check_size(text.len()) {
                 found.push((index, Violation { path: String::new(), message }));
             }
             if let (Some(id), Some(field)) = (self.id_of(document), &self.id_field)
@@ -159,22 +158,26 @@ impl Shape {
     }
 }
 
-/// Adds a violation, up to [`VIOLATIONS_MAX`].
 /// What a module makes of a document must still be one of its kind: nothing else could be stored.
 impl Contract for Shape {
-    fn check_document(&self, id: &Id, body: &str, value: &Value) -> Result<(), String> {
+    fn check_document(&self, id: &Id, value: &Value) -> Result<(), String> {
         let same_id = |fields: &Fields| self.makes_ids() || self.id_of(fields).as_ref() == Some(id);
         match self.violations(value).first() {
             Some(violation) => Err(format!("{}: {}", violation.path, violation.message)),
-            None if body.len() > self.document_bytes_max => {
-                Err(format!("{} bytes, over document_bytes_max = {}", body.len(), self.document_bytes_max))
-            }
             None if !value.as_object().is_some_and(same_id) => Err("its id is another".into()),
             None => Ok(()),
         }
     }
+
+    fn check_size(&self, bytes: usize) -> Result<(), String> {
+        match bytes > self.document_bytes_max {
+            true => Err(format!("has {bytes} bytes; at most {} are taken", self.document_bytes_max)),
+            false => Ok(()),
+        }
+    }
 }
 
+/// Adds a violation, up to [`VIOLATIONS_MAX`].
 fn tell(found: &mut Vec<Violation>, path: String, message: String) {
     if found.len() < VIOLATIONS_MAX {
         found.push(Violation { path, message });

@@ -14,11 +14,20 @@ use crate::model::Id;
 
 /// What one kind asks of its module's answers. What it does not say is allowed.
 pub trait Contract: Send + Sync {
-    /// Whether what a module made of the document `id` is still one of this kind. `body` is its text, `value` the same read.
+    /// Whether what a module made of the document `id` is still one of this kind.
     ///
     /// # Errors
     /// How it is not.
-    fn check_document(&self, _id: &Id, _body: &str, _value: &Value) -> Result<(), String> {
+    fn check_document(&self, _id: &Id, _value: &Value) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Whether what a module made of a document, `bytes` long, is not too large. It is the document that is refused where it
+    /// is: a rule that adds a field cannot know how near to its bound somebody's document is.
+    ///
+    /// # Errors
+    /// The bound, in words for whoever sent the document.
+    fn check_size(&self, _bytes: usize) -> Result<(), String> {
         Ok(())
     }
 

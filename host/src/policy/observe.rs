@@ -88,6 +88,8 @@ impl Policies {
         let Some(probation) = active.on_probation(module) else { return };
         let verdict = match outcome {
             Ok(answered) => probation.judge.note(answered.elapsed, None),
+            // It was not asked.
+            Err(failure) if failure.cause == Cause::Open => None,
             Err(failure) => probation.judge.note(Duration::ZERO, Some(failure)),
         };
         if let Some(reason) = verdict {

@@ -3,7 +3,7 @@
 //! Engine-free part of the room: an engine lends it a [`Flight`] and all statements are the engine's. Decides nothing
 //! about when to flush, and never retries.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::future::Future;
 use std::time::Duration;
 
@@ -255,8 +255,8 @@ impl<'a> Search<'a> {
 
     /// `None` when a target is locked of which something was written already.
     async fn run<F: Flight>(mut self, flight: &mut F, limit: Duration) -> Result<Option<Applied>, SqlError> {
-        // Case by case: nobody is declared dead before the tables were looked at.
-        let mut looked_at = None;
+        // Nobody is declared dead before the tables were looked at: once for each case, and for each word of the database.
+        let mut looked_at = HashSet::new();
         while let Some(mut part) = self.todo.pop() {
             let all = self.rows;
             part.retain(|index| self.waiting.is_empty() || !self.waiting.contains_key(all[*index].target()));
@@ -275,9 +275,9 @@ impl<'a> Search<'a> {
                 Ok(effect) => !effect.dead.is_empty(),
                 Err(_) => failure.as_ref().is_some_and(|failure| failure.class == Class::Row),
             };
-            if someone_is_dead && looked_at != Some(case(first)) {
-                looked_at = Some(case(first));
-                let said = failure.as_ref().map_or("", |failure| failure.reason.as_str());
+            let said = failure.as_ref().map_or("", |failure| failure.reason.as_str());
+            let code = said.split([' ', ':']).next().unwrap_or_default();
+            if someone_is_dead && looked_at.insert((case(first), code.to_owned())) {
                 if let Some(problem) = within(limit, flight.misfit(first, said)).await.map_err(sql_error)? {
                     let reason = if said.is_empty() { String::new() } else { format!(" ({said})") };
                     return Err(SqlError::Permanent(format!("{problem}{reason}")));

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::documents::{self, Forms};
 use super::facts::{Column, Facts, Holds, IdForm, Words, id_form};
+use super::numbers::grown;
 use crate::config::{IngestTable, KindTable};
 use crate::model::{Id, IdType, SettingRef, Settings, Violation};
 
@@ -145,12 +146,7 @@ impl ColumnLimit {
 
 /// The table that gets a kind's rows; `None` where rows are only changed.
 pub(super) fn table_of(kind: &KindTable) -> Option<&str> {
-    match kind {
-        KindTable::Toggle(table) => Some(&table.name),
-        KindTable::Counter(table) => table.events.as_ref().map(|events| events.name.as_str()),
-        KindTable::Ingest(table) => Some(&table.name),
-        KindTable::Preference(table) => Some(&table.name),
-    }
+    grown(kind).first().map(|grown| grown.table)
 }
 
 impl Limits {
@@ -251,7 +247,12 @@ fn parent<W: Words>(
     seen: &Seen,
 ) -> Option<Parent> {
     let (_, other, key, facts) = seen.keys.iter().find(|(from, ..)| from == column)?;
-    let form = id_form(words, facts.as_ref()?.column(key)?, id_type)?;
+    let column_of_key = facts.as_ref()?.column(key)?;
+    // Where different texts are equal the row that an id leads to may be written otherwise, and would be missed.
+    if column_of_key.collation.is_some() {
+        return None;
+    }
+    let form = id_form(words, column_of_key, id_type)?;
     Some(Parent { of, column: format!("{table}.{column}").into(), table: other.clone(), key: key.clone(), form })
 }
 

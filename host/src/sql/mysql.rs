@@ -290,6 +290,7 @@ impl Sql for MysqlSql {
             connection: lease.connection(),
             words,
             plan: &plan,
+            table,
             lock_s: self.settings.lock_timeout_ms.div_ceil(1_000),
             takes_nowait: self.takes_nowait(),
             is_probing: false,

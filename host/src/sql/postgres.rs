@@ -285,6 +285,7 @@ impl Sql for PostgresSql {
             connection: lease.connection(),
             plan: &plan,
             begin: &self.begin,
+            table,
             lock_ms: self.settings.lock_timeout_ms,
             statements: 0,
         };

@@ -285,7 +285,7 @@ impl Sql for SqliteSql {
         let plan = self.plan_of(table).await?;
         let _writer = self.writer.lock().await;
         let mut lease = self.lease().await?;
-        let mut flight = SqliteFlight { connection: lease.connection(), plan: &plan, statements: 0 };
+        let mut flight = SqliteFlight { connection: lease.connection(), plan: &plan, table, statements: 0 };
         let result = fly(&mut flight, self.limit, &flush).await;
         if result.is_ok() {
             lease.give_back();

@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::Stream;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::listener::reply::{CutShort, Piece};
 
@@ -58,6 +59,8 @@ struct Place {
     piece: usize,
     offset: usize,
     bytes: u64,
+    /// How long others have waited for it.
+    cost: Duration,
     is_cut: bool,
 }
 
@@ -185,8 +188,10 @@ impl State {
         self.bytes - told
     }
 
-    fn is_behind(&self, place: &Place) -> bool {
-        self.bytes - place.bytes > BEHIND_BYTES_MAX
+    /// Those who are too far behind.
+    fn slow(&self) -> impl Iterator<Item = (&u64, &Place)> {
+        let is_behind = |place: &Place| !place.is_cut && self.bytes - place.bytes > BEHIND_BYTES_MAX;
+        self.followers.iter().filter(move |(_, place)| is_behind(place))
     }
 }
 
@@ -232,14 +237,13 @@ impl Source {
         state.is_passing = true;
     }
 
-    /// Waits until the slowest is near enough; one that is not within `patience` is torn off where others wait for it.
+    /// Waits until the slowest is near enough; who has held others up for `patience` in all is torn off where others wait.
     /// Whether anybody follows.
     pub(super) async fn room(&self, patience: Duration) -> bool {
-        let mut wait = pin!(tokio::time::sleep(patience));
         loop {
             let mut taken = pin!(self.0.taken.notified());
             taken.as_mut().enable();
-            {
+            let (slow, left) = {
                 let mut state = self.0.state();
                 if state.followers.is_empty() {
                     return false;
@@ -247,26 +251,29 @@ impl Source {
                 if state.trim() <= BEHIND_BYTES_MAX {
                     return true;
                 }
-            }
+                let slow: Vec<u64> = state.slow().map(|(number, _)| *number).collect();
+                let costs = state.slow().map(|(_, place)| patience.saturating_sub(place.cost));
+                (slow, costs.min().unwrap_or(patience))
+            };
+            let waited = Instant::now();
             tokio::select! {
                 () = taken => {}
-                () = &mut wait => {
-                    self.cut_the_slow();
-                    wait.as_mut().reset(tokio::time::Instant::now() + patience);
-                }
+                () = tokio::time::sleep(left) => {}
             }
+            self.charge(&slow, waited.elapsed(), patience);
         }
     }
 
-    fn cut_the_slow(&self) {
+    /// Charges a wait to those who were waited for. Who takes a little now and then holds the others up as well as who takes
+    /// nothing, so it is the sum that counts.
+    fn charge(&self, slow: &[u64], waited: Duration, patience: Duration) {
         let mut state = self.0.state();
-        let slow: Vec<u64> =
-            state.followers.iter().filter(|(_, place)| state.is_behind(place)).map(|(number, _)| *number).collect();
         // Who is alone holds nobody up, and the listener bounds how long it may stand still.
         if slow.len() < state.followers.len() {
             for number in slow {
-                if let Some(place) = state.followers.get_mut(&number) {
-                    place.is_cut = true;
+                if let Some(place) = state.followers.get_mut(number) {
+                    place.cost += waited;
+                    place.is_cut = place.cost >= patience;
                 }
             }
         }
@@ -434,5 +441,30 @@ mod tests {
         assert!(matches!(told(&mut slow), (_, Some(Err(_)))));
         drop((slow, fast));
         assert!(!source.room(patience).await, "nobody follows");
+    }
+
+    #[tokio::test]
+    async fn who_takes_a_little_now_and_then_is_torn_off_too() {
+        let (source, _growing, follow) = begin();
+        let (mut fast, mut slow) = (follow(), follow());
+        source.pass();
+        let patience = Duration::from_millis(60);
+        let piece = Bytes::from(vec![b'x'; 300 << 10]);
+        for round in 0.. {
+            assert!(round < 99, "it would go on for ever");
+            source.push(piece.clone());
+            told(&mut fast);
+            let later = async {
+                // Far shorter than the patience, each time.
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                slow.next().await
+            };
+            let (follows, taken) = tokio::join!(source.room(patience), later);
+            assert!(follows);
+            if matches!(taken, Some(Err(_))) {
+                break;
+            }
+        }
+        assert!(matches!(told(&mut fast), (_, None)), "the others go on");
     }
 }

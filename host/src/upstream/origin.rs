@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use metrics::counter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::events::is_events;
 use super::message::{Connection, mend};
 use super::{UpstreamError, hop};
 use crate::config::{ConfigError, UpstreamConfig, UpstreamLimits};
@@ -38,10 +39,12 @@ pub(super) struct Origin {
     base: String,
     pub(super) authority: HeaderValue,
     requests: Arc<Semaphore>,
+    event_streams: Arc<Semaphore>,
     limits: UpstreamLimits,
 }
 
-/// What an origin answered; the permit is one of the requests that it may have at once, until the body has come.
+/// What an origin answered; the permit is one of the requests, or of the event streams, that it may have at once, until the
+/// body has come.
 pub(super) struct Answered {
     pub(super) response: Response<Incoming>,
     pub(super) permit: OwnedSemaphorePermit,
@@ -68,6 +71,7 @@ impl Origin {
             base: config.origin.clone(),
             authority,
             requests: Arc::new(Semaphore::new(config.limits.requests_max.min(Semaphore::MAX_PERMITS))),
+            event_streams: Arc::new(Semaphore::new(config.limits.event_streams_max.min(Semaphore::MAX_PERMITS))),
             limits: config.limits.clone(),
         })
     }
@@ -113,7 +117,10 @@ impl Origin {
                         connected.poison();
                     }
                 }
-                mended.map(|()| Answered { response, permit })
+                mended?;
+                // A stream may stay for hours: those have places of their own, so that they never use up those of requests.
+                let permit = if is_events(response.headers()) { self.event_stream()? } else { permit };
+                Ok(Answered { response, permit })
             }
             Ok(Err(error)) => Err(classify(&error)),
             Err(_) => {
@@ -121,6 +128,13 @@ impl Origin {
                 Err(UpstreamError::Late)
             }
         }
+    }
+
+    fn event_stream(&self) -> Result<OwnedSemaphorePermit, UpstreamError> {
+        Arc::clone(&self.event_streams).try_acquire_owned().map_err(|_| {
+            counter!(SHED_TOTAL, "limit" => "upstream.event_streams_max").increment(1);
+            UpstreamError::Overloaded
+        })
     }
 
     /// A request's body, bounded.

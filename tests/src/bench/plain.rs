@@ -51,7 +51,7 @@ limit-burst = "0"
 const HELD_BACK: &str = "flush-entries = \"4000000000\"\nflush-age-ms = \"4000000000\"";
 /// Deadlines for a host that runs at a hundredth of its speed.
 const PATIENT: (&str, &str) = (
-    "call_deadline_ms = 60000\ncompile_deadline_ms = 600000\n[http]\nheader_timeout_ms = 600000\nrequest_deadline_ms = 60000",
+    "call_deadline_ms = 60000\ncompile_deadline_ms = 600000\n[http]\nheader_timeout_ms = 600000\nidle_timeout_ms = 600000\nrequest_deadline_ms = 60000",
     "response_timeout_ms = 60000",
 );
 

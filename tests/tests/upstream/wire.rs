@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use weir_tests::origin::{Script, line, lines, ok};
+use weir_tests::origin::{Script, answer, line, lines, ok};
 
 use super::{Before, before};
 
@@ -193,4 +193,43 @@ async fn a_stream_of_events_is_told_as_it_comes_however_long_it_is_silent() {
     .await;
     let cut = weir_tests::client::Client::new(at.host.public()).request("GET", "/shop/events", &[], "").await;
     assert!(cut.is_err(), "a bound that is set holds: {cut:?}");
+}
+
+/// Streams that stay open have places of their own: whoever opens many keeps nobody else from the origin.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_of_events_use_up_no_place_of_a_request() {
+    let said: fn(&str) -> String = |head| {
+        if head.contains("/events") {
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 90\r\n\r\ndata: one\n\n".to_owned()
+        } else {
+            answer("200 OK", "Cache-Control: no-store\r\n", "page")
+        }
+    };
+    let at = before(Script::With(said), |upstream| {
+        upstream.limits.event_streams_max = 2;
+        upstream.limits.requests_max = 1;
+    })
+    .await;
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(at.host.public()).await.unwrap();
+        stream.write_all(b"GET /shop/events HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let mut told = Vec::new();
+        while !told.ends_with(b"data: one\n\n") {
+            let mut piece = [0; 512];
+            let bytes = tokio::time::timeout(PATIENCE, stream.read(&mut piece)).await.expect("an event").unwrap();
+            assert!(bytes > 0, "{}", String::from_utf8_lossy(&told));
+            told.extend_from_slice(&piece[..bytes]);
+        }
+        open.push(stream);
+    }
+    let third = get(&at, "/shop/events").await;
+    assert!(third.starts_with("HTTP/1.1 503 "), "{third}");
+    assert_eq!(problem(&third), "overloaded");
+    let page = get(&at, "/shop/a").await;
+    assert!(page.starts_with("HTTP/1.1 200 OK") && page.ends_with("page"), "a request has its place: {page}");
+    let shed = weir_tests::client::Client::new(at.host.admin());
+    let shed = shed.metric("weir_shed_total", &["limit=\"upstream.event_streams_max\""]).await;
+    assert_eq!(shed, Some(1.0));
+    drop(open);
 }

@@ -136,18 +136,21 @@ fn check_verdicts(
     contract: Option<&dyn Contract>,
 ) -> Result<Vec<Verdict>, String> {
     check_length(batch.len(), "documents", verdicts.len(), "verdicts")?;
-    let normalised = |(index, text): (usize, String)| {
+    let normalised = |index: usize, text: String| -> Result<Verdict, String> {
         let fields = serde_json::from_str::<vectors::Fields>(&text)
             .map_err(|error| format!("document {index} is normalised to what is no JSON object: {error}"))?;
         let broken = |problem: String| format!("document {index} is normalised to what is none of its kind: {problem}");
         if let Some(contract) = contract {
-            contract.check_document(&batch[index].id, &text, &Value::Object(fields)).map_err(broken)?;
+            contract.check_document(&batch[index].id, &Value::Object(fields)).map_err(broken)?;
+            if let Err(reason) = contract.check_size(text.len()) {
+                return Ok(Err(vec![Violation { path: String::new(), message: format!("once normalised, {reason}") }]));
+            }
         }
-        Ok(Arc::from(text))
+        Ok(Ok(Some(Arc::from(text))))
     };
     let verdict = |(index, verdict): (usize, WireVerdict)| match verdict {
         Ok(None) => Ok(Ok(None)),
-        Ok(Some(text)) => normalised((index, text)).map(|text| Ok(Some(text))),
+        Ok(Some(text)) => normalised(index, text),
         Err(violations) if violations.is_empty() => Err(format!("document {index} is refused without a violation")),
         Err(violations) => Ok(Err(violations.into_iter().take(VIOLATIONS_MAX).map(cut).collect())),
     };

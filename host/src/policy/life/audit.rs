@@ -2,8 +2,8 @@
 //!
 //! One line of JSON each, newest last. A line is bounded, whatever was handed in, so that no upload can push the others out.
 
-use std::fs::OpenOptions;
-use std::io::Write;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -86,10 +86,19 @@ impl AuditTrail {
         let path = self.path();
         let mut text = serde_json::to_vec(line).map_err(|error| error.to_string())?;
         text.push(b'\n');
-        let opened = OpenOptions::new().create(true).append(true).mode(FILE_MODE).open(&path);
-        let written = opened.and_then(|mut file| file.write_all(&text));
+        let opened = OpenOptions::new().create(true).read(true).append(true).mode(FILE_MODE).open(&path);
+        let written = opened.and_then(|mut file| {
+            if state.lines.is_none() && is_torn(&file)? {
+                // A crash cut the last line short: it must not swallow this one.
+                text.insert(0, b'\n');
+            }
+            file.write_all(&text)
+        });
         written.map_err(|error| format!("{}: {error}", path.display()))?;
-        let lines = state.lines.map_or_else(|| self.read().len(), |lines| lines + 1);
+        let lines = match state.lines {
+            Some(lines) => lines + 1,
+            None => self.read()?.len(),
+        };
         state.lines = Some(lines);
         // A little more than is kept, so that not every line rewrites the file.
         let many = lines > self.bounds.entries_max + self.bounds.entries_max / 10;
@@ -103,7 +112,7 @@ impl AuditTrail {
 
     /// Drops what need not be kept: how many lines are left.
     fn prune(&self, now_ms: u64) -> Result<usize, String> {
-        let lines = self.read();
+        let lines = self.read()?;
         let before = lines.len();
         let kept = kept(lines, &self.bounds, now_ms);
         let older = self.dir.join("audit.1.ndjson");
@@ -122,22 +131,44 @@ impl AuditTrail {
 
     /// The last `limit` lines, newest first.
     pub(in crate::policy) fn last(&self, limit: usize) -> Vec<AuditLine> {
-        let mut lines = self.read();
+        let mut lines = self.read().unwrap_or_else(|error| {
+            tracing::error!(error, "the audit log cannot be read");
+            Vec::new()
+        });
         lines.reverse();
         lines.truncate(limit);
         lines
     }
 
-    /// All lines, oldest first. What is cut short by a crash is left out.
-    fn read(&self) -> Vec<AuditLine> {
-        let text = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
-        let texts = [text(self.dir.join("audit.1.ndjson")), text(self.path())];
-        texts.iter().flat_map(|text| text.lines()).filter_map(|line| serde_json::from_str(line).ok()).collect()
+    /// All lines, oldest first. A line that is cut short or damaged is left out, alone; a file that cannot be read is an error,
+    /// because it may hold what must be kept.
+    fn read(&self) -> Result<Vec<AuditLine>, String> {
+        let mut lines = Vec::new();
+        for path in [self.dir.join("audit.1.ndjson"), self.path()] {
+            let bytes = match std::fs::read(&path) {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(format!("{}: {error}", path.display())),
+            };
+            lines.extend(bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()));
+        }
+        Ok(lines)
     }
 
     fn path(&self) -> PathBuf {
         self.dir.join("audit.ndjson")
     }
+}
+
+/// Whether the last line of a file has no end.
+fn is_torn(mut file: &File) -> std::io::Result<bool> {
+    if file.metadata()?.len() == 0 {
+        return Ok(false);
+    }
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last != *b"\n")
 }
 
 /// The lines that stay: young enough, and not too many. What was refused goes before what changed something.
@@ -201,6 +232,28 @@ mod tests {
         trail.note(&line(3 + 10 * DAY_MS, "rollback", DONE));
         let left: Vec<u64> = trail.last(9).iter().map(|line| line.at_ms).collect();
         assert_eq!(left, [3 + 10 * DAY_MS, 3 + DAY_MS]);
+    }
+
+    #[test]
+    fn damage_costs_the_line_that_it_is_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let whole = serde_json::to_string(&line(1, "activate", DONE)).unwrap();
+        let text = [whole.as_bytes(), b"\n\xff\xfe{}\n", whole.as_bytes(), b"\n", &whole.as_bytes()[..20]].concat();
+        std::fs::write(dir.path().join("audit.ndjson"), text).unwrap();
+        let trail = AuditTrail::new(dir.path(), bounds(20));
+        assert_eq!(trail.last(9).len(), 2, "bytes that are no text and a torn line are left out alone");
+        trail.note(&line(2, "rollback", DONE));
+        assert_eq!(trail.last(1)[0].what, "rollback", "a torn line does not swallow the next");
+        assert_eq!(trail.last(9).len(), 3);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_taken_for_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("audit.1.ndjson")).unwrap();
+        let trail = AuditTrail::new(dir.path(), bounds(1));
+        assert!(trail.read().is_err());
+        assert!(trail.prune(1).is_err(), "and nothing is dropped");
     }
 
     #[test]

@@ -71,6 +71,7 @@ impl MysqlSql {
                 connection: &mut *connection,
                 words,
                 plan: &plan,
+                table,
                 lock_s: 1,
                 takes_nowait: false,
                 is_probing: false,

@@ -5,23 +5,8 @@ use sqlx::{AssertSqlSafe, Row as _};
 use super::catalogue::text;
 use super::statements;
 use super::statements::words::MysqlWords;
-use super::write::{MysqlFlight, PlanOf};
-use crate::sql::numbers::Numbering;
-
-impl PlanOf {
-    /// Tables that get new rows.
-    fn grown(&self) -> Vec<&str> {
-        match self {
-            Self::Toggle(plan) => vec![&plan.table.name],
-            Self::Counter(plan) => plan.table.events.iter().map(|events| events.name.as_str()).collect(),
-            Self::Ingest(plan) => {
-                let children = plan.table.children.iter().map(|child| child.name.as_str());
-                std::iter::once(plan.table.name.as_str()).chain(children).collect()
-            }
-            Self::Preference(plan) => vec![&plan.table.name],
-        }
-    }
-}
+use super::write::MysqlFlight;
+use crate::sql::numbers::{Numbering, grown};
 
 impl MysqlFlight<'_> {
     /// What is to blame, if a row failed with `reason` for the number that it got: this engine gives the greatest number again
@@ -30,12 +15,15 @@ impl MysqlFlight<'_> {
         if !["1062", "1264", "167 "].iter().any(|number| reason.starts_with(number)) {
             return Ok(None);
         }
-        let plan = self.plan;
-        for table in plan.grown() {
+        for grown in grown(self.table) {
+            let table = grown.table;
             let (schema, name) = table.split_once('.').map_or((None, table), |(schema, name)| (Some(schema), name));
             let query = sqlx::query(statements::NUMBERED).bind(schema).bind(name);
             for row in query.fetch_all(&mut *self.connection).await? {
                 let (column, declared) = (text(&row, 0)?, text(&row, 1)?);
+                if !grown.is_numbered(&column) {
+                    continue;
+                }
                 let greatest = AssertSqlSafe(statements::greatest(table, &column));
                 let last: Option<String> = sqlx::query(greatest).fetch_one(&mut *self.connection).await?.try_get(0)?;
                 let Some((last, most)) = last.and_then(|last| last.parse().ok()).zip(most(&declared)) else { continue };

@@ -268,11 +268,14 @@ pub(super) const COLUMNS: &str = "SELECT CAST(column_name AS CHAR), CAST(column_
     CAST(column_default IS NOT NULL AS SIGNED), CAST(column_comment AS CHAR)
     FROM information_schema.columns WHERE table_schema = COALESCE(?, DATABASE()) AND table_name = ?
     ORDER BY ordinal_position";
-/// Foreign keys of one column: ? schema or NULL, ? name; the column, the other table, its column.
+/// Foreign keys of one column: ? schema or NULL, ? name; the column, the other table, its column. None where a
+/// trigger may make what they lead to.
 pub(super) const FOREIGN: &str = "SELECT CAST(MIN(column_name) AS CHAR),
     CAST(CONCAT(MIN(referenced_table_schema), '.', MIN(referenced_table_name)) AS CHAR),
-    CAST(MIN(referenced_column_name) AS CHAR) FROM information_schema.key_column_usage
+    CAST(MIN(referenced_column_name) AS CHAR) FROM information_schema.key_column_usage AS k
     WHERE table_schema = COALESCE(?, DATABASE()) AND table_name = ? AND referenced_table_name IS NOT NULL
+        AND NOT EXISTS (SELECT 1 FROM information_schema.triggers AS t WHERE t.event_object_schema = k.table_schema
+            AND t.event_object_table = k.table_name AND t.action_timing = 'BEFORE' AND t.event_manipulation = 'INSERT')
     GROUP BY constraint_name HAVING COUNT(*) = 1 ORDER BY constraint_name";
 /// Which rows that a foreign key leads to are there: `count` × ? id.
 pub(super) fn parents(parent: &Parent, count: usize) -> String {

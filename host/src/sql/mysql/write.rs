@@ -11,6 +11,7 @@ use super::identity::check_id;
 use super::read::{kept, padded, read_checkpoints};
 use super::statements::words::MysqlWords;
 use super::{counters, documents, settings, statements, toggles};
+use crate::config::KindTable;
 use crate::model::{Aside, Checkpoint, DatabaseId, Incarnation, Partition};
 use crate::sql::aside::targets_text;
 use crate::sql::facts::toggle;
@@ -38,6 +39,8 @@ pub(super) struct MysqlFlight<'a> {
     pub words: MysqlWords,
     /// What is prepared for the kind's tables.
     pub plan: &'a PlanOf,
+    /// The kind's tables.
+    pub table: &'a KindTable,
     /// Time to wait for a lock, in seconds.
     pub lock_s: u64,
     /// Whether reads that lock may be told not to wait at all.

@@ -63,6 +63,7 @@ impl PostgresSql {
             let mut flight = PostgresFlight {
                 connection: &mut *connection,
                 plan: &plan,
+                table,
                 begin: &self.begin,
                 lock_ms,
                 statements: 0,

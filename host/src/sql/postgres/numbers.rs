@@ -4,23 +4,8 @@ use sqlx::Row as _;
 
 use super::statements::words::PostgresWords;
 use super::statements::{self, path};
-use super::write::{PlanOf, PostgresFlight};
-use crate::sql::numbers::Numbering;
-
-impl PlanOf {
-    /// Tables that get new rows.
-    fn grown(&self) -> Vec<&str> {
-        match self {
-            Self::Toggle(plan) => vec![&plan.table.name],
-            Self::Counter(plan) => plan.table.events.iter().map(|events| events.name.as_str()).collect(),
-            Self::Ingest(plan) => {
-                let children = plan.table.children.iter().map(|child| child.name.as_str());
-                std::iter::once(plan.table.name.as_str()).chain(children).collect()
-            }
-            Self::Preference(plan) => vec![&plan.table.name],
-        }
-    }
-}
+use super::write::PostgresFlight;
+use crate::sql::numbers::{Numbering, grown};
 
 impl PostgresFlight<'_> {
     /// The sequence that is to blame, if a row failed with `reason` for the number that it got.
@@ -29,13 +14,15 @@ impl PostgresFlight<'_> {
         if !is_range && !is_taken {
             return Ok(None);
         }
-        let plan = self.plan;
-        for table in plan.grown() {
+        for grown in grown(self.table) {
+            let table = grown.table;
             for row in sqlx::query(statements::NUMBERED).bind(path(table)).fetch_all(&mut *self.connection).await? {
-                let Some(last) = row.try_get::<Option<i64>, _>(2)? else { continue };
+                let column: String = row.try_get(0)?;
+                let last = row.try_get::<Option<i64>, _>(2)?.filter(|_| grown.is_numbered(&column));
+                let Some(last) = last else { continue };
                 let numbering = Numbering {
                     table: table.to_owned(),
-                    column: row.try_get(0)?,
+                    column,
                     source: row.try_get(1)?,
                     last: last.into(),
                     step: row.try_get::<i64, _>(3)?.into(),

@@ -242,14 +242,18 @@ pub(super) const ODD_KEYS: &str = "SELECT pg_get_indexdef(x.indexrelid) FROM pg_
     WHERE x.indrelid = $1::oid AND x.indisvalid AND (x.indisexclusion
         OR x.indisunique AND (x.indpred IS NOT NULL OR x.indexprs IS NOT NULL OR NOT x.indimmediate))
     ORDER BY x.indexrelid";
-/// Foreign keys of one column: $1 the table's path; the column, the other table, its column.
+/// Foreign keys of one column: $1 the table's path; the column, the other table, its column. Not those that are not enforced,
+/// whose rows may be hidden, or whose table has a trigger that may make them first.
 pub(super) const FOREIGN: &str = "SELECT a.attname::text, n.nspname || '.' || o.relname, k.attname::text
     FROM pg_catalog.pg_constraint AS c
     JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.conrelid AND a.attnum = c.conkey[1]
     JOIN pg_catalog.pg_attribute AS k ON k.attrelid = c.confrelid AND k.attnum = c.confkey[1]
     JOIN pg_catalog.pg_class AS o ON o.oid = c.confrelid JOIN pg_catalog.pg_namespace AS n ON n.oid = o.relnamespace
     WHERE c.conrelid = to_regclass($1) AND c.contype = 'f' AND cardinality(c.conkey) = 1
-        AND has_table_privilege(o.oid, 'SELECT') ORDER BY c.conname";
+        AND has_table_privilege(o.oid, 'SELECT') AND NOT o.relrowsecurity
+        AND COALESCE(to_jsonb(c) ->> 'conenforced', 'true') = 'true'
+        AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS g WHERE g.tgrelid = c.conrelid AND NOT g.tgisinternal
+            AND g.tgenabled <> 'D' AND g.tgtype & 6 = 6) ORDER BY c.conname";
 /// Which rows that a foreign key leads to are there: $1 ids.
 pub(super) fn parents(parent: &Parent) -> String {
     let (name, key, k) = (path(&parent.table), quote(&parent.key), sql_type(parent.form));

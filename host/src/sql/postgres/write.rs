@@ -12,6 +12,7 @@ use super::identity::check_id;
 use super::read::read_checkpoints;
 use super::statements::words::PostgresWords;
 use super::{counters, documents, settings, statements, toggles};
+use crate::config::KindTable;
 use crate::model::{Aside, Checkpoint, DatabaseId, Incarnation, Partition};
 use crate::sql::aside::targets_text;
 use crate::sql::facts::toggle;
@@ -42,6 +43,8 @@ pub(super) struct PostgresFlight<'a> {
     pub plan: &'a PlanOf,
     /// Begins a transaction that writes.
     pub begin: &'a str,
+    /// The kind's tables.
+    pub table: &'a KindTable,
     /// Time to wait for a lock, in milliseconds.
     pub lock_ms: u64,
     /// Statements sent.

@@ -60,7 +60,7 @@ impl SqliteSql {
             if query.execute(&mut *connection).await?.rows_affected() == 0 {
                 return Err(no_letter(letter.id));
             }
-            let mut flight = SqliteFlight { connection: &mut *connection, plan: &plan, statements: 0 };
+            let mut flight = SqliteFlight { connection: &mut *connection, plan: &plan, table, statements: 0 };
             if let Some((_, reason)) = flight.store(&[&row]).await?.dead.pop() {
                 return Err(still_dead(reason));
             }

@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::io::Read as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use sqlx::sqlite::SqliteConnectOptions;
@@ -72,7 +73,8 @@ fn beside(file: &Path, end: &str) -> PathBuf {
 /// Copies both files; where the copy of the first is.
 fn copy(file: &Path, log: &Path) -> std::io::Result<(Copied, PathBuf)> {
     let directory = std::env::temp_dir().join(format!("weir-look-{}", uuid::Uuid::new_v4().simple()));
-    std::fs::create_dir(&directory)?;
+    // Rows of the application lie in it: they are for nobody else's eyes.
+    std::fs::DirBuilder::new().mode(0o700).create(&directory)?;
     let copy = Copied(directory);
     let to = copy.0.join("database");
     std::fs::copy(file, &to)?;

@@ -1,26 +1,11 @@
 //! AUTOINCREMENT: whether it is to blame where this engine says that the disk is full.
 
 use super::statements;
-use super::write::{PlanOf, SqliteFlight};
-use crate::sql::numbers::Numbering;
+use super::write::SqliteFlight;
+use crate::sql::numbers::{Numbering, grown};
 
 /// `SQLITE_FULL`.
 const FULL: i32 = 13;
-
-impl PlanOf {
-    /// Tables that get new rows.
-    fn grown(&self) -> Vec<&str> {
-        match self {
-            Self::Toggle(plan) => vec![&plan.table.name],
-            Self::Counter(plan) => plan.table.events.iter().map(|events| events.name.as_str()).collect(),
-            Self::Ingest(plan) => {
-                let children = plan.table.children.iter().map(|child| child.name.as_str());
-                std::iter::once(plan.table.name.as_str()).chain(children).collect()
-            }
-            Self::Preference(plan) => vec![&plan.table.name],
-        }
-    }
-}
 
 impl SqliteFlight<'_> {
     /// The error as it is meant: of a table whose numbers are used up this engine says "database or disk is full".
@@ -29,8 +14,8 @@ impl SqliteFlight<'_> {
         if code.is_none_or(|code| code & 0xff != FULL) {
             return error;
         }
-        let plan = self.plan;
-        for table in plan.grown() {
+        for grown in grown(self.table) {
+            let table = grown.table;
             let name = table.split_once('.').map_or(table, |(_, name)| name);
             // Without any table of that kind there is nothing to ask.
             let last = sqlx::query_scalar::<_, i64>(statements::NUMBERED).bind(name);
@@ -44,8 +29,10 @@ impl SqliteFlight<'_> {
                 most: i64::MAX.into(),
             };
             if numbering.is_used_up() {
+                let renumber = statements::renumber(name);
+                let remedy = format!("give the row with the greatest number a smaller one, then {renumber}");
                 // An error of nobody's row.
-                return sqlx::Error::AnyDriverError(numbering.used_up(&statements::renumber(name)).into());
+                return sqlx::Error::AnyDriverError(numbering.used_up(&remedy).into());
             }
         }
         error

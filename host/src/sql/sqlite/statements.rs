@@ -157,9 +157,11 @@ pub(super) const DEFERRED: &str = "SELECT count(*) FROM sqlite_schema
 pub(super) const ODD_KEYS: &str = "SELECT COALESCE(s.sql, l.name) FROM pragma_index_list(?1, ?2) AS l
     LEFT JOIN sqlite_schema AS s ON s.type = 'index' AND s.name = l.name
     WHERE l.\"unique\" AND l.partial ORDER BY l.seq";
-/// Foreign keys of one column: ?1 table, ?2 schema; the column, the other table, its column or NULL.
+/// Foreign keys of one column: ?1 table, ?2 schema; the column, the other table, its column or NULL. None where a
+/// trigger may make what they lead to.
 pub(super) const FOREIGN: &str = "SELECT min(\"from\"), min(\"table\"), min(\"to\")
-    FROM pragma_foreign_key_list(?1, ?2) GROUP BY id HAVING count(*) = 1 ORDER BY id";
+    FROM pragma_foreign_key_list(?1, ?2) WHERE NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'trigger'
+        AND lower(tbl_name) = lower(?1) AND upper(sql) LIKE '%BEFORE%INSERT%') GROUP BY id HAVING count(*) = 1 ORDER BY id";
 /// Which rows that a foreign key leads to are there: ?1 `[id, …]`.
 pub(super) fn parents(parent: &Parent) -> String {
     let (name, key, one) = (path(&parent.table), quote(&parent.key), given(parent.form, "j.value"));
@@ -170,8 +172,7 @@ pub(super) const NUMBERED: &str = "SELECT seq FROM sqlite_sequence WHERE name = 
 /// Lets numbers be given again from the greatest that is taken.
 pub(super) fn renumber(name: &str) -> String {
     format!(
-        "UPDATE sqlite_sequence SET seq = (SELECT COALESCE(max(rowid), 0) FROM {}) WHERE name = '{}' (and give the row with \
-         the greatest number a smaller one)",
+        "UPDATE sqlite_sequence SET seq = (SELECT COALESCE(max(rowid), 0) FROM {}) WHERE name = '{}'",
         quote(name),
         name.replace('\'', "''")
     )

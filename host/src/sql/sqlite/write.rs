@@ -11,6 +11,7 @@ use super::identity::check_id;
 use super::read::read_checkpoints;
 use super::statements::words::SqliteWords;
 use super::{counters, documents, settings, statements, toggles};
+use crate::config::KindTable;
 use crate::model::{Aside, Checkpoint, DatabaseId, Incarnation, Partition};
 use crate::sql::aside::targets_text;
 use crate::sql::facts::toggle;
@@ -36,6 +37,8 @@ pub(super) struct SqliteFlight<'a> {
     pub connection: &'a mut SqliteConnection,
     /// What is prepared for the kind's tables.
     pub plan: &'a PlanOf,
+    /// The kind's tables.
+    pub table: &'a KindTable,
     /// Statements sent.
     pub statements: u64,
 }
