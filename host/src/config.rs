@@ -29,7 +29,7 @@ pub use address::listen_address;
 pub use cache::{CacheConfig, ReadConfig, SharedCacheConfig, Staleness, UpstreamConfig, UpstreamLimits};
 pub use counter::{ActorNeed, CounterConfig, CounterTable, EventTable};
 pub use fit::FitConfig;
-pub use flow::{BatchConfig, FlushConfig, JournalConfig, SqlConfig, StoreConfig, StoreType};
+pub use flow::{BatchConfig, FlushConfig, JournalConfig, Pooler, SqlConfig, StoreConfig, StoreType};
 pub use http::{AdminConfig, AuthConfig, HttpConfig, JwtConfig, ProxyHeaders, TrustedHeaderFrom};
 pub use ingest::{ChildTable, IngestConfig, IngestTable};
 pub use kind::{DurabilityLevel, KindTable, PolicyFailure};

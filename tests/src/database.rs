@@ -1,4 +1,4 @@
-//! A handle on one of the three SQL engines: to set up the user's tables, and to see what is in them afterwards.
+//! A handle on one of the SQL engines: to set up the user's tables, and to see what is in them afterwards.
 //!
 //! Independent of weir's own SQL room on purpose: it is the witness.
 
@@ -132,9 +132,14 @@ impl Database {
                 "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
             }
             // Not innodb_trx: its answer is not renewed while it is asked for more often than ten times a second.
-            Self::MySql(_) => {
-                "SELECT CAST(variable_value AS SIGNED) FROM information_schema.global_status \
-                 WHERE variable_name = 'Innodb_row_lock_current_waits'"
+            Self::MySql(pool) => {
+                let version: String = sqlx::query_scalar("SELECT VERSION()").fetch_one(pool).await.unwrap();
+                if version.contains("MariaDB") {
+                    "SELECT CAST(variable_value AS SIGNED) FROM information_schema.global_status \
+                     WHERE variable_name = 'Innodb_row_lock_current_waits'"
+                } else {
+                    "SELECT COUNT(DISTINCT requesting_thread_id) FROM performance_schema.data_lock_waits"
+                }
             }
         };
         self.integer(query).await

@@ -7,6 +7,8 @@
 
 pub mod host;
 pub mod mariadb;
+pub mod mysql;
+pub mod pooler;
 pub mod postgres;
 pub mod redis;
 pub mod redis_cluster;
@@ -25,8 +27,10 @@ use tempfile::TempDir;
 
 pub use host::{Host, HostConfig};
 pub use mariadb::MariaDb;
+pub use mysql::{MySql, MySqlOptions};
+pub use pooler::{Pooler, PoolerType};
 pub use postgres::{Postgres, PostgresOptions};
-pub use redis::{AppendFsync, Redis, RedisOptions};
+pub use redis::{AppendFsync, Redis, RedisOptions, RedisRelease};
 pub use redis_cluster::{ClusterOptions, RedisCluster};
 
 /// How long a server may take to start or to recover. Generous: it only decides when a hang is a failure.
@@ -34,6 +38,16 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// What to say when a server's binary is missing.
 const INSTALL_HINT: &str = "apt-get install postgresql mariadb-server redis-server (or run tests/run, which does it)";
+
+/// Where a server's programs come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Release {
+    /// The machine's own distribution has installed it.
+    #[default]
+    Installed,
+    /// `tests/servers` has fetched it: as new as it can be had.
+    Current,
+}
 
 /// A free port of the loopback address. Below the system's range of ephemeral ports, so that no client's socket takes
 /// it while its server is down, and no client connects to itself.
@@ -51,6 +65,21 @@ pub fn free_port() -> u16 {
 /// A directory under the system's temporary directory, removed when dropped.
 pub fn temporary_directory(name: &str) -> TempDir {
     tempfile::Builder::new().prefix(&format!("weir-{name}-")).tempdir().expect("a temporary directory")
+}
+
+/// Removes a directory when this process ends, in whatever way.
+pub(crate) fn remove_at_exit(directory: PathBuf) -> PathBuf {
+    let watchdog = Command::new("sh")
+        .args(["-c", r#"trap '' INT TERM HUP; read -r _; rm -rf -- "$1""#, "weir-test-watchdog"])
+        .arg(&directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("sh");
+    // Its pipe closes with this process.
+    std::mem::forget(watchdog);
+    directory
 }
 
 /// Asks `done` every few milliseconds until it says yes; `false` after `timeout`.
@@ -91,12 +120,17 @@ impl Account {
         account
     }
 
+    /// Hands a file or a directory to the account.
+    pub(crate) fn own(self, path: &Path) {
+        std::os::unix::fs::chown(path, Some(self.uid), Some(self.gid)).expect("chown of what is temporary");
+    }
+
     /// Hands `directory` to the account and makes `command` run as it.
     pub(crate) fn apply(account: Option<Self>, directory: &Path, command: &mut Command) {
         command.current_dir(directory);
-        if let Some(Self { uid, gid }) = account {
-            std::os::unix::fs::chown(directory, Some(uid), Some(gid)).expect("chown of the temporary directory");
-            command.uid(uid).gid(gid);
+        if let Some(account) = account {
+            account.own(directory);
+            command.uid(account.uid).gid(account.gid);
         }
     }
 }
@@ -120,6 +154,27 @@ pub fn find_binary(name: &str) -> PathBuf {
         .map(|directory| directory.join(name))
         .find(|path| path.is_file())
         .unwrap_or_else(|| panic!("{name} is not installed: {INSTALL_HINT}"))
+}
+
+/// The folder into which `tests/servers` has unpacked `server`; panics with what to do when it is not there.
+pub fn fetched(server: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the path of this executable");
+    let target = test.ancestors().nth(3).expect("target/<profile>/deps/<test>");
+    let folder = std::env::var_os("WEIR_SERVERS").map_or_else(|| target.join("servers"), PathBuf::from);
+    let folder = folder.join(server);
+    // Written last.
+    assert!(folder.join("packages").is_file(), "{server} is not in {}: run tests/servers", folder.display());
+    folder
+}
+
+/// A program of a server that `tests/servers` has fetched.
+pub fn find_fetched(server: &str, program: &str) -> PathBuf {
+    let usr = fetched(server).join("usr");
+    let versions = fs::read_dir(usr.join("lib/postgresql")).into_iter().flatten().flatten();
+    let mut directories = vec![usr.join("sbin"), usr.join("bin")];
+    directories.extend(versions.map(|entry| entry.path().join("bin")));
+    let found = directories.iter().map(|directory| directory.join(program)).find(|path| path.is_file());
+    found.unwrap_or_else(|| panic!("no {program} in {}: run tests/servers --fresh {server}", usr.display()))
 }
 
 /// Runs a set-up command to its end; panics with its output when it fails.

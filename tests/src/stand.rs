@@ -10,7 +10,7 @@ use weir::config::{
 
 use crate::database::Database;
 use crate::kinds::Kind;
-use crate::services::{Host, HostConfig, MariaDb, Postgres, Redis, RedisOptions, temporary_directory};
+use crate::services::{Host, HostConfig, MariaDb, MySql, Postgres, Redis, RedisOptions, temporary_directory};
 
 /// What a host stands on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,10 @@ pub enum Setup {
     RedisPostgres,
     /// Redis (append-only file, fsync always) and MariaDB.
     RedisMariaDb,
+    /// The embedded store and MySQL.
+    EmbeddedMySql,
+    /// Redis (append-only file, fsync always) and MySQL.
+    RedisMySql,
 }
 
 impl Setup {
@@ -36,6 +40,8 @@ impl Setup {
             Self::EmbeddedMariaDb => "embedded+mariadb",
             Self::RedisPostgres => "redis+postgres",
             Self::RedisMariaDb => "redis+mariadb",
+            Self::EmbeddedMySql => "embedded+mysql",
+            Self::RedisMySql => "redis+mysql",
         }
     }
 }
@@ -49,6 +55,8 @@ pub enum SqlServer {
     Postgres(Postgres),
     /// A MariaDB.
     MariaDb(MariaDb),
+    /// A MySQL.
+    MySql(MySql),
 }
 
 impl SqlServer {
@@ -58,6 +66,7 @@ impl SqlServer {
             Self::Sqlite => {}
             Self::Postgres(server) => server.kill(),
             Self::MariaDb(server) => server.kill(),
+            Self::MySql(server) => server.kill(),
         }
     }
 
@@ -67,6 +76,7 @@ impl SqlServer {
             Self::Sqlite => {}
             Self::Postgres(server) => server.restart(),
             Self::MariaDb(server) => server.restart(),
+            Self::MySql(server) => server.restart(),
         }
     }
 }
@@ -92,8 +102,8 @@ impl Stand {
     /// Starts the servers and creates the tables, with `targets` targets that nobody likes.
     pub async fn start(setup: Setup, targets: i64) -> Self {
         let directory = temporary_directory("stand");
-        let redis =
-            matches!(setup, Setup::RedisPostgres | Setup::RedisMariaDb).then(|| Redis::start(RedisOptions::default()));
+        let has_redis = matches!(setup, Setup::RedisPostgres | Setup::RedisMariaDb | Setup::RedisMySql);
+        let redis = has_redis.then(|| Redis::start(RedisOptions::default()));
         let (sql, database_url) = match setup {
             Setup::EmbeddedSqlite => {
                 (SqlServer::Sqlite, format!("sqlite://{}", directory.path().join("feed.db").display()))
@@ -107,6 +117,11 @@ impl Stand {
                 let server = MariaDb::start();
                 let url = server.create_database().await;
                 (SqlServer::MariaDb(server), url)
+            }
+            Setup::RedisMySql | Setup::EmbeddedMySql => {
+                let server = MySql::start();
+                let url = server.create_database().await;
+                (SqlServer::MySql(server), url)
             }
         };
         let database = Database::connect(&database_url).await;

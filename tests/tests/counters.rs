@@ -87,6 +87,11 @@ async fn thirty_thousand_increments_in_mariadb() {
     sums_are_exact(Setup::RedisMariaDb).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thirty_thousand_increments_in_mysql() {
+    sums_are_exact(Setup::RedisMySql).await;
+}
+
 async fn a_counter_begins_where_sql_is(setup: Setup) {
     let stand = Stand::start(setup, 2).await;
     stand.database.script("UPDATE video SET view_count = 500000 WHERE id = 1").await;

@@ -4,8 +4,9 @@
 //! of what was acknowledged, each document is there once with its tracks, settings are the last ones; meanwhile counts equal rows in every snapshot of
 //! SQL that could be taken. One line per setup: acks, kills, lost, doubled.
 //!
-//! `WEIR_CRASH_KILLS` sets the number of kills over all setups together (24), `WEIR_CRASH_SEED` what is sent and
-//! killed; the moments are the machine's. `tests/run crash --kills 200` is the long run.
+//! `WEIR_CRASH_KILLS` sets the number of kills over all setups together (32), `WEIR_CRASH_SETUPS` among how many they are
+//! divided, `WEIR_CRASH_SEED` what is sent and killed; the moments are the machine's. `tests/run crash --kills 200` is the long
+//! run, `tests/run crash --kills 50 --on mysql` one of a single setup.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -27,8 +28,8 @@ use weir_tests::stand::{Setup, Stand};
 /// One setup at a time: a crash test wants the machine for itself.
 static TURN: Mutex<()> = Mutex::const_new(());
 
-const SETUPS: u64 = 3;
-const KILLS_DEFAULT: u64 = 24;
+const SETUPS: u64 = 4;
+const KILLS_DEFAULT: u64 = 32;
 const DRAIN_LIMIT: Duration = Duration::from_secs(120);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,10 +67,16 @@ async fn redis_and_mariadb() {
     crash(Setup::RedisMariaDb, &[Victim::Host, Victim::Redis, Victim::Sql]).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_and_mysql() {
+    crash(Setup::RedisMySql, &[Victim::Host, Victim::Redis, Victim::Sql]).await;
+}
+
 async fn crash(setup: Setup, victims: &'static [Victim]) {
     let _turn = TURN.lock().await;
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
-    let kills_wanted = number("WEIR_CRASH_KILLS").unwrap_or(KILLS_DEFAULT).div_ceil(SETUPS);
+    let setups = number("WEIR_CRASH_SETUPS").unwrap_or(SETUPS);
+    let kills_wanted = number("WEIR_CRASH_KILLS").unwrap_or(KILLS_DEFAULT).div_ceil(setups);
     let seed = number("WEIR_CRASH_SEED").unwrap_or_else(|| rand::random_range(0..1_000_000));
     println!("{}: {kills_wanted} kills, WEIR_CRASH_SEED={seed}", setup.name());
 

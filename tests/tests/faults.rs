@@ -212,7 +212,7 @@ async fn one_bad_row_among_a_thousand_goes_alone_to_the_dead_letters() {
     const ACTORS: i64 = 1_000;
     const BAD: i64 = 666;
     let _turn = TURN.lock().await;
-    for setup in [Setup::EmbeddedSqlite, Setup::EmbeddedPostgres, Setup::EmbeddedMariaDb] {
+    for setup in [Setup::EmbeddedSqlite, Setup::EmbeddedPostgres, Setup::EmbeddedMariaDb, Setup::EmbeddedMySql] {
         let stand = Stand::start(setup, 2).await;
         members_except(&stand.database, ACTORS, BAD).await;
         let mut config = stand.config();
@@ -304,7 +304,7 @@ fn find_letters(value: &Value) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flusher_that_wakes_up_after_another_took_over_doubles_nothing() {
     let _turn = TURN.lock().await;
-    for setup in [Setup::RedisPostgres, Setup::RedisMariaDb] {
+    for setup in [Setup::RedisPostgres, Setup::RedisMariaDb, Setup::RedisMySql] {
         let stand = Stand::start(setup, 5).await;
         let mut config = stand.config();
         config.sql.idle_transaction_timeout_ms = 1_000;

@@ -125,6 +125,11 @@ async fn strangers_are_refused_with_mariadb() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_are_refused_with_mysql() {
+    strangers_are_refused(Setup::EmbeddedMySql).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_are_refused_with_sqlite() {
     strangers_are_refused(Setup::EmbeddedSqlite).await;
 }
@@ -343,6 +348,11 @@ async fn what_does_not_fit_is_refused_with_postgres() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_does_not_fit_is_refused_with_mariadb() {
     what_does_not_fit_is_refused(Setup::EmbeddedMariaDb).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_does_not_fit_is_refused_with_mysql() {
+    what_does_not_fit_is_refused(Setup::EmbeddedMySql).await;
 }
 
 /// A look-up and a GET agree on who there is.

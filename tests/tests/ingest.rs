@@ -152,7 +152,11 @@ async fn start_with_slugs(stand: &Stand) -> Host {
     ingest.table.name = "page".into();
     ingest.table.children.clear();
     ingest.table.columns = [("title".to_owned(), "title".to_owned())].into();
-    let text = if matches!(stand.setup, Setup::RedisMariaDb) { "VARCHAR(191) COLLATE utf8mb4_bin" } else { "TEXT" };
+    let text = if matches!(stand.setup, Setup::RedisMariaDb | Setup::RedisMySql) {
+        "VARCHAR(191) COLLATE utf8mb4_bin"
+    } else {
+        "TEXT"
+    };
     let time = if matches!(stand.setup, Setup::EmbeddedSqlite) { "TEXT" } else { "TIMESTAMP" };
     let script = format!(
         "CREATE TABLE page (id {text} NOT NULL PRIMARY KEY, user_id BIGINT NOT NULL, title VARCHAR(20) NOT NULL, \
@@ -205,6 +209,11 @@ async fn nothing_is_created_twice_redis_mariadb() {
     nothing_is_created_twice(Setup::RedisMariaDb).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_created_twice_redis_mysql() {
+    nothing_is_created_twice(Setup::RedisMySql).await;
+}
+
 async fn a_row_that_sql_refuses_is_rejected_alone(setup: Setup) {
     let stand = Stand::start(setup, 1).await;
     let host = start_with_slugs(&stand).await;
@@ -239,6 +248,11 @@ async fn a_bad_row_is_rejected_alone_redis_postgres() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bad_row_is_rejected_alone_redis_mariadb() {
     a_row_that_sql_refuses_is_rejected_alone(Setup::RedisMariaDb).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bad_row_is_rejected_alone_redis_mysql() {
+    a_row_that_sql_refuses_is_rejected_alone(Setup::RedisMySql).await;
 }
 
 /// Whatever is sent, the answer is a documented one, and nothing is half accepted.

@@ -4,7 +4,7 @@
 
 use sqlx::{Connection, MySqlConnection, PgConnection, Row};
 use weir_tests::database::Database;
-use weir_tests::services::{MariaDb, Postgres, Redis, RedisOptions};
+use weir_tests::services::{MariaDb, MySql, Postgres, Redis, RedisOptions};
 use weir_tests::stand::{Setup, Stand};
 
 #[test]
@@ -43,8 +43,21 @@ async fn mariadb_recovers_from_a_kill() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mysql_recovers_from_a_kill() {
+    let mut mysql = MySql::start();
+    let url = mysql.create_database().await;
+    let mut connection = MySqlConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql("CREATE TABLE t (n BIGINT); INSERT INTO t VALUES (7)").execute(&mut connection).await.unwrap();
+    mysql.kill();
+    mysql.restart();
+    let mut connection = MySqlConnection::connect(&url).await.unwrap();
+    let row = sqlx::query("SELECT n FROM t").fetch_one(&mut connection).await.unwrap();
+    assert_eq!(row.get::<i64, _>(0), 7);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_waits_for_a_held_row_is_seen() {
-    for setup in [Setup::EmbeddedPostgres, Setup::EmbeddedMariaDb] {
+    for setup in [Setup::EmbeddedPostgres, Setup::EmbeddedMariaDb, Setup::EmbeddedMySql] {
         let stand = Stand::start(setup, 2).await;
         assert_eq!(stand.database.sessions_waiting_for_a_lock().await, 0);
         let held = Database::hold(&stand.database_url, "SELECT like_count FROM feed WHERE id = 1 FOR UPDATE").await;

@@ -1,5 +1,5 @@
 //! The contract of the store, run against both implementations: the embedded one on a real directory, the other on a
-//! real Redis and on a real Redis Cluster of three masters and three replicas.
+//! real Redis (of the machine, and of today), a real Valkey and a real Redis Cluster of three masters and three replicas.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -38,26 +38,38 @@ mod toggles;
 #[path = "store_conformance/windows.rs"]
 mod windows;
 
-/// Makes `embedded::name`, `redis::name` and `cluster::name` of each function that takes a backend.
+/// Makes a test of each function that takes a backend.
+macro_rules! on {
+    ($backend:ident; $($room:ident::$name:ident),*) => {
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn says_its_version() {
+            super::stand::says_its_version::<super::stand::$backend>([$(stringify!($name)),*].len());
+        }
+
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            super::$room::$name::<super::stand::$backend>().await;
+        })*
+    };
+}
+
+/// Makes `embedded::name`, `redis::name`, and so on, of each function that takes a backend.
 macro_rules! on_each {
     ($($room:ident::$name:ident),* $(,)?) => {
         mod embedded {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                super::$room::$name::<super::stand::Embedded>().await;
-            })*
+            on! { Embedded; $($room::$name),* }
         }
         mod redis {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                super::$room::$name::<super::stand::OnRedis>().await;
-            })*
+            on! { OnRedis; $($room::$name),* }
+        }
+        mod redis_8 {
+            on! { OnRedis8; $($room::$name),* }
+        }
+        mod valkey {
+            on! { OnValkey; $($room::$name),* }
         }
         mod cluster {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                super::$room::$name::<super::stand::OnCluster>().await;
-            })*
+            on! { OnCluster; $($room::$name),* }
         }
     };
 }
@@ -69,6 +81,18 @@ macro_rules! on_keys {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
                 super::chain::$name::<super::stand::OnRedis>().await;
+            })*
+        }
+        mod redis_8_keys {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::chain::$name::<super::stand::OnRedis8>().await;
+            })*
+        }
+        mod valkey_keys {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::chain::$name::<super::stand::OnValkey>().await;
             })*
         }
         mod cluster_keys {

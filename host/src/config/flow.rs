@@ -105,6 +105,17 @@ impl StoreConfig {
     }
 }
 
+/// What may be between weir and PostgreSQL.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pooler {
+    /// Nothing, or what keeps a session on one connection of the server.
+    #[default]
+    None,
+    /// What gives a session another connection for each transaction.
+    Transaction,
+}
+
 /// Where the truth lives.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -125,6 +136,8 @@ pub struct SqlConfig {
     /// Time of each query with which `weir check` and the start look at rows (counts, greatest ids), in milliseconds. What
     /// cannot be seen in it is said to be unknown.
     pub check_timeout_ms: u64,
+    /// What is between weir and PostgreSQL.
+    pub pooler: Pooler,
     /// What the self-check finds and you know to be right: columns whose names say that rows have a state, a type or are
     /// deleted, and triggers that name a count. Each `table.column` or `table.trigger`, the table as in its kind.
     pub acknowledged: Vec<String>,
@@ -140,6 +153,7 @@ impl Default for SqlConfig {
             idle_transaction_timeout_ms: 10_000,
             lock_timeout_ms: 1_000,
             check_timeout_ms: 1_000,
+            pooler: Pooler::None,
             acknowledged: Vec::new(),
         }
     }
@@ -156,6 +170,12 @@ impl SqlConfig {
         at_least("sql.check_timeout_ms", self.check_timeout_ms, 1)?;
         if let Some(known) = self.acknowledged.iter().find(|known| !known.contains('.')) {
             return Err(value("sql.acknowledged", format!("{known:?} must be \"table.column\" or \"table.trigger\"")));
+        }
+        if self.pooler != Pooler::None && !self.url.starts_with("postgres") {
+            return Err(value(
+                "sql.pooler",
+                "is of PostgreSQL alone: sessions of MySQL Router and ProxySQL keep their settings",
+            ));
         }
         if self.lock_timeout_ms > self.statement_timeout_ms / 2 {
             return Err(value("sql.lock_timeout_ms", "must be at most half of sql.statement_timeout_ms"));

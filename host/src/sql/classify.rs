@@ -11,6 +11,16 @@ use super::SqlError;
 
 /// PostgreSQL: no lock in time.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
+/// How the driver says that it was to send a password without TLS.
+const NO_RSA: &str = "RSA auth backend disabled";
+/// What to do about it.
+const WANTS_TLS: &str = "MySQL wants the user's password (caching_sha2_password), which is not sent over plain TCP: use TLS \
+    or a socket";
+/// What a pooler says of a setting with which a session begins and that it does not know.
+const NO_PARAMETER: &str = "unsupported startup parameter";
+/// What to do about it.
+const BEHIND_POOLER: &str = "a pooler is in between; write pooler = \"transaction\" in [sql] if it pools transactions, and \
+    otherwise let it ignore this parameter (ignore_startup_parameters of PgBouncer)";
 /// Longest reason that is kept, in characters.
 const REASON_CHARS_MAX: usize = 1_000;
 
@@ -129,6 +139,11 @@ fn reason(error: &sqlx::Error) -> String {
             "connection refused".to_owned()
         }
         sqlx::Error::Io(error) => error.to_string(),
+        // The server has not this user's password in its cache, and the driver encrypts with TLS only.
+        sqlx::Error::Configuration(error) if error.to_string().starts_with(NO_RSA) => WANTS_TLS.to_owned(),
+        sqlx::Error::Database(database) if database.message().contains(NO_PARAMETER) => {
+            format!("{}: {BEHIND_POOLER}", database.message())
+        }
         sqlx::Error::Database(database) => match database.try_downcast_ref::<PgDatabaseError>() {
             Some(postgres) => {
                 let detail = postgres.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
@@ -155,6 +170,7 @@ fn postgres_class(error: &PgDatabaseError) -> Class {
         return match error.code().get(..2) {
             // Wrong password, no such database: nothing was lost, and patience does not help.
             Some("28" | "3D" | "42") => Class::Permanent,
+            _ if error.message().contains(NO_PARAMETER) => Class::Permanent,
             _ => Class::Lost,
         };
     }
@@ -188,19 +204,24 @@ fn sqlstate_class(code: &str) -> Class {
 fn mysql_class(number: u16, message: &str) -> Class {
     match number {
         // A transaction that is read-only by itself: nobody here asks for one and writes in it. InnoDB that is.
-        1792 | 1836 => Class::ReadOnly,
+        1792 | 1836 | 1874 => Class::ReadOnly,
         // Of many options that forbid a statement, the one that is meant.
         1290 if message.contains("read-only") || message.contains("read_only") => Class::ReadOnly,
         // NULL, range, truncation, wrong value, length (of the row, too), CHECK (MySQL, MariaDB), other unique key,
-        // foreign keys, SIGNAL of a trigger, no partition for the value, text that is no JSON.
+        // foreign keys, SIGNAL of a trigger, no partition for the value, text that is no JSON, or has a name or depth that JSON
+        // of MySQL has not, what an index on an expression cannot hold.
         1048 | 1062 | 1118 | 1169 | 1216 | 1217 | 1264 | 1265 | 1292 | 1366 | 1367 | 1406 | 1411 | 1451 | 1452
-        | 1525 | 1526 | 1586 | 1644 | 1690 | 1748 | 1761 | 1762 | 3140 | 3819 | 4025 => Class::Row,
+        | 1525 | 1526 | 1586 | 1644 | 1690 | 1748 | 1761 | 1762 | 3140 | 3141 | 3150 | 3151 | 3157 | 3158 | 3751
+        | 3752 | 3819 | 3903 | 3904 | 3907 | 4025 => Class::Row,
         // Lock wait, and no lock at once.
         1205 | 3572 => Class::Locked,
         // Deadlock, too many connections, memory, disk, table full, engine error, an option, interrupted,
-        // time limits, definition changed, statements exhausted or to be prepared again, failed at commit.
+        // time limits, definition changed, statements exhausted or to be prepared again, failed at commit, rolled back by a
+        // group of servers, or it is not ready.
         1015 | 1020 | 1021 | 1028 | 1030 | 1037 | 1038 | 1040 | 1041 | 1114 | 1129 | 1135 | 1180 | 1203 | 1206
-        | 1213 | 1226 | 1243 | 1290 | 1317 | 1412 | 1461 | 1615 | 1637 | 1969 | 3024 => Class::Transient,
+        | 1213 | 1226 | 1243 | 1290 | 1317 | 1412 | 1461 | 1615 | 1637 | 1969 | 3024 | 3100 | 3101 | 3168 => {
+            Class::Transient
+        }
         // Shutdown, aborted or killed connections, network errors, too long idle.
         1053 | 1077 | 1079 | 1080 | 1152 | 1153 | 1158 | 1159 | 1160 | 1161 | 1184 | 1927 | 2006 | 2013 | 3169
         | 4031 => Class::Lost,
@@ -263,6 +284,16 @@ mod tests {
             assert_eq!(mysql_class(number), Class::Permanent, "{number}");
         }
         assert_eq!(mysql_class(1927), Class::Lost);
+    }
+
+    #[test]
+    fn a_password_that_would_go_in_the_clear_is_told() {
+        let driver =
+            "RSA auth backend disabled; enable feature `mysql-rsa` (or `rsa` if using sqlx-mysql directly) or use TLS.";
+        let failure = judge(&sqlx::Error::Configuration(driver.into()));
+        assert_eq!(failure.class, Class::Permanent);
+        assert!(failure.reason.ends_with("use TLS or a socket"), "{failure:?}");
+        assert_eq!(judge(&sqlx::Error::Configuration("x".into())).reason, "error with configuration: x");
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod identity;
 mod letters;
 mod limits;
 mod numbers;
+mod pooler;
 mod read;
 mod settings;
 mod statements;
@@ -44,7 +45,9 @@ use super::{
     Applied, Around, DeadLetter, Fence, Finding, JournalHole, Limits, Parent, Passed, Row, RowSets, Sql, SqlError,
     Standing, StatementError, StoredDocument, TargetRow,
 };
-use crate::config::{CounterTable, IngestTable, KindTable, PreferenceTable, SqlConfig, StatementConfig, ToggleTable};
+use crate::config::{
+    CounterTable, IngestTable, KindTable, Pooler, PreferenceTable, SqlConfig, StatementConfig, ToggleTable,
+};
 use crate::model::{
     Aside, Checkpoint, DatabaseId, Id, Incarnation, KnownJournal, Member, Partition, Settings, SqlValue,
 };
@@ -66,6 +69,8 @@ pub struct PostgresSql {
     health: Health,
     /// The server's, for what is said of it.
     address: String,
+    /// Begins a transaction that writes.
+    begin: Arc<str>,
 }
 
 impl PostgresSql {
@@ -73,7 +78,14 @@ impl PostgresSql {
     pub async fn open(settings: &SqlConfig) -> Result<Self, SqlError> {
         let options = settings.url.parse::<PgConnectOptions>().map_err(sql_error)?;
         let options = options.application_name("weir").disable_statement_logging();
-        let session: Arc<str> = statements::session(settings).into();
+        // What a pooler hands on to the next transaction is another session.
+        let (options, session, begin) = match settings.pooler {
+            Pooler::None => (options, statements::session(settings), statements::begin("")),
+            Pooler::Transaction => {
+                (options.extra_float_digits(None), String::new(), statements::begin(&statements::local(settings)))
+            }
+        };
+        let (session, begin): (Arc<str>, Arc<str>) = (session.into(), begin.into());
         let limit = Duration::from_millis(settings.statement_timeout_ms.saturating_mul(2));
         let address = match options.get_socket() {
             Some(socket) => socket.display().to_string(),
@@ -87,7 +99,12 @@ impl PostgresSql {
             .acquire_timeout(Duration::from_millis(settings.acquire_timeout_ms))
             .after_connect(move |connection, _| {
                 let session = Arc::clone(&session);
-                Box::pin(async move { sqlx::raw_sql(AssertSqlSafe(session)).execute(connection).await.map(drop) })
+                Box::pin(async move {
+                    if session.is_empty() {
+                        return Ok(());
+                    }
+                    sqlx::raw_sql(AssertSqlSafe(session)).execute(connection).await.map(drop)
+                })
             })
             .test_before_acquire(false)
             .before_acquire(move |connection, about| {
@@ -112,6 +129,7 @@ impl PostgresSql {
             limit,
             health,
             address,
+            begin,
         })
     }
 
@@ -163,7 +181,7 @@ impl Sql for PostgresSql {
 
     async fn migrate(&self) -> Result<(), SqlError> {
         let mut lease = self.lease().await?;
-        let recorded = migrate(lease.connection()).await.map_err(sql_error)?;
+        let recorded = migrate(lease.connection(), &self.begin).await.map_err(sql_error)?;
         let is_older = is_older(&recorded)?;
         upgrade(lease.connection(), is_older).await.map_err(sql_error)?;
         sqlx::raw_sql(statements::COMMIT).execute(lease.connection()).await.map_err(sql_error)?;
@@ -244,8 +262,9 @@ impl Sql for PostgresSql {
         partitions: &[(Partition, Incarnation)],
         take_over: bool,
     ) -> Result<Vec<Checkpoint>, SqlError> {
-        let rows =
-            leased!(self.lease().await?, |connection| claim(connection, self.pin.get(), kind, partitions, take_over))?;
+        let rows = leased!(self.lease().await?, |connection| {
+            claim(connection, &self.begin, self.pin.get(), kind, partitions, take_over)
+        })?;
         in_order(partitions, &rows)
     }
 
@@ -265,6 +284,7 @@ impl Sql for PostgresSql {
         let mut flight = PostgresFlight {
             connection: lease.connection(),
             plan: &plan,
+            begin: &self.begin,
             table,
             lock_ms: self.settings.lock_timeout_ms,
             statements: 0,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -13,7 +13,9 @@ use rustix::process::Signal;
 use sqlx::{Connection, MySqlConnection};
 use tempfile::TempDir;
 
-use super::{Account, Process, find_binary, free_port, run_to_end, temporary_directory};
+use super::{
+    Account, Process, Release, fetched, find_binary, find_fetched, free_port, run_to_end, temporary_directory,
+};
 
 /// A MariaDB of our own: user `weir` with all rights and no password, TCP on loopback only.
 #[derive(Debug)]
@@ -24,6 +26,7 @@ pub struct MariaDb {
     directory: TempDir,
     databases: AtomicU32,
     settings: Vec<String>,
+    release: Release,
 }
 
 impl MariaDb {
@@ -32,11 +35,20 @@ impl MariaDb {
         Self::start_with(&["--skip-log-bin"])
     }
 
+    /// As [`MariaDb::start`], of a release.
+    pub fn start_release(release: Release) -> Self {
+        Self::start_of(release, &["--skip-log-bin"])
+    }
+
     /// As [`MariaDb::start`], with further settings; without any, the server's own.
     pub fn start_with(settings: &[&str]) -> Self {
+        Self::start_of(Release::Installed, settings)
+    }
+
+    fn start_of(release: Release, settings: &[&str]) -> Self {
         let directory = temporary_directory("mariadb");
         let account = Account::first_of(&["mysql", "nobody"]);
-        install(account, directory.path());
+        install(release, account, directory.path());
         fs::write(
             directory.path().join("init.sql"),
             concat!(
@@ -48,7 +60,7 @@ impl MariaDb {
         .unwrap();
         let databases = AtomicU32::new(0);
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        let mut mariadb = Self { process: None, account, port: free_port(), directory, databases, settings };
+        let mut mariadb = Self { process: None, account, port: free_port(), directory, databases, settings, release };
         mariadb.restart();
         mariadb
     }
@@ -88,11 +100,13 @@ impl MariaDb {
     /// Starts it again, on the same port and directory; ends it first when it still runs. Waits for the recovery.
     pub fn restart(&mut self) {
         self.kill();
-        let mut command = Command::new(find_binary("mariadbd"));
+        let mut command = Command::new(program(self.release, "mariadbd"));
         Account::apply(self.account, self.directory.path(), &mut command);
         let path = |name: &str| self.directory.path().join(name).display().to_string();
         command
-            .args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve"])
+            .arg("--no-defaults")
+            .args(places(self.release))
+            .args(["--bind-address=127.0.0.1", "--skip-name-resolve"])
             .args(&self.settings)
             .args(["--innodb-flush-log-at-trx-commit=1", "--innodb-buffer-pool-size=64M"])
             .arg("--innodb-log-file-size=16M")
@@ -120,15 +134,29 @@ impl MariaDb {
     }
 }
 
+fn program(release: Release, name: &str) -> PathBuf {
+    match release {
+        Release::Installed => find_binary(name),
+        Release::Current => find_fetched("mariadb", name),
+    }
+}
+
+/// Where a server looks for what belongs to it, when that is not where it was meant to be installed.
+fn places(release: Release) -> Option<String> {
+    (release == Release::Current).then(|| format!("--basedir={}", fetched("mariadb").join("usr").display()))
+}
+
 /// Makes the data directory. One at a time: the bootstrap server takes memory and the kernel's asynchronous I/O, and gives up
 /// when many start together.
-fn install(account: Option<Account>, directory: &Path) {
+fn install(release: Release, account: Option<Account>, directory: &Path) {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut command = Command::new(find_binary("mariadb-install-db"));
+    let mut command = Command::new(program(release, "mariadb-install-db"));
     Account::apply(account, directory, &mut command);
     command
-        .args(["--no-defaults", "--skip-test-db", "--auth-root-authentication-method=normal"])
+        .arg("--no-defaults")
+        .args(places(release))
+        .args(["--skip-test-db", "--auth-root-authentication-method=normal"])
         .args(["--innodb-log-file-size=16M", "--innodb-flush-log-at-trx-commit=0", "--sync-frm=0"])
         .args(["--innodb-use-native-aio=0", "--innodb-buffer-pool-size=16M"])
         .arg(format!("--tmpdir={}", directory.display()))

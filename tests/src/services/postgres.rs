@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -11,7 +12,10 @@ use rustix::process::{Signal, kill_process};
 use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
 
-use super::{Account, Process, START_TIMEOUT, find_binary, free_port, run_to_end, temporary_directory, wait_until};
+use super::{
+    Account, Process, Release, START_TIMEOUT, find_binary, find_fetched, free_port, run_to_end, temporary_directory,
+    wait_until,
+};
 
 /// How the cluster is configured.
 #[derive(Debug, Clone)]
@@ -20,11 +24,13 @@ pub struct PostgresOptions {
     pub fsync: bool,
     /// Further settings, `name=value`.
     pub settings: Vec<String>,
+    /// Whose programs.
+    pub release: Release,
 }
 
 impl Default for PostgresOptions {
     fn default() -> Self {
-        Self { fsync: true, settings: Vec::new() }
+        Self { fsync: true, settings: Vec::new(), release: Release::Installed }
     }
 }
 
@@ -49,7 +55,7 @@ impl Postgres {
     pub fn start_with(options: PostgresOptions) -> Self {
         let directory = temporary_directory("postgres");
         let account = Account::first_of(&["postgres", "nobody"]);
-        let mut command = Command::new(find_binary("initdb"));
+        let mut command = Command::new(program(options.release, "initdb"));
         Account::apply(account, directory.path(), &mut command);
         command
             .args(["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--username=postgres"])
@@ -105,7 +111,7 @@ impl Postgres {
     /// Starts it again, on the same port and directory; ends it first when it still runs. Waits for the recovery.
     pub fn restart(&mut self) {
         self.kill();
-        let mut command = Command::new(find_binary("postgres"));
+        let mut command = Command::new(program(self.options.release, "postgres"));
         Account::apply(self.account, self.directory.path(), &mut command);
         command.arg("-D").arg(self.directory.path().join("data"));
         let fsync = if self.options.fsync { "fsync=on" } else { "fsync=off" };
@@ -156,6 +162,13 @@ impl Drop for Postgres {
             eprintln!("{}", process.log_tail());
         }
         self.kill();
+    }
+}
+
+fn program(release: Release, name: &str) -> PathBuf {
+    match release {
+        Release::Installed => find_binary(name),
+        Release::Current => find_fetched("postgresql", name),
     }
 }
 

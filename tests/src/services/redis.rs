@@ -2,13 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
-use super::{Process, find_binary, free_port, temporary_directory};
+use super::{Process, find_binary, find_fetched, free_port, temporary_directory};
 
 /// How long one command may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
@@ -25,6 +26,28 @@ pub enum AppendFsync {
     Off,
 }
 
+/// Which server it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RedisRelease {
+    /// Redis, as the machine's distribution has it.
+    #[default]
+    Installed,
+    /// Redis 8, which `tests/servers` has fetched.
+    Redis8,
+    /// Valkey, which `tests/servers` has fetched.
+    Valkey,
+}
+
+impl RedisRelease {
+    fn program(self) -> PathBuf {
+        match self {
+            Self::Installed => find_binary("redis-server"),
+            Self::Redis8 => find_fetched("redis-8", "redis-server"),
+            Self::Valkey => find_fetched("valkey", "valkey-server"),
+        }
+    }
+}
+
 /// How the Redis is configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisOptions {
@@ -36,11 +59,19 @@ pub struct RedisOptions {
     pub maxmemory: &'static str,
     /// More settings, such as `["--cluster-enabled", "yes"]`.
     pub more: Vec<String>,
+    /// Which server.
+    pub release: RedisRelease,
 }
 
 impl Default for RedisOptions {
     fn default() -> Self {
-        Self { append_fsync: AppendFsync::Always, maxmemory_policy: "noeviction", maxmemory: "0", more: Vec::new() }
+        Self {
+            append_fsync: AppendFsync::Always,
+            maxmemory_policy: "noeviction",
+            maxmemory: "0",
+            more: Vec::new(),
+            release: RedisRelease::Installed,
+        }
     }
 }
 
@@ -107,7 +138,7 @@ impl Redis {
     /// As [`Redis::restart`], but does not wait until it answers.
     pub(super) fn spawn(&mut self) {
         self.kill();
-        let mut command = Command::new(find_binary("redis-server"));
+        let mut command = Command::new(self.options.release.program());
         let (append_only, append_fsync) = match self.options.append_fsync {
             AppendFsync::Always => ("yes", "always"),
             AppendFsync::EverySec => ("yes", "everysec"),
@@ -118,6 +149,8 @@ impl Redis {
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"])
             .args(["--appendonly", append_only, "--appendfsync", append_fsync])
             .args(["--maxmemory", self.options.maxmemory, "--maxmemory-policy", self.options.maxmemory_policy])
+            // What the machine is set to may be a locale that a fetched server has no files of.
+            .env("LC_ALL", "C")
             .args(&self.options.more);
         let log = self.directory.path().join("redis.log");
         self.process = Some(Process::spawn("redis-server", command, &log, &log, Some(self.directory.path())));

@@ -107,10 +107,10 @@ async fn set_read_only(stand: &Stand, is_on: bool) {
     }
 }
 
-/// The configuration of a host that may do what an application may: MariaDB's administrators write all the same.
+/// The configuration of a host that may do what an application may: administrators of MariaDB and MySQL write all the same.
 fn as_application(stand: &Stand) -> Config {
     let mut config = stand.config();
-    if stand.setup == Setup::EmbeddedMariaDb {
+    if stand.setup != Setup::RedisPostgres {
         config.sql.url = stand.database_url.replace("weir@", "app@");
     }
     config
@@ -119,7 +119,12 @@ fn as_application(stand: &Stand) -> Config {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sql_that_takes_no_writes_is_said_and_found_again() {
     let _turn = TURN.lock().await;
-    for (setup, code) in [(Setup::RedisPostgres, "25006"), (Setup::EmbeddedMariaDb, "--read-only")] {
+    let setups = [
+        (Setup::RedisPostgres, "25006"),
+        (Setup::EmbeddedMariaDb, "--read-only"),
+        (Setup::EmbeddedMySql, "--read-only"),
+    ];
+    for (setup, code) in setups {
         let stand = Stand::start(setup, 4).await;
         let host = stand.host(&as_application(&stand));
         let (mut client, mut admin) = (Client::new(host.public()), Client::new(host.admin()));
@@ -154,7 +159,7 @@ async fn sql_that_takes_no_writes_is_said_and_found_again() {
 async fn what_needs_sql_is_refused_at_once_while_that_is_away() {
     const COLD: i64 = 300;
     let _turn = TURN.lock().await;
-    for setup in [Setup::RedisPostgres, Setup::EmbeddedMariaDb] {
+    for setup in [Setup::RedisPostgres, Setup::EmbeddedMariaDb, Setup::EmbeddedMySql] {
         let mut stand = Stand::start(setup, COLD + 1).await;
         let mut config = stand.config();
         // Nothing that waits for SQL, or for the end of its time, is answered within this test, and few may wait.

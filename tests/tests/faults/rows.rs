@@ -79,7 +79,7 @@ async fn one_locked_row(setup: Setup) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_locked_row_keeps_back_its_own_target_alone() {
     let _turn = TURN.lock().await;
-    for setup in [Setup::EmbeddedPostgres, Setup::RedisMariaDb, Setup::EmbeddedMariaDb] {
+    for setup in [Setup::EmbeddedPostgres, Setup::RedisMariaDb, Setup::EmbeddedMariaDb, Setup::RedisMySql] {
         one_locked_row(setup).await;
     }
 }

@@ -122,7 +122,7 @@ fn schema_one(engine: Engine) -> &'static str {
                 incarnation text NOT NULL, \"position\" bigint NOT NULL, digest text NOT NULL, reason text NOT NULL,
                 dead_at_ms bigint NOT NULL)"
         }
-        Engine::MariaDb => {
+        Engine::MariaDb | Engine::MySql => {
             "CREATE TABLE weir_meta (name VARCHAR(64) NOT NULL PRIMARY KEY, value VARCHAR(255) NOT NULL)
                 CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
              CREATE TABLE weir_checkpoint (
@@ -145,7 +145,7 @@ pub async fn schema_one_is_upgraded_with_its_rows(fixture: &Fixture) {
     fixture.run(schema_one(fixture.engine)).await;
     let life = Incarnation::fresh();
     let (partition, position) = match fixture.engine {
-        Engine::MariaDb => ("`partition`", "`position`"),
+        Engine::MariaDb | Engine::MySql => ("`partition`", "`position`"),
         _ => ("\"partition\"", "\"position\""),
     };
     fixture
@@ -180,7 +180,7 @@ pub async fn schema_one_is_upgraded_with_its_rows(fixture: &Fixture) {
     let index = match fixture.engine {
         Engine::Sqlite => "SELECT count(*) FROM pragma_index_info('weir_dead_letter_target')",
         Engine::Postgres => "SELECT count(*) FROM pg_indexes WHERE indexname = 'weir_dead_letter_target'",
-        Engine::MariaDb => {
+        Engine::MariaDb | Engine::MySql => {
             "SELECT count(*) FROM information_schema.statistics
              WHERE table_schema = DATABASE() AND index_name = 'weir_dead_letter_target'"
         }

@@ -237,14 +237,15 @@ pub async fn counters_of_every_id_type(fixture: &Fixture) {
     let cases = match fixture.engine {
         Engine::Sqlite => vec![(IdType::Uuid, "TEXT"), (IdType::Uuid, "BLOB"), (IdType::Text, "TEXT")],
         Engine::Postgres => vec![(IdType::Integer, "INTEGER"), (IdType::Uuid, "UUID"), (IdType::Text, "VARCHAR(191)")],
-        Engine::MariaDb => vec![
+        Engine::MariaDb | Engine::MySql => vec![
             (IdType::Integer, "INT UNSIGNED"),
             (IdType::Uuid, "BINARY(16)"),
             (IdType::Uuid, "UUID"),
             (IdType::Text, "VARCHAR(191) COLLATE utf8mb4_nopad_bin"),
         ],
     };
-    for (index, (id_type, column)) in cases.into_iter().enumerate() {
+    let cases = cases.into_iter().filter(|(_, column)| fixture.engine.has(column));
+    for (index, (id_type, column)) in cases.enumerate() {
         let mut table = with_events(id_type);
         table.name = format!("video_{index}");
         table.events.as_mut().unwrap().name = format!("video_view_{index}");
@@ -263,7 +264,7 @@ pub async fn counters_of_every_id_type(fixture: &Fixture) {
         let literal = |n: u8| match (id(n), column) {
             (Id::Int(n), _) => n.to_string(),
             (Id::Uuid(uuid), "BLOB" | "BINARY(16)") => format!("x'{}'", uuid.simple()),
-            (other, _) if fixture.engine == Engine::MariaDb => {
+            (other, _) if fixture.engine.is_mysql() => {
                 format!("'{}'", other.to_string().replace('\\', "\\\\").replace('\'', "''"))
             }
             (other, _) => format!("'{}'", other.to_string().replace('\'', "''")),

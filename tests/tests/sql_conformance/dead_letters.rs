@@ -55,7 +55,7 @@ pub async fn a_text_that_is_too_long(fixture: &Fixture) {
     let (text, check) = match fixture.engine {
         Engine::Sqlite => ("TEXT", ", CHECK (length(user_id) <= 10)"),
         Engine::Postgres => ("VARCHAR(10)", ""),
-        Engine::MariaDb => ("VARCHAR(10) COLLATE utf8mb4_nopad_bin", ""),
+        Engine::MariaDb | Engine::MySql => ("VARCHAR(10) COLLATE utf8mb4_nopad_bin", ""),
     };
     fixture
         .run(&format!(

@@ -16,7 +16,7 @@ pub async fn playlists(fixture: &Fixture, extra: &str, extra_child: &str) -> Ing
     let (id, time) = match fixture.engine {
         Engine::Sqlite => ("TEXT", "TEXT"),
         Engine::Postgres => ("UUID", "TIMESTAMPTZ"),
-        Engine::MariaDb => ("BINARY(16)", "DATETIME(3)"),
+        Engine::MariaDb | Engine::MySql => ("BINARY(16)", "DATETIME(3)"),
     };
     fixture
         .run(&format!(
@@ -311,7 +311,7 @@ pub async fn an_actors_documents_are_paged_newest_first(fixture: &Fixture) {
 }
 
 pub async fn nested_values_of_every_shape(fixture: &Fixture) {
-    let id_column = if fixture.engine == Engine::MariaDb { "VARCHAR(40) COLLATE utf8mb4_nopad_bin" } else { "TEXT" };
+    let id_column = if fixture.engine.is_mysql() { "VARCHAR(40) COLLATE utf8mb4_nopad_bin" } else { "TEXT" };
     fixture
         .run(&format!(
             "CREATE TABLE album (id {id_column} NOT NULL PRIMARY KEY);

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use weir::config::SqlConfig;
 use weir::model::Incarnation;
 use weir::sql::{self, Fence, Sql, SqlError};
-use weir_tests::services::{MariaDb, Postgres};
+use weir_tests::services::{MariaDb, MySql, Postgres};
 
 use crate::fixture::{AT_MS, Engine, Fixture, KIND, Probe, Toggles as _, add, settings, table};
 
@@ -19,7 +19,7 @@ async fn hold_fence(fixture: &Fixture) -> Probe {
     let mut probe = fixture.probe().await;
     let begin = match fixture.engine {
         Engine::Sqlite => "BEGIN IMMEDIATE",
-        Engine::Postgres | Engine::MariaDb => "BEGIN",
+        Engine::Postgres | Engine::MariaDb | Engine::MySql => "BEGIN",
     };
     probe.run(begin).await.unwrap();
     probe.run(&format!("UPDATE weir_checkpoint SET epoch = epoch + 0 WHERE kind = '{KIND}'")).await.unwrap();
@@ -112,7 +112,7 @@ async fn a_stopped_owner_loses_its_locks(fixture: &Fixture) {
 }
 
 fn position(engine: Engine) -> &'static str {
-    if engine == Engine::MariaDb { "`position`" } else { "\"position\"" }
+    if engine.is_mysql() { "`position`" } else { "\"position\"" }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -123,6 +123,11 @@ async fn postgres_ends_the_transaction_of_a_stopped_owner() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mariadb_ends_the_transaction_of_a_stopped_owner() {
     a_stopped_owner_loses_its_locks(&Fixture::new(Engine::MariaDb).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mysql_ends_the_transaction_of_a_stopped_owner() {
+    a_stopped_owner_loses_its_locks(&Fixture::new(Engine::MySql).await).await;
 }
 
 /// Two transactions that lock each other's rows; the engine picks a victim. If it is weir, that is transient.
@@ -170,6 +175,11 @@ async fn postgres_deadlocks_are_transient() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mariadb_deadlocks_are_transient() {
     a_deadlock_is_transient(&Fixture::new(Engine::MariaDb).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mysql_deadlocks_are_transient() {
+    a_deadlock_is_transient(&Fixture::new(Engine::MySql).await).await;
 }
 
 /// Settings that give up soon.
@@ -292,6 +302,33 @@ async fn mariadb_away_stopped_and_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mysql_away_stopped_and_back() {
+    let mut server = MySql::start();
+    let url = server.create_database().await;
+    server.kill();
+    let sql = sql::open(&impatient(&url)).await.expect("open does not need the server");
+    assert!(matches!(sql.migrate().await, Err(SqlError::Transient(_))));
+    server.restart();
+    // It is found back by a probe; until then it is known to be away.
+    while sql.ping().await.is_err() {
+        sleep(Duration::from_millis(50)).await;
+    }
+    let from = prepare(&*sql, Engine::MySql, &url).await;
+    server.kill();
+    transient(&*sql, from).await;
+    server.restart();
+    flush_until_stored(&*sql, Engine::MySql, &url, 1).await;
+    let from = sql.checkpoints(KIND, &[0]).await.unwrap()[0].unwrap();
+    server.stop_signal();
+    // The signal takes a moment to reach every thread.
+    while sql.ping().await.is_ok() {}
+    transient(&*sql, from).await;
+    server.cont();
+    flush_until_stored(&*sql, Engine::MySql, &url, 2).await;
+    sql.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_database_or_scheme_is_permanent() {
     let fixture = Fixture::new(Engine::Postgres).await;
     let nowhere = sql::open(&impatient(&format!("{}_nowhere", fixture.url))).await.unwrap();
@@ -387,4 +424,9 @@ async fn postgres_lost_commits_are_told_by_the_checkpoint() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mariadb_lost_commits_are_told_by_the_checkpoint() {
     a_lost_commit_is_told_by_the_checkpoint(&Fixture::new(Engine::MariaDb).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mysql_lost_commits_are_told_by_the_checkpoint() {
+    a_lost_commit_is_told_by_the_checkpoint(&Fixture::new(Engine::MySql).await).await;
 }

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use weir::config::{CountTable, KindTable, SqlConfig, ToggleTable};
 use weir::model::{Action, Checkpoint, Digest, Id, IdType, Incarnation, Partition};
 use weir::sql::{self, Applied, Fence, Finding, Row, RowChange, Sql, SqlError};
-use weir_tests::services::{MariaDb, Postgres, PostgresOptions, temporary_directory};
+use weir_tests::services::{MariaDb, MySql, MySqlOptions, Postgres, PostgresOptions, Release, temporary_directory};
 
 /// The kind of most tests.
 pub const KIND: &str = "feed-like";
@@ -24,6 +24,52 @@ pub enum Engine {
     Sqlite,
     Postgres,
     MariaDb,
+    MySql,
+}
+
+impl Engine {
+    /// MySQL, or what comes from it.
+    pub fn is_mysql(self) -> bool {
+        matches!(self, Self::MariaDb | Self::MySql)
+    }
+
+    /// Whether it has this type of columns, where those that come from MySQL differ.
+    pub fn has(self, column: &str) -> bool {
+        self != Self::MySql || column != "UUID"
+    }
+}
+
+/// The servers that the suite runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    Sqlite,
+    Postgres,
+    PostgresCurrent,
+    MariaDb,
+    MariaDbCurrent,
+    MySql,
+}
+
+impl Server {
+    fn engine(self) -> Engine {
+        match self {
+            Self::Sqlite => Engine::Sqlite,
+            Self::Postgres | Self::PostgresCurrent => Engine::Postgres,
+            Self::MariaDb | Self::MariaDbCurrent => Engine::MariaDb,
+            Self::MySql => Engine::MySql,
+        }
+    }
+}
+
+impl From<Engine> for Server {
+    fn from(engine: Engine) -> Self {
+        match engine {
+            Engine::Sqlite => Self::Sqlite,
+            Engine::Postgres => Self::Postgres,
+            Engine::MariaDb => Self::MariaDb,
+            Engine::MySql => Self::MySql,
+        }
+    }
 }
 
 /// An empty database with weir's tables in it.
@@ -34,15 +80,45 @@ pub struct Fixture {
     _directory: Option<TempDir>,
 }
 
-fn postgres() -> &'static Postgres {
-    static SERVER: OnceLock<Postgres> = OnceLock::new();
+fn postgres(release: Release) -> &'static Postgres {
+    static INSTALLED: OnceLock<Postgres> = OnceLock::new();
+    static CURRENT: OnceLock<Postgres> = OnceLock::new();
+    let server = if release == Release::Current { &CURRENT } else { &INSTALLED };
     // The tests that share this one look at what is committed, not at what survives a power failure.
-    SERVER.get_or_init(|| Postgres::start_with(PostgresOptions { fsync: false, settings: Vec::new() }))
+    let options = PostgresOptions { fsync: false, settings: Vec::new(), release };
+    server.get_or_init(|| Postgres::start_with(options))
 }
 
-fn mariadb() -> &'static MariaDb {
-    static SERVER: OnceLock<MariaDb> = OnceLock::new();
-    SERVER.get_or_init(MariaDb::start)
+fn mariadb(release: Release) -> &'static MariaDb {
+    static INSTALLED: OnceLock<MariaDb> = OnceLock::new();
+    static CURRENT: OnceLock<MariaDb> = OnceLock::new();
+    let server = if release == Release::Current { &CURRENT } else { &INSTALLED };
+    server.get_or_init(|| MariaDb::start_release(release))
+}
+
+fn mysql() -> &'static MySql {
+    static SERVER: OnceLock<MySql> = OnceLock::new();
+    // As of PostgreSQL.
+    let settings = vec!["--innodb-flush-method=nosync".into()];
+    SERVER.get_or_init(|| MySql::start_with(MySqlOptions { settings, ..MySqlOptions::default() }))
+}
+
+/// Says on which server, of which version, so many tests run.
+pub async fn says_its_version(server: Server, tests: usize) {
+    let fixture = Fixture::new(server).await;
+    let version = match fixture.engine {
+        Engine::Sqlite => format!("SQLite {}", fixture.text("SELECT sqlite_version()").await),
+        Engine::Postgres => format!("PostgreSQL {}", fixture.text("SHOW server_version").await),
+        Engine::MariaDb => format!("MariaDB {}", fixture.text("SELECT VERSION()").await),
+        Engine::MySql => format!("MySQL {}", fixture.text("SELECT VERSION()").await),
+    };
+    assert!(version.chars().any(|c| c.is_ascii_digit()), "{version}");
+    assert_eq!(
+        fixture.engine == Engine::MariaDb,
+        version.contains("-MariaDB"),
+        "another server than was meant: {version}"
+    );
+    println!("conformance: {version} ({tests} tests)");
 }
 
 /// Settings for tests: few connections, short waits.
@@ -95,15 +171,20 @@ impl Toggles for dyn Sql + '_ {
 }
 
 impl Fixture {
-    pub async fn new(engine: Engine) -> Self {
-        let (url, directory) = match engine {
-            Engine::Sqlite => {
+    pub async fn new(server: impl Into<Server>) -> Self {
+        let server = server.into();
+        let (url, directory) = match server {
+            Server::Sqlite => {
                 let directory = temporary_directory("sqlite");
                 (format!("sqlite://{}", directory.path().join("weir.db").display()), Some(directory))
             }
-            Engine::Postgres => (postgres().create_database().await, None),
-            Engine::MariaDb => (mariadb().create_database().await, None),
+            Server::Postgres => (postgres(Release::Installed).create_database().await, None),
+            Server::PostgresCurrent => (postgres(Release::Current).create_database().await, None),
+            Server::MariaDb => (mariadb(Release::Installed).create_database().await, None),
+            Server::MariaDbCurrent => (mariadb(Release::Current).create_database().await, None),
+            Server::MySql => (mysql().create_database().await, None),
         };
+        let engine = server.engine();
         let sql = sql::open(&settings(&url)).await.unwrap();
         sql.migrate().await.unwrap();
         Self { engine, url, sql, _directory: directory }
@@ -247,6 +328,7 @@ pub enum Probe {
     Sqlite(SqliteConnection),
     Postgres(PgConnection),
     MariaDb(MySqlConnection),
+    MySql(MySqlConnection),
 }
 
 impl Probe {
@@ -255,15 +337,21 @@ impl Probe {
             Engine::Sqlite => Self::Sqlite(SqliteConnection::connect(url).await.unwrap()),
             Engine::Postgres => Self::Postgres(PgConnection::connect(url).await.unwrap()),
             Engine::MariaDb => Self::MariaDb(MySqlConnection::connect(url).await.unwrap()),
+            Engine::MySql => Self::MySql(MySqlConnection::connect(url).await.unwrap()),
         }
     }
 
     pub async fn run(&mut self, script: &str) -> Result<(), sqlx::Error> {
+        // The same by another name.
+        let script = match self {
+            Self::MySql(_) => script.replace("utf8mb4_nopad_bin", "utf8mb4_0900_bin"),
+            _ => script.to_owned(),
+        };
         let script = sqlx::raw_sql(AssertSqlSafe(script));
         match self {
             Self::Sqlite(connection) => script.execute(connection).await.map(drop),
             Self::Postgres(connection) => script.execute(connection).await.map(drop),
-            Self::MariaDb(connection) => script.execute(connection).await.map(drop),
+            Self::MariaDb(connection) | Self::MySql(connection) => script.execute(connection).await.map(drop),
         }
     }
 
@@ -272,7 +360,9 @@ impl Probe {
         match self {
             Self::Sqlite(connection) => sqlx::query_scalar(text).fetch_one(connection).await.unwrap(),
             Self::Postgres(connection) => sqlx::query_scalar(text).fetch_one(connection).await.unwrap(),
-            Self::MariaDb(connection) => sqlx::query_scalar(text).fetch_one(connection).await.unwrap(),
+            Self::MariaDb(connection) | Self::MySql(connection) => {
+                sqlx::query_scalar(text).fetch_one(connection).await.unwrap()
+            }
         }
     }
 
@@ -281,7 +371,9 @@ impl Probe {
         match self {
             Self::Sqlite(connection) => sqlx::query_scalar(text).fetch_one(connection).await.unwrap(),
             Self::Postgres(connection) => sqlx::query_scalar(text).fetch_one(connection).await.unwrap(),
-            Self::MariaDb(connection) => sqlx::query_scalar(text).fetch_one(connection).await.unwrap(),
+            Self::MariaDb(connection) | Self::MySql(connection) => {
+                sqlx::query_scalar(text).fetch_one(connection).await.unwrap()
+            }
         }
     }
 }

@@ -137,7 +137,7 @@ pub async fn members_are_paged_by_native_times_and_none(fixture: &Fixture) {
     let (column, digits) = match fixture.engine {
         Engine::Sqlite => ("DATETIME", 3),
         Engine::Postgres => ("TIMESTAMPTZ", 6),
-        Engine::MariaDb => ("DATETIME(6)", 6),
+        Engine::MariaDb | Engine::MySql => ("DATETIME(6)", 6),
     };
     fixture.run("DROP TABLE feed_like").await;
     fixture
@@ -199,6 +199,10 @@ pub async fn a_huge_target_is_recognised_by_its_count_column(fixture: &Fixture) 
         .run(match fixture.engine {
             Engine::Postgres => "INSERT INTO feed_like SELECT 1, n, n FROM generate_series(1, 1000000) AS n",
             Engine::MariaDb => "INSERT INTO feed_like SELECT 1, seq, seq FROM seq_1_to_1000000",
+            Engine::MySql => {
+                "SET SESSION cte_max_recursion_depth = 1000000; INSERT INTO feed_like
+                 WITH RECURSIVE s (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < 1000000) SELECT 1, n, n FROM s"
+            }
             Engine::Sqlite => {
                 "WITH RECURSIVE s (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < 1000000)
                  INSERT INTO feed_like SELECT 1, n, n FROM s"

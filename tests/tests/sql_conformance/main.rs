@@ -1,5 +1,6 @@
-//! One conformance suite over the three SQL engines, each a real one: SQLite in a temporary file, PostgreSQL and
-//! MariaDB started here. Every function takes a fixture with an empty database and runs once per engine.
+//! One conformance suite over the SQL servers, each a real one: SQLite in a temporary file, the rest started here, what the
+//! machine's distribution has and what `tests/servers` has fetched. Every function takes a fixture with an empty database and
+//! runs once per server; each says of which version it was.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -22,26 +23,43 @@ mod selfcheck_kinds;
 mod settings;
 mod values;
 
-/// Runs functions over a fixture, once per engine.
+/// Runs functions over a fixture on one server.
+macro_rules! on {
+    ($server:ident; $($module:ident: $($name:ident),+;)+) => {
+        const TESTS: usize = [$($(stringify!($name)),+),+].len();
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn says_its_version() {
+            crate::fixture::says_its_version(crate::fixture::Server::$server, TESTS).await;
+        }
+
+        $($(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            crate::$module::$name(&crate::fixture::Fixture::new(crate::fixture::Server::$server).await).await;
+        })+)+
+    };
+}
+
+/// Runs functions over a fixture, once per server.
 macro_rules! conformance {
-    ($($module:ident: $($name:ident),+;)+) => {
+    ($($functions:tt)+) => {
         mod sqlite {
-            $($(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                crate::$module::$name(&crate::fixture::Fixture::new(crate::fixture::Engine::Sqlite).await).await;
-            })+)+
+            on! { Sqlite; $($functions)+ }
         }
         mod postgres {
-            $($(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                crate::$module::$name(&crate::fixture::Fixture::new(crate::fixture::Engine::Postgres).await).await;
-            })+)+
+            on! { Postgres; $($functions)+ }
+        }
+        mod postgres_current {
+            on! { PostgresCurrent; $($functions)+ }
         }
         mod mariadb {
-            $($(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                crate::$module::$name(&crate::fixture::Fixture::new(crate::fixture::Engine::MariaDb).await).await;
-            })+)+
+            on! { MariaDb; $($functions)+ }
+        }
+        mod mariadb_current {
+            on! { MariaDbCurrent; $($functions)+ }
+        }
+        mod mysql {
+            on! { MySql; $($functions)+ }
         }
     };
 }
@@ -81,7 +99,7 @@ conformance! {
         one_bad_document_among_a_thousand, every_way_to_be_bad, a_zombie_creates_nothing,
         tables_that_take_no_document_are_nobodys_dead_letter, rejections_tell_the_newest_letter,
         a_document_is_replayed_once, an_actors_documents_are_paged_newest_first, nested_values_of_every_shape;
-    values: values_of_every_type, odd_texts, large_documents_are_inserted_in_parts, nul_is_stored_or_refused_never_cut, what_would_be_bent_is_refused,
+    values: values_of_every_type, odd_texts, json_beyond_an_engine_is_stored_whole_or_dead_alone, large_documents_are_inserted_in_parts, nul_is_stored_or_refused_never_cut, what_would_be_bent_is_refused,
         a_changed_column_is_nobodys_dead_letter,
         defaults_are_used_where_null_cannot_be;
     settings: settings_come_back_as_they_were, only_what_changes_is_written_and_new_rows_have_defaults,

@@ -27,7 +27,7 @@ fn numbered(engine: Engine) -> &'static str {
     match engine {
         Engine::Sqlite => "INTEGER PRIMARY KEY AUTOINCREMENT",
         Engine::Postgres => "SMALLSERIAL PRIMARY KEY",
-        Engine::MariaDb => "SMALLINT NOT NULL AUTO_INCREMENT PRIMARY KEY",
+        Engine::MariaDb | Engine::MySql => "SMALLINT NOT NULL AUTO_INCREMENT PRIMARY KEY",
     }
 }
 
@@ -52,12 +52,17 @@ async fn taken(fixture: &Fixture, table: &str) -> i64 {
     let query = match fixture.engine {
         Engine::Sqlite => format!("SELECT COALESCE(max(seq), 0) FROM sqlite_sequence WHERE name = '{table}'"),
         Engine::Postgres => format!("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {table}_id_seq"),
-        Engine::MariaDb => format!(
+        // MySQL keeps what this table says for a day, unless the session is told otherwise.
+        Engine::MariaDb | Engine::MySql => format!(
             "SELECT CAST(auto_increment - 1 AS SIGNED) FROM information_schema.tables
              WHERE table_schema = DATABASE() AND table_name = '{table}'"
         ),
     };
-    fixture.number(&query).await
+    let mut probe = fixture.probe().await;
+    if fixture.engine == Engine::MySql {
+        probe.run("SET SESSION information_schema_stats_expiry = 0").await.unwrap();
+    }
+    probe.number(&query).await
 }
 
 /// Gives all numbers but `left`.
@@ -66,10 +71,10 @@ async fn use_up(fixture: &Fixture, table: &str, left: i64) {
         Engine::Sqlite => format!("UPDATE sqlite_sequence SET seq = {} WHERE name = '{table}'", i64::MAX - left),
         Engine::Postgres => format!("SELECT setval('{table}_id_seq', {})", 32_767 - left),
         // Nothing else moves it that far.
-        Engine::MariaDb => format!("UPDATE {table} SET id = {} WHERE id = 1", 32_767 - left),
+        Engine::MariaDb | Engine::MySql => format!("UPDATE {table} SET id = {} WHERE id = 1", 32_767 - left),
     };
     fixture.run(&script).await;
-    if fixture.engine == Engine::MariaDb {
+    if fixture.engine.is_mysql() {
         fixture.run(&format!("ALTER TABLE {table} AUTO_INCREMENT = {}", (32_768 - left).min(32_767))).await;
     }
 }
@@ -142,7 +147,9 @@ pub async fn a_sequence_without_a_number_holds_the_kind_back(fixture: &Fixture) 
                 "ALTER TABLE member_setting ALTER COLUMN id TYPE bigint;
                  ALTER SEQUENCE member_setting_id_seq AS bigint NO MAXVALUE"
             }
-            Engine::MariaDb => "ALTER TABLE member_setting MODIFY COLUMN id BIGINT NOT NULL AUTO_INCREMENT",
+            Engine::MariaDb | Engine::MySql => {
+                "ALTER TABLE member_setting MODIFY COLUMN id BIGINT NOT NULL AUTO_INCREMENT"
+            }
         })
         .await;
     let applied = fixture.sql.apply(KIND, &kind, &fences, &rows, AT_MS).await.unwrap();

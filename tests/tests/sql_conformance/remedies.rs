@@ -18,7 +18,7 @@ use weir::sql::{Advice, Finding, Problem, Row};
 use crate::fixture::{Engine, Fixture, change};
 
 /// The engines.
-pub const ENGINES: [Engine; 3] = [Engine::Sqlite, Engine::Postgres, Engine::MariaDb];
+pub const ENGINES: [Engine; 4] = [Engine::Sqlite, Engine::Postgres, Engine::MariaDb, Engine::MySql];
 
 /// A problem and what is said to do about it.
 pub type Said = (Problem, Advice);
@@ -98,10 +98,15 @@ fn cases() -> Vec<Case> {
 const ELSEWHERE: &[(Problem, &[Engine], &str, &str)] = &[
     (Problem::PowerLoss, &[Engine::Postgres], "sql_conformance/remedies/server.rs", "postgres_settings_are_mended"),
     (Problem::PowerLoss, &[Engine::MariaDb], "sql_conformance/remedies/server.rs", "mariadb_settings_are_mended"),
+    (Problem::PowerLoss, &[Engine::MySql], "sql_conformance/remedies/server.rs", "mysql_settings_are_mended"),
     (Problem::CrashLoss, &[Engine::MariaDb], "sql_conformance/remedies/server.rs", "mariadb_settings_are_mended"),
+    (Problem::CrashLoss, &[Engine::MySql], "sql_conformance/remedies/server.rs", "mysql_settings_are_mended"),
     (Problem::BinaryLog, &[Engine::MariaDb], "sql_conformance/remedies/server.rs", "mariadb_settings_are_mended"),
+    (Problem::BinaryLog, &[Engine::MySql], "sql_conformance/remedies/server.rs", "mysql_settings_are_mended"),
     (Problem::ReadOnly, &[Engine::MariaDb], "sql_conformance/remedies/server.rs", "mariadb_settings_are_mended"),
+    (Problem::ReadOnly, &[Engine::MySql], "sql_conformance/remedies/server.rs", "mysql_settings_are_mended"),
     (Problem::ReadOnly, &[Engine::Postgres], "sql_conformance/remedies/server.rs", "postgres_settings_are_mended"),
+    (Problem::SessionSettings, &[Engine::Postgres], "poolers.rs", "a_pooler_that_would_break_something_is_named"),
     (Problem::Encoding, &[Engine::Postgres], "sql_conformance/remedies/server.rs", "postgres_settings_are_mended"),
     (Problem::JournalMode, &[Engine::Sqlite], "sql_conformance/remedies/server.rs", "a_database_in_memory_is_named"),
     (Problem::NoRight, &[Engine::Postgres], "sql_conformance/selfcheck_kinds.rs", "postgres_tells_missing_rights"),
@@ -133,48 +138,49 @@ const ELSEWHERE: &[(Problem, &[Engine], &str, &str)] = &[
 const RUN_ELSEWHERE: &[(Advice, &[Engine], &str, &str)] = &[
     (Advice::SetServer, &[Engine::Postgres], "sql_conformance/remedies/server.rs", "postgres_settings_are_mended"),
     (Advice::SetServer, &[Engine::MariaDb], "sql_conformance/remedies/server.rs", "mariadb_settings_are_mended"),
+    (Advice::SetServer, &[Engine::MySql], "sql_conformance/remedies/server.rs", "mysql_settings_are_mended"),
     (Advice::Grant, &[Engine::Postgres], "sql_conformance/selfcheck_kinds.rs", "postgres_tells_missing_rights"),
 ];
 
 const SQLITE: &[Engine] = &[Engine::Sqlite];
 const POSTGRES: &[Engine] = &[Engine::Postgres];
-const MARIADB: &[Engine] = &[Engine::MariaDb];
-const NOT_SQLITE: &[Engine] = &[Engine::Postgres, Engine::MariaDb];
-const NOT_POSTGRES: &[Engine] = &[Engine::Sqlite, Engine::MariaDb];
-const NOT_MARIADB: &[Engine] = &[Engine::Sqlite, Engine::Postgres];
+const MYSQLS: &[Engine] = &[Engine::MariaDb, Engine::MySql];
+const NOT_SQLITE: &[Engine] = &[Engine::Postgres, Engine::MariaDb, Engine::MySql];
+const NOT_POSTGRES: &[Engine] = &[Engine::Sqlite, Engine::MariaDb, Engine::MySql];
+const NOT_MYSQLS: &[Engine] = &[Engine::Sqlite, Engine::Postgres];
 
 /// Problems that cannot be brought about on an engine, and why.
 const NEVER: &[(Problem, &[Engine], &str)] = &[
     (Problem::OldServer, POSTGRES, "needs PostgreSQL 11"),
     (Problem::OldServer, NOT_POSTGRES, "the engine is not asked for its version"),
     (Problem::PowerLoss, SQLITE, "weir sets it on each connection"),
-    (Problem::CrashLoss, NOT_MARIADB, "weir sets it on each connection"),
+    (Problem::CrashLoss, NOT_MYSQLS, "weir sets it on each connection"),
     (Problem::Encoding, NOT_POSTGRES, "connections have an encoding of their own"),
     (Problem::ReadOnly, SQLITE, "a file that cannot be written is an error when it is opened"),
-    (Problem::SessionSettings, &ENGINES, "needs a pooler that drops what sessions set"),
-    (Problem::BinaryLog, NOT_MARIADB, "the engine has none"),
+    (Problem::SessionSettings, NOT_POSTGRES, "needs a proxy that drops what sessions set"),
+    (Problem::BinaryLog, NOT_MYSQLS, "the engine has none"),
     (Problem::JournalMode, NOT_SQLITE, "the engine has none"),
     (Problem::ForeignKeysOff, &ENGINES, "weir sets it on each connection"),
-    (Problem::NotTransactional, NOT_MARIADB, "all tables are"),
+    (Problem::NotTransactional, NOT_MYSQLS, "all tables are"),
     (Problem::DeferredForeignKey, NOT_SQLITE, "weir has them checked at once"),
     (Problem::NoRight, NOT_POSTGRES, "the engine's catalogue does not tell"),
-    (Problem::BitColumn, NOT_MARIADB, "the engine's own booleans are used"),
+    (Problem::BitColumn, NOT_MYSQLS, "the engine's own booleans are used"),
     (Problem::ShortText, SQLITE, "text has no length"),
     (Problem::NarrowInteger, SQLITE, "all integers have 64 bits"),
-    (Problem::TrailingSpaces, NOT_MARIADB, "the engine compares them"),
+    (Problem::TrailingSpaces, NOT_MYSQLS, "the engine compares them"),
     (Problem::PartitionedOtherwise, SQLITE, "the engine has no partitions"),
-    (Problem::SkippingTrigger, MARIADB, "a trigger cannot discard a row without an error"),
+    (Problem::SkippingTrigger, MYSQLS, "a trigger cannot discard a row without an error"),
     (Problem::Scan, &ENGINES, "types that fit can use the key; see the plans in host/src/sql/access.rs"),
 ];
 
 /// Remedies that an engine does not have.
 const NO_REMEDY: &[(Advice, &[Engine], &str)] = &[
     (Advice::SetServer, SQLITE, "the engine has no server"),
-    (Advice::ChangeEngine, NOT_MARIADB, "all tables are transactional"),
+    (Advice::ChangeEngine, NOT_MYSQLS, "all tables are transactional"),
     (Advice::Grant, NOT_POSTGRES, "the engine's catalogue does not tell rights"),
     (Advice::WidenInteger, SQLITE, "all integers have 64 bits"),
     (Advice::WidenText, SQLITE, "text has no length"),
-    (Advice::MakeBoolean, NOT_MARIADB, "the engine's own booleans are used"),
+    (Advice::MakeBoolean, NOT_MYSQLS, "the engine's own booleans are used"),
     (Advice::Collate, SQLITE, "the engine does not change columns"),
     (Advice::DefaultTime, SQLITE, "the engine does not change columns"),
     (Advice::LetNull, SQLITE, "the engine does not change columns"),
@@ -267,6 +273,11 @@ async fn what_postgres_is_told_to_run_mends() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_mariadb_is_told_to_run_mends() {
     run_all(Engine::MariaDb).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_mysql_is_told_to_run_mends() {
+    run_all(Engine::MySql).await;
 }
 
 /// Where a test stands that is named, which must be there.

@@ -26,7 +26,7 @@ pub async fn good_tables_pass(fixture: &Fixture) {
     let key = match fixture.engine {
         Engine::Sqlite => "id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL",
         Engine::Postgres => "id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
-        Engine::MariaDb => "id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY",
+        Engine::MariaDb | Engine::MySql => "id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY",
     };
     fixture
         .run(&format!(
@@ -136,7 +136,7 @@ pub async fn text_is_compared_by_bytes(fixture: &Fixture) {
             "TEXT COLLATE weir_loose",
             "CREATE COLLATION weir_loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false);",
         ),
-        Engine::MariaDb => ("VARCHAR(191)", ""),
+        Engine::MariaDb | Engine::MySql => ("VARCHAR(191)", ""),
     };
     fixture
         .run(&format!(
@@ -151,7 +151,7 @@ pub async fn text_is_compared_by_bytes(fixture: &Fixture) {
     for column in ["feed_like.feed_id", "feed_like.user_id", "feed.id"] {
         assert!(wrong.iter().any(|finding| finding.problem.contains(column)), "{column}: {findings:?}");
     }
-    if fixture.engine == Engine::MariaDb {
+    if fixture.engine.is_mysql() {
         for finding in wrong {
             fixture.mend(finding, false).await;
         }

@@ -113,7 +113,7 @@ pub async fn columns_that_do_not_fit_are_named(fixture: &Fixture) {
     let mut table = counter();
     table.count_column = "title".into();
     let findings = check_counter(fixture, &table).await;
-    let problem = if fixture.engine == Engine::MariaDb { "video.title is varchar" } else { "video.title is " };
+    let problem = if fixture.engine.is_mysql() { "video.title is varchar" } else { "video.title is " };
     assert!(
         !named(&findings, problem).warning && named(&findings, problem).problem.contains("a count needs an integer")
     );
@@ -150,7 +150,7 @@ pub async fn columns_that_do_not_fit_are_named(fixture: &Fixture) {
         // A BLOB of this engine holds UUIDs.
         Engine::Sqlite => (None, "INTEGER GENERATED ALWAYS AS (user_id + 1) VIRTUAL"),
         Engine::Postgres => (Some("BYTEA"), "BIGINT GENERATED ALWAYS AS (user_id + 1) STORED"),
-        Engine::MariaDb => (Some("BLOB"), "BIGINT GENERATED ALWAYS AS (user_id + 1) VIRTUAL"),
+        Engine::MariaDb | Engine::MySql => (Some("BLOB"), "BIGINT GENERATED ALWAYS AS (user_id + 1) VIRTUAL"),
     };
     let mut table = IngestConfig::demo().table;
     fixture.run(&format!("ALTER TABLE playlist ADD COLUMN made {computed}")).await;
@@ -190,13 +190,13 @@ pub async fn columns_that_nobody_fills_are_refused(fixture: &Fixture) {
 
 pub async fn slow_reads_are_told(fixture: &Fixture) {
     let table = playlists(fixture, "", "").await;
-    let drop = if fixture.engine == Engine::MariaDb { " ON playlist" } else { "" };
+    let drop = if fixture.engine.is_mysql() { " ON playlist" } else { "" };
     fixture.run(&format!("DROP INDEX playlist_of_user{drop}")).await;
     fixture.run("DROP TABLE playlist_track").await;
     let id = match fixture.engine {
         Engine::Sqlite => "TEXT",
         Engine::Postgres => "UUID",
-        Engine::MariaDb => "BINARY(16)",
+        Engine::MariaDb | Engine::MySql => "BINARY(16)",
     };
     fixture
         .run(&format!(

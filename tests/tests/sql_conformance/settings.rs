@@ -92,7 +92,7 @@ pub async fn settings_come_back_as_they_were(fixture: &Fixture) {
     let uuid = match fixture.engine {
         Engine::Sqlite => "TEXT",
         Engine::Postgres => "UUID",
-        Engine::MariaDb => "BINARY(16)",
+        Engine::MariaDb | Engine::MySql => "BINARY(16)",
     };
     create(fixture, uuid).await;
     let (table, id) = (binding(IdType::Uuid), Id::Uuid(Uuid::from_u128(5)));

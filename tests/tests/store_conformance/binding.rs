@@ -7,7 +7,7 @@ use weir::model::{DatabaseId, Id, Partition, partition_of};
 use weir::store::redis::RedisStore;
 use weir::store::{Binding, Holdings, ReadResult, Store, StoreError};
 
-use crate::stand::{Backend, KIND, NAMESPACE, OnCluster, OnRedis, Stand, known, namespace};
+use crate::stand::{Backend, KIND, NAMESPACE, OnCluster, OnRedis, OnServer, Stand, known, namespace};
 
 fn database(number: u128) -> DatabaseId {
     DatabaseId(Uuid::from_u128(number))
@@ -135,7 +135,7 @@ trait Raw: Backend {
     fn run<T: redis::FromRedisValue>(&mut self, key: &str, words: &[&str]) -> T;
 }
 
-impl Raw for OnRedis {
+impl<const RELEASE: usize> Raw for OnServer<RELEASE> {
     fn keys(&mut self) -> Vec<String> {
         self.0.command(&["KEYS", "weir*"])
     }

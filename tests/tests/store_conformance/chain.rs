@@ -7,7 +7,7 @@ use weir::store::{CreateResult, Head, JournalRead, LoadedState, ReadResult};
 
 use crate::counters::hit;
 use crate::documents::create;
-use crate::stand::{Backend, KIND, NAMESPACE, OnCluster, OnRedis, Sql, Stand, TOGGLE, known, op, outcome};
+use crate::stand::{Backend, KIND, NAMESPACE, OnCluster, OnServer, Sql, Stand, TOGGLE, known, op, outcome};
 
 /// What an operator may do to the keys of a partition.
 pub trait Keys: Backend {
@@ -23,7 +23,7 @@ pub trait Keys: Backend {
     }
 }
 
-impl Keys for OnRedis {
+impl<const RELEASE: usize> Keys for OnServer<RELEASE> {
     fn run<T: redis::FromRedisValue>(&mut self, _key: &str, words: &[&str]) -> T {
         self.0.command(words)
     }

@@ -15,7 +15,7 @@ use weir::store::{
     Head, Hydrated, Hydration, Idempotency, JournalRead, LoadedState, PairLoad, ReadResult, Store, StoreError,
     TargetLoad, ToggleBatch, ToggleOp, ToggleOutcome, ToggleResult,
 };
-use weir_tests::services::{ClusterOptions, Redis, RedisCluster, RedisOptions, temporary_directory};
+use weir_tests::services::{ClusterOptions, Redis, RedisCluster, RedisOptions, RedisRelease, temporary_directory};
 
 /// The kind that most tests use.
 pub const KIND: &str = "feed-like";
@@ -40,6 +40,8 @@ pub trait Backend: Send + Sync + Sized {
     const STATE_SURVIVES: bool;
     /// Random histories, and the steps of each. Where a crash takes seconds, fewer.
     const HISTORIES: (u64, usize) = (4, 250);
+    /// Its name and version.
+    fn version(&self) -> String;
     /// Starts what it needs, and says how to configure a store on it.
     fn start() -> (Self, StoreConfig);
     /// The data is lost. The store is closed meanwhile where it must be.
@@ -54,6 +56,10 @@ pub struct Embedded(pub TempDir);
 impl Backend for Embedded {
     const STATE_SURVIVES: bool = false;
 
+    fn version(&self) -> String {
+        format!("embedded store {}", env!("CARGO_PKG_VERSION"))
+    }
+
     fn start() -> (Self, StoreConfig) {
         let directory = temporary_directory("store");
         let config = StoreConfig { path: directory.path().join("store"), ..StoreConfig::default() };
@@ -67,13 +73,22 @@ impl Backend for Embedded {
     fn crash(&mut self) {}
 }
 
-/// A Redis with `appendfsync always`.
-pub struct OnRedis(pub Redis);
+/// A server that speaks the language of Redis, with `appendfsync always`.
+pub struct OnServer<const RELEASE: usize>(pub Redis);
 
-impl OnRedis {
+/// The Redis that the machine has.
+pub type OnRedis = OnServer<0>;
+/// Redis 8.
+pub type OnRedis8 = OnServer<1>;
+/// Valkey.
+pub type OnValkey = OnServer<2>;
+
+const RELEASES: [RedisRelease; 3] = [RedisRelease::Installed, RedisRelease::Redis8, RedisRelease::Valkey];
+
+impl<const RELEASE: usize> OnServer<RELEASE> {
     /// On a Redis with these options.
     pub fn with(options: RedisOptions) -> (Self, StoreConfig) {
-        let redis = Redis::start(options);
+        let redis = Redis::start(RedisOptions { release: RELEASES[RELEASE], ..options });
         let config = StoreConfig {
             store_type: StoreType::Redis,
             url: redis.url(),
@@ -84,8 +99,17 @@ impl OnRedis {
     }
 }
 
-impl Backend for OnRedis {
+impl<const RELEASE: usize> Backend for OnServer<RELEASE> {
     const STATE_SURVIVES: bool = true;
+
+    fn version(&self) -> String {
+        let info: String = self.0.command(&["INFO", "server"]);
+        let of = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+        match of("valkey_version") {
+            Some(version) => format!("Valkey {version}"),
+            None => format!("Redis {}", of("redis_version").unwrap()),
+        }
+    }
 
     fn start() -> (Self, StoreConfig) {
         Self::with(RedisOptions::default())
@@ -117,6 +141,11 @@ impl OnCluster {
 impl Backend for OnCluster {
     const STATE_SURVIVES: bool = true;
     const HISTORIES: (u64, usize) = (1, 60);
+
+    fn version(&self) -> String {
+        let node = Redis::start(RedisOptions::default());
+        format!("{} as a cluster", OnServer::<0>(node).version())
+    }
 
     fn start() -> (Self, StoreConfig) {
         let left = CLUSTERS.lock().unwrap().pop();
@@ -151,6 +180,14 @@ impl Drop for OnCluster {
             CLUSTERS.lock().unwrap().push(cluster);
         }
     }
+}
+
+/// Says on which server, of which version, so many tests run.
+pub fn says_its_version<B: Backend>(tests: usize) {
+    let (backend, _config) = B::start();
+    let version = backend.version();
+    assert!(version.chars().any(|c| c.is_ascii_digit()), "{version}");
+    println!("conformance: {version} ({tests} tests)");
 }
 
 /// A store under test.

@@ -42,11 +42,12 @@ fn is_off(value: &str) -> bool {
     ["0", "OFF", "NO", "FALSE", ""].iter().any(|off| value.trim().eq_ignore_ascii_case(off))
 }
 
-/// What is wrong with the server's switches: whether it takes no writes, whether it has a binary log, and of which format.
-fn switches(read_only: &str, log_bin: &str, format: &str) -> Vec<Finding> {
+/// What is wrong with the server's switches: whether it takes no writes, whether it has a binary log, and of which format. Of
+/// those that forbid writes, with their names, the one that forbids most comes last.
+fn switches(read_only: &[(&str, String)], log_bin: &str, format: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
-    if !is_off(read_only) {
-        let problem = format!("the server takes no writes now (read_only is {read_only})");
+    if let Some((name, value)) = read_only.iter().rfind(|(_, value)| !is_off(value)) {
+        let problem = format!("the server takes no writes now ({name} is {value})");
         findings.push(warn(Problem::ReadOnly, problem, Remedy::words("connect to the primary")));
     }
     if !is_off(log_bin) && format.eq_ignore_ascii_case("STATEMENT") {
@@ -89,7 +90,8 @@ impl MysqlSql {
             let problem = "sql_mode is not strict and cannot be set: values would be cut silently".into();
             findings.push(refuse(Problem::SessionSettings, problem, keep()));
         }
-        findings.extend(switches(&setting(3), &setting(4), &setting(5)));
+        let read_only = [("read_only", setting(3)), ("super_read_only", setting(8)), ("innodb_read_only", setting(9))];
+        findings.extend(switches(&read_only, &setting(4), &setting(5)));
         let idle = self.settings.idle_transaction_timeout_ms.div_ceil(1_000).max(1).to_string();
         if setting(7) != idle {
             let problem = format!(
@@ -108,14 +110,18 @@ mod tests {
 
     #[test]
     fn switches_are_read_as_every_version_words_them() {
+        let of = |value: &str| [("read_only", value.to_owned())];
         for off in ["0", "OFF", "off"] {
-            assert_eq!(switches(off, off, "STATEMENT"), vec![], "{off}");
+            assert_eq!(switches(&of(off), off, "STATEMENT"), vec![], "{off}");
         }
         // MariaDB 12 has words beyond on and off.
         for on in ["1", "ON", "NO_LOCK", "NO_LOCK_NO_ADMIN"] {
-            let names: Vec<Problem> = switches(on, on, "STATEMENT").iter().map(|finding| finding.name).collect();
+            let names: Vec<Problem> = switches(&of(on), on, "STATEMENT").iter().map(|finding| finding.name).collect();
             assert_eq!(names, [Problem::ReadOnly, Problem::BinaryLog], "{on}");
-            assert_eq!(switches("OFF", on, "MIXED"), vec![], "{on}");
+            assert_eq!(switches(&of("OFF"), on, "MIXED"), vec![], "{on}");
         }
+        let replica = [("read_only", "1".into()), ("super_read_only", "1".into()), ("innodb_read_only", "0".into())];
+        let findings = switches(&replica, "0", "ROW");
+        assert!(findings.len() == 1 && findings[0].problem.contains("(super_read_only is 1)"), "{findings:?}");
     }
 }

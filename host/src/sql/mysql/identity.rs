@@ -53,8 +53,11 @@ impl MysqlSql {
     pub(super) async fn write_journals(&self, journals: &[KnownJournal]) -> Result<(), SqlError> {
         leased!(self.lease().await?, |connection| async {
             for known in journals {
-                let set = sqlx::query(statements::JOURNAL_SET).bind(&known.kind).bind(known.journal.to_string());
-                set.bind(&known.place).bind(known.is_closed).execute(&mut *connection).await?;
+                let mut set = sqlx::query(statements::JOURNAL_SET).bind(&known.kind);
+                for _ in 0..2 {
+                    set = set.bind(known.journal.to_string()).bind(&known.place).bind(known.is_closed);
+                }
+                set.execute(&mut *connection).await?;
             }
             Ok::<(), sqlx::Error>(())
         })

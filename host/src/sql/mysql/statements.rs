@@ -1,4 +1,4 @@
-//! All SQL text of MariaDB (10.3 or later) and MySQL (5.7 or later): weir's own tables and the catalogue here, each
+//! All SQL text of MariaDB (10.3 or later) and MySQL (8.0 or later): weir's own tables and the catalogue here, each
 //! capability's beside.
 //!
 //! Neither has what both need for arrays, so a batch is a list of placeholders in chunks. There is no `RETURNING` on
@@ -49,9 +49,12 @@ fn statement_limit(timeout_ms: u64, maria: bool) -> String {
 }
 
 /// One creation of weir's tables at a time: ? seconds.
-pub(super) const MIGRATE_LOCK: &str = "SELECT CAST(GET_LOCK(CONCAT('weir ', MD5(DATABASE())), ?) AS SIGNED)";
+/// The name of a lock has 64 characters at most, that of a database too; where two are shortened to the same, one waits.
+pub(super) const MIGRATE_LOCK: &str =
+    "SELECT CAST(GET_LOCK(CONCAT('weir ', CRC32(DATABASE()), ' ', LEFT(DATABASE(), 40)), ?) AS SIGNED)";
 /// Ends it.
-pub(super) const MIGRATE_UNLOCK: &str = "DO RELEASE_LOCK(CONCAT('weir ', MD5(DATABASE())))";
+pub(super) const MIGRATE_UNLOCK: &str =
+    "DO RELEASE_LOCK(CONCAT('weir ', CRC32(DATABASE()), ' ', LEFT(DATABASE(), 40)))";
 /// Table of names and values.
 pub(super) const CREATE_META: &str = "CREATE TABLE IF NOT EXISTS weir_meta (
     name VARCHAR(64) NOT NULL PRIMARY KEY, value VARCHAR(255) NOT NULL)
@@ -90,7 +93,7 @@ pub(super) const UPGRADE_HOLES: &str = "CREATE TABLE IF NOT EXISTS weir_journal_
     ENGINE = InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 /// Records a value when there is none: ? name, ? value.
 pub(super) const META_RECORD: &str =
-    "INSERT INTO weir_meta (name, value) VALUES (?, ?) ON DUPLICATE KEY UPDATE name = VALUES(name)";
+    "INSERT INTO weir_meta (name, value) VALUES (?, ?) ON DUPLICATE KEY UPDATE name = name";
 /// Sets a value: ? value, ? name.
 pub(super) const META_SET: &str = "UPDATE weir_meta SET value = ? WHERE name = ?";
 /// Reads a value: ? name.
@@ -104,9 +107,9 @@ pub(super) const HAS_TABLE: &str = "SELECT CAST(COUNT(*) AS SIGNED) FROM informa
     WHERE table_schema = DATABASE() AND table_name = ?";
 /// Where the journals of the kinds are.
 pub(super) const JOURNALS: &str = "SELECT kind, journal, place, is_closed FROM weir_journal ORDER BY kind";
-/// Notes where the journal of a kind is: ? kind, ? journal, ? place, ? whether it is closed.
+/// Notes where the journal of a kind is: ? kind, twice ? journal, ? place, ? whether it is closed.
 pub(super) const JOURNAL_SET: &str = "INSERT INTO weir_journal (kind, journal, place, is_closed) VALUES (?, ?, ?, ?)
-    ON DUPLICATE KEY UPDATE journal = VALUES(journal), place = VALUES(place), is_closed = VALUES(is_closed)";
+    ON DUPLICATE KEY UPDATE journal = ?, place = ?, is_closed = ?";
 /// Gives dead letters to another kind: ? to, ? from.
 pub(super) const DEAD_RENAME: &str = "UPDATE weir_dead_letter SET kind = ? WHERE kind = ?";
 
@@ -156,7 +159,7 @@ pub(super) fn checkpoints(count: usize, lock: bool) -> String {
 pub(super) fn claim_create(count: usize) -> String {
     format!(
         "INSERT INTO weir_checkpoint (kind, `partition`, incarnation, epoch, `position`) VALUES {}
-         ON DUPLICATE KEY UPDATE kind = VALUES(kind)",
+         ON DUPLICATE KEY UPDATE kind = kind",
         list("(?, ?, ?, 0, 0)", count)
     )
 }
@@ -304,14 +307,19 @@ pub(super) const JSON_COLUMNS: &str = "SELECT CAST(constraint_name AS CHAR) FROM
 
 /// Settings that matter, as text.
 pub(super) fn settings(maria: bool) -> String {
-    let (isolation, limits) = if maria {
-        ("@@tx_isolation", "CAST(@@max_statement_time AS CHAR), CAST(@@idle_transaction_timeout AS CHAR)")
+    let (isolation, limits, by_super) = if maria {
+        ("@@tx_isolation", "CAST(@@max_statement_time AS CHAR), CAST(@@idle_transaction_timeout AS CHAR)", "'0'")
     } else {
-        ("@@transaction_isolation", "CAST(@@max_execution_time AS CHAR), CAST(@@wait_timeout AS CHAR)")
+        (
+            "@@transaction_isolation",
+            "CAST(@@max_execution_time AS CHAR), CAST(@@wait_timeout AS CHAR)",
+            "CAST(@@super_read_only AS CHAR)",
+        )
     };
     format!(
         "SELECT CAST(@@innodb_flush_log_at_trx_commit AS CHAR), CAST({isolation} AS CHAR), CAST(@@sql_mode AS CHAR),
-         CAST(@@read_only AS CHAR), CAST(@@log_bin AS CHAR), CAST(@@binlog_format AS CHAR), {limits}"
+         CAST(@@read_only AS CHAR), CAST(@@log_bin AS CHAR), CAST(@@binlog_format AS CHAR), {limits},
+         {by_super}, CAST(@@innodb_read_only AS CHAR)"
     )
 }
 

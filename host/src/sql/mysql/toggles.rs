@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use sqlx::AssertSqlSafe;
+use sqlx::mysql::MySqlRow;
+use sqlx::{AssertSqlSafe, Row as _};
 
-use super::catalogue::{number, read_both, read_surroundings, text};
+use super::catalogue::{number, read_both, read_surroundings};
 use super::read::{
     bind_id, bind_ids, bind_time, kept, load, padded, page, pieces, read_id, read_known, read_pairs, read_size,
 };
@@ -14,7 +15,7 @@ use super::write::MysqlFlight;
 use super::{CHUNK, MysqlSql};
 use crate::config::ToggleTable;
 use crate::model::{Id, Member};
-use crate::sql::access::mysql_misses;
+use crate::sql::access::{MysqlStep, mysql_misses};
 use crate::sql::classify::sql_error;
 use crate::sql::effect::{Asked, all_counted, all_met};
 use crate::sql::explain::explanation;
@@ -82,10 +83,10 @@ impl MysqlSql {
     /// Whether the bulk delete can use the unique key. Which key it does use on a small table says nothing.
     async fn check_plan(&self, table: &ToggleTable, pairs: &Facts) -> Result<Option<Finding>, SqlError> {
         let plan = self.toggle_plan(table).await?;
-        let row = leased!(self.lease().await?, |connection| {
-            sqlx::raw_sql(AssertSqlSafe(plan.statements.delete_plan())).fetch_one(connection)
+        let rows = leased!(self.lease().await?, |connection| {
+            sqlx::raw_sql(AssertSqlSafe(plan.statements.delete_plan())).fetch_all(connection)
         })?;
-        let steps: Value = serde_json::from_str(&text(&row, 0).map_err(sql_error)?).unwrap_or_default();
+        let steps = rows.iter().map(step_of).collect::<Result<Vec<_>, _>>().map_err(sql_error)?;
         let Some(key) = pairs.unique_on(&[&table.target_column, &table.actor_column]) else { return Ok(None) };
         let name = table.name.rsplit('.').next().unwrap_or(&table.name);
         Ok(mysql_misses(&steps, name, &key.name).then(|| {
@@ -171,6 +172,12 @@ impl MysqlSql {
         })?;
         Ok(explanation(at.first().copied().flatten(), target, known.as_ref(), size, table))
     }
+}
+
+/// A row of a plan.
+fn step_of(row: &MySqlRow) -> Result<MysqlStep, sqlx::Error> {
+    let text = |name: &str| row.try_get_unchecked::<Option<String>, _>(name).map(Option::unwrap_or_default);
+    Ok(MysqlStep { table: text("table")?, possible_keys: text("possible_keys")?, key: text("key")? })
 }
 
 impl MysqlFlight<'_> {

@@ -6,6 +6,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use super::statements::words::PostgresWords;
 use super::statements::{self, check};
 use super::{PostgresSql, VERSION_MIN};
+use crate::config::Pooler;
 use crate::sql::classify::{Class, judge};
 use crate::sql::facts::look::{Answer, Ask};
 use crate::sql::finding::{Problem, Remedy, refuse, warn};
@@ -74,13 +75,15 @@ impl PostgresSql {
             (7, "idle_in_transaction_session_timeout", self.settings.idle_transaction_timeout_ms),
         ];
         for (index, name, wanted) in limits {
-            if number(index) != signed(wanted) {
+            // Behind a pooler each transaction sets its own.
+            if self.settings.pooler == Pooler::None && number(index) != signed(wanted) {
                 let problem =
                     format!("{name} is {}, not {wanted}: a stopped flusher could block others", number(index));
                 let remedy = Remedy::words("let sessions keep their settings (a pooler in the way?)");
                 findings.push(refuse(Problem::SessionSettings, problem, remedy));
             }
         }
+        findings.extend(self.check_pooler().await?);
         Ok(findings)
     }
 }

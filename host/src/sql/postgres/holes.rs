@@ -1,7 +1,7 @@
 //! Holes of journals: recorded in the step that leaves them behind, listed, acknowledged.
 
-use sqlx::Row as _;
 use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Row as _};
 
 use super::{PostgresSql, statements};
 use crate::model::Checkpoint;
@@ -21,7 +21,7 @@ impl PostgresSql {
     ) -> Result<Checkpoint, SqlError> {
         let (row, hole) = (passed.row(), passed.hole);
         let is_moved = leased!(self.lease().await?, |connection| async {
-            sqlx::raw_sql(statements::BEGIN).execute(&mut *connection).await?;
+            sqlx::raw_sql(AssertSqlSafe(&*self.begin)).execute(&mut *connection).await?;
             let moved = sqlx::query(statements::HOLE_PASS)
                 .bind(kind)
                 .bind(i32::from(row.partition))

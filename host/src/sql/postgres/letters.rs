@@ -1,7 +1,7 @@
 //! Dead letters: written in the flush, listed, stored again, dropped.
 
-use sqlx::Row as _;
 use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Row as _};
 
 use super::read::read_checkpoints;
 use super::write::PostgresFlight;
@@ -54,14 +54,20 @@ impl PostgresSql {
         let plan = self.plan_of(table).await?;
         let lock_ms = self.settings.lock_timeout_ms;
         let result = leased!(self.lease().await?, |connection| async {
-            sqlx::raw_sql(statements::BEGIN).execute(&mut *connection).await?;
+            sqlx::raw_sql(AssertSqlSafe(&*self.begin)).execute(&mut *connection).await?;
             read_checkpoints(connection, statements::LOCK, &letter.kind, &[letter.partition]).await?;
             let query = sqlx::query(statements::DEAD_DROP).bind(vec![letter.id]);
             if query.execute(&mut *connection).await?.rows_affected() == 0 {
                 return Err(no_letter(letter.id));
             }
-            let mut flight =
-                PostgresFlight { connection: &mut *connection, plan: &plan, table, lock_ms, statements: 0 };
+            let mut flight = PostgresFlight {
+                connection: &mut *connection,
+                plan: &plan,
+                table,
+                begin: &self.begin,
+                lock_ms,
+                statements: 0,
+            };
             if let Some((_, reason)) = flight.store(&[&row]).await?.dead.pop() {
                 return Err(still_dead(reason));
             }

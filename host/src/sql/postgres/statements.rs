@@ -28,6 +28,16 @@ pub(super) fn session(settings: &SqlConfig) -> String {
     )
 }
 
+/// The same for each transaction that writes, behind a pooler: what a session sets there is lost, or another's.
+pub(super) fn local(settings: &SqlConfig) -> String {
+    let (statement, idle) = (settings.statement_timeout_ms, settings.idle_transaction_timeout_ms);
+    format!(
+        "; SET LOCAL statement_timeout = {statement}; SET LOCAL lock_timeout = {lock};
+         SET LOCAL idle_in_transaction_session_timeout = {idle}; SET LOCAL jit = off",
+        lock = lock_ms(settings),
+    )
+}
+
 /// Time to wait for a lock: no longer than a silent owner may keep it, and within the statement's own limit.
 pub(super) fn lock_ms(settings: &SqlConfig) -> u64 {
     settings.idle_transaction_timeout_ms.min(settings.statement_timeout_ms / 2).max(1)
@@ -85,10 +95,12 @@ pub(super) const DEAD_RENAME: &str = "UPDATE weir_dead_letter SET kind = $2 WHER
 
 /// Begins for writing; deferred constraints are checked statement by statement, so that a bad row can be found. Does not
 /// ask for READ WRITE: a server that is told to take no writes is not overruled.
-pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET CONSTRAINTS ALL IMMEDIATE";
+pub(super) fn begin(local: &str) -> String {
+    format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET CONSTRAINTS ALL IMMEDIATE{local}")
+}
 /// Begins a flush, which waits so long for a lock.
-pub(super) fn flush_begin(lock_ms: u64) -> String {
-    format!("{BEGIN}; {}", lock_limit(lock_ms))
+pub(super) fn flush_begin(begin: &str, lock_ms: u64) -> String {
+    format!("{begin}; {}", lock_limit(lock_ms))
 }
 
 /// From here on the transaction waits so long for a lock.
@@ -275,6 +287,10 @@ fn may_skip(name: &str, event: &str) -> String {
 /// Makes the planner show whether an index can be used at all, whatever the size of the tables now.
 pub(super) const PLAN_BEGIN: &str = "BEGIN; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off;
     SET LOCAL enable_mergejoin = off";
+/// The process that serves the session now.
+pub(super) const PROCESS: &str = "SELECT pg_catalog.pg_backend_pid()::text";
+/// Names under which this very statement is prepared in the session: $1 its text.
+pub(super) const PREPARED: &str = "SELECT name::text FROM pg_catalog.pg_prepared_statements WHERE statement = $1";
 /// Settings that matter.
 pub(super) const SETTINGS: &str = "SELECT current_setting('server_version_num')::int8, current_setting('fsync'),
     current_setting('full_page_writes'), current_setting('synchronous_commit'), current_setting('server_encoding'),

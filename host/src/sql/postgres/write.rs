@@ -41,6 +41,8 @@ pub(super) struct PostgresFlight<'a> {
     pub connection: &'a mut PgConnection,
     /// What is prepared for the kind's tables.
     pub plan: &'a PlanOf,
+    /// Begins a transaction that writes.
+    pub begin: &'a str,
     /// The kind's tables.
     pub table: &'a KindTable,
     /// Time to wait for a lock, in milliseconds.
@@ -52,7 +54,7 @@ pub(super) struct PostgresFlight<'a> {
 impl Flight for PostgresFlight<'_> {
     async fn begin(&mut self) -> Result<(), sqlx::Error> {
         self.statements += 1;
-        let text = AssertSqlSafe(statements::flush_begin(self.lock_ms));
+        let text = AssertSqlSafe(statements::flush_begin(self.begin, self.lock_ms));
         sqlx::raw_sql(text).execute(&mut *self.connection).await.map(drop)
     }
 
@@ -139,8 +141,8 @@ impl Flight for PostgresFlight<'_> {
 }
 
 /// Begins a transaction, in which weir's tables are created where they are missing; the recorded schema.
-pub(super) async fn migrate(connection: &mut PgConnection) -> Result<String, sqlx::Error> {
-    sqlx::raw_sql(statements::BEGIN).execute(&mut *connection).await?;
+pub(super) async fn migrate(connection: &mut PgConnection, begin: &str) -> Result<String, sqlx::Error> {
+    sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *connection).await?;
     sqlx::raw_sql(statements::MIGRATE_LOCK).execute(&mut *connection).await?;
     sqlx::raw_sql(statements::CREATE).execute(&mut *connection).await?;
     let schema = SCHEMA_CREATED.to_string();
@@ -166,6 +168,7 @@ pub(super) async fn upgrade(connection: &mut PgConnection, is_older: bool) -> Re
 /// In a transaction of its own, which is refused in another database than `database`; the rows afterwards.
 pub(super) async fn claim(
     connection: &mut PgConnection,
+    begin: &str,
     database: Option<DatabaseId>,
     kind: &str,
     wanted: &[(Partition, Incarnation)],
@@ -173,7 +176,7 @@ pub(super) async fn claim(
 ) -> Result<HashMap<Partition, Checkpoint>, sqlx::Error> {
     let mut ordered = wanted.to_vec();
     ordered.sort_unstable();
-    sqlx::raw_sql(statements::BEGIN).execute(&mut *connection).await?;
+    sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *connection).await?;
     check_id(connection, database).await?;
     sqlx::query(statements::CLAIM_CREATE)
         .bind(kind)

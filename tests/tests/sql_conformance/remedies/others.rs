@@ -28,14 +28,18 @@ pub const CASES: &[Case] = &[
                 "CREATE FUNCTION tally() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {statement}; RETURN NULL; END $$;
                  CREATE TRIGGER tally AFTER INSERT ON video_view FOR EACH ROW EXECUTE FUNCTION tally()"
             ),
-            Engine::MariaDb => format!("CREATE TRIGGER tally AFTER INSERT ON video_view FOR EACH ROW {statement}"),
+            Engine::MariaDb | Engine::MySql => {
+                format!("CREATE TRIGGER tally AFTER INSERT ON video_view FOR EACH ROW {statement}")
+            }
         };
         let says = &[(Problem::CountingTrigger, Advice::DropTrigger)];
         Some(Shape::new(format!("{VIDEO} {VIEWS} {trigger}"), events(), says).says(&["tally on video_view"]))
     }),
     ("hits by nobody", |engine| {
         let (actor, ids) = match engine {
-            Engine::MariaDb => ("VARCHAR(191) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin", IdType::Text),
+            Engine::MariaDb | Engine::MySql => {
+                ("VARCHAR(191) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin", IdType::Text)
+            }
             _ => ("BIGINT", IdType::Integer),
         };
         let setup = format!("{VIDEO} {}", VIEWS.replace("user_id BIGINT", &format!("user_id {actor} NOT NULL")));
@@ -97,7 +101,7 @@ pub const CASES: &[Case] = &[
         table.columns.insert("flags".into(), "flags".into());
         let setup = documents(engine).replace("PRIMARY KEY, user_id", "PRIMARY KEY, flags BIT(8), user_id");
         let says = &[(Problem::BitColumn, Advice::Decide)];
-        (engine == Engine::MariaDb).then(|| Shape::new(setup, KindTable::Ingest(table), says))
+        engine.is_mysql().then(|| Shape::new(setup, KindTable::Ingest(table), says))
     }),
     ("a field for which JSON has no values", |engine| {
         let KindTable::Ingest(mut table) = ingest() else { return None };
@@ -105,7 +109,7 @@ pub const CASES: &[Case] = &[
             // A BLOB of this engine holds UUIDs.
             Engine::Sqlite => return None,
             Engine::Postgres => "BYTEA",
-            Engine::MariaDb => "BLOB",
+            Engine::MariaDb | Engine::MySql => "BLOB",
         };
         table.columns.insert("picture".into(), "picture".into());
         let setup =
@@ -131,7 +135,7 @@ pub const CASES: &[Case] = &[
             "{setup}; INSERT INTO setting (member_id) VALUES (7), (8); UPDATE setting SET social = b'0' WHERE member_id = 8"
         );
         let says = &[(Problem::BitColumn, Advice::MakeBoolean)];
-        (engine == Engine::MariaDb).then(|| {
+        engine.is_mysql().then(|| {
             Shape::new(setup, settings(), says)
                 .says(&["setting.social is bit(1)"])
                 .proof("SELECT count(*) FROM setting WHERE member_id = 7 AND social = 1", 1)
@@ -176,7 +180,7 @@ fn documents(engine: Engine) -> String {
     let (id, time) = match engine {
         Engine::Sqlite => ("TEXT", "TEXT"),
         Engine::Postgres => ("UUID", "TIMESTAMPTZ"),
-        Engine::MariaDb => ("BINARY(16)", "DATETIME(3)"),
+        Engine::MariaDb | Engine::MySql => ("BINARY(16)", "DATETIME(3)"),
     };
     format!(
         "CREATE TABLE playlist (id {id} NOT NULL PRIMARY KEY, user_id BIGINT NOT NULL, title VARCHAR(40) NOT NULL, created_at {time} NOT NULL, description TEXT);

@@ -53,7 +53,7 @@ pub const CASES: &[Case] = &[
         let setup =
             format!("{FEED} {likes} CREATE UNIQUE INDEX live ON feed_like (feed_id, user_id) WHERE deleted_at IS NULL");
         let says = &[(Problem::RowState, Advice::Decide), (Problem::OtherKey, Advice::Decide)];
-        (engine != Engine::MariaDb).then(|| Shape::new(setup, likes_with(|_| {}), says))
+        (!engine.is_mysql()).then(|| Shape::new(setup, likes_with(|_| {}), says))
     }),
     ("targets that are deleted softly", |_| {
         let feed = FEED.replace("DEFAULT 0)", "DEFAULT 0, deleted_at BIGINT, status VARCHAR(9))");
@@ -71,7 +71,7 @@ pub const CASES: &[Case] = &[
     }),
     ("a trigger that discards", |engine| {
         let trigger = match engine {
-            Engine::MariaDb => return None,
+            Engine::MariaDb | Engine::MySql => return None,
             Engine::Sqlite => {
                 "CREATE TRIGGER odd BEFORE INSERT ON feed_like WHEN NEW.user_id = 5 BEGIN SELECT RAISE(IGNORE); END"
             }
@@ -153,7 +153,7 @@ pub const CASES: &[Case] = &[
         let id = match engine {
             Engine::Sqlite => "BLOB",
             Engine::Postgres => "UUID",
-            Engine::MariaDb => "BINARY(16)",
+            Engine::MariaDb | Engine::MySql => "BINARY(16)",
         };
         let value = match engine {
             Engine::Postgres => "'00000000-0000-0000-0000-000000000005'",
@@ -177,6 +177,10 @@ pub const CASES: &[Case] = &[
             }
             Engine::Postgres => "INSERT INTO feed_like SELECT 1 + n % 200, n, 1 FROM generate_series(1, 40000) AS n;",
             Engine::MariaDb => "INSERT INTO feed_like SELECT 1 + seq % 200, seq, 1 FROM seq_1_to_40000;",
+            Engine::MySql => {
+                "SET SESSION cte_max_recursion_depth = 40000; INSERT INTO feed_like WITH RECURSIVE s (n) AS
+                 (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < 40000) SELECT 1 + n % 200, n, 1 FROM s;"
+            }
         };
         // Without an index that begins with the target, each one reads all rows.
         let likes = FEED_LIKE.replace("(feed_id, user_id)", "(user_id, feed_id)");
@@ -202,6 +206,8 @@ fn counting(engine: Engine, statement: &str) -> String {
             "CREATE FUNCTION bump() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {statement}; RETURN NULL; END $$;
              CREATE TRIGGER bump AFTER INSERT ON feed_like FOR EACH ROW EXECUTE FUNCTION bump()"
         ),
-        Engine::MariaDb => format!("CREATE TRIGGER bump AFTER INSERT ON feed_like FOR EACH ROW {statement}"),
+        Engine::MariaDb | Engine::MySql => {
+            format!("CREATE TRIGGER bump AFTER INSERT ON feed_like FOR EACH ROW {statement}")
+        }
     }
 }

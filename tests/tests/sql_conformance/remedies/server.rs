@@ -2,7 +2,7 @@
 
 use weir::config::SqlConfig;
 use weir::sql::{Advice, Finding, Problem};
-use weir_tests::services::{MariaDb, Postgres};
+use weir_tests::services::{MariaDb, MySql, MySqlOptions, Postgres};
 
 use super::{Said, said};
 use crate::fixture::{Engine, Probe, settings};
@@ -81,6 +81,43 @@ async fn mariadb_settings_are_mended() {
     assert!(findings[0].problem.contains("read_only is ON"), "{findings:?}");
     probe.run("SET GLOBAL read_only = OFF").await.unwrap();
     finds(&url, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mysql_settings_are_mended() {
+    let settings = vec!["--binlog-format=STATEMENT".into()];
+    let server = MySql::start_with(MySqlOptions { binary_log: true, settings, ..MySqlOptions::default() });
+    let url = server.create_database().await;
+    let findings = finds(&url, &[(Problem::BinaryLog, Advice::SetServer)]).await;
+    mend(Engine::MySql, &url, &findings).await;
+    finds(&url, &[]).await;
+    let mut probe = Probe::connect(Engine::MySql, &url).await;
+    for (value, problem) in [(0, Problem::CrashLoss), (2, Problem::PowerLoss)] {
+        probe.run(&format!("SET GLOBAL innodb_flush_log_at_trx_commit = {value}")).await.unwrap();
+        let findings = finds(&url, &[(problem, Advice::SetServer)]).await;
+        mend(Engine::MySql, &url, &findings).await;
+        finds(&url, &[]).await;
+    }
+    // What this server answers is a number, 0 or 1.
+    assert_eq!(probe.text("SELECT CAST(@@read_only AS CHAR)").await, "0");
+    for (set, unset) in [("read_only", "read_only"), ("super_read_only", "read_only")] {
+        probe.run(&format!("SET GLOBAL {set} = ON")).await.unwrap();
+        let findings = finds(&url, &[(Problem::ReadOnly, Advice::Decide)]).await;
+        assert!(findings[0].problem.contains(&format!("{set} is 1")), "{findings:?}");
+        // Without it super_read_only is none either.
+        probe.run(&format!("SET GLOBAL {unset} = OFF")).await.unwrap();
+        finds(&url, &[]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mysql_whose_storage_takes_no_writes_is_named() {
+    let mut server = MySql::start();
+    let url = server.create_database().await;
+    finds(&url, &[]).await;
+    server.restart_with(vec!["--innodb-read-only".into()]);
+    let findings = finds(&url, &[(Problem::ReadOnly, Advice::Decide)]).await;
+    assert!(findings[0].problem.contains("innodb_read_only is 1"), "{findings:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -32,7 +32,7 @@ pub const CASES: &[Case] = &[
                  CREATE TABLE feed_like_1 PARTITION OF feed_like FOR VALUES WITH (MODULUS 2, REMAINDER 1);",
                 FEED_LIKE.replace("user_id));", "user_id)) PARTITION BY HASH (feed_id)")
             ),
-            Engine::MariaDb => format!(
+            Engine::MariaDb | Engine::MySql => format!(
                 "{FEED} {}",
                 FEED_LIKE.replace("user_id));", "user_id)) PARTITION BY HASH (feed_id) PARTITIONS 4;")
             ),
@@ -47,7 +47,7 @@ pub const CASES: &[Case] = &[
                  CREATE TABLE feed_like_1 PARTITION OF feed_like FOR VALUES FROM (3) TO (100);",
                 FEED_LIKE.replace("user_id));", "user_id)) PARTITION BY RANGE (feed_id)")
             ),
-            Engine::MariaDb => format!(
+            Engine::MariaDb | Engine::MySql => format!(
                 "{FEED} {}",
                 FEED_LIKE.replace(
                     "user_id));",
@@ -65,7 +65,7 @@ pub const CASES: &[Case] = &[
                 "{FEED} {}; CREATE TABLE feed_like_0 PARTITION OF feed_like FOR VALUES IN (2, 3);",
                 FEED_LIKE.replace("user_id));", "user_id)) PARTITION BY LIST (feed_id)")
             ),
-            Engine::MariaDb => format!(
+            Engine::MariaDb | Engine::MySql => format!(
                 "{FEED} {}",
                 FEED_LIKE.replace(
                     "user_id));",
@@ -93,7 +93,7 @@ pub const CASES: &[Case] = &[
     ("a table of another engine", |engine| {
         let setup = format!("{FEED} {}", FEED_LIKE.replace("user_id));", "user_id)) ENGINE = MyISAM;"));
         let says = &[(Problem::NotTransactional, Advice::ChangeEngine)];
-        (engine == Engine::MariaDb).then(|| Shape::new(setup, likes_with(|_| {}), says).stores(some_likes()))
+        engine.is_mysql().then(|| Shape::new(setup, likes_with(|_| {}), says).stores(some_likes()))
     }),
     ("a foreign key that is checked late", |engine| {
         let late = ", FOREIGN KEY (feed_id) REFERENCES feed (id) DEFERRABLE INITIALLY DEFERRED);";
@@ -105,7 +105,7 @@ pub const CASES: &[Case] = &[
         let serial = match engine {
             Engine::Sqlite => "INTEGER PRIMARY KEY",
             Engine::Postgres => "BIGSERIAL PRIMARY KEY",
-            Engine::MariaDb => "BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY",
+            Engine::MariaDb | Engine::MySql => "BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY",
         };
         let setup = format!("{} {FEED_LIKE}", FEED.replace("BIGINT NOT NULL PRIMARY KEY", serial));
         let says = &[(Problem::IdType, Advice::Decide), (Problem::IdType, Advice::Decide)];
@@ -176,7 +176,7 @@ pub const CASES: &[Case] = &[
         let time = match engine {
             Engine::Sqlite => "DATETIME",
             Engine::Postgres => "TIMESTAMPTZ",
-            Engine::MariaDb => "DATETIME(3)",
+            Engine::MariaDb | Engine::MySql => "DATETIME(3)",
         };
         let setup = format!("{FEED} {}", FEED_LIKE.replace("created_at BIGINT", &format!("created_at {time}")));
         let remedy = if engine == Engine::Sqlite { Advice::Decide } else { Advice::DefaultTime };
@@ -203,7 +203,7 @@ pub const CASES: &[Case] = &[
     }),
     ("no unique key on texts", |engine| {
         let text = match engine {
-            Engine::MariaDb => "TEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin",
+            Engine::MariaDb | Engine::MySql => "TEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin",
             _ => "TEXT",
         };
         let setup = format!(
@@ -234,7 +234,9 @@ pub const CASES: &[Case] = &[
         let by = match engine {
             Engine::Sqlite => return None,
             Engine::Postgres => ") PARTITION BY RANGE (created_at);",
-            Engine::MariaDb => ") PARTITION BY RANGE (created_at) (PARTITION a VALUES LESS THAN MAXVALUE);",
+            Engine::MariaDb | Engine::MySql => {
+                ") PARTITION BY RANGE (created_at) (PARTITION a VALUES LESS THAN MAXVALUE);"
+            }
         };
         let likes = FEED_LIKE.replace("(feed_id, user_id));", &format!("(feed_id, user_id, created_at){by}"));
         let says = &[(Problem::PartitionedOtherwise, Advice::Decide)];
@@ -244,7 +246,7 @@ pub const CASES: &[Case] = &[
         let text = match engine {
             Engine::Sqlite => return None,
             Engine::Postgres => "VARCHAR(36)",
-            Engine::MariaDb => "VARCHAR(36) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin",
+            Engine::MariaDb | Engine::MySql => "VARCHAR(36) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin",
         };
         let setup = format!(
             "CREATE TABLE feed_like (feed_id {text} NOT NULL, user_id {text} NOT NULL DEFAULT 'x', created_at BIGINT NOT NULL,
@@ -263,7 +265,7 @@ pub const CASES: &[Case] = &[
         let id = match engine {
             Engine::Sqlite => return None,
             Engine::Postgres => "SERIAL PRIMARY KEY",
-            Engine::MariaDb => "INT NOT NULL AUTO_INCREMENT PRIMARY KEY COMMENT 'it''s'",
+            Engine::MariaDb | Engine::MySql => "INT NOT NULL AUTO_INCREMENT PRIMARY KEY COMMENT 'it''s'",
         };
         let feed = FEED.replace("BIGINT NOT NULL PRIMARY KEY", id).replace("like_count BIGINT", "like_count SMALLINT");
         let likes = FEED_LIKE.replace("feed_id BIGINT", "feed_id INT").replace("user_id BIGINT", "user_id INT");
@@ -277,7 +279,7 @@ pub const CASES: &[Case] = &[
         // Wider than the key of the targets: that of the likes can now run out alone.
         shape.rounds.push(vec![(Problem::NarrowInteger, Advice::WidenInteger)]);
         Some(match engine {
-            Engine::MariaDb => shape.proof(
+            Engine::MariaDb | Engine::MySql => shape.proof(
                 "SELECT count(*) FROM information_schema.columns WHERE table_schema = database() AND table_name = 'feed'
                  AND column_name = 'id' AND column_comment = 'it''s' AND extra = 'auto_increment'",
                 1,
@@ -294,7 +296,7 @@ pub const CASES: &[Case] = &[
                     .replace("feed_id BIGINT", "feed_id INT")
                     .replace("user_id));", "user_id)) PARTITION BY HASH (feed_id)")
             ),
-            Engine::MariaDb => format!(
+            Engine::MariaDb | Engine::MySql => format!(
                 "CREATE TABLE member (id INT NOT NULL PRIMARY KEY); {FEED} {}",
                 FEED_LIKE
                     .replace("user_id BIGINT", "user_id INT")
@@ -310,7 +312,7 @@ pub const CASES: &[Case] = &[
                 "TEXT COLLATE weir_loose",
                 "CREATE COLLATION weir_loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false);",
             ),
-            Engine::MariaDb => ("VARCHAR(191) CHARACTER SET utf8mb4", ""),
+            Engine::MariaDb | Engine::MySql => ("VARCHAR(191) CHARACTER SET utf8mb4", ""),
         };
         let setup = format!(
             "{before} CREATE TABLE feed_like (feed_id {bad} NOT NULL, user_id {bad} NOT NULL, created_at BIGINT NOT NULL,
@@ -331,7 +333,7 @@ pub const CASES: &[Case] = &[
         );
         let says = &[(Problem::Collation, Advice::Decide), (Problem::Collation, Advice::Decide)];
         let table = likes_with(|table| table.target_type = IdType::Text);
-        (engine == Engine::MariaDb).then(|| Shape::new(setup, table, says).says(&["foreign key of_feed"]))
+        engine.is_mysql().then(|| Shape::new(setup, table, says).says(&["foreign key of_feed"]))
     }),
     ("texts whose trailing spaces do not count", |engine| {
         let text = "VARCHAR(191) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
@@ -341,10 +343,10 @@ pub const CASES: &[Case] = &[
         );
         let table = likes_with(|table| (table.actor_type, table.targets) = (IdType::Text, None));
         let says = &[(Problem::TrailingSpaces, Advice::Collate)];
-        (engine == Engine::MariaDb).then(|| {
+        engine.is_mysql().then(|| {
             Shape::new(setup, table, says).proof(
                 "SELECT count(*) FROM information_schema.columns WHERE table_schema = database() AND column_name = 'user_id'
-                 AND column_comment = 'who' AND column_default = '''x''' AND is_nullable = 'NO'",
+                 AND column_comment = 'who' AND column_default IN ('x', '''x''') AND is_nullable = 'NO'",
                 1,
             )
         })
