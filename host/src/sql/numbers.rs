@@ -31,14 +31,7 @@ pub(super) fn grown(kind: &KindTable) -> Vec<Grown<'_>> {
             let written = written.chain(table.created_at_column.as_deref()).collect();
             vec![Grown { table: &table.name, written }]
         }
-        KindTable::Counter(table) => {
-            let of = |events: &EventTable| {
-                let written = [&*events.target_column, &events.actor_column].into_iter();
-                let others = [events.created_at_column.as_deref(), events.by_column.as_deref()];
-                Grown { table: &events.name, written: written.chain(others.into_iter().flatten()).collect() }
-            };
-            table.events.as_ref().map(of).into_iter().collect()
-        }
+        KindTable::Counter(table) => table.events.as_ref().map(of_events).into_iter().collect(),
         KindTable::Ingest(table) => {
             let others = [table.actor_column.as_deref(), table.created_at_column.as_deref()];
             let written = std::iter::once(&*table.id_column).chain(others.into_iter().flatten());
@@ -46,7 +39,10 @@ pub(super) fn grown(kind: &KindTable) -> Vec<Grown<'_>> {
             let children = table.children.iter().map(|child| {
                 let others = [child.position_column.as_deref(), child.value_column.as_deref()];
                 let written = std::iter::once(&*child.parent_column).chain(others.into_iter().flatten());
-                Grown { table: &child.name, written: written.chain(child.columns.values().map(String::as_str)).collect() }
+                Grown {
+                    table: &child.name,
+                    written: written.chain(child.columns.values().map(String::as_str)).collect(),
+                }
             });
             std::iter::once(Grown { table: &table.name, written }).chain(children).collect()
         }
@@ -55,6 +51,12 @@ pub(super) fn grown(kind: &KindTable) -> Vec<Grown<'_>> {
             vec![Grown { table: &table.name, written: std::iter::once(&*table.member_column).chain(fields).collect() }]
         }
     }
+}
+
+fn of_events(events: &EventTable) -> Grown<'_> {
+    let written = [&*events.target_column, &events.actor_column].into_iter();
+    let others = [events.created_at_column.as_deref(), events.by_column.as_deref()];
+    Grown { table: &events.name, written: written.chain(others.into_iter().flatten()).collect() }
 }
 
 /// A column that numbers rows.
