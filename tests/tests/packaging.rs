@@ -12,7 +12,7 @@ use std::time::Instant;
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use weir_tests::client::Client;
 use weir_tests::database::Database;
-use weir_tests::kinds::{self, Kind};
+use weir_tests::kinds::Kind;
 use weir_tests::services::host::{get, weir_binary};
 use weir_tests::services::{START_TIMEOUT, free_port, temporary_directory, wait_until};
 use weir_tests::stand;
@@ -113,6 +113,7 @@ async fn the_image_is_built_started_and_liked_through() {
     let database = Database::connect(&format!("sqlite://{}?mode=rwc", data.join("weir.db").display())).await;
     Kind::FeedLike.create_tables(&database).await;
     stand::add_targets(&database, 3).await;
+    drop(database);
     // The user of the image has a number that nobody has here.
     for (path, mode) in [(buildah.directory.path(), 0o755), (&data, 0o777), (&etc, 0o755)] {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -121,11 +122,22 @@ async fn the_image_is_built_started_and_liked_through() {
         fs::set_permissions(file.unwrap().path(), fs::Permissions::from_mode(0o666)).unwrap();
     }
     let (port, admin) = (free_port(), free_port());
-    let volumes = [format!("{}:/etc/weir:ro", etc.display()), format!("{}:/var/lib/weir", data.display())];
-    let listen = [format!("WEIR_HTTP__LISTEN=127.0.0.1:{port}"), format!("WEIR_ADMIN__LISTEN=127.0.0.1:{admin}")];
+    let volumes = [format!("{}:/etc/weir:ro", etc.display()), format!("{}:/tmp/data", data.display())];
+    let variables = [
+        format!("WEIR_HTTP__LISTEN=127.0.0.1:{port}"),
+        format!("WEIR_ADMIN__LISTEN=127.0.0.1:{admin}"),
+        // The application's database is not in weir's own volume.
+        "WEIR_SQL__URL=sqlite:///tmp/data/weir.db".to_owned(),
+    ];
     let inside = |words: &[&str]| -> Vec<String> {
-        let given = ["run", "-v", &volumes[0], "-v", &volumes[1], "-e", &listen[0], "-e", &listen[1], &container, "--"];
-        given.iter().chain(words).chain(&FILES).map(ToString::to_string).collect()
+        let given = volumes.iter().flat_map(|volume| ["-v", volume]);
+        let given = std::iter::once("run").chain(given).chain(variables.iter().flat_map(|variable| ["-e", variable]));
+        given
+            .chain([container.as_str(), "--"])
+            .chain(words.iter().copied())
+            .chain(FILES)
+            .map(ToOwned::to_owned)
+            .collect()
     };
     let before = listing(&buildah.run("buildah", &["mount", &container]));
     let started = Instant::now();

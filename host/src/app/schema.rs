@@ -114,11 +114,31 @@ struct Found {
     end: oneshot::Sender<AppError>,
 }
 
+impl Found {
+    /// Says what is missing; whether that may be waited for any longer.
+    fn may_wait(&self, waiting: &mut Waiting) -> bool {
+        let missing = self.missing();
+        waiting.note(&missing) == Verdict::GoOn
+    }
+
+    fn missing(&self) -> String {
+        self.problem.borrow().clone().unwrap_or_default()
+    }
+
+    /// The host must end: because of this, or because what it waits for has not come.
+    fn end(self, error: Option<AppError>, waiting: &Waiting) {
+        let missing = self.missing();
+        let _ = self.end.send(error.unwrap_or(AppError::Waited { waited_s: waiting.waited_s(), missing }));
+    }
+}
+
 /// Tries until it fits, or the host must end.
 async fn find_out(config: Config, store: Arc<dyn Store>, sql: Arc<dyn Sql>, mut waiting: Waiting, found: Found) {
     loop {
         tokio::time::sleep(RETRY).await;
-        match prepare(&config, &*store, &*sql).await {
+        let attempted = attempt(prepare(&config, &*store, &*sql), &mut waiting, &found).await;
+        let Some(prepared) = attempted else { return found.end(None, &waiting) };
+        match prepared {
             Ok(()) => {
                 let waited_s = waiting.waited_s();
                 tracing::info!(waited_s, "SQL answers, its schema fits, and the journal is its own");
@@ -127,19 +147,15 @@ async fn find_out(config: Config, store: Arc<dyn Store>, sql: Arc<dyn Sql>, mut 
                 return;
             }
             Err(error) if is_passing(&error) => {
-                let missing = missing(&error, &*store).await;
-                let verdict = waiting.note(&missing);
-                let _ = found.problem.send(Some(missing.clone()));
-                if verdict == Verdict::End {
-                    let _ = found.end.send(AppError::Waited { waited_s: waiting.waited_s(), missing });
-                    return;
+                let _ = found.problem.send(Some(missing(&error, &*store).await));
+                if !found.may_wait(&mut waiting) {
+                    return found.end(None, &waiting);
                 }
             }
             // As if it had been there from the beginning.
             Err(error) if !waiting.is_over() => {
                 let _ = found.problem.send(Some(error.to_string()));
-                let _ = found.end.send(error);
-                return;
+                return found.end(Some(error), &waiting);
             }
             Err(error) => {
                 let text = error.to_string();
@@ -147,6 +163,26 @@ async fn find_out(config: Config, store: Arc<dyn Store>, sql: Arc<dyn Sql>, mut 
                     tracing::error!(%error, "SQL answers, but weir cannot write to it; still trying");
                 }
                 let _ = found.problem.send(Some(text));
+            }
+        }
+    }
+}
+
+/// One attempt. A server that neither answers nor refuses takes long: meanwhile it is said all the same what is waited for. `None`:
+/// the wait is over, and that was the end.
+async fn attempt(
+    preparing: impl Future<Output = Result<(), AppError>>,
+    waiting: &mut Waiting,
+    found: &Found,
+) -> Option<Result<(), AppError>> {
+    let mut preparing = std::pin::pin!(preparing);
+    loop {
+        tokio::select! {
+            prepared = &mut preparing => return Some(prepared),
+            () = tokio::time::sleep(RETRY) => {
+                if !found.may_wait(waiting) {
+                    return None;
+                }
             }
         }
     }

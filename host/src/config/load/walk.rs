@@ -162,6 +162,6 @@ fn example(of: &Value) -> String {
         return format!(": write one of {}", words.join(", "));
     }
     let said = of.get("description").and_then(Value::as_str).unwrap_or_default();
-    let sentence = said.split(". ").next().unwrap_or_default().replace('\n', " ");
+    let sentence = said.split(['.', ':', ';']).next().unwrap_or_default().replace('\n', " ");
     if sentence.is_empty() { String::new() } else { format!(" ({})", sentence.trim_end_matches('.')) }
 }
