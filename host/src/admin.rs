@@ -9,6 +9,7 @@
 //! a name of its own; nor may one send it a write from another origin.
 
 mod cache;
+mod gate;
 mod guard;
 mod policies;
 mod query;
@@ -43,6 +44,7 @@ use crate::listener::problem::{METHOD_NOT_ALLOWED, Problem, problem_types};
 use crate::listener::text::{decode_query_value, decode_segment, query_parts};
 use crate::listener::{self, Handler, Handling, Limits, Reply, head};
 pub use cache::{Purge, Purged};
+pub use gate::Gate;
 use guard::Guard;
 use policies::PolicyDesk;
 pub use policies::PolicyLimits;
@@ -383,7 +385,7 @@ impl Handler for AdminState {
     }
 }
 
-/// Serves operators until `shutdown` holds `true`.
-pub async fn serve(listener: TcpListener, state: Arc<AdminState>, shutdown: watch::Receiver<bool>) {
-    listener::serve(listener, state, LIMITS, shutdown).await;
+/// Serves operators until `shutdown` holds `true`; from the start on through a [`Gate`].
+pub async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, shutdown: watch::Receiver<bool>) {
+    listener::serve(listener, handler, LIMITS, shutdown).await;
 }

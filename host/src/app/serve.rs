@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::operations::Desk;
 use super::reload::{self, Running};
 use super::{App, AppError, demo};
-use crate::admin::{self, AdminState, PolicyLimits};
+use crate::admin::{self, AdminState, Gate, PolicyLimits};
 use crate::cli::{Failure, Where};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, StoreType};
@@ -44,15 +44,18 @@ pub async fn run(
 ) -> Result<(), Failure> {
     // Before anything takes long: none of them may end a host that starts.
     let mut signals = Signals::new()?;
+    let is_demo = place.is_demo();
     let load = || -> Result<_, ConfigError> {
-        let (mut config, is_demo) = place.load()?;
+        let mut loaded = place.load_to_serve()?;
+        let config = &mut loaded.config;
         config.http.listen = listen.unwrap_or(config.http.listen);
         config.admin.listen = admin_listen.unwrap_or(config.admin.listen);
         config.validate()?;
-        Ok((config, is_demo))
+        Ok((loaded.config, loaded.warnings))
     };
-    let (mut config, is_demo) = load()?;
+    let (mut config, warnings) = load()?;
     telemetry::set_log_level(&config.log.level);
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let fit = allow_open_files(&mut config)?;
     let public = bind(config.http.listen, "http.listen").await?;
     let operators = bind(config.admin.listen, "admin.listen").await?;
@@ -66,7 +69,10 @@ pub async fn run(
     let clock = Clock::Real;
     // What cannot be served must not have begun to flush: keys and tokens are read before anything starts.
     HttpState::new(&config.http, &config.auth, Kinds::default(), clock.clone())?;
-    config.admin.read_token()?;
+    // Probes are answered from now on, however long it takes to open what is needed.
+    let gate = Arc::new(Gate::new(&config.admin)?);
+    let (stop_operators, operators_stop) = watch::channel(false);
+    let operators_task = tokio::spawn(admin::serve(operators, Arc::clone(&gate), operators_stop));
     let app = Arc::new(App::start(config.clone(), clock.clone(), Compiler::this_executable()).await?);
     let durability = app.store().durability();
     tracing::info!(store = durability.mode, "{}", durability.description);
@@ -76,25 +82,27 @@ pub async fn run(
     let state = Arc::new(state);
 
     let (stop_public, public_stops) = watch::channel(false);
-    let (stop_operators, operators_stop) = watch::channel(false);
+    gate.open(Arc::clone(&admin_state));
     let public_task = tokio::spawn(http::serve(public, Arc::clone(&state), public_stops));
-    let operators_task = tokio::spawn(admin::serve(operators, Arc::clone(&admin_state), operators_stop));
     tell_addresses((public_address, operators_address), is_demo, json);
 
     tokio::spawn(watch_clock(clock));
     let files = reload::files(&config);
     let mut running = Running { config, http: state, admin: admin_state, app: Arc::clone(&app), files };
-    while signals.wait().await == Told::Reload {
-        // Reading files may wait for a disk.
-        tokio::task::block_in_place(|| {
-            running.reload(|| {
-                let (mut config, _) = load()?;
-                config.http.connections_max = config.http.connections_max.min(fit);
-                Ok(config)
-            })
-        });
-    }
+    let read = || {
+        let (mut config, _) = load()?;
+        config.http.connections_max = config.http.connections_max.min(fit);
+        Ok(config)
+    };
+    let ended = until_told(&mut signals, &mut running, &app, read).await;
     drop(running);
+    if let Some(error) = ended {
+        let _ = stop_public.send(true);
+        let _ = public_task.await;
+        // As a crash would: what is in the journal stays there.
+        app.abort();
+        return Err(error.into());
+    }
     tracing::info!("stopping: answering what is in flight, then flushing");
     tokio::spawn(async move {
         while signals.wait().await == Told::Reload {}
@@ -108,6 +116,25 @@ pub async fn run(
     let _ = operators_task.await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Serves and reloads until it is told to stop, or must end by itself: then why.
+async fn until_told(
+    signals: &mut Signals,
+    running: &mut Running,
+    app: &App,
+    read: impl Fn() -> Result<Config, ConfigError>,
+) -> Option<AppError> {
+    loop {
+        tokio::select! {
+            told = signals.wait() => match told {
+                Told::Stop => return None,
+                // Reading files may wait for a disk.
+                Told::Reload => tokio::task::block_in_place(|| running.reload(&read)),
+            },
+            error = app.ended() => return Some(error),
+        }
+    }
 }
 
 /// Says where it listens, on standard output; as one JSON object where that was asked for.

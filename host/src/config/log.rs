@@ -1,11 +1,12 @@
 //! `[log]`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, value};
+use super::{ConfigError, ensure};
 
 /// What is logged.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
     /// The least level: `error`, `warn`, `info`, `debug` or `trace`. `WEIR_LOG` in the environment goes before it.
@@ -20,9 +21,7 @@ impl Default for LogConfig {
 
 impl LogConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        if ["error", "warn", "info", "debug", "trace"].contains(&self.level.as_str()) {
-            return Ok(());
-        }
-        Err(value("log.level", format!("{:?} is none: write error, warn, info, debug or trace", self.level)))
+        let is_known = ["error", "warn", "info", "debug", "trace"].contains(&self.level.as_str());
+        ensure(is_known, "log.level", format!("{:?} is none: write error, warn, info, debug or trace", self.level))
     }
 }
