@@ -5,11 +5,13 @@
 
 mod address;
 mod cache;
+mod cors;
 mod counter;
 mod fit;
 mod flow;
 mod http;
 mod ingest;
+mod jwt;
 mod kind;
 mod log;
 mod namespace;
@@ -30,13 +32,15 @@ use serde::{Deserialize, Serialize};
 
 pub use address::listen_address;
 pub use cache::{CacheConfig, ReadConfig, SharedCacheConfig, Staleness, UpstreamConfig, UpstreamLimits};
+pub use cors::CorsConfig;
 pub use counter::{ActorNeed, CounterConfig, CounterTable, EventTable};
 pub use fit::FitConfig;
 pub use flow::{BatchConfig, FlushConfig, JournalConfig, SqlConfig, StoreConfig, StoreType};
-pub use http::{AdminConfig, AuthConfig, HttpConfig, JwtConfig, ProxyHeaders, TrustedHeaderFrom};
+pub use http::{AdminConfig, AuthConfig, HttpConfig, ProxyHeaders, TrustedHeaderFrom};
 pub use ingest::{ChildTable, IngestConfig, IngestTable};
+pub use jwt::{JwtConfig, OneOrMany};
 pub use kind::{DurabilityLevel, KindTable, PolicyFailure};
-pub use log::LogConfig;
+pub use log::{AccessLogConfig, AccessLogFormat, LogConfig, TraceConfig};
 pub use namespace::Namespace;
 pub use network::Networks;
 pub use policy::{

@@ -8,7 +8,9 @@
 //! spelling of an id are 400. A request that is given up at its deadline may still be applied: only an
 //! `Idempotency-Key` makes it safe to send again.
 
+mod access;
 mod counter;
+mod front;
 mod identity;
 mod ingest;
 mod json;
@@ -57,10 +59,12 @@ use crate::model::Verb;
 use crate::preference::Preferences;
 use crate::read::Reads;
 use crate::room::Rooms;
-use crate::telemetry::SHED_TOTAL;
+use crate::telemetry::{SHED_TOTAL, request};
 use crate::toggle::Toggles;
-use crate::upstream::Upstreams;
+use crate::upstream::{UPSTREAM_METHODS, Upstreams};
+pub use access::AccessLog;
 use counter::CounterView;
+use front::{Front, Visit};
 use identity::Authenticator;
 use ingest::IngestView;
 use meter::{GET_METHOD, Meter, OTHER_METHOD, method_index};
@@ -122,6 +126,7 @@ pub struct HttpState {
     openapi: Bytes,
     root: Bytes,
     meter: Meter,
+    front: Front,
 }
 
 impl HttpState {
@@ -180,7 +185,28 @@ impl HttpState {
             reads,
             upstreams,
             meter: Meter::new(),
+            front: Front::new(config)?,
         })
+    }
+
+    /// With a line in this log for each request.
+    #[must_use]
+    pub fn with_access_log(mut self, log: Option<Arc<AccessLog>>) -> Self {
+        if log.as_ref().is_some_and(|log| log.names_actors) {
+            self.shared.authenticator.note_actors();
+        }
+        self.front.access = log;
+        self
+    }
+
+    /// Reads published keys of tokens now, and from then on when they are due.
+    pub async fn begin(&self) {
+        self.shared.authenticator.begin().await;
+    }
+
+    /// Whether published keys of tokens are known, and how it is; `None` where there are none.
+    pub fn check_keys(&self) -> Option<(bool, String)> {
+        self.shared.authenticator.check()
     }
 
     fn body_limits(&self) -> BodyLimits {
@@ -207,6 +233,7 @@ impl HttpState {
         &self,
         request: Request<Incoming>,
         (peer, handling): (SocketAddr, &Handling),
+        visit: &Visit<'_>,
         route: &mut Route,
     ) -> Result<Reply, Problem> {
         head::check(&request, self.limits.uri_bytes_max)?;
@@ -220,10 +247,14 @@ impl HttpState {
             return Ok(reply::options(ALLOW_ANYWHERE));
         }
         let Some(found) = self.routes.find(path) else {
+            if let Some(reply) = visit.preflight(&head.headers, &HeaderValue::from_static(UPSTREAM_METHODS)) {
+                return Ok(reply);
+            }
             let caller = self.trust.caller(&head.headers, peer.ip());
             if let Some(upstream) = self.upstreams.find(path, caller.host.as_deref()) {
                 *route = Route::Upstream;
                 self.shared.authenticator.drop_untrusted(&mut head.headers, peer.ip());
+                visit.write(&mut head.headers);
                 let answered = Box::pin(upstream.handle(head, body, caller, handling.interim())).await;
                 return answered.map_err(|failure| from_upstream(&failure));
             }
@@ -231,6 +262,9 @@ impl HttpState {
         };
         *route = found.route;
         if head.method == Method::OPTIONS {
+            if let Some(reply) = visit.preflight(&head.headers, &route.allow()) {
+                return Ok(reply);
+            }
             let mut reply = reply::options(route.allow());
             if route.methods().contains(&Method::PATCH) {
                 reply.headers_mut().insert(ACCEPT_PATCH, PATCH_TYPES);
@@ -251,7 +285,12 @@ impl HttpState {
             Route::Root => Ok(reply::json(self.root.clone())),
             Route::Jwks => Ok(reply::json(room_keys(&self.kinds))),
             Route::Read => Box::pin(read::answer(&self.reads, &self.shared, found.kind, &head)).await,
-            _ => self.of_kind(&found, &head, body, peer.ip()).await,
+            _ => {
+                if let Some(unknown) = self.shared.authenticator.unknown_key(&head.headers) {
+                    Box::pin(self.shared.authenticator.learn(&unknown)).await?;
+                }
+                self.of_kind(&found, &head, body, peer.ip()).await
+            }
         }
     }
 
@@ -434,7 +473,7 @@ fn room_keys(kinds: &BTreeMap<String, View>) -> Bytes {
 }
 
 impl Handler for HttpState {
-    fn handle_at_once(&self, request: &Request<Incoming>, handling: &Handling) -> Option<Reply> {
+    fn handle_at_once(&self, request: &Request<Incoming>, peer: SocketAddr, handling: &Handling) -> Option<Reply> {
         if request.method() != Method::GET || !request.body().is_end_stream() {
             return None;
         }
@@ -442,16 +481,31 @@ impl Handler for HttpState {
         // What is refused is refused by `answer`, with its reason.
         head::check(request, self.limits.uri_bytes_max).ok()?;
         let _one = self.requests.begin()?;
-        let reply = read::answer_at_once(&self.reads, name, (request.uri().query(), request.headers()))?;
+        let mut reply = read::answer_at_once(&self.reads, name, (request.uri().query(), request.headers()))?;
         self.meter.answered(Route::Read, GET_METHOD, reply.status(), Some(handling.end()));
+        let visit = self.enter(request, peer.ip());
+        self.leave(visit, None, &mut reply);
         Some(reply)
     }
 
     async fn handle(&self, request: Request<Incoming>, peer: SocketAddr, handling: &Handling) -> Reply {
         let method = method_index(request.method());
         let mut route = Route::Unknown;
-        let reply = self.answer(request, (peer, handling), &mut route).await.unwrap_or_else(Problem::into_reply);
+        let visit = self.enter(&request, peer.ip());
+        let (answered, actor) = {
+            // In its place: moved into another future it would be there twice.
+            let answering = std::pin::pin!(async {
+                let answered = self.answer(request, (peer, handling), &visit, &mut route).await;
+                if let Err(problem) = &answered {
+                    front::note_failure(problem, route, &self.shared.clock);
+                }
+                answered
+            });
+            request::scope(visit.tag().cloned(), answering).await
+        };
+        let mut reply = answered.unwrap_or_else(|problem| visit.refuse(problem));
         self.meter.answered(route, method, reply.status(), Some(handling.end()));
+        self.leave(visit, actor, &mut reply);
         reply
     }
 

@@ -393,10 +393,7 @@ async fn only_a_good_token_names_an_actor() {
         config.auth.jwt = Some(JwtConfig {
             algorithm: "HS256".into(),
             key: Some(JWT_KEY.into()),
-            key_file: None,
-            audience: None,
-            issuer: None,
-            leeway_s: 30,
+            ..JwtConfig::default()
         });
     })
     .await;

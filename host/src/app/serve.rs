@@ -16,7 +16,7 @@ use crate::admin::{self, AdminState, PolicyLimits};
 use crate::cli::{Failure, Where};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, StoreType};
-use crate::http::{self, HttpState, Kinds};
+use crate::http::{self, AccessLog, HttpState, Kinds};
 use crate::policy::Compiler;
 use crate::store::embedded::FILES_MAX;
 use crate::telemetry;
@@ -33,7 +33,7 @@ const CONNECTIONS_MIN: usize = 16;
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Runs the host until it is told to stop by SIGTERM or SIGINT; a second signal ends it at once. SIGHUP reloads (see
-/// [`super::reload`]); SIGUSR1 and SIGUSR2 do nothing.
+/// [`super::reload`]); SIGUSR1 opens the access log again; SIGUSR2 does nothing.
 ///
 /// # Errors
 /// See [`AppError`].
@@ -67,13 +67,15 @@ pub async fn run(
     // What cannot be served must not have begun to flush: keys and tokens are read before anything starts.
     HttpState::new(&config.http, &config.auth, Kinds::default(), clock.clone())?;
     config.admin.read_token()?;
+    let access = AccessLog::open(&config.log.access)?;
     let app = Arc::new(App::start(config.clone(), clock.clone(), Compiler::this_executable()).await?);
     let durability = app.store().durability();
     tracing::info!(store = durability.mode, "{}", durability.description);
     let state = HttpState::new(&config.http, &config.auth, app.kinds().clone(), clock.clone())?;
-    let desk = Arc::new(Desk::new(Arc::clone(&app), metrics));
+    let state = Arc::new(state.with_access_log(access.clone()));
+    state.begin().await;
+    let desk = Arc::new(Desk::new(Arc::clone(&app), Arc::clone(&state), metrics));
     let admin_state = Arc::new(AdminState::new(&config.admin, PolicyLimits::from(&config.policy), desk)?);
-    let state = Arc::new(state);
 
     let (stop_public, public_stops) = watch::channel(false);
     let (stop_operators, operators_stop) = watch::channel(false);
@@ -83,8 +85,19 @@ pub async fn run(
 
     tokio::spawn(watch_clock(clock));
     let files = reload::files(&config);
-    let mut running = Running { config, http: state, admin: admin_state, app: Arc::clone(&app), files };
-    while signals.wait().await == Told::Reload {
+    let (logged, app_kept) = (access.clone(), Arc::clone(&app));
+    let mut running = Running { config, http: state, access: logged, admin: admin_state, app: app_kept, files };
+    loop {
+        match signals.wait().await {
+            Told::Stop => break,
+            Told::Reopen => {
+                if !running.reopen() {
+                    tracing::warn!("SIGUSR1 means nothing here: SIGHUP reloads, SIGTERM stops");
+                }
+                continue;
+            }
+            Told::Reload => {}
+        }
         // Reading files may wait for a disk.
         tokio::task::block_in_place(|| {
             running.reload(|| {
@@ -97,7 +110,7 @@ pub async fn run(
     drop(running);
     tracing::info!("stopping: answering what is in flight, then flushing");
     tokio::spawn(async move {
-        while signals.wait().await == Told::Reload {}
+        while signals.wait().await != Told::Stop {}
         tracing::warn!("second signal: ending at once; what is not flushed stays in the journal");
         std::process::exit(i32::from(crate::cli::EXIT_UNAVAILABLE));
     });
@@ -106,6 +119,9 @@ pub async fn run(
     app.stop().await;
     let _ = stop_operators.send(true);
     let _ = operators_task.await;
+    if let Some(access) = access {
+        let _ = tokio::task::spawn_blocking(move || access.close()).await;
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -206,6 +222,8 @@ fn local_address(listener: &TcpListener) -> Result<SocketAddr, AppError> {
 enum Told {
     Stop,
     Reload,
+    /// The access log was moved away.
+    Reopen,
 }
 
 struct Signals {
@@ -237,7 +255,7 @@ impl Signals {
                 _ = self.terminate.recv() => return Told::Stop,
                 _ = self.interrupt.recv() => return Told::Stop,
                 _ = self.hangup.recv() => return Told::Reload,
-                _ = first.recv() => tracing::warn!("SIGUSR1 means nothing here: SIGHUP reloads, SIGTERM stops"),
+                _ = first.recv() => return Told::Reopen,
                 _ = second.recv() => tracing::warn!("SIGUSR2 means nothing here: SIGHUP reloads, SIGTERM stops"),
             }
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, Networks, at_least, value};
+use super::{ConfigError, CorsConfig, JwtConfig, Networks, TraceConfig, at_least, value};
 
 /// The public listener and its limits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,6 +47,10 @@ pub struct HttpConfig {
     pub actors_limit_max: usize,
     /// Time for what is in flight when the host is told to stop, in milliseconds.
     pub drain_grace_ms: u64,
+    /// Which pages of other origins may read answers.
+    pub cors: CorsConfig,
+    /// How requests are named in replies, logs and what goes to origins.
+    pub trace: TraceConfig,
 }
 
 impl Default for HttpConfig {
@@ -68,6 +72,8 @@ impl Default for HttpConfig {
             targets_max: 200,
             actors_limit_max: 200,
             drain_grace_ms: 10_000,
+            cors: CorsConfig::default(),
+            trace: TraceConfig::default(),
         }
     }
 }
@@ -83,7 +89,9 @@ impl HttpConfig {
         at_least("http.idle_timeout_ms", self.idle_timeout_ms, 1)?;
         at_least("http.request_deadline_ms", self.request_deadline_ms, 1)?;
         at_least("http.targets_max", self.targets_max, 1)?;
-        at_least("http.actors_limit_max", self.actors_limit_max, 1)
+        at_least("http.actors_limit_max", self.actors_limit_max, 1)?;
+        self.cors.validate("http.cors")?;
+        self.trace.validate()
     }
 }
 
@@ -115,6 +123,8 @@ pub struct AdminConfig {
     pub token: Option<String>,
     /// File whose trimmed content is the token.
     pub token_file: Option<PathBuf>,
+    /// Which pages of other origins may use this listener; only with a token.
+    pub cors: CorsConfig,
 }
 
 impl Default for AdminConfig {
@@ -125,6 +135,7 @@ impl Default for AdminConfig {
             proxy_headers: ProxyHeaders::default(),
             token: None,
             token_file: None,
+            cors: CorsConfig::default(),
         }
     }
 }
@@ -143,7 +154,13 @@ impl AdminConfig {
                 "must be a loopback address unless admin.token or admin.token_file is set",
             ));
         }
-        Ok(())
+        if self.cors.is_on() && self.token.is_none() && self.token_file.is_none() {
+            return Err(value("admin.cors.origins", "needs admin.token or admin.token_file: pages would need no proof"));
+        }
+        if self.cors.is_for_all() || !self.cors.kinds.is_empty() {
+            return Err(value("admin.cors.origins", "names each origin, for the whole listener"));
+        }
+        self.cors.validate("admin.cors")
     }
 
     /// The token, read from its file where that is configured.
@@ -163,7 +180,7 @@ impl AdminConfig {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthConfig {
-    /// Accept `Authorization: Bearer` JSON Web Tokens; `sub` is the actor.
+    /// Accept `Authorization: Bearer` JSON Web Tokens; a claim (`sub`) is the actor.
     pub jwt: Option<JwtConfig>,
     /// Name of a header that carries the actor, set by a proxy that you trust. Ignored when absent here.
     pub trusted_header: Option<String>,
@@ -230,42 +247,10 @@ impl From<TrustedHeaderFrom> for TrustedHeaderFromText {
     }
 }
 
-/// One pinned algorithm and its key.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct JwtConfig {
-    /// `HS256`, `HS384`, `HS512`, `RS256`, `ES256` or `EdDSA`. A token with another one is refused.
-    pub algorithm: String,
-    /// The secret (HS*), or the public key as PEM (the others). Prefer `key_file`.
-    #[serde(default)]
-    pub key: Option<String>,
-    /// File with the key.
-    #[serde(default)]
-    pub key_file: Option<PathBuf>,
-    /// Required `aud`, when set.
-    #[serde(default)]
-    pub audience: Option<String>,
-    /// Required `iss`, when set.
-    #[serde(default)]
-    pub issuer: Option<String>,
-    /// Allowed difference of clocks for `exp` and `nbf`, in seconds.
-    #[serde(default = "default_leeway_s")]
-    pub leeway_s: u64,
-}
-
-fn default_leeway_s() -> u64 {
-    30
-}
-
 impl AuthConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         if let Some(jwt) = &self.jwt {
-            if !["HS256", "HS384", "HS512", "RS256", "ES256", "EdDSA"].contains(&jwt.algorithm.as_str()) {
-                return Err(value("auth.jwt.algorithm", "must be HS256, HS384, HS512, RS256, ES256 or EdDSA"));
-            }
-            if jwt.key.is_some() == jwt.key_file.is_some() {
-                return Err(value("auth.jwt.key", "give either key or key_file"));
-            }
+            jwt.validate()?;
         }
         if self.trusted_header.as_deref().is_some_and(|name| name.eq_ignore_ascii_case("authorization")) {
             return Err(value("auth.trusted_header", "cannot be Authorization"));
@@ -280,22 +265,6 @@ impl AuthConfig {
             ));
         }
         Ok(())
-    }
-}
-
-impl JwtConfig {
-    /// The key's bytes, read from its file where that is configured.
-    pub fn read_key(&self) -> Result<Vec<u8>, ConfigError> {
-        let bytes = match (&self.key, &self.key_file) {
-            (Some(key), _) => key.clone().into_bytes(),
-            (None, Some(path)) => std::fs::read(path)
-                .map_err(|error| ConfigError::Unreadable { path: path.clone(), reason: error.to_string() })?,
-            (None, None) => return Err(value("auth.jwt.key", "is missing")),
-        };
-        if self.algorithm.starts_with("HS") && bytes.len() < 32 {
-            return Err(value("auth.jwt.key", "a shared secret must have at least 32 bytes"));
-        }
-        Ok(bytes)
     }
 }
 

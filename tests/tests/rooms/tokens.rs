@@ -149,10 +149,7 @@ async fn a_pass_is_no_ticket_and_a_ticket_no_pass() {
     config.auth.jwt = Some(JwtConfig {
         algorithm: "HS256".into(),
         key: Some(secret.into()),
-        key_file: None,
-        audience: None,
-        issuer: None,
-        leeway_s: 30,
+        ..JwtConfig::default()
     });
     config.auth.trusted_header_alone = true;
     let host = stand.host(&config);
