@@ -30,8 +30,10 @@ mod underway;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -229,19 +231,18 @@ impl HttpState {
         self.requests.set_max(reload.requests_max);
     }
 
+    /// `head` was checked; `shown` is told the route.
     async fn answer(
         &self,
-        request: Request<Incoming>,
+        head: &mut Parts,
+        body: Incoming,
         (peer, handling): (SocketAddr, &Handling),
-        visit: &Visit<'_>,
-        route: &mut Route,
+        (visit, shown): (&Visit<'_>, &OnceLock<Route>),
     ) -> Result<Reply, Problem> {
-        head::check(&request, self.limits.uri_bytes_max)?;
         let Some(_one) = self.requests.begin() else {
             counter!(SHED_TOTAL, "limit" => "requests_max").increment(1);
             return Err(from_refusal(&Refusal::Overloaded { queue: "http.requests_max" }, Repeatable::Yes));
         };
-        let (mut head, body) = request.into_parts();
         let path = head.uri.path();
         if head.method == Method::OPTIONS && path == "*" {
             return Ok(reply::options(ALLOW_ANYWHERE));
@@ -252,15 +253,18 @@ impl HttpState {
             }
             let caller = self.trust.caller(&head.headers, peer.ip());
             if let Some(upstream) = self.upstreams.find(path, caller.host.as_deref()) {
-                *route = Route::Upstream;
+                let _ = shown.set(Route::Upstream);
                 self.shared.authenticator.drop_untrusted(&mut head.headers, peer.ip());
                 visit.write(&mut head.headers);
+                let (nothing, ()) = Request::new(()).into_parts();
+                let head = std::mem::replace(head, nothing);
                 let answered = Box::pin(upstream.handle(head, body, caller, handling.interim())).await;
                 return answered.map_err(|failure| from_upstream(&failure));
             }
             return Err(Problem::new(&ROUTE_MISSING, "see /openapi.json for the paths that there are"));
         };
-        *route = found.route;
+        let route = found.route;
+        let _ = shown.set(route);
         if head.method == Method::OPTIONS {
             if let Some(reply) = visit.preflight(&head.headers, &route.allow()) {
                 return Ok(reply);
@@ -284,12 +288,12 @@ impl HttpState {
             Route::OpenApi => Ok(reply::json(self.openapi.clone())),
             Route::Root => Ok(reply::json(self.root.clone())),
             Route::Jwks => Ok(reply::json(room_keys(&self.kinds))),
-            Route::Read => Box::pin(read::answer(&self.reads, &self.shared, found.kind, &head)).await,
+            Route::Read => Box::pin(read::answer(&self.reads, &self.shared, found.kind, head)).await,
             _ => {
                 if let Some(unknown) = self.shared.authenticator.unknown_key(&head.headers) {
                     Box::pin(self.shared.authenticator.learn(&unknown)).await?;
                 }
-                self.of_kind(&found, &head, body, peer.ip()).await
+                self.of_kind(&found, head, body, peer.ip()).await
             }
         }
     }
@@ -488,25 +492,39 @@ impl Handler for HttpState {
         Some(reply)
     }
 
-    async fn handle(&self, request: Request<Incoming>, peer: SocketAddr, handling: &Handling) -> Reply {
+    // What is done at once is done before there is a future, which would hold what it needs for it as long as it lives.
+    fn handle(
+        &self,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+        handling: &Handling,
+    ) -> impl Future<Output = Reply> + Send {
         let method = method_index(request.method());
-        let mut route = Route::Unknown;
         let visit = self.enter(&request, peer.ip());
-        let (answered, actor) = {
-            // In its place: moved into another future it would be there twice.
-            let answering = std::pin::pin!(async {
-                let answered = self.answer(request, (peer, handling), &visit, &mut route).await;
-                if let Err(problem) = &answered {
-                    front::note_failure(problem, route, &self.shared.clock);
+        let checked = head::check(&request, self.limits.uri_bytes_max).map_err(Box::new);
+        let (mut head, body) = request.into_parts();
+        async move {
+            let shown = OnceLock::new();
+            let route = || shown.get().copied().unwrap_or(Route::Unknown);
+            let (answered, actor) = match checked {
+                Err(problem) => (Err(*problem), None),
+                Ok(()) => {
+                    // In its place: moved into another future it would be there twice.
+                    let answering = pin!(self.answer(&mut head, body, (peer, handling), (&visit, &shown)));
+                    request::scope(visit.tag().cloned(), answering, |answered| {
+                        if let Err(problem) = answered {
+                            front::note_failure(problem, route(), &self.shared.clock);
+                        }
+                    })
+                    .await
                 }
-                answered
-            });
-            request::scope(visit.tag().cloned(), answering).await
-        };
-        let mut reply = answered.unwrap_or_else(|problem| visit.refuse(problem));
-        self.meter.answered(route, method, reply.status(), Some(handling.end()));
-        self.leave(visit, actor, &mut reply);
-        reply
+            };
+            let route = route();
+            let mut reply = answered.unwrap_or_else(|problem| visit.refuse(problem));
+            self.meter.answered(route, method, reply.status(), Some(handling.end()));
+            self.leave(visit, actor, &mut reply);
+            reply
+        }
     }
 
     fn refused(&self, status: StatusCode) {

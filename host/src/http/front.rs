@@ -48,10 +48,15 @@ struct Ids {
 pub(super) struct Visit<'a> {
     tag: Option<Tag>,
     header: Option<&'a HeaderName>,
-    cors: Option<&'a Cors>,
+    asked: Option<Box<Asked<'a>>>,
+    entry: Option<Box<Entry>>,
+}
+
+/// What a request says of whose page asks.
+struct Asked<'a> {
+    cors: &'a Cors,
     origin: Option<HeaderValue>,
     is_preflight: bool,
-    entry: Option<Box<Entry>>,
 }
 
 impl Front {
@@ -89,7 +94,7 @@ impl Visit<'_> {
 
     /// The answer to a browser that asks beforehand, where that is answered here. `allow` names the methods.
     pub(super) fn preflight(&self, headers: &HeaderMap, allow: &HeaderValue) -> Option<Reply> {
-        self.cors.filter(|_| self.is_preflight).map(|cors| cors.preflight(headers, allow))
+        self.asked.as_ref().filter(|asked| asked.is_preflight).map(|asked| asked.cors.preflight(headers, allow))
     }
 
     /// Names the request to an origin.
@@ -116,21 +121,22 @@ impl HttpState {
         Visit {
             tag: front.tag(headers, self.trust.is_proxy(peer)),
             header: front.ids.as_ref().map(|ids| &ids.header),
-            origin: cors.and_then(|_| cors::origin(headers)).cloned(),
-            is_preflight: cors.is_some() && cors::is_preflight(request.method(), headers),
-            cors,
+            asked: cors.map(|cors| {
+                let origin = cors::origin(headers).cloned();
+                Box::new(Asked { cors, origin, is_preflight: cors::is_preflight(request.method(), headers) })
+            }),
             entry: front.access.as_ref().map(|_| Box::new(self.entry(request, peer))),
         }
     }
 
     /// Adds to an answer what stands around it, and writes its line.
     pub(super) fn leave(&self, visit: Visit<'_>, actor: Option<String>, reply: &mut Reply) {
-        let Visit { tag, header, cors, origin, is_preflight, entry } = visit;
+        let Visit { tag, header, asked, entry } = visit;
         if let (Some(tag), Some(name)) = (&tag, header) {
             reply.headers_mut().insert(name.clone(), tag.header());
         }
-        if let Some(cors) = cors.filter(|_| !is_preflight) {
-            cors.write(origin.as_ref(), reply.headers_mut());
+        if let Some(asked) = asked.filter(|asked| !asked.is_preflight) {
+            asked.cors.write(asked.origin.as_ref(), reply.headers_mut());
         }
         if let (Some(entry), Some(access)) = (entry, &self.front.access) {
             access.write(*entry, tag, actor, reply);

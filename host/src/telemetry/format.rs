@@ -85,7 +85,7 @@ mod tests {
         };
         let tag = Tag::of(&HeaderMap::new(), &HeaderName::from_static("x-request-id"), false, false);
         let deeper = async { tracing::warn!(cause = "a \"b\"", "deep down") };
-        let logged = request::scope(Some(tag.clone()), deeper);
+        let logged = request::scope(Some(tag.clone()), deeper, |()| {});
         futures_util::FutureExt::now_or_never(logged).unwrap();
         tracing::info!("of no request");
         let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();

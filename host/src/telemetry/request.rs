@@ -25,7 +25,7 @@ const SAMPLED: u8 = 1;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tag {
     id: RequestId,
-    trace: u128,
+    trace: [u8; 16],
     flags: u8,
     /// The trace was begun by others.
     is_continued: bool,
@@ -33,8 +33,8 @@ pub struct Tag {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum RequestId {
-    Made(u128),
-    Taken(HeaderValue),
+    Made([u8; 16]),
+    Taken(Box<str>),
 }
 
 struct Current {
@@ -49,15 +49,15 @@ task_local! {
 impl Tag {
     /// Names a request. What its headers say is taken only from who is trusted, and where it is well-formed; the rest is made.
     pub fn of(headers: &HeaderMap, name: &HeaderName, is_trusted: bool, is_sampled: bool) -> Self {
-        let made: u128 = rand::random();
+        let made: [u8; 16] = rand::random();
         let taken = |name: &HeaderName| {
             let mut values = headers.get_all(name).iter();
             values.next().filter(|_| is_trusted && values.next().is_none())
         };
-        let id = taken(name).filter(|id| is_id(id.as_bytes()));
-        let id = id.map_or(RequestId::Made(made), |id| RequestId::Taken(id.clone()));
+        let id = taken(name).filter(|id| is_id(id.as_bytes())).and_then(|id| id.to_str().ok());
+        let id = id.map_or(RequestId::Made(made), |id| RequestId::Taken(id.into()));
         match taken(&TRACEPARENT).and_then(|parent| parse(parent.as_bytes())) {
-            Some((trace, flags)) => Self { id, trace, flags, is_continued: true },
+            Some((trace, flags)) => Self { id, trace: trace.to_be_bytes(), flags, is_continued: true },
             None => Self { id, trace: made, flags: u8::from(is_sampled) * SAMPLED, is_continued: false },
         }
     }
@@ -66,16 +66,16 @@ impl Tag {
     pub fn header(&self) -> HeaderValue {
         match &self.id {
             RequestId::Made(id) => {
-                let text = bytes::Bytes::copy_from_slice(&hex(*id));
+                let text = bytes::Bytes::copy_from_slice(&hex(id));
                 HeaderValue::from_maybe_shared(text).unwrap_or_else(|_| HeaderValue::from_static(""))
             }
-            RequestId::Taken(id) => id.clone(),
+            RequestId::Taken(id) => HeaderValue::from_str(id).unwrap_or_else(|_| HeaderValue::from_static("")),
         }
     }
 
     /// The trace's id, as 32 digits.
     pub fn trace_id(&self) -> String {
-        format!("{:032x}", self.trace)
+        format!("{:032x}", u128::from_be_bytes(self.trace))
     }
 
     /// The id as text.
@@ -88,7 +88,7 @@ impl Tag {
         headers.insert(name.clone(), self.header());
         // Zero is no id.
         let span = rand::random::<u64>().max(1);
-        let parent = format!("00-{:032x}-{span:016x}-{:02x}", self.trace, self.flags);
+        let parent = format!("00-{}-{span:016x}-{:02x}", self.trace_id(), self.flags);
         if let Ok(parent) = HeaderValue::from_str(&parent) {
             headers.insert(TRACEPARENT, parent);
         }
@@ -102,18 +102,18 @@ impl Tag {
 impl fmt::Display for Tag {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.id {
-            RequestId::Made(id) => write!(out, "{id:032x}"),
-            // It was looked at when it was taken.
-            RequestId::Taken(id) => out.write_str(id.to_str().unwrap_or_default()),
+            RequestId::Made(id) => write!(out, "{:032x}", u128::from_be_bytes(*id)),
+            RequestId::Taken(id) => out.write_str(id),
         }
     }
 }
 
-fn hex(value: u128) -> [u8; 32] {
+fn hex(bytes: &[u8; 16]) -> [u8; 32] {
+    let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
     let mut text = [0; 32];
-    for (place, digit) in text.iter_mut().enumerate() {
-        let nibble = (value >> (124 - 4 * place)) & 0xf;
-        *digit = b"0123456789abcdef"[nibble as usize];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = digit(byte >> 4);
+        pair[1] = digit(byte & 0xf);
     }
     text
 }
@@ -138,11 +138,17 @@ fn parse(text: &[u8]) -> Option<(u128, u8)> {
     (version != 0xff && trace != 0 && parent != 0 && is_whole).then(|| (trace, u8::try_from(flags).unwrap_or(0)))
 }
 
-/// Answers a request under its name; `None`: it has none. Says who the actor was, where somebody noted it.
-pub async fn scope<F: Future>(tag: Option<Tag>, answering: F) -> (F::Output, Option<String>) {
+/// Answers a request under its name; `None`: it has none. `look` sees the answer under the same name. Says who the actor was,
+/// where somebody noted it.
+pub async fn scope<F: Future>(
+    tag: Option<Tag>,
+    answering: F,
+    look: impl FnOnce(&F::Output),
+) -> (F::Output, Option<String>) {
     let current = Current { tag, actor: RefCell::new(None) };
     let noted = async move {
         let answered = answering.await;
+        look(&answered);
         let actor = CURRENT.try_with(|current| current.actor.take()).ok().flatten();
         (answered, actor)
     };
@@ -252,7 +258,7 @@ mod tests {
             note_actor(|| "7".into());
             (seen(), aside, tokio::spawn(async move { with_current(Tag::id) }).await.unwrap())
         };
-        let ((own, aside, other), actor) = scope(Some(tag.clone()), answering).await;
+        let ((own, aside, other), actor) = scope(Some(tag.clone()), answering, |_| {}).await;
         assert_eq!((own, aside, other), (Some(tag.id()), Some(tag.id()), None));
         assert_eq!((actor.as_deref(), seen()), (Some("7"), None));
     }
