@@ -5,11 +5,13 @@
 
 mod address;
 mod cache;
+mod cors;
 mod counter;
 mod fit;
 mod flow;
 mod http;
 mod ingest;
+mod jwt;
 mod kind;
 mod load;
 mod log;
@@ -22,7 +24,10 @@ mod room;
 mod schema;
 mod secret;
 mod show;
+mod sql_url;
 mod start;
+mod store_url;
+mod tls;
 mod toggle;
 
 use std::collections::BTreeSet;
@@ -33,14 +38,16 @@ use serde::{Deserialize, Serialize};
 
 pub use address::listen_address;
 pub use cache::{CacheConfig, ReadConfig, SharedCacheConfig, Staleness, UpstreamConfig, UpstreamLimits};
+pub use cors::CorsConfig;
 pub use counter::{ActorNeed, CounterConfig, CounterTable, EventTable};
 pub use fit::FitConfig;
 pub use flow::{BatchConfig, FlushConfig, JournalConfig, Pooler, SqlConfig, StoreConfig, StoreType};
-pub use http::{AdminConfig, AuthConfig, HttpConfig, JwtConfig, ProxyHeaders, TrustedHeaderFrom};
+pub use http::{AdminConfig, AuthConfig, HttpConfig, ProxyHeaders, TrustedHeaderFrom};
 pub use ingest::{ChildTable, IngestConfig, IngestTable};
+pub use jwt::{JwtConfig, OneOrMany};
 pub use kind::{DurabilityLevel, KindTable, PolicyFailure};
 pub use load::{Loaded, Mistake, Origin, Sources};
-pub use log::LogConfig;
+pub use log::{AccessLogConfig, AccessLogFormat, LogConfig, TraceConfig};
 pub use namespace::Namespace;
 pub use network::Networks;
 pub use policy::{
@@ -55,7 +62,10 @@ pub use preference::{
 pub use room::{RoomAlgorithm, RoomConfig, RoomKeyConfig, RoomMode};
 pub use schema::schema;
 pub use show::{Shown, shown};
+pub use sql_url::SqlUrl;
 pub use start::{OnTimeout, StartConfig};
+pub use store_url::{SentinelUrl, StoreUrl};
+pub use tls::{TlsConfig, TlsMode, UrlTls};
 pub use toggle::{CountTable, ToggleConfig, ToggleResponse, ToggleTable};
 
 /// Everything in `weir.toml`.

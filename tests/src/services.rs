@@ -5,6 +5,7 @@
 //!
 //! All methods block, and are short; in an asynchronous test use a multi-threaded runtime.
 
+mod browser;
 pub mod host;
 pub mod mariadb;
 pub mod mysql;
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
+pub use browser::Browser;
 pub use host::{Host, HostConfig};
 pub use mariadb::MariaDb;
 pub use mysql::{MySql, MySqlOptions};

@@ -41,7 +41,7 @@ impl Gate {
     fn probed(&self, request: Request<Incoming>, peer: SocketAddr) -> Result<Reply, Problem> {
         let (head, _) = request.into_parts();
         let peer = self.trust.caller(&head.headers, peer.ip()).client;
-        self.guard.check_origin(&head, peer)?;
+        self.guard.check_origin(&head, peer, false)?;
         if head.uri.path() == "/livez" {
             return Ok(reply::json(StatusCode::OK, &json!({ "alive": true })));
         }

@@ -16,7 +16,7 @@ use crate::admin::{self, AdminState, Gate, PolicyLimits};
 use crate::cli::{Failure, Where};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, StoreType};
-use crate::http::{self, HttpState, Kinds};
+use crate::http::{self, AccessLog, HttpState, Kinds};
 use crate::policy::Compiler;
 use crate::store::embedded::FILES_MAX;
 use crate::telemetry;
@@ -33,7 +33,7 @@ const CONNECTIONS_MIN: usize = 16;
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Runs the host until it is told to stop by SIGTERM or SIGINT; a second signal ends it at once. SIGHUP reloads (see
-/// [`super::reload`]); SIGUSR1 and SIGUSR2 do nothing.
+/// [`super::reload`]); SIGUSR1 opens the access log again; SIGUSR2 does nothing.
 ///
 /// # Errors
 /// See [`AppError`].
@@ -73,13 +73,15 @@ pub async fn run(
     let gate = Arc::new(Gate::new(&config.admin)?);
     let (stop_operators, operators_stop) = watch::channel(false);
     let operators_task = tokio::spawn(admin::serve(operators, Arc::clone(&gate), operators_stop));
+    let access = AccessLog::open(&config.log.access)?;
     let app = Arc::new(App::start(config.clone(), clock.clone(), Compiler::this_executable()).await?);
     let durability = app.store().durability();
     tracing::info!(store = durability.mode, "{}", durability.description);
     let state = HttpState::new(&config.http, &config.auth, app.kinds().clone(), clock.clone())?;
-    let desk = Arc::new(Desk::new(Arc::clone(&app), metrics));
+    let state = Arc::new(state.with_access_log(access.clone()));
+    state.begin().await;
+    let desk = Arc::new(Desk::new(Arc::clone(&app), Arc::clone(&state), metrics));
     let admin_state = Arc::new(AdminState::new(&config.admin, PolicyLimits::from(&config.policy), desk)?);
-    let state = Arc::new(state);
 
     let (stop_public, public_stops) = watch::channel(false);
     gate.open(Arc::clone(&admin_state));
@@ -88,7 +90,8 @@ pub async fn run(
 
     tokio::spawn(watch_clock(clock));
     let files = reload::files(&config);
-    let mut running = Running { config, http: state, admin: admin_state, app: Arc::clone(&app), files };
+    let (logged, app_kept) = (access.clone(), Arc::clone(&app));
+    let mut running = Running { config, http: state, access: logged, admin: admin_state, app: app_kept, files };
     let read = || {
         let (mut config, _) = load()?;
         config.http.connections_max = config.http.connections_max.min(fit);
@@ -105,7 +108,7 @@ pub async fn run(
     }
     tracing::info!("stopping: answering what is in flight, then flushing");
     tokio::spawn(async move {
-        while signals.wait().await == Told::Reload {}
+        while signals.wait().await != Told::Stop {}
         tracing::warn!("second signal: ending at once; what is not flushed stays in the journal");
         std::process::exit(i32::from(crate::cli::EXIT_UNAVAILABLE));
     });
@@ -114,6 +117,9 @@ pub async fn run(
     app.stop().await;
     let _ = stop_operators.send(true);
     let _ = operators_task.await;
+    if let Some(access) = access {
+        let _ = tokio::task::spawn_blocking(move || access.close()).await;
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -129,6 +135,11 @@ async fn until_told(
         tokio::select! {
             told = signals.wait() => match told {
                 Told::Stop => return None,
+                Told::Reopen => {
+                    if !running.reopen() {
+                        tracing::warn!("SIGUSR1 means nothing here: SIGHUP reloads, SIGTERM stops");
+                    }
+                }
                 // Reading files may wait for a disk.
                 Told::Reload => tokio::task::block_in_place(|| running.reload(&read)),
             },
@@ -233,6 +244,8 @@ fn local_address(listener: &TcpListener) -> Result<SocketAddr, AppError> {
 enum Told {
     Stop,
     Reload,
+    /// The access log was moved away.
+    Reopen,
 }
 
 struct Signals {
@@ -264,7 +277,7 @@ impl Signals {
                 _ = self.terminate.recv() => return Told::Stop,
                 _ = self.interrupt.recv() => return Told::Stop,
                 _ = self.hangup.recv() => return Told::Reload,
-                _ = first.recv() => tracing::warn!("SIGUSR1 means nothing here: SIGHUP reloads, SIGTERM stops"),
+                _ = first.recv() => return Told::Reopen,
                 _ = second.recv() => tracing::warn!("SIGUSR2 means nothing here: SIGHUP reloads, SIGTERM stops"),
             }
         }

@@ -60,6 +60,16 @@ async fn check(place: &Where, report: &mut Report) -> Result<(), Failure> {
         }
     }
     let holdings = check_store(&config, report).await?;
+    for upstream in &config.upstreams {
+        match crate::upstream::try_encrypting(upstream).await {
+            Ok(None) => {}
+            Ok(Some(())) => {
+                report.line("upstream", format!("{}: {} has a good certificate", upstream.name, upstream.origin))
+            }
+            // No reason not to start: its requests are refused, and all others served.
+            Err(reason) => report.line("warning", format!("upstream {}: {reason}", upstream.name)),
+        }
+    }
 
     let sql = crate::sql::open_to_look(&config.sql).await?;
     if is_new {

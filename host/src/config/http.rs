@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, Networks, all, at_least, ensure, exactly_one, one_of, secret, value};
+use super::{ConfigError, CorsConfig, JwtConfig, Networks, TraceConfig, all, at_least, ensure, one_of, secret};
 
 /// Shortest token of operators, in bytes.
 const TOKEN_BYTES_MIN: usize = 16;
@@ -52,6 +52,10 @@ pub struct HttpConfig {
     pub actors_limit_max: usize,
     /// Time for what is in flight when the host is told to stop, in milliseconds.
     pub drain_grace_ms: u64,
+    /// Which pages of other origins may read answers.
+    pub cors: CorsConfig,
+    /// How requests are named in replies, logs and what goes to origins.
+    pub trace: TraceConfig,
 }
 
 impl Default for HttpConfig {
@@ -73,6 +77,8 @@ impl Default for HttpConfig {
             targets_max: 200,
             actors_limit_max: 200,
             drain_grace_ms: 10_000,
+            cors: CorsConfig::default(),
+            trace: TraceConfig::default(),
         }
     }
 }
@@ -90,6 +96,8 @@ impl HttpConfig {
             at_least("http.request_deadline_ms", self.request_deadline_ms, 1),
             at_least("http.targets_max", self.targets_max, 1),
             at_least("http.actors_limit_max", self.actors_limit_max, 1),
+            self.cors.validate("http.cors"),
+            self.trace.validate(),
         ])
     }
 }
@@ -124,6 +132,8 @@ pub struct AdminConfig {
     pub token: Option<String>,
     /// File whose trimmed content is the token.
     pub token_file: Option<PathBuf>,
+    /// Which pages of other origins may use this listener; only with a token.
+    pub cors: CorsConfig,
 }
 
 impl Default for AdminConfig {
@@ -134,6 +144,7 @@ impl Default for AdminConfig {
             proxy_headers: ProxyHeaders::default(),
             token: None,
             token_file: None,
+            cors: CorsConfig::default(),
         }
     }
 }
@@ -153,6 +164,17 @@ impl AdminConfig {
                 "admin.listen",
                 "must be a loopback address unless admin.token or admin.token_file is set",
             ),
+            ensure(
+                has_token || !self.cors.is_on(),
+                "admin.cors.origins",
+                "needs admin.token or admin.token_file: pages would need no proof",
+            ),
+            ensure(
+                !self.cors.is_for_all() && self.cors.kinds.is_empty(),
+                "admin.cors.origins",
+                "names each origin, for the whole listener",
+            ),
+            self.cors.validate("admin.cors"),
         ])
     }
 
@@ -169,7 +191,7 @@ impl AdminConfig {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthConfig {
-    /// Accept `Authorization: Bearer` JSON Web Tokens; `sub` is the actor.
+    /// Accept `Authorization: Bearer` JSON Web Tokens; a claim (`sub`) is the actor.
     pub jwt: Option<JwtConfig>,
     /// Name of a header that carries the actor, set by a proxy that you trust. Ignored when absent here.
     pub trusted_header: Option<String>,
@@ -236,34 +258,6 @@ impl From<TrustedHeaderFrom> for TrustedHeaderFromText {
     }
 }
 
-/// One pinned algorithm and its key.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct JwtConfig {
-    /// `HS256`, `HS384`, `HS512`, `RS256`, `ES256` or `EdDSA`. A token with another one is refused.
-    pub algorithm: String,
-    /// The secret (HS*), or the public key as PEM (the others). Prefer `key_file`.
-    #[serde(default)]
-    #[schemars(extend("x-weir-secret" = "whole"))]
-    pub key: Option<String>,
-    /// File with the key.
-    #[serde(default)]
-    pub key_file: Option<PathBuf>,
-    /// Required `aud`, when set.
-    #[serde(default)]
-    pub audience: Option<String>,
-    /// Required `iss`, when set.
-    #[serde(default)]
-    pub issuer: Option<String>,
-    /// Allowed difference of clocks for `exp` and `nbf`, in seconds.
-    #[serde(default = "default_leeway_s")]
-    pub leeway_s: u64,
-}
-
-fn default_leeway_s() -> u64 {
-    30
-}
-
 impl AuthConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         let names_nobody =
@@ -287,29 +281,6 @@ impl AuthConfig {
                 "names no network: leave trusted_header out to trust nobody",
             ),
         ])
-    }
-}
-
-impl JwtConfig {
-    fn validate(&self) -> Result<(), ConfigError> {
-        let is_known = ["HS256", "HS384", "HS512", "RS256", "ES256", "EdDSA"].contains(&self.algorithm.as_str());
-        all([
-            ensure(is_known, "auth.jwt.algorithm", "must be HS256, HS384, HS512, RS256, ES256 or EdDSA"),
-            exactly_one("auth.jwt.key", self.key.is_some(), self.key_file.is_some()),
-        ])
-    }
-
-    /// The key's bytes, read from its file where that is configured.
-    pub fn read_key(&self) -> Result<Vec<u8>, ConfigError> {
-        let bytes = match (&self.key, &self.key_file) {
-            (Some(key), _) => key.clone().into_bytes(),
-            (None, Some(path)) => secret::bytes_of("auth.jwt.key_file", path)?,
-            (None, None) => return Err(value("auth.jwt.key", "is missing")),
-        };
-        if self.algorithm.starts_with("HS") && bytes.len() < 32 {
-            return Err(value("auth.jwt.key", "a shared secret must have at least 32 bytes"));
-        }
-        Ok(bytes)
     }
 }
 

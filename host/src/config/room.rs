@@ -130,9 +130,9 @@ impl RoomMode {
 pub struct RoomKeyConfig {
     /// Its name in tokens.
     pub kid: String,
-    /// How passes are signed: `EdDSA` or `HS256`.
+    /// How passes are signed: `EdDSA`, `ES256`, `RS256` or `HS256`.
     pub algorithm: RoomAlgorithm,
-    /// The secret (HS256: at least 32 bytes), or the private key as PEM (EdDSA: PKCS #8). Prefer `key_file`.
+    /// The secret (HS256: at least 32 bytes), or the private key as PEM (PKCS #8). Prefer `key_file`.
     #[serde(default)]
     #[schemars(extend("x-weir-secret" = "whole"))]
     pub key: Option<String>,
@@ -146,6 +146,10 @@ pub struct RoomKeyConfig {
 pub enum RoomAlgorithm {
     /// Ed25519: whoever verifies needs the public key only, from `/.well-known/jwks.json`.
     EdDSA,
+    /// ECDSA on P-256, for those who verify with a library without Ed25519.
+    ES256,
+    /// RSA with at least 2048 bits: known everywhere; passes are longer, and signing takes about 20 times as long.
+    RS256,
     /// A shared secret.
     HS256,
 }

@@ -566,6 +566,9 @@ async fn what_is_far_too_much_ends_by_its_time_postgres() {
     let all = statement(&fixture, "SELECT generate_series(1, 2000000000)", &[]);
     let all = StatementConfig { rows_max: 10, timeout_ms: 300, ..all };
     let late = fixture.sql.run_statement(&all, &[vec![]]).await;
-    assert!(matches!(&late, Err(StatementError::Unavailable(reason)) if reason.to_string().contains("57014")), "{late:?}");
+    assert!(
+        matches!(&late, Err(StatementError::Unavailable(reason)) if reason.to_string().contains("57014")),
+        "{late:?}"
+    );
     is_usable(&*fixture.sql, &statement(&fixture, "SELECT 1", &[])).await;
 }

@@ -4,20 +4,22 @@
 //! whatever reason, is [`StoreError::OutcomeUnknown`]. What is repeated are calls of which the server said that nothing
 //! ran: NOSCRIPT, and in a cluster all that says "not here" or "not now".
 //!
-//! - `node`: one server and its connection · `cluster`: which node has what, and where to go when it has not ·
+//! - `open`: a connection, in plain or encrypted · `node`: one server and its connection · `cluster`: which node has what, and where to go when it has not ·
 //!   `slots`: the map of that
 
 mod cluster;
 mod node;
+mod open;
 mod slots;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Script, Value};
+use redis::{Cmd, ConnectionInfo, IntoConnectionInfo, Script, Value};
 
 use self::cluster::Cluster;
 use self::node::{Failure, Node};
+pub(super) use self::open::Opener;
 use self::slots::slot_of;
 use super::custody::{Custody, Way};
 use super::scripts::Scripts;
@@ -64,6 +66,7 @@ struct Call<'a> {
 /// What all connections have in common.
 struct Settings {
     timeout: Duration,
+    opener: Opener,
     custody: Arc<Custody>,
     /// Whether what is recorded is compared at each connection; not where it is only looked at, or set.
     is_watched: bool,
@@ -105,8 +108,10 @@ impl Link {
     fn with(config: &StoreConfig, custody: Arc<Custody>, is_watched: bool) -> Result<Self, StoreError> {
         let is_cluster = config.store_type == StoreType::RedisCluster;
         let scripts = Arc::new(Scripts::new(is_cluster));
+        let timeout = Duration::from_millis(config.response_timeout_ms);
         let settings = Arc::new(Settings {
-            timeout: Duration::from_millis(config.response_timeout_ms),
+            timeout,
+            opener: opener_of(config, timeout)?,
             custody: Arc::clone(&custody),
             is_watched,
             replicas_min: config.replicas_min,
@@ -254,9 +259,15 @@ impl Way for OnLink<'_> {
 
 fn wrong(reason: &str) -> StoreError {
     StoreError::Misconfigured(format!(
-        "store.url: {reason}; write redis://[user:password@]host:port[/database], of a cluster any of its nodes, or \
-         several with commas between them"
+        "store.url: {reason}; write redis://[user:password@]host:port[/database] (rediss:// with TLS), of a cluster any of \
+         its nodes, or several with commas between them"
     ))
+}
+
+/// How the connections of the store are opened.
+pub(super) fn opener_of(config: &StoreConfig, timeout: Duration) -> Result<Opener, StoreError> {
+    let tls = config.secured().map_err(|error| StoreError::Misconfigured(error.to_string()))?;
+    Opener::new("store", tls.as_ref(), timeout)
 }
 
 /// The servers that `store.url` names. Those after the first may leave out what they have in common with it.
@@ -267,13 +278,7 @@ pub(super) fn addresses(url: &str) -> Result<Vec<ConnectionInfo>, StoreError> {
     let others = rest.split(',').map(str::trim).filter(|other| !other.is_empty());
     let others =
         others.map(|other| if other.contains("//") { other.to_owned() } else { format!("{before}{joint}{other}") });
-    let info = |url: String| {
-        let info = url.into_connection_info().map_err(|error| wrong(&error.to_string()))?;
-        match info.addr() {
-            ConnectionAddr::TcpTls { .. } => Err(wrong("TLS is not built in")),
-            _ => Ok(info),
-        }
-    };
+    let info = |url: String| url.into_connection_info().map_err(|error| wrong(&error.to_string()));
     std::iter::once(first.trim().to_owned()).chain(others).map(info).collect()
 }
 

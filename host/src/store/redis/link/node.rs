@@ -9,7 +9,6 @@ use redis::{
     AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue, RedisError, ServerErrorKind,
     Value,
 };
-use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -181,26 +180,9 @@ impl Node {
         let config = AsyncConnectionConfig::new()
             .set_response_timeout(Some(self.settings.timeout))
             .set_pipeline_buffer_size(PIPELINE_COMMANDS_MAX);
-        let settings = self.info.redis_settings();
         let dead = Arc::new(AtomicBool::new(false));
-        let connection = match self.info.addr() {
-            ConnectionAddr::Unix(path) => {
-                let stream = UnixStream::connect(path).await.map_err(RedisError::from)?;
-                let (connection, driver) = MultiplexedConnection::new_with_config(settings, stream, config).await?;
-                drive(driver, &dead);
-                connection
-            }
-            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(RedisError::from)?;
-                stream.set_nodelay(true).map_err(RedisError::from)?;
-                let (connection, driver) = MultiplexedConnection::new_with_config(settings, stream, config).await?;
-                drive(driver, &dead);
-                connection
-            }
-            _ => {
-                return Err(Refusal::Store(StoreError::Misconfigured("store.url: unknown kind of address".into())));
-            }
-        };
+        let (connection, driver) = self.settings.opener.open(&self.info, config).await?;
+        drive(driver, &dead);
         Ok(Live { connection, dead })
     }
 
