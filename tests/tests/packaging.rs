@@ -114,13 +114,7 @@ async fn the_image_is_built_started_and_liked_through() {
     Kind::FeedLike.create_tables(&database).await;
     stand::add_targets(&database, 3).await;
     drop(database);
-    // The user of the image has a number that nobody has here.
-    for (path, mode) in [(buildah.directory.path(), 0o755), (&data, 0o777), (&etc, 0o755)] {
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    }
-    for file in fs::read_dir(&data).unwrap() {
-        fs::set_permissions(file.unwrap().path(), fs::Permissions::from_mode(0o666)).unwrap();
-    }
+    open_to_others(&[(buildah.directory.path(), 0o755), (&data, 0o777), (&etc, 0o755)]);
     let (port, admin) = (free_port(), free_port());
     let volumes = [format!("{}:/etc/weir:ro", etc.display()), format!("{}:/tmp/data", data.display())];
     let variables = [
@@ -168,6 +162,16 @@ async fn the_image_is_built_started_and_liked_through() {
     println!("image: {mib}, started in {started_ms} ms");
 }
 
+/// The user of the image has a number that nobody has here.
+fn open_to_others(directories: &[(&Path, u32)]) {
+    for (path, mode) in directories {
+        for file in fs::read_dir(path).unwrap().map(Result::unwrap).filter(|file| file.file_type().unwrap().is_file()) {
+            fs::set_permissions(file.path(), fs::Permissions::from_mode(0o666)).unwrap();
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(*mode)).unwrap();
+    }
+}
+
 /// Names of all files below, but for what a container is given.
 fn listing(root: &str) -> Vec<String> {
     let mut found = Vec::new();
@@ -177,7 +181,10 @@ fn listing(root: &str) -> Vec<String> {
             let name = entry.path().strip_prefix(root).unwrap().to_string_lossy().into_owned();
             let is_given =
                 ["proc", "sys", "dev", "run", "etc", "var/lib/weir", "tmp"].iter().any(|given| name == *given);
-            if !is_given && entry.file_type().unwrap().is_dir() {
+            if is_given {
+                continue;
+            }
+            if entry.file_type().unwrap().is_dir() {
                 todo.push(entry.path());
             }
             found.push(name);

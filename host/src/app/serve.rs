@@ -8,6 +8,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::operations::Desk;
 use super::reload::{self, Running};
@@ -15,7 +16,7 @@ use super::{App, AppError, demo};
 use crate::admin::{self, AdminState, Gate, PolicyLimits};
 use crate::cli::{Failure, Where};
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, StoreType};
+use crate::config::{AdminConfig, Config, ConfigError, StoreType};
 use crate::http::{self, AccessLog, HttpState, Kinds};
 use crate::policy::Compiler;
 use crate::store::embedded::FILES_MAX;
@@ -70,19 +71,13 @@ pub async fn run(
     // What cannot be served must not have begun to flush: keys and tokens are read before anything starts.
     HttpState::new(&config.http, &config.auth, Kinds::default(), clock.clone())?;
     // Probes are answered from now on, however long it takes to open what is needed.
-    let gate = Arc::new(Gate::new(&config.admin)?);
-    let (stop_operators, operators_stop) = watch::channel(false);
-    let operators_task = tokio::spawn(admin::serve(operators, Arc::clone(&gate), operators_stop));
+    let (gate, stop_operators, operators_task) = answer_probes(operators, &config.admin)?;
     let access = AccessLog::open(&config.log.access)?;
     let app = Arc::new(App::start(config.clone(), clock.clone(), Compiler::this_executable()).await?);
     let durability = app.store().durability();
     tracing::info!(store = durability.mode, "{}", durability.description);
-    let state = HttpState::new(&config.http, &config.auth, app.kinds().clone(), clock.clone())?;
-    let state = Arc::new(state.with_access_log(access.clone()));
+    let (state, admin_state) = states(&config, &app, access.clone(), metrics)?;
     state.begin().await;
-    let desk = Arc::new(Desk::new(Arc::clone(&app), Arc::clone(&state), metrics));
-    let admin_state = Arc::new(AdminState::new(&config.admin, PolicyLimits::from(&config.policy), desk)?);
-
     let (stop_public, public_stops) = watch::channel(false);
     gate.open(Arc::clone(&admin_state));
     let public_task = tokio::spawn(http::serve(public, Arc::clone(&state), public_stops));
@@ -107,11 +102,7 @@ pub async fn run(
         return Err(error.into());
     }
     tracing::info!("stopping: answering what is in flight, then flushing");
-    tokio::spawn(async move {
-        while signals.wait().await != Told::Stop {}
-        tracing::warn!("second signal: ending at once; what is not flushed stays in the journal");
-        std::process::exit(i32::from(crate::cli::EXIT_UNAVAILABLE));
-    });
+    tokio::spawn(end_at_once(signals));
     let _ = stop_public.send(true);
     let _ = public_task.await;
     app.stop().await;
@@ -122,6 +113,38 @@ pub async fn run(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Serves operators behind a gate that is still closed.
+fn answer_probes(
+    operators: TcpListener,
+    config: &AdminConfig,
+) -> Result<(Arc<Gate>, watch::Sender<bool>, JoinHandle<()>), ConfigError> {
+    let gate = Arc::new(Gate::new(config)?);
+    let (stop, stopped) = watch::channel(false);
+    let task = tokio::spawn(admin::serve(operators, Arc::clone(&gate), stopped));
+    Ok((gate, stop, task))
+}
+
+/// What answers on both listeners.
+fn states(
+    config: &Config,
+    app: &Arc<App>,
+    access: Option<AccessLog>,
+    metrics: PrometheusHandle,
+) -> Result<(Arc<HttpState>, Arc<AdminState>), ConfigError> {
+    let http = HttpState::new(&config.http, &config.auth, app.kinds().clone(), app.clock.clone())?;
+    let http = Arc::new(http.with_access_log(access));
+    let desk = Arc::new(Desk::new(Arc::clone(app), Arc::clone(&http), metrics));
+    let admin = AdminState::new(&config.admin, PolicyLimits::from(&config.policy), desk)?;
+    Ok((http, Arc::new(admin)))
+}
+
+/// A second signal does not wait for what is under way.
+async fn end_at_once(mut signals: Signals) {
+    while signals.wait().await != Told::Stop {}
+    tracing::warn!("second signal: ending at once; what is not flushed stays in the journal");
+    std::process::exit(i32::from(crate::cli::EXIT_UNAVAILABLE));
 }
 
 /// Serves and reloads until it is told to stop, or must end by itself: then why.
