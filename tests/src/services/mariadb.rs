@@ -35,9 +35,9 @@ impl MariaDb {
         Self::start_with(&["--skip-log-bin"])
     }
 
-    /// As [`MariaDb::start`], of a release.
-    pub fn start_release(release: Release) -> Self {
-        Self::start_of(release, &["--skip-log-bin"])
+    /// As [`MariaDb::start`], of a release, without waiting for the disk.
+    pub fn start_quickly(release: Release) -> Self {
+        Self::start_of(release, &["--skip-log-bin", "--innodb-flush-method=nosync"])
     }
 
     /// As [`MariaDb::start`], with further settings; without any, the server's own.

@@ -8,10 +8,12 @@ use sqlx::postgres::PgConnection;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection};
 use tempfile::TempDir;
-use weir::config::{CountTable, KindTable, SqlConfig, ToggleTable};
+use weir::config::{CountTable, KindTable, Pooler as PoolerConfig, SqlConfig, ToggleTable};
 use weir::model::{Action, Checkpoint, Digest, Id, IdType, Incarnation, Partition};
 use weir::sql::{self, Applied, Fence, Finding, Row, RowChange, Sql, SqlError};
-use weir_tests::services::{MariaDb, MySql, MySqlOptions, Postgres, PostgresOptions, Release, temporary_directory};
+use weir_tests::services::{
+    MariaDb, MySql, MySqlOptions, Pooler, PoolerType, Postgres, PostgresOptions, Release, temporary_directory,
+};
 
 /// The kind of most tests.
 pub const KIND: &str = "feed-like";
@@ -45,6 +47,8 @@ pub enum Server {
     Sqlite,
     Postgres,
     PostgresCurrent,
+    /// PostgreSQL behind a pooler of transactions.
+    PostgresPooled,
     MariaDb,
     MariaDbCurrent,
     MySql,
@@ -54,7 +58,7 @@ impl Server {
     fn engine(self) -> Engine {
         match self {
             Self::Sqlite => Engine::Sqlite,
-            Self::Postgres | Self::PostgresCurrent => Engine::Postgres,
+            Self::Postgres | Self::PostgresCurrent | Self::PostgresPooled => Engine::Postgres,
             Self::MariaDb | Self::MariaDbCurrent => Engine::MariaDb,
             Self::MySql => Engine::MySql,
         }
@@ -77,6 +81,8 @@ pub struct Fixture {
     pub engine: Engine,
     pub url: String,
     pub sql: Arc<dyn Sql>,
+    /// The URL of what is in between, if anything is.
+    through: Option<String>,
     _directory: Option<TempDir>,
 }
 
@@ -93,7 +99,7 @@ fn mariadb(release: Release) -> &'static MariaDb {
     static INSTALLED: OnceLock<MariaDb> = OnceLock::new();
     static CURRENT: OnceLock<MariaDb> = OnceLock::new();
     let server = if release == Release::Current { &CURRENT } else { &INSTALLED };
-    server.get_or_init(|| MariaDb::start_release(release))
+    server.get_or_init(|| MariaDb::start_quickly(release))
 }
 
 fn mysql() -> &'static MySql {
@@ -101,6 +107,12 @@ fn mysql() -> &'static MySql {
     // As of PostgreSQL.
     let settings = vec!["--innodb-flush-method=nosync".into()];
     SERVER.get_or_init(|| MySql::start_with(MySqlOptions { settings, ..MySqlOptions::default() }))
+}
+
+fn pgbouncer() -> &'static Pooler {
+    static SERVER: OnceLock<Pooler> = OnceLock::new();
+    let kind = PoolerType::PgBouncer { follows_statements: true, ignores_parameters: false };
+    SERVER.get_or_init(|| Pooler::start(kind, postgres(Release::Installed).port()))
 }
 
 /// Says on which server, of which version, so many tests run.
@@ -118,7 +130,8 @@ pub async fn says_its_version(server: Server, tests: usize) {
         version.contains("-MariaDB"),
         "another server than was meant: {version}"
     );
-    println!("conformance: {version} ({tests} tests)");
+    let between = if fixture.through.is_some() { " behind PgBouncer" } else { "" };
+    println!("conformance: {version}{between} ({tests} tests)");
 }
 
 /// Settings for tests: few connections, short waits.
@@ -132,6 +145,12 @@ pub fn settings(url: &str) -> SqlConfig {
         lock_timeout_ms: 5_000,
         ..SqlConfig::default()
     }
+}
+
+/// The same, through what is in between.
+fn settings_through(through: Option<&str>, url: &str) -> SqlConfig {
+    let pooler = if through.is_some() { PoolerConfig::Transaction } else { PoolerConfig::None };
+    SqlConfig { pooler, ..settings(through.unwrap_or(url)) }
 }
 
 /// What most tests ask of the tables of a toggle.
@@ -178,16 +197,17 @@ impl Fixture {
                 let directory = temporary_directory("sqlite");
                 (format!("sqlite://{}", directory.path().join("weir.db").display()), Some(directory))
             }
-            Server::Postgres => (postgres(Release::Installed).create_database().await, None),
+            Server::Postgres | Server::PostgresPooled => (postgres(Release::Installed).create_database().await, None),
             Server::PostgresCurrent => (postgres(Release::Current).create_database().await, None),
             Server::MariaDb => (mariadb(Release::Installed).create_database().await, None),
             Server::MariaDbCurrent => (mariadb(Release::Current).create_database().await, None),
             Server::MySql => (mysql().create_database().await, None),
         };
         let engine = server.engine();
-        let sql = sql::open(&settings(&url)).await.unwrap();
+        let through = (server == Server::PostgresPooled).then(|| pgbouncer().before(&url));
+        let sql = sql::open(&settings_through(through.as_deref(), &url)).await.unwrap();
         sql.migrate().await.unwrap();
-        Self { engine, url, sql, _directory: directory }
+        Self { engine, url, sql, through, _directory: directory }
     }
 
     /// Another handle on the same database, as another host would have it.
@@ -197,7 +217,7 @@ impl Fixture {
 
     /// Another handle with other settings.
     pub async fn with(&self, change: impl FnOnce(&mut SqlConfig)) -> Arc<dyn Sql> {
-        let mut settings = settings(&self.url);
+        let mut settings = settings_through(self.through.as_deref(), &self.url);
         change(&mut settings);
         sql::open(&settings).await.unwrap()
     }

@@ -52,6 +52,9 @@ macro_rules! conformance {
         mod postgres_current {
             on! { PostgresCurrent; $($functions)+ }
         }
+        mod postgres_pooled {
+            on! { PostgresPooled; $($functions)+ }
+        }
         mod mariadb {
             on! { MariaDb; $($functions)+ }
         }
