@@ -58,13 +58,13 @@ impl ClientTls {
         let builder = if config.verify_name {
             builder.with_root_certificates(roots)
         } else {
-            let verifier = verify::without_name(roots, provider).map_err(|error| wrong("tls_ca_file", error.to_string()))?;
+            let verifier =
+                verify::without_name(roots, provider).map_err(|error| wrong("tls_ca_file", error.to_string()))?;
             builder.dangerous().with_custom_certificate_verifier(verifier)
         };
         let client = match (&config.client_certificate_file, &config.client_key_file) {
             (Some(chain_file), Some(key_file)) => {
-                let chain =
-                    certificates(chain_file).map_err(|reason| wrong("tls_client_certificate_file", reason))?;
+                let chain = certificates(chain_file).map_err(|reason| wrong("tls_client_certificate_file", reason))?;
                 let key = PrivateKeyDer::from_pem_file(key_file)
                     .map_err(|error| wrong("tls_client_key_file", format!("{}: {error}", key_file.display())))?;
                 builder.with_client_auth_cert(chain, key).map_err(|error| {
@@ -108,7 +108,6 @@ impl ClientTls {
         self.server_name.as_ref()
     }
 }
-
 
 /// For a client that encrypts nothing and must have something: trusts nobody.
 ///

@@ -37,7 +37,19 @@ const ROOMS: &[(&str, u8, &[&str])] = &[
     (
         "http",
         4,
-        &["capability", "toggle", "counter", "ingest", "preference", "room", "flush", "read", "upstream", "listener", "tls"],
+        &[
+            "capability",
+            "toggle",
+            "counter",
+            "ingest",
+            "preference",
+            "room",
+            "flush",
+            "read",
+            "upstream",
+            "listener",
+            "tls",
+        ],
     ),
     (
         "admin",

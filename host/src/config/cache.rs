@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::kind::check_kind;
 use super::tls::{TlsConfig, TlsMode, UrlTls, is_yes, yes};
-use super::{ConfigError, StoreUrl, ParameterType, StoreType, at_least, value};
+use super::{ConfigError, ParameterType, StoreType, StoreUrl, at_least, value};
 
 /// The cache of reads, in memory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

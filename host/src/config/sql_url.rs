@@ -139,9 +139,10 @@ fn bare(host: &str) -> &str {
 
 fn tls_of(text: &str) -> Result<UrlTls, String> {
     match text.to_ascii_lowercase().replace('_', "-").as_str() {
-        "disable" | "disabled" => {
-            Ok(UrlTls::Plain { word: "sslmode=disable (ssl-mode=DISABLED)", instead: "sslmode=verify-full (VERIFY_IDENTITY)" })
-        }
+        "disable" | "disabled" => Ok(UrlTls::Plain {
+            word: "sslmode=disable (ssl-mode=DISABLED)",
+            instead: "sslmode=verify-full (VERIFY_IDENTITY)",
+        }),
         "require" | "required" => Ok(UrlTls::Required { word: "sslmode=require (ssl-mode=REQUIRED)" }),
         "verify-ca" => Ok(UrlTls::Required { word: "sslmode=verify-ca (ssl-mode=VERIFY_CA)" }),
         "verify-full" | "verify-identity" => {
@@ -178,7 +179,8 @@ mod tests {
 
     #[test]
     fn several_hosts_are_as_many_urls() {
-        let url = of("postgres://app:s%40cret@one:5432,two:6432/shop?target_session_attrs=read-write&application_name=x");
+        let url =
+            of("postgres://app:s%40cret@one:5432,two:6432/shop?target_session_attrs=read-write&application_name=x");
         assert_eq!(url.hosts(), ["one", "two"]);
         assert_eq!(
             url.singles(),
@@ -188,7 +190,9 @@ mod tests {
             ]
         );
         assert_eq!(of("mysql://root@[::1]:3306,[2001:db8::7]/shop").hosts(), ["[::1]", "[2001:db8::7]"]);
-        for wrong in ["postgres://one,,two/shop", "postgres://one,two/shop?host=/run/pg", "postgres://u@/s?host=a,b", "x"] {
+        for wrong in
+            ["postgres://one,,two/shop", "postgres://one,two/shop?host=/run/pg", "postgres://u@/s?host=a,b", "x"]
+        {
             assert!(SqlUrl::parse(wrong).is_err(), "{wrong}");
         }
         let reads = SqlUrl::parse("postgres://one,two/shop?target_session_attrs=standby").unwrap_err();
@@ -223,9 +227,15 @@ mod tests {
         let url = of("postgres://db/shop?sslmode=verify-full&sslrootcert=/etc/ca.pem&sslcert=c.pem&sslkey=k.pem");
         let files = url.with_files(TlsConfig::default()).unwrap();
         assert_eq!(files.ca_file, Some("/etc/ca.pem".into()));
-        assert_eq!((files.client_certificate_file, files.client_key_file), (Some("c.pem".into()), Some("k.pem".into())));
+        assert_eq!(
+            (files.client_certificate_file, files.client_key_file),
+            (Some("c.pem".into()), Some("k.pem".into()))
+        );
         let other = TlsConfig { ca_file: Some("/other.pem".into()), ..TlsConfig::default() };
         assert!(url.with_files(other).unwrap_err().contains("leave one of them out"));
-        assert_eq!(of("postgres://db/shop?sslrootcert=system").with_files(TlsConfig::default()), Ok(TlsConfig::default()));
+        assert_eq!(
+            of("postgres://db/shop?sslrootcert=system").with_files(TlsConfig::default()),
+            Ok(TlsConfig::default())
+        );
     }
 }

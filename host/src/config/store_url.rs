@@ -65,12 +65,20 @@ impl StoreUrl {
         let (scheme, rest) = split_scheme(url.trim())?;
         let way = way_of(scheme)?;
         if rest.contains('#') {
-            return Err("ends with #…, which would switch verification off: leave it out, and see tls_verify_name".into());
+            return Err(
+                "ends with #…, which would switch verification off: leave it out, and see tls_verify_name".into()
+            );
         }
         let tls = match way {
             Way::Tls if scheme.ends_with("+sentinel") => UrlTls::Required { word: "rediss+sentinel://" },
             Way::Tls => UrlTls::Required { word: "rediss://" },
-            Way::Socket => return Ok(Self { hosts: vec![format!("/{}", rest.trim_start_matches('/'))], tls: UrlTls::Silent, sentinels: None }),
+            Way::Socket => {
+                return Ok(Self {
+                    hosts: vec![format!("/{}", rest.trim_start_matches('/'))],
+                    tls: UrlTls::Silent,
+                    sentinels: None,
+                });
+            }
             Way::Plain if scheme.ends_with("+sentinel") => {
                 UrlTls::Plain { word: "redis+sentinel://", instead: "rediss+sentinel://" }
             }
@@ -103,9 +111,8 @@ impl SentinelUrl {
         let example = "write redis+sentinel://[user:password@]host:26379,host:26379/master-name[/database]";
         let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = place.split_once('/').ok_or_else(|| format!("names no master: {example}"))?;
-        let (user, nodes) = authority.rsplit_once('@').map_or((String::new(), authority), |(user, nodes)| {
-            (format!("{user}@"), nodes)
-        });
+        let (user, nodes) =
+            authority.rsplit_once('@').map_or((String::new(), authority), |(user, nodes)| (format!("{user}@"), nodes));
         let (master, database) = path.split_once('/').unwrap_or((path, ""));
         if master.is_empty() {
             return Err(format!("names no master: {example}"));
@@ -113,10 +120,12 @@ impl SentinelUrl {
         let node = |node: &str| {
             let host = host_of(node).to_owned();
             let port = node.strip_prefix(host.as_str()).and_then(|rest| rest.strip_prefix(':'));
-            let port = port.map_or(Ok(SENTINEL_PORT), |port| port.parse().map_err(|_| format!("{node:?}: {example}")))?;
+            let port =
+                port.map_or(Ok(SENTINEL_PORT), |port| port.parse().map_err(|_| format!("{node:?}: {example}")))?;
             if host.is_empty() { Err(format!("names an empty sentinel: {example}")) } else { Ok((host, port)) }
         };
-        let nodes: Vec<(String, u16)> = nodes.split(',').map(|text| node(text.trim())).collect::<Result<_, String>>()?;
+        let nodes: Vec<(String, u16)> =
+            nodes.split(',').map(|text| node(text.trim())).collect::<Result<_, String>>()?;
         let (mut username, mut password) = (None, None);
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             match pair.split_once('=').unwrap_or((pair, "")) {
@@ -182,7 +191,9 @@ mod tests {
         assert_eq!(sentinels.template, "rediss://app:word@sentinel.invalid:1/3");
         assert!(!format!("{sentinels:?}").contains("word"), "no password in what is printed");
         assert_eq!(parsed.tls, UrlTls::Required { word: "rediss+sentinel://" });
-        for wrong in ["redis+sentinel://s1:1", "redis+sentinel://s1:1/", "redis+sentinel://s1:x/m", "redis+sentinel://,/m"] {
+        for wrong in
+            ["redis+sentinel://s1:1", "redis+sentinel://s1:1/", "redis+sentinel://s1:x/m", "redis+sentinel://,/m"]
+        {
             let why = StoreUrl::parse(wrong).unwrap_err();
             assert!(why.contains("master-name"), "{wrong}: {why}");
         }

@@ -100,7 +100,10 @@ impl TlsConfig {
             (None, UrlTls::Silent) => far.is_some(),
         };
         if is_on && let Some(socket) = hosts.iter().find(|host| host.starts_with('/')) {
-            return Err(value(field, format!("the socket {socket} does not leave this machine and has no TLS: leave it out")));
+            return Err(value(
+                field,
+                format!("the socket {socket} does not leave this machine and has no TLS: leave it out"),
+            ));
         }
         self.check_files(place, is_on)?;
         Ok(is_on)
@@ -124,11 +127,15 @@ impl TlsConfig {
             return Err(value(field("tls_client_key_file"), reason));
         }
         if !self.verify_name && self.ca_file.is_none() {
-            let reason = "false needs tls_ca_file: of the system's authorities anybody gets a certificate for some name";
+            let reason =
+                "false needs tls_ca_file: of the system's authorities anybody gets a certificate for some name";
             return Err(value(field("tls_verify_name"), reason));
         }
         if !self.verify_name && self.server_name.is_some() {
-            return Err(value(field("tls_server_name"), "no name is compared with tls_verify_name = false: leave one out"));
+            return Err(value(
+                field("tls_server_name"),
+                "no name is compared with tls_verify_name = false: leave one out",
+            ));
         }
         Ok(())
     }
@@ -171,7 +178,8 @@ mod tests {
 
     #[test]
     fn this_machine_is_known_by_its_addresses_and_names() {
-        for near in ["", "localhost", "LOCALHOST.", "db.localhost", "127.0.0.1", "127.8.9.1", "::1", "[::1]", "/run/pg"] {
+        for near in ["", "localhost", "LOCALHOST.", "db.localhost", "127.0.0.1", "127.8.9.1", "::1", "[::1]", "/run/pg"]
+        {
             assert!(is_near(near), "{near}");
         }
         for far in ["10.0.0.7", "db", "localhost.example", "0.0.0.0", "[2001:db8::1]", "::ffff:10.0.0.1"] {
@@ -213,7 +221,8 @@ mod tests {
 
     #[test]
     fn settings_that_would_do_nothing_or_too_much_are_refused() {
-        let why = |config: TlsConfig, host: &str| config.decide("sql", UrlTls::Silent, &[host]).unwrap_err().to_string();
+        let why =
+            |config: TlsConfig, host: &str| config.decide("sql", UrlTls::Silent, &[host]).unwrap_err().to_string();
         let ca = TlsConfig { ca_file: Some("ca.pem".into()), ..TlsConfig::default() };
         assert!(why(ca.clone(), "127.0.0.1").starts_with("sql.tls_ca_file: is set, and these connections are not"));
         assert_eq!(ca.decide("sql", UrlTls::Silent, &["db"]), Ok(true));

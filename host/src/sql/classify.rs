@@ -1,6 +1,6 @@
 //! What a failure of SQL means: is it this row, this moment, this connection, or the schema?
 //!
-//! Engine-free part of the room: imports sqlx's errors only, sends nothing. A code that is not in the tables is the
+//! Engine-free part of the room: imports sqlx's errors, and what they mean of TLS, sends nothing. A code that is not in the tables is the
 //! schema's, never a row's: only what is known to be one row's fault may become a dead letter.
 
 use sqlx::mysql::MySqlDatabaseError;
@@ -8,6 +8,7 @@ use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use sqlx::sqlite::SqliteError;
 
 use super::SqlError;
+use crate::tls::TlsFailure;
 
 /// PostgreSQL: no lock in time.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
@@ -121,7 +122,24 @@ pub(super) fn wrote_in_read_only(error: &sqlx::Error) -> bool {
     }
 }
 
+/// A reason with the server's address; where it is named already nothing is added.
+pub(super) fn placed(reason: &str, address: &str) -> String {
+    if reason.contains(address) {
+        reason.to_owned()
+    } else if TlsFailure::is_told(reason) {
+        // What to do stands at its end.
+        format!("{address}: {reason}")
+    } else {
+        format!("{reason} at {address}")
+    }
+}
+
 fn reason(error: &sqlx::Error) -> String {
+    if !matches!(error, sqlx::Error::Database(_))
+        && let Some(failure) = TlsFailure::of(error)
+    {
+        return kept(&failure.told("sql"));
+    }
     let text = match error {
         sqlx::Error::PoolTimedOut => "no connection in time".to_owned(),
         // What the driver puts before it says nothing.

@@ -178,7 +178,11 @@ fn encrypting(
     let Some(settings) = config.secured(&place)? else {
         // Its origin is asked by `http` only: no certificate is ever looked at.
         let tls = crate::tls::plain().map_err(|reason| ConfigError::Value { field: place, reason })?;
-        return Ok(HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(connector));
+        return Ok(HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector));
     };
     connector.enforce_http(false);
     let tls = ClientTls::new(&place, &settings)?;

@@ -11,7 +11,10 @@ use rustix::process::{Signal, kill_process};
 use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
 
-use super::{Account, Process, START_TIMEOUT, find_binary, free_port, run_to_end, temporary_directory, wait_until};
+use super::{
+    Account, Process, START_TIMEOUT, find_binary, free_port, hand_over, run_to_end, temporary_directory, wait_until,
+};
+use crate::certificates::Pair;
 
 /// How the cluster is configured.
 #[derive(Debug, Clone)]
@@ -20,11 +23,17 @@ pub struct PostgresOptions {
     pub fsync: bool,
     /// Further settings, `name=value`.
     pub settings: Vec<String>,
+    /// TLS, with this certificate. Connections in plain are taken as well.
+    pub certificate: Option<Pair>,
+    /// Lines of `pg_hba.conf`, in place of those that let everybody on this machine in.
+    pub hba: Option<String>,
+    /// A standby of the server at this URL, whose data it begins with.
+    pub primary: Option<String>,
 }
 
 impl Default for PostgresOptions {
     fn default() -> Self {
-        Self { fsync: true, settings: Vec::new() }
+        Self { fsync: true, settings: Vec::new(), certificate: None, hba: None, primary: None }
     }
 }
 
@@ -49,12 +58,24 @@ impl Postgres {
     pub fn start_with(options: PostgresOptions) -> Self {
         let directory = temporary_directory("postgres");
         let account = Account::first_of(&["postgres", "nobody"]);
-        let mut command = Command::new(find_binary("initdb"));
-        Account::apply(account, directory.path(), &mut command);
-        command
-            .args(["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--username=postgres"])
-            .arg(directory.path().join("data"));
-        run_to_end(command);
+        let data = directory.path().join("data");
+        if let Some(primary) = &options.primary {
+            let mut command = Command::new(find_binary("pg_basebackup"));
+            Account::apply(account, directory.path(), &mut command);
+            command.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "--dbname", primary, "--pgdata"]);
+            command.arg(&data);
+            run_to_end(command);
+        } else {
+            let mut command = Command::new(find_binary("initdb"));
+            Account::apply(account, directory.path(), &mut command);
+            command
+                .args(["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--username=postgres"])
+                .arg(&data);
+            run_to_end(command);
+        }
+        if let Some(hba) = &options.hba {
+            fs::write(data.join("pg_hba.conf"), hba).expect("pg_hba.conf");
+        }
         let databases = AtomicU32::new(0);
         let mut postgres = Self { process: None, options, account, port: free_port(), directory, databases };
         postgres.restart();
@@ -119,6 +140,13 @@ impl Postgres {
             "shared_buffers=32MB",
             "dynamic_shared_memory_type=mmap",
         ];
+        if let Some(pair) = &self.options.certificate {
+            let [certificate, key, ca] = hand_over(pair, self.account, self.directory.path());
+            for (name, path) in [("ssl_cert_file", certificate), ("ssl_key_file", key), ("ssl_ca_file", ca)] {
+                command.args(["-c", &format!("{name}={path}")]);
+            }
+            command.args(["-c", "ssl=on"]);
+        }
         for setting in settings.into_iter().chain(self.options.settings.iter().map(String::as_str)) {
             command.args(["-c", setting]);
         }
@@ -127,6 +155,12 @@ impl Postgres {
         let port = self.port;
         process.wait_ready(|| answers(port));
         self.process = Some(process);
+    }
+
+    /// Starts it again with this certificate; without one, without TLS.
+    pub fn present(&mut self, pair: Option<&Pair>) {
+        self.options.certificate = pair.cloned();
+        self.restart();
     }
 
     /// Stops the postmaster and every backend in its tracks (SIGSTOP).

@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 use super::{Process, find_binary, free_port, temporary_directory};
+use crate::certificates::Pair;
 
 /// How long one command may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
@@ -34,13 +35,24 @@ pub struct RedisOptions {
     pub maxmemory_policy: &'static str,
     /// `maxmemory`, such as `64mb`; `0` is without a limit.
     pub maxmemory: &'static str,
+    /// TLS on a port of its own, with this certificate.
+    pub certificate: Option<Pair>,
+    /// Whether clients need a certificate of the same authority there.
+    pub wants_client_certificate: bool,
     /// More settings, such as `["--cluster-enabled", "yes"]`.
     pub more: Vec<String>,
 }
 
 impl Default for RedisOptions {
     fn default() -> Self {
-        Self { append_fsync: AppendFsync::Always, maxmemory_policy: "noeviction", maxmemory: "0", more: Vec::new() }
+        Self {
+            append_fsync: AppendFsync::Always,
+            maxmemory_policy: "noeviction",
+            maxmemory: "0",
+            certificate: None,
+            wants_client_certificate: false,
+            more: Vec::new(),
+        }
     }
 }
 
@@ -50,6 +62,7 @@ pub struct Redis {
     process: Option<Process>,
     options: RedisOptions,
     port: u16,
+    tls_port: u16,
     directory: TempDir,
 }
 
@@ -63,7 +76,13 @@ impl Redis {
 
     /// One that does not run yet.
     pub(super) fn prepare(options: RedisOptions) -> Self {
-        Self { process: None, options, port: free_port(), directory: temporary_directory("redis") }
+        Self {
+            process: None,
+            options,
+            port: free_port(),
+            tls_port: free_port(),
+            directory: temporary_directory("redis"),
+        }
     }
 
     /// Its port.
@@ -74,6 +93,22 @@ impl Redis {
     /// URL of database 0.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Whether it listens there, in plain or encrypted.
+    pub fn has_port(&self, port: u16) -> bool {
+        [self.port, self.tls_port].contains(&port)
+    }
+
+    /// URL of database 0 over TLS.
+    pub fn tls_url(&self) -> String {
+        format!("rediss://127.0.0.1:{}", self.tls_port)
+    }
+
+    /// Starts it again with this certificate.
+    pub fn present(&mut self, pair: &Pair) {
+        self.options.certificate = Some(pair.clone());
+        self.restart();
     }
 
     /// URL of database `number`, 0 to 15, for tests that share one server.
@@ -119,6 +154,12 @@ impl Redis {
             .args(["--appendonly", append_only, "--appendfsync", append_fsync])
             .args(["--maxmemory", self.options.maxmemory, "--maxmemory-policy", self.options.maxmemory_policy])
             .args(&self.options.more);
+        if let Some(pair) = &self.options.certificate {
+            let wants = if self.options.wants_client_certificate { "yes" } else { "no" };
+            command.args(["--tls-port", &self.tls_port.to_string(), "--tls-auth-clients", wants]);
+            command.arg("--tls-cert-file").arg(&pair.certificate).arg("--tls-key-file").arg(&pair.key);
+            command.arg("--tls-ca-cert-file").arg(&pair.ca);
+        }
         let log = self.directory.path().join("redis.log");
         self.process = Some(Process::spawn("redis-server", command, &log, &log, Some(self.directory.path())));
     }

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use weir::config::{CountTable, KindTable, SqlConfig, ToggleTable};
 use weir::model::{Action, Checkpoint, Digest, Id, IdType, Incarnation, Partition};
 use weir::sql::{self, Applied, Fence, Finding, Row, RowChange, Sql, SqlError};
+use weir_tests::certificates::Certificates;
 use weir_tests::services::{MariaDb, Postgres, PostgresOptions, temporary_directory};
 
 /// The kind of most tests.
@@ -37,12 +38,30 @@ pub struct Fixture {
 fn postgres() -> &'static Postgres {
     static SERVER: OnceLock<Postgres> = OnceLock::new();
     // The tests that share this one look at what is committed, not at what survives a power failure.
-    SERVER.get_or_init(|| Postgres::start_with(PostgresOptions { fsync: false, settings: Vec::new() }))
+    SERVER.get_or_init(|| Postgres::start_with(PostgresOptions { fsync: false, ..PostgresOptions::default() }))
 }
 
 fn mariadb() -> &'static MariaDb {
     static SERVER: OnceLock<MariaDb> = OnceLock::new();
     SERVER.get_or_init(MariaDb::start)
+}
+
+fn certificates() -> &'static Certificates {
+    static MADE: OnceLock<Certificates> = OnceLock::new();
+    MADE.get_or_init(Certificates::new)
+}
+
+fn postgres_with_tls() -> &'static Postgres {
+    static SERVER: OnceLock<Postgres> = OnceLock::new();
+    let certificate = || Some(certificates().server.clone());
+    SERVER.get_or_init(|| {
+        Postgres::start_with(PostgresOptions { fsync: false, certificate: certificate(), ..PostgresOptions::default() })
+    })
+}
+
+fn mariadb_with_tls() -> &'static MariaDb {
+    static SERVER: OnceLock<MariaDb> = OnceLock::new();
+    SERVER.get_or_init(|| MariaDb::start_with_certificate(&certificates().server))
 }
 
 /// Settings for tests: few connections, short waits.
@@ -96,6 +115,35 @@ impl Toggles for dyn Sql + '_ {
 
 impl Fixture {
     pub async fn new(engine: Engine) -> Self {
+        Self::on(engine, None).await
+    }
+
+    /// The same over TLS, where the server's certificate is verified.
+    pub async fn over_tls(engine: Engine) -> Self {
+        let ca = certificates().ca.display();
+        let url = match engine {
+            Engine::Sqlite => panic!("a file has no TLS"),
+            Engine::Postgres => {
+                format!("{}?sslmode=verify-full&sslrootcert={ca}", postgres_with_tls().create_database().await)
+            }
+            Engine::MariaDb => {
+                format!("{}?ssl-mode=VERIFY_IDENTITY&ssl-ca={ca}", mariadb_with_tls().create_database().await)
+            }
+        };
+        Self::on(engine, Some(url)).await
+    }
+
+    async fn on(engine: Engine, url: Option<String>) -> Self {
+        let (url, directory) = match url {
+            Some(url) => (url, None),
+            None => Self::database(engine).await,
+        };
+        let sql = sql::open(&settings(&url)).await.unwrap();
+        sql.migrate().await.unwrap();
+        Self { engine, url, sql, _directory: directory }
+    }
+
+    async fn database(engine: Engine) -> (String, Option<TempDir>) {
         let (url, directory) = match engine {
             Engine::Sqlite => {
                 let directory = temporary_directory("sqlite");
@@ -104,9 +152,7 @@ impl Fixture {
             Engine::Postgres => (postgres().create_database().await, None),
             Engine::MariaDb => (mariadb().create_database().await, None),
         };
-        let sql = sql::open(&settings(&url)).await.unwrap();
-        sql.migrate().await.unwrap();
-        Self { engine, url, sql, _directory: directory }
+        (url, directory)
     }
 
     /// Another handle on the same database, as another host would have it.

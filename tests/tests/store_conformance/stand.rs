@@ -15,6 +15,7 @@ use weir::store::{
     Head, Hydrated, Hydration, Idempotency, JournalRead, LoadedState, PairLoad, ReadResult, Store, StoreError,
     TargetLoad, ToggleBatch, ToggleOp, ToggleOutcome, ToggleResult,
 };
+use weir_tests::certificates::Certificates;
 use weir_tests::services::{ClusterOptions, Redis, RedisCluster, RedisOptions, temporary_directory};
 
 /// The kind that most tests use.
@@ -97,6 +98,39 @@ impl Backend for OnRedis {
 
     fn crash(&mut self) {
         self.0.restart();
+    }
+}
+
+/// The same over TLS, where both sides show certificates.
+pub struct OnTls {
+    redis: Redis,
+    _certificates: Certificates,
+}
+
+impl Backend for OnTls {
+    const STATE_SURVIVES: bool = true;
+
+    fn start() -> (Self, StoreConfig) {
+        let certificates = Certificates::new();
+        let certificate = Some(certificates.server.clone());
+        let options = RedisOptions { certificate, wants_client_certificate: true, ..RedisOptions::default() };
+        let (OnRedis(redis), config) = OnRedis::with(options);
+        let config = StoreConfig {
+            url: redis.tls_url(),
+            tls_ca_file: Some(certificates.ca.clone()),
+            tls_client_certificate_file: Some(certificates.client.certificate.clone()),
+            tls_client_key_file: Some(certificates.client.key.clone()),
+            ..config
+        };
+        (Self { redis, _certificates: certificates }, config)
+    }
+
+    fn lose_all(&mut self) {
+        self.redis.command::<()>(&["FLUSHALL"]);
+    }
+
+    fn crash(&mut self) {
+        self.redis.restart();
     }
 }
 

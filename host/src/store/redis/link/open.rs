@@ -64,11 +64,11 @@ impl Opener {
                     let (connection, driver) = MultiplexedConnection::new_with_config(settings, stream, config).await?;
                     return Ok((connection, Box::pin(driver)));
                 };
-                let stream = self.encrypt(tls, (host, *port), stream).await.map_err(|failure| {
-                    Refusal::Store(StoreError::Unavailable(failure.told(self.place)))
-                })?;
-                let connected = MultiplexedConnection::new_with_config(settings, stream, config).await;
-                let (connection, driver) = connected.map_err(|error| self.after_handshake(error))?;
+                let stream = self
+                    .encrypt(tls, (host, *port), stream)
+                    .await
+                    .map_err(|failure| Refusal::Store(StoreError::Unavailable(failure.told(self.place))))?;
+                let (connection, driver) = MultiplexedConnection::new_with_config(settings, stream, config).await?;
                 Ok((connection, Box::pin(driver)))
             }
             _ => Err(Refusal::Store(StoreError::Misconfigured(format!("{}.url: unknown kind of address", self.place)))),
@@ -103,14 +103,6 @@ impl Opener {
             // A Redis in plain waits for the end of a line, or ends the connection: it is asked what it is.
             Err(TlsFailure::Other(_)) if is_plain((host, port)).await => Err(TlsFailure::Plain),
             encrypted => encrypted,
-        }
-    }
-
-    /// In TLS 1.3 a server refuses our certificate after the handshake.
-    fn after_handshake(&self, error: RedisError) -> Refusal {
-        match TlsFailure::of(&error) {
-            Some(failure) => Refusal::Store(StoreError::Unavailable(failure.told(self.place))),
-            None => Refusal::Connection(error),
         }
     }
 }
