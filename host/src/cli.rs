@@ -240,6 +240,7 @@ impl Where {
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
+    crate::tls::install_provider();
     let command = match Cli::try_parse() {
         Ok(cli) => cli.command,
         Err(error) => {

@@ -18,6 +18,9 @@ mod policy;
 mod policy_pool;
 mod preference;
 mod room;
+mod sql_url;
+mod store_url;
+mod tls;
 mod toggle;
 
 use std::collections::BTreeSet;
@@ -46,6 +49,9 @@ pub use preference::{
     FieldConfig, LookupFallback, MemberTable, PreferenceConfig, PreferenceTable, StoreFallback, WriteRights,
 };
 pub use room::{RoomAlgorithm, RoomConfig, RoomKeyConfig, RoomMode};
+pub use sql_url::SqlUrl;
+pub use store_url::{SentinelUrl, StoreUrl};
+pub use tls::{TlsConfig, TlsMode, UrlTls};
 pub use toggle::{CountTable, ToggleConfig, ToggleResponse, ToggleTable};
 
 /// Everything in `weir.toml`.

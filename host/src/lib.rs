@@ -12,6 +12,7 @@
 //! | [`preference`] | the preference capability: settings of members; look-ups of thousands in chunks: fetch, columns, rule | 3 |
 //! | [`room`] | the room capability: arrivals → batch → rule → store step → place; the clocks of queues; tokens | 3 |
 //! | [`listener`] | bounded HTTP/1 connections for `http` and `admin`: strict framing, limits, problem+json, drain | 1 |
+//! | [`tls`] | encrypted connections to others: trust, our certificates, what a failed handshake means | 1 |
 //! | [`batcher`] | gather what is concurrent, bounded | 1 |
 //! | [`policy`] | one wasm call per batch; trusts nothing that comes back | 2 |
 //! | [`store`] | one atomic step per partition: rule × state → state + journal | 2 |
@@ -50,5 +51,6 @@ pub mod room;
 pub mod sql;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
 pub mod toggle;
 pub mod upstream;

@@ -257,6 +257,12 @@ impl Upstreams {
         }
     }
 
+    /// Those whose connections cannot be encrypted now: the name, why, and what to do.
+    pub fn distrusted(&self) -> Vec<(String, String)> {
+        let one = |upstream: &Arc<Upstream>| Some((upstream.config.name.clone(), upstream.origin.distrust()?));
+        self.0.iter().filter_map(one).collect()
+    }
+
     /// Their names and prefixes.
     pub fn prefixes(&self) -> Vec<(&str, &str)> {
         self.0.iter().map(|upstream| (upstream.config.name.as_str(), upstream.config.prefix.as_str())).collect()
@@ -283,6 +289,14 @@ impl Upstream {
         let upstream = Arc::clone(self);
         tokio::task::spawn_blocking(move || upstream.ruling.ask(upstream.clock.steady_ms()))
     }
+}
+
+/// Tries whether an origin's connections can be encrypted; `None` where they are not to be.
+///
+/// # Errors
+/// Why not, and what to do.
+pub async fn try_encrypting(config: &UpstreamConfig) -> Result<Option<()>, String> {
+    origin::try_encrypting(config).await
 }
 
 /// Whether a host is one of these: with its port, where one is named; `*.` stands for any names before.

@@ -315,7 +315,8 @@ async fn hosts_that_know_one_node_hear_of_invalidations() {
         .unwrap(),
     ];
     let url = shared.url();
-    stand.config.cache.shared = Some(SharedCacheConfig { url, value_bytes_max: 1 << 16, timeout_ms: 2_000 });
+    stand.config.cache.shared =
+        Some(SharedCacheConfig { value_bytes_max: 1 << 16, timeout_ms: 2_000, ..SharedCacheConfig::new(&url) });
     let hosts = [stand.host(), stand.host()];
     let likes = async |host: &Host| Client::new(host.public()).get(PATH).await.json()["rows"][0]["likes"].clone();
     for likes_now in 1..=3 {

@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use weir::config::Config;
+use weir::config::{Config, TlsMode};
+use weir_tests::certificates::Certificates;
 use weir_tests::client::Client;
 use weir_tests::database::Database;
 use weir_tests::services::host::weir;
@@ -39,6 +40,16 @@ fn config(stand: &Stand, place: &str, query: &str) -> Config {
     config
 }
 
+/// What `weir check` says, which must fail.
+fn check(stand: &Stand, config: &Config) -> String {
+    let HostConfig::Text(text) = HostConfig::of(config) else { panic!("a configuration is text") };
+    let file = stand.directory.path().join("checked.toml");
+    std::fs::write(&file, text).unwrap();
+    let ended = weir(stand.directory.path(), &["check", "--config", file.to_str().unwrap()]);
+    assert_ne!(ended.code, Some(0), "{ended:?}");
+    format!("{}{}", ended.stdout, ended.stderr)
+}
+
 async fn likes(host: &Host, database: &Database, actor: i64) {
     assert_eq!(Client::new(host.public()).like(1, actor).await, (true, actor));
     Client::new(host.admin()).wait_drained(LIMIT).await;
@@ -62,17 +73,40 @@ async fn a_password_is_taken_over_a_socket() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_is_taken_over_tls() {
+    let mut stand = stand().await;
+    let certificates = Certificates::new();
+    let SqlServer::MySql(server) = &mut stand.sql else { panic!("a stand with MySQL") };
+    // What it makes itself is for no name.
+    let (own_ca, port) = (server.own_ca(), server.port());
+    let mut config = config(&stand, &format!("127.0.0.1:{port}"), "");
+    (config.sql.tls, config.sql.tls_ca_file) = (Some(TlsMode::Required), Some(own_ca));
+    let said = check(&stand, &config);
+    assert!(said.contains("the server's certificate"), "{said}");
+    println!(
+        "tls mysql, its own certificate: {}",
+        said.lines().find(|line| line.contains("certificate")).unwrap().trim()
+    );
+
+    let SqlServer::MySql(server) = &mut stand.sql else { panic!("a stand with MySQL") };
+    server.certify(&certificates.server);
+    config.sql.tls_ca_file = Some(certificates.ca.clone());
+    let host = stand.host(&config);
+    likes(&host, &stand.database, 1).await;
+    let version = "SELECT COUNT(*) FROM performance_schema.status_by_thread AS s
+        JOIN performance_schema.threads AS t ON t.thread_id = s.thread_id
+        WHERE t.processlist_user = 'secure' AND s.variable_name = 'Ssl_version' AND s.variable_value LIKE 'TLSv1%'";
+    assert!(stand.database.integer(version).await > 0, "the host's sessions are encrypted");
+    println!("tls mysql: caching_sha2_password over TLS, a like is answered 200 and is in SQL");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_password_does_not_go_over_plain_tcp_and_that_is_said() {
     let stand = stand().await;
     let place = format!("127.0.0.1:{}", server(&stand).port());
-    let HostConfig::Text(text) = HostConfig::of(&config(&stand, &place, "ssl-mode=DISABLED")) else {
-        panic!("a configuration is text")
-    };
-    let file = stand.directory.path().join("plain.toml");
-    std::fs::write(&file, text).unwrap();
-    let ended = weir(stand.directory.path(), &["check", "--config", file.to_str().unwrap()]);
-    let said = format!("{}{}", ended.stdout, ended.stderr);
-    assert!(ended.code != Some(0) && said.contains("use TLS or a socket"), "{ended:?}");
+    let said = check(&stand, &config(&stand, &place, ""));
+    assert!(said.contains(&format!("{place}: MySQL wants")) && said.contains("use TLS or a socket"), "{said}");
+    println!("tls mysql, without: {}", said.lines().find(|line| line.contains("use TLS")).unwrap().trim());
     assert!(!said.contains("secret@") && !said.contains("mysql-rsa"), "{said}");
 }
 

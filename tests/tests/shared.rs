@@ -20,7 +20,8 @@ fn post(class: Staleness) -> ReadConfig {
 }
 
 fn config(stand: &Stand, shared: &Redis, class: Staleness) -> Config {
-    let shared = SharedCacheConfig { url: shared.url(), value_bytes_max: 64 << 10, timeout_ms: 1_000 };
+    let shared =
+        SharedCacheConfig { value_bytes_max: 64 << 10, timeout_ms: 1_000, ..SharedCacheConfig::new(&shared.url()) };
     let cache = CacheConfig { shared: Some(shared), ..CacheConfig::default() };
     Config { reads: vec![post(class)], cache, ..stand.config() }
 }

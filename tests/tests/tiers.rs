@@ -18,6 +18,7 @@ const ROOMS: &[(&str, u8, &[&str])] = &[
     ("journal", 1, &[]),
     ("batcher", 1, &[]),
     ("listener", 1, &[]),
+    ("tls", 1, &[]),
     ("policy", 2, &[]),
     ("store", 2, &[]),
     ("sql", 2, &[]),
@@ -36,7 +37,19 @@ const ROOMS: &[(&str, u8, &[&str])] = &[
     (
         "http",
         4,
-        &["capability", "toggle", "counter", "ingest", "preference", "room", "flush", "read", "upstream", "listener"],
+        &[
+            "capability",
+            "toggle",
+            "counter",
+            "ingest",
+            "preference",
+            "room",
+            "flush",
+            "read",
+            "upstream",
+            "listener",
+            "tls",
+        ],
     ),
     (
         "admin",

@@ -369,6 +369,12 @@ impl Operations for Desk {
             detail: node.detail,
         }));
         checks.extend(self.policy_checks());
+        // Its requests are refused, and all others served: no reason to take hosts away.
+        checks.extend(self.app.kinds().upstreams.distrusted().into_iter().map(|(name, reason)| Check {
+            name: format!("upstream:{name}"),
+            ready: true,
+            detail: format!("degraded: {reason}"),
+        }));
         checks.extend(self.flush_checks());
         checks.extend(super::holes::checks(&self.app).await);
         checks

@@ -39,7 +39,7 @@ impl Relays {
         // From now on, not from when the task begins.
         let heard = ledger.listen();
         let namespace = config.store.namespace.clone().unwrap_or_else(|| Namespace::of_database(&config.sql.url));
-        let relay = || Relay::new(&config.store.url, &namespace);
+        let relay = || Relay::new(&config.store, &namespace);
         let tells = tokio::spawn(tell(relay()?, host.to_owned(), Arc::clone(ledger), heard));
         let hears = tokio::spawn(hear(relay()?, host.to_owned(), Arc::clone(ledger)));
         Ok(Self(vec![tells, hears]))

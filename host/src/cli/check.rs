@@ -58,6 +58,16 @@ async fn check(place: &Where, report: &mut Report) -> Result<(), Failure> {
         }
     }
     let holdings = check_store(&config, report).await?;
+    for upstream in &config.upstreams {
+        match crate::upstream::try_encrypting(upstream).await {
+            Ok(None) => {}
+            Ok(Some(())) => {
+                report.line("upstream", format!("{}: {} has a good certificate", upstream.name, upstream.origin))
+            }
+            // No reason not to start: its requests are refused, and all others served.
+            Err(reason) => report.line("warning", format!("upstream {}: {reason}", upstream.name)),
+        }
+    }
 
     let sql = crate::sql::open_to_look(&config.sql).await?;
     if is_new {
@@ -69,6 +79,12 @@ async fn check(place: &Where, report: &mut Report) -> Result<(), Failure> {
     report.findings = schema::findings(&config, &*sql).await?;
     if let Some(holdings) = holdings {
         report.findings.extend(custody::judge(&config, &holdings, &*sql).await?.findings);
+    }
+    let tables: Vec<_> = config.kinds().into_iter().map(|(_, table)| table).collect();
+    let reads: Vec<String> = config.reads.iter().flat_map(|read| read.tables.clone()).collect();
+    // Who may not read the catalogue is told by the findings.
+    for grant in sql.grants(&tables, &reads).await.unwrap_or_default() {
+        report.line("needs", grant);
     }
     sql.close().await;
     if !report.json && !report.findings.is_empty() {

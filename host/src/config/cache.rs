@@ -1,11 +1,13 @@
 //! `[cache]`, `[[read]]` and `[[upstream]]`: what is read, and what may be kept of it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::kind::check_kind;
-use super::{ConfigError, ParameterType, StoreType, at_least, value};
+use super::tls::{TlsConfig, TlsMode, UrlTls, is_yes, yes};
+use super::{ConfigError, ParameterType, StoreType, StoreUrl, at_least, value};
 
 /// The cache of reads, in memory.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,7 +32,7 @@ pub struct CacheConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SharedCacheConfig {
-    /// `redis://[user:password@]host:port[/db]`: one server, best not that of the store, and best with a `maxmemory-policy`
+    /// `redis://[user:password@]host:port[/db]`, with TLS `rediss://…`: one server, best not that of the store, and best with a `maxmemory-policy`
     /// that evicts: it may lose anything at any time.
     pub url: String,
     /// Size of an answer that is shared, in bytes; larger ones are not.
@@ -39,6 +41,24 @@ pub struct SharedCacheConfig {
     /// How long it is waited for, in milliseconds; then SQL is asked, and it is left alone for a second.
     #[serde(default = "default_shared_timeout_ms")]
     pub timeout_ms: u64,
+    /// `required` or `off`; left out: required, except to loopback addresses and sockets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsMode>,
+    /// Certificates of authorities that are trusted besides the system's, as PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_ca_file: Option<PathBuf>,
+    /// Our own certificate, as PEM, where the server asks for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_client_certificate_file: Option<PathBuf>,
+    /// Its key, as PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_client_key_file: Option<PathBuf>,
+    /// Whether the certificate must be for the name that is connected to. `false` only with `tls_ca_file`.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub tls_verify_name: bool,
+    /// The name that the certificate must be for, where it is not that of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_server_name: Option<String>,
 }
 
 /// Headers that weir writes for origins itself.
@@ -123,8 +143,26 @@ pub struct UpstreamConfig {
     /// What the paths of its requests begin with, such as `/shop/`. weir's own paths come first; of several prefixes
     /// the longest.
     pub prefix: String,
-    /// `http://host:port`.
+    /// `https://host:port`, or `http://host:port`.
     pub origin: String,
+    /// `required` or `off`; left out: required, except to loopback addresses and sockets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsMode>,
+    /// Certificates of authorities that are trusted besides the system's, as PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_ca_file: Option<PathBuf>,
+    /// Our own certificate, as PEM, where the server asks for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_client_certificate_file: Option<PathBuf>,
+    /// Its key, as PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_client_key_file: Option<PathBuf>,
+    /// Whether the certificate must be for the name that is connected to. `false` only with `tls_ca_file`.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub tls_verify_name: bool,
+    /// The name that the certificate must be for, where it is not that of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_server_name: Option<String>,
     /// The origin does not see the prefix; it is told in `X-Forwarded-Prefix`.
     #[serde(default)]
     pub strip_prefix: bool,
@@ -244,6 +282,7 @@ impl CacheConfig {
         at_least("cache.wait_ms", self.wait_ms, 1)?;
         if let Some(shared) = &self.shared {
             at_least("cache.shared.timeout_ms", shared.timeout_ms, 1)?;
+            shared.secured()?;
             if store == StoreType::Embedded {
                 let reason =
                     "hosts that share a cache tell each other what changes by a Redis: set store.type = \"redis\"";
@@ -251,6 +290,44 @@ impl CacheConfig {
             }
         }
         Ok(())
+    }
+}
+
+impl SharedCacheConfig {
+    /// In the Redis at `url`, with the default bounds.
+    pub fn new(url: &str) -> Self {
+        Self {
+            url: url.into(),
+            value_bytes_max: default_value_bytes_max(),
+            timeout_ms: default_shared_timeout_ms(),
+            tls: None,
+            tls_ca_file: None,
+            tls_client_certificate_file: None,
+            tls_client_key_file: None,
+            tls_verify_name: true,
+            tls_server_name: None,
+        }
+    }
+
+    /// How connections to it are encrypted; `None`: they are not.
+    ///
+    /// # Errors
+    /// A URL that is none, contradictions, and plain connections that nobody has asked for.
+    pub fn secured(&self) -> Result<Option<TlsConfig>, ConfigError> {
+        let url = StoreUrl::parse(&self.url).map_err(|reason| value("cache.shared.url", reason))?;
+        if url.sentinels.is_some() || url.hosts.len() != 1 {
+            return Err(value("cache.shared.url", "name one server"));
+        }
+        let config = TlsConfig {
+            mode: self.tls,
+            ca_file: self.tls_ca_file.clone(),
+            client_certificate_file: self.tls_client_certificate_file.clone(),
+            client_key_file: self.tls_client_key_file.clone(),
+            verify_name: self.tls_verify_name,
+            server_name: self.tls_server_name.clone(),
+        };
+        let hosts: Vec<&str> = url.hosts.iter().map(String::as_str).collect();
+        Ok(config.decide("cache.shared", url.tls, &hosts)?.then_some(config))
     }
 }
 
@@ -314,6 +391,12 @@ impl UpstreamConfig {
             name: name.into(),
             prefix: prefix.into(),
             origin: origin.into(),
+            tls: None,
+            tls_ca_file: None,
+            tls_client_certificate_file: None,
+            tls_client_key_file: None,
+            tls_verify_name: true,
+            tls_server_name: None,
             strip_prefix: false,
             hosts: Vec::new(),
             preserve_host: false,
@@ -335,10 +418,11 @@ impl UpstreamConfig {
         if !self.prefix.starts_with('/') || !self.prefix.ends_with('/') || self.prefix.contains(['?', '#']) {
             return Err(value(field("prefix"), "must begin and end with a slash, such as /shop/"));
         }
-        let authority = self.origin.strip_prefix("http://").unwrap_or_default();
+        let authority = self.authority();
         if authority.is_empty() || authority.contains(['/', '?', '#', '@']) {
-            return Err(value(field("origin"), "must be http://host:port, without a path"));
+            return Err(value(field("origin"), "must be https://host:port or http://host:port, without a path"));
         }
+        self.secured(&format!("upstream[{index}]"))?;
         self.validate_names(&field)?;
         if self.may_loosen && self.class.is_none_or(|class| class == Staleness::Live) {
             return Err(value(
@@ -354,6 +438,42 @@ impl UpstreamConfig {
         at_least(&field("limits.head_timeout_ms"), self.limits.head_timeout_ms, 1)?;
         at_least(&field("limits.connect_timeout_ms"), self.limits.connect_timeout_ms, 1)?;
         at_least(&field("limits.body_idle_timeout_ms"), self.limits.body_idle_timeout_ms, 1)
+    }
+
+    /// Host and port of the origin, as written; nothing where it is no origin.
+    pub fn authority(&self) -> &str {
+        ["https://", "http://"].iter().find_map(|scheme| self.origin.strip_prefix(scheme)).unwrap_or_default()
+    }
+
+    /// `https` or `http`.
+    pub fn scheme(&self) -> &str {
+        self.origin.split_once("://").map_or("http", |(scheme, _)| scheme)
+    }
+
+    /// How connections to the origin are encrypted; `None`: they are not. `place` is where the settings stand.
+    ///
+    /// # Errors
+    /// Contradictions, and plain connections to other machines that nobody has asked for.
+    pub fn secured(&self, place: &str) -> Result<Option<TlsConfig>, ConfigError> {
+        let url = if self.origin.starts_with("https://") {
+            UrlTls::Required { word: "https://" }
+        } else {
+            UrlTls::Plain { word: "http://", instead: "https://" }
+        };
+        let authority = self.authority();
+        let host = match authority.rsplit_once(':') {
+            Some((name, port)) if !port.ends_with(']') => name,
+            _ => authority,
+        };
+        let config = TlsConfig {
+            mode: self.tls,
+            ca_file: self.tls_ca_file.clone(),
+            client_certificate_file: self.tls_client_certificate_file.clone(),
+            client_key_file: self.tls_client_key_file.clone(),
+            verify_name: self.tls_verify_name,
+            server_name: self.tls_server_name.clone(),
+        };
+        Ok(config.decide(place, url, &[host])?.then_some(config))
     }
 
     /// Names of hosts and headers.

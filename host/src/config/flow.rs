@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, Namespace, at_least, value};
+use super::tls::{TlsConfig, TlsMode, UrlTls};
+use super::{ConfigError, Namespace, SqlUrl, StoreUrl, at_least, value};
 use crate::model::Partition;
 
 /// Where the hot state and the journal live.
@@ -19,7 +20,8 @@ pub struct StoreConfig {
     /// Memory for the state of targets in the embedded store, in bytes. Beyond, clean targets are forgotten and read
     /// from SQL again; what waits for SQL is kept, some 60 bytes for each change.
     pub memory_bytes_max: usize,
-    /// URL of the Redis, `redis://[user:password@]host:port[/db]`; of a cluster any node, or several with commas between.
+    /// URL of the Redis, `redis://[user:password@]host:port[/db]`, with TLS `rediss://…`; of a cluster any node, or several with
+    /// commas between; of a master that sentinels watch `redis+sentinel://[user:password@]host:port,host:port/master[/db]`.
     pub url: String,
     /// Redis: a part of every key, which keeps databases apart that share a Redis. `None`: see [`Namespace::of_database`].
     pub namespace: Option<Namespace>,
@@ -48,6 +50,23 @@ pub struct StoreConfig {
     /// How long the embedded store may refuse writes after a failure of its disk before `/livez` says so, in milliseconds,
     /// so that a supervisor restarts the host. Meanwhile it tries to mend itself, and `/readyz` says so at once.
     pub restart_after_ms: u64,
+    /// `required` or `off`; left out: required, except to loopback addresses and sockets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsMode>,
+    /// Certificates of authorities that are trusted besides the system's, as PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_ca_file: Option<PathBuf>,
+    /// Our own certificate, as PEM, where the server asks for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_client_certificate_file: Option<PathBuf>,
+    /// Its key, as PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_client_key_file: Option<PathBuf>,
+    /// Whether the certificate must be for the name that is connected to. `false` only with `tls_ca_file`.
+    pub tls_verify_name: bool,
+    /// The name that the certificate must be for, where it is not that of the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_server_name: Option<String>,
 }
 
 /// The implementations of the store.
@@ -82,6 +101,12 @@ impl Default for StoreConfig {
             huge_pairs_max: 100_000,
             is_time_told: false,
             restart_after_ms: 60_000,
+            tls: None,
+            tls_ca_file: None,
+            tls_client_certificate_file: None,
+            tls_client_key_file: None,
+            tls_verify_name: true,
+            tls_server_name: None,
         }
     }
 }
@@ -101,7 +126,29 @@ impl StoreConfig {
         at_least("store.state_ttl_s", self.state_ttl_s, 1)?;
         at_least("store.absent_ttl_s", self.absent_ttl_s, 1)?;
         at_least("store.restart_after_ms", self.restart_after_ms, 1)?;
-        at_least("store.idempotency_ttl_s", self.idempotency_ttl_s, 1)
+        at_least("store.idempotency_ttl_s", self.idempotency_ttl_s, 1)?;
+        if self.store_type == StoreType::Embedded { Ok(()) } else { self.secured().map(drop) }
+    }
+
+    /// How connections to the Redis are encrypted; `None`: they are not.
+    ///
+    /// # Errors
+    /// A URL that is none, contradictions, and plain connections that nobody has asked for.
+    pub fn secured(&self) -> Result<Option<TlsConfig>, ConfigError> {
+        let url = StoreUrl::parse(&self.url).map_err(|reason| value("store.url", reason))?;
+        if url.sentinels.is_some() && self.store_type != StoreType::Redis {
+            return Err(value("store.url", "sentinels watch a single Redis: write store.type = \"redis\""));
+        }
+        let config = TlsConfig {
+            mode: self.tls,
+            ca_file: self.tls_ca_file.clone(),
+            client_certificate_file: self.tls_client_certificate_file.clone(),
+            client_key_file: self.tls_client_key_file.clone(),
+            verify_name: self.tls_verify_name,
+            server_name: self.tls_server_name.clone(),
+        };
+        let hosts: Vec<&str> = url.hosts.iter().map(String::as_str).collect();
+        Ok(config.decide("store", url.tls, &hosts)?.then_some(config))
     }
 }
 
@@ -120,7 +167,8 @@ pub enum Pooler {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SqlConfig {
-    /// `sqlite://path`, `postgres://user:password@host/database`, `mysql://user:password@host/database`.
+    /// `sqlite://path`, `postgres://user:password@host/database`, `mysql://user:password@host/database`. Of several hosts with
+    /// commas between them the one that takes writes is used.
     pub url: String,
     /// Connections of the pool.
     pub connections_max: u32,
@@ -141,6 +189,20 @@ pub struct SqlConfig {
     /// What the self-check finds and you know to be right: columns whose names say that rows have a state, a type or are
     /// deleted, and triggers that name a count. Each `table.column` or `table.trigger`, the table as in its kind.
     pub acknowledged: Vec<String>,
+    /// `required` or `off`; left out: required, except to loopback addresses and sockets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsMode>,
+    /// Certificates of authorities that are trusted besides the system's, as PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_ca_file: Option<PathBuf>,
+    /// Our own certificate, as PEM, where the server asks for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_client_certificate_file: Option<PathBuf>,
+    /// Its key, as PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_client_key_file: Option<PathBuf>,
+    /// Whether the certificate must be for the name that is connected to. `false` only with `tls_ca_file`.
+    pub tls_verify_name: bool,
 }
 
 impl Default for SqlConfig {
@@ -155,6 +217,11 @@ impl Default for SqlConfig {
             check_timeout_ms: 1_000,
             pooler: Pooler::None,
             acknowledged: Vec::new(),
+            tls: None,
+            tls_ca_file: None,
+            tls_client_certificate_file: None,
+            tls_client_key_file: None,
+            tls_verify_name: true,
         }
     }
 }
@@ -180,7 +247,47 @@ impl SqlConfig {
         if self.lock_timeout_ms > self.statement_timeout_ms / 2 {
             return Err(value("sql.lock_timeout_ms", "must be at most half of sql.statement_timeout_ms"));
         }
-        Ok(())
+        if self.url.starts_with("sqlite:") {
+            return self.tls_config().decide("sql", UrlTls::Silent, &[]).map(drop);
+        }
+        self.secured().map(drop)
+    }
+
+    fn tls_config(&self) -> TlsConfig {
+        TlsConfig {
+            mode: self.tls.filter(|_| !self.url.starts_with("sqlite:")),
+            ca_file: self.tls_ca_file.clone(),
+            client_certificate_file: self.tls_client_certificate_file.clone(),
+            client_key_file: self.tls_client_key_file.clone(),
+            verify_name: self.tls_verify_name,
+            server_name: None,
+        }
+    }
+
+    /// Refuses a plain connection to a host that the URL does not name, unless it is this machine or `tls = "off"`.
+    ///
+    /// # Errors
+    /// With what to write.
+    pub fn check_plain(&self, host: &str) -> Result<(), ConfigError> {
+        let is_on = self.tls_config().decide("sql", UrlTls::Silent, &[host])?;
+        if is_on {
+            Err(value("sql.url", format!("names no host, and PGHOST says {host}: write it into the URL")))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The servers that the URL names, and how connections to them are encrypted; `None`: they are not.
+    ///
+    /// # Errors
+    /// A URL that is none, contradictions, and what encrypts only if the other side wants to.
+    pub fn secured(&self) -> Result<(SqlUrl, Option<TlsConfig>), ConfigError> {
+        let url = SqlUrl::parse(&self.url).map_err(|reason| value("sql.url", reason))?;
+        let config = url.with_files(self.tls_config()).map_err(|reason| value("sql.url", reason))?;
+        let hosts = url.hosts();
+        let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+        let is_on = config.decide("sql", url.tls(), &hosts)?;
+        Ok((url, is_on.then_some(config)))
     }
 }
 

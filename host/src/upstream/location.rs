@@ -9,8 +9,6 @@ use crate::listener::forwarded::Caller;
 const OF_ONE_URL: [HeaderName; 2] = [header::LOCATION, header::CONTENT_LOCATION];
 /// `5; url=/there`.
 const REFRESH: HeaderName = HeaderName::from_static("refresh");
-/// How weir itself speaks to origins.
-const ORIGIN_SCHEME: &str = "http";
 
 /// Rewrites what names the origin to what the client sees.
 pub(super) fn rewrite(headers: &mut HeaderMap, config: &UpstreamConfig, caller: &Caller) {
@@ -49,7 +47,7 @@ fn public(url: &str, config: &UpstreamConfig, caller: &Caller) -> Option<String>
     };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
-    let own = config.origin.strip_prefix("http://").unwrap_or_default();
+    let own = config.authority();
     let is_public = caller.host.as_deref().is_some_and(|host| is_same(authority, scheme, host));
     if !is_same(authority, scheme, own) && !is_public {
         return None;
@@ -59,7 +57,7 @@ fn public(url: &str, config: &UpstreamConfig, caller: &Caller) -> Option<String>
     let Some(host) = &caller.host else { return Some(path) };
     match scheme {
         // It was put together from how weir asked.
-        Some(scheme) if !is_public && scheme.eq_ignore_ascii_case(ORIGIN_SCHEME) => {
+        Some(scheme) if !is_public && scheme.eq_ignore_ascii_case(config.scheme()) => {
             Some(format!("{}://{host}{path}", caller.scheme.as_str()))
         }
         Some(scheme) => Some(format!("{scheme}://{host}{path}")),

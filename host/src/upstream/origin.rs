@@ -1,7 +1,7 @@
 //! The connections to an origin: a pool, bounds, and what each failure means. Never sends anything twice by itself.
 
 use std::error::Error as StdError;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, Uri, Version};
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -24,6 +25,7 @@ use crate::config::{ConfigError, UpstreamConfig, UpstreamLimits};
 use crate::listener::Interim;
 use crate::listener::reply::{CutShort, Piece};
 use crate::telemetry::SHED_TOTAL;
+use crate::tls::{ClientTls, TlsFailure};
 
 /// How long an idle connection is kept: shorter than the servers' own time (5 s in Node, 60 s or more in others), so
 /// that a request seldom meets a connection that is just being closed.
@@ -35,8 +37,10 @@ pub(super) type OutBody = UnsyncBoxBody<Bytes, Cause>;
 
 /// One origin.
 pub(super) struct Origin {
-    client: Client<HttpConnector, OutBody>,
+    client: Client<HttpsConnector<HttpConnector>, OutBody>,
     base: String,
+    /// Why its connections cannot be encrypted, if they cannot.
+    distrust: Mutex<Option<TlsFailure>>,
     pub(super) authority: HeaderValue,
     requests: Arc<Semaphore>,
     event_streams: Arc<Semaphore>,
@@ -53,8 +57,7 @@ pub(super) struct Answered {
 impl Origin {
     pub(super) fn new(config: &UpstreamConfig) -> Result<Self, ConfigError> {
         let wrong = |reason: String| ConfigError::Value { field: format!("upstream {:?}", config.name), reason };
-        let authority = config.origin.strip_prefix("http://").unwrap_or_default();
-        let authority = HeaderValue::from_str(authority).map_err(|error| wrong(format!("origin: {error}")))?;
+        let authority = HeaderValue::from_str(config.authority()).map_err(|error| wrong(format!("origin: {error}")))?;
         let _: Uri = config.origin.parse().map_err(|error| wrong(format!("origin: {error}")))?;
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
@@ -65,10 +68,11 @@ impl Origin {
             .pool_max_idle_per_host(config.limits.idle_connections_max)
             .http1_max_buf_size(config.limits.header_bytes_max)
             .http1_max_headers(config.limits.headers_max)
-            .build(connector);
+            .build(encrypting(config, connector)?);
         Ok(Self {
             client,
             base: config.origin.clone(),
+            distrust: Mutex::default(),
             authority,
             requests: Arc::new(Semaphore::new(config.limits.requests_max.min(Semaphore::MAX_PERMITS))),
             event_streams: Arc::new(Semaphore::new(config.limits.event_streams_max.min(Semaphore::MAX_PERMITS))),
@@ -106,6 +110,7 @@ impl Origin {
         let timeout = Duration::from_millis(self.limits.head_timeout_ms);
         match tokio::time::timeout(timeout, self.client.request(request)).await {
             Ok(Ok(mut response)) => {
+                self.trusts(None);
                 let (is_sound, mended) = mend(&mut response);
                 if is_sound == Connection::Doubtful {
                     tracing::warn!(
@@ -122,7 +127,12 @@ impl Origin {
                 let permit = if is_events(response.headers()) { self.event_stream()? } else { permit };
                 Ok(Answered { response, permit })
             }
-            Ok(Err(error)) => Err(classify(&error)),
+            Ok(Err(error)) => {
+                if let Some(failure) = TlsFailure::of(&error) {
+                    self.trusts(Some(failure));
+                }
+                Err(classify(&error))
+            }
             Err(_) => {
                 counter!(SHED_TOTAL, "limit" => "upstream.head_timeout_ms").increment(1);
                 Err(UpstreamError::Late)
@@ -137,6 +147,30 @@ impl Origin {
         })
     }
 
+    /// Notes whether its connections can be encrypted, and says it once.
+    fn trusts(&self, failure: Option<TlsFailure>) {
+        let mut known = self.distrust.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known == failure {
+            return;
+        }
+        match &failure {
+            Some(failure) => tracing::error!(
+                origin = self.base,
+                cause = failure.name(),
+                reason = failure.told("upstream"),
+                "no encrypted connection to an origin: its requests are refused"
+            ),
+            None => tracing::info!(origin = self.base, "an origin's connections are encrypted again"),
+        }
+        *known = failure;
+    }
+
+    /// Why its connections cannot be encrypted, if they cannot.
+    pub(super) fn distrust(&self) -> Option<String> {
+        let known = self.distrust.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().map(|failure| format!("{}: {}", self.base, failure.told("upstream")))
+    }
+
     /// A request's body, bounded.
     pub(super) fn bounded(&self, body: Incoming) -> OutBody {
         let bytes_max = usize::try_from(self.limits.request_body_bytes_max).unwrap_or(usize::MAX);
@@ -147,6 +181,55 @@ impl Origin {
     pub(super) fn is_too_large(&self, body: &Incoming) -> bool {
         body.size_hint().lower() > self.limits.request_body_bytes_max
     }
+}
+
+/// Connects in plain, or encrypted and in no other way.
+fn encrypting(
+    config: &UpstreamConfig,
+    mut connector: HttpConnector,
+) -> Result<HttpsConnector<HttpConnector>, ConfigError> {
+    let place = format!("upstream {:?}", config.name);
+    let Some(settings) = config.secured(&place)? else {
+        // Its origin is asked by `http` only: no certificate is ever looked at.
+        let tls = crate::tls::plain().map_err(|reason| ConfigError::Value { field: place, reason })?;
+        return Ok(HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector));
+    };
+    connector.enforce_http(false);
+    let tls = ClientTls::new(&place, &settings)?;
+    let builder = HttpsConnectorBuilder::new().with_tls_config(tls.client_config()).https_only();
+    Ok(match tls.server_name() {
+        Some(name) => builder
+            .with_server_name_resolver(FixedServerNameResolver::new(name.clone()))
+            .enable_http1()
+            .wrap_connector(connector),
+        None => builder.enable_http1().wrap_connector(connector),
+    })
+}
+
+/// Tries whether an origin's connections can be encrypted; an origin in plain is not asked.
+///
+/// # Errors
+/// Why not, and what to do.
+pub(super) async fn try_encrypting(config: &UpstreamConfig) -> Result<Option<()>, String> {
+    let place = format!("upstream {:?}", config.name);
+    let Some(settings) = config.secured(&place).map_err(|error| error.to_string())? else { return Ok(None) };
+    let tls = ClientTls::new(&place, &settings).map_err(|error| error.to_string())?;
+    let uri: Uri = config.origin.parse().map_err(|error| format!("{place}: {error}"))?;
+    let host = uri.host().unwrap_or_default();
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let trying = async {
+        let stream = tokio::net::TcpStream::connect((bare, uri.port_u16().unwrap_or(443))).await;
+        let stream = stream.map_err(|error| format!("cannot be reached: {error}"))?;
+        tls.connect(bare, stream).await.map(drop).map_err(|failure| failure.told("upstream"))
+    };
+    let limit = Duration::from_millis(config.limits.connect_timeout_ms.saturating_mul(2));
+    let tried = tokio::time::timeout(limit, trying).await;
+    let tried = tried.unwrap_or_else(|_| Err(format!("no connection within {} ms", limit.as_millis())));
+    tried.map(Some).map_err(|reason| format!("{}: {reason}", config.origin))
 }
 
 /// Says where the body of a GET or HEAD ends: hyper leaves out a body whose length is not known. An origin that does not read

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use weir::config::{CountTable, KindTable, Pooler as PoolerConfig, SqlConfig, ToggleTable};
 use weir::model::{Action, Checkpoint, Digest, Id, IdType, Incarnation, Partition};
 use weir::sql::{self, Applied, Fence, Finding, Row, RowChange, Sql, SqlError};
+use weir_tests::certificates::Certificates;
 use weir_tests::services::{
     MariaDb, MySql, MySqlOptions, Pooler, PoolerType, Postgres, PostgresOptions, Release, temporary_directory,
 };
@@ -49,18 +50,21 @@ pub enum Server {
     PostgresCurrent,
     /// PostgreSQL behind a pooler of transactions.
     PostgresPooled,
+    PostgresTls,
     MariaDb,
     MariaDbCurrent,
+    MariaDbTls,
     MySql,
+    MySqlTls,
 }
 
 impl Server {
     fn engine(self) -> Engine {
         match self {
             Self::Sqlite => Engine::Sqlite,
-            Self::Postgres | Self::PostgresCurrent | Self::PostgresPooled => Engine::Postgres,
-            Self::MariaDb | Self::MariaDbCurrent => Engine::MariaDb,
-            Self::MySql => Engine::MySql,
+            Self::Postgres | Self::PostgresCurrent | Self::PostgresPooled | Self::PostgresTls => Engine::Postgres,
+            Self::MariaDb | Self::MariaDbCurrent | Self::MariaDbTls => Engine::MariaDb,
+            Self::MySql | Self::MySqlTls => Engine::MySql,
         }
     }
 }
@@ -91,7 +95,7 @@ fn postgres(release: Release) -> &'static Postgres {
     static CURRENT: OnceLock<Postgres> = OnceLock::new();
     let server = if release == Release::Current { &CURRENT } else { &INSTALLED };
     // The tests that share this one look at what is committed, not at what survives a power failure.
-    let options = PostgresOptions { fsync: false, settings: Vec::new(), release };
+    let options = PostgresOptions { fsync: false, release, ..PostgresOptions::default() };
     server.get_or_init(|| Postgres::start_with(options))
 }
 
@@ -130,8 +134,41 @@ pub async fn says_its_version(server: Server, tests: usize) {
         version.contains("-MariaDB"),
         "another server than was meant: {version}"
     );
-    let between = if fixture.through.is_some() { " behind PgBouncer" } else { "" };
+    let between = match server {
+        Server::PostgresPooled => " behind PgBouncer",
+        Server::PostgresTls | Server::MariaDbTls | Server::MySqlTls => " over TLS",
+        _ => "",
+    };
     println!("conformance: {version}{between} ({tests} tests)");
+}
+
+fn certificates() -> &'static Certificates {
+    static MADE: OnceLock<Certificates> = OnceLock::new();
+    MADE.get_or_init(Certificates::new)
+}
+
+fn postgres_with_tls() -> &'static Postgres {
+    static SERVER: OnceLock<Postgres> = OnceLock::new();
+    let certificate = || Some(certificates().server.clone());
+    SERVER.get_or_init(|| {
+        Postgres::start_with(PostgresOptions { fsync: false, certificate: certificate(), ..PostgresOptions::default() })
+    })
+}
+
+fn mariadb_with_tls() -> &'static MariaDb {
+    static SERVER: OnceLock<MariaDb> = OnceLock::new();
+    SERVER.get_or_init(|| MariaDb::start_with_certificate(&certificates().server))
+}
+
+fn mysql_with_tls() -> &'static MySql {
+    static SERVER: OnceLock<MySql> = OnceLock::new();
+    let certificate = || Some(certificates().server.clone());
+    SERVER.get_or_init(|| MySql::start_with(MySqlOptions { certificate: certificate(), ..MySqlOptions::default() }))
+}
+
+fn verified(url: &str) -> String {
+    let (url, _) = url.split_once('?').unwrap_or((url, ""));
+    format!("{url}?ssl-mode=VERIFY_IDENTITY&ssl-ca={}", certificates().ca.display())
 }
 
 /// Settings for tests: few connections, short waits.
@@ -202,6 +239,13 @@ impl Fixture {
             Server::MariaDb => (mariadb(Release::Installed).create_database().await, None),
             Server::MariaDbCurrent => (mariadb(Release::Current).create_database().await, None),
             Server::MySql => (mysql().create_database().await, None),
+            // Where the server's certificate is verified.
+            Server::PostgresTls => {
+                let url = postgres_with_tls().create_database().await;
+                (format!("{url}?sslmode=verify-full&sslrootcert={}", certificates().ca.display()), None)
+            }
+            Server::MariaDbTls => (verified(&mariadb_with_tls().create_database().await), None),
+            Server::MySqlTls => (verified(&mysql_with_tls().create_database().await), None),
         };
         let engine = server.engine();
         let through = (server == Server::PostgresPooled).then(|| pgbouncer().before(&url));

@@ -4,11 +4,13 @@
 //! whatever reason, is [`StoreError::OutcomeUnknown`]. What is repeated are calls of which the server said that nothing
 //! ran: NOSCRIPT, and in a cluster all that says "not here" or "not now".
 //!
-//! - `node`: one server and its connection · `cluster`: which node has what, and where to go when it has not ·
+//! - `open`: a connection, in plain or encrypted · `sentinel`: who the master is · `node`: one server and its connection · `cluster`: which node has what, and where to go when it has not ·
 //!   `slots`: the map of that
 
 mod cluster;
 mod node;
+mod open;
+mod sentinel;
 mod slots;
 
 use std::sync::Arc;
@@ -18,11 +20,13 @@ use redis::{Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Script, Val
 
 use self::cluster::Cluster;
 use self::node::{Failure, Node};
+pub(super) use self::open::Opener;
+pub(super) use self::sentinel::Sentinels;
 use self::slots::slot_of;
 use super::custody::{Custody, Way};
 use super::scripts::Scripts;
 use super::server::{self, Facts, Refusal};
-use crate::config::{StoreConfig, StoreType};
+use crate::config::{SentinelUrl, StoreConfig, StoreType, StoreUrl};
 use crate::store::{Durability, NodeStatus, StoreError};
 
 /// Names that a server looks at for one page.
@@ -64,6 +68,7 @@ struct Call<'a> {
 /// What all connections have in common.
 struct Settings {
     timeout: Duration,
+    opener: Opener,
     custody: Arc<Custody>,
     /// Whether what is recorded is compared at each connection; not where it is only looked at, or set.
     is_watched: bool,
@@ -75,7 +80,7 @@ struct Settings {
 }
 
 enum Servers {
-    One(Box<Node>),
+    One(Arc<Node>),
     Cluster(Box<Cluster>),
 }
 
@@ -88,7 +93,9 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn new(config: &StoreConfig) -> Result<Self, StoreError> {
-        addresses(&config.url)?;
+        if sentinels_of(config)?.is_none() {
+            addresses(&config.url)?;
+        }
         let Some(namespace) = config.namespace.clone() else {
             return Err(StoreError::Misconfigured(
                 "store.namespace: none is set, and there is no database that gives one".into(),
@@ -105,18 +112,27 @@ impl Link {
     fn with(config: &StoreConfig, custody: Arc<Custody>, is_watched: bool) -> Result<Self, StoreError> {
         let is_cluster = config.store_type == StoreType::RedisCluster;
         let scripts = Arc::new(Scripts::new(is_cluster));
+        let timeout = Duration::from_millis(config.response_timeout_ms);
         let settings = Arc::new(Settings {
-            timeout: Duration::from_millis(config.response_timeout_ms),
+            timeout,
+            opener: opener_of(config, timeout)?,
             custody: Arc::clone(&custody),
             is_watched,
             replicas_min: config.replicas_min,
             replicas_timeout_ms: config.replicas_timeout_ms,
             is_cluster,
         });
+        let opener = settings.opener.clone();
+        if let Some(sentinels) = sentinels_of(config)? {
+            let sentinels = Arc::new(Sentinels::new(&sentinels, opener)?);
+            let node = Arc::new(Node::watched(sentinels, settings, Arc::clone(&scripts)));
+            node::follow(&node);
+            return Ok(Self { scripts, custody, is_watched, servers: Servers::One(node) });
+        }
         let infos = addresses(&config.url)?;
         let servers = match (settings.is_cluster, infos.as_slice()) {
             (true, _) => Servers::Cluster(Box::new(Cluster::new(infos, settings, Arc::clone(&scripts))?)),
-            (false, [info]) => Servers::One(Box::new(Node::new(info.clone(), settings, Arc::clone(&scripts)))),
+            (false, [info]) => Servers::One(Arc::new(Node::new(info.clone(), settings, Arc::clone(&scripts)))),
             (false, _) => {
                 return Err(wrong("several servers are the nodes of a cluster: write store.type = \"redis-cluster\""));
             }
@@ -254,9 +270,29 @@ impl Way for OnLink<'_> {
 
 fn wrong(reason: &str) -> StoreError {
     StoreError::Misconfigured(format!(
-        "store.url: {reason}; write redis://[user:password@]host:port[/database], of a cluster any of its nodes, or \
-         several with commas between them"
+        "store.url: {reason}; write redis://[user:password@]host:port[/database] (rediss:// with TLS), of a cluster any of \
+         its nodes, or several with commas between them"
     ))
+}
+
+/// How the connections of the store are opened.
+pub(super) fn opener_of(config: &StoreConfig, timeout: Duration) -> Result<Opener, StoreError> {
+    let tls = config.secured().map_err(|error| StoreError::Misconfigured(error.to_string()))?;
+    Opener::new("store", tls.as_ref(), timeout)
+}
+
+/// The sentinels that `store.url` names, if it does.
+pub(super) fn sentinels_of(config: &StoreConfig) -> Result<Option<SentinelUrl>, StoreError> {
+    let url = StoreUrl::parse(&config.url).map_err(|reason| wrong(&reason))?;
+    Ok(url.sentinels)
+}
+
+/// Where a server is, without anything else.
+pub(super) fn address_text(info: &ConnectionInfo) -> String {
+    match info.addr() {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => format!("{host}:{port}"),
+        other => other.to_string(),
+    }
 }
 
 /// The servers that `store.url` names. Those after the first may leave out what they have in common with it.
@@ -267,13 +303,7 @@ pub(super) fn addresses(url: &str) -> Result<Vec<ConnectionInfo>, StoreError> {
     let others = rest.split(',').map(str::trim).filter(|other| !other.is_empty());
     let others =
         others.map(|other| if other.contains("//") { other.to_owned() } else { format!("{before}{joint}{other}") });
-    let info = |url: String| {
-        let info = url.into_connection_info().map_err(|error| wrong(&error.to_string()))?;
-        match info.addr() {
-            ConnectionAddr::TcpTls { .. } => Err(wrong("TLS is not built in")),
-            _ => Ok(info),
-        }
-    };
+    let info = |url: String| url.into_connection_info().map_err(|error| wrong(&error.to_string()));
     std::iter::once(first.trim().to_owned()).chain(others).map(info).collect()
 }
 

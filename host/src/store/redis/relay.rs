@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::streams::StreamReadReply;
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, RedisError, Value};
+use redis::{AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, RedisError, Value};
 
 use uuid::Uuid;
 
 use super::keys::Keys;
-use super::link::addresses;
-use crate::config::Namespace;
+use super::link::{Opener, Sentinels, addresses, opener_of, sentinels_of};
+use crate::config::{Namespace, StoreConfig};
 use crate::store::StoreError;
 
 /// Messages kept for hosts that were away, about.
@@ -46,6 +46,9 @@ pub enum Heard {
 pub struct Relay {
     /// The servers that are configured.
     seeds: Vec<ConnectionInfo>,
+    /// Or who knows where the one is.
+    sentinels: Option<Sentinels>,
+    opener: Opener,
     keys: Keys,
     /// Which of them is asked next.
     next: usize,
@@ -60,10 +63,15 @@ impl Relay {
     /// Connects when it is first used.
     ///
     /// # Errors
-    /// A URL that is none.
-    pub fn new(url: &str, namespace: &Namespace) -> Result<Self, StoreError> {
-        let keys = Keys::new(namespace);
-        Ok(Self { seeds: addresses(url)?, keys, next: 0, moved_to: None, connection: None, after: None })
+    /// A URL that is none, a certificate that cannot be read.
+    pub fn new(config: &StoreConfig, namespace: &Namespace) -> Result<Self, StoreError> {
+        let (keys, opener) = (Keys::new(namespace), opener_of(config, RESPONSE_TIMEOUT)?);
+        let sentinels = sentinels_of(config)?.map(|url| Sentinels::new(&url, opener.clone())).transpose()?;
+        let seeds = match &sentinels {
+            Some(sentinels) => vec![sentinels.template().clone()],
+            None => addresses(&config.url)?,
+        };
+        Ok(Self { seeds, sentinels, opener, keys, next: 0, moved_to: None, connection: None, after: None })
     }
 
     async fn connection(&mut self) -> Result<&mut MultiplexedConnection, RedisError> {
@@ -71,9 +79,14 @@ impl Relay {
             Some(connection) => connection,
             None => {
                 let config = AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE_TIMEOUT));
-                let seed = self.seeds[self.next % self.seeds.len()].clone();
-                let client = Client::open(self.moved_to.clone().unwrap_or(seed))?;
-                client.get_multiplexed_async_connection_with_config(&config).await?
+                let seed = match &self.sentinels {
+                    Some(sentinels) => sentinels.find().await.map_err(std::io::Error::other)?,
+                    None => self.seeds[self.next % self.seeds.len()].clone(),
+                };
+                let info = self.moved_to.clone().unwrap_or(seed);
+                let opening = self.opener.open_and_drive(&info, config);
+                let opened = tokio::time::timeout(RESPONSE_TIMEOUT, opening).await;
+                opened.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))?
             }
         };
         Ok(self.connection.insert(connection))

@@ -10,10 +10,10 @@
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, RedisError, Value};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, ConnectionInfo, RedisError, Value};
 
-use super::link::{Link, Nature, addresses};
+use super::link::{Link, Nature, Opener, addresses};
 use super::relay::VERSION_OF_ALL;
 use super::reply::unexpected;
 use crate::config::{SharedCacheConfig, StoreConfig};
@@ -22,10 +22,11 @@ use crate::store::StoreError;
 /// The way to it.
 pub struct SharedCache {
     versions: Link,
-    client: Client,
-    settings: ConnectionManagerConfig,
+    info: ConnectionInfo,
+    opener: Opener,
+    timeout: Duration,
     /// Made anew after each failure: of a server that went away without a word it would wait for the system to notice.
-    entries: RwLock<ConnectionManager>,
+    entries: RwLock<Option<MultiplexedConnection>>,
 }
 
 /// An entry that was found.
@@ -46,26 +47,28 @@ impl SharedCache {
         let wrong = |reason: String| StoreError::Misconfigured(format!("cache.shared.url: {reason}"));
         let infos = addresses(&config.url).map_err(|error| wrong(error.to_string()))?;
         let [info] = infos.as_slice() else { return Err(wrong("name one server".into())) };
-        let client = Client::open(info.clone()).map_err(|error| wrong(error.to_string()))?;
-        let timeout = Some(Duration::from_millis(config.timeout_ms));
-        let settings = ConnectionManagerConfig::new()
-            .set_connection_timeout(timeout)
-            .set_response_timeout(timeout)
-            // The caller does without it for a while instead.
-            .set_number_of_retries(0);
-        let entries = ConnectionManager::new_lazy_with_config(client.clone(), settings.clone());
-        let entries = RwLock::new(entries.map_err(|error| wrong(error.to_string()))?);
-        Ok(Self { versions: Link::new(store)?, client, settings, entries })
+        let timeout = Duration::from_millis(config.timeout_ms);
+        let tls = config.secured().map_err(|error| StoreError::Misconfigured(error.to_string()))?;
+        let opener = Opener::new("cache.shared", tls.as_ref(), timeout)?;
+        Ok(Self { versions: Link::new(store)?, info: info.clone(), opener, timeout, entries: RwLock::default() })
     }
 
-    fn entries(&self) -> ConnectionManager {
-        self.entries.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The connection; of those who make one at once the last one's stays.
+    async fn entries(&self) -> Result<MultiplexedConnection, StoreError> {
+        if let Some(entries) = self.entries.read().unwrap_or_else(PoisonError::into_inner).clone() {
+            return Ok(entries);
+        }
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(self.timeout));
+        // The caller does without it for a while when this fails: it is not tried again here.
+        let opened = tokio::time::timeout(self.timeout, self.opener.open_and_drive(&self.info, config)).await;
+        let late = || RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
+        let opened = opened.unwrap_or_else(|_| Err(late())).map_err(|error| self.failed(&error))?;
+        *self.entries.write().unwrap_or_else(PoisonError::into_inner) = Some(opened.clone());
+        Ok(opened)
     }
 
     fn failed(&self, error: &RedisError) -> StoreError {
-        if let Ok(anew) = ConnectionManager::new_lazy_with_config(self.client.clone(), self.settings.clone()) {
-            *self.entries.write().unwrap_or_else(PoisonError::into_inner) = anew;
-        }
+        *self.entries.write().unwrap_or_else(PoisonError::into_inner) = None;
         StoreError::Unavailable(format!("the cache that hosts share: {error}"))
     }
 
@@ -79,7 +82,7 @@ impl SharedCache {
         // Both of the same entry.
         pipe.atomic().cmd("GET").arg(&key).cmd("PTTL").arg(&key);
         let (bytes, left_ms): (Option<Vec<u8>>, i64) =
-            pipe.query_async(&mut self.entries()).await.map_err(|error| self.failed(&error))?;
+            pipe.query_async(&mut self.entries().await?).await.map_err(|error| self.failed(&error))?;
         // Gone between the two, or kept by somebody else for ever: none.
         let left_ms = u64::try_from(left_ms).ok().filter(|left_ms| *left_ms > 0);
         Ok(bytes.zip(left_ms).map(|(bytes, left_ms)| SharedEntry { bytes, left_ms }))
@@ -92,7 +95,7 @@ impl SharedCache {
     pub async fn keep(&self, hash: &str, bytes: &[u8], life_ms: u64) -> Result<(), StoreError> {
         let mut command = redis::cmd("SET");
         command.arg(self.versions.custody.keys.shared(hash)).arg(bytes).arg("PX").arg(life_ms);
-        command.query_async(&mut self.entries()).await.map_err(|error| self.failed(&error))
+        command.query_async(&mut self.entries().await?).await.map_err(|error| self.failed(&error))
     }
 
     /// The versions of these groups now, as one text; `None` while there is none of all.

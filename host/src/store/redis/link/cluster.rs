@@ -48,7 +48,7 @@ impl Cluster {
         settings: Arc<Settings>,
         scripts: Arc<Scripts>,
     ) -> Result<Self, StoreError> {
-        if seeds.iter().any(|seed| !matches!(seed.addr(), ConnectionAddr::Tcp(..)) || seed.redis_settings().db() != 0) {
+        if seeds.iter().any(|seed| address_of(seed).is_none() || seed.redis_settings().db() != 0) {
             return Err(wrong("a cluster has host, port, and database 0 only"));
         }
         Ok(Self {
@@ -80,7 +80,7 @@ impl Cluster {
         let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
         let made = || {
             let at = ConnectionAddr::Tcp(address.host.clone(), address.port);
-            // With the first seed's user and password.
+            // With the first seed's user and password; whether it is encrypted is the opener's.
             let info = self.seeds[0].clone().set_addr(at);
             Arc::new(Node::new(info, Arc::clone(&self.settings), Arc::clone(&self.scripts)))
         };
@@ -88,10 +88,7 @@ impl Cluster {
     }
 
     fn seed_addresses(&self) -> impl Iterator<Item = Address> {
-        self.seeds.iter().filter_map(|seed| match seed.addr() {
-            ConnectionAddr::Tcp(host, port) => Some(Address { host: host.clone(), port: *port }),
-            _ => None,
-        })
+        self.seeds.iter().filter_map(address_of)
     }
 
     /// Asks all nodes for the map, and takes the first answer; not `except`, which has just shown that it does not know.
@@ -296,6 +293,15 @@ impl Cluster {
         let fewest = masters.iter().map(|master| map.replicas(Some(master)).len()).min().unwrap_or(0);
         let topology = Topology { masters: masters.len(), replicas, fewest };
         server::durability(&facts, self.settings.replicas_min, Some(topology))
+    }
+}
+
+fn address_of(seed: &ConnectionInfo) -> Option<Address> {
+    match seed.addr() {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+            Some(Address { host: host.clone(), port: *port })
+        }
+        _ => None,
     }
 }
 

@@ -1,0 +1,120 @@
+//! A connection to one server, in plain or encrypted, before anything is asked of it. The name is looked up anew each time.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, RedisError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::config::TlsConfig;
+use crate::store::StoreError;
+use crate::store::redis::server::Refusal;
+use crate::tls::{ClientTls, TlsFailure};
+
+/// How long a server that does not answer a handshake is given to show that it speaks in plain.
+const PLAIN_ANSWER: Duration = Duration::from_millis(300);
+
+/// What drives a connection until it is lost or no longer used.
+pub(in crate::store::redis) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// How the connections of one place are opened.
+#[derive(Debug, Clone)]
+pub(in crate::store::redis) struct Opener {
+    /// Where the settings stand.
+    place: &'static str,
+    tls: Option<ClientTls>,
+    /// Time for a handshake.
+    timeout: Duration,
+}
+
+impl Opener {
+    /// With the settings of `place`; reads certificates.
+    pub(in crate::store::redis) fn new(
+        place: &'static str,
+        tls: Option<&TlsConfig>,
+        timeout: Duration,
+    ) -> Result<Self, StoreError> {
+        let tls = tls.map(|tls| ClientTls::new(place, tls)).transpose();
+        let tls = tls.map_err(|error| StoreError::Misconfigured(error.to_string()))?;
+        Ok(Self { place, tls, timeout: timeout.max(Duration::from_millis(100)) })
+    }
+
+    /// Connects, and says who we are. The connection lives while the driver does.
+    pub(in crate::store::redis) async fn open(
+        &self,
+        info: &ConnectionInfo,
+        config: AsyncConnectionConfig,
+    ) -> Result<(MultiplexedConnection, Driver), Refusal> {
+        let settings = info.redis_settings();
+        match info.addr() {
+            ConnectionAddr::Unix(path) => {
+                let stream = UnixStream::connect(path).await.map_err(RedisError::from)?;
+                let (connection, driver) = MultiplexedConnection::new_with_config(settings, stream, config).await?;
+                Ok((connection, Box::pin(driver)))
+            }
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                // As URLs have it, an IPv6 address stands in brackets.
+                let host = host.trim_start_matches('[').trim_end_matches(']');
+                let stream = TcpStream::connect((host, *port)).await.map_err(RedisError::from)?;
+                stream.set_nodelay(true).map_err(RedisError::from)?;
+                let Some(tls) = &self.tls else {
+                    let (connection, driver) = MultiplexedConnection::new_with_config(settings, stream, config).await?;
+                    return Ok((connection, Box::pin(driver)));
+                };
+                let stream = self
+                    .encrypt(tls, (host, *port), stream)
+                    .await
+                    .map_err(|failure| Refusal::Store(StoreError::Unavailable(failure.told(self.place))))?;
+                let (connection, driver) = MultiplexedConnection::new_with_config(settings, stream, config).await?;
+                Ok((connection, Box::pin(driver)))
+            }
+            _ => Err(Refusal::Store(StoreError::Misconfigured(format!("{}.url: unknown kind of address", self.place)))),
+        }
+    }
+
+    /// As [`Opener::open`], on a task of its own, and with errors of the driver.
+    pub(in crate::store::redis) async fn open_and_drive(
+        &self,
+        info: &ConnectionInfo,
+        config: AsyncConnectionConfig,
+    ) -> Result<MultiplexedConnection, RedisError> {
+        match self.open(info, config).await {
+            Ok((connection, driver)) => {
+                tokio::spawn(driver);
+                Ok(connection)
+            }
+            Err(Refusal::Connection(error)) => Err(error),
+            Err(Refusal::Store(error)) => Err(RedisError::from(std::io::Error::other(error.to_string()))),
+        }
+    }
+
+    async fn encrypt(
+        &self,
+        tls: &ClientTls,
+        (host, port): (&str, u16),
+        stream: TcpStream,
+    ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, TlsFailure> {
+        let late = || TlsFailure::Other(format!("no answer to a TLS handshake within {} ms", self.timeout.as_millis()));
+        let encrypted = tokio::time::timeout(self.timeout, tls.connect(host, stream)).await;
+        match encrypted.unwrap_or_else(|_| Err(late())) {
+            // A Redis in plain waits for the end of a line, or ends the connection: it is asked what it is.
+            Err(TlsFailure::Other(_)) if is_plain((host, port)).await => Err(TlsFailure::Plain),
+            encrypted => encrypted,
+        }
+    }
+}
+
+/// Whether a server answers in plain; nothing is told to it.
+async fn is_plain((host, port): (&str, u16)) -> bool {
+    let asking = async {
+        let mut stream = TcpStream::connect((host, port)).await.ok()?;
+        stream.write_all(b"PING\r\n").await.ok()?;
+        let mut first = [0];
+        stream.read_exact(&mut first).await.ok()?;
+        Some(matches!(&first, b"+" | b"-"))
+    };
+    tokio::time::timeout(PLAIN_ANSWER, asking).await.ok().flatten().unwrap_or(false)
+}
