@@ -26,8 +26,10 @@ mod facts;
 mod finding;
 mod flight;
 mod granted;
+mod grants;
 mod health;
 mod holes;
+mod hosts;
 mod identity;
 mod lease;
 mod letters;
@@ -115,7 +117,7 @@ impl SqlError {
     /// The same, naming the server: a cause without an address helps nobody. Where it is named already nothing is added.
     #[must_use]
     pub fn at(self, address: &str) -> Self {
-        let named = |reason: String| if reason.contains(address) { reason } else { format!("{reason} at {address}") };
+        let named = |reason: String| classify::placed(&reason, address);
         match self {
             Self::Transient(reason) => Self::Transient(named(reason)),
             Self::ReadOnly(reason) => Self::ReadOnly(named(reason)),
@@ -278,6 +280,12 @@ pub trait Sql: Send + Sync {
     /// Server settings that endanger a promise (SQLite `synchronous`, `synchronous_commit=off`,
     /// `innodb_flush_log_at_trx_commit`, isolation, time limits that cannot be set).
     async fn check_server(&self) -> Result<Vec<Finding>, SqlError>;
+
+    /// The rights that these tables and weir's own need, as statements; `reads` are tables that are only read. None where an
+    /// engine has no users.
+    async fn grants(&self, _tables: &[KindTable], _reads: &[String]) -> Result<Vec<String>, SqlError> {
+        Ok(Vec::new())
+    }
 
     /// Tables, columns and their types and ranges, rights, text collations, unique keys, columns that must be given and are
     /// not, columns and triggers that say that rows are not what weir takes them for; of a toggle the plan of the bulk delete,

@@ -12,6 +12,7 @@ mod reads;
 mod rooms;
 mod scale;
 mod swap;
+mod tls;
 mod toggle;
 
 use std::process::ExitCode;
@@ -45,6 +46,7 @@ enum Benchmark {
     Reads(reads::Options),
     Swap(swap::Options),
     Rooms(rooms::Options),
+    Tls(tls::Options),
     Compare(compare::Options),
     Count(count::Options),
 }
@@ -62,6 +64,7 @@ impl Benchmark {
             Self::Reads(_) => Self::Reads(reads::smoke()),
             Self::Swap(_) => Self::Swap(swap::smoke()),
             Self::Rooms(_) => Self::Rooms(rooms::smoke()),
+            Self::Tls(_) => Self::Tls(tls::smoke()),
             // They have no size.
             Self::Compare(_) | Self::Count(_) => self,
         }
@@ -105,6 +108,10 @@ impl Benchmark {
             Self::Rooms(options) => {
                 rooms::run(&options, report);
                 "rooms"
+            }
+            Self::Tls(options) => {
+                tls::run(&options, report);
+                "tls"
             }
             Self::Compare(options) => {
                 compare::run(&options, report);

@@ -105,7 +105,13 @@ async fn start(case: Case, on_redis: bool) -> Contender {
     let directory = temporary_directory("scale");
     let redis =
         on_redis.then(|| Redis::start(RedisOptions { append_fsync: AppendFsync::EverySec, ..RedisOptions::default() }));
-    let with = HostOptions { redis: redis.as_ref(), sql_url: None, rules: BuiltinRules::Component, flushes: false };
+    let with = HostOptions {
+        redis: redis.as_ref(),
+        tls_ca: None,
+        sql_url: None,
+        rules: BuiltinRules::Component,
+        flushes: false,
+    };
     let host = start_host(directory.path(), case.targets, with).await;
     add_members(&Database::connect(&kinds::sqlite_in(directory.path())).await, case.targets, case.members_each).await;
     Contender {

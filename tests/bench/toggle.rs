@@ -150,7 +150,7 @@ async fn host(
         Some(postgres) => Some(postgres.create_database().await),
         None => None,
     };
-    let with = HostOptions { redis: redis.as_ref(), sql_url: url.as_deref(), rules, flushes };
+    let with = HostOptions { redis: redis.as_ref(), tls_ca: None, sql_url: url.as_deref(), rules, flushes };
     let host = start_host(directory.path(), options.targets, with).await;
     let contender = Contender {
         letter,

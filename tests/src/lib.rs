@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test harness fails by panicking")]
 
 pub mod bench;
+pub mod certificates;
 pub mod client;
 pub mod database;
 pub mod guest;

@@ -5,8 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use crate::certificates::Pair;
+
+/// What a client's first message in TLS begins with.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// What it answers next.
 #[derive(Debug, Clone)]
@@ -41,6 +49,15 @@ pub struct Origin {
 impl Origin {
     /// Starts one that says this.
     pub async fn start(script: Script) -> Self {
+        Self::start_as(script, None).await
+    }
+
+    /// The same over TLS, with this certificate.
+    pub async fn start_with(script: Script, pair: &Pair) -> Self {
+        Self::start_as(script, Some(acceptor(pair))).await
+    }
+
+    async fn start_as(script: Script, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let origin = Self {
             address: listener.local_addr().expect("its address"),
@@ -54,7 +71,18 @@ impl Origin {
         let serving = origin.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serving.clone().serve(stream));
+                let (serving, tls) = (serving.clone(), tls.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        None => serving.serve(stream).await,
+                        // A client that does not go on has its reasons.
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                serving.serve(stream).await;
+                            }
+                        }
+                    }
+                });
             }
         });
         origin
@@ -90,7 +118,7 @@ impl Origin {
         self.heads.lock().unwrap().last().cloned().unwrap_or_default()
     }
 
-    async fn serve(self, mut stream: TcpStream) {
+    async fn serve<S: AsyncRead + AsyncWrite + Unpin>(self, mut stream: S) {
         let mut received = Vec::new();
         loop {
             while !received.windows(4).any(|window| window == b"\r\n\r\n") {
@@ -98,6 +126,11 @@ impl Origin {
                 match stream.read(&mut piece).await {
                     Ok(0) | Err(_) => return,
                     Ok(length) => received.extend_from_slice(&piece[..length]),
+                }
+                // A client that speaks TLS where there is none is told so in plain, as servers do.
+                if received.first() == Some(&TLS_HANDSHAKE) {
+                    let _ = stream.write_all(answer("400 Bad Request", "", "").as_bytes()).await;
+                    return;
                 }
             }
             // Requests of these tests have no bodies worth reading.
@@ -116,12 +149,13 @@ impl Origin {
             match script {
                 Script::With(_) => return,
                 Script::Say(text) => {
-                    if stream.write_all(text.as_bytes()).await.is_err() {
+                    if stream.write_all(text.as_bytes()).await.is_err() || stream.flush().await.is_err() {
                         return;
                     }
                 }
                 Script::SayAndCut(text) => {
                     let _ = stream.write_all(text.as_bytes()).await;
+                    let _ = stream.flush().await;
                     return;
                 }
                 Script::Slow(pieces, pause) => {
@@ -129,7 +163,7 @@ impl Origin {
                         if place > 0 {
                             tokio::time::sleep(pause).await;
                         }
-                        if stream.write_all(piece.as_bytes()).await.is_err() {
+                        if stream.write_all(piece.as_bytes()).await.is_err() || stream.flush().await.is_err() {
                             return;
                         }
                     }
@@ -142,6 +176,14 @@ impl Origin {
             }
         }
     }
+}
+
+fn acceptor(pair: &Pair) -> TlsAcceptor {
+    let chain = CertificateDer::pem_file_iter(&pair.certificate).unwrap().map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_file(&pair.key).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    TlsAcceptor::from(Arc::new(builder.with_no_client_auth().with_single_cert(chain, key).unwrap()))
 }
 
 /// One request, until it is answered.

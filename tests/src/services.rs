@@ -13,6 +13,7 @@ pub mod pooler;
 pub mod postgres;
 pub mod redis;
 pub mod redis_cluster;
+pub mod sentinel;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -26,6 +27,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
+use crate::certificates::Pair;
+
 pub use browser::Browser;
 pub use host::{Host, HostConfig};
 pub use mariadb::MariaDb;
@@ -34,6 +37,7 @@ pub use pooler::{Pooler, PoolerType};
 pub use postgres::{Postgres, PostgresOptions};
 pub use redis::{AppendFsync, Redis, RedisOptions, RedisRelease};
 pub use redis_cluster::{ClusterOptions, RedisCluster};
+pub use sentinel::Sentinel;
 
 /// How long a server may take to start or to recover. Generous: it only decides when a hang is a failure.
 pub const START_TIMEOUT: Duration = Duration::from_secs(90);
@@ -135,6 +139,23 @@ impl Account {
             command.uid(account.uid).gid(account.gid);
         }
     }
+}
+
+/// Copies certificate and key to where a server finds them: it may run as somebody else, and insists on a key that nobody else
+/// can read. The paths of both, and of the authority.
+pub(crate) fn hand_over(pair: &Pair, account: Option<Account>, directory: &Path) -> [String; 3] {
+    use std::os::unix::fs::PermissionsExt;
+    [("certificate.pem", &pair.certificate), ("certificate.key", &pair.key), ("ca.pem", &pair.ca)].map(
+        |(name, from)| {
+            let path = directory.join(name);
+            fs::copy(from, &path).expect("a copy of a certificate");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("the mode of a certificate");
+            if let Some(account) = account {
+                account.own(&path);
+            }
+            path.display().to_string()
+        },
+    )
 }
 
 /// Finds a server's binary in `PATH`, the usual directories, or the newest `/usr/lib/postgresql/*/bin`.

@@ -104,6 +104,30 @@ macro_rules! on_keys {
     };
 }
 
+/// The same on a Redis over TLS: few, because nothing but the connection is another one.
+macro_rules! over_tls {
+    ($($room:ident::$name:ident),* $(,)?) => {
+        mod redis_tls {
+            on! { OnTls; $($room::$name),* }
+        }
+    };
+}
+
+over_tls! {
+    state::a_loaded_target_answers_for_sql,
+    state::a_large_load_is_taken_whole,
+    state::many_members_are_all_listed_once,
+    toggles::an_idempotency_key_answers_the_first_outcome_again,
+    toggles::a_batch_of_thousands_is_one_step,
+    journal::the_journal_is_read_in_pages,
+    binding::a_journal_belongs_to_one_database,
+    life::lost_data_is_a_new_life,
+    life::what_was_acknowledged_survives_a_crash,
+    life::the_store_says_what_survives,
+    counters::hits_add_what_they_weigh,
+    rooms::random_operations_agree_with_a_model,
+}
+
 on_keys! {
     each_hole_is_found_and_counted,
     what_follows_a_hole_is_kept_and_what_was_lost_is_not_known_any_more,

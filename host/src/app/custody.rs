@@ -306,16 +306,21 @@ async fn look_at(config: &Config, place: &str) -> Result<Option<Holdings>, Store
         "embedded" => return crate::store::look_into(Path::new(rest)).await,
         "redis" => StoreType::Redis,
         "redis-cluster" => StoreType::RedisCluster,
+        "redis-sentinel" => StoreType::Redis,
         _ => return Err(unknown()),
     };
     let (address, namespace) = rest.split_once(' ').ok_or_else(unknown)?;
     let namespace = Namespace::try_from(namespace.to_owned()).map_err(|_| unknown())?;
     let login = config.store.url.split_once("//").and_then(|(_, rest)| rest.split_once('@')).map(|(login, _)| login);
     let login = login.map(|login| format!("{login}@")).unwrap_or_default();
+    // Encrypted as ours is.
+    let secured = config.store.secured().map_err(|error| StoreError::Misconfigured(error.to_string()))?;
+    let scheme = if secured.is_some() { "rediss" } else { "redis" };
     let url = match (address.split_once(','), address.rsplit_once('/')) {
+        _ if word == "redis-sentinel" => format!("{scheme}+sentinel://{login}{address}"),
         // The nodes of a cluster have one database each.
-        (Some(_), Some((servers, _))) => format!("redis://{login}{servers}"),
-        _ => format!("redis://{login}{address}"),
+        (Some(_), Some((servers, _))) => format!("{scheme}://{login}{servers}"),
+        _ => format!("{scheme}://{login}{address}"),
     };
     let there = StoreConfig { store_type, url, namespace: Some(namespace), ..config.store.clone() };
     Ok(crate::store::look(&there).await?.0)

@@ -130,7 +130,7 @@ fn answer_probes(
 fn states(
     config: &Config,
     app: &Arc<App>,
-    access: Option<AccessLog>,
+    access: Option<Arc<AccessLog>>,
     metrics: PrometheusHandle,
 ) -> Result<(Arc<HttpState>, Arc<AdminState>), ConfigError> {
     let http = HttpState::new(&config.http, &config.auth, app.kinds().clone(), app.clock.clone())?;

@@ -82,6 +82,12 @@ async fn check(place: &Where, report: &mut Report) -> Result<(), Failure> {
     if let Some(holdings) = holdings {
         report.findings.extend(custody::judge(&config, &holdings, &*sql).await?.findings);
     }
+    let tables: Vec<_> = config.kinds().into_iter().map(|(_, table)| table).collect();
+    let reads: Vec<String> = config.reads.iter().flat_map(|read| read.tables.clone()).collect();
+    // Who may not read the catalogue is told by the findings.
+    for grant in sql.grants(&tables, &reads).await.unwrap_or_default() {
+        report.line("needs", grant);
+    }
     sql.close().await;
     if !report.json && !report.findings.is_empty() {
         println!("{}", schema::describe(&report.findings));

@@ -283,6 +283,19 @@ impl SqlConfig {
         }
     }
 
+    /// Refuses a plain connection to a host that the URL does not name, unless it is this machine or `tls = "off"`.
+    ///
+    /// # Errors
+    /// With what to write.
+    pub fn check_plain(&self, host: &str) -> Result<(), ConfigError> {
+        let is_on = self.tls_config().decide("sql", UrlTls::Silent, &[host])?;
+        if is_on {
+            Err(value("sql.url", format!("names no host, and PGHOST says {host}: write it into the URL")))
+        } else {
+            Ok(())
+        }
+    }
+
     /// The servers that the URL names, and how connections to them are encrypted; `None`: they are not.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! What a failure of SQL means: is it this row, this moment, this connection, or the schema?
 //!
-//! Engine-free part of the room: imports sqlx's errors only, sends nothing. A code that is not in the tables is the
+//! Engine-free part of the room: imports sqlx's errors, and what they mean of TLS, sends nothing. A code that is not in the tables is the
 //! schema's, never a row's: only what is known to be one row's fault may become a dead letter.
 
 use sqlx::mysql::MySqlDatabaseError;
@@ -8,6 +8,7 @@ use sqlx::postgres::{PgDatabaseError, PgSeverity};
 use sqlx::sqlite::SqliteError;
 
 use super::SqlError;
+use crate::tls::TlsFailure;
 
 /// PostgreSQL: no lock in time.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
@@ -15,7 +16,7 @@ const LOCK_NOT_AVAILABLE: &str = "55P03";
 const NO_RSA: &str = "RSA auth backend disabled";
 /// What to do about it.
 const WANTS_TLS: &str = "MySQL wants the user's password (caching_sha2_password), which is not sent over plain TCP: use TLS \
-    or a socket";
+    or a socket (tls = \"required\" in [sql], or ?socket=PATH in its url)";
 /// What a pooler says of a setting with which a session begins and that it does not know.
 const NO_PARAMETER: &str = "unsupported startup parameter";
 /// What to do about it.
@@ -131,7 +132,24 @@ pub(super) fn wrote_in_read_only(error: &sqlx::Error) -> bool {
     }
 }
 
+/// A reason with the server's address; where it is named already nothing is added.
+pub(super) fn placed(reason: &str, address: &str) -> String {
+    if reason.contains(address) {
+        reason.to_owned()
+    } else if TlsFailure::is_told(reason) || [WANTS_TLS, BEHIND_POOLER].iter().any(|told| reason.ends_with(told)) {
+        // What to do stands at its end.
+        format!("{address}: {reason}")
+    } else {
+        format!("{reason} at {address}")
+    }
+}
+
 fn reason(error: &sqlx::Error) -> String {
+    if !matches!(error, sqlx::Error::Database(_))
+        && let Some(failure) = TlsFailure::of(error)
+    {
+        return kept(&failure.told("sql"));
+    }
     let text = match error {
         sqlx::Error::PoolTimedOut => "no connection in time".to_owned(),
         // What the driver puts before it says nothing.
@@ -292,7 +310,8 @@ mod tests {
             "RSA auth backend disabled; enable feature `mysql-rsa` (or `rsa` if using sqlx-mysql directly) or use TLS.";
         let failure = judge(&sqlx::Error::Configuration(driver.into()));
         assert_eq!(failure.class, Class::Permanent);
-        assert!(failure.reason.ends_with("use TLS or a socket"), "{failure:?}");
+        assert!(failure.reason.contains("use TLS or a socket"), "{failure:?}");
+        assert!(placed(&failure.reason, "db:3306").starts_with("db:3306: MySQL wants"), "what to do stands at the end");
         assert_eq!(judge(&sqlx::Error::Configuration("x".into())).reason, "error with configuration: x");
     }
 

@@ -4,7 +4,8 @@
 //! suspicion; a probe on a fresh connection of its own (whose address is resolved anew) decides, and goes on until the
 //! server serves. A server that refuses writes as a whole is believed at once. When a server comes back, or turns out not
 //! to be the one to write to, all pooled connections that are older than that are closed: after a failover they lead to
-//! the node that was put down. Sends nothing by itself: the probe is the engine's.
+//! the node that was put down; and whenever another one of several servers was chosen (see `hosts`). Sends nothing by itself:
+//! the probe is the engine's.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::classify::{Class, is_full, judge};
+use super::classify::{Class, judge};
 use super::lease::Lease;
 use super::{SqlError, Standing};
 
@@ -40,6 +41,8 @@ pub(super) struct Known {
     origin: Instant,
     /// Pooled connections from before are closed, in milliseconds after `origin`.
     shed_before_ms: AtomicU64,
+    /// How often another server was chosen.
+    moves: watch::Sender<u64>,
 }
 
 impl Drop for Health {
@@ -49,27 +52,19 @@ impl Drop for Health {
 }
 
 impl Health {
-    /// Starts on the current runtime. A probe that takes longer than `limit` has failed. `address` is the server's, for what is
-    /// said of it.
-    pub fn start<P, F>(address: String, limit: Duration, probe: P) -> Self
+    /// Starts on the current runtime. `probe` tries the server, or all servers, in its own bounds.
+    pub fn start<P, F>(known: Arc<Known>, probe: P) -> Self
     where
         P: Fn() -> F + Send + 'static,
-        F: Future<Output = Result<(), sqlx::Error>> + Send,
+        F: Future<Output = Standing> + Send,
     {
-        let known = Arc::new(Known {
-            standing: watch::Sender::new(Standing::Serves),
-            suspected: Notify::new(),
-            origin: Instant::now(),
-            shed_before_ms: AtomicU64::new(0),
-        });
         let watched = Arc::clone(&known);
         let prober = tokio::spawn(async move {
             loop {
                 watched.suspected.notified().await;
                 let mut pause = PAUSE_MIN;
                 loop {
-                    let probed = tokio::time::timeout(limit, probe()).await;
-                    watched.set(found(probed.unwrap_or_else(|_| Err(silent(limit))), &address));
+                    watched.set(probe().await);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(PAUSE_MAX);
                     if watched.standing() == Standing::Serves {
@@ -79,11 +74,6 @@ impl Health {
             }
         });
         Self { known, prober }
-    }
-
-    /// For the hooks of a pool.
-    pub fn known(&self) -> &Arc<Known> {
-        &self.known
     }
 
     /// What is known now.
@@ -103,11 +93,32 @@ impl Health {
             let away = standing.wait_for(|standing| matches!(standing, Standing::Away(_))).await;
             away.map_or_else(|_| String::new(), |away| away.reason().unwrap_or_default().to_owned())
         };
+        // Whoever waits for a connection to a server that was left waits for the other one instead.
+        let mut moves = self.known.moves.subscribe();
+        let taking = async {
+            loop {
+                tokio::select! {
+                    biased;
+                    Ok(()) = moves.changed() => {}
+                    taken = Lease::take(pool, limit, Some(&self.known)) => return taken,
+                }
+            }
+        };
         tokio::select! {
             biased;
             reason = away => Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::NotConnected, reason))),
-            taken = Lease::take(pool, limit, Some(&self.known)) => taken.inspect_err(|error| self.known.heed(error)),
+            taken = taking => taken.inspect_err(|error| self.known.heed(error)),
             never = suspecting => match never {},
+        }
+    }
+
+    /// Does `work` unless another server is chosen meanwhile: on the one that was left it may wait for ever.
+    pub async fn unless_moved<T>(&self, work: impl Future<Output = Result<T, SqlError>>) -> Result<T, SqlError> {
+        let mut moves = self.known.moves.subscribe();
+        tokio::select! {
+            biased;
+            result = work => result,
+            Ok(()) = moves.changed() => Err(SqlError::OutcomeUnknown("another server was chosen meanwhile".into())),
         }
     }
 
@@ -122,6 +133,28 @@ impl Health {
 }
 
 impl Known {
+    /// Of a database of which nothing bad is known.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            standing: watch::Sender::new(Standing::Serves),
+            suspected: Notify::new(),
+            origin: Instant::now(),
+            shed_before_ms: AtomicU64::new(0),
+            moves: watch::Sender::new(0),
+        })
+    }
+
+    /// Another server was chosen: connections from before lead to the one that was left.
+    pub fn moved(&self) {
+        self.shed_before_ms.store(self.now_ms(), Ordering::Relaxed);
+        self.moves.send_modify(|moves| *moves += 1);
+    }
+
+    /// A connection led to a server that is not to be used.
+    pub fn suspect(&self) {
+        self.suspected.notify_one();
+    }
+
     fn standing(&self) -> Standing {
         self.standing.borrow().clone()
     }
@@ -168,23 +201,6 @@ impl Known {
     }
 }
 
-fn silent(limit: Duration) -> sqlx::Error {
-    let message = format!("no answer within {} ms", limit.as_millis());
-    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, message))
-}
-
-/// What a probe says of the server. One that answers is there, whatever it says: that it has no connection left, no table of
-/// weir yet, or another password. Whoever asks it is told so.
-fn found(probed: Result<(), sqlx::Error>, address: &str) -> Standing {
-    let Err(error) = probed else { return Standing::Serves };
-    let failure = judge(&error);
-    match failure.class {
-        Class::ReadOnly => Standing::ReadOnly(failure.reason),
-        Class::Lost if !is_full(&error) => Standing::Away(format!("{} at {address}", failure.reason)),
-        _ => Standing::Serves,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,30 +209,23 @@ mod tests {
         sqlx::Error::Io(std::io::Error::from(std::io::ErrorKind::ConnectionRefused))
     }
 
-    #[test]
-    fn what_answers_is_there() {
-        let found = |probed| found(probed, "127.0.0.1:3399");
-        assert_eq!(found(Ok(())), Standing::Serves);
-        assert_eq!(found(Err(sqlx::Error::RowNotFound)), Standing::Serves);
-        assert_eq!(found(Err(lost())), Standing::Away("connection refused at 127.0.0.1:3399".into()));
-    }
-
     #[tokio::test]
     async fn a_probe_decides_and_finds_it_back() {
         const LONG_AGO: Duration = Duration::from_secs(3_600);
         let (serve, served) = watch::channel(false);
-        let health = Health::start("nowhere".into(), Duration::from_secs(60), move || {
+        let known = Known::new();
+        let health = Health::start(Arc::clone(&known), move || {
             let serves = *served.borrow();
-            async move { if serves { Ok(()) } else { Err(lost()) } }
+            async move { if serves { Standing::Serves } else { Standing::Away("gone".into()) } }
         });
-        let mut standing = health.known().standing.subscribe();
+        let mut standing = known.standing.subscribe();
         assert_eq!(health.standing(), Standing::Serves, "nobody has suspected anything");
-        assert!(!health.known().is_shed(LONG_AGO));
-        health.known().heed(&lost());
+        assert!(!known.is_shed(LONG_AGO));
+        known.heed(&lost());
         standing.wait_for(|standing| matches!(standing, Standing::Away(_))).await.unwrap();
         serve.send(true).unwrap();
         standing.wait_for(|standing| *standing == Standing::Serves).await.unwrap();
-        assert!(health.known().is_shed(LONG_AGO), "what is older leads to nobody knows where");
-        assert!(!health.known().is_shed(Duration::ZERO));
+        assert!(known.is_shed(LONG_AGO), "what is older leads to nobody knows where");
+        assert!(!known.is_shed(Duration::ZERO));
     }
 }

@@ -5,9 +5,11 @@
 
 mod catalogue;
 mod check;
+mod connect;
 mod counters;
 mod documents;
 mod granted;
+mod grants;
 mod holes;
 mod identity;
 mod letters;
@@ -24,10 +26,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::BoxFuture;
 use serde_json::Value;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, MySql, MySqlPool};
+use sqlx::{AssertSqlSafe, Connection as _, MySql, MySqlPool};
 
 use self::catalogue::text;
 use self::read::{read_asides, read_checkpoints};
@@ -37,7 +38,8 @@ use super::classify::sql_error;
 use super::explain::{explained_count, explained_document, explained_settings};
 use super::flight::{Flush, fly};
 use super::granted::{Seats, column_names, finding};
-use super::health::Health;
+use super::health::{Health, Known};
+use super::hosts::Hosts;
 use super::identity::Pin;
 use super::lease::{Lease, UNTESTED_IDLE_MAX, leased, within};
 use super::plans::Plans;
@@ -69,8 +71,8 @@ pub struct MysqlSql {
     /// Known since the first connection.
     maria: Arc<OnceLock<bool>>,
     health: Health,
-    /// The server's, for what is said of it.
-    address: String,
+    /// The servers that the URL names.
+    hosts: Arc<Hosts<MySqlConnectOptions>>,
     /// The server's version, known since then.
     version: Arc<OnceLock<String>>,
 }
@@ -78,29 +80,35 @@ pub struct MysqlSql {
 impl MysqlSql {
     /// Prepares to connect to `mysql://…` or `mariadb://…`; does not need the server yet.
     pub async fn open(settings: &SqlConfig) -> Result<Self, SqlError> {
-        let options = settings.url.parse::<MySqlConnectOptions>().map_err(sql_error)?;
-        let options = options.statement_cache_capacity(STATEMENTS_KEPT).disable_statement_logging();
+        let hosts = Arc::new(connect::hosts(settings)?);
         let (maria, version): (Arc<OnceLock<bool>>, Arc<OnceLock<String>>) = (Arc::default(), Arc::default());
-        let (known, told, limits) = (Arc::clone(&maria), Arc::clone(&version), settings.clone());
+        let (server, told, limits) = (Arc::clone(&maria), Arc::clone(&version), settings.clone());
         let limit = Duration::from_millis(settings.statement_timeout_ms.saturating_mul(2));
-        let address = match options.get_socket() {
-            Some(socket) => socket.display().to_string(),
-            None => format!("{}:{}", options.get_host(), options.get_port()),
-        };
         let patience = Duration::from_millis(settings.acquire_timeout_ms);
-        let health = Health::start(address.clone(), patience, probing(options.clone()));
-        let shed = Arc::clone(health.known());
+        let is_choice = hosts.are_several();
+        if is_choice {
+            // What it finds is met again by whoever connects.
+            let _ = hosts.find(patience, connect::trying(is_choice), |_| ()).await;
+        }
+        let known = Known::new();
+        let (shed, suspecting) = (Arc::clone(&known), Arc::clone(&known));
         let pool = MySqlPoolOptions::new()
             .max_connections(settings.connections_max)
-            .acquire_timeout(Duration::from_millis(settings.acquire_timeout_ms))
+            .acquire_timeout(patience)
             .after_connect(move |connection, _| {
-                let (known, told, limits) = (Arc::clone(&known), Arc::clone(&told), limits.clone());
+                let (server, told, limits) = (Arc::clone(&server), Arc::clone(&told), limits.clone());
+                let suspecting = Arc::clone(&suspecting);
                 Box::pin(async move {
                     let version: String = sqlx::query_scalar(statements::VERSION).fetch_one(&mut *connection).await?;
-                    let maria = *known.get_or_init(|| version.contains("MariaDB"));
+                    let maria = *server.get_or_init(|| version.contains("MariaDB"));
                     let _ = told.set(version);
                     let session = AssertSqlSafe(statements::session(&limits, maria));
-                    sqlx::raw_sql(session).execute(&mut *connection).await.map(drop)
+                    sqlx::raw_sql(session).execute(&mut *connection).await?;
+                    if is_choice && let Some(reason) = connect::read_only(connection).await? {
+                        suspecting.suspect();
+                        return Err(sqlx::Error::AnyDriverError(reason.into()));
+                    }
+                    Ok(())
                 })
             })
             .test_before_acquire(false)
@@ -113,7 +121,8 @@ impl MysqlSql {
                     Ok(keeps)
                 })
             })
-            .connect_lazy_with(options);
+            .connect_lazy_with(hosts.options());
+        let health = Health::start(Arc::clone(&known), connect::probing((&hosts, &pool, &known), patience));
         Ok(Self {
             pool,
             toggles: Plans::default(),
@@ -126,15 +135,16 @@ impl MysqlSql {
             limit,
             maria,
             health,
-            address,
+            hosts,
             version,
         })
     }
 
     async fn lease(&self) -> Result<Lease<MySql>, SqlError> {
         let leased = self.health.lease(&self.pool, self.limit).await;
-        let about = (self.address.as_str(), self.settings.acquire_timeout_ms);
-        leased.map_err(|error| Lease::refused(&self.pool, error, about))
+        leased.map_err(|error| {
+            Lease::refused(&self.pool, error, (&self.hosts.address(), self.settings.acquire_timeout_ms))
+        })
     }
 
     /// Needs a connection to have been there.
@@ -165,20 +175,6 @@ impl MysqlSql {
             KindTable::Ingest(table) => self.ingests.heed(table, result),
             KindTable::Preference(table) => self.preferences.heed(table, result),
         }
-    }
-}
-
-/// Tries on a connection of its own whether the server takes writes, with one that changes nothing.
-fn probing(options: MySqlConnectOptions) -> impl Fn() -> BoxFuture<'static, Result<(), sqlx::Error>> + Send {
-    move || {
-        let options = options.clone();
-        Box::pin(async move {
-            let mut connection = options.connect().await?;
-            let written = sqlx::raw_sql(statements::WRITE_NOTHING).execute(&mut connection).await;
-            // It has done its work: how it ends does not matter.
-            drop(connection.close().await);
-            written.map(drop)
-        })
     }
 }
 
@@ -239,6 +235,10 @@ impl Sql for MysqlSql {
         self.check_settings_of_server().await
     }
 
+    async fn grants(&self, tables: &[KindTable], reads: &[String]) -> Result<Vec<String>, SqlError> {
+        self.needed_grants(tables, reads).await
+    }
+
     async fn check_table(&self, table: &KindTable) -> Result<Vec<Finding>, SqlError> {
         match table {
             KindTable::Toggle(table) => self.check_toggle(table).await,
@@ -296,7 +296,7 @@ impl Sql for MysqlSql {
             is_probing: false,
             statements: 0,
         };
-        let result = fly(&mut flight, self.limit, &flush).await;
+        let result = self.health.unless_moved(fly(&mut flight, self.limit, &flush)).await;
         if result.is_ok() {
             lease.give_back();
         }

@@ -5,9 +5,11 @@
 
 mod catalogue;
 mod check;
+mod connect;
 mod counters;
 mod documents;
 mod granted;
+mod grants;
 mod holes;
 mod identity;
 mod letters;
@@ -25,10 +27,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::BoxFuture;
 use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, PgPool, Postgres, Row as _};
+use sqlx::{AssertSqlSafe, Connection as _, PgPool, Postgres, Row as _};
 
 use self::read::{read_asides, read_checkpoints};
 use self::write::{PlanOf, PostgresFlight, claim, migrate, upgrade};
@@ -36,7 +37,8 @@ use super::classify::sql_error;
 use super::explain::{explained_count, explained_document, explained_settings};
 use super::flight::{Flush, fly};
 use super::granted::{Seats, column_names, finding};
-use super::health::Health;
+use super::health::{Health, Known};
+use super::hosts::Hosts;
 use super::identity::Pin;
 use super::lease::{Lease, UNTESTED_IDLE_MAX, leased, within};
 use super::plans::Plans;
@@ -67,8 +69,8 @@ pub struct PostgresSql {
     settings: SqlConfig,
     limit: Duration,
     health: Health,
-    /// The server's, for what is said of it.
-    address: String,
+    /// The servers that the URL names.
+    hosts: Arc<Hosts<PgConnectOptions>>,
     /// Begins a transaction that writes.
     begin: Arc<str>,
 }
@@ -76,39 +78,41 @@ pub struct PostgresSql {
 impl PostgresSql {
     /// Prepares to connect to `postgres://…`; does not need the server yet.
     pub async fn open(settings: &SqlConfig) -> Result<Self, SqlError> {
-        let options = settings.url.parse::<PgConnectOptions>().map_err(sql_error)?;
-        let options = options.application_name("weir").disable_statement_logging();
+        let hosts = Arc::new(connect::hosts(settings)?);
         // What a pooler hands on to the next transaction is another session.
-        let (options, session, begin) = match settings.pooler {
-            Pooler::None => (options, statements::session(settings), statements::begin("")),
-            Pooler::Transaction => {
-                (options.extra_float_digits(None), String::new(), statements::begin(&statements::local(settings)))
-            }
+        let (session, begin) = match settings.pooler {
+            Pooler::None => (statements::session(settings), statements::begin("")),
+            Pooler::Transaction => (String::new(), statements::begin(&statements::local(settings))),
         };
         let (session, begin): (Arc<str>, Arc<str>) = (session.into(), begin.into());
         let limit = Duration::from_millis(settings.statement_timeout_ms.saturating_mul(2));
-        let address = match options.get_socket() {
-            Some(socket) => socket.display().to_string(),
-            None => format!("{}:{}", options.get_host(), options.get_port()),
-        };
         let patience = Duration::from_millis(settings.acquire_timeout_ms);
-        let health = Health::start(address.clone(), patience, probing(options.clone()));
-        let known = Arc::clone(health.known());
+        let is_choice = hosts.are_several();
+        if is_choice {
+            // What it finds is met again by whoever connects.
+            let _ = hosts.find(patience, connect::trying(is_choice), |_| ()).await;
+        }
+        let known = Known::new();
+        let (shed, suspecting) = (Arc::clone(&known), Arc::clone(&known));
         let pool = PgPoolOptions::new()
             .max_connections(settings.connections_max)
-            .acquire_timeout(Duration::from_millis(settings.acquire_timeout_ms))
+            .acquire_timeout(patience)
             .after_connect(move |connection, _| {
-                let session = Arc::clone(&session);
+                let (session, suspecting) = (Arc::clone(&session), Arc::clone(&suspecting));
                 Box::pin(async move {
-                    if session.is_empty() {
-                        return Ok(());
+                    if !session.is_empty() {
+                        sqlx::raw_sql(AssertSqlSafe(session)).execute(&mut *connection).await?;
                     }
-                    sqlx::raw_sql(AssertSqlSafe(session)).execute(connection).await.map(drop)
+                    if is_choice && let Some(reason) = connect::read_only(connection).await? {
+                        suspecting.suspect();
+                        return Err(sqlx::Error::AnyDriverError(reason.into()));
+                    }
+                    Ok(())
                 })
             })
             .test_before_acquire(false)
             .before_acquire(move |connection, about| {
-                let keeps = !known.is_shed(about.age);
+                let keeps = !shed.is_shed(about.age);
                 Box::pin(async move {
                     if keeps && about.idle_for >= UNTESTED_IDLE_MAX {
                         connection.ping().await?;
@@ -116,7 +120,8 @@ impl PostgresSql {
                     Ok(keeps)
                 })
             })
-            .connect_lazy_with(options);
+            .connect_lazy_with(hosts.options());
+        let health = Health::start(Arc::clone(&known), connect::probing((&hosts, &pool, &known), patience));
         Ok(Self {
             pool,
             toggles: Plans::default(),
@@ -128,15 +133,16 @@ impl PostgresSql {
             settings: settings.clone(),
             limit,
             health,
-            address,
+            hosts,
             begin,
         })
     }
 
     async fn lease(&self) -> Result<Lease<Postgres>, SqlError> {
         let leased = self.health.lease(&self.pool, self.limit).await;
-        let about = (self.address.as_str(), self.settings.acquire_timeout_ms);
-        leased.map_err(|error| Lease::refused(&self.pool, error, about))
+        leased.map_err(|error| {
+            Lease::refused(&self.pool, error, (&self.hosts.address(), self.settings.acquire_timeout_ms))
+        })
     }
 
     async fn plan_of(&self, table: &KindTable) -> Result<PlanOf, SqlError> {
@@ -156,20 +162,6 @@ impl PostgresSql {
             KindTable::Ingest(table) => self.ingests.heed(table, result),
             KindTable::Preference(table) => self.preferences.heed(table, result),
         }
-    }
-}
-
-/// Tries on a connection of its own whether the server takes writes, with one that changes nothing.
-fn probing(options: PgConnectOptions) -> impl Fn() -> BoxFuture<'static, Result<(), sqlx::Error>> + Send {
-    move || {
-        let options = options.clone();
-        Box::pin(async move {
-            let mut connection = options.connect().await?;
-            let written = sqlx::raw_sql(statements::WRITE_NOTHING).execute(&mut connection).await;
-            // It has done its work: how it ends does not matter.
-            drop(connection.close().await);
-            written.map(drop)
-        })
     }
 }
 
@@ -232,6 +224,10 @@ impl Sql for PostgresSql {
         self.check_settings_of_server().await
     }
 
+    async fn grants(&self, tables: &[KindTable], reads: &[String]) -> Result<Vec<String>, SqlError> {
+        self.needed_grants(tables, reads).await
+    }
+
     async fn check_table(&self, table: &KindTable) -> Result<Vec<Finding>, SqlError> {
         match table {
             KindTable::Toggle(table) => self.check_toggle(table).await,
@@ -289,7 +285,7 @@ impl Sql for PostgresSql {
             lock_ms: self.settings.lock_timeout_ms,
             statements: 0,
         };
-        let result = fly(&mut flight, self.limit, &flush).await;
+        let result = self.health.unless_moved(fly(&mut flight, self.limit, &flush)).await;
         if result.is_ok() {
             lease.give_back();
         }

@@ -10,6 +10,20 @@ use rustls::{AlertDescription, CertificateError, Error as RustlsError};
 /// What sqlx says of a server without TLS; it has no type of its own for that.
 const SQLX_PLAIN: &str = "server does not support TLS";
 
+/// What rustls says before the name of an alert.
+const ALERT: &str = "received fatal alert: ";
+/// With these a server refuses us.
+const OF_OUR_CERTIFICATE: [AlertDescription; 8] = [
+    AlertDescription::CertificateRequired,
+    AlertDescription::BadCertificate,
+    AlertDescription::UnsupportedCertificate,
+    AlertDescription::CertificateRevoked,
+    AlertDescription::CertificateExpired,
+    AlertDescription::CertificateUnknown,
+    AlertDescription::UnknownCA,
+    AlertDescription::AccessDenied,
+];
+
 /// Why a connection could not be encrypted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TlsFailure {
@@ -70,8 +84,16 @@ impl TlsFailure {
             if let Some(failure) = inside.and_then(|inside| Self::of(inside)) {
                 return Some(failure);
             }
-            if error.to_string() == SQLX_PLAIN {
+            let text = error.to_string();
+            if text == SQLX_PLAIN {
                 return Some(Self::Plain);
+            }
+            // A library may have kept the words only.
+            let alert = text.split_once(ALERT).map(|(_, alert)| alert.split(|c: char| !c.is_alphanumeric()).next());
+            if let Some(Some(alert)) = alert
+                && OF_OUR_CERTIFICATE.iter().any(|known| format!("{known:?}") == alert)
+            {
+                return Some(Self::ClientRefused(alert.to_owned()));
             }
             next = error.source();
         }
@@ -90,16 +112,9 @@ impl TlsFailure {
         match error {
             RustlsError::InvalidCertificate(certificate) => Self::of_certificate(certificate),
             RustlsError::InvalidMessage(_) => Self::Plain,
-            RustlsError::AlertReceived(
-                alert @ (AlertDescription::CertificateRequired
-                | AlertDescription::BadCertificate
-                | AlertDescription::UnsupportedCertificate
-                | AlertDescription::CertificateRevoked
-                | AlertDescription::CertificateExpired
-                | AlertDescription::CertificateUnknown
-                | AlertDescription::UnknownCA
-                | AlertDescription::AccessDenied),
-            ) => Self::ClientRefused(format!("{alert:?}")),
+            RustlsError::AlertReceived(alert) if OF_OUR_CERTIFICATE.contains(alert) => {
+                Self::ClientRefused(format!("{alert:?}"))
+            }
             other => Self::Other(other.to_string()),
         }
     }
@@ -136,6 +151,14 @@ impl TlsFailure {
             Self::Plain => "plain-server",
             Self::Other(_) => "other",
         }
+    }
+
+    /// Whether a text is what [`TlsFailure::told`] says.
+    pub fn is_told(text: &str) -> bool {
+        text.starts_with("the server's certificate ")
+            || text.starts_with("the server refuses our certificate")
+            || text.starts_with("the server does not speak TLS")
+            || text.starts_with("no TLS connection: ")
     }
 
     /// What is wrong and what to do, where the settings are those of `place`.
@@ -218,6 +241,7 @@ mod tests {
             ),
         ] {
             assert_eq!((failure.name(), failure.told("sql").as_str()), (name, expected));
+            assert!(TlsFailure::is_told(expected), "{expected}");
         }
     }
 
@@ -227,5 +251,8 @@ mod tests {
         assert_eq!(TlsFailure::of(&io::Error::other("something else")), None);
         let refused = io::Error::other(RustlsError::AlertReceived(AlertDescription::CertificateRequired));
         assert_eq!(TlsFailure::of(&refused), Some(TlsFailure::ClientRefused("CertificateRequired".into())));
+        let words = io::Error::other("received fatal alert: CertificateRequired (broken pipe)");
+        assert_eq!(TlsFailure::of(&words), Some(TlsFailure::ClientRefused("CertificateRequired".into())));
+        assert_eq!(TlsFailure::of(&io::Error::other("received fatal alert: InternalError")), None);
     }
 }

@@ -200,6 +200,8 @@ impl Drop for Nginx {
 pub struct HostOptions<'a> {
     /// Its Redis; embedded without.
     pub redis: Option<&'a Redis>,
+    /// The authority of that Redis, which is reached over TLS then.
+    pub tls_ca: Option<&'a Path>,
     /// Its database; a SQLite file in its directory without.
     pub sql_url: Option<&'a str>,
     /// Component, or rules compiled into the host.
@@ -213,7 +215,9 @@ pub async fn start_host(directory: &Path, targets: u64, options: HostOptions<'_>
     let url = options.sql_url.map_or_else(|| kinds::sqlite_in(directory), str::to_owned);
     let mut config = kinds::config(directory, &url, &[Kind::FeedLike]);
     if let Some(redis) = options.redis {
-        config.store = StoreConfig { store_type: StoreType::Redis, url: redis.url(), ..StoreConfig::default() };
+        let url = if options.tls_ca.is_some() { redis.tls_url() } else { redis.url() };
+        let tls_ca_file = options.tls_ca.map(Path::to_owned);
+        config.store = StoreConfig { store_type: StoreType::Redis, url, tls_ca_file, ..StoreConfig::default() };
     }
     config.policy.builtin = options.rules;
     config.toggles[0].settings.insert("limit-burst".into(), "0".into());

@@ -14,8 +14,10 @@ use sqlx::{Connection, MySqlConnection};
 use tempfile::TempDir;
 
 use super::{
-    Account, Process, Release, fetched, find_binary, find_fetched, free_port, run_to_end, temporary_directory,
+    Account, Process, Release, fetched, find_binary, find_fetched, free_port, hand_over, run_to_end,
+    temporary_directory,
 };
+use crate::certificates::Pair;
 
 /// A MariaDB of our own: user `weir` with all rights and no password, TCP on loopback only.
 #[derive(Debug)]
@@ -27,6 +29,7 @@ pub struct MariaDb {
     databases: AtomicU32,
     settings: Vec<String>,
     release: Release,
+    certificate: Option<Pair>,
 }
 
 impl MariaDb {
@@ -35,24 +38,29 @@ impl MariaDb {
         Self::start_with(&["--skip-log-bin"])
     }
 
-    /// As [`MariaDb::start`], of a release.
-    pub fn start_release(release: Release) -> Self {
-        Self::start_of(release, &["--skip-log-bin"])
+    /// As [`MariaDb::start`], of a release, without waiting for the disk.
+    pub fn start_quickly(release: Release) -> Self {
+        Self::start_of(release, &["--skip-log-bin", "--innodb-flush-method=nosync"], None)
     }
 
     /// As [`MariaDb::start`], with further settings; without any, the server's own.
     pub fn start_with(settings: &[&str]) -> Self {
-        Self::start_of(Release::Installed, settings)
+        Self::start_of(Release::Installed, settings, None)
     }
 
-    fn start_of(release: Release, settings: &[&str]) -> Self {
+    /// As [`MariaDb::start`], with TLS and this certificate. Connections in plain are taken as well.
+    pub fn start_with_certificate(pair: &Pair) -> Self {
+        Self::start_of(Release::Installed, &["--skip-log-bin"], Some(pair))
+    }
+
+    fn start_of(release: Release, settings: &[&str], pair: Option<&Pair>) -> Self {
         let directory = temporary_directory("mariadb");
         let account = Account::first_of(&["mysql", "nobody"]);
         install(release, account, directory.path());
         fs::write(
             directory.path().join("init.sql"),
             concat!(
-                "CREATE USER IF NOT EXISTS weir@'127.0.0.1';\nGRANT ALL ON *.* TO weir@'127.0.0.1';\n",
+                "CREATE USER IF NOT EXISTS weir@'127.0.0.1';\nGRANT ALL ON *.* TO weir@'127.0.0.1' WITH GRANT OPTION;\n",
                 // An application's, with no right over the server: it writes nothing while that is read-only.
                 "CREATE USER IF NOT EXISTS app@'127.0.0.1';\nGRANT ALL ON `weir\\_%`.* TO app@'127.0.0.1';\n",
             ),
@@ -60,7 +68,16 @@ impl MariaDb {
         .unwrap();
         let databases = AtomicU32::new(0);
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        let mut mariadb = Self { process: None, account, port: free_port(), directory, databases, settings, release };
+        let mut mariadb = Self {
+            process: None,
+            account,
+            port: free_port(),
+            directory,
+            databases,
+            settings,
+            release,
+            certificate: pair.cloned(),
+        };
         mariadb.restart();
         mariadb
     }
@@ -116,11 +133,26 @@ impl MariaDb {
             .arg(format!("--pid-file={}", path("pid")))
             .arg(format!("--tmpdir={}", self.directory.path().display()))
             .arg(format!("--init-file={}", path("init.sql")));
+        match &self.certificate {
+            Some(pair) => {
+                let [certificate, key, ca] = hand_over(pair, self.account, self.directory.path());
+                command.arg(format!("--ssl-cert={certificate}")).arg(format!("--ssl-key={key}"));
+                command.arg(format!("--ssl-ca={ca}"));
+            }
+            // Later versions make themselves a certificate.
+            None => drop(command.arg("--skip-ssl")),
+        }
         let log = self.directory.path().join("mariadb.log");
         let mut process = Process::spawn("mariadbd", command, &log, &log, Some(self.directory.path()));
         let port = self.port;
         process.wait_ready(|| answers(port));
         self.process = Some(process);
+    }
+
+    /// Starts it again with this certificate; without one, without TLS.
+    pub fn present(&mut self, pair: Option<&Pair>) {
+        self.certificate = pair.cloned();
+        self.restart();
     }
 
     /// Stops it in its tracks (SIGSTOP).

@@ -13,15 +13,18 @@ use rustix::process::Signal;
 use sqlx::{Connection, MySqlConnection};
 use tempfile::TempDir;
 
-use super::{Account, Process, START_TIMEOUT, fetched, find_fetched, free_port, run_to_end, temporary_directory};
+use super::{
+    Account, Process, START_TIMEOUT, fetched, find_fetched, free_port, hand_over, run_to_end, temporary_directory,
+};
+use crate::certificates::Pair;
 
 /// How the server is configured.
 #[derive(Debug, Clone, Default)]
 pub struct MySqlOptions {
     /// Whether it has a binary log, as it has by default.
     pub binary_log: bool,
-    /// Certificate and key in PEM, in place of those that it makes itself.
-    pub certificate: Option<(String, String)>,
+    /// This certificate, in place of the one that it makes itself. Connections in plain are taken as well.
+    pub certificate: Option<Pair>,
     /// Further settings, `--name=value`.
     pub settings: Vec<String>,
 }
@@ -48,10 +51,6 @@ impl MySql {
         let directory = temporary_directory("mysql");
         let account = account();
         copy(template(), &directory.path().join("data"), account);
-        if let Some((certificate, key)) = &options.certificate {
-            fs::write(directory.path().join("certificate.pem"), certificate).unwrap();
-            fs::write(directory.path().join("key.pem"), key).unwrap();
-        }
         fs::write(
             directory.path().join("init.sql"),
             concat!(
@@ -109,6 +108,17 @@ impl MySql {
         }
     }
 
+    /// Starts it again with this certificate in place of its own.
+    pub fn certify(&mut self, pair: &Pair) {
+        self.options.certificate = Some(pair.clone());
+        self.restart();
+    }
+
+    /// The certificate of the authority that the server has made itself.
+    pub fn own_ca(&self) -> PathBuf {
+        self.directory.path().join("data/ca.pem")
+    }
+
     /// Starts it again with these settings in place of its own.
     pub fn restart_with(&mut self, settings: Vec<String>) {
         self.options.settings = settings;
@@ -141,9 +151,9 @@ impl MySql {
         if !self.options.binary_log {
             command.arg("--skip-log-bin");
         }
-        if self.options.certificate.is_some() {
-            command.arg(format!("--ssl-cert={}", path("certificate.pem")));
-            command.arg(format!("--ssl-key={}", path("key.pem")));
+        if let Some(pair) = &self.options.certificate {
+            let [certificate, key, ca] = hand_over(pair, self.account, self.directory.path());
+            command.args([format!("--ssl-cert={certificate}"), format!("--ssl-key={key}"), format!("--ssl-ca={ca}")]);
         }
         let log = self.directory.path().join("mysql.log");
         let mut process = Process::spawn("mysqld", command, &log, &log, Some(self.directory.path()));

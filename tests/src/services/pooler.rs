@@ -20,7 +20,8 @@ pub enum PoolerType {
         /// Start-up parameters that it does not know are dropped, not refused.
         ignores_parameters: bool,
     },
-    /// MySQL Router that shares connections to the server among sessions.
+    /// MySQL Router, which gives each session a connection to the server. It can share them, and then refuses to pass several
+    /// statements in one message.
     MySqlRouter,
     /// HAProxy, which passes bytes on.
     HaProxy,
@@ -94,7 +95,8 @@ impl Pooler {
             PoolerType::PgBouncer { follows_statements, ignores_parameters } => format!(
                 "[databases]\n* = host=127.0.0.1 port={server} user=postgres\n\
                  [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
-                 pool_mode = transaction\ndefault_pool_size = 4\nmax_client_conn = 100\nserver_login_retry = 1\n\
+                 pool_mode = transaction\ndefault_pool_size = 4\nquery_wait_timeout = 60\nmax_client_conn = 100\n\
+                 server_login_retry = 1\nserver_idle_timeout = 2\n\
                  max_prepared_statements = {}\n{}",
                 if follows_statements { 200 } else { 0 },
                 if ignores_parameters { "ignore_startup_parameters = extra_float_digits\n" } else { "" },
@@ -105,10 +107,9 @@ impl Pooler {
                 format!(
                     "[DEFAULT]\nlogging_folder={directory}\nruntime_folder={directory}\ndata_folder={directory}\n\
                      config_folder={directory}\nplugin_folder={}\n[logger]\nlevel=WARNING\n\
-                     [connection_pool]\nmax_idle_server_connections=8\n\
                      [routing:weir]\nbind_address=127.0.0.1\nbind_port={port}\ndestinations=127.0.0.1:{server}\n\
                      routing_strategy=first-available\nprotocol=classic\nclient_ssl_mode=DISABLED\n\
-                     server_ssl_mode=DISABLED\nconnection_sharing=1\nconnection_sharing_delay=0\n",
+                     server_ssl_mode=DISABLED\n",
                     plugins.display()
                 )
             }

@@ -13,9 +13,10 @@ use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
 
 use super::{
-    Account, Process, Release, START_TIMEOUT, find_binary, find_fetched, free_port, run_to_end, temporary_directory,
-    wait_until,
+    Account, Process, Release, START_TIMEOUT, find_binary, find_fetched, free_port, hand_over, run_to_end,
+    temporary_directory, wait_until,
 };
+use crate::certificates::Pair;
 
 /// How the cluster is configured.
 #[derive(Debug, Clone)]
@@ -26,11 +27,24 @@ pub struct PostgresOptions {
     pub settings: Vec<String>,
     /// Whose programs.
     pub release: Release,
+    /// TLS, with this certificate. Connections in plain are taken as well.
+    pub certificate: Option<Pair>,
+    /// Lines of `pg_hba.conf`, in place of those that let everybody on this machine in.
+    pub hba: Option<String>,
+    /// A standby of the server at this URL, whose data it begins with.
+    pub primary: Option<String>,
 }
 
 impl Default for PostgresOptions {
     fn default() -> Self {
-        Self { fsync: true, settings: Vec::new(), release: Release::Installed }
+        Self {
+            fsync: true,
+            settings: Vec::new(),
+            release: Release::Installed,
+            certificate: None,
+            hba: None,
+            primary: None,
+        }
     }
 }
 
@@ -55,12 +69,24 @@ impl Postgres {
     pub fn start_with(options: PostgresOptions) -> Self {
         let directory = temporary_directory("postgres");
         let account = Account::first_of(&["postgres", "nobody"]);
-        let mut command = Command::new(program(options.release, "initdb"));
-        Account::apply(account, directory.path(), &mut command);
-        command
-            .args(["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--username=postgres"])
-            .arg(directory.path().join("data"));
-        run_to_end(command);
+        let data = directory.path().join("data");
+        if let Some(primary) = &options.primary {
+            let mut command = Command::new(program(options.release, "pg_basebackup"));
+            Account::apply(account, directory.path(), &mut command);
+            command.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "--dbname", primary, "--pgdata"]);
+            command.arg(&data);
+            run_to_end(command);
+        } else {
+            let mut command = Command::new(program(options.release, "initdb"));
+            Account::apply(account, directory.path(), &mut command);
+            command
+                .args(["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--username=postgres"])
+                .arg(&data);
+            run_to_end(command);
+        }
+        if let Some(hba) = &options.hba {
+            fs::write(data.join("pg_hba.conf"), hba).expect("pg_hba.conf");
+        }
         let databases = AtomicU32::new(0);
         let mut postgres = Self { process: None, options, account, port: free_port(), directory, databases };
         postgres.restart();
@@ -125,6 +151,13 @@ impl Postgres {
             "shared_buffers=32MB",
             "dynamic_shared_memory_type=mmap",
         ];
+        if let Some(pair) = &self.options.certificate {
+            let [certificate, key, ca] = hand_over(pair, self.account, self.directory.path());
+            for (name, path) in [("ssl_cert_file", certificate), ("ssl_key_file", key), ("ssl_ca_file", ca)] {
+                command.args(["-c", &format!("{name}={path}")]);
+            }
+            command.args(["-c", "ssl=on"]);
+        }
         for setting in settings.into_iter().chain(self.options.settings.iter().map(String::as_str)) {
             command.args(["-c", setting]);
         }
@@ -133,6 +166,12 @@ impl Postgres {
         let port = self.port;
         process.wait_ready(|| answers(port));
         self.process = Some(process);
+    }
+
+    /// Starts it again with this certificate; without one, without TLS.
+    pub fn present(&mut self, pair: Option<&Pair>) {
+        self.options.certificate = pair.cloned();
+        self.restart();
     }
 
     /// Stops the postmaster and every backend in its tracks (SIGSTOP).

@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 use super::{Process, find_binary, find_fetched, free_port, temporary_directory};
+use crate::certificates::Pair;
 
 /// How long one command may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
@@ -57,6 +58,10 @@ pub struct RedisOptions {
     pub maxmemory_policy: &'static str,
     /// `maxmemory`, such as `64mb`; `0` is without a limit.
     pub maxmemory: &'static str,
+    /// TLS on a port of its own, with this certificate.
+    pub certificate: Option<Pair>,
+    /// Whether clients need a certificate of the same authority there.
+    pub wants_client_certificate: bool,
     /// More settings, such as `["--cluster-enabled", "yes"]`.
     pub more: Vec<String>,
     /// Which server.
@@ -69,6 +74,8 @@ impl Default for RedisOptions {
             append_fsync: AppendFsync::Always,
             maxmemory_policy: "noeviction",
             maxmemory: "0",
+            certificate: None,
+            wants_client_certificate: false,
             more: Vec::new(),
             release: RedisRelease::Installed,
         }
@@ -81,6 +88,7 @@ pub struct Redis {
     process: Option<Process>,
     options: RedisOptions,
     port: u16,
+    tls_port: u16,
     directory: TempDir,
 }
 
@@ -94,7 +102,13 @@ impl Redis {
 
     /// One that does not run yet.
     pub(super) fn prepare(options: RedisOptions) -> Self {
-        Self { process: None, options, port: free_port(), directory: temporary_directory("redis") }
+        Self {
+            process: None,
+            options,
+            port: free_port(),
+            tls_port: free_port(),
+            directory: temporary_directory("redis"),
+        }
     }
 
     /// Its port.
@@ -105,6 +119,22 @@ impl Redis {
     /// URL of database 0.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Whether it listens there, in plain or encrypted.
+    pub fn has_port(&self, port: u16) -> bool {
+        [self.port, self.tls_port].contains(&port)
+    }
+
+    /// URL of database 0 over TLS.
+    pub fn tls_url(&self) -> String {
+        format!("rediss://127.0.0.1:{}", self.tls_port)
+    }
+
+    /// Starts it again with this certificate.
+    pub fn present(&mut self, pair: &Pair) {
+        self.options.certificate = Some(pair.clone());
+        self.restart();
     }
 
     /// URL of database `number`, 0 to 15, for tests that share one server.
@@ -152,6 +182,12 @@ impl Redis {
             // What the machine is set to may be a locale that a fetched server has no files of.
             .env("LC_ALL", "C")
             .args(&self.options.more);
+        if let Some(pair) = &self.options.certificate {
+            let wants = if self.options.wants_client_certificate { "yes" } else { "no" };
+            command.args(["--tls-port", &self.tls_port.to_string(), "--tls-auth-clients", wants]);
+            command.arg("--tls-cert-file").arg(&pair.certificate).arg("--tls-key-file").arg(&pair.key);
+            command.arg("--tls-ca-cert-file").arg(&pair.ca);
+        }
         let log = self.directory.path().join("redis.log");
         self.process = Some(Process::spawn("redis-server", command, &log, &log, Some(self.directory.path())));
     }

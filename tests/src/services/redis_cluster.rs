@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{AppendFsync, Redis, RedisOptions, START_TIMEOUT, free_port, wait_until};
+use crate::certificates::Pair;
 
 /// Masters at the start.
 const MASTERS: usize = 3;
@@ -23,11 +24,13 @@ pub struct ClusterOptions {
     pub replicas: usize,
     /// After this time without a sign a node is taken for failed, in milliseconds.
     pub node_timeout_ms: u32,
+    /// TLS between the nodes, and for clients on a port of its own.
+    pub certificate: Option<Pair>,
 }
 
 impl Default for ClusterOptions {
     fn default() -> Self {
-        Self { append_fsync: AppendFsync::Always, replicas: 1, node_timeout_ms: 2_000 }
+        Self { append_fsync: AppendFsync::Always, replicas: 1, node_timeout_ms: 2_000, certificate: None }
     }
 }
 
@@ -51,8 +54,12 @@ impl RedisCluster {
                 ["--repl-ping-replica-period", "1"].map(str::to_owned),
                 ["--repl-diskless-sync-delay", "0"].map(str::to_owned),
             ];
-            let more = more.into_iter().flatten().collect();
-            Redis::prepare(RedisOptions { append_fsync: options.append_fsync, more, ..RedisOptions::default() })
+            let mut more: Vec<String> = more.into_iter().flatten().collect();
+            if options.certificate.is_some() {
+                more.extend(["--tls-cluster", "yes", "--tls-replication", "yes"].map(str::to_owned));
+            }
+            let (append_fsync, certificate) = (options.append_fsync, options.certificate.clone());
+            Redis::prepare(RedisOptions { append_fsync, certificate, more, ..RedisOptions::default() })
         };
         let nodes: Vec<Redis> = (0..MASTERS * (1 + options.replicas)).map(node).collect();
         let mut cluster = Self { nodes, ids: Vec::new() };
@@ -97,6 +104,11 @@ impl RedisCluster {
         let seeds: Vec<String> =
             self.nodes[..MASTERS].iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
         format!("redis://{}", seeds.join(","))
+    }
+
+    /// The same over TLS.
+    pub fn tls_url(&self) -> String {
+        self.nodes[..MASTERS].iter().map(Redis::tls_url).collect::<Vec<_>>().join(",")
     }
 
     /// The URL of each node that was a master at the start.
@@ -201,7 +213,7 @@ impl RedisCluster {
                 Some("master") => drop(masters.entry(number).or_default()),
                 Some("slave") => {
                     let port = field("master_port").and_then(|port| port.parse::<u16>().ok());
-                    let master = self.nodes().find(|&n| Some(self.nodes[n].port()) == port);
+                    let master = self.nodes().find(|&n| port.is_some_and(|port| self.nodes[n].has_port(port)));
                     masters.entry(master.expect("a master of ours")).or_default().push(number);
                 }
                 _ => {}

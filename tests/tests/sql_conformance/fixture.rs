@@ -8,10 +8,13 @@ use sqlx::postgres::PgConnection;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection};
 use tempfile::TempDir;
-use weir::config::{CountTable, KindTable, SqlConfig, ToggleTable};
+use weir::config::{CountTable, KindTable, Pooler as PoolerConfig, SqlConfig, ToggleTable};
 use weir::model::{Action, Checkpoint, Digest, Id, IdType, Incarnation, Partition};
 use weir::sql::{self, Applied, Fence, Finding, Row, RowChange, Sql, SqlError};
-use weir_tests::services::{MariaDb, MySql, MySqlOptions, Postgres, PostgresOptions, Release, temporary_directory};
+use weir_tests::certificates::Certificates;
+use weir_tests::services::{
+    MariaDb, MySql, MySqlOptions, Pooler, PoolerType, Postgres, PostgresOptions, Release, temporary_directory,
+};
 
 /// The kind of most tests.
 pub const KIND: &str = "feed-like";
@@ -45,18 +48,23 @@ pub enum Server {
     Sqlite,
     Postgres,
     PostgresCurrent,
+    /// PostgreSQL behind a pooler of transactions.
+    PostgresPooled,
+    PostgresTls,
     MariaDb,
     MariaDbCurrent,
+    MariaDbTls,
     MySql,
+    MySqlTls,
 }
 
 impl Server {
     fn engine(self) -> Engine {
         match self {
             Self::Sqlite => Engine::Sqlite,
-            Self::Postgres | Self::PostgresCurrent => Engine::Postgres,
-            Self::MariaDb | Self::MariaDbCurrent => Engine::MariaDb,
-            Self::MySql => Engine::MySql,
+            Self::Postgres | Self::PostgresCurrent | Self::PostgresPooled | Self::PostgresTls => Engine::Postgres,
+            Self::MariaDb | Self::MariaDbCurrent | Self::MariaDbTls => Engine::MariaDb,
+            Self::MySql | Self::MySqlTls => Engine::MySql,
         }
     }
 }
@@ -77,6 +85,8 @@ pub struct Fixture {
     pub engine: Engine,
     pub url: String,
     pub sql: Arc<dyn Sql>,
+    /// The URL of what is in between, if anything is.
+    through: Option<String>,
     _directory: Option<TempDir>,
 }
 
@@ -85,7 +95,7 @@ fn postgres(release: Release) -> &'static Postgres {
     static CURRENT: OnceLock<Postgres> = OnceLock::new();
     let server = if release == Release::Current { &CURRENT } else { &INSTALLED };
     // The tests that share this one look at what is committed, not at what survives a power failure.
-    let options = PostgresOptions { fsync: false, settings: Vec::new(), release };
+    let options = PostgresOptions { fsync: false, release, ..PostgresOptions::default() };
     server.get_or_init(|| Postgres::start_with(options))
 }
 
@@ -93,7 +103,7 @@ fn mariadb(release: Release) -> &'static MariaDb {
     static INSTALLED: OnceLock<MariaDb> = OnceLock::new();
     static CURRENT: OnceLock<MariaDb> = OnceLock::new();
     let server = if release == Release::Current { &CURRENT } else { &INSTALLED };
-    server.get_or_init(|| MariaDb::start_release(release))
+    server.get_or_init(|| MariaDb::start_quickly(release))
 }
 
 fn mysql() -> &'static MySql {
@@ -101,6 +111,12 @@ fn mysql() -> &'static MySql {
     // As of PostgreSQL.
     let settings = vec!["--innodb-flush-method=nosync".into()];
     SERVER.get_or_init(|| MySql::start_with(MySqlOptions { settings, ..MySqlOptions::default() }))
+}
+
+fn pgbouncer() -> &'static Pooler {
+    static SERVER: OnceLock<Pooler> = OnceLock::new();
+    let kind = PoolerType::PgBouncer { follows_statements: true, ignores_parameters: false };
+    SERVER.get_or_init(|| Pooler::start(kind, postgres(Release::Installed).port()))
 }
 
 /// Says on which server, of which version, so many tests run.
@@ -118,7 +134,41 @@ pub async fn says_its_version(server: Server, tests: usize) {
         version.contains("-MariaDB"),
         "another server than was meant: {version}"
     );
-    println!("conformance: {version} ({tests} tests)");
+    let between = match server {
+        Server::PostgresPooled => " behind PgBouncer",
+        Server::PostgresTls | Server::MariaDbTls | Server::MySqlTls => " over TLS",
+        _ => "",
+    };
+    println!("conformance: {version}{between} ({tests} tests)");
+}
+
+fn certificates() -> &'static Certificates {
+    static MADE: OnceLock<Certificates> = OnceLock::new();
+    MADE.get_or_init(Certificates::new)
+}
+
+fn postgres_with_tls() -> &'static Postgres {
+    static SERVER: OnceLock<Postgres> = OnceLock::new();
+    let certificate = || Some(certificates().server.clone());
+    SERVER.get_or_init(|| {
+        Postgres::start_with(PostgresOptions { fsync: false, certificate: certificate(), ..PostgresOptions::default() })
+    })
+}
+
+fn mariadb_with_tls() -> &'static MariaDb {
+    static SERVER: OnceLock<MariaDb> = OnceLock::new();
+    SERVER.get_or_init(|| MariaDb::start_with_certificate(&certificates().server))
+}
+
+fn mysql_with_tls() -> &'static MySql {
+    static SERVER: OnceLock<MySql> = OnceLock::new();
+    let certificate = || Some(certificates().server.clone());
+    SERVER.get_or_init(|| MySql::start_with(MySqlOptions { certificate: certificate(), ..MySqlOptions::default() }))
+}
+
+fn verified(url: &str) -> String {
+    let (url, _) = url.split_once('?').unwrap_or((url, ""));
+    format!("{url}?ssl-mode=VERIFY_IDENTITY&ssl-ca={}", certificates().ca.display())
 }
 
 /// Settings for tests: few connections, short waits.
@@ -132,6 +182,12 @@ pub fn settings(url: &str) -> SqlConfig {
         lock_timeout_ms: 5_000,
         ..SqlConfig::default()
     }
+}
+
+/// The same, through what is in between.
+fn settings_through(through: Option<&str>, url: &str) -> SqlConfig {
+    let pooler = if through.is_some() { PoolerConfig::Transaction } else { PoolerConfig::None };
+    SqlConfig { pooler, ..settings(through.unwrap_or(url)) }
 }
 
 /// What most tests ask of the tables of a toggle.
@@ -178,16 +234,24 @@ impl Fixture {
                 let directory = temporary_directory("sqlite");
                 (format!("sqlite://{}", directory.path().join("weir.db").display()), Some(directory))
             }
-            Server::Postgres => (postgres(Release::Installed).create_database().await, None),
+            Server::Postgres | Server::PostgresPooled => (postgres(Release::Installed).create_database().await, None),
             Server::PostgresCurrent => (postgres(Release::Current).create_database().await, None),
             Server::MariaDb => (mariadb(Release::Installed).create_database().await, None),
             Server::MariaDbCurrent => (mariadb(Release::Current).create_database().await, None),
             Server::MySql => (mysql().create_database().await, None),
+            // Where the server's certificate is verified.
+            Server::PostgresTls => {
+                let url = postgres_with_tls().create_database().await;
+                (format!("{url}?sslmode=verify-full&sslrootcert={}", certificates().ca.display()), None)
+            }
+            Server::MariaDbTls => (verified(&mariadb_with_tls().create_database().await), None),
+            Server::MySqlTls => (verified(&mysql_with_tls().create_database().await), None),
         };
         let engine = server.engine();
-        let sql = sql::open(&settings(&url)).await.unwrap();
+        let through = (server == Server::PostgresPooled).then(|| pgbouncer().before(&url));
+        let sql = sql::open(&settings_through(through.as_deref(), &url)).await.unwrap();
         sql.migrate().await.unwrap();
-        Self { engine, url, sql, _directory: directory }
+        Self { engine, url, sql, through, _directory: directory }
     }
 
     /// Another handle on the same database, as another host would have it.
@@ -197,7 +261,7 @@ impl Fixture {
 
     /// Another handle with other settings.
     pub async fn with(&self, change: impl FnOnce(&mut SqlConfig)) -> Arc<dyn Sql> {
-        let mut settings = settings(&self.url);
+        let mut settings = settings_through(self.through.as_deref(), &self.url);
         change(&mut settings);
         sql::open(&settings).await.unwrap()
     }

@@ -52,6 +52,9 @@ macro_rules! conformance {
         mod postgres_current {
             on! { PostgresCurrent; $($functions)+ }
         }
+        mod postgres_pooled {
+            on! { PostgresPooled; $($functions)+ }
+        }
         mod mariadb {
             on! { MariaDb; $($functions)+ }
         }
@@ -115,4 +118,35 @@ conformance! {
     numbers: changes_of_settings_take_a_number_for_each_new_row, likes_that_are_there_take_no_number,
         a_sequence_without_a_number_holds_the_kind_back;
     faults: a_lock_held_by_another_session_is_transient, rows_locked_by_another_session_are_waited_for;
+}
+
+/// The same functions over TLS, once per server: few, because nothing but the connection is another one.
+macro_rules! over_tls {
+    ($($functions:tt)+) => {
+        mod postgres_tls {
+            on! { PostgresTls; $($functions)+ }
+        }
+        mod mariadb_tls {
+            on! { MariaDbTls; $($functions)+ }
+        }
+        mod mysql_tls {
+            on! { MySqlTls; $($functions)+ }
+        }
+    };
+}
+
+over_tls! {
+    flush: a_flush_moves_checkpoint_rows_and_counts_together, a_zombie_commits_nothing, ten_thousand_mixed_rows,
+        a_dropped_flush_leaves_nothing_behind;
+    dead_letters: one_bad_row_among_a_thousand, dead_letters_are_listed_replayed_and_dropped;
+    claims: two_claimers_agree, migrations_run_at_once;
+    load: whole_huge_and_missing_targets, members_are_paged_newest_first_with_ties;
+    ids: hostile_texts;
+    selfcheck: good_tables_pass, the_server_is_checked;
+    granted: a_slow_statement_leaves_the_pool_usable;
+    counters: many_sums_are_few_statements;
+    documents: a_thousand_documents_are_few_statements;
+    settings: thousands_of_settings_are_few_statements;
+    locks: who_holds_a_lock_is_told;
+    faults: rows_locked_by_another_session_are_waited_for;
 }

@@ -15,6 +15,7 @@ use weir::store::{
     Head, Hydrated, Hydration, Idempotency, JournalRead, LoadedState, PairLoad, ReadResult, Store, StoreError,
     TargetLoad, ToggleBatch, ToggleOp, ToggleOutcome, ToggleResult,
 };
+use weir_tests::certificates::Certificates;
 use weir_tests::services::{ClusterOptions, Redis, RedisCluster, RedisOptions, RedisRelease, temporary_directory};
 
 /// The kind that most tests use.
@@ -103,12 +104,7 @@ impl<const RELEASE: usize> Backend for OnServer<RELEASE> {
     const STATE_SURVIVES: bool = true;
 
     fn version(&self) -> String {
-        let info: String = self.0.command(&["INFO", "server"]);
-        let of = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
-        match of("valkey_version") {
-            Some(version) => format!("Valkey {version}"),
-            None => format!("Redis {}", of("redis_version").unwrap()),
-        }
+        version(&self.0)
     }
 
     fn start() -> (Self, StoreConfig) {
@@ -121,6 +117,43 @@ impl<const RELEASE: usize> Backend for OnServer<RELEASE> {
 
     fn crash(&mut self) {
         self.0.restart();
+    }
+}
+
+/// The same over TLS, where both sides show certificates.
+pub struct OnTls {
+    redis: Redis,
+    _certificates: Certificates,
+}
+
+impl Backend for OnTls {
+    const STATE_SURVIVES: bool = true;
+
+    fn version(&self) -> String {
+        format!("{} over TLS", version(&self.redis))
+    }
+
+    fn start() -> (Self, StoreConfig) {
+        let certificates = Certificates::new();
+        let certificate = Some(certificates.server.clone());
+        let options = RedisOptions { certificate, wants_client_certificate: true, ..RedisOptions::default() };
+        let (OnServer(redis), config) = OnRedis::with(options);
+        let config = StoreConfig {
+            url: redis.tls_url(),
+            tls_ca_file: Some(certificates.ca.clone()),
+            tls_client_certificate_file: Some(certificates.client.certificate.clone()),
+            tls_client_key_file: Some(certificates.client.key.clone()),
+            ..config
+        };
+        (Self { redis, _certificates: certificates }, config)
+    }
+
+    fn lose_all(&mut self) {
+        self.redis.command::<()>(&["FLUSHALL"]);
+    }
+
+    fn crash(&mut self) {
+        self.redis.restart();
     }
 }
 
@@ -143,8 +176,7 @@ impl Backend for OnCluster {
     const HISTORIES: (u64, usize) = (1, 60);
 
     fn version(&self) -> String {
-        let node = Redis::start(RedisOptions::default());
-        format!("{} as a cluster", OnServer::<0>(node).version())
+        format!("{} as a cluster", version(&Redis::start(RedisOptions::default())))
     }
 
     fn start() -> (Self, StoreConfig) {
@@ -179,6 +211,15 @@ impl Drop for OnCluster {
             cluster.flush_all();
             CLUSTERS.lock().unwrap().push(cluster);
         }
+    }
+}
+
+fn version(redis: &Redis) -> String {
+    let info: String = redis.command(&["INFO", "server"]);
+    let of = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    match of("valkey_version") {
+        Some(version) => format!("Valkey {version}"),
+        None => format!("Redis {}", of("redis_version").unwrap()),
     }
 }
 

@@ -9,6 +9,7 @@ pub(super) mod check;
 pub(super) mod counters;
 pub(super) mod documents;
 pub(super) mod granted;
+pub(super) mod grants;
 pub(super) mod settings;
 pub(super) mod toggles;
 pub(super) mod words;
@@ -101,6 +102,9 @@ pub(super) const META_READ: &str = "SELECT value FROM weir_meta WHERE name = ?";
 
 /// Fails where the server takes no writes, and changes nothing.
 pub(super) const WRITE_NOTHING: &str = "UPDATE weir_meta SET value = value WHERE name = ''";
+
+/// Whether the server takes no writes, as it words it.
+pub(super) const IS_READ_ONLY: &str = "SELECT CAST(@@global.read_only AS CHAR)";
 
 /// Whether a table of weir's is there: ? its name.
 pub(super) const HAS_TABLE: &str = "SELECT CAST(COUNT(*) AS SIGNED) FROM information_schema.tables

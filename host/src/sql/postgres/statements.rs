@@ -7,6 +7,7 @@ pub(super) mod check;
 pub(super) mod counters;
 pub(super) mod documents;
 pub(super) mod granted;
+pub(super) mod grants;
 pub(super) mod settings;
 pub(super) mod toggles;
 pub(super) mod words;
@@ -82,6 +83,9 @@ pub(super) const META_READ: &str = "SELECT value FROM weir_meta WHERE name = $1"
 
 /// Fails where the server takes no writes, and changes nothing.
 pub(super) const WRITE_NOTHING: &str = "UPDATE weir_meta SET value = value WHERE name = ''";
+
+/// Whether the server is a standby, and whether transactions are read-only there.
+pub(super) const IS_READ_ONLY: &str = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'";
 
 /// Whether a table of weir's is there: $1 its name.
 pub(super) const HAS_TABLE: &str = "SELECT to_regclass($1) IS NOT NULL";

@@ -8,7 +8,7 @@ use redis::{Cmd, FromRedisValue};
 use super::RedisStore;
 use super::custody::{Custody, EARLIER, KIND, MOVING};
 use super::keys::{EARLIER_FORMAT, Owner, earlier_flusher, earlier_head, earlier_owner};
-use super::link::{Link, Nature, OnLink, addresses};
+use super::link::{Link, Nature, OnLink, address_text, addresses, sentinels_of};
 use super::reply::{Reply, unexpected};
 use super::server::Refusal;
 use crate::config::{StoreConfig, StoreType};
@@ -61,8 +61,17 @@ pub(super) async fn read(link: &Link, custody: &Custody, config: &StoreConfig) -
 
 /// The type of the store, its servers, and the namespace. No password is in it.
 fn place(config: &StoreConfig, custody: &Custody) -> Result<String, StoreError> {
+    if let Some(sentinels) = sentinels_of(config)? {
+        // Whoever is the master: what lies there goes with it.
+        let mut nodes: Vec<String> = sentinels.nodes.iter().map(|(host, port)| format!("{host}:{port}")).collect();
+        nodes.sort();
+        let database = sentinels.template.rsplit_once('/').map_or("0", |(_, database)| database);
+        let (nodes, namespace) = (nodes.join(","), &custody.namespace);
+        return Ok(format!("redis-sentinel {nodes}/{}/{database} {namespace}", sentinels.master));
+    }
     let infos = addresses(&config.url)?;
-    let mut servers: Vec<String> = infos.iter().map(|info| info.addr().to_string()).collect();
+    // `TcpTls` would add words of its own.
+    let mut servers: Vec<String> = infos.iter().map(address_text).collect();
     servers.sort();
     let database = infos.first().map_or(0, |info| info.redis_settings().db());
     let word = if config.store_type == StoreType::RedisCluster { "redis-cluster" } else { "redis" };
@@ -131,7 +140,11 @@ async fn earlier_kinds(link: &Link, custody: &Custody) -> Result<Option<Vec<Held
 pub(super) async fn earlier_format(link: &Link) -> Result<Option<(String, Partition)>, StoreError> {
     let mut command = redis::cmd("HMGET");
     command.arg(EARLIER_FORMAT).arg("version").arg("partitions");
-    let found = link.ask(EARLIER_FORMAT, command, Nature::Reads).await?;
+    let found = match link.ask(EARLIER_FORMAT, command, Nature::Reads).await {
+        // See `Custody::check`.
+        Err(error) if Refusal::Store(error.clone()).is_forbidden() => return Ok(None),
+        found => found?,
+    };
     let (version, partitions): (Option<String>, Option<Partition>) =
         FromRedisValue::from_redis_value(found).map_err(|_| unexpected("a format"))?;
     Ok(version.zip(partitions))

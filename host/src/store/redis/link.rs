@@ -4,27 +4,29 @@
 //! whatever reason, is [`StoreError::OutcomeUnknown`]. What is repeated are calls of which the server said that nothing
 //! ran: NOSCRIPT, and in a cluster all that says "not here" or "not now".
 //!
-//! - `open`: a connection, in plain or encrypted · `node`: one server and its connection · `cluster`: which node has what, and where to go when it has not ·
+//! - `open`: a connection, in plain or encrypted · `sentinel`: who the master is · `node`: one server and its connection · `cluster`: which node has what, and where to go when it has not ·
 //!   `slots`: the map of that
 
 mod cluster;
 mod node;
 mod open;
+mod sentinel;
 mod slots;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Cmd, ConnectionInfo, IntoConnectionInfo, Script, Value};
+use redis::{Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Script, Value};
 
 use self::cluster::Cluster;
 use self::node::{Failure, Node};
 pub(super) use self::open::Opener;
+pub(super) use self::sentinel::Sentinels;
 use self::slots::slot_of;
 use super::custody::{Custody, Way};
 use super::scripts::Scripts;
 use super::server::{self, Facts, Refusal};
-use crate::config::{StoreConfig, StoreType};
+use crate::config::{SentinelUrl, StoreConfig, StoreType, StoreUrl};
 use crate::store::{Durability, NodeStatus, StoreError};
 
 /// Names that a server looks at for one page.
@@ -78,7 +80,7 @@ struct Settings {
 }
 
 enum Servers {
-    One(Box<Node>),
+    One(Arc<Node>),
     Cluster(Box<Cluster>),
 }
 
@@ -91,7 +93,9 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn new(config: &StoreConfig) -> Result<Self, StoreError> {
-        addresses(&config.url)?;
+        if sentinels_of(config)?.is_none() {
+            addresses(&config.url)?;
+        }
         let Some(namespace) = config.namespace.clone() else {
             return Err(StoreError::Misconfigured(
                 "store.namespace: none is set, and there is no database that gives one".into(),
@@ -118,10 +122,17 @@ impl Link {
             replicas_timeout_ms: config.replicas_timeout_ms,
             is_cluster,
         });
+        let opener = settings.opener.clone();
+        if let Some(sentinels) = sentinels_of(config)? {
+            let sentinels = Arc::new(Sentinels::new(&sentinels, opener)?);
+            let node = Arc::new(Node::watched(sentinels, settings, Arc::clone(&scripts)));
+            node::follow(&node);
+            return Ok(Self { scripts, custody, is_watched, servers: Servers::One(node) });
+        }
         let infos = addresses(&config.url)?;
         let servers = match (settings.is_cluster, infos.as_slice()) {
             (true, _) => Servers::Cluster(Box::new(Cluster::new(infos, settings, Arc::clone(&scripts))?)),
-            (false, [info]) => Servers::One(Box::new(Node::new(info.clone(), settings, Arc::clone(&scripts)))),
+            (false, [info]) => Servers::One(Arc::new(Node::new(info.clone(), settings, Arc::clone(&scripts)))),
             (false, _) => {
                 return Err(wrong("several servers are the nodes of a cluster: write store.type = \"redis-cluster\""));
             }
@@ -268,6 +279,20 @@ fn wrong(reason: &str) -> StoreError {
 pub(super) fn opener_of(config: &StoreConfig, timeout: Duration) -> Result<Opener, StoreError> {
     let tls = config.secured().map_err(|error| StoreError::Misconfigured(error.to_string()))?;
     Opener::new("store", tls.as_ref(), timeout)
+}
+
+/// The sentinels that `store.url` names, if it does.
+pub(super) fn sentinels_of(config: &StoreConfig) -> Result<Option<SentinelUrl>, StoreError> {
+    let url = StoreUrl::parse(&config.url).map_err(|reason| wrong(&reason))?;
+    Ok(url.sentinels)
+}
+
+/// Where a server is, without anything else.
+pub(super) fn address_text(info: &ConnectionInfo) -> String {
+    match info.addr() {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => format!("{host}:{port}"),
+        other => other.to_string(),
+    }
 }
 
 /// The servers that `store.url` names. Those after the first may leave out what they have in common with it.

@@ -15,7 +15,7 @@ use redis::{AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, RedisError, V
 use uuid::Uuid;
 
 use super::keys::Keys;
-use super::link::{Opener, addresses, opener_of};
+use super::link::{Opener, Sentinels, addresses, opener_of, sentinels_of};
 use crate::config::{Namespace, StoreConfig};
 use crate::store::StoreError;
 
@@ -46,6 +46,8 @@ pub enum Heard {
 pub struct Relay {
     /// The servers that are configured.
     seeds: Vec<ConnectionInfo>,
+    /// Or who knows where the one is.
+    sentinels: Option<Sentinels>,
     opener: Opener,
     keys: Keys,
     /// Which of them is asked next.
@@ -63,9 +65,13 @@ impl Relay {
     /// # Errors
     /// A URL that is none, a certificate that cannot be read.
     pub fn new(config: &StoreConfig, namespace: &Namespace) -> Result<Self, StoreError> {
-        let (keys, seeds) = (Keys::new(namespace), addresses(&config.url)?);
-        let opener = opener_of(config, RESPONSE_TIMEOUT)?;
-        Ok(Self { seeds, opener, keys, next: 0, moved_to: None, connection: None, after: None })
+        let (keys, opener) = (Keys::new(namespace), opener_of(config, RESPONSE_TIMEOUT)?);
+        let sentinels = sentinels_of(config)?.map(|url| Sentinels::new(&url, opener.clone())).transpose()?;
+        let seeds = match &sentinels {
+            Some(sentinels) => vec![sentinels.template().clone()],
+            None => addresses(&config.url)?,
+        };
+        Ok(Self { seeds, sentinels, opener, keys, next: 0, moved_to: None, connection: None, after: None })
     }
 
     async fn connection(&mut self) -> Result<&mut MultiplexedConnection, RedisError> {
@@ -73,7 +79,10 @@ impl Relay {
             Some(connection) => connection,
             None => {
                 let config = AsyncConnectionConfig::new().set_response_timeout(Some(RESPONSE_TIMEOUT));
-                let seed = self.seeds[self.next % self.seeds.len()].clone();
+                let seed = match &self.sentinels {
+                    Some(sentinels) => sentinels.find().await.map_err(std::io::Error::other)?,
+                    None => self.seeds[self.next % self.seeds.len()].clone(),
+                };
                 let info = self.moved_to.clone().unwrap_or(seed);
                 let opening = self.opener.open_and_drive(&info, config);
                 let opened = tokio::time::timeout(RESPONSE_TIMEOUT, opening).await;

@@ -9,6 +9,9 @@ use crate::store::{Durability, StoreError};
 /// The scripts need `#!lua` flags and PEXPIRE NX.
 const VERSION_MIN: u32 = 7;
 
+/// What a setting is called that a user may not see.
+const UNKNOWN: &str = "unknown";
+
 /// How a server is configured, and what it is.
 #[derive(Debug, Clone)]
 pub(super) struct Facts {
@@ -109,6 +112,16 @@ impl From<StoreError> for Refusal {
 }
 
 impl Refusal {
+    /// Whether the user may not do that (ACL).
+    pub(super) fn is_forbidden(&self) -> bool {
+        match self {
+            Self::Connection(error) => error.code() == Some("NOPERM"),
+            // As `link::node` words it.
+            Self::Store(StoreError::Misconfigured(reason)) => reason.contains("NOPERM"),
+            Self::Store(_) => false,
+        }
+    }
+
     /// What it means to the callers of the store, where a connection has been judged already.
     pub(super) fn into_error(self) -> StoreError {
         match self {
@@ -138,7 +151,13 @@ async fn settings(
     }
     let aof = if info.get("aof_enabled").copied() == Some("1") { "yes" } else { "no" };
     let policy = info.get("maxmemory_policy").copied().unwrap_or("unknown");
-    let settings = [("maxmemory-policy", policy), ("appendonly", aof), ("appendfsync", "unknown"), ("save", "unknown")];
+    let settings = [
+        ("maxmemory-policy", policy),
+        ("appendonly", aof),
+        ("appendfsync", UNKNOWN),
+        ("save", UNKNOWN),
+        ("min-replicas-to-write", UNKNOWN),
+    ];
     Ok(settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
 }
 
@@ -154,10 +173,21 @@ impl Facts {
             ("yes", "no", _) => {
                 (2, "aof-no-sync", "a loss of power of Redis loses what its system had not yet written to disk")
             }
+            ("yes", UNKNOWN, _) => (
+                2,
+                "aof-unknown",
+                "whether each acknowledged write is synced to the disk of Redis is unknown, because this user may not run \
+                 CONFIG GET",
+            ),
             ("yes", _, _) => {
                 (3, "aof-everysec", "a loss of power of Redis loses up to about two seconds of acknowledged writes")
             }
             (_, _, "") => (0, "none", "a restart of Redis loses every write that is not yet in SQL"),
+            (_, _, UNKNOWN) => (
+                0,
+                "unknown",
+                "what a restart of Redis loses is unknown, because this user may not run CONFIG GET; it has no append-only file",
+            ),
             _ => (1, "rdb-only", "a crash of Redis loses the acknowledged writes since its last snapshot"),
         }
     }
@@ -254,7 +284,10 @@ mod tests {
         assert_eq!(of("no", "everysec", "3600 1").mode, "rdb-only");
         assert_eq!(of("no", "always", "").mode, "none");
         assert!(of("yes", "always", "").survives_power_loss);
-        assert!(!of("yes", "unknown", "").survives_power_loss);
+        let told = of("yes", "unknown", "unknown");
+        assert_eq!((told.mode.as_str(), told.survives_power_loss), ("aof-unknown", false));
+        assert!(told.description.contains("may not run CONFIG GET"), "{}", told.description);
+        assert_eq!(of("no", "unknown", "unknown").mode, "unknown");
     }
 
     #[test]

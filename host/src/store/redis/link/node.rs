@@ -12,11 +12,13 @@ use redis::{
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::sentinel::{Sentinels, WATCH_EVERY};
 use super::slots::Address;
-use super::{Call, Facts, Nature, Scripts, Settings, server};
+use super::{Call, Facts, Nature, Scripts, Settings, address_text, server};
 use crate::store::StoreError;
 use crate::store::redis::custody::OnConnection;
 use crate::store::redis::server::Refusal;
+use crate::tls::TlsFailure;
 
 /// Commands that wait to be written to the socket at most; beyond, callers wait.
 const PIPELINE_COMMANDS_MAX: usize = 1_024;
@@ -62,12 +64,16 @@ impl Failure {
 #[derive(Clone)]
 struct Live {
     connection: MultiplexedConnection,
+    /// Where it leads.
+    address: String,
     /// Its driver has ended, or it is not to be used any more.
     dead: Arc<AtomicBool>,
 }
 
 pub(super) struct Node {
     info: ConnectionInfo,
+    /// Who says where it is; without them it is where `info` says.
+    sentinels: Option<Arc<Sentinels>>,
     settings: Arc<Settings>,
     scripts: Arc<Scripts>,
     live: RwLock<Option<Live>>,
@@ -79,7 +85,40 @@ pub(super) struct Node {
 impl Node {
     pub(super) fn new(info: ConnectionInfo, settings: Arc<Settings>, scripts: Arc<Scripts>) -> Self {
         let (live, facts) = (RwLock::new(None), RwLock::new(None));
-        Self { info, settings, scripts, live, facts, attempt: Mutex::new(None) }
+        Self { info, sentinels: None, settings, scripts, live, facts, attempt: Mutex::new(None) }
+    }
+
+    /// The master that sentinels watch, whoever that is.
+    pub(super) fn watched(sentinels: Arc<Sentinels>, settings: Arc<Settings>, scripts: Arc<Scripts>) -> Self {
+        let node = Self::new(sentinels.template().clone(), settings, scripts);
+        Self { sentinels: Some(sentinels), ..node }
+    }
+
+    /// What it is called: its address, or, where sentinels say that, the name that they have for it.
+    fn name(&self) -> String {
+        let address =
+            || self.live.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|live| live.address.clone());
+        match &self.sentinels {
+            None => address_text(&self.info),
+            Some(sentinels) => {
+                let last = address().map(|address| format!(", last at {address}")).unwrap_or_default();
+                format!("the master {:?}{last}", sentinels.name())
+            }
+        }
+    }
+
+    /// Leaves a master that its sentinels do not name any more, and connects to the new one.
+    async fn follow(&self) {
+        let (Some(sentinels), Some(live)) = (&self.sentinels, self.current()) else { return };
+        // Without an answer there is no better address.
+        let Ok(info) = sentinels.find().await else { return };
+        let now = address_text(&info);
+        if now != live.address {
+            tracing::warn!(master = sentinels.name(), before = live.address, now, "the sentinels name another master");
+            live.dead.store(true, Ordering::Release);
+            // What fails is met again by the next caller.
+            let _ = self.live().await;
+        }
     }
 
     /// What it was like when it was connected, or asked for it, last.
@@ -127,14 +166,14 @@ impl Node {
         match self.connect().await {
             Ok((live, facts)) => {
                 *attempt = None;
-                tracing::info!(address = %self.info.addr(), durability = facts.mode(), "connected to Redis");
+                tracing::info!(address = live.address, durability = facts.mode(), "connected to Redis");
                 *self.facts.write().unwrap_or_else(PoisonError::into_inner) = Some(facts);
                 *self.live.write().unwrap_or_else(PoisonError::into_inner) = Some(live.clone());
                 Ok(live)
             }
             Err(error) => {
                 if attempt.is_none() {
-                    tracing::warn!(address = %self.info.addr(), %error, "Redis is not available");
+                    tracing::warn!(address = self.name(), %error, "Redis is not available");
                 }
                 *attempt = Some((Instant::now(), error.clone()));
                 Err(error)
@@ -167,6 +206,11 @@ impl Node {
         match tokio::time::timeout(self.settings.timeout.max(Duration::from_millis(100)) * 2, attempt).await {
             Err(_) => Err(self.named(StoreError::Unavailable("no connection in time".into()))),
             Ok(Err(Refusal::Store(error))) => Err(self.named(error)),
+            // In TLS 1.3 a server refuses our certificate after the handshake.
+            Ok(Err(Refusal::Connection(error))) if TlsFailure::of(&error).is_some() => {
+                let told = TlsFailure::of(&error).map(|failure| failure.told("store")).unwrap_or_default();
+                Err(self.named(StoreError::Unavailable(told)))
+            }
             Ok(Err(Refusal::Connection(error))) => Err(self.named(match classify(&error, Nature::Reads) {
                 // It was met before anything was asked of it.
                 StoreError::Refused(reason) => StoreError::Unavailable(reason),
@@ -181,9 +225,14 @@ impl Node {
             .set_response_timeout(Some(self.settings.timeout))
             .set_pipeline_buffer_size(PIPELINE_COMMANDS_MAX);
         let dead = Arc::new(AtomicBool::new(false));
-        let (connection, driver) = self.settings.opener.open(&self.info, config).await?;
+        let found = match &self.sentinels {
+            Some(sentinels) => Some(sentinels.find().await?),
+            None => None,
+        };
+        let info = found.as_ref().unwrap_or(&self.info);
+        let (connection, driver) = self.settings.opener.open(info, config).await?;
         drive(driver, &dead);
-        Ok(Live { connection, dead })
+        Ok(Live { connection, dead, address: address_text(info) })
     }
 
     /// See [`super::Link::check_record`].
@@ -275,9 +324,7 @@ impl Node {
     /// The same, with the address where that says which server is meant.
     fn named(&self, error: StoreError) -> StoreError {
         match error {
-            StoreError::Unavailable(reason) => {
-                StoreError::Unavailable(format!("Redis at {}: {reason}", self.info.addr()))
-            }
+            StoreError::Unavailable(reason) => StoreError::Unavailable(format!("Redis at {}: {reason}", self.name())),
             other => other,
         }
     }
@@ -324,6 +371,18 @@ impl Node {
             _ => None,
         }
     }
+}
+
+/// Looks every now and then whether the sentinels still name the same master, as long as somebody has the node.
+pub(super) fn follow(node: &Arc<Node>) {
+    let node = Arc::downgrade(node);
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(WATCH_EVERY).await;
+            let Some(node) = node.upgrade() else { return };
+            node.follow().await;
+        }
+    });
 }
 
 /// Drives a connection until it is lost or no longer used.

@@ -106,14 +106,6 @@ impl Opener {
             encrypted => encrypted,
         }
     }
-
-    /// In TLS 1.3 a server refuses our certificate after the handshake.
-    fn after_handshake(&self, error: RedisError) -> Refusal {
-        match TlsFailure::of(&error) {
-            Some(failure) => Refusal::Store(StoreError::Unavailable(failure.told(self.place))),
-            None => Refusal::Connection(error),
-        }
-    }
 }
 
 /// Whether a server answers in plain; nothing is told to it.
