@@ -131,5 +131,5 @@ async fn compare(options: &Options, report: &mut Report) {
         );
     }
     report.aim("TLS to Redis against plain", rates[1] / rates[0], Aim::AtLeast(0.8));
-    report.usual("TLS to Redis against plain", rates[1] / rates[0], 0.9);
+    report.usual("TLS to Redis against plain", rates[1] / rates[0], 0.97);
 }

@@ -6,6 +6,7 @@ use weir::config::{Config, Namespace, SqlConfig, StoreConfig, StoreType, TlsMode
 use weir_tests::certificates::{Certificates, Pair};
 use weir_tests::client::Client;
 use weir_tests::database::Database;
+use weir_tests::kinds;
 use weir_tests::origin::{Origin, ok};
 use weir_tests::services::host::weir;
 use weir_tests::services::{
@@ -352,7 +353,7 @@ async fn the_nodes_of_a_cluster_are_reached_encrypted() {
 fn what_would_leave_the_machine_in_plain_is_refused_at_the_start() {
     let directory = temporary_directory("plain");
     let refused = |change: &dyn Fn(&mut Config)| {
-        let mut config = Config::demo(directory.path());
+        let mut config = kinds::config(directory.path(), &kinds::sqlite_in(directory.path()), &[]);
         change(&mut config);
         let ended = Host::start_refused(HostConfig::of(&config), directory.path());
         format!("{}{}", ended.stdout, ended.stderr)
