@@ -111,8 +111,10 @@ fn a_wait_has_a_bound() {
     println!("{last}");
     // Without that it goes on.
     config.start.on_timeout = OnTimeout::Serve;
+    config.sql.url = "postgres://weir@nowhere.invalid:5432/shop".to_owned();
     let host = Host::start(HostConfig::of(&config), directory.path());
     assert!(wait_until(START_TIMEOUT, || host.log().contains("going on without sql: ")), "{}", host.log());
+    assert!(waits(&host).iter().all(|line| line.contains("nowhere.invalid")), "{:?}", waits(&host));
     assert_eq!(get(host.admin(), "/livez").unwrap().0, 200);
 }
 
@@ -121,11 +123,11 @@ async fn a_redis_that_is_there_and_cannot_serve_yet_is_waited_for() {
     let directory = temporary_directory("loading");
     let database = Database::connect(&format!("{}?mode=rwc", kinds::sqlite_in(directory.path()))).await;
     Kind::FeedLike.create_tables(&database).await;
-    // Each key takes 2 ms to be read again; every thousand keys the server looks whether anybody asks something.
-    let more = ["--key-load-delay", "2000", "--loading-process-events-interval-bytes", "1024"];
+    // Each key takes 200 us to be read again; every thousand keys the server looks whether anybody asks something.
+    let more = ["--key-load-delay", "200", "--loading-process-events-interval-bytes", "1024"];
     let more = more.iter().map(ToString::to_string).collect();
     let mut redis = Redis::start(RedisOptions { more, ..RedisOptions::default() });
-    let keys = "for i = 1, 5000 do redis.call('SET', 'other:' .. i, string.rep('x', 100)) end";
+    let keys = "for i = 1, 60000 do redis.call('SET', 'other:' .. i, string.rep('x', 100)) end";
     redis.command::<redis::Value>(&["EVAL", keys, "0"]);
     redis.kill();
     let config = config(directory.path(), &kinds::sqlite_in(directory.path()), &redis.url());

@@ -37,6 +37,26 @@ mod tests {
     }
 
     #[test]
+    fn editors_find_nothing_wrong_in_it_and_something_in_what_is_wrong() {
+        let validator = jsonschema::draft7::new(crate::config::schema()).unwrap();
+        let judge = |text: &str| {
+            let value: toml::Value = toml::from_str(text).unwrap();
+            let value = serde_json::to_value(value).unwrap();
+            validator.iter_errors(&value).map(|error| format!("{}: {error}", error.instance_path())).collect::<Vec<_>>()
+        };
+        assert_eq!(judge(TEMPLATE), Vec::<String>::new());
+        assert_eq!(judge("[cache.shared]\nurl_file = \"x\""), Vec::<String>::new());
+        for wrong in [
+            "[http]\nlisten_adress = \"x\"",
+            "[store]\ntype = \"redsi\"",
+            "[store]\npartitions = 70000",
+            "[[toggle]]\nkind = \"a\"",
+        ] {
+            assert_eq!(judge(wrong).len(), 1, "{wrong}: {:?}", judge(wrong));
+        }
+    }
+
+    #[test]
     fn every_commented_setting_is_one_that_exists() {
         let settings = TEMPLATE.lines().map(|line| {
             let setting = line.strip_prefix("# ").filter(|rest| {
