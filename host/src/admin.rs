@@ -9,6 +9,7 @@
 //! a name of its own; nor may one send it a write from another origin.
 
 mod cache;
+mod gate;
 mod guard;
 mod policies;
 mod query;
@@ -38,11 +39,13 @@ use tokio::sync::watch;
 
 use crate::config::{AdminConfig, ConfigError};
 use crate::listener::body::{self, BodyLimits};
+use crate::listener::cors::{self, Cors};
 use crate::listener::forwarded::Trust;
 use crate::listener::problem::{METHOD_NOT_ALLOWED, Problem, problem_types};
 use crate::listener::text::{decode_query_value, decode_segment, query_parts};
 use crate::listener::{self, Handler, Handling, Limits, Reply, head};
 pub use cache::{Purge, Purged};
+pub use gate::Gate;
 use guard::Guard;
 use policies::PolicyDesk;
 pub use policies::PolicyLimits;
@@ -78,6 +81,8 @@ const LIMITS: Limits = Limits {
     // The handlers of this listener set timers of their own.
     request_deadline: Duration::from_secs(60),
 };
+/// What pages of other origins may do where they may do something: a preflight has no token, and learns nothing of paths.
+const METHODS: &str = "GET, HEAD, POST, DELETE";
 const BODY_LIMITS: BodyLimits = BodyLimits { bytes_max: 1024, timeout: Duration::from_secs(5) };
 /// Time for one operation.
 const OPERATION_DEADLINE: Duration = Duration::from_secs(10);
@@ -238,6 +243,7 @@ pub struct AdminState {
     routes: Router<Route>,
     guard: Guard,
     trust: Trust,
+    cors: Option<Cors>,
 }
 
 impl AdminState {
@@ -254,7 +260,8 @@ impl AdminState {
             .map_err(|error| ConfigError::Value { field: "admin".into(), reason: format!("routes: {error}") })?;
         let policies = PolicyDesk::new(Arc::clone(&operations), limits);
         let guard = Guard::new(config.read_token()?.as_deref());
-        Ok(Self { operations, policies, routes, guard, trust: Trust::from(config) })
+        let cors = Cors::new(&config.cors, None);
+        Ok(Self { operations, policies, routes, guard, trust: Trust::from(config), cors })
     }
 
     /// From now on operators need this token, or none.
@@ -266,7 +273,11 @@ impl AdminState {
         head::check(&request, LIMITS.uri_bytes_max)?;
         let (head, body) = request.into_parts();
         let peer = SocketAddr::new(self.trust.caller(&head.headers, peer.ip()).client, peer.port());
-        self.guard.check_origin(&head, peer.ip())?;
+        let is_named = self.cors.as_ref().is_some_and(|cors| cors.names(cors::origin(&head.headers)));
+        if let Some(cors) = self.cors.as_ref().filter(|_| cors::is_preflight(&head.method, &head.headers)) {
+            return Ok(cors.preflight(&head.headers, &HeaderValue::from_static(METHODS)));
+        }
+        self.guard.check_origin(&head, peer.ip(), is_named)?;
         let found = self.routes.at(head.uri.path()).ok();
         // What is not there is answered like what is: without the token nobody learns which is which.
         if !found.as_ref().is_some_and(|found| found.value.is_open()) {
@@ -379,11 +390,20 @@ fn done((): ()) -> Value {
 
 impl Handler for AdminState {
     async fn handle(&self, request: Request<Incoming>, peer: SocketAddr, _handling: &Handling) -> Reply {
-        self.answer(request, peer).await.unwrap_or_else(Problem::into_reply)
+        let Some(cors) = &self.cors else {
+            return self.answer(request, peer).await.unwrap_or_else(Problem::into_reply);
+        };
+        let origin = cors::origin(request.headers()).cloned();
+        let is_preflight = cors::is_preflight(request.method(), request.headers());
+        let mut reply = self.answer(request, peer).await.unwrap_or_else(Problem::into_reply);
+        if !is_preflight {
+            cors.write(origin.as_ref(), reply.headers_mut());
+        }
+        reply
     }
 }
 
-/// Serves operators until `shutdown` holds `true`.
-pub async fn serve(listener: TcpListener, state: Arc<AdminState>, shutdown: watch::Receiver<bool>) {
-    listener::serve(listener, state, LIMITS, shutdown).await;
+/// Serves operators until `shutdown` holds `true`; from the start on through a [`Gate`].
+pub async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, shutdown: watch::Receiver<bool>) {
+    listener::serve(listener, handler, LIMITS, shutdown).await;
 }

@@ -12,6 +12,7 @@
 //! - `holes`: what journals have lost.
 //! - `purge`: what a purge of an operator invalidates.
 //! - [`operations`]: what operators may ask and do, with a running host or without.
+//! - [`waiting`]: how long a start waits for SQL and the store.
 //! - [`serve`](mod@serve): the host as a process: listeners, metrics, signals.
 
 pub mod custody;
@@ -26,6 +27,7 @@ pub mod relay;
 pub mod reload;
 pub mod schema;
 pub mod serve;
+pub mod waiting;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -85,6 +87,14 @@ pub enum AppError {
     /// The schema self-check found what weir must not start with.
     #[error("{}", schema::describe(.0))]
     Schema(Vec<KindFinding>),
+    /// What a start waited for has not come, and the configuration says that this is the end.
+    #[error("waited {waited_s} s for {missing}: start it, or let weir go on without (start.on_timeout = \"serve\")")]
+    Waited {
+        /// How long, in seconds.
+        waited_s: u64,
+        /// What, with its address and the cause.
+        missing: String,
+    },
     /// A listener or the runtime.
     #[error("{what}: {reason}")]
     System {
@@ -231,6 +241,11 @@ impl App {
     /// Becomes `true` when the schema was checked and fits.
     pub fn schema_ready(&self) -> watch::Receiver<bool> {
         self.schema.ready()
+    }
+
+    /// Why the host must end although it has started; never, where that is not so.
+    pub async fn ended(&self) -> AppError {
+        self.schema.ended().await
     }
 
     /// Flushes what waits within the configured grace, gives back the leases, closes the pools.

@@ -5,9 +5,11 @@
 
 pub mod check;
 pub mod client;
+pub mod config;
 pub mod dead_letters;
 pub mod explain;
 pub mod flush;
+pub mod health;
 pub mod init;
 pub mod journal;
 pub mod policy;
@@ -23,7 +25,7 @@ use serde_json::json;
 
 use crate::admin::OperationsError;
 use crate::app::{AppError, demo, serve};
-use crate::config::{Config, ConfigError, listen_address};
+use crate::config::{Config, ConfigError, Loaded, Sources, listen_address};
 use crate::sql::SqlError;
 use crate::store::StoreError;
 
@@ -51,9 +53,10 @@ struct Cli {
 /// Which configuration.
 #[derive(Debug, Clone, Args)]
 pub struct Where {
-    /// Configuration file. Without it: `weir.toml` if it is there, else the embedded demo.
+    /// Configuration file, or a directory with some (*.toml, in the order of their names). Of several, later ones override.
+    /// Without it: `weir.toml` if it is there, else the embedded demo.
     #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    pub config: Vec<PathBuf>,
     /// Directory of the embedded demo.
     #[arg(long, value_name = "DIR", default_value = "weir-data")]
     pub data: PathBuf,
@@ -89,6 +92,24 @@ enum Command {
         #[command(flatten)]
         place: Where,
         /// Findings as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The configuration: what is in force and where it comes from, mistakes, the JSON Schema for editors.
+    Config {
+        #[command(subcommand)]
+        command: config::ConfigCommand,
+    },
+    /// Ask the running host whether it is alive, or ready: for health checks.
+    Health {
+        #[command(flatten)]
+        place: Where,
+        #[command(flatten)]
+        admin: client::AdminAddress,
+        /// Whether it is ready, and not only alive.
+        #[arg(long)]
+        ready: bool,
+        /// The answer as JSON.
         #[arg(long)]
         json: bool,
     },
@@ -213,16 +234,34 @@ impl From<AppError> for Failure {
             | AppError::Partitions { .. }
             | AppError::Store(StoreError::Misconfigured(_) | StoreError::InUse(_)) => EXIT_USAGE,
             AppError::Policy(_) | AppError::Schema(_) => EXIT_NO,
-            AppError::Store(_) | AppError::Sql(_) | AppError::System { .. } => EXIT_UNAVAILABLE,
+            AppError::Store(_) | AppError::Sql(_) | AppError::System { .. } | AppError::Waited { .. } => {
+                EXIT_UNAVAILABLE
+            }
         };
         Self::of(code, error.to_string())
     }
 }
 
 impl Where {
+    /// The same with one file.
+    pub fn of(config: &[PathBuf]) -> Self {
+        Self { config: config.to_vec(), data: PathBuf::new() }
+    }
+
     /// Whether there is no configuration, so that it is the demo's.
     pub fn is_demo(&self) -> bool {
-        self.config.is_none() && !Path::new(BESIDE).exists()
+        self.config.is_empty() && !Path::new(BESIDE).exists() && !Sources::default().with_environment().names_own()
+    }
+
+    /// What it is read from: files, or the demo, and the environment.
+    pub fn sources(&self) -> Sources {
+        let sources = match self.config.as_slice() {
+            [] if self.is_demo() => Sources::built_in(Config::demo(&self.data)),
+            [] if !Path::new(BESIDE).exists() => Sources::default(),
+            [] => Sources::files([BESIDE]),
+            files => Sources::files(files),
+        };
+        sources.with_environment()
     }
 
     /// The configuration, and whether it is the demo's. Nothing is created.
@@ -230,11 +269,18 @@ impl Where {
     /// # Errors
     /// See [`ConfigError`].
     pub fn load(&self) -> Result<(Config, bool), ConfigError> {
-        match &self.config {
-            Some(file) => Ok((Config::load(file)?, false)),
-            None if self.is_demo() => Ok((Config::demo(&self.data), true)),
-            None => Ok((Config::load(Path::new(BESIDE))?, false)),
-        }
+        Ok((self.sources().load()?.config, self.is_demo()))
+    }
+
+    /// The same for those who serve: the files with keys and tokens are looked into, too.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn load_to_serve(&self) -> Result<Loaded, ConfigError> {
+        let is_demo = self.is_demo();
+        // The demo makes its key when it starts.
+        let sources = self.sources();
+        if is_demo { sources.load() } else { sources.with_secrets().load() }
     }
 }
 
@@ -266,6 +312,8 @@ pub fn run() -> ExitCode {
             crate::telemetry::init_tracing(json);
             block_on(serve::run(place, (listen, admin_listen), json))
         }
+        Command::Config { command } => config::run(command),
+        Command::Health { place, admin, ready, json } => block_on(health::run(&place, &admin, ready, json)),
         Command::Check { place, json } => block_on(check::run(place, json)),
         Command::Explain { kind, target, actor, place, admin, json } => {
             block_on(explain::run(explain::Pair { kind, target, actor }, place, admin, json))

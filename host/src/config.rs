@@ -5,12 +5,15 @@
 
 mod address;
 mod cache;
+mod cors;
 mod counter;
 mod fit;
 mod flow;
 mod http;
 mod ingest;
+mod jwt;
 mod kind;
+mod load;
 mod log;
 mod namespace;
 mod network;
@@ -18,7 +21,11 @@ mod policy;
 mod policy_pool;
 mod preference;
 mod room;
+mod schema;
+mod secret;
+mod show;
 mod sql_url;
+mod start;
 mod store_url;
 mod tls;
 mod toggle;
@@ -26,17 +33,21 @@ mod toggle;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use address::listen_address;
 pub use cache::{CacheConfig, ReadConfig, SharedCacheConfig, Staleness, UpstreamConfig, UpstreamLimits};
+pub use cors::CorsConfig;
 pub use counter::{ActorNeed, CounterConfig, CounterTable, EventTable};
 pub use fit::FitConfig;
 pub use flow::{BatchConfig, FlushConfig, JournalConfig, Pooler, SqlConfig, StoreConfig, StoreType};
-pub use http::{AdminConfig, AuthConfig, HttpConfig, JwtConfig, ProxyHeaders, TrustedHeaderFrom};
+pub use http::{AdminConfig, AuthConfig, HttpConfig, ProxyHeaders, TrustedHeaderFrom};
 pub use ingest::{ChildTable, IngestConfig, IngestTable};
+pub use jwt::{JwtConfig, OneOrMany};
 pub use kind::{DurabilityLevel, KindTable, PolicyFailure};
-pub use log::LogConfig;
+pub use load::{Loaded, Mistake, Origin, Sources};
+pub use log::{AccessLogConfig, AccessLogFormat, LogConfig, TraceConfig};
 pub use namespace::Namespace;
 pub use network::Networks;
 pub use policy::{
@@ -49,13 +60,16 @@ pub use preference::{
     FieldConfig, LookupFallback, MemberTable, PreferenceConfig, PreferenceTable, StoreFallback, WriteRights,
 };
 pub use room::{RoomAlgorithm, RoomConfig, RoomKeyConfig, RoomMode};
+pub use schema::schema;
+pub use show::{Shown, shown};
 pub use sql_url::SqlUrl;
+pub use start::{OnTimeout, StartConfig};
 pub use store_url::{SentinelUrl, StoreUrl};
 pub use tls::{TlsConfig, TlsMode, UrlTls};
 pub use toggle::{CountTable, ToggleConfig, ToggleResponse, ToggleTable};
 
 /// Everything in `weir.toml`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The public listener and its limits.
@@ -66,6 +80,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// What is logged.
     pub log: LogConfig,
+    /// How long a start waits for SQL and the store.
+    pub start: StartConfig,
     /// Where the hot state and the journal live.
     pub store: StoreConfig,
     /// Where the truth lives.
@@ -116,14 +132,12 @@ pub enum ConfigError {
         /// What the system said.
         reason: String,
     },
-    /// Not TOML, an unknown field, or a wrong type.
-    #[error("{path}: {reason}")]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// The parser's message, with line and column.
-        reason: String,
-    },
+    /// What is wrong in what was read, each with its place.
+    #[error("{}", load::told(.0))]
+    Mistakes(Vec<Mistake>),
+    /// Several of these.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Several(Vec<ConfigError>),
     /// A value that cannot be.
     #[error("{field}: {reason}")]
     Value {
@@ -135,14 +149,12 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads and validates a file.
+    /// Reads and validates a file, with what the environment of this process says.
+    ///
+    /// # Errors
+    /// All mistakes, each with its place.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), reason: error.to_string() })?;
-        let config: Self = toml::from_str(&text)
-            .map_err(|error| ConfigError::Syntax { path: path.to_owned(), reason: error.to_string() })?;
-        config.validate()?;
-        Ok(config)
+        Ok(Sources::files([path]).with_environment().load()?.config)
     }
 
     /// The embedded demo: SQLite and the embedded store under `data`, one kind of each capability, actor by trusted header on
@@ -171,45 +183,73 @@ impl Config {
     }
 
     /// Checks what the types cannot.
+    ///
+    /// # Errors
+    /// All that is wrong.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        self.http.validate()?;
-        self.admin.validate()?;
-        self.auth.validate()?;
-        self.log.validate()?;
-        self.store.validate()?;
-        self.sql.validate()?;
-        self.policy.validate()?;
-        self.batch.validate()?;
-        self.flush.validate()?;
-        self.fit.validate()?;
-        self.toggles.iter().enumerate().try_for_each(|(index, kind)| kind.validate(index))?;
-        self.counters.iter().enumerate().try_for_each(|(index, kind)| kind.validate(index))?;
-        self.ingests.iter().enumerate().try_for_each(|(index, kind)| {
-            kind.validate(index)?;
-            kind.validate_for_rules(index, self.policy.documents_bytes_max())
-        })?;
-        self.preferences.iter().enumerate().try_for_each(|(index, kind)| kind.validate(index))?;
-        self.rooms.iter().enumerate().try_for_each(|(index, kind)| kind.validate(index))?;
-        self.cache.validate(self.store.store_type)?;
-        self.reads.iter().enumerate().try_for_each(|(index, read)| read.validate(index))?;
-        self.upstreams.iter().enumerate().try_for_each(|(index, upstream)| upstream.validate(index))?;
-        let mut names = BTreeSet::new();
-        if let Some(read) = self.reads.iter().find(|read| !names.insert(read.name.as_str())) {
-            return Err(value("read.name", format!("{:?} is configured twice", read.name)));
-        }
-        let mut names = BTreeSet::new();
-        if let Some(upstream) = self.upstreams.iter().find(|upstream| !names.insert(upstream.name.as_str())) {
-            return Err(value("upstream.name", format!("{:?} is configured twice", upstream.name)));
-        }
-        // One name, one journal: also over capabilities.
-        let mut kinds = BTreeSet::new();
-        // Rules know reads by name, too.
-        kinds.extend(self.reads.iter().map(|read| read.name.as_str()));
-        let of_tables = self.kinds().into_iter().map(|(kind, _)| kind);
-        match of_tables.chain(self.rooms.iter().map(|room| room.kind.as_str())).find(|kind| !kinds.insert(*kind)) {
-            Some(kind) => Err(value("kind", format!("{kind:?} is configured twice"))),
-            None => Ok(()),
-        }
+        let documents_bytes_max = self.policy.documents_bytes_max();
+        all([
+            self.http.validate(),
+            self.admin.validate(),
+            self.auth.validate(),
+            self.log.validate(),
+            self.start.validate(),
+            self.store.validate(),
+            self.sql.validate(),
+            self.policy.validate(),
+            self.batch.validate(),
+            self.flush.validate(),
+            self.fit.validate(),
+            all(self.toggles.iter().enumerate().map(|(index, kind)| kind.validate(index))),
+            all(self.counters.iter().enumerate().map(|(index, kind)| kind.validate(index))),
+            all(self
+                .ingests
+                .iter()
+                .enumerate()
+                .map(|(index, kind)| all([kind.validate(index), kind.validate_for_rules(index, documents_bytes_max)]))),
+            all(self.preferences.iter().enumerate().map(|(index, kind)| kind.validate(index))),
+            all(self.rooms.iter().enumerate().map(|(index, kind)| kind.validate(index))),
+            self.cache.validate(self.store.store_type),
+            all(self.reads.iter().enumerate().map(|(index, read)| read.validate(index))),
+            all(self.upstreams.iter().enumerate().map(|(index, upstream)| upstream.validate(index))),
+            self.validate_names(),
+        ])
+    }
+
+    /// One name, one journal: also over capabilities. Rules know reads by name, too.
+    fn validate_names(&self) -> Result<(), ConfigError> {
+        let named = |names: Vec<&str>, list: &'static str, of: &'static str| {
+            let owned: Vec<String> = names.into_iter().map(ToOwned::to_owned).collect();
+            owned.into_iter().enumerate().map(move |(index, name)| (name, format!("{list}[{index}].{of}")))
+        };
+        let kinds = named(self.reads.iter().map(|read| read.name.as_str()).collect(), "read", "name")
+            .chain(named(self.toggles.iter().map(|kind| kind.kind.as_str()).collect(), "toggle", "kind"))
+            .chain(named(self.counters.iter().map(|kind| kind.kind.as_str()).collect(), "counter", "kind"))
+            .chain(named(self.ingests.iter().map(|kind| kind.kind.as_str()).collect(), "ingest", "kind"))
+            .chain(named(self.preferences.iter().map(|kind| kind.kind.as_str()).collect(), "preference", "kind"))
+            .chain(named(self.rooms.iter().map(|kind| kind.kind.as_str()).collect(), "room", "kind"));
+        let upstreams = named(self.upstreams.iter().map(|one| one.name.as_str()).collect(), "upstream", "name");
+        let mut taken = BTreeSet::new();
+        let kinds = kinds
+            .map(|(name, field)| ensure(taken.insert(name.clone()), field, format!("{name:?} is configured twice")));
+        let mut taken = BTreeSet::new();
+        let upstreams = upstreams
+            .map(|(name, field)| ensure(taken.insert(name.clone()), field, format!("{name:?} is configured twice")));
+        all(kinds.chain(upstreams))
+    }
+
+    /// Reads the files with keys and tokens, which are used later.
+    ///
+    /// # Errors
+    /// All that cannot be read, or hold what is no such thing.
+    pub fn validate_secrets(&self) -> Result<(), ConfigError> {
+        let jwt = self.auth.jwt.as_ref().map_or(Ok(()), |jwt| jwt.read_key().map(drop));
+        let keys = self.rooms.iter().enumerate().flat_map(|(index, room)| {
+            room.keys.iter().enumerate().map(move |(at, key)| {
+                key.read().map(drop).map_err(|error| error.under("room.keys", &format!("room[{index}].keys[{at}]")))
+            })
+        });
+        all([self.admin.read_token().map(drop), jwt].into_iter().chain(keys))
     }
 
     /// Every kind that is written behind, and its tables.
@@ -223,12 +263,73 @@ impl Config {
     }
 }
 
+impl ConfigError {
+    /// With the field where it stands in the whole, in place of where it stands in its kind.
+    fn under(self, of_kind: &str, whole: &str) -> Self {
+        match self {
+            Self::Value { field, reason } => {
+                let rest = field.strip_prefix(of_kind);
+                Self::Value { field: rest.map_or(field.clone(), |rest| format!("{whole}{rest}")), reason }
+            }
+            other => other,
+        }
+    }
+}
+
 pub(crate) fn value(field: impl Into<String>, reason: impl Into<String>) -> ConfigError {
     ConfigError::Value { field: field.into(), reason: reason.into() }
 }
 
+/// All that is wrong, not only the first.
+pub(crate) fn all(checks: impl IntoIterator<Item = Result<(), ConfigError>>) -> Result<(), ConfigError> {
+    let mut found = Vec::new();
+    for error in checks.into_iter().filter_map(Result::err) {
+        match error {
+            ConfigError::Several(several) => found.extend(several),
+            error => found.push(error),
+        }
+    }
+    match found.len() {
+        0 => Ok(()),
+        1 => Err(found.remove(0)),
+        _ => Err(ConfigError::Several(found)),
+    }
+}
+
+/// A mistake unless it `is_right`.
+pub(crate) fn ensure(is_right: bool, field: impl Into<String>, reason: impl Into<String>) -> Result<(), ConfigError> {
+    if is_right { Ok(()) } else { Err(value(field, reason)) }
+}
+
 pub(crate) fn at_least<T: PartialOrd + std::fmt::Display>(field: &str, given: T, least: T) -> Result<(), ConfigError> {
     if given < least { Err(value(field, format!("must be at least {least}, is {given}"))) } else { Ok(()) }
+}
+
+pub(crate) fn between<T: PartialOrd + std::fmt::Display>(
+    field: &str,
+    given: T,
+    least: T,
+    most: T,
+) -> Result<(), ConfigError> {
+    if given > most {
+        return Err(value(field, format!("must be at most {most}, is {given}")));
+    }
+    at_least(field, given, least)
+}
+
+/// A setting, or the file that holds it: not both.
+pub(crate) fn one_of(field: &str, is_given: bool, is_in_file: bool) -> Result<(), ConfigError> {
+    let name = field.rsplit('.').next().unwrap_or(field);
+    ensure(!(is_given && is_in_file), format!("{field}_file"), format!("give {name} or {name}_file, not both"))
+}
+
+/// A setting, or the file that holds it: one of them.
+pub(crate) fn exactly_one(field: &str, is_given: bool, is_in_file: bool) -> Result<(), ConfigError> {
+    let name = field.rsplit('.').next().unwrap_or(field);
+    all([
+        one_of(field, is_given, is_in_file),
+        ensure(is_given || is_in_file, field, format!("give {name} or {name}_file")),
+    ])
 }
 
 #[cfg(test)]

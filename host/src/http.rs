@@ -8,7 +8,9 @@
 //! spelling of an id are 400. A request that is given up at its deadline may still be applied: only an
 //! `Idempotency-Key` makes it safe to send again.
 
+mod access;
 mod counter;
+mod front;
 mod identity;
 mod ingest;
 mod json;
@@ -28,8 +30,10 @@ mod underway;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -57,10 +61,12 @@ use crate::model::Verb;
 use crate::preference::Preferences;
 use crate::read::Reads;
 use crate::room::Rooms;
-use crate::telemetry::SHED_TOTAL;
+use crate::telemetry::{SHED_TOTAL, request};
 use crate::toggle::Toggles;
-use crate::upstream::Upstreams;
+use crate::upstream::{UPSTREAM_METHODS, Upstreams};
+pub use access::AccessLog;
 use counter::CounterView;
+use front::{Front, Visit};
 use identity::Authenticator;
 use ingest::IngestView;
 use meter::{GET_METHOD, Meter, OTHER_METHOD, method_index};
@@ -122,6 +128,7 @@ pub struct HttpState {
     openapi: Bytes,
     root: Bytes,
     meter: Meter,
+    front: Front,
 }
 
 impl HttpState {
@@ -180,7 +187,28 @@ impl HttpState {
             reads,
             upstreams,
             meter: Meter::new(),
+            front: Front::new(config)?,
         })
+    }
+
+    /// With a line in this log for each request.
+    #[must_use]
+    pub fn with_access_log(mut self, log: Option<Arc<AccessLog>>) -> Self {
+        if log.as_ref().is_some_and(|log| log.names_actors) {
+            self.shared.authenticator.note_actors();
+        }
+        self.front.access = log;
+        self
+    }
+
+    /// Reads published keys of tokens now, and from then on when they are due.
+    pub async fn begin(&self) {
+        self.shared.authenticator.begin().await;
+    }
+
+    /// Whether published keys of tokens are known, and how it is; `None` where there are none.
+    pub fn check_keys(&self) -> Option<(bool, String)> {
+        self.shared.authenticator.check()
     }
 
     fn body_limits(&self) -> BodyLimits {
@@ -203,34 +231,44 @@ impl HttpState {
         self.requests.set_max(reload.requests_max);
     }
 
+    /// `head` was checked; `shown` is told the route.
     async fn answer(
         &self,
-        request: Request<Incoming>,
+        head: &mut Parts,
+        body: Incoming,
         (peer, handling): (SocketAddr, &Handling),
-        route: &mut Route,
+        (visit, shown): (&Visit<'_>, &OnceLock<Route>),
     ) -> Result<Reply, Problem> {
-        head::check(&request, self.limits.uri_bytes_max)?;
         let Some(_one) = self.requests.begin() else {
             counter!(SHED_TOTAL, "limit" => "requests_max").increment(1);
             return Err(from_refusal(&Refusal::Overloaded { queue: "http.requests_max" }, Repeatable::Yes));
         };
-        let (mut head, body) = request.into_parts();
         let path = head.uri.path();
         if head.method == Method::OPTIONS && path == "*" {
             return Ok(reply::options(ALLOW_ANYWHERE));
         }
         let Some(found) = self.routes.find(path) else {
+            if let Some(reply) = visit.preflight(&head.headers, &HeaderValue::from_static(UPSTREAM_METHODS)) {
+                return Ok(reply);
+            }
             let caller = self.trust.caller(&head.headers, peer.ip());
             if let Some(upstream) = self.upstreams.find(path, caller.host.as_deref()) {
-                *route = Route::Upstream;
+                let _ = shown.set(Route::Upstream);
                 self.shared.authenticator.drop_untrusted(&mut head.headers, peer.ip());
+                visit.write(&mut head.headers);
+                let (nothing, ()) = Request::new(()).into_parts();
+                let head = std::mem::replace(head, nothing);
                 let answered = Box::pin(upstream.handle(head, body, caller, handling.interim())).await;
                 return answered.map_err(|failure| from_upstream(&failure));
             }
             return Err(Problem::new(&ROUTE_MISSING, "see /openapi.json for the paths that there are"));
         };
-        *route = found.route;
+        let route = found.route;
+        let _ = shown.set(route);
         if head.method == Method::OPTIONS {
+            if let Some(reply) = visit.preflight(&head.headers, &route.allow()) {
+                return Ok(reply);
+            }
             let mut reply = reply::options(route.allow());
             if route.methods().contains(&Method::PATCH) {
                 reply.headers_mut().insert(ACCEPT_PATCH, PATCH_TYPES);
@@ -250,8 +288,13 @@ impl HttpState {
             Route::OpenApi => Ok(reply::json(self.openapi.clone())),
             Route::Root => Ok(reply::json(self.root.clone())),
             Route::Jwks => Ok(reply::json(room_keys(&self.kinds))),
-            Route::Read => Box::pin(read::answer(&self.reads, &self.shared, found.kind, &head)).await,
-            _ => self.of_kind(&found, &head, body, peer.ip()).await,
+            Route::Read => Box::pin(read::answer(&self.reads, &self.shared, found.kind, head)).await,
+            _ => {
+                if let Some(unknown) = self.shared.authenticator.unknown_key(&head.headers) {
+                    Box::pin(self.shared.authenticator.learn(&unknown)).await?;
+                }
+                self.of_kind(&found, head, body, peer.ip()).await
+            }
         }
     }
 
@@ -434,7 +477,7 @@ fn room_keys(kinds: &BTreeMap<String, View>) -> Bytes {
 }
 
 impl Handler for HttpState {
-    fn handle_at_once(&self, request: &Request<Incoming>, handling: &Handling) -> Option<Reply> {
+    fn handle_at_once(&self, request: &Request<Incoming>, peer: SocketAddr, handling: &Handling) -> Option<Reply> {
         if request.method() != Method::GET || !request.body().is_end_stream() {
             return None;
         }
@@ -442,17 +485,46 @@ impl Handler for HttpState {
         // What is refused is refused by `answer`, with its reason.
         head::check(request, self.limits.uri_bytes_max).ok()?;
         let _one = self.requests.begin()?;
-        let reply = read::answer_at_once(&self.reads, name, (request.uri().query(), request.headers()))?;
+        let mut reply = read::answer_at_once(&self.reads, name, (request.uri().query(), request.headers()))?;
         self.meter.answered(Route::Read, GET_METHOD, reply.status(), Some(handling.end()));
+        let visit = self.enter(request, peer.ip());
+        self.leave(visit, None, &mut reply);
         Some(reply)
     }
 
-    async fn handle(&self, request: Request<Incoming>, peer: SocketAddr, handling: &Handling) -> Reply {
+    // What is done at once is done before there is a future, which would hold what it needs for it as long as it lives.
+    fn handle(
+        &self,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+        handling: &Handling,
+    ) -> impl Future<Output = Reply> + Send {
         let method = method_index(request.method());
-        let mut route = Route::Unknown;
-        let reply = self.answer(request, (peer, handling), &mut route).await.unwrap_or_else(Problem::into_reply);
-        self.meter.answered(route, method, reply.status(), Some(handling.end()));
-        reply
+        let visit = self.enter(&request, peer.ip());
+        let checked = head::check(&request, self.limits.uri_bytes_max).map_err(Box::new);
+        let (mut head, body) = request.into_parts();
+        async move {
+            let shown = OnceLock::new();
+            let route = || shown.get().copied().unwrap_or(Route::Unknown);
+            let (answered, actor) = match checked {
+                Err(problem) => (Err(*problem), None),
+                Ok(()) => {
+                    // In its place: moved into another future it would be there twice.
+                    let answering = pin!(self.answer(&mut head, body, (peer, handling), (&visit, &shown)));
+                    request::scope(visit.tag().cloned(), answering, |answered| {
+                        if let Err(problem) = answered {
+                            front::note_failure(problem, route(), &self.shared.clock);
+                        }
+                    })
+                    .await
+                }
+            };
+            let route = route();
+            let mut reply = answered.unwrap_or_else(|problem| visit.refuse(problem));
+            self.meter.answered(route, method, reply.status(), Some(handling.end()));
+            self.leave(visit, actor, &mut reply);
+            reply
+        }
     }
 
     fn refused(&self, status: StatusCode) {

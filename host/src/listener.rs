@@ -6,6 +6,7 @@
 //! Never lets a request through whose end a proxy before it could see elsewhere (see `framing`).
 
 pub mod body;
+pub mod cors;
 mod crowd;
 pub mod forwarded;
 mod framing;
@@ -114,7 +115,7 @@ impl From<&HttpConfig> for Limits {
 /// Answers the requests of a listener. Total: every failure is a reply.
 pub trait Handler: Send + Sync + 'static {
     /// Answers what needs no waiting, as [`Handler::handle`] would: without a future, which costs as much as such an answer.
-    fn handle_at_once(&self, _request: &Request<Incoming>, _handling: &Handling) -> Option<Reply> {
+    fn handle_at_once(&self, _request: &Request<Incoming>, _peer: SocketAddr, _handling: &Handling) -> Option<Reply> {
         None
     }
 
@@ -275,7 +276,7 @@ impl<H: Handler> Server<H> {
             if request.headers().len() > self.limits.headers_max {
                 return Either::Left(ready(Ok::<_, Infallible>(self.too_many_headers())));
             }
-            if let Some(mut reply) = self.handler.handle_at_once(&request, &handling) {
+            if let Some(mut reply) = self.handler.handle_at_once(&request, peer, &handling) {
                 self.say_how_long(stays(&request), &mut reply);
                 return Either::Left(ready(Ok(reply)));
             }

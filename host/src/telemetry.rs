@@ -3,7 +3,12 @@
 //! Tier 0. A metric's name occurs nowhere else in the host: rooms use these constants.
 //!
 //! - [`tally`]: counters and times of what every request does.
+//! - [`request`]: the request that is being answered, for log lines. `format`: lines that say it.
+//! - [`lines`]: a file of lines that nobody waits for.
 
+mod format;
+pub mod lines;
+pub mod request;
 pub mod tally;
 
 use std::ffi::OsString;
@@ -12,6 +17,8 @@ use std::sync::OnceLock;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram};
 use tracing_subscriber::EnvFilter;
+
+use format::Tagged;
 
 /// Requests answered, by `method`, `route`, `status`.
 pub const HTTP_REQUESTS_TOTAL: &str = "weir_http_requests_total";
@@ -143,6 +150,17 @@ pub const READ_SHARED_TOTAL: &str = "weir_read_shared_total";
 /// Bytes answered from the cache, by `read`.
 pub const READ_HIT_BYTES_TOTAL: &str = "weir_read_hit_bytes_total";
 
+/// Lines of the access log that were dropped because too many waited, or the file could not be written.
+pub const ACCESS_LOG_DROPPED_TOTAL: &str = "weir_access_log_dropped_total";
+/// Reads of the keys of tokens at `auth.jwt.jwks_url`, by `outcome` (`done`, `failed`).
+pub const JWKS_FETCHES_TOTAL: &str = "weir_jwks_fetches_total";
+/// Gauge: keys of tokens in the last good set.
+pub const JWKS_KEYS: &str = "weir_jwks_keys";
+/// Gauge: when the keys of tokens were last read well, in Unix seconds; 0: never.
+pub const JWKS_READ_TIMESTAMP_SECONDS: &str = "weir_jwks_read_timestamp_seconds";
+/// Tokens that were not judged because their key was not known and could not be asked for, by `cause` (`away`, `cooldown`).
+pub const JWKS_UNDECIDED_TOTAL: &str = "weir_jwks_undecided_total";
+
 /// The metrics that write themselves, in Prometheus' text format.
 pub fn write_own() -> String {
     let mut text = tally::write_timers(HTTP_REQUEST_SECONDS, "Time to the answer");
@@ -222,6 +240,15 @@ pub fn describe() {
     describe_histogram!(READ_ORIGIN_SECONDS, Unit::Seconds, "Time of reads at the origin");
     describe_counter!(READ_SHARED_TOTAL, "Looks at the cache that hosts share");
     describe_counter!(READ_HIT_BYTES_TOTAL, "Bytes answered from the cache");
+    describe_counter!(ACCESS_LOG_DROPPED_TOTAL, "Lines of the access log that were dropped");
+    describe_counter!(JWKS_FETCHES_TOTAL, "Reads of the published keys of tokens");
+    describe_gauge!(JWKS_KEYS, "Published keys of tokens that are in use");
+    describe_gauge!(
+        JWKS_READ_TIMESTAMP_SECONDS,
+        Unit::Seconds,
+        "When the published keys were last read well, in Unix time"
+    );
+    describe_counter!(JWKS_UNDECIDED_TOTAL, "Tokens that were answered 503 because their key could not be asked for");
 }
 
 /// Makes the counters of failures exist at 0, so that the first failure is a change that an alert can see.
@@ -269,14 +296,17 @@ pub fn begin_at_zero(kinds: &[&str]) {
 pub fn init_tracing(json: bool) {
     use tracing_subscriber::fmt;
     let builder = fmt().with_env_filter(filter("info")).with_target(false).with_writer(std::io::stderr);
-    let builder = builder.with_ansi(takes_colours(std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR")));
+    let colours = takes_colours(std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR"));
+    let builder = builder.with_ansi(colours);
     let set: SetFilter = if json {
-        let builder = builder.json().with_filter_reloading();
+        let inner = fmt::format().json().with_target(false);
+        let builder = builder.json().event_format(Tagged { inner, is_json: true }).with_filter_reloading();
         let handle = builder.reload_handle();
         let _ = builder.try_init();
         Box::new(move |filter| handle.reload(filter).is_ok())
     } else {
-        let builder = builder.with_filter_reloading();
+        let inner = fmt::format().with_target(false).with_ansi(colours);
+        let builder = builder.event_format(Tagged { inner, is_json: false }).with_filter_reloading();
         let handle = builder.reload_handle();
         let _ = builder.try_init();
         Box::new(move |filter| handle.reload(filter).is_ok())

@@ -79,6 +79,14 @@ impl ClientTls {
         Ok(Self { config: Arc::new(client), server_name: config.server_name.as_ref().map(name).transpose()? })
     }
 
+    /// For what is not encrypted: trusts nobody, and needs no authorities.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn of_nobody() -> Result<Self, String> {
+        Ok(Self { config: Arc::new(plain()?), server_name: None })
+    }
+
     /// Encrypts a connection that leads to `host`.
     ///
     /// # Errors

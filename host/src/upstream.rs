@@ -270,6 +270,11 @@ impl Upstreams {
 }
 
 impl Upstream {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
     fn state(&self) -> UpstreamState {
         let config = &self.config;
         let mut groups = self.ruling.groups();

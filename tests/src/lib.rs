@@ -18,3 +18,4 @@ pub mod proxy;
 pub mod services;
 pub mod stand;
 pub mod swap;
+pub mod tokens;

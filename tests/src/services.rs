@@ -5,6 +5,7 @@
 //!
 //! All methods block, and are short; in an asynchronous test use a multi-threaded runtime.
 
+mod browser;
 pub mod host;
 pub mod mariadb;
 pub mod mysql;
@@ -28,6 +29,7 @@ use tempfile::TempDir;
 
 use crate::certificates::Pair;
 
+pub use browser::Browser;
 pub use host::{Host, HostConfig};
 pub use mariadb::MariaDb;
 pub use mysql::{MySql, MySqlOptions};

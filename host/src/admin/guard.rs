@@ -34,8 +34,9 @@ impl Guard {
         self.token.store(token.map(|token| Arc::new(Sha256::digest(token.as_bytes()).into())));
     }
 
-    /// Without a token: only from loopback, under a loopback name. Always: no write from another origin's page.
-    pub(super) fn check_origin(&self, head: &Parts, peer: IpAddr) -> Result<(), Problem> {
+    /// Without a token: only from loopback, under a loopback name. Always: no write from another origin's page
+    /// that is not named.
+    pub(super) fn check_origin(&self, head: &Parts, peer: IpAddr, is_named: bool) -> Result<(), Problem> {
         let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
         if self.token.load().is_none() {
             if !peer.to_canonical().is_loopback() {
@@ -52,7 +53,7 @@ impl Guard {
             let origin_host = origin.strip_prefix(b"http://").or(origin.strip_prefix(b"https://"));
             origin_host.is_some_and(|origin_host| origin_host.eq_ignore_ascii_case(host.as_bytes()))
         };
-        if !reads && origin.is_some_and(|origin| !same_origin(origin)) {
+        if !reads && !is_named && origin.is_some_and(|origin| !same_origin(origin)) {
             return Err(Problem::new(&NOT_FROM_HERE, "a page of another origin cannot do this"));
         }
         Ok(())
@@ -101,7 +102,7 @@ mod tests {
     fn without_a_token_only_loopback_under_its_name() {
         let guard = Guard::new(None);
         let local = IpAddr::from([127, 0, 0, 1]);
-        let allowed = |host, peer| guard.check_origin(&head("GET", &[("host", host)]), peer).is_ok();
+        let allowed = |host, peer| guard.check_origin(&head("GET", &[("host", host)]), peer, false).is_ok();
         for name in ["localhost", "LOCALHOST:8081", "127.0.0.1:8081", "127.9.9.9", "[::1]:8081", "[::1]"] {
             assert!(allowed(name, local), "{name}");
         }
@@ -116,7 +117,7 @@ mod tests {
     fn with_a_token_any_name_will_do() {
         let guard = Guard::new(Some(TOKEN));
         let elsewhere = IpAddr::from([192, 0, 2, 1]);
-        assert!(guard.check_origin(&head("GET", &[("host", "weir.example")]), elsewhere).is_ok());
+        assert!(guard.check_origin(&head("GET", &[("host", "weir.example")]), elsewhere, false).is_ok());
     }
 
     #[test]
@@ -124,7 +125,7 @@ mod tests {
         let local = IpAddr::from([127, 0, 0, 1]);
         let allowed = |method, origin| {
             let head = head(method, &[("host", "127.0.0.1:8081"), ("origin", origin)]);
-            Guard::new(None).check_origin(&head, local).is_ok()
+            Guard::new(None).check_origin(&head, local, false).is_ok()
         };
         assert!(allowed("POST", "http://127.0.0.1:8081"));
         assert!(allowed("GET", "https://evil.example"));

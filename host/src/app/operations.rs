@@ -14,6 +14,7 @@ use crate::capability::explain;
 use crate::clock::Clock;
 use crate::config::{Config, KindTable, StoreType};
 use crate::error::{Refusal, RoomRefusal};
+use crate::http::HttpState;
 use crate::model::{Id, Partition, partition_of};
 use crate::policy::{ControlError, ModuleUpload, Policies};
 use crate::sql::{self, DeadLetter, Sql, SqlError, Standing};
@@ -233,19 +234,20 @@ impl Operator {
 pub struct Desk {
     operator: Operator,
     app: Arc<App>,
+    http: Arc<HttpState>,
     metrics: PrometheusHandle,
 }
 
 impl Desk {
     /// For `app`, with the handle of the process's metrics recorder.
-    pub fn new(app: Arc<App>, metrics: PrometheusHandle) -> Self {
+    pub fn new(app: Arc<App>, http: Arc<HttpState>, metrics: PrometheusHandle) -> Self {
         let operator = Operator::new(
             Arc::new(app.config.clone()),
             Arc::clone(&app.store),
             Arc::clone(&app.sql),
             app.clock.clone(),
         );
-        Self { operator, app, metrics }
+        Self { operator, app, http, metrics }
     }
 
     /// Compiling, testing and writing take their time: on a thread that may wait.
@@ -362,6 +364,8 @@ impl Operations for Desk {
             Check { name: "sql".into(), ready: takes_writes, detail: sql },
             check("schema", self.app.schema.problem(), "checked".into()),
         ];
+        let keys = self.http.check_keys().into_iter();
+        checks.extend(keys.map(|(ready, detail)| Check { name: "token-keys".into(), ready, detail }));
         let nodes = self.app.store.nodes().await.into_iter();
         checks.extend(nodes.map(|node| Check {
             name: format!("store:{}", node.name),

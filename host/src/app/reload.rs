@@ -13,8 +13,8 @@ use sha2::{Digest, Sha256};
 
 use super::App;
 use crate::admin::AdminState;
-use crate::config::{Config, ConfigError};
-use crate::http::HttpState;
+use crate::config::{Config, ConfigError, JwtConfig};
+use crate::http::{AccessLog, HttpState};
 use crate::room::token::Keyring;
 use crate::telemetry;
 
@@ -24,6 +24,8 @@ pub struct Running {
     pub config: Config,
     /// The public API.
     pub http: Arc<HttpState>,
+    /// The access log, where there is one.
+    pub access: Option<Arc<AccessLog>>,
     /// The operators' API.
     pub admin: Arc<AdminState>,
     /// The rest.
@@ -44,6 +46,7 @@ pub struct Reloaded {
 impl Running {
     /// Reloads and says in the log what came of it. `read` reads the configuration.
     pub fn reload(&mut self, read: impl FnOnce() -> Result<Config, ConfigError>) {
+        let _ = self.reopen();
         let (outcome, result) = match read().and_then(|config| self.take(&config)) {
             Ok(Reloaded { changed, needs_restart }) => {
                 let (changed, needs_restart) = (changed.join(", "), needs_restart.join(", "));
@@ -63,6 +66,11 @@ impl Running {
         if let Err(error) = result {
             tracing::error!(%error, "the configuration is not reloaded: all stays as it was; mend it (weir check) and send SIGHUP again");
         }
+    }
+
+    /// Opens the access log again: somebody has moved it away. Says whether there is one.
+    pub fn reopen(&self) -> bool {
+        self.access.as_ref().map(|access| access.reopen()).is_some()
     }
 
     /// Takes on of `config` what can change now.
@@ -103,11 +111,14 @@ fn merged(running: &Config, wanted: &Config) -> Config {
     let mut next = running.clone();
     // Whether tokens are asked for at all is part of what upstreams and the description of the API were made from.
     if next.auth.jwt.is_some() && wanted.auth.jwt.is_some() {
+        // Where keys are published is read all the time: only what is asked of tokens changes.
+        let published = next.auth.jwt.clone();
         next.auth.jwt.clone_from(&wanted.auth.jwt);
+        keep_published(&mut next, published);
     }
     next.admin.token.clone_from(&wanted.admin.token);
     next.admin.token_file.clone_from(&wanted.admin.token_file);
-    next.log.clone_from(&wanted.log);
+    next.log.level.clone_from(&wanted.log.level);
     next.http.requests_max = wanted.http.requests_max;
     next.http.body_bytes_max = wanted.http.body_bytes_max;
     next.http.body_timeout_ms = wanted.http.body_timeout_ms;
@@ -117,6 +128,17 @@ fn merged(running: &Config, wanted: &Config) -> Config {
         }
     }
     next
+}
+
+/// Where keys are, or will be, published: what is read of them has been begun, and needs a restart to change.
+fn keep_published(next: &mut Config, running: Option<JwtConfig>) {
+    let (Some(jwt), Some(running)) = (&mut next.auth.jwt, running) else { return };
+    if jwt.jwks_url.is_none() && running.jwks_url.is_none() {
+        return;
+    }
+    let asked = std::mem::replace(jwt, running);
+    (jwt.audience, jwt.issuer, jwt.actor_claim, jwt.leeway_s) =
+        (asked.audience, asked.issuer, asked.actor_claim, asked.leeway_s);
 }
 
 /// The files that a reload reads, and the hash of what they hold.

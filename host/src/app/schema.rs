@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use super::waiting::{Verdict, Waiting};
 use super::{AppError, custody};
 use crate::config::Config;
 use crate::sql::{Finding, Problem, Sql, SqlError};
 use crate::store::{Store, StoreError};
 
-/// Pause between attempts while SQL does not answer, in milliseconds.
-const RETRY_MS: u64 = 1_000;
+/// Pause between attempts while SQL or the store does not answer.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// A finding and the kind, or `policy.statement NAME`, that it concerns; `None` for the server as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -39,6 +40,7 @@ pub fn describe(findings: &[KindFinding]) -> String {
 pub struct Schema {
     ready: watch::Receiver<bool>,
     problem: watch::Receiver<Option<String>>,
+    ended: Mutex<Option<oneshot::Receiver<AppError>>>,
     task: Option<JoinHandle<()>>,
 }
 
@@ -50,47 +52,27 @@ impl Schema {
     pub async fn start(config: &Config, store: Arc<dyn Store>, sql: Arc<dyn Sql>) -> Result<Self, AppError> {
         let (ready_sender, ready) = watch::channel(false);
         let (problem_sender, problem) = watch::channel(None);
+        let (end_sender, end) = oneshot::channel();
+        let mut waiting = Waiting::new(&config.start);
         match prepare(config, &*store, &*sql).await {
             Ok(()) => {
                 let _ = ready_sender.send(true);
-                return Ok(Self { ready, problem, task: None });
+                return Ok(Self { ready, problem, ended: Mutex::new(None), task: None });
             }
             Err(error) if is_passing(&error) => {
                 // What needs no SQL is seen at once.
                 if let Ok(holdings) = store.holdings().await {
                     refuse_or_warn(custody::orphans(config, &holdings, &[]))?;
                 }
-                let reason = error.to_string();
-                tracing::warn!(
-                    reason,
-                    "starting all the same: known targets are served, and nothing is flushed until then"
-                );
-                let _ = problem_sender.send(Some(reason));
+                let missing = missing(&error, &*store).await;
+                waiting.note(&missing);
+                let _ = problem_sender.send(Some(missing));
             }
             Err(error) => return Err(error),
         }
-        let config = config.clone();
-        let task = tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(Duration::from_millis(RETRY_MS)).await;
-                match prepare(&config, &*store, &*sql).await {
-                    Ok(()) => {
-                        tracing::info!("SQL answers, its schema fits, and the journal is its own");
-                        let _ = problem_sender.send(None);
-                        let _ = ready_sender.send(true);
-                        return;
-                    }
-                    Err(error) => {
-                        let text = error.to_string();
-                        if !is_passing(&error) && problem_sender.borrow().as_ref() != Some(&text) {
-                            tracing::error!(%error, "SQL answers, but weir cannot write to it; still trying");
-                        }
-                        let _ = problem_sender.send(Some(text));
-                    }
-                }
-            }
-        });
-        Ok(Self { ready, problem, task: Some(task) })
+        let found = Found { ready: ready_sender, problem: problem_sender, end: end_sender };
+        let task = tokio::spawn(find_out(config.clone(), store, sql, waiting, found));
+        Ok(Self { ready, problem, ended: Mutex::new(Some(end)), task: Some(task) })
     }
 
     /// Becomes `true` when the schema is known to fit.
@@ -103,11 +85,114 @@ impl Schema {
         self.problem.borrow().clone()
     }
 
+    /// Why the host must end although it has started: what it waited for has come and is wrong for good, or has not come in time.
+    /// Never, where that is not so.
+    pub async fn ended(&self) -> AppError {
+        let mut ended = self.ended.lock().await;
+        if let Some(end) = ended.as_mut() {
+            let error = end.await;
+            *ended = None;
+            if let Ok(error) = error {
+                return error;
+            }
+        }
+        std::future::pending().await
+    }
+
     /// Stops trying.
     pub fn stop(&self) {
         if let Some(task) = &self.task {
             task.abort();
         }
+    }
+}
+
+/// Who is told what comes of it.
+struct Found {
+    ready: watch::Sender<bool>,
+    problem: watch::Sender<Option<String>>,
+    end: oneshot::Sender<AppError>,
+}
+
+impl Found {
+    /// Says what is missing; whether that may be waited for any longer.
+    fn may_wait(&self, waiting: &mut Waiting) -> bool {
+        let missing = self.missing();
+        waiting.note(&missing) == Verdict::GoOn
+    }
+
+    fn missing(&self) -> String {
+        self.problem.borrow().clone().unwrap_or_default()
+    }
+
+    /// The host must end: because of this, or because what it waits for has not come.
+    fn end(self, error: Option<AppError>, waiting: &Waiting) {
+        let missing = self.missing();
+        let _ = self.end.send(error.unwrap_or(AppError::Waited { waited_s: waiting.waited_s(), missing }));
+    }
+}
+
+/// Tries until it fits, or the host must end.
+async fn find_out(config: Config, store: Arc<dyn Store>, sql: Arc<dyn Sql>, mut waiting: Waiting, found: Found) {
+    loop {
+        tokio::time::sleep(RETRY).await;
+        let attempted = attempt(prepare(&config, &*store, &*sql), &mut waiting, &found).await;
+        let Some(prepared) = attempted else { return found.end(None, &waiting) };
+        match prepared {
+            Ok(()) => {
+                let waited_s = waiting.waited_s();
+                tracing::info!(waited_s, "SQL answers, its schema fits, and the journal is its own");
+                let _ = found.problem.send(None);
+                let _ = found.ready.send(true);
+                return;
+            }
+            Err(error) if is_passing(&error) => {
+                let _ = found.problem.send(Some(missing(&error, &*store).await));
+                if !found.may_wait(&mut waiting) {
+                    return found.end(None, &waiting);
+                }
+            }
+            // As if it had been there from the beginning.
+            Err(error) if !waiting.is_over() => {
+                let _ = found.problem.send(Some(error.to_string()));
+                return found.end(Some(error), &waiting);
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if found.problem.borrow().as_ref() != Some(&text) {
+                    tracing::error!(%error, "SQL answers, but weir cannot write to it; still trying");
+                }
+                let _ = found.problem.send(Some(text));
+            }
+        }
+    }
+}
+
+/// One attempt. A server that neither answers nor refuses takes long: meanwhile it is said all the same what is waited for. `None`:
+/// the wait is over, and that was the end.
+async fn attempt(
+    preparing: impl Future<Output = Result<(), AppError>>,
+    waiting: &mut Waiting,
+    found: &Found,
+) -> Option<Result<(), AppError>> {
+    let mut preparing = std::pin::pin!(preparing);
+    loop {
+        tokio::select! {
+            prepared = &mut preparing => return Some(prepared),
+            () = tokio::time::sleep(RETRY) => {
+                if !found.may_wait(waiting) {
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// What is not there, each with its cause: SQL is asked first, and the store may be missing, too.
+async fn missing(error: &AppError, store: &dyn Store) -> String {
+    match (error, store.ping().await) {
+        (AppError::Sql(_), Err(of_store)) => format!("{error}; store: {of_store}"),
+        _ => error.to_string(),
     }
 }
 

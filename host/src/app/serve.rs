@@ -8,15 +8,16 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::operations::Desk;
 use super::reload::{self, Running};
 use super::{App, AppError, demo};
-use crate::admin::{self, AdminState, PolicyLimits};
+use crate::admin::{self, AdminState, Gate, PolicyLimits};
 use crate::cli::{Failure, Where};
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, StoreType};
-use crate::http::{self, HttpState, Kinds};
+use crate::config::{AdminConfig, Config, ConfigError, StoreType};
+use crate::http::{self, AccessLog, HttpState, Kinds};
 use crate::policy::Compiler;
 use crate::store::embedded::FILES_MAX;
 use crate::telemetry;
@@ -33,7 +34,7 @@ const CONNECTIONS_MIN: usize = 16;
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Runs the host until it is told to stop by SIGTERM or SIGINT; a second signal ends it at once. SIGHUP reloads (see
-/// [`super::reload`]); SIGUSR1 and SIGUSR2 do nothing.
+/// [`super::reload`]); SIGUSR1 opens the access log again; SIGUSR2 does nothing.
 ///
 /// # Errors
 /// See [`AppError`].
@@ -44,15 +45,18 @@ pub async fn run(
 ) -> Result<(), Failure> {
     // Before anything takes long: none of them may end a host that starts.
     let mut signals = Signals::new()?;
+    let is_demo = place.is_demo();
     let load = || -> Result<_, ConfigError> {
-        let (mut config, is_demo) = place.load()?;
+        let mut loaded = place.load_to_serve()?;
+        let config = &mut loaded.config;
         config.http.listen = listen.unwrap_or(config.http.listen);
         config.admin.listen = admin_listen.unwrap_or(config.admin.listen);
         config.validate()?;
-        Ok((config, is_demo))
+        Ok((loaded.config, loaded.warnings))
     };
-    let (mut config, is_demo) = load()?;
+    let (mut config, warnings) = load()?;
     telemetry::set_log_level(&config.log.level);
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let fit = allow_open_files(&mut config)?;
     let public = bind(config.http.listen, "http.listen").await?;
     let operators = bind(config.admin.listen, "admin.listen").await?;
@@ -66,48 +70,105 @@ pub async fn run(
     let clock = Clock::Real;
     // What cannot be served must not have begun to flush: keys and tokens are read before anything starts.
     HttpState::new(&config.http, &config.auth, Kinds::default(), clock.clone())?;
-    config.admin.read_token()?;
+    // Probes are answered from now on, however long it takes to open what is needed.
+    let (gate, stop_operators, operators_task) = answer_probes(operators, &config.admin)?;
+    let access = AccessLog::open(&config.log.access)?;
     let app = Arc::new(App::start(config.clone(), clock.clone(), Compiler::this_executable()).await?);
     let durability = app.store().durability();
     tracing::info!(store = durability.mode, "{}", durability.description);
-    let state = HttpState::new(&config.http, &config.auth, app.kinds().clone(), clock.clone())?;
-    let desk = Arc::new(Desk::new(Arc::clone(&app), metrics));
-    let admin_state = Arc::new(AdminState::new(&config.admin, PolicyLimits::from(&config.policy), desk)?);
-    let state = Arc::new(state);
-
+    let (state, admin_state) = states(&config, &app, access.clone(), metrics)?;
+    state.begin().await;
     let (stop_public, public_stops) = watch::channel(false);
-    let (stop_operators, operators_stop) = watch::channel(false);
+    gate.open(Arc::clone(&admin_state));
     let public_task = tokio::spawn(http::serve(public, Arc::clone(&state), public_stops));
-    let operators_task = tokio::spawn(admin::serve(operators, Arc::clone(&admin_state), operators_stop));
     tell_addresses((public_address, operators_address), is_demo, json);
 
     tokio::spawn(watch_clock(clock));
     let files = reload::files(&config);
-    let mut running = Running { config, http: state, admin: admin_state, app: Arc::clone(&app), files };
-    while signals.wait().await == Told::Reload {
-        // Reading files may wait for a disk.
-        tokio::task::block_in_place(|| {
-            running.reload(|| {
-                let (mut config, _) = load()?;
-                config.http.connections_max = config.http.connections_max.min(fit);
-                Ok(config)
-            })
-        });
-    }
+    let (logged, app_kept) = (access.clone(), Arc::clone(&app));
+    let mut running = Running { config, http: state, access: logged, admin: admin_state, app: app_kept, files };
+    let read = || {
+        let (mut config, _) = load()?;
+        config.http.connections_max = config.http.connections_max.min(fit);
+        Ok(config)
+    };
+    let ended = until_told(&mut signals, &mut running, &app, read).await;
     drop(running);
+    if let Some(error) = ended {
+        let _ = stop_public.send(true);
+        let _ = public_task.await;
+        // As a crash would: what is in the journal stays there.
+        app.abort();
+        return Err(error.into());
+    }
     tracing::info!("stopping: answering what is in flight, then flushing");
-    tokio::spawn(async move {
-        while signals.wait().await == Told::Reload {}
-        tracing::warn!("second signal: ending at once; what is not flushed stays in the journal");
-        std::process::exit(i32::from(crate::cli::EXIT_UNAVAILABLE));
-    });
+    tokio::spawn(end_at_once(signals));
     let _ = stop_public.send(true);
     let _ = public_task.await;
     app.stop().await;
     let _ = stop_operators.send(true);
     let _ = operators_task.await;
+    if let Some(access) = access {
+        let _ = tokio::task::spawn_blocking(move || access.close()).await;
+    }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Serves operators behind a gate that is still closed.
+fn answer_probes(
+    operators: TcpListener,
+    config: &AdminConfig,
+) -> Result<(Arc<Gate>, watch::Sender<bool>, JoinHandle<()>), ConfigError> {
+    let gate = Arc::new(Gate::new(config)?);
+    let (stop, stopped) = watch::channel(false);
+    let task = tokio::spawn(admin::serve(operators, Arc::clone(&gate), stopped));
+    Ok((gate, stop, task))
+}
+
+/// What answers on both listeners.
+fn states(
+    config: &Config,
+    app: &Arc<App>,
+    access: Option<Arc<AccessLog>>,
+    metrics: PrometheusHandle,
+) -> Result<(Arc<HttpState>, Arc<AdminState>), ConfigError> {
+    let http = HttpState::new(&config.http, &config.auth, app.kinds().clone(), app.clock.clone())?;
+    let http = Arc::new(http.with_access_log(access));
+    let desk = Arc::new(Desk::new(Arc::clone(app), Arc::clone(&http), metrics));
+    let admin = AdminState::new(&config.admin, PolicyLimits::from(&config.policy), desk)?;
+    Ok((http, Arc::new(admin)))
+}
+
+/// A second signal does not wait for what is under way.
+async fn end_at_once(mut signals: Signals) {
+    while signals.wait().await != Told::Stop {}
+    tracing::warn!("second signal: ending at once; what is not flushed stays in the journal");
+    std::process::exit(i32::from(crate::cli::EXIT_UNAVAILABLE));
+}
+
+/// Serves and reloads until it is told to stop, or must end by itself: then why.
+async fn until_told(
+    signals: &mut Signals,
+    running: &mut Running,
+    app: &App,
+    read: impl Fn() -> Result<Config, ConfigError>,
+) -> Option<AppError> {
+    loop {
+        tokio::select! {
+            told = signals.wait() => match told {
+                Told::Stop => return None,
+                Told::Reopen => {
+                    if !running.reopen() {
+                        tracing::warn!("SIGUSR1 means nothing here: SIGHUP reloads, SIGTERM stops");
+                    }
+                }
+                // Reading files may wait for a disk.
+                Told::Reload => tokio::task::block_in_place(|| running.reload(&read)),
+            },
+            error = app.ended() => return Some(error),
+        }
+    }
 }
 
 /// Says where it listens, on standard output; as one JSON object where that was asked for.
@@ -206,6 +267,8 @@ fn local_address(listener: &TcpListener) -> Result<SocketAddr, AppError> {
 enum Told {
     Stop,
     Reload,
+    /// The access log was moved away.
+    Reopen,
 }
 
 struct Signals {
@@ -237,7 +300,7 @@ impl Signals {
                 _ = self.terminate.recv() => return Told::Stop,
                 _ = self.interrupt.recv() => return Told::Stop,
                 _ = self.hangup.recv() => return Told::Reload,
-                _ = first.recv() => tracing::warn!("SIGUSR1 means nothing here: SIGHUP reloads, SIGTERM stops"),
+                _ = first.recv() => return Told::Reopen,
                 _ = second.recv() => tracing::warn!("SIGUSR2 means nothing here: SIGHUP reloads, SIGTERM stops"),
             }
         }

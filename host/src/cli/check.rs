@@ -33,12 +33,14 @@ pub async fn run(place: Where, json: bool) -> Result<(), Failure> {
 }
 
 async fn check(place: &Where, report: &mut Report) -> Result<(), Failure> {
-    let (config, is_demo) = place.load()?;
-    config.validate()?;
-    let config = config.with_namespace();
+    let is_demo = place.is_demo();
+    let loaded = place.load_to_serve()?;
+    let config = loaded.config.with_namespace();
     // Keys and tokens are read where they are used.
     HttpState::new(&config.http, &config.auth, Kinds::default(), Clock::Real)?;
-    config.admin.read_token()?;
+    for warning in loaded.warnings {
+        report.line("warning", warning);
+    }
     let is_new = is_demo && !demo::is_made(&place.data);
     report.line(
         "configuration",

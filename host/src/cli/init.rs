@@ -46,13 +46,15 @@ mod tests {
             setting.unwrap_or(line).to_owned() + "\n"
         });
         // The alternatives for URL and identity exclude each other; the rest must parse and be what is in force.
-        let all: String = settings.filter(|line| !line.starts_with("token")).collect();
+        let all: String = settings.filter(|line| !line.starts_with("token") && !line.starts_with("url_file")).collect();
         let config: Config = toml::from_str(&all).unwrap_or_else(|error| panic!("{error}\n{all}"));
         assert_eq!(config.batch, Config::default().batch);
         assert_eq!(config.policy, Config::default().policy);
         assert_eq!(config.http, Config::default().http);
         assert_eq!(config.flush, Config::default().flush);
+        assert_eq!(config.start, Config::default().start);
     }
+
     #[test]
     fn the_example_of_a_grant_is_valid_and_shows_the_defaults() {
         let lines = TEMPLATE.lines().skip_while(|line| !line.starts_with("#[[policy.grant]]"));

@@ -44,7 +44,7 @@ pub enum PolicyCommand {
         file: PathBuf,
         /// Take limits and grants from this configuration, instead of the default limits and everything granted.
         #[arg(long, value_name = "FILE")]
-        config: Option<PathBuf>,
+        config: Vec<PathBuf>,
         /// Also ask a fresh and a used instance the same: a pure module gives the same answers.
         #[arg(long)]
         purity: bool,
@@ -60,7 +60,7 @@ pub enum PolicyCommand {
         cases: Option<PathBuf>,
         /// Take the limits from this configuration instead of the defaults.
         #[arg(long, value_name = "FILE")]
-        config: Option<PathBuf>,
+        config: Vec<PathBuf>,
         /// Print the result as JSON.
         #[arg(long)]
         json: bool,
@@ -73,7 +73,7 @@ pub enum PolicyCommand {
         decisions: PathBuf,
         /// Take limits and the kinds' settings from this configuration.
         #[arg(long, value_name = "FILE")]
-        config: Option<PathBuf>,
+        config: Vec<PathBuf>,
         /// Print the result as JSON.
         #[arg(long)]
         json: bool,
@@ -87,14 +87,10 @@ pub enum PolicyCommand {
 pub fn run(command: PolicyCommand) -> ExitCode {
     match command {
         PolicyCommand::Build { dir, output, debug, json } => local::build(&dir, output.as_deref(), debug, json),
-        PolicyCommand::Check { file, config, purity: false, json } => local::check(&file, config.as_deref(), json),
-        PolicyCommand::Check { file, config, purity: true, json } => trial::purity(&file, config.as_deref(), json),
-        PolicyCommand::Test { file, cases, config, json } => {
-            trial::test(&file, cases.as_deref(), config.as_deref(), json)
-        }
-        PolicyCommand::Replay { file, decisions, config, json } => {
-            trial::replay(&file, &decisions, config.as_deref(), json)
-        }
+        PolicyCommand::Check { file, config, purity: false, json } => local::check(&file, &config, json),
+        PolicyCommand::Check { file, config, purity: true, json } => trial::purity(&file, &config, json),
+        PolicyCommand::Test { file, cases, config, json } => trial::test(&file, cases.as_deref(), &config, json),
+        PolicyCommand::Replay { file, decisions, config, json } => trial::replay(&file, &decisions, &config, json),
         PolicyCommand::Remote(command) => super::finish(super::block_on(remote::run(command))),
     }
 }

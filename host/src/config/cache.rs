@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::kind::check_kind;
 use super::tls::{TlsConfig, TlsMode, UrlTls, is_yes, yes};
-use super::{ConfigError, ParameterType, StoreType, StoreUrl, at_least, value};
+use super::{ConfigError, ParameterType, StoreType, StoreUrl, all, at_least, ensure, value};
 
 /// The cache of reads, in memory.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CacheConfig {
     /// Memory for SQL reads, in bytes; beyond, what is least worth keeping is dropped.
@@ -29,12 +30,16 @@ pub struct CacheConfig {
 }
 
 /// `[cache.shared]`: answers of SQL reads in a Redis, for all hosts.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SharedCacheConfig {
     /// `redis://[user:password@]host:port[/db]`, with TLS `rediss://…`: one server, best not that of the store, and best with a `maxmemory-policy`
     /// that evicts: it may lose anything at any time.
+    #[schemars(extend("x-weir-secret" = "url"))]
     pub url: String,
+    /// File that holds the URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url_file: Option<PathBuf>,
     /// Size of an answer that is shared, in bytes; larger ones are not.
     #[serde(default = "default_value_bytes_max")]
     pub value_bytes_max: usize,
@@ -78,7 +83,7 @@ impl Default for CacheConfig {
 }
 
 /// How old an answer may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Staleness {
     /// Not at all: it is never cached, whatever the rule says.
@@ -104,7 +109,7 @@ impl Staleness {
 }
 
 /// One named SQL read.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReadConfig {
     /// Its name in URLs.
@@ -135,7 +140,7 @@ pub struct ReadConfig {
 }
 
 /// One origin behind weir.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpstreamConfig {
     /// Its name in metrics.
@@ -144,7 +149,11 @@ pub struct UpstreamConfig {
     /// the longest.
     pub prefix: String,
     /// `https://host:port`, or `http://host:port`.
+    #[schemars(extend("x-weir-secret" = "url"))]
     pub origin: String,
+    /// File that holds the origin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin_file: Option<PathBuf>,
     /// `required` or `off`; left out: required, except to loopback addresses and sockets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsMode>,
@@ -205,7 +214,7 @@ pub struct UpstreamConfig {
 }
 
 /// Bounds of an upstream.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct UpstreamLimits {
     /// Time to connect, in milliseconds; beyond: stale, or 502.
@@ -277,19 +286,20 @@ fn default_timeout_ms() -> u64 {
 
 impl CacheConfig {
     pub(super) fn validate(&self, store: StoreType) -> Result<(), ConfigError> {
-        at_least("cache.reads_bytes_max", self.reads_bytes_max, 64 << 10)?;
-        at_least("cache.upstream_bytes_max", self.upstream_bytes_max, 64 << 10)?;
-        at_least("cache.wait_ms", self.wait_ms, 1)?;
-        if let Some(shared) = &self.shared {
-            at_least("cache.shared.timeout_ms", shared.timeout_ms, 1)?;
-            shared.secured()?;
-            if store == StoreType::Embedded {
-                let reason =
-                    "hosts that share a cache tell each other what changes by a Redis: set store.type = \"redis\"";
-                return Err(value("cache.shared", reason));
-            }
-        }
-        Ok(())
+        let shares = self.shared.is_some();
+        let timeout_ms = self.shared.as_ref().map_or(1, |shared| shared.timeout_ms);
+        all([
+            at_least("cache.reads_bytes_max", self.reads_bytes_max, 64 << 10),
+            at_least("cache.upstream_bytes_max", self.upstream_bytes_max, 64 << 10),
+            at_least("cache.wait_ms", self.wait_ms, 1),
+            at_least("cache.shared.timeout_ms", timeout_ms, 1),
+            self.shared.as_ref().map_or(Ok(()), |shared| shared.secured().map(drop)),
+            ensure(
+                !shares || store != StoreType::Embedded,
+                "cache.shared",
+                "hosts that share a cache tell each other what changes by a Redis: set store.type = \"redis\"",
+            ),
+        ])
     }
 }
 
@@ -298,6 +308,7 @@ impl SharedCacheConfig {
     pub fn new(url: &str) -> Self {
         Self {
             url: url.into(),
+            url_file: None,
             value_bytes_max: default_value_bytes_max(),
             timeout_ms: default_shared_timeout_ms(),
             tls: None,
@@ -364,23 +375,26 @@ impl ReadConfig {
 
     pub(super) fn validate(&self, index: usize) -> Result<(), ConfigError> {
         let field = |name: &str| format!("read[{index}].{name}");
-        check_kind(&field("name"), &self.name)?;
-        at_least(&field("rows_max"), self.rows_max, 1)?;
-        at_least(&field("timeout_ms"), self.timeout_ms, 1)?;
-        if self.refresh_ms != 0 {
-            at_least(&field("refresh_ms"), self.refresh_ms, 100)?;
-            if self.class == Staleness::Live {
-                return Err(value(field("refresh_ms"), "a live read is never cached: leave it out"));
-            }
-        }
         let plain = |name: &String| {
             name.starts_with(|c: char| c.is_ascii_alphabetic())
                 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
         };
-        match self.parameters.keys().find(|name| !plain(name)) {
-            Some(name) => Err(value(field("parameters"), format!("{name:?} must be letters, digits and underscores"))),
-            None => Ok(()),
-        }
+        let is_refreshed = self.refresh_ms != 0;
+        let parameters = self.parameters.keys().map(|name| {
+            ensure(plain(name), field("parameters"), format!("{name:?} must be letters, digits and underscores"))
+        });
+        let others = [
+            check_kind(&field("name"), &self.name),
+            at_least(&field("rows_max"), self.rows_max, 1),
+            at_least(&field("timeout_ms"), self.timeout_ms, 1),
+            at_least(&field("refresh_ms"), if is_refreshed { self.refresh_ms } else { 100 }, 100),
+            ensure(
+                !is_refreshed || self.class != Staleness::Live,
+                field("refresh_ms"),
+                "a live read is never cached: leave it out",
+            ),
+        ];
+        all(others.into_iter().chain(parameters))
     }
 }
 
@@ -391,6 +405,7 @@ impl UpstreamConfig {
             name: name.into(),
             prefix: prefix.into(),
             origin: origin.into(),
+            origin_file: None,
             tls: None,
             tls_ca_file: None,
             tls_client_certificate_file: None,
@@ -414,30 +429,37 @@ impl UpstreamConfig {
 
     pub(super) fn validate(&self, index: usize) -> Result<(), ConfigError> {
         let field = |name: &str| format!("upstream[{index}].{name}");
-        check_kind(&field("name"), &self.name)?;
-        if !self.prefix.starts_with('/') || !self.prefix.ends_with('/') || self.prefix.contains(['?', '#']) {
-            return Err(value(field("prefix"), "must begin and end with a slash, such as /shop/"));
-        }
+        let prefix = self.prefix.as_str();
         let authority = self.authority();
-        if authority.is_empty() || authority.contains(['/', '?', '#', '@']) {
-            return Err(value(field("origin"), "must be https://host:port or http://host:port, without a path"));
-        }
-        self.secured(&format!("upstream[{index}]"))?;
-        self.validate_names(&field)?;
-        if self.may_loosen && self.class.is_none_or(|class| class == Staleness::Live) {
-            return Err(value(
+        let is_bounded = self.class.is_some_and(|class| class != Staleness::Live);
+        all([
+            check_kind(&field("name"), &self.name),
+            ensure(
+                prefix.starts_with('/') && prefix.ends_with('/') && !prefix.contains(['?', '#']),
+                field("prefix"),
+                "must begin and end with a slash, such as /shop/",
+            ),
+            ensure(
+                !authority.is_empty() && !authority.contains(['/', '?', '#', '@']),
+                field("origin"),
+                "must be https://host:port or http://host:port, without a path",
+            ),
+            self.secured(&format!("upstream[{index}]")).map(drop),
+            self.validate_names(&field),
+            ensure(
+                is_bounded || !self.may_loosen,
                 field("may_loosen"),
                 "needs class = \"seconds\", \"minutes\" or \"hours\", which bounds how long the rule may keep an answer",
-            ));
-        }
-        // hyper's smallest buffer.
-        at_least(&field("limits.header_bytes_max"), self.limits.header_bytes_max, 8_192)?;
-        at_least(&field("limits.headers_max"), self.limits.headers_max, 8)?;
-        at_least(&field("limits.requests_max"), self.limits.requests_max, 1)?;
-        at_least(&field("limits.event_streams_max"), self.limits.event_streams_max, 1)?;
-        at_least(&field("limits.head_timeout_ms"), self.limits.head_timeout_ms, 1)?;
-        at_least(&field("limits.connect_timeout_ms"), self.limits.connect_timeout_ms, 1)?;
-        at_least(&field("limits.body_idle_timeout_ms"), self.limits.body_idle_timeout_ms, 1)
+            ),
+            // hyper's smallest buffer.
+            at_least(&field("limits.header_bytes_max"), self.limits.header_bytes_max, 8_192),
+            at_least(&field("limits.headers_max"), self.limits.headers_max, 8),
+            at_least(&field("limits.requests_max"), self.limits.requests_max, 1),
+            at_least(&field("limits.event_streams_max"), self.limits.event_streams_max, 1),
+            at_least(&field("limits.head_timeout_ms"), self.limits.head_timeout_ms, 1),
+            at_least(&field("limits.connect_timeout_ms"), self.limits.connect_timeout_ms, 1),
+            at_least(&field("limits.body_idle_timeout_ms"), self.limits.body_idle_timeout_ms, 1),
+        ])
     }
 
     /// Host and port of the origin, as written; nothing where it is no origin.
@@ -482,21 +504,24 @@ impl UpstreamConfig {
             let name = host.strip_prefix("*.").unwrap_or(host);
             !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte))
         };
-        if let Some(host) = self.hosts.iter().find(|host| !is_host(host)) {
-            let reason = format!("{host:?} must be a host, such as shop.example, shop.example:8443 or *.shop.example");
-            return Err(value(field("hosts"), reason));
-        }
         let is_token =
             |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-        let drops = self.drop_headers.iter().map(|name| name.strip_suffix('*').unwrap_or(name));
-        if let Some(name) = self.pass_headers.iter().map(String::as_str).chain(drops).find(|name| !is_token(name)) {
-            return Err(value(field("pass_headers or drop_headers"), format!("{name:?} is not the name of a header")));
-        }
-        let is_ours = |name: &&String| OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name));
-        if let Some(name) = self.pass_headers.iter().find(is_ours) {
-            let reason = format!("weir writes {name:?} itself, from what http.trusted_proxies say");
-            return Err(value(field("pass_headers"), reason));
-        }
-        Ok(())
+        let is_ours = |name: &str| OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name));
+        let hosts = self.hosts.iter().map(|host| {
+            let reason = format!("{host:?} must be a host, such as shop.example, shop.example:8443 or *.shop.example");
+            ensure(is_host(host), field("hosts"), reason)
+        });
+        let passes = self.pass_headers.iter().flat_map(|name| {
+            let ours = format!("weir writes {name:?} itself, from what http.trusted_proxies say");
+            [
+                ensure(is_token(name), field("pass_headers"), format!("{name:?} is not the name of a header")),
+                ensure(!is_ours(name), field("pass_headers"), ours),
+            ]
+        });
+        let drops = self.drop_headers.iter().map(|name| {
+            let plain = name.strip_suffix('*').unwrap_or(name);
+            ensure(is_token(plain), field("drop_headers"), format!("{name:?} is not the name of a header"))
+        });
+        all(hosts.chain(passes).chain(drops))
     }
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::kind::{DurabilityLevel, PolicyFailure, check_identifier, check_kind};
-use super::{ConfigError, at_least, value};
+use super::{ConfigError, all, between};
 use crate::model::IdType;
 
 /// Greatest `by_max`: with the greatest weight, what a double holds exactly.
@@ -14,7 +15,7 @@ const BY_MAX_MAX: u32 = 1_000_000;
 const UNIQUE_PAIRS_MAX_MAX: u64 = 100_000_000;
 
 /// One kind of the counter capability.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CounterConfig {
     /// Its name in URLs: lower-case letters, digits and hyphens.
@@ -45,7 +46,7 @@ pub struct CounterConfig {
 }
 
 /// Whether a request must say who makes it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ActorNeed {
     /// It may. Limits and windows of uniqueness concern only those that do.
@@ -56,7 +57,7 @@ pub enum ActorNeed {
 }
 
 /// The user's table of a counter kind.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CounterTable {
     /// Its name, `name` or `schema.name`.
@@ -75,7 +76,7 @@ pub struct CounterTable {
 }
 
 /// A table that gets one row for each hit that counts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EventTable {
     /// Its name, `name` or `schema.name`.
@@ -133,15 +134,6 @@ impl CounterConfig {
 
     pub(super) fn validate(&self, index: usize) -> Result<(), ConfigError> {
         let field = |name: &str| format!("counter[{index}].{name}");
-        check_kind(&field("kind"), &self.kind)?;
-        at_least(&field("by_max"), self.by_max, 1)?;
-        if self.by_max > BY_MAX_MAX {
-            return Err(value(field("by_max"), format!("must be at most {BY_MAX_MAX}")));
-        }
-        at_least(&field("unique_pairs_max"), self.unique_pairs_max, 1)?;
-        if self.unique_pairs_max > UNIQUE_PAIRS_MAX_MAX {
-            return Err(value(field("unique_pairs_max"), format!("must be at most {UNIQUE_PAIRS_MAX_MAX}")));
-        }
         let table = &self.table;
         let mut names = vec![
             ("table.name", &table.name),
@@ -155,6 +147,13 @@ impl CounterConfig {
             names.extend(events.created_at_column.as_ref().map(|name| ("table.events.created_at_column", name)));
             names.extend(events.by_column.as_ref().map(|name| ("table.events.by_column", name)));
         }
-        names.into_iter().try_for_each(|(name, given)| check_identifier(&field(name), given, name.ends_with(".name")))
+        let columns =
+            names.into_iter().map(|(name, given)| check_identifier(&field(name), given, name.ends_with(".name")));
+        let others = [
+            check_kind(&field("kind"), &self.kind),
+            between(&field("by_max"), self.by_max, 1, BY_MAX_MAX),
+            between(&field("unique_pairs_max"), self.unique_pairs_max, 1, UNIQUE_PAIRS_MAX_MAX),
+        ];
+        all(others.into_iter().chain(columns))
     }
 }

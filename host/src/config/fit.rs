@@ -1,11 +1,12 @@
 //! `[fit]`: what is refused at the door because SQL could never take it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, at_least};
+use super::{ConfigError, all, at_least};
 
 /// What of a request is compared with the tables before it is accepted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct FitConfig {
     /// How often the columns' types and foreign keys are read anew, in milliseconds. What was changed in between is judged by the
@@ -38,8 +39,10 @@ impl Default for FitConfig {
 
 impl FitConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        at_least("fit.refresh_ms", self.refresh_ms, 100)?;
-        at_least("fit.parents_max", self.parents_max, 1)?;
-        at_least("fit.wait_ms", self.wait_ms, 1)
+        all([
+            at_least("fit.refresh_ms", self.refresh_ms, 100),
+            at_least("fit.parents_max", self.parents_max, 1),
+            at_least("fit.wait_ms", self.wait_ms, 1),
+        ])
     }
 }

@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::tls::{TlsConfig, TlsMode, UrlTls};
-use super::{ConfigError, Namespace, SqlUrl, StoreUrl, at_least, value};
+use super::{ConfigError, Namespace, SqlUrl, StoreUrl, all, at_least, ensure, value};
 use crate::model::Partition;
 
 /// Where the hot state and the journal live.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreConfig {
     /// `embedded`, `redis` or `redis-cluster`.
@@ -22,7 +23,11 @@ pub struct StoreConfig {
     pub memory_bytes_max: usize,
     /// URL of the Redis, `redis://[user:password@]host:port[/db]`, with TLS `rediss://…`; of a cluster any node, or several with
     /// commas between; of a master that sentinels watch `redis+sentinel://[user:password@]host:port,host:port/master[/db]`.
+    #[schemars(extend("x-weir-secret" = "url"))]
     pub url: String,
+    /// File that holds the URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url_file: Option<PathBuf>,
     /// Redis: a part of every key, which keeps databases apart that share a Redis. `None`: see [`Namespace::of_database`].
     pub namespace: Option<Namespace>,
     /// Time for one answer of Redis, in milliseconds; beyond: 503, outcome unknown.
@@ -70,7 +75,7 @@ pub struct StoreConfig {
 }
 
 /// The implementations of the store.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StoreType {
     /// In process, on disk, one fdatasync per batch.
@@ -90,6 +95,7 @@ impl Default for StoreConfig {
             path: PathBuf::from("weir-store"),
             memory_bytes_max: 64 << 20,
             url: "redis://127.0.0.1:6379".into(),
+            url_file: None,
             namespace: None,
             response_timeout_ms: 1_000,
             replicas_min: 0,
@@ -113,21 +119,23 @@ impl Default for StoreConfig {
 
 impl StoreConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        at_least("store.partitions", self.partitions, 1)?;
-        if self.partitions > 1024 {
-            return Err(value("store.partitions", "must be at most 1024"));
-        }
-        at_least("store.response_timeout_ms", self.response_timeout_ms, 1)?;
-        at_least("store.replicas_timeout_ms", self.replicas_timeout_ms, 1)?;
-        if self.replicas_timeout_ms >= self.response_timeout_ms && self.replicas_min > 0 {
-            return Err(value("store.replicas_timeout_ms", "must be less than store.response_timeout_ms"));
-        }
-        at_least("store.memory_bytes_max", self.memory_bytes_max, 1 << 20)?;
-        at_least("store.state_ttl_s", self.state_ttl_s, 1)?;
-        at_least("store.absent_ttl_s", self.absent_ttl_s, 1)?;
-        at_least("store.restart_after_ms", self.restart_after_ms, 1)?;
-        at_least("store.idempotency_ttl_s", self.idempotency_ttl_s, 1)?;
-        if self.store_type == StoreType::Embedded { Ok(()) } else { self.secured().map(drop) }
+        all([
+            at_least("store.partitions", self.partitions, 1),
+            ensure(self.partitions <= 1024, "store.partitions", "must be at most 1024"),
+            at_least("store.response_timeout_ms", self.response_timeout_ms, 1),
+            at_least("store.replicas_timeout_ms", self.replicas_timeout_ms, 1),
+            ensure(
+                self.replicas_min == 0 || self.replicas_timeout_ms < self.response_timeout_ms,
+                "store.replicas_timeout_ms",
+                "must be less than store.response_timeout_ms",
+            ),
+            at_least("store.memory_bytes_max", self.memory_bytes_max, 1 << 20),
+            at_least("store.state_ttl_s", self.state_ttl_s, 1),
+            at_least("store.absent_ttl_s", self.absent_ttl_s, 1),
+            at_least("store.restart_after_ms", self.restart_after_ms, 1),
+            at_least("store.idempotency_ttl_s", self.idempotency_ttl_s, 1),
+            if self.store_type == StoreType::Embedded { Ok(()) } else { self.secured().map(drop) },
+        ])
     }
 
     /// How connections to the Redis are encrypted; `None`: they are not.
@@ -153,7 +161,7 @@ impl StoreConfig {
 }
 
 /// What may be between weir and PostgreSQL.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Pooler {
     /// Nothing, or what keeps a session on one connection of the server.
@@ -164,12 +172,16 @@ pub enum Pooler {
 }
 
 /// Where the truth lives.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SqlConfig {
     /// `sqlite://path`, `postgres://user:password@host/database`, `mysql://user:password@host/database`. Of several hosts with
     /// commas between them the one that takes writes is used.
+    #[schemars(extend("x-weir-secret" = "url"))]
     pub url: String,
+    /// File that holds the URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url_file: Option<PathBuf>,
     /// Connections of the pool.
     pub connections_max: u32,
     /// Time to get a connection, in milliseconds.
@@ -209,6 +221,7 @@ impl Default for SqlConfig {
     fn default() -> Self {
         Self {
             url: "sqlite://weir.db".into(),
+            url_file: None,
             connections_max: 8,
             acquire_timeout_ms: 5_000,
             statement_timeout_ms: 30_000,
@@ -228,29 +241,35 @@ impl Default for SqlConfig {
 
 impl SqlConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        // One connection flushes, another hydrates.
-        at_least("sql.connections_max", self.connections_max, 2)?;
-        at_least("sql.acquire_timeout_ms", self.acquire_timeout_ms, 1)?;
-        at_least("sql.statement_timeout_ms", self.statement_timeout_ms, 100)?;
-        at_least("sql.idle_transaction_timeout_ms", self.idle_transaction_timeout_ms, 1_000)?;
-        at_least("sql.lock_timeout_ms", self.lock_timeout_ms, 10)?;
-        at_least("sql.check_timeout_ms", self.check_timeout_ms, 1)?;
-        if let Some(known) = self.acknowledged.iter().find(|known| !known.contains('.')) {
-            return Err(value("sql.acknowledged", format!("{known:?} must be \"table.column\" or \"table.trigger\"")));
-        }
-        if self.pooler != Pooler::None && !self.url.starts_with("postgres") {
-            return Err(value(
+        let unknown = self.acknowledged.iter().filter(|known| !known.contains('.'));
+        let unknown = unknown.map(|known| {
+            Err(value("sql.acknowledged", format!("{known:?} must be \"table.column\" or \"table.trigger\"")))
+        });
+        let secured = match self.url.starts_with("sqlite:") {
+            true => self.tls_config().decide("sql", UrlTls::Silent, &[]).map(drop),
+            false => self.secured().map(drop),
+        };
+        let bounds = [
+            secured,
+            // One connection flushes, another hydrates.
+            at_least("sql.connections_max", self.connections_max, 2),
+            at_least("sql.acquire_timeout_ms", self.acquire_timeout_ms, 1),
+            at_least("sql.statement_timeout_ms", self.statement_timeout_ms, 100),
+            at_least("sql.idle_transaction_timeout_ms", self.idle_transaction_timeout_ms, 1_000),
+            at_least("sql.lock_timeout_ms", self.lock_timeout_ms, 10),
+            at_least("sql.check_timeout_ms", self.check_timeout_ms, 1),
+            ensure(
+                self.lock_timeout_ms <= self.statement_timeout_ms / 2,
+                "sql.lock_timeout_ms",
+                "must be at most half of sql.statement_timeout_ms",
+            ),
+            ensure(
+                self.pooler == Pooler::None || self.url.starts_with("postgres"),
                 "sql.pooler",
                 "is of PostgreSQL alone: sessions of MySQL Router and ProxySQL keep their settings",
-            ));
-        }
-        if self.lock_timeout_ms > self.statement_timeout_ms / 2 {
-            return Err(value("sql.lock_timeout_ms", "must be at most half of sql.statement_timeout_ms"));
-        }
-        if self.url.starts_with("sqlite:") {
-            return self.tls_config().decide("sql", UrlTls::Silent, &[]).map(drop);
-        }
-        self.secured().map(drop)
+            ),
+        ];
+        all(bounds.into_iter().chain(unknown))
     }
 
     fn tls_config(&self) -> TlsConfig {
@@ -295,7 +314,7 @@ impl SqlConfig {
 const ITEMS_MAX: usize = 16_384;
 
 /// Gathering of concurrent requests: whatever waits while the previous batch is in flight goes together.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BatchConfig {
     /// Operations in one batch.
@@ -314,17 +333,17 @@ impl Default for BatchConfig {
 
 impl BatchConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        at_least("batch.items_max", self.items_max, 1)?;
-        if self.items_max > ITEMS_MAX {
-            return Err(value("batch.items_max", "must be at most 16384"));
-        }
-        at_least("batch.queue_max", self.queue_max, 1)?;
-        at_least("batch.in_flight_max", self.in_flight_max, 1)
+        all([
+            at_least("batch.items_max", self.items_max, 1),
+            ensure(self.items_max <= ITEMS_MAX, "batch.items_max", "must be at most 16384"),
+            at_least("batch.queue_max", self.queue_max, 1),
+            at_least("batch.in_flight_max", self.in_flight_max, 1),
+        ])
     }
 }
 
 /// Bounds of the journal of one kind; beyond, writes are answered 503 with Retry-After until a flush has made room.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct JournalConfig {
     /// Changes not yet committed to SQL.
@@ -340,7 +359,7 @@ impl Default for JournalConfig {
 }
 
 /// Writing behind. *When* to flush is the policy's plan; these are the host's bounds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct FlushConfig {
     /// Smallest size that the adaptive batch shrinks to, in changes.
@@ -382,12 +401,14 @@ impl Default for FlushConfig {
 
 impl FlushConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        at_least("flush.batch_changes_min", self.batch_changes_min, 1)?;
-        at_least("flush.batch_changes_max", self.batch_changes_max, self.batch_changes_min)?;
-        at_least("flush.age_ms_max", self.age_ms_max, 1_000)?;
-        at_least("flush.look_again_ms_max", self.look_again_ms_max, 1)?;
-        at_least("flush.lease_ms", self.lease_ms, 100)?;
-        at_least("flush.retry_ms_min", self.retry_ms_min, 1)?;
-        at_least("flush.retry_ms_max", self.retry_ms_max, self.retry_ms_min)
+        all([
+            at_least("flush.batch_changes_min", self.batch_changes_min, 1),
+            at_least("flush.batch_changes_max", self.batch_changes_max, self.batch_changes_min),
+            at_least("flush.age_ms_max", self.age_ms_max, 1_000),
+            at_least("flush.look_again_ms_max", self.look_again_ms_max, 1),
+            at_least("flush.lease_ms", self.lease_ms, 100),
+            at_least("flush.retry_ms_min", self.retry_ms_min, 1),
+            at_least("flush.retry_ms_max", self.retry_ms_max, self.retry_ms_min),
+        ])
     }
 }

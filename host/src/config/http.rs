@@ -3,16 +3,21 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, Networks, at_least, value};
+use super::{ConfigError, CorsConfig, JwtConfig, Networks, TraceConfig, all, at_least, ensure, one_of, secret};
+
+/// Shortest token of operators, in bytes.
+const TOKEN_BYTES_MIN: usize = 16;
 
 /// The public listener and its limits.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpConfig {
     /// Address to listen on. Port 0 picks a free one, which is printed.
     #[serde(deserialize_with = "super::address::deserialize")]
+    #[schemars(with = "String")]
     pub listen: SocketAddr,
     /// Whose word is taken for who asks, by which scheme and for which host: proxies before this listener. All others are
     /// clients themselves, whatever they say.
@@ -47,6 +52,10 @@ pub struct HttpConfig {
     pub actors_limit_max: usize,
     /// Time for what is in flight when the host is told to stop, in milliseconds.
     pub drain_grace_ms: u64,
+    /// Which pages of other origins may read answers.
+    pub cors: CorsConfig,
+    /// How requests are named in replies, logs and what goes to origins.
+    pub trace: TraceConfig,
 }
 
 impl Default for HttpConfig {
@@ -68,28 +77,34 @@ impl Default for HttpConfig {
             targets_max: 200,
             actors_limit_max: 200,
             drain_grace_ms: 10_000,
+            cors: CorsConfig::default(),
+            trace: TraceConfig::default(),
         }
     }
 }
 
 impl HttpConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        at_least("http.connections_max", self.connections_max, 1)?;
-        at_least("http.requests_max", self.requests_max, 1)?;
-        // hyper's smallest buffer.
-        at_least("http.header_bytes_max", self.header_bytes_max, 8192)?;
-        at_least("http.headers_max", self.headers_max, 8)?;
-        at_least("http.header_timeout_ms", self.header_timeout_ms, 1)?;
-        at_least("http.idle_timeout_ms", self.idle_timeout_ms, 1)?;
-        at_least("http.request_deadline_ms", self.request_deadline_ms, 1)?;
-        at_least("http.targets_max", self.targets_max, 1)?;
-        at_least("http.actors_limit_max", self.actors_limit_max, 1)
+        all([
+            at_least("http.connections_max", self.connections_max, 1),
+            at_least("http.requests_max", self.requests_max, 1),
+            // hyper's smallest buffer.
+            at_least("http.header_bytes_max", self.header_bytes_max, 8192),
+            at_least("http.headers_max", self.headers_max, 8),
+            at_least("http.header_timeout_ms", self.header_timeout_ms, 1),
+            at_least("http.idle_timeout_ms", self.idle_timeout_ms, 1),
+            at_least("http.request_deadline_ms", self.request_deadline_ms, 1),
+            at_least("http.targets_max", self.targets_max, 1),
+            at_least("http.actors_limit_max", self.actors_limit_max, 1),
+            self.cors.validate("http.cors"),
+            self.trace.validate(),
+        ])
     }
 }
 
 /// The headers in which proxies say who asked them. One language, not both: a proxy that sets one passes the other on as a
 /// client wrote it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProxyHeaders {
     /// `X-Forwarded-For`, `-Proto` and `-Host`.
@@ -100,11 +115,12 @@ pub enum ProxyHeaders {
 }
 
 /// The operators' listener.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdminConfig {
     /// Address to listen on, as `http.listen`. Without a token it must be a loopback address.
     #[serde(deserialize_with = "super::address::deserialize")]
+    #[schemars(with = "String")]
     pub listen: SocketAddr,
     /// Proxies before this listener whose word is taken for who asks: what is only for loopback is refused to whom they ask for,
     /// and the audit log names that one.
@@ -112,9 +128,12 @@ pub struct AdminConfig {
     /// In which headers those proxies say it.
     pub proxy_headers: ProxyHeaders,
     /// Bearer token that `/admin/` and `/metrics` ask for (compared in constant time). Prefer `token_file`.
+    #[schemars(extend("x-weir-secret" = "whole"))]
     pub token: Option<String>,
     /// File whose trimmed content is the token.
     pub token_file: Option<PathBuf>,
+    /// Which pages of other origins may use this listener; only with a token.
+    pub cors: CorsConfig,
 }
 
 impl Default for AdminConfig {
@@ -125,45 +144,54 @@ impl Default for AdminConfig {
             proxy_headers: ProxyHeaders::default(),
             token: None,
             token_file: None,
+            cors: CorsConfig::default(),
         }
     }
 }
 
 impl AdminConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        if self.token.is_some() && self.token_file.is_some() {
-            return Err(value("admin.token", "give either token or token_file, not both"));
-        }
-        if self.token.as_deref().is_some_and(|token| token.len() < 16) {
-            return Err(value("admin.token", "must have at least 16 characters"));
-        }
-        if self.token.is_none() && self.token_file.is_none() && !self.listen.ip().is_loopback() {
-            return Err(value(
+        let has_token = self.token.is_some() || self.token_file.is_some();
+        all([
+            one_of("admin.token", self.token.is_some(), self.token_file.is_some()),
+            ensure(
+                self.token.as_deref().is_none_or(|token| token.len() >= TOKEN_BYTES_MIN),
+                "admin.token",
+                "must have at least 16 characters",
+            ),
+            ensure(
+                has_token || self.listen.ip().is_loopback(),
                 "admin.listen",
                 "must be a loopback address unless admin.token or admin.token_file is set",
-            ));
-        }
-        Ok(())
+            ),
+            ensure(
+                has_token || !self.cors.is_on(),
+                "admin.cors.origins",
+                "needs admin.token or admin.token_file: pages would need no proof",
+            ),
+            ensure(
+                !self.cors.is_for_all() && self.cors.kinds.is_empty(),
+                "admin.cors.origins",
+                "names each origin, for the whole listener",
+            ),
+            self.cors.validate("admin.cors"),
+        ])
     }
 
     /// The token, read from its file where that is configured.
     pub fn read_token(&self) -> Result<Option<String>, ConfigError> {
         let Some(path) = &self.token_file else { return Ok(self.token.clone()) };
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError::Unreadable { path: path.clone(), reason: error.to_string() })?;
-        let token = text.trim().to_owned();
-        if token.len() < 16 {
-            return Err(value("admin.token_file", "must hold at least 16 characters"));
-        }
+        let token = secret::text_of("admin.token_file", path)?.trim().to_owned();
+        ensure(token.len() >= TOKEN_BYTES_MIN, "admin.token_file", "must hold at least 16 characters")?;
         Ok(Some(token))
     }
 }
 
 /// Who the actor of a request is. Without any of both, every request that needs an actor is answered 401.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthConfig {
-    /// Accept `Authorization: Bearer` JSON Web Tokens; `sub` is the actor.
+    /// Accept `Authorization: Bearer` JSON Web Tokens; a claim (`sub`) is the actor.
     pub jwt: Option<JwtConfig>,
     /// Name of a header that carries the actor, set by a proxy that you trust. Ignored when absent here.
     pub trusted_header: Option<String>,
@@ -174,7 +202,7 @@ pub struct AuthConfig {
 }
 
 /// From whom the trusted header is accepted: `"loopback"`, `"any"`, or a list of networks.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "TrustedHeaderFromText", into = "TrustedHeaderFromText")]
 pub enum TrustedHeaderFrom {
     /// Only from peers on a loopback address.
@@ -187,7 +215,7 @@ pub enum TrustedHeaderFrom {
 }
 
 /// As it is written.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum TrustedHeaderFromText {
     Word(String),
@@ -230,72 +258,29 @@ impl From<TrustedHeaderFrom> for TrustedHeaderFromText {
     }
 }
 
-/// One pinned algorithm and its key.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct JwtConfig {
-    /// `HS256`, `HS384`, `HS512`, `RS256`, `ES256` or `EdDSA`. A token with another one is refused.
-    pub algorithm: String,
-    /// The secret (HS*), or the public key as PEM (the others). Prefer `key_file`.
-    #[serde(default)]
-    pub key: Option<String>,
-    /// File with the key.
-    #[serde(default)]
-    pub key_file: Option<PathBuf>,
-    /// Required `aud`, when set.
-    #[serde(default)]
-    pub audience: Option<String>,
-    /// Required `iss`, when set.
-    #[serde(default)]
-    pub issuer: Option<String>,
-    /// Allowed difference of clocks for `exp` and `nbf`, in seconds.
-    #[serde(default = "default_leeway_s")]
-    pub leeway_s: u64,
-}
-
-fn default_leeway_s() -> u64 {
-    30
-}
-
 impl AuthConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        if let Some(jwt) = &self.jwt {
-            if !["HS256", "HS384", "HS512", "RS256", "ES256", "EdDSA"].contains(&jwt.algorithm.as_str()) {
-                return Err(value("auth.jwt.algorithm", "must be HS256, HS384, HS512, RS256, ES256 or EdDSA"));
-            }
-            if jwt.key.is_some() == jwt.key_file.is_some() {
-                return Err(value("auth.jwt.key", "give either key or key_file"));
-            }
-        }
-        if self.trusted_header.as_deref().is_some_and(|name| name.eq_ignore_ascii_case("authorization")) {
-            return Err(value("auth.trusted_header", "cannot be Authorization"));
-        }
-        if self.trusted_header_alone && self.trusted_header.is_none() {
-            return Err(value("auth.trusted_header_alone", "needs auth.trusted_header"));
-        }
-        if matches!(&self.trusted_header_from, TrustedHeaderFrom::Networks(networks) if networks.is_empty()) {
-            return Err(value(
+        let names_nobody =
+            matches!(&self.trusted_header_from, TrustedHeaderFrom::Networks(networks) if networks.is_empty());
+        let header = self.trusted_header.as_deref();
+        all([
+            self.jwt.as_ref().map_or(Ok(()), JwtConfig::validate),
+            ensure(
+                header.is_none_or(|name| !name.eq_ignore_ascii_case("authorization")),
+                "auth.trusted_header",
+                "cannot be Authorization",
+            ),
+            ensure(
+                header.is_some() || !self.trusted_header_alone,
+                "auth.trusted_header_alone",
+                "needs auth.trusted_header",
+            ),
+            ensure(
+                !names_nobody,
                 "auth.trusted_header_from",
                 "names no network: leave trusted_header out to trust nobody",
-            ));
-        }
-        Ok(())
-    }
-}
-
-impl JwtConfig {
-    /// The key's bytes, read from its file where that is configured.
-    pub fn read_key(&self) -> Result<Vec<u8>, ConfigError> {
-        let bytes = match (&self.key, &self.key_file) {
-            (Some(key), _) => key.clone().into_bytes(),
-            (None, Some(path)) => std::fs::read(path)
-                .map_err(|error| ConfigError::Unreadable { path: path.clone(), reason: error.to_string() })?,
-            (None, None) => return Err(value("auth.jwt.key", "is missing")),
-        };
-        if self.algorithm.starts_with("HS") && bytes.len() < 32 {
-            return Err(value("auth.jwt.key", "a shared secret must have at least 32 bytes"));
-        }
-        Ok(bytes)
+            ),
+        ])
     }
 }
 

@@ -3,17 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::kind::{DurabilityLevel, PolicyFailure, check_identifier, check_kind};
-use super::{ConfigError, at_least, value};
+use super::{ConfigError, all, at_least, between, ensure, one_of, value};
 use crate::model::{Id, IdType, Partition, partition_of};
 
 /// Documents of one request at most, whatever is configured.
 const DOCUMENTS_MAX_MAX: usize = 1_000;
 
 /// One kind of the ingest capability.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IngestConfig {
     /// Its name in URLs: lower-case letters, digits and hyphens.
@@ -51,7 +52,7 @@ pub struct IngestConfig {
 }
 
 /// The user's tables of an ingest kind.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IngestTable {
     /// The table of the documents, `name` or `schema.name`.
@@ -77,7 +78,7 @@ pub struct IngestTable {
 }
 
 /// A table that gets one row for each element of an array in the document.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChildTable {
     /// The field with the array.
@@ -164,31 +165,24 @@ impl IngestConfig {
 
     pub(super) fn validate(&self, index: usize) -> Result<(), ConfigError> {
         let field = |name: &str| format!("ingest[{index}].{name}");
-        check_kind(&field("kind"), &self.kind)?;
-        at_least(&field("documents_max"), self.documents_max, 1)?;
-        if self.documents_max > DOCUMENTS_MAX_MAX {
-            return Err(value(field("documents_max"), format!("must be at most {DOCUMENTS_MAX_MAX}")));
-        }
-        at_least(&field("document_bytes_max"), self.document_bytes_max, 2)?;
-        at_least(&field("body_bytes_max"), self.body_bytes_max, self.document_bytes_max)?;
-        if self.schema.is_some() && self.schema_file.is_some() {
-            return Err(value(field("schema_file"), "give schema or schema_file, not both"));
-        }
-        if self.id_field.is_none() && self.table.id_type != IdType::Uuid {
-            return Err(value(
+        let makes_ids = self.id_field.is_none();
+        let id_column = self.id_field.as_ref().filter(|id_field| self.table.columns.contains_key(*id_field));
+        all([
+            check_kind(&field("kind"), &self.kind),
+            between(&field("documents_max"), self.documents_max, 1, DOCUMENTS_MAX_MAX),
+            at_least(&field("document_bytes_max"), self.document_bytes_max, 2),
+            at_least(&field("body_bytes_max"), self.body_bytes_max, self.document_bytes_max),
+            one_of(&field("schema"), self.schema.is_some(), self.schema_file.is_some()),
+            ensure(
+                !makes_ids || self.table.id_type == IdType::Uuid,
                 field("table.id_type"),
                 "ids that weir makes are UUIDs: write \"uuid\", or set id_field",
-            ));
-        }
-        if let Some(id_field) = &self.id_field
-            && self.table.columns.contains_key(id_field)
-        {
-            return Err(value(
-                field("table.columns"),
-                format!("{id_field:?} is the id: its column is table.id_column"),
-            ));
-        }
-        self.table.validate(&field)
+            ),
+            id_column.map_or(Ok(()), |id_field| {
+                Err(value(field("table.columns"), format!("{id_field:?} is the id: its column is table.id_column")))
+            }),
+            self.table.validate(&field),
+        ])
     }
 
     /// A document goes to the rules whole, and may come back normalised.
@@ -206,7 +200,6 @@ impl IngestConfig {
 
 impl IngestTable {
     fn validate(&self, field: &dyn Fn(&str) -> String) -> Result<(), ConfigError> {
-        check_identifier(&field("table.name"), &self.name, true)?;
         let named = [
             ("table.id_column", Some(&self.id_column)),
             ("table.actor_column", self.actor_column.as_ref()),
@@ -214,39 +207,41 @@ impl IngestTable {
         ];
         let named = named.into_iter().filter_map(|(name, given)| Some((name, given?)));
         let mut taken = BTreeSet::new();
+        let mut found = vec![check_identifier(&field("table.name"), &self.name, true)];
         for (name, given) in named.chain(self.columns.values().map(|given| ("table.columns", given))) {
-            check_identifier(&field(name), given, false)?;
-            if !taken.insert(given) {
-                return Err(value(field(name), format!("column {given:?} is named twice")));
-            }
+            found.push(check_identifier(&field(name), given, false));
+            found.push(ensure(taken.insert(given), field(name), format!("column {given:?} is named twice")));
         }
         let mut fields: BTreeSet<&str> = self.columns.keys().map(String::as_str).collect();
-        for child in &self.children {
-            if !fields.insert(&child.field) {
-                let reason = format!("field {:?} goes to two places", child.field);
-                return Err(value(field("table.children.field"), reason));
-            }
-            child.validate(field)?;
+        for (index, child) in self.children.iter().enumerate() {
+            let of_child = |name: &str| field(&format!("table.children[{index}].{name}"));
+            let reason = format!("field {:?} goes to two places", child.field);
+            found.push(ensure(fields.insert(&child.field), of_child("field"), reason));
+            found.push(child.validate(&of_child));
         }
-        Ok(())
+        all(found)
     }
 }
 
 impl ChildTable {
     fn validate(&self, field: &dyn Fn(&str) -> String) -> Result<(), ConfigError> {
-        check_identifier(&field("table.children.name"), &self.name, true)?;
-        let named = [Some(&self.parent_column), self.position_column.as_ref(), self.value_column.as_ref()];
+        let named = [
+            ("parent_column", Some(&self.parent_column)),
+            ("position_column", self.position_column.as_ref()),
+            ("value_column", self.value_column.as_ref()),
+        ];
+        let named = named.into_iter().filter_map(|(name, given)| Some((name, given?)));
         let mut taken = BTreeSet::new();
-        for given in named.into_iter().flatten().chain(self.columns.values()) {
-            check_identifier(&field("table.children.columns"), given, false)?;
-            if !taken.insert(given) {
-                return Err(value(field("table.children.columns"), format!("column {given:?} is named twice")));
-            }
+        let mut found = vec![check_identifier(&field("name"), &self.name, true)];
+        for (name, given) in named.chain(self.columns.values().map(|given| ("columns", given))) {
+            found.push(check_identifier(&field(name), given, false));
+            found.push(ensure(taken.insert(given), field(name), format!("column {given:?} is named twice")));
         }
-        if self.value_column.is_some() != self.columns.is_empty() {
-            let reason = "give columns (elements are objects) or value_column (they are not), and not both";
-            return Err(value(field("table.children.columns"), reason));
-        }
-        Ok(())
+        found.push(ensure(
+            self.value_column.is_some() == self.columns.is_empty(),
+            field("columns"),
+            "give columns (elements are objects) or value_column (they are not), and not both",
+        ));
+        all(found)
     }
 }

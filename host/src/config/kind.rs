@@ -1,5 +1,6 @@
 //! What the kinds of all capabilities have in common: names, levels, tables.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, CounterTable, IngestTable, PreferenceTable, ToggleTable, value};
@@ -9,7 +10,7 @@ use crate::model::IdType;
 const KIND_BYTES_MAX: usize = 64;
 
 /// The level that a reply waits for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DurabilityLevel {
     /// In the journal.
@@ -30,7 +31,7 @@ impl DurabilityLevel {
 }
 
 /// What a batch gets when its policy module fails.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PolicyFailure {
     /// 503 with Retry-After.

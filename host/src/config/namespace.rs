@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Longest namespace, in bytes.
@@ -10,7 +11,7 @@ const NAMESPACE_BYTES_MAX: usize = 64;
 const FALLBACK: &str = "weir";
 
 /// A part of every key in Redis: letters, digits, `_`, `.` and `-`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct Namespace(String);
 

@@ -2,15 +2,16 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, PolicyPoolConfig, at_least, value};
+use super::{ConfigError, PolicyPoolConfig, all, at_least, ensure, value};
 
 /// Bytes of a module's name or version.
 pub(crate) const MODULE_NAME_BYTES_MAX: usize = 64;
 
 /// The policy modules, their limits, and how a new one is tried.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PolicyConfig {
     /// File of the component that serves where no other was activated; the built-in rules when absent. Interfaces that
@@ -112,7 +113,7 @@ impl Default for PolicyConfig {
 }
 
 /// How the built-in rules run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum BuiltinRules {
     /// As a component, like every other module.
@@ -124,7 +125,7 @@ pub enum BuiltinRules {
 }
 
 /// When a canary, or a set on probation, is rolled back by itself. Judged at each failure and at the end of each window.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CanaryConfig {
     /// Length of a window, in milliseconds.
@@ -146,7 +147,7 @@ impl Default for CanaryConfig {
 
 /// When a module is not called for a while, and what stands in for it answers at once. For each function and kind alone, as
 /// long as the module is loaded.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BreakerConfig {
     /// Failed calls (traps, deadlines, broken contracts) that may come in a row; more, or more than these in one window in
@@ -167,7 +168,7 @@ impl Default for BreakerConfig {
 }
 
 /// Sampled calls and answers of the live modules, in the file `decisions.ndjson` of the registry.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DecisionLogConfig {
     /// Share of calls that is recorded, from 0 to 1. They hold the ids of targets and actors.
@@ -183,7 +184,7 @@ impl Default for DecisionLogConfig {
 }
 
 /// Who did what with modules, in the file `audit.ndjson` of the registry.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuditConfig {
     /// Lines that are kept, each of some hundred bytes. Of more, what was refused goes first, then the oldest.
@@ -199,7 +200,7 @@ impl Default for AuditConfig {
 }
 
 /// What one module may import beyond `config` and `log`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GrantConfig {
     /// The module's name, or its digest (then no other module of that name has the grant).
@@ -213,7 +214,7 @@ pub struct GrantConfig {
 }
 
 /// A statement that can be granted.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StatementConfig {
     /// Its name.
@@ -235,7 +236,7 @@ pub struct StatementConfig {
 }
 
 /// Type of a statement's parameter. NULL is always allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ParameterType {
     /// Signed 64-bit integer.
@@ -270,68 +271,71 @@ impl PolicyConfig {
     }
 
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        at_least("policy.call_deadline_ms", self.call_deadline_ms, 1)?;
-        at_least("policy.memory_bytes_max", self.memory_bytes_max, 1 << 16)?;
-        self.pool.validate(self.memory_bytes_max)?;
-        at_least("policy.instances", self.instances, 1)?;
-        at_least("policy.core_instances_max", self.core_instances_max, 1)?;
-        at_least("policy.memories_max", self.memories_max, 1)?;
-        at_least("policy.tables_max", self.tables_max, 1)?;
-        at_least("policy.table_elements_max", self.table_elements_max, 1)?;
-        at_least("policy.modules_max", self.modules_max, 1)?;
-        at_least("policy.granted_call_deadline_ms", self.granted_call_deadline_ms, 1)?;
-        at_least("policy.granted_calls_max", self.granted_calls_max, 1)?;
-        at_least("policy.compile_memory_bytes_max", self.compile_memory_bytes_max, 64 << 20)?;
-        at_least("policy.canary.window_ms", self.canary.window_ms, 10)?;
-        at_least("policy.canary.call_p99_ms_max", self.canary.call_p99_ms_max, 1)?;
-        at_least("policy.breaker.window_ms", self.breaker.window_ms, 10)?;
-        at_least("policy.breaker.backoff_ms_min", self.breaker.backoff_ms_min, 1)?;
-        at_least("policy.breaker.backoff_ms_max", self.breaker.backoff_ms_max, self.breaker.backoff_ms_min)?;
-        at_least("policy.audit.entries_max", self.audit.entries_max, 10)?;
-        at_least("policy.audit.age_days_max", self.audit.age_days_max, 1)?;
-        at_least("policy.decisions.bytes_max", self.decisions.bytes_max, 64 << 10)?;
-        if !(0.0..=1.0).contains(&self.decisions.share) {
-            return Err(value("policy.decisions.share", format!("must be from 0 to 1, is {}", self.decisions.share)));
-        }
-        for (index, statement) in self.statements.iter().enumerate() {
-            let field = |name: &str| format!("policy.statement[{index}].{name}");
-            if !is_module_name(&statement.name) {
-                return Err(value(field("name"), "must be 1 to 64 letters, digits, hyphens, dots and underscores"));
-            }
-            if self.statements[..index].iter().any(|earlier| earlier.name == statement.name) {
-                return Err(value(field("name"), format!("{:?} is configured twice", statement.name)));
-            }
-            at_least(&field("rows_max"), statement.rows_max, 1)?;
-            at_least(&field("timeout_ms"), statement.timeout_ms, 1)?;
-            let call_ms = self.granted_call_deadline_ms;
-            if statement.timeout_ms > call_ms {
-                return Err(value(
-                    field("timeout_ms"),
-                    format!(
-                        "is {}, over policy.granted_call_deadline_ms = {call_ms}: the call that runs statement {:?} ends \
-                         before; lower the one or raise the other",
-                        statement.timeout_ms, statement.name
-                    ),
-                ));
-            }
-        }
-        for (index, grant) in self.grants.iter().enumerate() {
-            let field = |name: &str| format!("policy.grant[{index}].{name}");
-            if !is_module_name(&grant.module) {
-                return Err(value(field("module"), "must be the name or the digest of a module"));
-            }
-            if is_reserved_module_name(&grant.module) {
-                return Err(value(
-                    field("module"),
-                    "is a word of the commands and paths of weir: no module has that name",
-                ));
-            }
-            let known = |name: &&String| self.statements.iter().any(|statement| statement.name == **name);
-            if let Some(unknown) = grant.sql.iter().find(|name| !known(name)) {
-                return Err(value(field("sql"), format!("there is no [[policy.statement]] with the name {unknown:?}")));
-            }
-        }
-        Ok(())
+        let share = self.decisions.share;
+        all([
+            at_least("policy.call_deadline_ms", self.call_deadline_ms, 1),
+            at_least("policy.memory_bytes_max", self.memory_bytes_max, 1 << 16),
+            self.pool.validate(self.memory_bytes_max),
+            at_least("policy.instances", self.instances, 1),
+            at_least("policy.core_instances_max", self.core_instances_max, 1),
+            at_least("policy.memories_max", self.memories_max, 1),
+            at_least("policy.tables_max", self.tables_max, 1),
+            at_least("policy.table_elements_max", self.table_elements_max, 1),
+            at_least("policy.modules_max", self.modules_max, 1),
+            at_least("policy.granted_call_deadline_ms", self.granted_call_deadline_ms, 1),
+            at_least("policy.granted_calls_max", self.granted_calls_max, 1),
+            at_least("policy.compile_memory_bytes_max", self.compile_memory_bytes_max, 64 << 20),
+            at_least("policy.canary.window_ms", self.canary.window_ms, 10),
+            at_least("policy.canary.call_p99_ms_max", self.canary.call_p99_ms_max, 1),
+            at_least("policy.breaker.window_ms", self.breaker.window_ms, 10),
+            at_least("policy.breaker.backoff_ms_min", self.breaker.backoff_ms_min, 1),
+            at_least("policy.breaker.backoff_ms_max", self.breaker.backoff_ms_max, self.breaker.backoff_ms_min),
+            at_least("policy.audit.entries_max", self.audit.entries_max, 10),
+            at_least("policy.audit.age_days_max", self.audit.age_days_max, 1),
+            at_least("policy.decisions.bytes_max", self.decisions.bytes_max, 64 << 10),
+            ensure((0.0..=1.0).contains(&share), "policy.decisions.share", format!("must be from 0 to 1, is {share}")),
+            all(self.statements.iter().enumerate().map(|(index, statement)| self.validate_statement(index, statement))),
+            all(self.grants.iter().enumerate().map(|(index, grant)| self.validate_grant(index, grant))),
+        ])
+    }
+
+    fn validate_statement(&self, index: usize, statement: &StatementConfig) -> Result<(), ConfigError> {
+        let field = |name: &str| format!("policy.statement[{index}].{name}");
+        let is_new = self.statements[..index].iter().all(|earlier| earlier.name != statement.name);
+        let call_ms = self.granted_call_deadline_ms;
+        let too_long = format!(
+            "is {}, over policy.granted_call_deadline_ms = {call_ms}: the call that runs statement {:?} ends before; lower \
+             the one or raise the other",
+            statement.timeout_ms, statement.name
+        );
+        all([
+            ensure(
+                is_module_name(&statement.name),
+                field("name"),
+                "must be 1 to 64 letters, digits, hyphens, dots and underscores",
+            ),
+            ensure(is_new, field("name"), format!("{:?} is configured twice", statement.name)),
+            at_least(&field("rows_max"), statement.rows_max, 1),
+            at_least(&field("timeout_ms"), statement.timeout_ms, 1),
+            ensure(statement.timeout_ms <= call_ms, field("timeout_ms"), too_long),
+        ])
+    }
+
+    fn validate_grant(&self, index: usize, grant: &GrantConfig) -> Result<(), ConfigError> {
+        let field = |name: &str| format!("policy.grant[{index}].{name}");
+        let known = |name: &&String| self.statements.iter().any(|statement| statement.name == **name);
+        let unknown = grant.sql.iter().filter(|name| !known(name)).map(|unknown| {
+            Err(value(field("sql"), format!("there is no [[policy.statement]] with the name {unknown:?}")))
+        });
+        let names = [
+            ensure(is_module_name(&grant.module), field("module"), "must be the name or the digest of a module"),
+            ensure(
+                !is_reserved_module_name(&grant.module),
+                field("module"),
+                "is a word of the commands and paths of weir: no module has that name",
+            ),
+        ];
+        all(names.into_iter().chain(unknown))
     }
 }
 

@@ -1,15 +1,16 @@
 //! `[policy.pool]`: the address space of policy instances.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, at_least};
+use super::{ConfigError, all, at_least};
 
 /// Bytes of a page of WebAssembly.
 const PAGE_BYTES: u64 = 64 << 10;
 
 /// Address space of policy instances. It is reserved at the start and is no memory: what is not used costs nothing, unless the
 /// system limits address space (`ulimit -v`, `LimitAS=`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PolicyPoolConfig {
     /// Address space of one linear memory, in bytes: at least `policy.memory_bytes_max`. With 4 GiB code needs no check of bounds;
@@ -41,8 +42,10 @@ impl PolicyPoolConfig {
 
     pub(super) fn validate(&self, memory_bytes_max: usize) -> Result<(), ConfigError> {
         let least = Self::least(memory_bytes_max).memory_reservation_bytes;
-        at_least("policy.pool.memory_reservation_bytes", self.memory_reservation_bytes, least)?;
-        at_least("policy.pool.memory_guard_bytes", self.memory_guard_bytes, PAGE_BYTES)
+        all([
+            at_least("policy.pool.memory_reservation_bytes", self.memory_reservation_bytes, least),
+            at_least("policy.pool.memory_guard_bytes", self.memory_guard_bytes, PAGE_BYTES),
+        ])
     }
 }
 

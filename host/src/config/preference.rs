@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::kind::{DurabilityLevel, PolicyFailure, check_identifier, check_kind};
-use super::{ConfigError, at_least, value};
+use super::{ConfigError, all, at_least, between, ensure, value};
 use crate::model::{IdType, SETTING_TEXT_BYTES_MAX, Setting, SettingType};
 
 /// Most fields of a kind.
@@ -16,7 +17,7 @@ const CHUNK_MEMBERS_MAX: usize = 10_000;
 const TOPIC_BYTES_MAX: usize = 64;
 
 /// One kind of the preference capability.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PreferenceConfig {
     /// Its name in URLs: lower-case letters, digits and hyphens.
@@ -72,7 +73,7 @@ pub struct PreferenceConfig {
 }
 
 /// Who may write the settings of a member.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum WriteRights {
     /// The member itself: the actor has its id. Others are answered 403.
@@ -83,7 +84,7 @@ pub enum WriteRights {
 }
 
 /// What a look-up says of members that cannot be read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LookupFallback {
     /// Each is named among the errors.
@@ -94,7 +95,7 @@ pub enum LookupFallback {
 }
 
 /// What a look-up does when the store does not answer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StoreFallback {
     /// Each member is named among the errors.
@@ -105,7 +106,7 @@ pub enum StoreFallback {
 }
 
 /// The user's table of a preference kind: one row for each member that has ever set something.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PreferenceTable {
     /// Its name, `name` or `schema.name`.
@@ -122,7 +123,7 @@ pub struct PreferenceTable {
 }
 
 /// The table that says which members exist.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MemberTable {
     /// Its name, `name` or `schema.name`.
@@ -132,7 +133,7 @@ pub struct MemberTable {
 }
 
 /// One setting of a member.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FieldConfig {
     /// Its name in requests and for the rules.
@@ -239,63 +240,54 @@ impl PreferenceConfig {
 
     pub(super) fn validate(&self, index: usize) -> Result<(), ConfigError> {
         let field = |name: &str| format!("preference[{index}].{name}");
-        check_kind(&field("kind"), &self.kind)?;
-        for (name, given) in [
-            ("lookup_members_max", self.lookup_members_max),
-            ("lookup_body_bytes_max", self.lookup_body_bytes_max),
-            ("chunk_members", self.chunk_members),
-            ("chunks_in_flight", self.chunks_in_flight),
-            ("streams_max", self.streams_max),
-        ] {
-            at_least(&field(name), given, 1)?;
-        }
-        if self.chunk_members > CHUNK_MEMBERS_MAX {
-            return Err(value(field("chunk_members"), format!("must be at most {CHUNK_MEMBERS_MAX}")));
-        }
         let table = &self.table;
-        check_identifier(&field("table.name"), &table.name, true)?;
-        check_identifier(&field("table.member_column"), &table.member_column, false)?;
+        let mut found = vec![
+            check_kind(&field("kind"), &self.kind),
+            at_least(&field("lookup_members_max"), self.lookup_members_max, 1),
+            at_least(&field("lookup_body_bytes_max"), self.lookup_body_bytes_max, 1),
+            between(&field("chunk_members"), self.chunk_members, 1, CHUNK_MEMBERS_MAX),
+            at_least(&field("chunks_in_flight"), self.chunks_in_flight, 1),
+            at_least(&field("streams_max"), self.streams_max, 1),
+            check_identifier(&field("table.name"), &table.name, true),
+            check_identifier(&field("table.member_column"), &table.member_column, false),
+        ];
         if let Some(members) = &table.members {
-            check_identifier(&field("table.members.name"), &members.name, true)?;
-            check_identifier(&field("table.members.key_column"), &members.key_column, false)?;
+            found.push(check_identifier(&field("table.members.name"), &members.name, true));
+            found.push(check_identifier(&field("table.members.key_column"), &members.key_column, false));
         }
-        self.validate_fields(&field)?;
-        if self.topics.is_empty() {
-            return Err(value(field("topics"), "name at least one topic and the fields that it needs"));
-        }
+        found.push(self.validate_fields(&field));
+        let has_topics = !self.topics.is_empty();
+        found.push(ensure(has_topics, field("topics"), "name at least one topic and the fields that it needs"));
         for (topic, needs) in &self.topics {
-            if topic.is_empty() || topic.len() > TOPIC_BYTES_MAX {
-                return Err(value(field("topics"), format!("{topic:?} must have 1 to {TOPIC_BYTES_MAX} bytes")));
-            }
-            if let Some(unknown) = needs.iter().find(|name| table.field(name).is_none()) {
-                return Err(value(field(&format!("topics.{topic}")), format!("{unknown:?} is none of table.fields")));
-            }
+            let fits = (1..=TOPIC_BYTES_MAX).contains(&topic.len());
+            found.push(ensure(fits, field("topics"), format!("{topic:?} must have 1 to {TOPIC_BYTES_MAX} bytes")));
+            let unknown = needs.iter().filter(|name| table.field(name).is_none());
+            found.extend(unknown.map(|unknown| {
+                Err(value(field(&format!("topics.{topic}")), format!("{unknown:?} is none of table.fields")))
+            }));
         }
-        Ok(())
+        all(found)
     }
 
     fn validate_fields(&self, field: &impl Fn(&str) -> String) -> Result<(), ConfigError> {
         let table = &self.table;
-        if table.fields.is_empty() || table.fields.len() > FIELDS_MAX {
-            return Err(value(field("table.fields"), format!("must have 1 to {FIELDS_MAX} fields")));
-        }
+        let fits = (1..=FIELDS_MAX).contains(&table.fields.len());
+        let mut found = vec![ensure(fits, field("table.fields"), format!("must have 1 to {FIELDS_MAX} fields"))];
         let (mut names, mut columns) = (BTreeSet::new(), BTreeSet::from([&table.member_column]));
         for (place, given) in table.fields.iter().enumerate() {
             let of = |name: &str| field(&format!("table.fields[{place}].{name}"));
-            check_identifier(&of("name"), &given.name, false)?;
-            check_identifier(&of("column"), &given.column, false)?;
-            if !names.insert(&given.name) || !columns.insert(&given.column) {
-                return Err(value(of("name"), "each name and each column may be there once"));
-            }
-            if given.default.setting_type() != given.field_type {
-                return Err(value(of("default"), format!("must be of type {}", given.field_type.as_str())));
-            }
-            if matches!(&given.default, Setting::Text(text) if text.len() > SETTING_TEXT_BYTES_MAX || text.contains('\0'))
-            {
-                return Err(value(of("default"), format!("must be text of at most {SETTING_TEXT_BYTES_MAX} bytes")));
-            }
+            let is_new = names.insert(&given.name) & columns.insert(&given.column);
+            let has_type = given.default.setting_type() == given.field_type;
+            let is_long = matches!(&given.default, Setting::Text(text) if text.len() > SETTING_TEXT_BYTES_MAX || text.contains('\0'));
+            found.extend([
+                check_identifier(&of("name"), &given.name, false),
+                check_identifier(&of("column"), &given.column, false),
+                ensure(is_new, of("name"), "each name and each column may be there once"),
+                ensure(has_type, of("default"), format!("must be of type {}", given.field_type.as_str())),
+                ensure(!is_long, of("default"), format!("must be text of at most {SETTING_TEXT_BYTES_MAX} bytes")),
+            ]);
         }
-        Ok(())
+        all(found)
     }
 }
 

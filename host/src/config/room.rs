@@ -3,19 +3,22 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::kind::{PolicyFailure, check_kind};
-use super::{ConfigError, at_least, value};
+use super::{ConfigError, all, at_least, between, ensure, exactly_one, secret, value};
 use crate::model::{Id, IdType};
 
 /// Shortest secret for HS256, in bytes.
 const SECRET_BYTES_MIN: usize = 32;
 /// Longest time of any kind here, in milliseconds: a year.
 const TIME_MS_MAX: u64 = 366 * 86_400_000;
+/// Greatest `capacity` and `waiting_max`.
+const PEOPLE_MAX: u64 = 100_000_000;
 
 /// One kind of the room capability.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RoomConfig {
     /// Its name in URLs: lower-case letters, digits and hyphens.
@@ -95,7 +98,7 @@ pub struct RoomConfig {
 }
 
 /// Who is let in at all.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RoomMode {
     /// Whoever comes, as the rules say and as far as there is space.
@@ -122,15 +125,16 @@ impl RoomMode {
 }
 
 /// A key of tokens.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RoomKeyConfig {
     /// Its name in tokens.
     pub kid: String,
-    /// How passes are signed: `EdDSA` or `HS256`.
+    /// How passes are signed: `EdDSA`, `ES256`, `RS256` or `HS256`.
     pub algorithm: RoomAlgorithm,
-    /// The secret (HS256: at least 32 bytes), or the private key as PEM (EdDSA: PKCS #8). Prefer `key_file`.
+    /// The secret (HS256: at least 32 bytes), or the private key as PEM (PKCS #8). Prefer `key_file`.
     #[serde(default)]
+    #[schemars(extend("x-weir-secret" = "whole"))]
     pub key: Option<String>,
     /// File with the key.
     #[serde(default)]
@@ -138,10 +142,14 @@ pub struct RoomKeyConfig {
 }
 
 /// How passes are signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RoomAlgorithm {
     /// Ed25519: whoever verifies needs the public key only, from `/.well-known/jwks.json`.
     EdDSA,
+    /// ECDSA on P-256, for those who verify with a library without Ed25519.
+    ES256,
+    /// RSA with at least 2048 bits: known everywhere; passes are longer, and signing takes about 20 times as long.
+    RS256,
     /// A shared secret.
     HS256,
 }
@@ -239,17 +247,10 @@ impl RoomConfig {
 
     pub(super) fn validate(&self, index: usize) -> Result<(), ConfigError> {
         let field = |name: &str| format!("room[{index}].{name}");
-        check_kind(&field("kind"), &self.kind)?;
+        let mut found = vec![check_kind(&field("kind"), &self.kind)];
         for queue in &self.queues {
             let parsed = Id::parse(self.queue_type, queue);
-            parsed.map_err(|error| value(field("queues"), format!("{queue:?}: {error}")))?;
-        }
-        at_least(&field("queues_max"), self.queues_max, self.queues.len().max(1))?;
-        for (name, given) in [("capacity", self.capacity), ("waiting_max", self.waiting_max)] {
-            at_least(&field(name), given, 1)?;
-            if given > 100_000_000 {
-                return Err(value(field(name), "must be at most 100000000"));
-            }
+            found.push(parsed.map(drop).map_err(|error| value(field("queues"), format!("{queue:?}: {error}"))));
         }
         let times = [
             ("queue_idle_ms", self.queue_idle_ms),
@@ -263,37 +264,39 @@ impl RoomConfig {
             ("lease_ms", self.lease_ms),
         ];
         for (name, given) in times {
-            at_least(&field(name), given, 1)?;
-            if given > TIME_MS_MAX {
-                return Err(value(field(name), format!("must be at most {TIME_MS_MAX} (a year)")));
-            }
+            found.push(at_least(&field(name), given, 1));
+            let reason = format!("must be at most {TIME_MS_MAX} (a year)");
+            found.push(ensure(given <= TIME_MS_MAX, field(name), reason));
         }
-        at_least(&field("poll_ms_max"), self.poll_ms_max, self.poll_ms_min)?;
-        at_least(&field("grace_ms"), self.grace_ms, self.poll_ms_min.saturating_mul(3))?;
-        at_least(&field("polls_per_s_max"), self.polls_per_s_max, 1)?;
-        self.validate_keys(index)
+        found.extend([
+            at_least(&field("queues_max"), self.queues_max, self.queues.len().max(1)),
+            between(&field("capacity"), self.capacity, 1, PEOPLE_MAX),
+            between(&field("waiting_max"), self.waiting_max, 1, PEOPLE_MAX),
+            at_least(&field("poll_ms_max"), self.poll_ms_max, self.poll_ms_min),
+            at_least(&field("grace_ms"), self.grace_ms, self.poll_ms_min.saturating_mul(3)),
+            at_least(&field("polls_per_s_max"), self.polls_per_s_max, 1),
+            self.validate_keys(index),
+        ]);
+        all(found)
     }
 
     fn validate_keys(&self, index: usize) -> Result<(), ConfigError> {
-        if self.keys.is_empty() {
-            return Err(value(
-                format!("room[{index}].keys"),
-                "give at least one key; make one with: openssl genpkey -algorithm ed25519 -out room.pem",
-            ));
-        }
+        let mut found = vec![ensure(
+            !self.keys.is_empty(),
+            format!("room[{index}].keys"),
+            "give at least one key; make one with: openssl genpkey -algorithm ed25519 -out room.pem",
+        )];
         for (at, key) in self.keys.iter().enumerate() {
             let field = |name: &str| format!("room[{index}].keys[{at}].{name}");
-            if key.kid.is_empty() || key.kid.len() > 64 || !key.kid.bytes().all(|byte| byte.is_ascii_graphic()) {
-                return Err(value(field("kid"), "must be 1 to 64 visible ASCII characters"));
-            }
-            if self.keys[..at].iter().any(|other| other.kid == key.kid) {
-                return Err(value(field("kid"), format!("{:?} is the name of another key", key.kid)));
-            }
-            if key.key.is_some() == key.key_file.is_some() {
-                return Err(value(field("key_file"), "give either key or key_file"));
-            }
+            let fits = (1..=64).contains(&key.kid.len()) && key.kid.bytes().all(|byte| byte.is_ascii_graphic());
+            let is_new = self.keys[..at].iter().all(|other| other.kid != key.kid);
+            found.extend([
+                ensure(fits, field("kid"), "must be 1 to 64 visible ASCII characters"),
+                ensure(is_new, field("kid"), format!("{:?} is the name of another key", key.kid)),
+                exactly_one(&field("key"), key.key.is_some(), key.key_file.is_some()),
+            ]);
         }
-        Ok(())
+        all(found)
     }
 }
 
@@ -305,8 +308,7 @@ impl RoomKeyConfig {
     pub fn read(&self) -> Result<Vec<u8>, ConfigError> {
         let bytes = match (&self.key, &self.key_file) {
             (Some(key), _) => key.clone().into_bytes(),
-            (None, Some(path)) => std::fs::read(path)
-                .map_err(|error| ConfigError::Unreadable { path: path.clone(), reason: error.to_string() })?,
+            (None, Some(path)) => secret::bytes_of("room.keys.key_file", path)?,
             (None, None) => return Err(value("room.keys.key_file", "is missing")),
         };
         if self.algorithm == RoomAlgorithm::HS256 && bytes.len() < SECRET_BYTES_MIN {

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::kind::{DurabilityLevel, PolicyFailure, check_identifier, check_kind};
-use super::{ConfigError, value};
+use super::{ConfigError, all, ensure};
 use crate::model::IdType;
 
 /// One kind of the toggle capability.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ToggleConfig {
     /// Its name in URLs: lower-case letters, digits and hyphens.
@@ -32,7 +33,7 @@ pub struct ToggleConfig {
 }
 
 /// The user's tables of a toggle kind.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ToggleTable {
     /// Table of the pairs, `name` or `schema.name`, with a unique key on (target, actor).
@@ -58,7 +59,7 @@ pub struct ToggleTable {
 }
 
 /// Table of the targets.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CountTable {
     /// Its name, `name` or `schema.name`.
@@ -75,7 +76,7 @@ fn default_huge_rows_min() -> u64 {
 }
 
 /// Names and texts of the reply.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ToggleResponse {
     /// Name of the boolean: is the pair present?
@@ -151,7 +152,6 @@ impl ToggleConfig {
 
     pub(super) fn validate(&self, index: usize) -> Result<(), ConfigError> {
         let field = |name: &str| format!("toggle[{index}].{name}");
-        check_kind(&field("kind"), &self.kind)?;
         let table = &self.table;
         let mut names = vec![
             ("table.name", &table.name),
@@ -164,13 +164,17 @@ impl ToggleConfig {
             names.push(("table.targets.key_column", &targets.key_column));
             names.extend(targets.count_column.as_ref().map(|name| ("table.targets.count_column", name)));
         }
-        for (name, given) in names {
-            check_identifier(&field(name), given, name.ends_with(".name"))?;
-        }
-        if self.response.active == self.response.count {
-            return Err(value(field("response.count"), "must differ from response.active"));
-        }
-        Ok(())
+        let columns =
+            names.into_iter().map(|(name, given)| check_identifier(&field(name), given, name.ends_with(".name")));
+        let others = [
+            check_kind(&field("kind"), &self.kind),
+            ensure(
+                self.response.active != self.response.count,
+                field("response.count"),
+                "must differ from response.active",
+            ),
+        ];
+        all(others.into_iter().chain(columns))
     }
 }
 

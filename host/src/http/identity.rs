@@ -1,54 +1,50 @@
 //! Who the actor of a request is: a JSON Web Token, or a header of a trusted proxy.
 //!
-//! One pinned algorithm with one key; what the token's own header says about keys is never followed. Whatever is
-//! given must be right: a wrong token is refused even where none is needed, and two identities must be one. Where tokens
-//! are configured the header alone is not enough, unless the configuration says so.
+//! Algorithms are pinned, and the key is that of the configuration, or one of the set that is published where it says; what
+//! the token's own header says about keys chooses among those at most. Whatever is given must be right: a wrong token is
+//! refused even where none is needed, and two identities must be one. Where tokens are configured the header alone is not
+//! enough, unless the configuration says so.
+
+mod keys;
+mod source;
+mod token;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
-use serde::Deserialize;
+use jsonwebtoken::{Algorithm, DecodingKey};
 
-use super::problem::{BAD_HEADER, unauthenticated};
+use super::problem::{BAD_HEADER, KEYS_UNAVAILABLE, unauthenticated};
 use crate::clock::Clock;
 use crate::config::{AuthConfig, ConfigError, JwtConfig, TrustedHeaderFrom};
 use crate::listener::head::{bearer_token, one};
 use crate::listener::problem::Problem;
 use crate::model::{Id, IdType};
-
-/// Longest token, in bytes: what comes to more is not looked at.
-const TOKEN_BYTES_MAX: usize = 4096;
+use crate::telemetry::request;
+use keys::Candidates;
+use source::{Learned, Source};
+use token::{Head, Rules, Subject};
 
 /// Finds out who the actor is.
 pub(super) struct Authenticator {
     jwt: Option<ArcSwap<Jwt>>,
+    /// Where the keys are published.
+    source: Option<Arc<Source>>,
     trusted: Option<(HeaderName, TrustedHeaderFrom)>,
     /// The header names an actor without a token, too.
     header_suffices: bool,
     challenge: HeaderValue,
     clock: Clock,
+    /// Somebody wants to know who the actor was.
+    notes_actor: bool,
 }
 
 struct Jwt {
-    key: DecodingKey,
-    validation: Validation,
-    leeway_s: u64,
-}
-
-#[derive(Deserialize)]
-struct Claims {
-    sub: Subject,
-    exp: f64,
-    nbf: Option<f64>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Subject {
-    Integer(i64),
-    Text(String),
+    /// The one key, where none are published.
+    pinned: Option<(Algorithm, DecodingKey)>,
+    rules: Rules,
 }
 
 impl Authenticator {
@@ -63,20 +59,83 @@ impl Authenticator {
                 Some((parsed, config.trusted_header_from.clone()))
             }
         };
+        let jwt = config.jwt.as_ref().map(Jwt::new).transpose()?;
+        let published = config.jwt.as_ref().and_then(|config| Some((config, config.jwks_url.as_deref()?)));
+        let source = match (&jwt, published) {
+            (Some(jwt), Some((config, url))) => {
+                Some(Arc::new(Source::new(config, url, jwt.rules.algorithms().collect(), clock.clone())?))
+            }
+            _ => None,
+        };
         Ok(Self {
-            jwt: config.jwt.as_ref().map(Jwt::new).transpose()?.map(ArcSwap::from_pointee),
+            jwt: jwt.map(ArcSwap::from_pointee),
+            source,
             trusted,
             header_suffices: config.jwt.is_none() || config.trusted_header_alone,
             challenge: HeaderValue::from_static("Bearer realm=\"weir\""),
             clock,
+            notes_actor: false,
         })
     }
 
-    /// Takes the key of tokens, and what is asked of them, from `other`, where both have one.
+    /// From now on it is noted who the actor of each request is.
+    pub(super) fn note_actors(&mut self) {
+        self.notes_actor = true;
+    }
+
+    /// Takes the key of tokens, and what is asked of them, from `other`, where both have one. Where keys are published stays.
     pub(super) fn take_key(&self, other: &Self) {
         if let (Some(mine), Some(other)) = (&self.jwt, &other.jwt) {
             mine.store(other.load_full());
         }
+    }
+
+    /// Reads published keys now, and goes on to read them when they are due.
+    pub(super) async fn begin(&self) {
+        if let Some(source) = &self.source {
+            source.refresh().await;
+            tokio::spawn(Source::keep(Arc::downgrade(source)));
+        }
+    }
+
+    /// Whether published keys are known, and how it is; `None` where there are none.
+    pub(super) fn check(&self) -> Option<(bool, String)> {
+        self.source.as_ref().map(|source| source.check())
+    }
+
+    /// The head of the request's token, where its key is published and not known yet.
+    pub(super) fn unknown_key(&self, headers: &HeaderMap) -> Option<Head> {
+        let source = self.source.as_ref()?;
+        let head = token::head(bearer_token(headers.get(header::AUTHORIZATION)?)?)?;
+        (!source.knows(&head)).then_some(head)
+    }
+
+    /// Has published keys read for a token whose key is not known.
+    ///
+    /// # Errors
+    /// Nobody can say whether the token is good.
+    pub(super) async fn learn(&self, head: &Head) -> Result<(), Problem> {
+        let Some(source) = &self.source else { return Ok(()) };
+        match source.learn(head).await {
+            Learned::Look => Ok(()),
+            Learned::Undecided { retry_after_s } => {
+                let detail =
+                    "nothing was changed; the key of the token is not known, and the issuer's keys cannot be read now";
+                Err(Problem::new(&KEYS_UNAVAILABLE, detail).retry_after_s(retry_after_s))
+            }
+        }
+    }
+
+    fn subject(&self, jwt: &Jwt, token: &str) -> Option<Subject> {
+        let now_ms = self.clock.now_ms();
+        let Some(source) = &self.source else {
+            let (algorithm, key) = jwt.pinned.as_ref()?;
+            return jwt.rules.subject(token, *algorithm, key, now_ms);
+        };
+        let head = token::head(token)?;
+        let set = source.set()?;
+        let Candidates::Some(keys) = set.of(&head) else { return None };
+        keys.into_iter().find_map(|key| jwt.rules.subject(token, head.algorithm, key, now_ms))
     }
 
     /// The actor, or `None` when the request names none.
@@ -90,7 +149,12 @@ impl Authenticator {
             (None, Some(_)) if !self.header_suffices => {
                 Err(self.refuse("the trusted header alone is not enough: send Authorization: Bearer with a token, too"))
             }
-            (Some(actor), _) | (None, Some(actor)) => Ok(Some(actor)),
+            (Some(actor), _) | (None, Some(actor)) => {
+                if self.notes_actor {
+                    request::note_actor(|| actor.to_string());
+                }
+                Ok(Some(actor))
+            }
             (None, None) => Ok(None),
         }
     }
@@ -122,7 +186,7 @@ impl Authenticator {
         let token = bearer_token(given).ok_or_else(|| self.refuse("send Authorization: Bearer with a token"))?;
         // One detail for all: which check failed is nobody's business but the issuer's.
         let wrong = || self.refuse("the token is not valid, has expired, or does not name an actor of this kind");
-        let subject = jwt.load().subject(token, self.clock.now_ms()).ok_or_else(wrong)?;
+        let subject = self.subject(&jwt.load(), token).ok_or_else(wrong)?;
         let actor = match &subject {
             Subject::Integer(value) if id_type == IdType::Integer => Id::Int(*value),
             Subject::Integer(_) => return Err(wrong()),
@@ -163,58 +227,24 @@ impl Authenticator {
     }
 }
 
-/// Whether tokens of this type say who somebody is: `JWT`, `at+jwt`, and whatever is not typed as a JWT for one use.
-fn names_an_actor(typ: &str) -> bool {
-    let typ = typ.to_ascii_lowercase();
-    let typ = typ.strip_prefix("application/").unwrap_or(&typ);
-    typ == "at+jwt" || !typ.ends_with("+jwt")
-}
-
 impl Jwt {
     fn new(config: &JwtConfig) -> Result<Self, ConfigError> {
-        let wrong = |field: &str, reason: String| ConfigError::Value { field: format!("auth.jwt.{field}"), reason };
-        let algorithm: Algorithm =
-            config.algorithm.parse().map_err(|_| wrong("algorithm", format!("{:?} is not known", config.algorithm)))?;
+        let rules = Rules::new(config)?;
+        let Some(algorithm) = rules.algorithms().next().filter(|_| config.jwks_url.is_none()) else {
+            return Ok(Self { pinned: None, rules });
+        };
         let bytes = config.read_key()?;
         let key = match algorithm {
             Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => Ok(DecodingKey::from_secret(&bytes)),
-            Algorithm::RS256 => DecodingKey::from_rsa_pem(&bytes),
-            Algorithm::ES256 => DecodingKey::from_ec_pem(&bytes),
+            Algorithm::ES256 | Algorithm::ES384 => DecodingKey::from_ec_pem(&bytes),
             Algorithm::EdDSA => DecodingKey::from_ed_pem(&bytes),
-            _ => return Err(wrong("algorithm", "must be HS256, HS384, HS512, RS256, ES256 or EdDSA".into())),
+            _ => DecodingKey::from_rsa_pem(&bytes),
         };
-        let key = key.map_err(|error| wrong("key", format!("is not a PEM public key for {algorithm:?}: {error}")))?;
-        let mut validation = Validation::new(algorithm);
-        let mut required = vec!["exp"];
-        // Times are checked against the host's clock, below.
-        validation.validate_exp = false;
-        validation.validate_aud = config.audience.is_some();
-        if let Some(audience) = &config.audience {
-            validation.set_audience(&[audience]);
-            required.push("aud");
-        }
-        if let Some(issuer) = &config.issuer {
-            validation.set_issuer(&[issuer]);
-            required.push("iss");
-        }
-        validation.set_required_spec_claims(&required);
-        Ok(Self { key, validation, leeway_s: config.leeway_s })
-    }
-
-    fn subject(&self, token: &str, now_ms: u64) -> Option<Subject> {
-        if token.len() > TOKEN_BYTES_MAX {
-            return None;
-        }
-        let token = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation).ok()?;
-        // Extensions that must be understood: none is. And what says that it is for something else, as the passes of a waiting
-        // room do, is no proof of who asks, also where one key signs both (RFC 8725, 3.11).
-        if token.header.crit.is_some() || !token.header.typ.as_deref().is_none_or(names_an_actor) {
-            return None;
-        }
-        let claims = token.claims;
-        let (now_s, leeway_s) = (now_ms as f64 / 1000.0, self.leeway_s as f64);
-        let in_time = claims.exp + leeway_s > now_s && claims.nbf.is_none_or(|nbf| nbf - leeway_s <= now_s);
-        in_time.then_some(claims.sub)
+        let key = key.map_err(|error| ConfigError::Value {
+            field: "auth.jwt.key".into(),
+            reason: format!("is not a PEM public key for {algorithm:?}: {error}"),
+        })?;
+        Ok(Self { pinned: Some((algorithm, key)), rules })
     }
 }
 
@@ -225,7 +255,9 @@ mod tests {
     use jsonwebtoken::{EncodingKey, Header, encode};
     use serde_json::json;
 
+    use super::token::TOKEN_BYTES_MAX;
     use super::*;
+    use crate::config::OneOrMany;
 
     const SECRET: &str = "0123456789abcdef0123456789abcdef";
     const NOW_S: u64 = 1_800_000_000;
@@ -236,10 +268,9 @@ mod tests {
         JwtConfig {
             algorithm: "HS256".into(),
             key: Some(SECRET.into()),
-            key_file: None,
             audience: Some("weir".into()),
             issuer: Some("https://issuer.example".into()),
-            leeway_s: 30,
+            ..JwtConfig::default()
         }
     }
 
@@ -319,6 +350,55 @@ mod tests {
         ] {
             assert_eq!(by_token(&sign(Algorithm::HS256, &wrong)), Err(401), "{wrong}");
         }
+    }
+
+    #[test]
+    fn several_audiences_and_issuers_are_as_good_as_one() {
+        let several = JwtConfig {
+            audience: Some(OneOrMany::Many(vec!["shop".into(), "weir".into()])),
+            issuer: Some(OneOrMany::Many(vec!["https://old.example".into(), "https://issuer.example".into()])),
+            ..jwt_config()
+        };
+        let by = |claims: &serde_json::Value| {
+            let token = format!("Bearer {}", sign(Algorithm::HS256, claims));
+            let found = authenticator(Some(several.clone()), None);
+            found.actor(&headers(&[("authorization", &token)]), ELSEWHERE, IdType::Integer).is_ok()
+        };
+        assert!(
+            by(&claims()) && by(&changed("aud", json!("shop"))) && by(&changed("iss", json!("https://old.example")))
+        );
+        assert!(!by(&changed("aud", json!("other"))) && !by(&changed("iss", json!("https://new.example"))));
+        assert!(!by(&without("aud")) && !by(&without("iss")));
+    }
+
+    #[test]
+    fn the_actor_is_in_the_claim_that_is_named() {
+        let by = |claim: &str, claims: &serde_json::Value| {
+            let config = JwtConfig { actor_claim: claim.into(), ..jwt_config() };
+            let token = format!("Bearer {}", sign(Algorithm::HS256, claims));
+            let found = authenticator(Some(config), None);
+            let actor = found.actor(&headers(&[("authorization", &token)]), ELSEWHERE, IdType::Integer);
+            actor.map_err(|problem| problem.status().as_u16())
+        };
+        assert_eq!(by("user.id", &changed("user", json!({ "id": 8 }))), Ok(Some(Id::Int(8))));
+        assert_eq!(by("user.id", &changed("user.id", json!(8))), Err(401), "a path is no name");
+        assert_eq!(by("/user.id", &changed("user.id", json!("8"))), Ok(Some(Id::Int(8))));
+        assert_eq!(
+            by("https://example.org/actor", &changed("https://example.org/actor", json!(9))),
+            Ok(Some(Id::Int(9)))
+        );
+        for wrong in [json!(8.5), json!(null), json!({}), json!([8]), json!(true), json!("eight")] {
+            assert_eq!(by("user.id", &changed("user", json!({ "id": wrong }))), Err(401), "{wrong}");
+        }
+        assert_eq!(by("user.id", &claims()), Err(401), "sub does not stand in for it");
+        let mut late = changed("user", json!({ "id": 8 }));
+        late["exp"] = json!(NOW_S - 31);
+        assert_eq!(by("user.id", &late), Err(401));
+        late["exp"] = json!("tomorrow");
+        assert_eq!(by("user.id", &late), Err(401));
+        let mut early = changed("user", json!({ "id": 8 }));
+        early["nbf"] = json!(NOW_S + 31);
+        assert_eq!(by("user.id", &early), Err(401));
     }
 
     #[test]

@@ -366,6 +366,7 @@ fn problem_schema() -> Value {
             "title": { "type": "string" },
             "status": { "type": "integer" },
             "detail": { "type": "string", "description": "What to do next" },
+            "requestId": { "type": "string", "description": "The request's id, as in the reply's header: log lines have it, too" },
             "violations": {
                 "type": "array",
                 "description": "Of `invalid-document`: what is wrong where (JSON Pointer; in a list it begins with the index)",

@@ -53,6 +53,7 @@ problem_types! { API_TYPES:
     JOURNAL_FULL = 503 "journal-full" "The journal is full";
     STORE_UNAVAILABLE = 503 "store-unavailable" "The store is not available";
     SQL_UNAVAILABLE = 503 "sql-unavailable" "The database is not available";
+    KEYS_UNAVAILABLE = 503 "keys-unavailable" "The keys of tokens are not available";
     POLICY_FAILED = 503 "policy-failed" "The rules could not be evaluated";
     OUTCOME_UNKNOWN = 503 "outcome-unknown" "It is not known whether the operation was applied";
     DEADLINE_EXCEEDED = 503 "deadline-exceeded" "No answer within the deadline";

@@ -18,7 +18,7 @@ pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-statu
 /// `RateLimit` (draft-ietf-httpapi-ratelimit-headers).
 pub(super) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 pub(super) const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-const WEIR_DURABILITY: HeaderName = HeaderName::from_static("weir-durability");
+pub(super) const WEIR_DURABILITY: HeaderName = HeaderName::from_static("weir-durability");
 const WEIR_RECEIPT: HeaderName = HeaderName::from_static("weir-receipt");
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 /// What one reply to a toggle takes, with names of usual length.

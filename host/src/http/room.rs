@@ -23,6 +23,7 @@ use crate::listener::reply::{Piece, ReplyBody};
 use crate::model::Id;
 use crate::room::token::TOKEN_BYTES_MAX;
 use crate::room::{Eta, RoomAsk, RoomKind, RoomReply, Standing};
+use crate::telemetry::request;
 
 /// Time between two looks of a stream.
 const STREAM_PAUSE: Duration = Duration::from_secs(1);
@@ -274,7 +275,7 @@ impl RoomView {
         let Some(permit) = permit else { return Ok(events(ReplyBody::whole(first))) };
         let (pieces, receiver) = mpsc::channel::<Piece>(1);
         let (view, mut token) = (Arc::clone(self), told.token);
-        tokio::spawn(async move {
+        tokio::spawn(request::carry(async move {
             let _permit = permit;
             let mut next = Some(first);
             for _ in 0..STREAM_LOOKS {
@@ -299,7 +300,7 @@ impl RoomView {
                 }
                 next = Some(event);
             }
-        });
+        }));
         Ok(events(ReplyBody::channel(receiver)))
     }
 

@@ -106,6 +106,11 @@ impl From<&AdminConfig> for Trust {
 }
 
 impl Trust {
+    /// Whether a peer's word is taken.
+    pub fn is_proxy(&self, peer: IpAddr) -> bool {
+        !self.proxies.is_empty() && self.proxies.contains(peer)
+    }
+
     /// Who asks.
     pub fn caller(&self, headers: &HeaderMap, peer: IpAddr) -> Caller {
         let peer = peer.to_canonical();

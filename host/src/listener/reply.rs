@@ -54,6 +54,20 @@ impl Buf for Chunk {
     }
 }
 
+/// How much of a stream was sent, for whoever wants to know it at its end.
+struct Sent {
+    bytes: u64,
+    tell: Option<Box<dyn FnOnce(u64) + Send>>,
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        if let Some(tell) = self.tell.take() {
+            tell(self.bytes);
+        }
+    }
+}
+
 /// The body of an answer.
 #[derive(Default)]
 pub struct ReplyBody(Kind);
@@ -70,6 +84,8 @@ enum Kind {
         bytes_left: Option<u64>,
         /// It is the handler's turn until all is sent.
         handling: Option<Handling>,
+        /// Who wants to know how much was sent.
+        sent: Option<Sent>,
     },
     /// About to be torn off.
     Cut {
@@ -92,7 +108,7 @@ impl ReplyBody {
 
     /// Pieces that are made while they are sent; `length` where it is known beforehand.
     pub fn stream(pieces: impl Stream<Item = Piece> + Send + 'static, length: Option<u64>) -> Self {
-        Self(Kind::Stream { pieces: Box::pin(pieces), bytes_left: length, handling: None })
+        Self(Kind::Stream { pieces: Box::pin(pieces), bytes_left: length, handling: None, sent: None })
     }
 
     /// Pieces that somebody else sends; whoever does waits while the client does not take them.
@@ -112,6 +128,13 @@ impl ReplyBody {
     /// Whether it is made while it is sent.
     pub fn is_stream(&self) -> bool {
         matches!(self.0, Kind::Stream { .. })
+    }
+
+    /// Tells when a stream has ended, however it did, and how many bytes were sent. Of all others nothing is told.
+    pub fn tell_when_sent(&mut self, tell: impl FnOnce(u64) + Send + 'static) {
+        if let Kind::Stream { sent, .. } = &mut self.0 {
+            *sent = Some(Sent { bytes: 0, tell: Some(Box::new(tell)) });
+        }
     }
 
     /// Keeps the handler's turn until a stream has been sent; at once for all others.
@@ -138,12 +161,15 @@ impl Body for ReplyBody {
                 };
                 Poll::Ready(Some(Ok(Frame::data(chunk))))
             }
-            Kind::Stream { pieces, bytes_left, .. } => {
+            Kind::Stream { pieces, bytes_left, sent, .. } => {
                 let piece = ready!(pieces.as_mut().poll_next(context));
                 match piece {
                     Some(Ok(bytes)) => {
                         if let Some(left) = bytes_left {
                             *left = left.saturating_sub(bytes.len() as u64);
+                        }
+                        if let Some(sent) = sent {
+                            sent.bytes += bytes.len() as u64;
                         }
                         Poll::Ready(Some(Ok(Frame::data(Chunk::Own(bytes)))))
                     }

@@ -12,7 +12,7 @@ use super::Partition;
 pub const ID_TEXT_BYTES_MAX: usize = 191;
 
 /// The type of an id, as the kind's configuration says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum IdType {
     /// Signed 64-bit integer.

@@ -13,7 +13,7 @@ pub const FIELD_NAME_BYTES_MAX: usize = 63;
 pub const SETTING_TEXT_BYTES_MAX: usize = 1_000;
 
 /// The type of a field's values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SettingType {
     /// On or off.
@@ -36,7 +36,7 @@ impl SettingType {
 }
 
 /// The value of a field.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(untagged)]
 pub enum Setting {
     /// See [`SettingType::Bool`].

@@ -11,6 +11,7 @@ use crate::cache::{CacheStatus, Entry, Flown, Forwarded, Freshness, Seat};
 use crate::config::Staleness;
 use crate::error::Refusal;
 use crate::model::SqlValue;
+use crate::telemetry::request;
 
 /// How long SQL is left alone after a read failed, where there is something stale to tell, in milliseconds.
 const HOLD_MS: u64 = 1_000;
@@ -83,7 +84,8 @@ impl Read {
                 Seat::Lead(lead) => {
                     let (read, of) = (Arc::clone(self), key.clone());
                     // On a task of its own: others wait for it, also when this client goes away.
-                    let task = tokio::spawn(async move { read.load((&of, values), lead, Source::Any).await });
+                    let loading = async move { read.load((&of, values), lead, Source::Any).await };
+                    let task = tokio::spawn(request::carry(loading));
                     return match task.await {
                         Ok(Ok(Loaded { entry, is_shared })) => {
                             let now_ms = self.parts.clock.steady_ms();
@@ -138,7 +140,8 @@ impl Read {
         };
         if refresh && let Some(lead) = self.cache.lead(key) {
             let (read, key, values) = (Arc::clone(self), key.to_owned(), values.to_vec());
-            tokio::spawn(async move { drop(read.load((&key, values), lead, Source::Any).await) });
+            let loading = async move { drop(read.load((&key, values), lead, Source::Any).await) };
+            tokio::spawn(request::carry(loading));
         }
         let hit = CacheStatus::hit(ttl_ms(entry, now_ms));
         Some(CacheStatus { detail, ..if *freshness == Freshness::Fresh { hit } else { hit.stale() } })

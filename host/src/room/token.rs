@@ -8,7 +8,7 @@
 //! those of that key: what a token says of itself never chooses how it is verified. Whoever asks says which of the two is needed,
 //! and the other is refused: a pass is shown to others, who must not be able to act for its holder.
 
-use jsonwebtoken::jwk::{AlgorithmParameters, Jwk};
+use jsonwebtoken::jwk::{Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -92,7 +92,7 @@ pub struct Keyring {
     issuer: String,
     actor_type: IdType,
     keys: Vec<Key>,
-    validations: [(Algorithm, Validation); 2],
+    validations: [(Algorithm, Validation); 4],
 }
 
 impl Keyring {
@@ -115,7 +115,7 @@ impl Keyring {
             issuer: config.issuer.clone(),
             actor_type: config.actor_type,
             keys,
-            validations: [validation(Algorithm::HS256), validation(Algorithm::EdDSA)],
+            validations: [Algorithm::HS256, Algorithm::EdDSA, Algorithm::ES256, Algorithm::RS256].map(validation),
         })
     }
 
@@ -203,31 +203,41 @@ impl Keyring {
 
 impl Key {
     fn new(kind: &str, config: &RoomKeyConfig) -> Result<Self, ConfigError> {
+        let make = match config.algorithm {
+            RoomAlgorithm::EdDSA => "openssl genpkey -algorithm ed25519 -out room.pem",
+            RoomAlgorithm::ES256 => "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out room.pem",
+            RoomAlgorithm::RS256 => "openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out room.pem",
+            RoomAlgorithm::HS256 => "openssl rand -base64 48 > room.secret",
+        };
         let wrong = |reason: String| ConfigError::Value {
             field: format!("room {kind:?}, key {:?}", config.kid),
-            reason: format!("{reason}; make one with: openssl genpkey -algorithm ed25519 -out room.pem"),
+            reason: format!("{reason}; make one with: {make}"),
         };
         let bytes = config.read()?;
-        let mut public = None;
-        let pass = match config.algorithm {
-            RoomAlgorithm::HS256 => Signer::secret(&bytes),
+        let (pass, public) = match config.algorithm {
+            RoomAlgorithm::HS256 => (Signer::secret(&bytes), None),
             RoomAlgorithm::EdDSA => {
-                let no_key = |error: jsonwebtoken::errors::Error| wrong(format!("is no Ed25519 key in PEM: {error}"));
-                let encoding = EncodingKey::from_ed_pem(&bytes).map_err(no_key)?;
-                let jwk = Jwk::from_encoding_key(&encoding, Algorithm::EdDSA).map_err(no_key)?;
-                let decoding = DecodingKey::from_jwk(&jwk).map_err(no_key)?;
-                if let AlgorithmParameters::OctetKeyPair(pair) = &jwk.algorithm {
-                    public = Some(json!({
-                        "kty": "OKP", "crv": "Ed25519", "x": pair.x, "kid": config.kid, "alg": "EdDSA", "use": "sig",
-                    }));
-                }
-                Signer { algorithm: Algorithm::EdDSA, encoding, decoding }
+                let encoding = EncodingKey::from_ed_pem(&bytes);
+                Signer::key_pair(encoding, Algorithm::EdDSA, &config.kid)
+                    .map_err(|error| wrong(format!("is no Ed25519 key in PEM: {error}")))?
+            }
+            RoomAlgorithm::ES256 => {
+                let encoding = EncodingKey::from_ec_pem(&bytes);
+                Signer::key_pair(encoding, Algorithm::ES256, &config.kid)
+                    .map_err(|error| wrong(format!("is no P-256 key in PEM (PKCS #8): {error}")))?
+            }
+            RoomAlgorithm::RS256 => {
+                let encoding = EncodingKey::from_rsa_pem(&bytes);
+                Signer::key_pair(encoding, Algorithm::RS256, &config.kid)
+                    .map_err(|error| wrong(format!("is no RSA key in PEM: {error}")))?
             }
         };
         let secret = Sha256::new().chain_update(b"weir ticket 1").chain_update(&bytes).finalize();
         let key = Self { kid: config.kid.clone(), ticket: Signer::secret(&secret), pass, public };
         let proof = jsonwebtoken::encode(&Header::new(key.pass.algorithm), &json!({}), &key.pass.encoding);
-        proof.map_err(|error| wrong(format!("does not sign: {error}")))?;
+        let proof = proof.map_err(|error| wrong(format!("does not sign: {error}")))?;
+        // A key of another curve, or a public part that is not that of the private one.
+        key.pass.check(&proof).map_err(|error| wrong(format!("does not verify what it has signed: {error}")))?;
         Ok(key)
     }
 
@@ -240,6 +250,28 @@ impl Key {
 }
 
 impl Signer {
+    /// A private key, and its public part as a JSON Web Key.
+    fn key_pair(
+        encoding: Result<EncodingKey, jsonwebtoken::errors::Error>,
+        algorithm: Algorithm,
+        kid: &str,
+    ) -> Result<(Self, Option<Value>), jsonwebtoken::errors::Error> {
+        let encoding = encoding?;
+        let mut jwk = Jwk::from_encoding_key(&encoding, algorithm)?;
+        let decoding = DecodingKey::from_jwk(&jwk)?;
+        jwk.common.key_id = Some(kid.to_owned());
+        jwk.common.public_key_use = Some(PublicKeyUse::Signature);
+        let public = serde_json::to_value(&jwk).ok();
+        Ok((Self { algorithm, encoding, decoding }, public))
+    }
+
+    fn check(&self, token: &str) -> Result<(), jsonwebtoken::errors::Error> {
+        let mut validation = Validation::new(self.algorithm);
+        validation.required_spec_claims.clear();
+        validation.validate_exp = false;
+        jsonwebtoken::decode::<Value>(token, &self.decoding, &validation).map(drop)
+    }
+
     fn secret(bytes: &[u8]) -> Self {
         Self {
             algorithm: Algorithm::HS256,

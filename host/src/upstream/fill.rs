@@ -17,6 +17,7 @@ use super::outgoing::Outgoing;
 use super::stored::{Kept, Moments, Stored, Verdict, groups};
 use super::{Responses, UpstreamLead, key};
 use crate::cache::{Entry, Flown, Stamp, Times, Usage};
+use crate::telemetry::request;
 
 /// What a header takes besides its bytes.
 const HEADER_OVERHEAD_BYTES: usize = 64;
@@ -70,7 +71,7 @@ impl Fill {
         if let Some(lead) = &self.lead {
             self.show(lead, growing);
         }
-        tokio::spawn(self.pump(body, idle, permit, source));
+        tokio::spawn(request::carry(self.pump(body, idle, permit, source)));
         follower
     }
 

@@ -21,7 +21,7 @@ use crate::cache::{CacheStatus, Entry, Flown, Forwarded, Freshness, Hardness, Se
 use crate::listener::forwarded::Caller;
 use crate::listener::reply::ReplyBody;
 use crate::listener::{Interim, Reply};
-use crate::telemetry::SHED_TOTAL;
+use crate::telemetry::{SHED_TOTAL, request};
 
 const CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
 /// How often a request looks again after it has waited for another's.
@@ -315,7 +315,8 @@ impl Upstream {
     async fn lead(self: &Arc<Self>, asked: Asked, found: Found, lead: UpstreamLead) -> Result<Reply, UpstreamFailure> {
         let (upstream, why) = (Arc::clone(self), found.why);
         // On a task of its own: others wait for it, also when this client goes away.
-        let task = tokio::spawn(async move { upstream.fetch(asked, found, Sending::ForAll, Some(lead)).await });
+        let fetching = async move { upstream.fetch(asked, found, Sending::ForAll, Some(lead)).await };
+        let task = tokio::spawn(request::carry(fetching));
         task.await.unwrap_or(Err(UpstreamFailure::after(UpstreamError::Broken, why)))
     }
 
@@ -411,7 +412,8 @@ impl Upstream {
             unshared: false,
         };
         let (upstream, asked) = (Arc::clone(self), asked.clone());
-        tokio::spawn(async move { drop(upstream.fetch(asked, found, Sending::ForAll, Some(lead)).await) });
+        let fetching = async move { drop(upstream.fetch(asked, found, Sending::ForAll, Some(lead)).await) };
+        tokio::spawn(request::carry(fetching));
     }
 
     /// An unsafe request was done: what is kept of its target, and of what its answer names, is true no more (RFC 9111,

@@ -558,3 +558,17 @@ pub async fn values_arrive_as_they_were_given(fixture: &Fixture) {
     let reason = invalid(fixture, &echo, &[odd]).await;
     assert!(reason.contains("parameter") && reason.contains(words), "{reason}");
 }
+
+/// PostgreSQL makes what a prepared statement finds before it hands any of it over, so what is far too much ends by its time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_far_too_much_ends_by_its_time_postgres() {
+    let fixture = Fixture::new(Engine::Postgres).await;
+    let all = statement(&fixture, "SELECT generate_series(1, 2000000000)", &[]);
+    let all = StatementConfig { rows_max: 10, timeout_ms: 300, ..all };
+    let late = fixture.sql.run_statement(&all, &[vec![]]).await;
+    assert!(
+        matches!(&late, Err(StatementError::Unavailable(reason)) if reason.to_string().contains("57014")),
+        "{late:?}"
+    );
+    is_usable(&*fixture.sql, &statement(&fixture, "SELECT 1", &[])).await;
+}

@@ -228,7 +228,7 @@ async fn streams_of_events_use_up_no_place_of_a_request() {
     assert_eq!(problem(&third), "overloaded");
     let page = get(&at, "/shop/a").await;
     assert!(page.starts_with("HTTP/1.1 200 OK") && page.ends_with("page"), "a request has its place: {page}");
-    let shed = weir_tests::client::Client::new(at.host.admin());
+    let mut shed = weir_tests::client::Client::new(at.host.admin());
     let shed = shed.metric("weir_shed_total", &["limit=\"upstream.event_streams_max\""]).await;
     assert_eq!(shed, Some(1.0));
     drop(open);

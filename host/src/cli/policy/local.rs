@@ -2,7 +2,7 @@
 //!
 //! Results go to standard output, reasons to standard error; with `--json` the result is one JSON object, a refusal too.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::json;
@@ -10,7 +10,7 @@ use serde_json::json;
 use super::build;
 use crate::app::kind_policies;
 use crate::cli::EXIT_USAGE;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Sources};
 use crate::policy::{self, Compiler, Failing, LoadError, ModuleInfo};
 
 /// Builds the guest in `dir`.
@@ -37,9 +37,9 @@ pub(super) fn build(dir: &Path, output: Option<&Path>, debug: bool, json: bool) 
 }
 
 /// Says whether a host with the limits of `config` would take the component.
-pub(super) fn check(file: &Path, config: Option<&Path>, json: bool) -> ExitCode {
+pub(super) fn check(file: &Path, config: &[PathBuf], json: bool) -> ExitCode {
     // Without a configuration nothing is granted or refused.
-    let granted = config.is_some();
+    let granted = !config.is_empty();
     let config = match load(config) {
         Ok(config) => config,
         Err(error) => return unusable("check", &error, json),
@@ -59,8 +59,11 @@ pub(super) fn check(file: &Path, config: Option<&Path>, json: bool) -> ExitCode 
 }
 
 /// The configuration that is named, or the defaults.
-pub(super) fn load(config: Option<&Path>) -> Result<Config, ConfigError> {
-    config.map_or_else(|| Ok(Config::default()), Config::load)
+pub(super) fn load(config: &[PathBuf]) -> Result<Config, ConfigError> {
+    if config.is_empty() {
+        return Ok(Config::default());
+    }
+    Ok(Sources::files(config).with_environment().load()?.config)
 }
 
 /// Says that the configuration cannot be used.

@@ -25,7 +25,7 @@ const OPERATOR_BYTES_MAX: usize = 64;
 pub struct Host {
     /// Configuration with the host's address and token [default: weir.toml if it is there].
     #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    config: Vec<PathBuf>,
     #[command(flatten)]
     admin: AdminAddress,
     /// Who you are, for the audit log [default: the environment's USER].
@@ -168,7 +168,7 @@ pub(super) async fn run(command: RemoteCommand) -> Result<(), Failure> {
 /// As [`run`], without printing.
 pub(super) async fn perform(command: RemoteCommand) -> Result<Outcome, Failure> {
     let (host, mut asked, words) = prepare(command)?;
-    let (config, _) = Where { config: host.config.clone(), data: PathBuf::new() }.load()?;
+    let (config, _) = Where::of(&host.config).load()?;
     let client = AdminClient::new(&host.admin, &config.admin)?;
     asked.operator = operator(host.by)?;
     asked.deadline = deadline(&config);

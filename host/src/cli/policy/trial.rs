@@ -1,6 +1,6 @@
 //! A component is tried without a host: on test vectors, on recorded decisions, on itself.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -15,7 +15,7 @@ use crate::policy::{self, Compiler, Difference, PurityReport, ReplayReport, Test
 const DIFFERENCES_PRINTED_MAX: usize = 20;
 
 /// Runs test vectors. Exit code 1 when one fails.
-pub(super) fn test(file: &Path, cases: Option<&Path>, config: Option<&Path>, json: bool) -> ExitCode {
+pub(super) fn test(file: &Path, cases: Option<&Path>, config: &[PathBuf], json: bool) -> ExitCode {
     let config = match load(config) {
         Ok(config) => config,
         Err(error) => return unusable("test", &error, json),
@@ -38,7 +38,7 @@ pub(super) fn test(file: &Path, cases: Option<&Path>, config: Option<&Path>, jso
 }
 
 /// Asks again what was recorded. Exit code 1 when something differs or fails.
-pub(super) fn replay(file: &Path, decisions: &Path, config: Option<&Path>, json: bool) -> ExitCode {
+pub(super) fn replay(file: &Path, decisions: &Path, config: &[PathBuf], json: bool) -> ExitCode {
     let config = match load(config) {
         Ok(config) => config,
         Err(error) => return unusable("replay", &error, json),
@@ -54,7 +54,7 @@ pub(super) fn replay(file: &Path, decisions: &Path, config: Option<&Path>, json:
 }
 
 /// Compares a fresh with a used instance. Exit code 1 when they differ, and when a function could not be looked at.
-pub(super) fn purity(file: &Path, config: Option<&Path>, json: bool) -> ExitCode {
+pub(super) fn purity(file: &Path, config: &[PathBuf], json: bool) -> ExitCode {
     let config = match load(config) {
         Ok(config) => config,
         Err(error) => return unusable("check", &error, json),

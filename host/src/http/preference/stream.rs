@@ -52,7 +52,7 @@ pub(super) async fn begin(kind: &Arc<PreferenceKind>, body: Incoming, timeout: D
     let topic = known_topic(kind, &topic).await.map_err(Problem::close)?;
     let (pieces, taken) = mpsc::channel(PIECES_WAITING);
     let stream = Stream { kind: Arc::clone(kind), topic, lines, pieces, _turn: turn };
-    tokio::spawn(stream.run(members));
+    tokio::spawn(crate::telemetry::request::carry(stream.run(members)));
     let mut response = Response::new(ReplyBody::channel(taken));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(NDJSON));

@@ -1,0 +1,204 @@
+//! What stands around every answer: who may read it (CORS), how it is named (request id, trace), and its line in the access
+//! log. What is off costs a look at an `Option`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+
+use super::HttpState;
+use super::access::{AccessLog, Entry};
+use super::route::Route;
+use crate::clock::Clock;
+use crate::config::{ConfigError, CorsConfig, HttpConfig};
+use crate::listener::Reply;
+use crate::listener::cors::{self, Cors};
+use crate::listener::problem::Problem;
+use crate::listener::text::decode_segment;
+use crate::telemetry::request::Tag;
+
+/// Lines about failed requests in a second; further ones are counted.
+const FAILURES_MAX: u64 = 10;
+
+/// What is on.
+pub(super) struct Front {
+    cors: Option<Box<Origins>>,
+    ids: Option<Ids>,
+    pub(super) access: Option<Arc<AccessLog>>,
+}
+
+/// Who may read answers.
+struct Origins {
+    all: Option<Cors>,
+    /// Of one kind, in place of the above.
+    kinds: BTreeMap<String, Option<Cors>>,
+}
+
+/// How requests are named.
+struct Ids {
+    header: HeaderName,
+    sampled_share: f64,
+}
+
+/// What is known of a request before it is answered.
+pub(super) struct Visit<'a> {
+    tag: Option<Tag>,
+    header: Option<&'a HeaderName>,
+    asked: Option<Box<Asked<'a>>>,
+    entry: Option<Box<Entry>>,
+}
+
+/// What a request says of whose page asks.
+struct Asked<'a> {
+    cors: &'a Cors,
+    origin: Option<HeaderValue>,
+    is_preflight: bool,
+}
+
+impl Front {
+    /// # Errors
+    /// A header's name that is none.
+    pub(super) fn new(config: &HttpConfig) -> Result<Self, ConfigError> {
+        let name = config.trace.request_id_header.as_str();
+        let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| ConfigError::Value {
+            field: "http.trace.request_id_header".into(),
+            reason: format!("{name:?} is not a header name"),
+        });
+        let ids = match name {
+            "" => None,
+            _ => Some(Ids { header: header?, sampled_share: config.trace.sampled_share }),
+        };
+        let own = Some(name).filter(|name| !name.is_empty());
+        let of = |cors: &CorsConfig| Cors::new(cors, own);
+        let kinds = config.cors.kinds.iter().map(|(kind, cors)| (kind.clone(), of(cors))).collect();
+        let origins = config.cors.is_on().then(|| Box::new(Origins { all: of(&config.cors), kinds }));
+        Ok(Self { cors: origins, ids, access: None })
+    }
+
+    fn tag(&self, headers: &HeaderMap, is_trusted: bool) -> Option<Tag> {
+        let ids = self.ids.as_ref()?;
+        let is_sampled = ids.sampled_share >= 1.0 || rand::random::<f64>() < ids.sampled_share;
+        Some(Tag::of(headers, &ids.header, is_trusted, is_sampled))
+    }
+}
+
+impl Visit<'_> {
+    /// The request's name.
+    pub(super) fn tag(&self) -> Option<&Tag> {
+        self.tag.as_ref()
+    }
+
+    /// The answer to a browser that asks beforehand, where that is answered here. `allow` names the methods.
+    pub(super) fn preflight(&self, headers: &HeaderMap, allow: &HeaderValue) -> Option<Reply> {
+        self.asked.as_ref().filter(|asked| asked.is_preflight).map(|asked| asked.cors.preflight(headers, allow))
+    }
+
+    /// Names the request to an origin.
+    pub(super) fn write(&self, headers: &mut HeaderMap) {
+        if let (Some(tag), Some(name)) = (&self.tag, self.header) {
+            tag.write(name, headers);
+        }
+    }
+
+    /// A refusal, with the request's name.
+    pub(super) fn refuse(&self, problem: Problem) -> Reply {
+        match &self.tag {
+            Some(tag) => problem.member("requestId", tag.id()).into_reply(),
+            None => problem.into_reply(),
+        }
+    }
+}
+
+impl HttpState {
+    /// Looks at a request before it is answered.
+    pub(super) fn enter(&self, request: &Request<Incoming>, peer: IpAddr) -> Visit<'_> {
+        let (headers, front) = (request.headers(), &self.front);
+        let cors = front.cors.as_deref().and_then(|origins| self.cors_of(origins, request, peer));
+        Visit {
+            tag: front.tag(headers, self.trust.is_proxy(peer)),
+            header: front.ids.as_ref().map(|ids| &ids.header),
+            asked: cors.map(|cors| {
+                let origin = cors::origin(headers).cloned();
+                Box::new(Asked { cors, origin, is_preflight: cors::is_preflight(request.method(), headers) })
+            }),
+            entry: front.access.as_ref().map(|_| Box::new(self.entry(request, peer))),
+        }
+    }
+
+    /// Adds to an answer what stands around it, and writes its line.
+    pub(super) fn leave(&self, visit: Visit<'_>, actor: Option<String>, reply: &mut Reply) {
+        let Visit { tag, header, asked, entry } = visit;
+        if let (Some(tag), Some(name)) = (&tag, header) {
+            reply.headers_mut().insert(name.clone(), tag.header());
+        }
+        if let Some(asked) = asked.filter(|asked| !asked.is_preflight) {
+            asked.cors.write(asked.origin.as_ref(), reply.headers_mut());
+        }
+        if let (Some(entry), Some(access)) = (entry, &self.front.access) {
+            access.write(*entry, tag, actor, reply);
+        }
+    }
+
+    /// Whose pages may read the answer.
+    fn cors_of<'a>(&'a self, origins: &'a Origins, request: &Request<Incoming>, peer: IpAddr) -> Option<&'a Cors> {
+        if origins.kinds.is_empty() {
+            return origins.all.as_ref();
+        }
+        let kind = self.kind_of(request, peer);
+        let own = kind.and_then(|kind| origins.kinds.get(&kind));
+        own.map_or(origins.all.as_ref(), Option::as_ref)
+    }
+
+    /// The kind, read or upstream that a request is for.
+    fn kind_of(&self, request: &Request<Incoming>, peer: IpAddr) -> Option<String> {
+        let path = request.uri().path();
+        match self.routes.find(path) {
+            Some(found) if found.kind.is_empty() => None,
+            Some(found) => decode_segment(found.kind).ok().map(|kind| kind.into_owned()),
+            None => {
+                let host = self.trust.caller(request.headers(), peer).host;
+                self.upstreams.find(path, host.as_deref()).map(|upstream| format!("upstream:{}", upstream.name()))
+            }
+        }
+    }
+
+    fn entry(&self, request: &Request<Incoming>, peer: IpAddr) -> Entry {
+        let path = request.uri().path();
+        let found = self.routes.find(path);
+        // A token of a waiting room is a key to a place in it.
+        let secret = found.as_ref().map(|found| found.token).filter(|token| !token.is_empty());
+        let path = match secret {
+            Some(token) => path.replacen(&format!("/tokens/{token}"), "/tokens/***", 1),
+            None => path.to_owned(),
+        };
+        let client = self.trust.caller(request.headers(), peer).client;
+        Entry::new(request, (path, self.kind_of(request, peer)), client, self.shared.clock.now_ms())
+    }
+}
+
+/// Says in the log that a request failed: where a client has only the id of its reply, this is what it leads to. Of many in a
+/// second some are said, the rest is counted.
+pub(super) fn note_failure(problem: &Problem, route: Route, clock: &Clock) {
+    static SECOND: AtomicU64 = AtomicU64::new(0);
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let (status, name, route) = (problem.status(), problem.name(), route.pattern());
+    if !status.is_server_error() {
+        tracing::debug!(status = status.as_u16(), problem = name, route, "a request was refused");
+        return;
+    }
+    let second = clock.steady_ms() / 1_000;
+    let unsaid = match SECOND.swap(second, Ordering::Relaxed) {
+        same if same == second => 0,
+        _ => COUNT.swap(0, Ordering::Relaxed).saturating_sub(FAILURES_MAX),
+    };
+    if unsaid > 0 {
+        tracing::warn!(unsaid, "further requests failed since the last of these lines");
+    }
+    if COUNT.fetch_add(1, Ordering::Relaxed) < FAILURES_MAX {
+        tracing::warn!(status = status.as_u16(), problem = name, route, "a request failed");
+    }
+}
