@@ -88,11 +88,17 @@ async fn a_password_is_taken_over_tls() {
         said.lines().find(|line| line.contains("certificate")).unwrap().trim()
     );
 
+    config.sql.tls_verify_name = false;
+    let host = stand.host(&config);
+    likes(&host, &stand.database, 1).await;
+    drop(host);
+    config.sql.tls_verify_name = true;
+
     let SqlServer::MySql(server) = &mut stand.sql else { panic!("a stand with MySQL") };
     server.certify(&certificates.server);
     config.sql.tls_ca_file = Some(certificates.ca.clone());
     let host = stand.host(&config);
-    likes(&host, &stand.database, 1).await;
+    likes(&host, &stand.database, 2).await;
     let version = "SELECT COUNT(*) FROM performance_schema.status_by_thread AS s
         JOIN performance_schema.threads AS t ON t.thread_id = s.thread_id
         WHERE t.processlist_user = 'secure' AND s.variable_name = 'Ssl_version' AND s.variable_value LIKE 'TLSv1%'";
