@@ -3,13 +3,14 @@
 use super::tls::UrlTls;
 
 /// Schemes, and whether they say to encrypt.
-const SCHEMES: [(&str, Way); 8] = [
+const SCHEMES: [(&str, Way); 9] = [
     ("redis", Way::Plain),
     ("valkey", Way::Plain),
     ("rediss", Way::Tls),
     ("valkeys", Way::Tls),
     ("unix", Way::Socket),
     ("redis+unix", Way::Socket),
+    ("valkey+unix", Way::Socket),
     ("redis+sentinel", Way::Plain),
     ("rediss+sentinel", Way::Tls),
 ];
@@ -176,6 +177,7 @@ mod tests {
         assert_eq!(hosts("redis://[::1]:6379"), ["[::1]"]);
         assert_eq!(hosts("unix:///run/redis.sock?db=1")[0].split('?').next(), Some("/run/redis.sock"));
         assert_eq!(hosts("redis://"), [""]);
+        assert!(["unix:/a", "redis+unix:///a", "valkey+unix:///a"].iter().all(|url| hosts(url) == ["/a"]));
         for wrong in ["a:6379", "http://a", "redis://a,rediss://b", "rediss://a/#insecure"] {
             assert!(StoreUrl::parse(wrong).is_err(), "{wrong}");
         }

@@ -38,6 +38,9 @@ pub(in crate::store::redis) struct Sentinels {
     opener: Opener,
 }
 
+/// Where the master is, and all that is known of it, as Redis words it.
+type Answer = (Option<(String, u16)>, HashMap<String, String>);
+
 /// What one says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Told {
@@ -125,8 +128,7 @@ impl Sentinels {
         let mut pipe = redis::pipe();
         pipe.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
         pipe.cmd("SENTINEL").arg("MASTER").arg(&self.master);
-        let answer: Result<(Option<(String, u16)>, HashMap<String, String>), RedisError> =
-            pipe.query_async(&mut connection).await;
+        let answer: Result<Answer, RedisError> = pipe.query_async(&mut connection).await;
         let (address, fields) = answer.map_err(|error| error.to_string())?;
         *kept = Some(connection);
         let (host, port) = address.ok_or("it watches no such master")?;
