@@ -290,7 +290,7 @@ impl SqlConfig {
     pub fn check_plain(&self, host: &str) -> Result<(), ConfigError> {
         let is_on = self.tls_config().decide("sql", UrlTls::Silent, &[host])?;
         if is_on {
-            Err(value("sql.url", format!("names no host, and PGHOST says {host}: write it into the URL")))
+            Err(value("sql.url", format!("leads to {host} by other ways than its host: write it into the URL")))
         } else {
             Ok(())
         }

@@ -5,8 +5,23 @@ use std::path::PathBuf;
 
 use super::tls::{TlsConfig, UrlTls};
 
+/// What the driver of PostgreSQL takes in the query.
+const POSTGRES: [&str; 9] = [
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+    "statement-cache-capacity",
+];
+/// What that of MySQL takes.
+const MYSQL: [&str; 6] = ["socket", "charset", "collation", "timezone", "time-zone", "statement-cache-capacity"];
+
 /// A URL of one server, or of several of which one takes writes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SqlUrl {
     scheme: String,
     /// `user:password@`, or nothing.
@@ -22,6 +37,19 @@ pub struct SqlUrl {
     files: TlsConfig,
 }
 
+impl std::fmt::Debug for SqlUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Without passwords, which stand before the hosts or in the query.
+        let Self { scheme, hosts, path, tls, .. } = self;
+        f.debug_struct("SqlUrl")
+            .field("scheme", scheme)
+            .field("hosts", hosts)
+            .field("path", path)
+            .field("tls", tls)
+            .finish_non_exhaustive()
+    }
+}
+
 impl SqlUrl {
     /// Takes a URL apart.
     ///
@@ -29,6 +57,10 @@ impl SqlUrl {
     /// What is wrong with it, and what to write instead.
     pub fn parse(url: &str) -> Result<Self, String> {
         let (scheme, rest) = url.split_once("://").ok_or("must be postgres://… or mysql://…")?;
+        if rest.contains('#') {
+            // A driver would see another host than we do.
+            return Err("has a # in it: write %23, as a password with one needs it".into());
+        }
         let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = place.split_once('/').unwrap_or((place, ""));
         let (user, hosts) = authority.rsplit_once('@').map_or(("", authority), |(user, hosts)| (user, hosts));
@@ -70,6 +102,10 @@ impl SqlUrl {
                 return Err(format!("says {name}={text}, and weir writes: write {name}=read-write, or leave it out"));
             }
             "target_session_attrs" => {}
+            _ if !self.is_known(name) => {
+                // What a driver leaves out may be what keeps strangers out.
+                return Err(format!("says {name}, which means nothing here: leave it out; of TLS see sql.tls"));
+            }
             _ => {
                 if matches!(name, "host" | "hostaddr" | "socket") {
                     self.elsewhere = Some(text);
@@ -78,6 +114,13 @@ impl SqlUrl {
             }
         }
         Ok(())
+    }
+
+    fn is_known(&self, name: &str) -> bool {
+        match self.scheme.as_str() {
+            "mysql" | "mariadb" => MYSQL.contains(&name),
+            _ => POSTGRES.contains(&name) || name.starts_with("options["),
+        }
     }
 
     /// The hosts, without ports; of a socket its path.
@@ -197,6 +240,22 @@ mod tests {
         }
         let reads = SqlUrl::parse("postgres://one,two/shop?target_session_attrs=standby").unwrap_err();
         assert!(reads.contains("weir writes"), "{reads}");
+    }
+
+    #[test]
+    fn what_a_driver_would_understand_otherwise_or_not_at_all_is_refused() {
+        for (wrong, word) in [
+            ("mysql://app:pw@db.example/shop?host=localhost", "host"),
+            ("mysql://db.example#@localhost/x", "#"),
+            ("mysql://127.0.0.1/x?sslMode=REQUIRED", "sslMode"),
+            ("postgres://127.0.0.1/x?channel_binding=require", "channel_binding"),
+            ("postgres://127.0.0.1/x?sslpassword=s3cret", "sslpassword"),
+        ] {
+            let why = SqlUrl::parse(wrong).unwrap_err();
+            assert!(why.contains(word) && !why.contains("s3cret"), "{wrong}: {why}");
+        }
+        let shown = format!("{:?}", of("postgres://app:s3cret@db/shop?password=s3cret"));
+        assert!(shown.contains("db") && !shown.contains("s3cret"), "{shown}");
     }
 
     #[test]

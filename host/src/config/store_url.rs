@@ -74,8 +74,10 @@ impl StoreUrl {
             Way::Tls if scheme.ends_with("+sentinel") => UrlTls::Required { word: "rediss+sentinel://" },
             Way::Tls => UrlTls::Required { word: "rediss://" },
             Way::Socket => {
+                // Behind it a password may stand.
+                let path = rest.split_once('?').map_or(rest, |(path, _)| path);
                 return Ok(Self {
-                    hosts: vec![format!("/{}", rest.trim_start_matches('/'))],
+                    hosts: vec![format!("/{}", path.trim_start_matches('/'))],
                     tls: UrlTls::Silent,
                     sentinels: None,
                 });

@@ -6,7 +6,8 @@
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
@@ -17,6 +18,13 @@ use crate::tls::ClientTls;
 
 /// How long one of several servers is tried: one that is silent must not hold up that the others are found.
 const ONE_OF_SEVERAL: Duration = Duration::from_secs(1);
+
+/// How long the one that took writes must have been away before another one is believed.
+const AWAY_MIN: Duration = Duration::from_secs(1);
+/// Ranks of what servers show.
+const WRITES: u8 = 0;
+const READ_ONLY: u8 = 3;
+const AWAY: u8 = 4;
 
 /// What a server showed when it was tried.
 #[derive(Debug)]
@@ -37,19 +45,19 @@ impl Shown {
         written.map_or_else(Self::Answers, |()| Self::Writes)
     }
 
-    /// The lower, the better; what is below 3 may be chosen.
+    /// The lower, the better.
     fn rank(&self) -> u8 {
         let by_error = |error: &sqlx::Error, otherwise| match judge(error).class {
-            Class::ReadOnly => 3,
-            Class::Lost if !is_full(error) => 4,
+            Class::ReadOnly => READ_ONLY,
+            Class::Lost if !is_full(error) => AWAY,
             _ => otherwise,
         };
         match self {
-            Self::Writes => 0,
+            Self::Writes => WRITES,
             // A fresh database has no table of weir's yet.
             Self::Answers(error) => by_error(error, 1),
             Self::Refuses(error) => by_error(error, 2),
-            Self::ReadOnly(_) => 3,
+            Self::ReadOnly(_) => READ_ONLY,
         }
     }
 
@@ -71,24 +79,39 @@ impl Shown {
 }
 
 /// One server.
-#[derive(Debug)]
 struct Host<O> {
     options: O,
     address: String,
 }
 
 /// See the file's text. `O` is how the engine's driver connects.
-#[derive(Debug)]
 pub(super) struct Hosts<O> {
     all: Vec<Host<O>>,
     chosen: AtomicUsize,
+    history: Mutex<History>,
+}
+
+/// What is known of the chosen one.
+#[derive(Debug, Default)]
+struct History {
+    /// It has taken writes.
+    is_settled: bool,
+    /// Since when it is away.
+    away_since: Option<Instant>,
+}
+
+impl<O> std::fmt::Debug for Hosts<O> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // How the driver connects has a password in it.
+        f.debug_list().entries(self.all.iter().map(|host| &host.address)).finish()
+    }
 }
 
 impl<O: Clone> Hosts<O> {
     /// In the order in which they are preferred: how to connect to each, and its address. There is at least one.
     pub fn new(all: Vec<(O, String)>) -> Self {
         let all = all.into_iter().map(|(options, address)| Host { options, address }).collect();
-        Self { all, chosen: AtomicUsize::new(0) }
+        Self { all, chosen: AtomicUsize::new(0), history: Mutex::default() }
     }
 
     fn chosen(&self) -> &Host<O> {
@@ -126,7 +149,8 @@ impl<O: Clone> Hosts<O> {
         // The first of the best: the one that is used already, then as they are written.
         let order = std::iter::once(before).chain((0..count).filter(|place| *place != before));
         let best = order.min_by_key(|place| shown[*place].rank()).unwrap_or(before);
-        if shown[best].rank() < 3 && best != before {
+        let moves = best != before && self.may_move(&shown[before], &shown[best]);
+        if moves {
             self.chosen.store(best, Ordering::Release);
             tracing::warn!(
                 address = self.all[best].address,
@@ -135,7 +159,34 @@ impl<O: Clone> Hosts<O> {
             );
             moved(self.all[best].options.clone());
         }
-        self.summed(&shown, best)
+        // Of one that is not used yet it does not matter that it takes writes.
+        let told = if moves || shown[best].rank() >= READ_ONLY { best } else { before };
+        self.note(&shown[told]);
+        self.summed(&shown, told)
+    }
+
+    /// Whether writes may go elsewhere. Who has taken them keeps them through a moment of silence: another server may be a replica
+    /// that nobody has made read-only, and what is written there is lost for all others.
+    fn may_move(&self, before: &Shown, best: &Shown) -> bool {
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        if !history.is_settled {
+            return best.rank() < READ_ONLY;
+        }
+        let is_over = match before.rank() {
+            AWAY => history.away_since.get_or_insert_with(Instant::now).elapsed() >= AWAY_MIN,
+            // It says itself that it takes none any more.
+            rank => rank == READ_ONLY,
+        };
+        best.rank() == WRITES && is_over
+    }
+
+    /// Keeps what the one showed that is used.
+    fn note(&self, shown: &Shown) {
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        if shown.rank() < READ_ONLY {
+            history.away_since = None;
+        }
+        history.is_settled |= shown.rank() == WRITES;
     }
 
     /// Where none takes writes, each says why.
@@ -200,8 +251,25 @@ mod tests {
         let second = |host| if host == 0 { Shown::ReadOnly("a replica".into()) } else { Shown::Writes };
         assert_eq!(find(second).await, (Standing::Serves, Some(1), "two:2".into()));
         assert_eq!(find(|_| Shown::Writes).await, (Standing::Serves, None, "two:2".into()), "it stays");
-        let last = |host| if host == 2 { Shown::Answers(sqlx::Error::RowNotFound) } else { Shown::Refuses(refused()) };
-        assert_eq!(find(last).await, (Standing::Serves, Some(2), "three:3".into()), "a fresh database will do");
+        let last = |host| if host == 2 { Shown::Writes } else { Shown::Refuses(refused()) };
+        let (standing, moved, _) = find(last).await;
+        assert!(
+            matches!(standing, Standing::Away(_)) && moved.is_none(),
+            "a moment of silence moves nothing: {standing:?}"
+        );
+        hosts.history.lock().unwrap().away_since = Instant::now().checked_sub(AWAY_MIN);
+        let fresh = |host| if host == 2 { Shown::Answers(sqlx::Error::RowNotFound) } else { Shown::Refuses(refused()) };
+        assert_eq!(find(fresh).await.1, None, "nor does one that is not known to take writes");
+        assert_eq!(find(last).await, (Standing::Serves, Some(2), "three:3".into()));
+    }
+
+    #[tokio::test]
+    async fn at_the_start_a_fresh_database_will_do() {
+        let hosts = hosts();
+        let last =
+            async |host| if host == 2 { Shown::Answers(sqlx::Error::RowNotFound) } else { Shown::Refuses(refused()) };
+        assert_eq!(hosts.find(Duration::from_secs(60), last, |_| ()).await, Standing::Serves);
+        assert_eq!(hosts.address(), "three:3");
     }
 
     #[tokio::test]

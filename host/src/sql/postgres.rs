@@ -73,6 +73,8 @@ pub struct PostgresSql {
     hosts: Arc<Hosts<PgConnectOptions>>,
     /// Begins a transaction that writes.
     begin: Arc<str>,
+    /// What bounds a statement of the operator that writes, where a session cannot.
+    limits: Vec<String>,
 }
 
 impl PostgresSql {
@@ -85,6 +87,10 @@ impl PostgresSql {
             Pooler::Transaction => (String::new(), statements::begin(&statements::local(settings))),
         };
         let (session, begin): (Arc<str>, Arc<str>) = (session.into(), begin.into());
+        let limits = match settings.pooler {
+            Pooler::None => Vec::new(),
+            Pooler::Transaction => statements::local_limits(settings),
+        };
         let limit = Duration::from_millis(settings.statement_timeout_ms.saturating_mul(2));
         let patience = Duration::from_millis(settings.acquire_timeout_ms);
         let is_choice = hosts.are_several();
@@ -135,6 +141,7 @@ impl PostgresSql {
             health,
             hosts,
             begin,
+            limits,
         })
     }
 
@@ -377,7 +384,7 @@ impl Sql for PostgresSql {
         }
         let work = async {
             let mut lease = self.lease().await?;
-            let found = granted::run(lease.connection(), statement, parameters).await?;
+            let found = granted::run(lease.connection(), &self.limits, statement, parameters).await?;
             lease.give_back();
             Ok(found)
         };

@@ -28,6 +28,9 @@ pub(super) fn hosts(settings: &SqlConfig) -> Result<Hosts<MySqlConnectOptions>, 
         }
         let options =
             encrypted(options, tls.as_ref()).statement_cache_capacity(STATEMENTS_KEPT).disable_statement_logging();
+        if tls.is_none() && options.get_socket().is_none() {
+            settings.check_plain(options.get_host()).map_err(wrong)?;
+        }
         let address = match options.get_socket() {
             Some(socket) => socket.display().to_string(),
             None => format!("{}:{}", options.get_host(), options.get_port()),
@@ -54,10 +57,14 @@ fn encrypted(options: MySqlConnectOptions, tls: Option<&TlsConfig>) -> MySqlConn
 /// Why a server takes no writes; `None`: it does.
 pub(super) async fn read_only(connection: &mut MySqlConnection) -> Result<Option<String>, sqlx::Error> {
     let row = sqlx::raw_sql(statements::IS_READ_ONLY).fetch_one(connection).await?;
-    // A number in some versions, a word in others.
-    let word = text(&row, 0)?;
-    let is_off = matches!(word.as_str(), "0" | "OFF");
-    Ok((!is_off).then(|| format!("read_only = {word}, it takes no writes")))
+    // Numbers in some versions, words in others.
+    for (place, name) in ["read_only", "innodb_read_only"].into_iter().enumerate() {
+        let word = text(&row, place)?;
+        if !matches!(word.as_str(), "0" | "OFF") {
+            return Ok(Some(format!("{name} = {word}, it takes no writes")));
+        }
+    }
+    Ok(None)
 }
 
 /// Tries a server on a connection of its own: whether it takes writes, with one that changes nothing. Where there is a choice one

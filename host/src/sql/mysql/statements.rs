@@ -104,7 +104,8 @@ pub(super) const META_READ: &str = "SELECT value FROM weir_meta WHERE name = ?";
 pub(super) const WRITE_NOTHING: &str = "UPDATE weir_meta SET value = value WHERE name = ''";
 
 /// Whether the server takes no writes, as it words it.
-pub(super) const IS_READ_ONLY: &str = "SELECT CAST(@@global.read_only AS CHAR)";
+pub(super) const IS_READ_ONLY: &str =
+    "SELECT CAST(@@global.read_only AS CHAR), CAST(@@global.innodb_read_only AS CHAR)";
 
 /// Whether a table of weir's is there: ? its name.
 pub(super) const HAS_TABLE: &str = "SELECT CAST(COUNT(*) AS SIGNED) FROM information_schema.tables

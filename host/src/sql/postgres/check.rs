@@ -58,7 +58,8 @@ impl PostgresSql {
                 findings.push(warn(Problem::PowerLoss, problem, PostgresWords::set_on(name)));
             }
         }
-        if text(3) == "off" {
+        // Behind a pooler each transaction sets it.
+        if text(3) == "off" && self.settings.pooler == Pooler::None {
             let problem = "synchronous_commit is off and cannot be set: a crash could undo commits".into();
             findings.push(refuse(Problem::CrashLoss, problem, PostgresWords::set_on("synchronous_commit")));
         }

@@ -42,9 +42,10 @@ pub(super) async fn prepare(
 
 /// Runs the statement once for each row of parameters, in one transaction, and one round trip: the transaction begins and
 /// ends in the message that has the runs. Where the statement writes the end is a second one, so that what is refused is not
-/// kept; parameters of more than a megabyte go in several.
+/// kept; parameters of more than a megabyte go in several. `limits` are what a transaction that writes sets for itself.
 pub(super) async fn run(
     connection: &mut PgConnection,
+    limits: &[String],
     statement: &StatementConfig,
     parameters: &[Vec<SqlValue>],
 ) -> Result<RowSets, Stop> {
@@ -52,12 +53,12 @@ pub(super) async fn run(
     let prepared = prepare(connection, statement).await?;
     fits(statement, &prepared)?;
     if !is_plain(&statement.sql) {
-        return run_one_by_one(connection, statement, &prepared, parameters).await;
+        return run_one_by_one(connection, limits, statement, &prepared, parameters).await;
     }
     let forms: Vec<Option<Form>> = prepared.columns().iter().map(|column| form(column.type_info())).collect();
     let (mut tally, mut sets) = (Tally::new(statement), Vec::with_capacity(parameters.len()));
     let mut message = Message::default();
-    for begin in granted::begin(statement.write, statement.timeout_ms) {
+    for begin in granted::begin(statement.write, statement.timeout_ms, limits) {
         message.add(&begin);
     }
     message.add(&granted::prepare(&text(statement), &statement.parameters));
@@ -95,11 +96,12 @@ async fn exchange(
 /// A statement that no other one can run.
 async fn run_one_by_one(
     connection: &mut PgConnection,
+    limits: &[String],
     statement: &StatementConfig,
     prepared: &sqlx::postgres::PgStatement,
     parameters: &[Vec<SqlValue>],
 ) -> Result<RowSets, Stop> {
-    let begin = granted::begin(statement.write, statement.timeout_ms).join("; ");
+    let begin = granted::begin(statement.write, statement.timeout_ms, limits).join("; ");
     sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *connection).await?;
     let (mut tally, mut sets) = (Tally::new(statement), Vec::with_capacity(parameters.len()));
     for values in parameters {

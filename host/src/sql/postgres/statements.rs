@@ -31,12 +31,21 @@ pub(super) fn session(settings: &SqlConfig) -> String {
 
 /// The same for each transaction that writes, behind a pooler: what a session sets there is lost, or another's.
 pub(super) fn local(settings: &SqlConfig) -> String {
-    let (statement, idle) = (settings.statement_timeout_ms, settings.idle_transaction_timeout_ms);
     format!(
-        "; SET LOCAL statement_timeout = {statement}; SET LOCAL lock_timeout = {lock};
-         SET LOCAL idle_in_transaction_session_timeout = {idle}; SET LOCAL jit = off",
-        lock = lock_ms(settings),
+        "; {limits}; SET LOCAL statement_timeout = {statement};
+         SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'",
+        limits = local_limits(settings).join("; "),
+        statement = settings.statement_timeout_ms,
     )
+}
+
+/// What bounds a transaction that writes besides the time of its statements, behind a pooler; statements that find nothing.
+pub(super) fn local_limits(settings: &SqlConfig) -> Vec<String> {
+    vec![
+        format!("SET LOCAL lock_timeout = {}", lock_ms(settings)),
+        format!("SET LOCAL idle_in_transaction_session_timeout = {}", settings.idle_transaction_timeout_ms),
+        "SET LOCAL jit = off".into(),
+    ]
 }
 
 /// Time to wait for a lock: no longer than a silent owner may keep it, and within the statement's own limit.

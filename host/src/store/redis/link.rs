@@ -278,7 +278,7 @@ fn wrong(reason: &str) -> StoreError {
 /// How the connections of the store are opened.
 pub(super) fn opener_of(config: &StoreConfig, timeout: Duration) -> Result<Opener, StoreError> {
     let tls = config.secured().map_err(|error| StoreError::Misconfigured(error.to_string()))?;
-    Opener::new("store", tls.as_ref(), timeout)
+    Opener::new("store", tls.as_ref(), config.tls, timeout)
 }
 
 /// The sentinels that `store.url` names, if it does.

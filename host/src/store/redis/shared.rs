@@ -49,7 +49,7 @@ impl SharedCache {
         let [info] = infos.as_slice() else { return Err(wrong("name one server".into())) };
         let timeout = Duration::from_millis(config.timeout_ms);
         let tls = config.secured().map_err(|error| StoreError::Misconfigured(error.to_string()))?;
-        let opener = Opener::new("cache.shared", tls.as_ref(), timeout)?;
+        let opener = Opener::new("cache.shared", tls.as_ref(), config.tls, timeout)?;
         Ok(Self { versions: Link::new(store)?, info: info.clone(), opener, timeout, entries: RwLock::default() })
     }
 

@@ -6,11 +6,14 @@
 use crate::config::ParameterType;
 use crate::model::SqlValue;
 
-/// Begins, for a statement which has so many milliseconds for each of its runs. Reads see one snapshot.
-pub(in crate::sql::postgres) fn begin(write: bool, timeout_ms: u64) -> [String; 2] {
+/// Begins, for a statement which has so many milliseconds for each of its runs. Reads see one snapshot. `limits` are what one
+/// that writes needs besides.
+pub(in crate::sql::postgres) fn begin(write: bool, timeout_ms: u64, limits: &[String]) -> Vec<String> {
     let mode = if write { "READ COMMITTED READ WRITE" } else { "REPEATABLE READ READ ONLY" };
     let timeout_ms = timeout_ms.min(i32::MAX.unsigned_abs().into());
-    [format!("BEGIN ISOLATION LEVEL {mode}"), format!("SET LOCAL statement_timeout = {timeout_ms}")]
+    let limits = limits.iter().filter(|_| write).cloned();
+    let begin = [format!("BEGIN ISOLATION LEVEL {mode}"), format!("SET LOCAL statement_timeout = {timeout_ms}")];
+    begin.into_iter().chain(limits).collect()
 }
 
 /// Prepares `sql`. What it ends with (a comment, a semicolon) ends there.

@@ -9,7 +9,7 @@ use redis::{AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, RedisError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::config::TlsConfig;
+use crate::config::{TlsConfig, TlsMode};
 use crate::store::StoreError;
 use crate::store::redis::server::Refusal;
 use crate::tls::{ClientTls, TlsFailure};
@@ -26,6 +26,8 @@ pub(in crate::store::redis) struct Opener {
     /// Where the settings stand.
     place: &'static str,
     tls: Option<ClientTls>,
+    /// Connections in plain may leave this machine: somebody has said so.
+    may_leave: bool,
     /// Time for a handshake.
     timeout: Duration,
 }
@@ -35,11 +37,12 @@ impl Opener {
     pub(in crate::store::redis) fn new(
         place: &'static str,
         tls: Option<&TlsConfig>,
+        word: Option<TlsMode>,
         timeout: Duration,
     ) -> Result<Self, StoreError> {
         let tls = tls.map(|tls| ClientTls::new(place, tls)).transpose();
         let tls = tls.map_err(|error| StoreError::Misconfigured(error.to_string()))?;
-        Ok(Self { place, tls, timeout: timeout.max(Duration::from_millis(100)) })
+        Ok(Self { place, tls, may_leave: word == Some(TlsMode::Off), timeout: timeout.max(Duration::from_millis(100)) })
     }
 
     /// Connects, and says who we are. The connection lives while the driver does.
@@ -61,6 +64,7 @@ impl Opener {
                 let stream = TcpStream::connect((host, *port)).await.map_err(RedisError::from)?;
                 stream.set_nodelay(true).map_err(RedisError::from)?;
                 let Some(tls) = &self.tls else {
+                    self.check_plain((host, *port), &stream)?;
                     let (connection, driver) = MultiplexedConnection::new_with_config(settings, stream, config).await?;
                     return Ok((connection, Box::pin(driver)));
                 };
@@ -73,6 +77,20 @@ impl Opener {
             }
             _ => Err(Refusal::Store(StoreError::Misconfigured(format!("{}.url: unknown kind of address", self.place)))),
         }
+    }
+
+    /// Refuses to speak in plain with another machine. The URL may name only this one: then a sentinel, a node of a cluster or a
+    /// resolver has led there.
+    fn check_plain(&self, (host, port): (&str, u16), stream: &TcpStream) -> Result<(), Refusal> {
+        let peer = stream.peer_addr().map_err(RedisError::from)?;
+        if self.may_leave || peer.ip().to_canonical().is_loopback() {
+            return Ok(());
+        }
+        let place = self.place;
+        Err(Refusal::Store(StoreError::Misconfigured(format!(
+            "{place}.tls: {host}:{port} is another machine, and {place}.url asks for no encryption: write rediss://, or \
+             {place}.tls = \"off\" where nobody else can listen"
+        ))))
     }
 
     /// As [`Opener::open`], on a task of its own, and with errors of the driver.
