@@ -68,8 +68,7 @@ impl Opener {
                     .encrypt(tls, (host, *port), stream)
                     .await
                     .map_err(|failure| Refusal::Store(StoreError::Unavailable(failure.told(self.place))))?;
-                let connected = MultiplexedConnection::new_with_config(settings, stream, config).await;
-                let (connection, driver) = connected.map_err(|error| self.after_handshake(error))?;
+                let (connection, driver) = MultiplexedConnection::new_with_config(settings, stream, config).await?;
                 Ok((connection, Box::pin(driver)))
             }
             _ => Err(Refusal::Store(StoreError::Misconfigured(format!("{}.url: unknown kind of address", self.place)))),
