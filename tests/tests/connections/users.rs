@@ -64,9 +64,13 @@ fn printed_grants(stand: &Stand, config: &Config) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sql_users_with_the_printed_rights_and_no_others_are_enough() {
     let _turn = TURN.lock().await;
-    for (setup, user) in
-        [(Setup::EmbeddedPostgres, "CREATE ROLE few LOGIN"), (Setup::EmbeddedMariaDb, "CREATE USER few@'127.0.0.1'")]
-    {
+    let mysql = "CREATE USER few@'127.0.0.1'";
+    let setups = [
+        (Setup::EmbeddedPostgres, "CREATE ROLE few LOGIN"),
+        (Setup::EmbeddedMariaDb, mysql),
+        (Setup::EmbeddedMySql, mysql),
+    ];
+    for (setup, user) in setups {
         let stand = Stand::start(setup, 5).await;
         let mut config = stand.full_config();
         let grants = printed_grants(&stand, &config);

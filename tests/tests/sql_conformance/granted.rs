@@ -457,27 +457,29 @@ pub async fn a_call_sees_one_snapshot(fixture: &Fixture) {
     assert!(counts.iter().all(|count| *count == counts[0]), "{counts:?}");
 }
 
-/// Round trips until a call of so many rows of parameters is answered, on a connection that knows the statement. The test
-/// of a connection that goes back to the pool is none of the call's, and may come in between: the least of several.
-async fn round_trips(proxy: &CountingProxy, sql: &dyn Sql, statement: &StatementConfig, rows: usize) -> u64 {
+/// Round trips until a call of so many rows of parameters is answered, on a connection that knows the statement, and how often
+/// that was tried. The test of a connection that goes back to the pool is none of the call's, and may come in between, again and
+/// again on a slow machine: the least of several, `wanted` at best.
+async fn round_trips(
+    proxy: &CountingProxy,
+    sql: &dyn Sql,
+    statement: &StatementConfig,
+    (rows, wanted): (usize, u64),
+) -> (u64, usize) {
     let rows: Vec<Vec<SqlValue>> =
         (0..rows).map(|row| vec![Integer(i64::try_from(row).unwrap()), text(&format!("é'{row}"))]).collect();
     let expected: RowSets =
         rows.iter().map(|row| if statement.write { Vec::new() } else { vec![row.clone()] }).collect();
-    let mut least = u64::MAX;
-    for _ in 0..8 {
-        // A slow machine may still be at the test after the call before.
-        let mut seen = proxy.turns() + 1;
-        while seen != proxy.turns() {
-            seen = proxy.turns();
-            tokio::time::sleep(Duration::from_millis(30)).await;
-        }
+    let (mut least, mut tries) = (u64::MAX, 0);
+    while tries < 8 || (least > wanted && tries < 100) {
         let before = proxy.turns();
         let found = sql.run_statement(statement, &rows).await.unwrap();
         least = least.min(proxy.turns() - before);
+        tries += 1;
         assert_eq!(found, expected);
+        tokio::time::sleep(Duration::from_millis(30)).await;
     }
-    least
+    (least, tries)
 }
 
 /// A call is one round trip, however many rows of parameters it has; one that may write has another one for its commit.
@@ -494,11 +496,15 @@ async fn a_call_is_one_round_trip(engine: Engine) {
     };
     let read = statement(&fixture, echo, &[integer, words]);
     let write = writing(&fixture, "INSERT INTO note VALUES (?, ?)", &[integer, words]);
+    let mut written = 0;
     for rows in [1, 10, 1_000] {
-        assert_eq!(round_trips(&proxy, &*sql, &read, rows).await, 1, "{engine:?}: {rows} rows of parameters");
-        assert_eq!(round_trips(&proxy, &*sql, &write, rows).await, 2, "{engine:?}: {rows} rows are written");
+        let (trips, _) = round_trips(&proxy, &*sql, &read, (rows, 1)).await;
+        assert_eq!(trips, 1, "{engine:?}: {rows} rows of parameters");
+        let (trips, tries) = round_trips(&proxy, &*sql, &write, (rows, 2)).await;
+        assert_eq!(trips, 2, "{engine:?}: {rows} rows are written");
+        written += i64::try_from(rows * tries).unwrap();
     }
-    assert_eq!(fixture.number("SELECT count(*) FROM note").await, 8 * 1_011);
+    assert_eq!(fixture.number("SELECT count(*) FROM note").await, written);
     // What no statement can run by name goes one by one, and finds the same.
     if engine.is_mysql() {
         fixture.run("CREATE PROCEDURE one() SELECT 1").await;
