@@ -71,13 +71,13 @@ pub async fn run(
     // What cannot be served must not have begun to flush: keys and tokens are read before anything starts.
     HttpState::new(&config.http, &config.auth, Kinds::default(), clock.clone())?;
     // Probes are answered from now on, however long it takes to open what is needed.
-    let (gate, stop_operators, operators_task) = answer_probes(operators, &config.admin)?;
+    let operators = answer_probes(operators, &config.admin)?;
     let app = Arc::new(App::start(config.clone(), clock.clone(), Compiler::this_executable()).await?);
     let durability = app.store().durability();
     tracing::info!(store = durability.mode, "{}", durability.description);
     let (state, admin_state) = states(&config, &app, metrics)?;
     let (stop_public, public_stops) = watch::channel(false);
-    gate.open(Arc::clone(&admin_state));
+    operators.gate.open(Arc::clone(&admin_state));
     let public_task = tokio::spawn(http::serve(public, Arc::clone(&state), public_stops));
     tell_addresses((public_address, operators_address), is_demo, json);
 
@@ -103,21 +103,25 @@ pub async fn run(
     let _ = stop_public.send(true);
     let _ = public_task.await;
     app.stop().await;
-    let _ = stop_operators.send(true);
-    let _ = operators_task.await;
+    let _ = operators.stop.send(true);
+    let _ = operators.task.await;
     tracing::info!("stopped");
     Ok(())
 }
 
+/// The operators' listener while it is served.
+struct Operators {
+    gate: Arc<Gate>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
 /// Serves operators behind a gate that is still closed.
-fn answer_probes(
-    operators: TcpListener,
-    config: &AdminConfig,
-) -> Result<(Arc<Gate>, watch::Sender<bool>, JoinHandle<()>), ConfigError> {
+fn answer_probes(listener: TcpListener, config: &AdminConfig) -> Result<Operators, ConfigError> {
     let gate = Arc::new(Gate::new(config)?);
     let (stop, stopped) = watch::channel(false);
-    let task = tokio::spawn(admin::serve(operators, Arc::clone(&gate), stopped));
-    Ok((gate, stop, task))
+    let task = tokio::spawn(admin::serve(listener, Arc::clone(&gate), stopped));
+    Ok(Operators { gate, stop, task })
 }
 
 /// What answers on both listeners.
