@@ -71,7 +71,7 @@ pub async fn run(
     // What cannot be served must not have begun to flush: keys and tokens are read before anything starts.
     HttpState::new(&config.http, &config.auth, Kinds::default(), clock.clone())?;
     // Probes are answered from now on, however long it takes to open what is needed.
-    let (gate, stop_operators, operators_task) = answer_probes(operators, &config.admin)?;
+    let operators = answer_probes(operators, &config.admin)?;
     let access = AccessLog::open(&config.log.access)?;
     let app = Arc::new(App::start(config.clone(), clock.clone(), Compiler::this_executable()).await?);
     let durability = app.store().durability();
@@ -79,7 +79,7 @@ pub async fn run(
     let (state, admin_state) = states(&config, &app, access.clone(), metrics)?;
     state.begin().await;
     let (stop_public, public_stops) = watch::channel(false);
-    gate.open(Arc::clone(&admin_state));
+    operators.gate.open(Arc::clone(&admin_state));
     let public_task = tokio::spawn(http::serve(public, Arc::clone(&state), public_stops));
     tell_addresses((public_address, operators_address), is_demo, json);
 
@@ -106,8 +106,8 @@ pub async fn run(
     let _ = stop_public.send(true);
     let _ = public_task.await;
     app.stop().await;
-    let _ = stop_operators.send(true);
-    let _ = operators_task.await;
+    let _ = operators.stop.send(true);
+    let _ = operators.task.await;
     if let Some(access) = access {
         let _ = tokio::task::spawn_blocking(move || access.close()).await;
     }
@@ -115,15 +115,19 @@ pub async fn run(
     Ok(())
 }
 
+/// The operators' listener while it is served.
+struct Operators {
+    gate: Arc<Gate>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
 /// Serves operators behind a gate that is still closed.
-fn answer_probes(
-    operators: TcpListener,
-    config: &AdminConfig,
-) -> Result<(Arc<Gate>, watch::Sender<bool>, JoinHandle<()>), ConfigError> {
+fn answer_probes(listener: TcpListener, config: &AdminConfig) -> Result<Operators, ConfigError> {
     let gate = Arc::new(Gate::new(config)?);
     let (stop, stopped) = watch::channel(false);
-    let task = tokio::spawn(admin::serve(operators, Arc::clone(&gate), stopped));
-    Ok((gate, stop, task))
+    let task = tokio::spawn(admin::serve(listener, Arc::clone(&gate), stopped));
+    Ok(Operators { gate, stop, task })
 }
 
 /// What answers on both listeners.
