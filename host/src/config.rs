@@ -179,6 +179,17 @@ impl Config {
         self.http.validate()?;
         self.admin.validate()?;
         self.auth.validate()?;
+        if self
+            .auth
+            .trusted_header
+            .as_deref()
+            .is_some_and(|name| name.eq_ignore_ascii_case(&self.http.trace.request_id_header))
+        {
+            return Err(value(
+                "http.trace.request_id_header",
+                "is the name of auth.trusted_header, which names an actor",
+            ));
+        }
         self.log.validate()?;
         self.store.validate()?;
         self.sql.validate()?;
@@ -263,6 +274,13 @@ mod tests {
         assert!(error.contains("ingest[0].document_bytes_max") && error.contains("transfer_bytes_max"), "{error}");
         config.policy.transfer_bytes_max = 2 << 20;
         config.validate().unwrap();
+    }
+
+    #[test]
+    fn an_actor_is_no_request_id() {
+        let mut config = Config::demo(Path::new("d"));
+        config.http.trace.request_id_header = "x-actor-id".into();
+        assert!(config.validate().unwrap_err().to_string().contains("names an actor"));
     }
 
     #[test]

@@ -243,7 +243,11 @@ pub fn describe() {
     describe_counter!(ACCESS_LOG_DROPPED_TOTAL, "Lines of the access log that were dropped");
     describe_counter!(JWKS_FETCHES_TOTAL, "Reads of the published keys of tokens");
     describe_gauge!(JWKS_KEYS, "Published keys of tokens that are in use");
-    describe_gauge!(JWKS_READ_TIMESTAMP_SECONDS, Unit::Seconds, "When the published keys were last read well, in Unix time");
+    describe_gauge!(
+        JWKS_READ_TIMESTAMP_SECONDS,
+        Unit::Seconds,
+        "When the published keys were last read well, in Unix time"
+    );
     describe_counter!(JWKS_UNDECIDED_TOTAL, "Tokens that were answered 503 because their key could not be asked for");
 }
 

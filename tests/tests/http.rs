@@ -390,11 +390,8 @@ async fn only_a_good_token_names_an_actor() {
     let (stand, host) = start(|config| {
         // Configured beside tokens, but not asked for.
         assert_eq!(config.auth.trusted_header.as_deref(), Some("X-Actor-Id"));
-        config.auth.jwt = Some(JwtConfig {
-            algorithm: "HS256".into(),
-            key: Some(JWT_KEY.into()),
-            ..JwtConfig::default()
-        });
+        config.auth.jwt =
+            Some(JwtConfig { algorithm: "HS256".into(), key: Some(JWT_KEY.into()), ..JwtConfig::default() });
     })
     .await;
     let with = |method: &str, token: &str| {

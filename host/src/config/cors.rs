@@ -88,7 +88,10 @@ impl CorsConfig {
             return Err(value(field("headers"), "\"*\" stands alone: it names every header"));
         }
         if self.expose.iter().any(|name| name == ANY) {
-            return Err(value(field("expose"), "name the headers: browsers do not take \"*\" for answers with credentials"));
+            return Err(value(
+                field("expose"),
+                "name the headers: browsers do not take \"*\" for answers with credentials",
+            ));
         }
         for (kind, cors) in &self.kinds {
             let at = field(&format!("kinds.{kind}"));

@@ -155,7 +155,10 @@ impl AdminConfig {
             ));
         }
         if self.cors.is_on() && self.token.is_none() && self.token_file.is_none() {
-            return Err(value("admin.cors.origins", "needs admin.token or admin.token_file: pages would need no proof"));
+            return Err(value(
+                "admin.cors.origins",
+                "needs admin.token or admin.token_file: pages would need no proof",
+            ));
         }
         if self.cors.is_for_all() || !self.cors.kinds.is_empty() {
             return Err(value("admin.cors.origins", "names each origin, for the whole listener"));

@@ -88,10 +88,14 @@ impl TraceConfig {
         let name = self.request_id_header.to_ascii_lowercase();
         let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
         // Headers with a meaning of their own.
-        let is_taken = ["authorization", "cookie", "host", "traceparent", "tracestate", "content-type", "content-length"]
-            .contains(&name.as_str());
+        let is_taken =
+            ["authorization", "cookie", "host", "traceparent", "tracestate", "content-type", "content-length"]
+                .contains(&name.as_str());
         if !is_name || is_taken {
-            return Err(value("http.trace.request_id_header", "must be a header's name, such as X-Request-Id, or empty"));
+            return Err(value(
+                "http.trace.request_id_header",
+                "must be a header's name, such as X-Request-Id, or empty",
+            ));
         }
         if !(0.0..=1.0).contains(&self.sampled_share) {
             return Err(value("http.trace.sampled_share", "must be from 0 to 1"));

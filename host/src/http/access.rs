@@ -262,7 +262,10 @@ mod tests {
     #[test]
     fn a_line_of_json_is_one_object() {
         let text = String::from_utf8(line("/a\u{1b}[2J\"x\\y\u{9b}1m", b"-").json(12)).unwrap();
-        assert_eq!((text.matches('\n').count(), text.contains(char::from(0x1b)), text.contains('\u{9b}')), (1, false, false));
+        assert_eq!(
+            (text.matches('\n').count(), text.contains(char::from(0x1b)), text.contains('\u{9b}')),
+            (1, false, false)
+        );
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["path"], "/a\\x1b[2J\"x\\y\\x9b1m");
         assert_eq!((&value["time"], &value["level"]), (&"2000-02-29T00:00:00.000Z".into(), &"journaled".into()));

@@ -119,7 +119,8 @@ impl Authenticator {
         match source.learn(head).await {
             Learned::Look => Ok(()),
             Learned::Undecided { retry_after_s } => {
-                let detail = "nothing was changed; the key of the token is not known, and the issuer's keys cannot be read now";
+                let detail =
+                    "nothing was changed; the key of the token is not known, and the issuer's keys cannot be read now";
                 Err(Problem::new(&KEYS_UNAVAILABLE, detail).retry_after_s(retry_after_s))
             }
         }
@@ -363,7 +364,9 @@ mod tests {
             let found = authenticator(Some(several.clone()), None);
             found.actor(&headers(&[("authorization", &token)]), ELSEWHERE, IdType::Integer).is_ok()
         };
-        assert!(by(&claims()) && by(&changed("aud", json!("shop"))) && by(&changed("iss", json!("https://old.example"))));
+        assert!(
+            by(&claims()) && by(&changed("aud", json!("shop"))) && by(&changed("iss", json!("https://old.example")))
+        );
         assert!(!by(&changed("aud", json!("other"))) && !by(&changed("iss", json!("https://new.example"))));
         assert!(!by(&without("aud")) && !by(&without("iss")));
     }
@@ -380,7 +383,10 @@ mod tests {
         assert_eq!(by("user.id", &changed("user", json!({ "id": 8 }))), Ok(Some(Id::Int(8))));
         assert_eq!(by("user.id", &changed("user.id", json!(8))), Err(401), "a path is no name");
         assert_eq!(by("/user.id", &changed("user.id", json!("8"))), Ok(Some(Id::Int(8))));
-        assert_eq!(by("https://example.org/actor", &changed("https://example.org/actor", json!(9))), Ok(Some(Id::Int(9))));
+        assert_eq!(
+            by("https://example.org/actor", &changed("https://example.org/actor", json!(9))),
+            Ok(Some(Id::Int(9)))
+        );
         for wrong in [json!(8.5), json!(null), json!({}), json!([8]), json!(true), json!("eight")] {
             assert_eq!(by("user.id", &changed("user", json!({ "id": wrong }))), Err(401), "{wrong}");
         }

@@ -143,7 +143,8 @@ impl Cors {
         headers.insert(header::ALLOW, allow.clone());
         self.vary(headers);
         let wants_private = asked.contains_key(REQUEST_PRIVATE_NETWORK);
-        let may = self.takes_method(asked, allow) && self.takes_headers(asked) && (!wants_private || self.private_network);
+        let may =
+            self.takes_method(asked, allow) && self.takes_headers(asked) && (!wants_private || self.private_network);
         let Some(allowed) = self.allowed(origin(asked)).filter(|_| may) else { return reply };
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
         headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, allow.clone());
@@ -238,9 +239,14 @@ mod tests {
     #[test]
     fn who_is_named_may_read() {
         let answer = written(&cors(|_| {}), &[("origin", APP)], &[]);
-        assert_eq!((&answer["access-control-allow-origin"], &answer["vary"]), (&APP.parse().unwrap(), &"Origin".parse().unwrap()));
+        assert_eq!(
+            (&answer["access-control-allow-origin"], &answer["vary"]),
+            (&APP.parse().unwrap(), &"Origin".parse().unwrap())
+        );
         let exposed = answer["access-control-expose-headers"].to_str().unwrap();
-        for name in ["etag", "ratelimit", "ratelimit-policy", "retry-after", "cache-status", "age", "location", "x-request-id"] {
+        for name in
+            ["etag", "ratelimit", "ratelimit-policy", "retry-after", "cache-status", "age", "location", "x-request-id"]
+        {
             assert!(exposed.split(", ").any(|known| known == name), "{name}: {exposed}");
         }
         assert!(!answer.contains_key("access-control-allow-credentials"));
@@ -279,7 +285,11 @@ mod tests {
 
     #[test]
     fn what_an_origin_behind_allows_is_not_doubled() {
-        let theirs = [("access-control-allow-origin", "*"), ("access-control-allow-credentials", "true"), ("vary", "origin, accept")];
+        let theirs = [
+            ("access-control-allow-origin", "*"),
+            ("access-control-allow-credentials", "true"),
+            ("vary", "origin, accept"),
+        ];
         let answer = written(&cors(|_| {}), &[("origin", APP)], &theirs);
         assert_eq!(answer.get_all("access-control-allow-origin").iter().collect::<Vec<_>>(), [APP]);
         assert!(!answer.contains_key("access-control-allow-credentials"));
@@ -319,7 +329,10 @@ mod tests {
     fn more_is_allowed_where_it_is_said() {
         let (origin, method) = (("origin", APP), ("access-control-request-method", "POST"));
         let wanted = ("access-control-request-headers", "x-app, x-other");
-        assert!(!has_cors(&preflight(&cors(|config| config.headers = vec!["X-App".into()]), &[origin, method, wanted])));
+        assert!(!has_cors(&preflight(
+            &cors(|config| config.headers = vec!["X-App".into()]),
+            &[origin, method, wanted]
+        )));
         let any = preflight(&cors(|config| config.headers = vec!["*".into()]), &[origin, method, wanted]);
         assert_eq!(any["access-control-allow-headers"], "x-app, x-other", "a * would not hold for Authorization");
         let inside = ("access-control-request-private-network", "true");

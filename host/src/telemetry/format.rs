@@ -72,7 +72,10 @@ mod tests {
 
     fn written(is_json: bool) -> (String, String) {
         let sink = Sink::default();
-        let make = { let sink = sink.clone(); move || sink.clone() };
+        let make = {
+            let sink = sink.clone();
+            move || sink.clone()
+        };
         let _guard = if is_json {
             let inner = fmt::format().json();
             let fields = fmt::format::JsonFields::new();

@@ -116,7 +116,9 @@ impl Writer {
         self.flush();
         match open(&self.target) {
             Ok(out) => self.out = out,
-            Err(error) => tracing::error!(%error, target = ?self.target, "the access log cannot be opened again: the old file is written on"),
+            Err(error) => {
+                tracing::error!(%error, target = ?self.target, "the access log cannot be opened again: the old file is written on")
+            }
         }
     }
 

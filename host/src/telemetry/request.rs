@@ -241,7 +241,10 @@ mod tests {
         let continued = sent(true);
         let parent = continued["traceparent"].to_str().unwrap();
         assert!(parent.starts_with(&PARENT[..36]) && parent.ends_with("-01") && parent != PARENT, "{parent}");
-        assert_eq!((&continued["tracestate"], &continued["x-request-id"]), (&"a=1".parse().unwrap(), &"abc".parse().unwrap()));
+        assert_eq!(
+            (&continued["tracestate"], &continued["x-request-id"]),
+            (&"a=1".parse().unwrap(), &"abc".parse().unwrap())
+        );
         let begun = sent(false);
         assert!(parse(begun["traceparent"].as_bytes()).is_some() && !begun.contains_key("tracestate"));
         assert!(!begun["traceparent"].to_str().unwrap().contains(&PARENT[3..35]));

@@ -66,14 +66,16 @@ async fn serve(mut stream: TcpStream, page: Arc<std::sync::Mutex<String>>, said:
     loop {
         let text = String::from_utf8_lossy(&received).into_owned();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+            let length =
+                head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
             if body.len() >= length.unwrap_or(0) {
                 if head.starts_with("POST /said") {
                     said.send(serde_json::from_str(body).unwrap()).await.unwrap();
                 }
                 let page = if head.starts_with("GET / ") { page.lock().unwrap().clone() } else { String::new() };
                 let head = "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nConnection: close\r\n";
-                let _ = stream.write_all(format!("{head}Content-Length: {}\r\n\r\n{page}", page.len()).as_bytes()).await;
+                let _ =
+                    stream.write_all(format!("{head}Content-Length: {}\r\n\r\n{page}", page.len()).as_bytes()).await;
                 return;
             }
         }
@@ -114,14 +116,20 @@ async fn a_page_of_another_origin_likes_and_unlikes_in_a_browser() {
         heard.insert(page["page"].as_str().unwrap().to_owned(), page);
     }
     let page = &heard["named"];
-    println!("browser: like={} unlike={} nobody={}", page["like"]["status"], page["unlike"]["status"], page["nobody"]["status"]);
+    println!(
+        "browser: like={} unlike={} nobody={}",
+        page["like"]["status"], page["unlike"]["status"], page["nobody"]["status"]
+    );
     assert_eq!((&page["like"]["status"], &page["like"]["body"]["liked"]), (&200.into(), &true.into()), "{page}");
     assert_eq!((&page["unlike"]["status"], &page["unlike"]["body"]["liked"]), (&200.into(), &false.into()), "{page}");
     for name in ["x-request-id", "ratelimit", "ratelimit-policy", "weir-durability", "weir-receipt"] {
         assert!(page["like"]["headers"][name].is_string(), "{name} cannot be read: {page}");
     }
     assert_eq!((&page["like"]["type"], &page["nobody"]["status"]), (&"cors".into(), &401.into()), "{page}");
-    assert_eq!(page["nobody"]["body"]["requestId"], page["nobody"]["headers"]["x-request-id"], "a problem is read, too");
+    assert_eq!(
+        page["nobody"]["body"]["requestId"], page["nobody"]["headers"]["x-request-id"],
+        "a problem is read, too"
+    );
     assert!(page["unnamed_header"]["error"].is_string(), "a header that is not named stops at the browser: {page}");
     let page = &heard["other"];
     for what in ["like", "unlike", "nobody", "unnamed_header"] {

@@ -94,13 +94,20 @@ async fn keys_are_rotated_under_load_and_nobody_is_refused() {
     assert!(refused.is_empty(), "{refused:?}");
     // One at the start, one for each rotation: not one for each request.
     assert!((ROTATIONS as u64 + 1..=2 * ROTATIONS as u64 + 2).contains(&reads), "{reads}");
-    // Whose key has gone is refused at once, and nobody is asked again.
-    let gone = SigningKey::new("key-gone", Algorithm::ES256);
-    issuer.say(key_set(&[&gone]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whose_key_has_gone_is_refused_without_a_read() {
+    let stand = Stand::start(Setup::EmbeddedSqlite, 10).await;
+    let (old, new) = (SigningKey::new("old", Algorithm::ES256), SigningKey::new("new", Algorithm::ES256));
+    let issuer = Origin::start(key_set(&[&old])).await;
+    let host = stand.host(&with(&stand, JwtConfig { jwks_cooldown_ms: 600_000, ..jwt(&issuer) }));
     let mut client = Client::new(host.public());
-    assert_eq!(like(&mut client, &gone.bearer(1)).await.0, 200);
+    assert_eq!(like(&mut client, &old.bearer(1)).await.0, 200);
+    issuer.say(key_set(&[&new]));
+    assert_eq!(like(&mut client, &new.bearer(1)).await.0, 200);
     let before = issuer.asked();
-    assert_eq!(like(&mut client, &last.bearer(1)).await, (401, "unauthenticated".into()));
+    assert_eq!(like(&mut client, &old.bearer(1)).await, (401, "unauthenticated".into()));
     assert_eq!(issuer.asked(), before);
 }
 
@@ -128,7 +135,13 @@ async fn a_flood_of_unknown_keys_is_no_flood_of_reads() {
         outcomes.extend(part.await.unwrap());
     }
     let of = |status| outcomes.iter().filter(|(known, _)| *known == status).count();
-    println!("keys: flood of {} unknown keys: reads={} 401={} 503={}", outcomes.len(), issuer.asked() - read, of(401), of(503));
+    println!(
+        "keys: flood of {} unknown keys: reads={} 401={} 503={}",
+        outcomes.len(),
+        issuer.asked() - read,
+        of(401),
+        of(503)
+    );
     assert_eq!(issuer.asked() - read, 1, "one read for all of them");
     assert_eq!(of(401) + of(503), outcomes.len(), "{outcomes:?}");
     assert!(outcomes.iter().all(|(status, name)| *status == 401 || name == "keys-unavailable"), "{outcomes:?}");
@@ -157,7 +170,8 @@ async fn nothing_but_a_good_signature_of_a_published_key_counts() {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let resigned = |header: Value, secret: &[u8]| {
         let signed = format!("{}.{}", part(&header), part(&json!({ "user": { "id": 7 }, "exp": 4_102_444_800_u64 })));
-        let mac = jsonwebtoken::crypto::sign(signed.as_bytes(), &EncodingKey::from_secret(secret), Algorithm::HS256).unwrap();
+        let mac =
+            jsonwebtoken::crypto::sign(signed.as_bytes(), &EncodingKey::from_secret(secret), Algorithm::HS256).unwrap();
         format!("Bearer {signed}.{mac}")
     };
     let modulus = URL_SAFE_NO_PAD.decode(rsa.jwk["n"].as_str().unwrap()).unwrap();
@@ -171,7 +185,10 @@ async fn nothing_but_a_good_signature_of_a_published_key_counts() {
     for (what, token) in [
         ("a public key as a secret", resigned(json!({ "alg": "HS256", "kid": "rsa" }), &modulus)),
         ("the text of a public key as a secret", resigned(json!({ "alg": "HS256", "kid": "rsa" }), public.as_bytes())),
-        ("an algorithm that is none", format!("Bearer {}.{}.", part(&json!({ "alg": "none", "kid": "rsa" })), part(&good))),
+        (
+            "an algorithm that is none",
+            format!("Bearer {}.{}.", part(&json!({ "alg": "none", "kid": "rsa" })), part(&good)),
+        ),
         ("a key of the same name that nobody has published", bearer(&unlisted)),
         ("a key in the token", resigned(json!({ "alg": "RS256", "kid": "rsa", "jwk": unlisted.jwk }), b"x")),
         ("no actor where it should be", format!("Bearer {}", rsa.sign(json!({ "sub": "7" })))),

@@ -53,11 +53,16 @@ async fn a_failed_request_is_found_in_the_log_by_the_id_of_its_reply() {
     let problem = failed.json();
     assert_eq!((failed.status, &problem["requestId"]), (502, &id(&failed).into()), "{problem}");
     let lines = logged(&host, &format!("request={} ", id(&failed))).await;
-    assert!(lines.len() == 1 && lines[0].contains("a request failed") && lines[0].contains("origin-broken"), "{lines:?}");
+    assert!(
+        lines.len() == 1 && lines[0].contains("a request failed") && lines[0].contains("origin-broken"),
+        "{lines:?}"
+    );
     println!("request id: {} finds: {}", id(&failed), lines[0]);
 
     // A line that is written deep down, on a task of its own, says it, too.
-    origin.say(Script::Say("HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nfour\r\n0\r\n\r\n".into()));
+    origin.say(Script::Say(
+        "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nfour\r\n0\r\n\r\n".into(),
+    ));
     let mended = ask(&mut client, "GET", "/shop/b", &[]).await;
     assert_eq!((mended.status, mended.text().as_str()), (200, "four"));
     let lines = logged(&host, "does not say well where it ends").await;
@@ -93,7 +98,10 @@ async fn names_are_taken_from_trusted_proxies_and_handed_on() {
     assert_eq!((reply.header("x-correlation-id"), reply.header("x-request-id")), ("abc-1", ""));
     let head = origin.last_head();
     let parent = line(&head, "traceparent");
-    assert!(parent.starts_with(&PARENT[..36]) && parent.ends_with("-01") && !parent.contains(&PARENT[36..52]), "{head}");
+    assert!(
+        parent.starts_with(&PARENT[..36]) && parent.ends_with("-01") && !parent.contains(&PARENT[36..52]),
+        "{head}"
+    );
     assert_eq!((line(&head, "tracestate"), line(&head, "x-correlation-id")), ("vendor=1", "abc-1"));
     for hostile in ["a b", "a\" onerror=1", "<script>", "a\u{e9}", &"x".repeat(200)] {
         let reply = ask(&mut client, "GET", LIKE, &[("x-correlation-id", hostile)]).await;
@@ -133,7 +141,8 @@ async fn the_access_log_has_a_line_for_each_request_and_no_secret() {
     config.http.trusted_proxies = vec!["loopback".to_owned()].try_into().unwrap();
     let path = stand.directory.path().join("access.log");
     let to = path.to_str().unwrap().to_owned();
-    config.log.access = AccessLogConfig { format: AccessLogFormat::Json, to, actor: true, ..AccessLogConfig::default() };
+    config.log.access =
+        AccessLogConfig { format: AccessLogFormat::Json, to, actor: true, ..AccessLogConfig::default() };
     config.rooms.push(RoomConfig::demo(stand.directory.path().join("room.pem")));
     config.rooms[0].keys[0].key_file = None;
     config.rooms[0].keys[0].algorithm = weir::config::RoomAlgorithm::HS256;
@@ -154,14 +163,25 @@ async fn the_access_log_has_a_line_for_each_request_and_no_secret() {
 
     let written = lines(&path, 5).await;
     let values: Vec<Value> = written.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let of = |reply: &Reply| values.iter().find(|value| value["request"] == id(reply)).unwrap_or_else(|| panic!("{written:?}"));
+    let of = |reply: &Reply| {
+        values.iter().find(|value| value["request"] == id(reply)).unwrap_or_else(|| panic!("{written:?}"))
+    };
     let like = of(&liked);
-    assert_eq!((&like["client"], &like["actor"], &like["method"], &like["path"]), (&"192.0.2.7".into(), &"7".into(), &"POST".into(), &LIKE.into()));
-    assert_eq!((&like["status"], &like["kind"], &like["level"]), (&200.into(), &"feed-like".into(), &"journaled".into()));
+    assert_eq!(
+        (&like["client"], &like["actor"], &like["method"], &like["path"]),
+        (&"192.0.2.7".into(), &"7".into(), &"POST".into(), &LIKE.into())
+    );
+    assert_eq!(
+        (&like["status"], &like["kind"], &like["level"]),
+        (&200.into(), &"feed-like".into(), &"journaled".into())
+    );
     assert_eq!(like["bytes"], liked.body.len());
     assert!(like["duration_ms"].as_f64().is_some_and(|time| time > 0.0) && like["trace"].as_str().unwrap().len() == 32);
     let shop = of(&read);
-    assert_eq!((&shop["path"], &shop["kind"], &shop["bytes"]), (&"/shop/a".into(), &"upstream:shop".into(), &15.into()));
+    assert_eq!(
+        (&shop["path"], &shop["kind"], &shop["bytes"]),
+        (&"/shop/a".into(), &"upstream:shop".into(), &15.into())
+    );
     assert!(shop["cache"].as_str().unwrap().contains("fwd=") && shop.get("actor").is_none(), "{shop}");
     assert!(shop["duration_ms"].as_f64().unwrap() > 40.0, "until all is sent: {shop}");
     assert_eq!(of(&polled)["path"], "/v1/rooms/concert/1/tokens/***");
@@ -196,9 +216,14 @@ async fn the_combined_form_names_nobody_unless_it_is_asked_to() {
     config.log.access.format = AccessLogFormat::Combined;
     let host = stand.host(&config);
     let mut client = Client::new(host.public());
-    let headers = [("x-actor-id", "7"), ("user-agent", "curl/8 \"x\""), ("referer", "https://app.example/?token=secret")];
+    let headers =
+        [("x-actor-id", "7"), ("user-agent", "curl/8 \"x\""), ("referer", "https://app.example/?token=secret")];
     let liked = ask(&mut client, "PUT", LIKE, &headers).await;
-    let end = format!("\"PUT {LIKE} HTTP/1.1\" 200 {} \"https://app.example/\" \"curl/8 \\x22x\\x22\" {}", liked.body.len(), id(&liked));
+    let end = format!(
+        "\"PUT {LIKE} HTTP/1.1\" 200 {} \"https://app.example/\" \"curl/8 \\x22x\\x22\" {}",
+        liked.body.len(),
+        id(&liked)
+    );
     let found = tokio::time::timeout(PATIENCE, async {
         loop {
             if let Some(line) = host.stdout().lines().find(|line| line.ends_with(&end)) {

@@ -15,7 +15,8 @@ const SHOP: &str = "https://shop.example";
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pages_may_do_what_their_origin_may() {
     let stand = Stand::start(Setup::EmbeddedSqlite, 10).await;
-    let theirs = "Access-Control-Allow-Origin: *\r\nAccess-Control-Allow-Credentials: true\r\nCache-Control: max-age=60\r\n";
+    let theirs =
+        "Access-Control-Allow-Origin: *\r\nAccess-Control-Allow-Credentials: true\r\nCache-Control: max-age=60\r\n";
     let origin = Origin::start(ok(theirs, "hello")).await;
     let mut config = stand.full_config();
     let of = |origin: &str| CorsConfig { origins: vec![origin.into()], ..CorsConfig::default() };
@@ -30,28 +31,47 @@ async fn pages_may_do_what_their_origin_may() {
     let mut client = Client::new(host.public());
 
     // Before it is known who asks, and before anything is changed.
-    let wanted = [("origin", APP), ("access-control-request-method", "POST"), ("access-control-request-headers", "authorization")];
+    let wanted = [
+        ("origin", APP),
+        ("access-control-request-method", "POST"),
+        ("access-control-request-headers", "authorization"),
+    ];
     let allowed = ask(&mut client, "OPTIONS", LIKE, &wanted).await;
-    assert_eq!((allowed.status, allowed.header("access-control-allow-origin"), allowed.header("vary")), (204, APP, "Origin"));
+    assert_eq!(
+        (allowed.status, allowed.header("access-control-allow-origin"), allowed.header("vary")),
+        (204, APP, "Origin")
+    );
     assert_eq!(allowed.header("access-control-allow-methods"), "GET, HEAD, POST, PUT, DELETE, OPTIONS");
     for (other, method) in [("null", "POST"), (SHOP, "POST"), ("https://app.example:8443", "POST"), (APP, "PATCH")] {
         let asked = [("origin", other), ("access-control-request-method", method)];
         let refused = ask(&mut client, "OPTIONS", LIKE, &asked).await;
-        assert_eq!((refused.status, cors(&refused), refused.header("vary")), (204, vec![], "Origin"), "{other} {method}");
+        assert_eq!(
+            (refused.status, cors(&refused), refused.header("vary")),
+            (204, vec![], "Origin"),
+            "{other} {method}"
+        );
     }
 
     // The answer, and what is refused.
     let liked = ask(&mut client, "POST", LIKE, &[("origin", APP), ("x-actor-id", "7")]).await;
     assert_eq!((liked.status, liked.header("access-control-allow-origin")), (200, APP));
     let exposed = liked.header("access-control-expose-headers");
-    for name in ["x-request-id", "ratelimit", "ratelimit-policy", "retry-after", "etag", "age", "cache-status", "location"] {
+    for name in
+        ["x-request-id", "ratelimit", "ratelimit-policy", "retry-after", "etag", "age", "cache-status", "location"]
+    {
         assert!(exposed.split(", ").any(|known| known == name), "{name}: {exposed}");
     }
-    for (method, path, status) in [("POST", LIKE, 401), ("GET", "/v1/toggles/none/3", 404), ("PATCH", LIKE, 405), ("GET", "/no", 404)] {
+    for (method, path, status) in
+        [("POST", LIKE, 401), ("GET", "/v1/toggles/none/3", 404), ("PATCH", LIKE, 405), ("GET", "/no", 404)]
+    {
         let refused = ask(&mut client, method, path, &[("origin", APP)]).await;
         assert_eq!((refused.status, refused.header("access-control-allow-origin")), (status, APP), "{method} {path}");
         let refused = ask(&mut client, method, path, &[("origin", "null")]).await;
-        assert_eq!((refused.status, cors(&refused), refused.header("vary")), (status, vec![], "Origin"), "{method} {path}");
+        assert_eq!(
+            (refused.status, cors(&refused), refused.header("vary")),
+            (status, vec![], "Origin"),
+            "{method} {path}"
+        );
     }
     let plain = ask(&mut client, "OPTIONS", LIKE, &[]).await;
     assert!(plain.header("allow").contains("PUT") && cors(&plain).is_empty(), "no preflight");
@@ -75,9 +95,13 @@ async fn pages_may_do_what_their_origin_may() {
         assert_eq!((read.text().as_str(), cors(&read)), ("hello", vec![]));
     }
     let before = origin.asked();
-    let asked = [("origin", SHOP), ("access-control-request-method", "PATCH"), ("access-control-request-headers", "x-any")];
+    let asked =
+        [("origin", SHOP), ("access-control-request-method", "PATCH"), ("access-control-request-headers", "x-any")];
     let allowed = ask(&mut client, "OPTIONS", "/shop/a", &asked).await;
-    assert_eq!((allowed.status, allowed.header("access-control-allow-headers"), origin.asked()), (204, "x-any", before));
+    assert_eq!(
+        (allowed.status, allowed.header("access-control-allow-headers"), origin.asked()),
+        (204, "x-any", before)
+    );
     assert!(lines(&origin.last_head(), "origin").len() <= 1);
     drop(host);
 }
@@ -87,7 +111,11 @@ async fn operators_name_the_pages_of_their_listener() {
     let stand = Stand::start(Setup::EmbeddedSqlite, 1).await;
     let mut config = stand.config();
     let host = stand.host(&config);
-    let asked = [("origin", APP), ("access-control-request-method", "POST"), ("access-control-request-headers", "authorization")];
+    let asked = [
+        ("origin", APP),
+        ("access-control-request-method", "POST"),
+        ("access-control-request-headers", "authorization"),
+    ];
     let mut client = Client::new(host.admin());
     let none = ask(&mut client, "OPTIONS", "/admin/v1/flush", &asked).await;
     let read = ask(&mut client, "GET", "/livez", &[("origin", APP)]).await;

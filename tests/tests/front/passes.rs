@@ -64,7 +64,10 @@ async fn passes_of_each_algorithm_are_verified_by_others() {
         let signed = format!("{}.{}", parts[0], parts[1]);
         let directory = stand.directory.path();
         assert!(verifies(directory, key, &signed, &decode(parts[2])), "{kind}: {key}");
-        assert!(!verifies(directory, key, &format!("{signed}x"), &decode(parts[2])), "{kind}: openssl says yes to anything");
+        assert!(
+            !verifies(directory, key, &format!("{signed}x"), &decode(parts[2])),
+            "{kind}: openssl says yes to anything"
+        );
         println!("passes: {} verified by openssl with the published key, {} bytes", header["alg"], pass.len());
         // And by weir itself.
         let body = format!("{{\"token\":{pass:?}}}");
@@ -97,7 +100,8 @@ fn verifies(directory: &Path, key: &Value, signed: &str, signature: &[u8]) -> bo
     };
     let (public, data) = (write("public.pem", pem(key).as_bytes()), write("signed", signed.as_bytes()));
     let is_ed = key["kty"] == "OKP";
-    let signature = if key["kty"] == "EC" { of_integers(&signature[..32], &signature[32..]) } else { signature.to_vec() };
+    let signature =
+        if key["kty"] == "EC" { of_integers(&signature[..32], &signature[32..]) } else { signature.to_vec() };
     let signature = write("signature", &signature);
     let mut command = Command::new(find_binary("openssl"));
     if is_ed {

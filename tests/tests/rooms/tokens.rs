@@ -146,11 +146,7 @@ async fn a_pass_is_no_ticket_and_a_ticket_no_pass() {
     let shared = config.rooms[0].keys[0].clone();
     config.rooms[0].keys =
         vec![RoomKeyConfig { algorithm: RoomAlgorithm::HS256, key: Some(secret.into()), key_file: None, ..shared }];
-    config.auth.jwt = Some(JwtConfig {
-        algorithm: "HS256".into(),
-        key: Some(secret.into()),
-        ..JwtConfig::default()
-    });
+    config.auth.jwt = Some(JwtConfig { algorithm: "HS256".into(), key: Some(secret.into()), ..JwtConfig::default() });
     config.auth.trusted_header_alone = true;
     let host = stand.host(&config);
     let mut client = Client::new(host.public());

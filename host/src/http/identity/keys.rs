@@ -66,7 +66,8 @@ impl KeySet {
     /// # Errors
     /// It is no set, or has no such key.
     pub(super) fn parse(bytes: &[u8], algorithms: &[Algorithm]) -> Result<Self, String> {
-        let written: Written = serde_json::from_slice(bytes).map_err(|error| format!("is no JSON Web Key Set: {error}"))?;
+        let written: Written =
+            serde_json::from_slice(bytes).map_err(|error| format!("is no JSON Web Key Set: {error}"))?;
         let count = written.keys.len();
         let keys: Vec<Key> =
             written.keys.into_iter().take(KEYS_MAX).filter_map(|key| Key::parse(key, algorithms)).collect();
@@ -140,7 +141,12 @@ impl Key {
     }
 
     /// With the algorithms that its type, the set and the configuration allow.
-    fn with(written: WrittenKey, possible: &[Algorithm], accepted: &[Algorithm], decoding: DecodingKey) -> Option<Self> {
+    fn with(
+        written: WrittenKey,
+        possible: &[Algorithm],
+        accepted: &[Algorithm],
+        decoding: DecodingKey,
+    ) -> Option<Self> {
         let is_its_own = |algorithm: &Algorithm| match written.alg.as_deref() {
             None => true,
             // RFC 9864 names the curve.
@@ -194,8 +200,14 @@ mod tests {
         assert_eq!(set.len(), 4);
         assert_eq!(count(&set, Algorithm::RS256, Some("r")), Some(1));
         assert_eq!(count(&set, Algorithm::RS384, Some("r")), Some(0), "not configured");
-        assert_eq!((count(&set, Algorithm::RS256, Some("p")), count(&set, Algorithm::PS256, Some("p"))), (Some(0), Some(1)));
-        assert_eq!((count(&set, Algorithm::ES256, Some("e")), count(&set, Algorithm::RS256, Some("e"))), (Some(1), Some(0)));
+        assert_eq!(
+            (count(&set, Algorithm::RS256, Some("p")), count(&set, Algorithm::PS256, Some("p"))),
+            (Some(0), Some(1))
+        );
+        assert_eq!(
+            (count(&set, Algorithm::ES256, Some("e")), count(&set, Algorithm::RS256, Some("e"))),
+            (Some(1), Some(0))
+        );
         assert_eq!(count(&set, Algorithm::HS256, Some("r")), Some(0), "no public key is a secret");
         assert_eq!(count(&set, Algorithm::EdDSA, None), Some(1));
         assert_eq!(count(&set, Algorithm::EdDSA, Some("x")), None);
@@ -218,7 +230,8 @@ mod tests {
             json!("no key"),
         ];
         assert!(set(&left_out, &ALL).unwrap_err().contains("has 12 keys, and none for signatures"));
-        let with_good: Vec<Value> = left_out.into_iter().chain([with(rsa("z"), "key_ops", json!(["verify"]))]).collect();
+        let with_good: Vec<Value> =
+            left_out.into_iter().chain([with(rsa("z"), "key_ops", json!(["verify"]))]).collect();
         assert_eq!(set(&with_good, &ALL).unwrap().kids().collect::<Vec<_>>(), ["z"]);
         assert!(KeySet::parse(b"<html>", &ALL).unwrap_err().contains("is no JSON Web Key Set"));
         let many: Vec<Value> = (0..KEYS_MAX + 5).map(|n| rsa(&n.to_string())).collect();

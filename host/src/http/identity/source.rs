@@ -83,7 +83,12 @@ impl Source {
     ///
     /// # Errors
     /// A URL that is none, or a file of certificates that cannot be read.
-    pub(super) fn new(config: &JwtConfig, url: &str, algorithms: Vec<Algorithm>, clock: Clock) -> Result<Self, ConfigError> {
+    pub(super) fn new(
+        config: &JwtConfig,
+        url: &str,
+        algorithms: Vec<Algorithm>,
+        clock: Clock,
+    ) -> Result<Self, ConfigError> {
         Ok(Self {
             url: url.to_owned(),
             tls: trust(config, url)?,
@@ -171,7 +176,8 @@ impl Source {
     /// Reads the keys; whoever calls holds the turn. Says whether that went well.
     async fn read(&self) -> bool {
         self.state().begun += 1;
-        let fetched = self.fetch().await.and_then(|(bytes, max_age_s)| Ok((KeySet::parse(&bytes, &self.algorithms)?, max_age_s)));
+        let fetched =
+            self.fetch().await.and_then(|(bytes, max_age_s)| Ok((KeySet::parse(&bytes, &self.algorithms)?, max_age_s)));
         let now_ms = self.clock.steady_ms();
         let mut state = self.state();
         match fetched {
@@ -310,7 +316,8 @@ fn undecided(cause: &'static str, retry_after_ms: u64) -> Learned {
 /// `Cache-Control: max-age`, less the time that it has been somewhere on the way.
 fn max_age_s(headers: &HeaderMap) -> Option<u64> {
     let lines = headers.get_all(header::CACHE_CONTROL).iter().filter_map(|line| line.to_str().ok());
-    let directives: Vec<String> = lines.flat_map(|line| line.split(',')).map(|word| word.trim().to_ascii_lowercase()).collect();
+    let directives: Vec<String> =
+        lines.flat_map(|line| line.split(',')).map(|word| word.trim().to_ascii_lowercase()).collect();
     if directives.iter().any(|word| word == "no-store" || word == "no-cache") {
         return Some(0);
     }

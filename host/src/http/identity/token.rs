@@ -72,8 +72,7 @@ impl Rules {
                 reason: format!("{name:?} is not known"),
             })
         };
-        let algorithms: Vec<Algorithm> =
-            config.algorithm.as_slice().iter().map(algorithm).collect::<Result<_, _>>()?;
+        let algorithms: Vec<Algorithm> = config.algorithm.as_slice().iter().map(algorithm).collect::<Result<_, _>>()?;
         let validations = algorithms.into_iter().map(|algorithm| (algorithm, validation(config, algorithm))).collect();
         let path = config.actor_path();
         let path = if path == ["sub"] { Vec::new() } else { path };
