@@ -188,7 +188,13 @@ impl Config {
     /// All that is wrong.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let documents_bytes_max = self.policy.documents_bytes_max();
+        let names_actor = self.auth.trusted_header.as_deref();
         all([
+            ensure(
+                !names_actor.is_some_and(|name| name.eq_ignore_ascii_case(&self.http.trace.request_id_header)),
+                "http.trace.request_id_header",
+                "is the name of auth.trusted_header, which names an actor",
+            ),
             self.http.validate(),
             self.admin.validate(),
             self.auth.validate(),
@@ -360,6 +366,13 @@ mod tests {
         assert!(error.contains("ingest[0].document_bytes_max") && error.contains("transfer_bytes_max"), "{error}");
         config.policy.transfer_bytes_max = 2 << 20;
         config.validate().unwrap();
+    }
+
+    #[test]
+    fn an_actor_is_no_request_id() {
+        let mut config = Config::demo(Path::new("d"));
+        config.http.trace.request_id_header = "x-actor-id".into();
+        assert!(config.validate().unwrap_err().to_string().contains("names an actor"));
     }
 
     #[test]

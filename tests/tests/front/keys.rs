@@ -94,13 +94,20 @@ async fn keys_are_rotated_under_load_and_nobody_is_refused() {
     assert!(refused.is_empty(), "{refused:?}");
     // One at the start, one for each rotation: not one for each request.
     assert!((ROTATIONS as u64 + 1..=2 * ROTATIONS as u64 + 2).contains(&reads), "{reads}");
-    // Whose key has gone is refused at once, and nobody is asked again.
-    let gone = SigningKey::new("key-gone", Algorithm::ES256);
-    issuer.say(key_set(&[&gone]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whose_key_has_gone_is_refused_without_a_read() {
+    let stand = Stand::start(Setup::EmbeddedSqlite, 10).await;
+    let (old, new) = (SigningKey::new("old", Algorithm::ES256), SigningKey::new("new", Algorithm::ES256));
+    let issuer = Origin::start(key_set(&[&old])).await;
+    let host = stand.host(&with(&stand, JwtConfig { jwks_cooldown_ms: 600_000, ..jwt(&issuer) }));
     let mut client = Client::new(host.public());
-    assert_eq!(like(&mut client, &gone.bearer(1)).await.0, 200);
+    assert_eq!(like(&mut client, &old.bearer(1)).await.0, 200);
+    issuer.say(key_set(&[&new]));
+    assert_eq!(like(&mut client, &new.bearer(1)).await.0, 200);
     let before = issuer.asked();
-    assert_eq!(like(&mut client, &last.bearer(1)).await, (401, "unauthenticated".into()));
+    assert_eq!(like(&mut client, &old.bearer(1)).await, (401, "unauthenticated".into()));
     assert_eq!(issuer.asked(), before);
 }
 
