@@ -249,7 +249,9 @@ impl Config {
     /// # Errors
     /// All that cannot be read, or hold what is no such thing.
     pub fn validate_secrets(&self) -> Result<(), ConfigError> {
-        let jwt = self.auth.jwt.as_ref().map_or(Ok(()), |jwt| jwt.read_key().map(drop));
+        // Published keys are read when the host starts, and again.
+        let jwt = self.auth.jwt.as_ref().filter(|jwt| jwt.jwks_url.is_none());
+        let jwt = jwt.map_or(Ok(()), |jwt| jwt.read_key().map(drop));
         let keys = self.rooms.iter().enumerate().flat_map(|(index, room)| {
             room.keys.iter().enumerate().map(move |(at, key)| {
                 key.read().map(drop).map_err(|error| error.under("room.keys", &format!("room[{index}].keys[{at}]")))

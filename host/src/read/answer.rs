@@ -82,6 +82,13 @@ impl Read {
             let why = if found.is_some() { Forwarded::Stale } else { Forwarded::UriMiss };
             match self.cache.seat(&key) {
                 Seat::Lead(lead) => {
+                    // Whoever led before may have kept its answer since we looked.
+                    let again = self.cache.get(&key, now_ms).filter(|(_, freshness)| *freshness == Freshness::Fresh);
+                    if let Some((entry, _)) = again {
+                        drop(lead);
+                        let status = CacheStatus { collapsed, ..CacheStatus::hit(ttl_ms(&entry, now_ms)) };
+                        return Ok(self.tell(entry, status, now_ms));
+                    }
                     let (read, of) = (Arc::clone(self), key.clone());
                     // On a task of its own: others wait for it, also when this client goes away.
                     let loading = async move { read.load((&of, values), lead, Source::Any).await };

@@ -217,7 +217,15 @@ impl Upstream {
             if matches!(waited, Waited::ForItsOwn(_)) {
                 break;
             }
-            let mut wait = match self.cache.seat(&found.seat) {
+            let seat = self.cache.seat(&found.seat);
+            if matches!(seat, Seat::Lead(_)) {
+                // Whoever led before may have kept its answer since we looked.
+                let again = self.look(&asked);
+                if let Some(reply) = self.tell_kept(&asked, &again, waited) {
+                    return Ok(reply);
+                }
+            }
+            let mut wait = match seat {
                 Seat::Lead(lead) if asked.out.wants_whole() => return self.lead(asked, found, lead).await,
                 Seat::Lead(lead) => {
                     // A part, or the head: the whole is read for all, and this one is told what it wants of it.

@@ -37,7 +37,7 @@ async fn an_evicting_redis_is_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_url_is_refused() {
-    for url in ["nonsense", "http://127.0.0.1:1", "rediss://127.0.0.1:6379"] {
+    for url in ["nonsense", "http://127.0.0.1:1", "rediss://127.0.0.1:6379/#insecure"] {
         let config = StoreConfig { store_type: StoreType::Redis, url: url.into(), ..StoreConfig::default() };
         assert!(refused(&config).await.contains("store.url"), "{url}");
     }

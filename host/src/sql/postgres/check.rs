@@ -44,6 +44,10 @@ impl Ask for PostgresSql {
 impl PostgresSql {
     /// See [`crate::sql::Sql::check_server`].
     pub(super) async fn check_settings_of_server(&self) -> Result<Vec<Finding>, SqlError> {
+        // Behind a pooler that is not careful nothing else can be asked.
+        if let Some(finding) = self.check_pooler().await? {
+            return Ok(vec![finding]);
+        }
         let row = leased!(self.lease().await?, |connection| sqlx::query(statements::SETTINGS).fetch_one(connection))?;
         let number = |index: usize| row.try_get::<i64, _>(index).unwrap_or_default();
         let text = |index: usize| row.try_get::<String, _>(index).unwrap_or_default();
@@ -84,7 +88,6 @@ impl PostgresSql {
                 findings.push(refuse(Problem::SessionSettings, problem, remedy));
             }
         }
-        findings.extend(self.check_pooler().await?);
         Ok(findings)
     }
 }

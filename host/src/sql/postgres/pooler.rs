@@ -16,6 +16,8 @@ use crate::sql::{SqlError, classify::sql_error};
 
 /// How often two sessions are asked for their processes.
 const ROUNDS: usize = 4;
+/// What the server says of a prepared statement that is there already, or not at all.
+const MIXED_UP: [&str; 2] = ["42P05", "26000"];
 /// With this the driver's own names of prepared statements begin.
 const OWN_NAME: &str = "sqlx_";
 
@@ -57,9 +59,16 @@ impl PostgresSql {
 
     /// Whether a statement that was prepared has another name at the server than the driver gave it.
     async fn follows_statements(&self) -> Result<bool, SqlError> {
-        let names: Vec<String> = leased!(self.lease().await?, |connection| {
+        let asked: Result<Vec<String>, SqlError> = leased!(self.lease().await?, |connection| {
             sqlx::query_scalar(statements::PREPARED).bind(statements::PREPARED).fetch_all(connection)
-        })?;
+        });
+        let names = match asked {
+            // Another session has prepared something under this name, or this one's is at another process.
+            Err(SqlError::Permanent(reason)) if MIXED_UP.iter().any(|code| reason.starts_with(code)) => {
+                return Ok(false);
+            }
+            asked => asked?,
+        };
         Ok(!names.is_empty() && names.iter().all(|name| !name.starts_with(OWN_NAME)))
     }
 }
