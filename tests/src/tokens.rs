@@ -1,11 +1,11 @@
 //! An issuer of tokens: keys of each type, the set that it publishes, and what it signs.
 
 use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
+use weir::clock::Clock;
 
 use crate::origin::{Script, ok};
 use crate::services::find_binary;
@@ -49,9 +49,8 @@ impl SigningKey {
 
     /// A token with these claims, good for an hour.
     pub fn sign(&self, mut claims: Value) -> String {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
         if claims.get("exp").is_none() {
-            claims["exp"] = json!(now.as_secs() + 3_600);
+            claims["exp"] = json!(Clock::Real.now_ms() / 1_000 + 3_600);
         }
         let mut header = Header::new(self.algorithm);
         header.kid = Some(self.kid.clone());

@@ -277,11 +277,12 @@ impl<'a> Search<'a> {
             };
             let said = failure.as_ref().map_or("", |failure| failure.reason.as_str());
             let code = said.split([' ', ':']).next().unwrap_or_default();
-            if someone_is_dead && looked_at.insert((case(first), code.to_owned())) {
-                if let Some(problem) = within(limit, flight.misfit(first, said)).await.map_err(sql_error)? {
-                    let reason = if said.is_empty() { String::new() } else { format!(" ({said})") };
-                    return Err(SqlError::Permanent(format!("{problem}{reason}")));
-                }
+            if someone_is_dead
+                && looked_at.insert((case(first), code.to_owned()))
+                && let Some(problem) = within(limit, flight.misfit(first, said)).await.map_err(sql_error)?
+            {
+                let reason = if said.is_empty() { String::new() } else { format!(" ({said})") };
+                return Err(SqlError::Permanent(format!("{problem}{reason}")));
             }
             if failure.is_some() || !self.todo.is_empty() {
                 within(limit, flight.command(F::UNMARK)).await.map_err(sql_error)?;

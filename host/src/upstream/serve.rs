@@ -103,7 +103,7 @@ fn options() -> Reply {
 /// What became of a wait.
 enum Awaited {
     /// There is an answer, or none.
-    Told(Result<Reply, UpstreamFailure>),
+    Told(Box<Result<Reply, UpstreamFailure>>),
     /// It is kept.
     Kept,
     /// It is not for this one, and others may begin.
@@ -241,7 +241,7 @@ impl Upstream {
                 Seat::Full => return Err(UpstreamError::Overloaded.into()),
             };
             match self.wait(&asked, &found, &mut wait, waited).await {
-                Awaited::Told(reply) => return reply,
+                Awaited::Told(reply) => return *reply,
                 Awaited::Kept => {}
                 // What is found then may be older than this request.
                 Awaited::LookAgain => waited = Waited::Not,
@@ -264,7 +264,7 @@ impl Upstream {
                 let now_ms = self.clock.steady_ms();
                 let freshness = self.cache.judge(&coming.place, &coming.entry, now_ms);
                 if let Some(reply) = freshness.and_then(|fresh| self.join(asked, &coming, fresh, waited)) {
-                    return Awaited::Told(Ok(reply));
+                    return Awaited::Told(Box::new(Ok(reply)));
                 }
                 // It was invalidated, or is too old by now, or too large: it is for nobody who asks from now on.
                 if freshness.is_none() || freshness != Some(Freshness::Fresh) && !wait.is_early() {
@@ -282,7 +282,7 @@ impl Upstream {
             Flown::Failed => {
                 let mut failure = UpstreamFailure::after(UpstreamError::Broken, found.why);
                 failure.status.collapsed = waited.is_for_another();
-                Awaited::Told(self.tell_on_error(asked, found).ok_or(failure))
+                Awaited::Told(Box::new(self.tell_on_error(asked, found).ok_or(failure)))
             }
             Flown::Unshared | Flown::Lost => Awaited::InVain,
         }
