@@ -1,7 +1,7 @@
 //! The request that is being answered: its id and its trace, for log lines, problems and origins.
 //!
 //! A span for each request would be written down whether or not anything is logged. So the ids lie beside the future that
-//! answers, and [`super::format`] reads them when a line is written. What goes on on a task of its own takes them along
+//! answers, and `format` reads them when a line is written. What goes on on a task of its own takes them along
 //! ([`carry`]).
 
 use std::cell::RefCell;
