@@ -572,9 +572,8 @@ async fn what_is_far_too_much_ends_by_its_time_postgres() {
     let all = statement(&fixture, "SELECT generate_series(1, 2000000000)", &[]);
     let all = StatementConfig { rows_max: 10, timeout_ms: 300, ..all };
     let late = fixture.sql.run_statement(&all, &[vec![]]).await;
-    assert!(
-        matches!(&late, Err(StatementError::Unavailable(reason)) if reason.to_string().contains("57014")),
-        "{late:?}"
-    );
+    // The server's own limit, or weir's, which is the same time and may be first on a busy machine.
+    let is_by_time = |reason: &str| reason.contains("57014") || reason.contains("not done within timeout_ms = 300");
+    assert!(matches!(&late, Err(StatementError::Unavailable(reason)) if is_by_time(reason)), "{late:?}");
     is_usable(&*fixture.sql, &statement(&fixture, "SELECT 1", &[])).await;
 }

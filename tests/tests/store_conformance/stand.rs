@@ -85,6 +85,8 @@ pub type OnRedis8 = OnServer<1>;
 pub type OnValkey = OnServer<2>;
 
 const RELEASES: [RedisRelease; 3] = [RedisRelease::Installed, RedisRelease::Redis8, RedisRelease::Valkey];
+/// Their names, and the oldest that each may be.
+const LEAST: [(&str, u32); 3] = [("Redis", 7), ("Redis", 8), ("Valkey", 9)];
 
 impl<const RELEASE: usize> OnServer<RELEASE> {
     /// On a Redis with these options.
@@ -104,7 +106,11 @@ impl<const RELEASE: usize> Backend for OnServer<RELEASE> {
     const STATE_SURVIVES: bool = true;
 
     fn version(&self) -> String {
-        version(&self.0)
+        let version = version(&self.0);
+        let major = version.split([' ', '.']).nth(1).and_then(|major| major.parse::<u32>().ok()).unwrap_or_default();
+        let (name, least) = LEAST[RELEASE];
+        assert!(version.starts_with(name) && major >= least, "another server than was meant: {version}");
+        version
     }
 
     fn start() -> (Self, StoreConfig) {
