@@ -1,7 +1,7 @@
 //! The public API: parse, bound, authenticate, route; map every cause to its one status.
 //!
-//! Tier 4: imports tiers 0, 1 (`listener`) and 3 (the capabilities). Never imports store, sql, policy or batcher, decides
-//! no rule, and holds no state between requests. What a connection may do at all is [`crate::listener`]'s; what a cause
+//! Tier 4: imports tiers 0, 1 (`listener`, `tls`) and 3 (the capabilities). Never imports store, sql, policy or batcher, decides
+//! no rule, and holds no state of a capability. What a connection may do at all is [`crate::listener`]'s; what a cause
 //! becomes is `problem`'s; which paths there are is `route`'s, from which `openapi` is written.
 //!
 //! Strict where leniency hides mistakes: an unknown query parameter, a repeated header, a body with fields, a second
@@ -487,7 +487,7 @@ impl Handler for HttpState {
         let _one = self.requests.begin()?;
         let mut reply = read::answer_at_once(&self.reads, name, (request.uri().query(), request.headers()))?;
         self.meter.answered(Route::Read, GET_METHOD, reply.status(), Some(handling.end()));
-        let visit = self.enter(request, peer.ip());
+        let visit = self.enter(request, peer.ip(), handling.begun());
         self.leave(visit, None, &mut reply);
         Some(reply)
     }
@@ -500,7 +500,7 @@ impl Handler for HttpState {
         handling: &Handling,
     ) -> impl Future<Output = Reply> + Send {
         let method = method_index(request.method());
-        let visit = self.enter(&request, peer.ip());
+        let visit = self.enter(&request, peer.ip(), handling.begun());
         let checked = head::check(&request, self.limits.uri_bytes_max).map_err(Box::new);
         let (mut head, body) = request.into_parts();
         async move {

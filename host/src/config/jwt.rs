@@ -176,10 +176,19 @@ impl JwtConfig {
             Some("http") => UrlTls::Plain { word: "http://", instead: "https://" },
             _ => return Err(wrong()),
         };
+        if parsed.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err(value("auth.jwt.jwks_url", "names a user: published keys are for everybody"));
+        }
         let host = parsed.host().filter(|host| !host.is_empty()).ok_or_else(wrong)?;
         let tls = TlsConfig { mode: self.tls, ca_file: self.tls_ca_file.clone(), ..TlsConfig::default() };
         tls.decide("auth.jwt", said, &[host])?;
         Ok(tls)
+    }
+
+    /// `jwks_url` as it is shown: without a query, which may hold a key.
+    pub fn jwks_shown(&self) -> String {
+        let url = self.jwks_url.as_deref().unwrap_or_default();
+        url.split_once('?').map_or_else(|| url.to_owned(), |(url, _)| format!("{url}?…"))
     }
 
     /// Where in the claims the actor stands, name by name.

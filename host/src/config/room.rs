@@ -308,6 +308,8 @@ impl RoomKeyConfig {
     pub fn read(&self) -> Result<Vec<u8>, ConfigError> {
         let bytes = match (&self.key, &self.key_file) {
             (Some(key), _) => key.clone().into_bytes(),
+            // A key in PEM counts as it is: tickets are sealed with all of its bytes.
+            (None, Some(path)) if self.algorithm != RoomAlgorithm::HS256 => secret::raw("room.keys.key_file", path)?,
             (None, Some(path)) => secret::bytes_of("room.keys.key_file", path)?,
             (None, None) => return Err(value("room.keys.key_file", "is missing")),
         };

@@ -13,7 +13,7 @@ pub(super) const HIDDEN: &str = "***";
 /// # Errors
 /// A file that cannot be read, with the cause.
 pub(super) fn bytes_of(field: &str, path: &Path) -> Result<Vec<u8>, ConfigError> {
-    let mut bytes = std::fs::read(path).map_err(|error| unreadable(field, path, &error))?;
+    let mut bytes = raw(field, path)?;
     if std::str::from_utf8(&bytes).is_ok() && bytes.last() == Some(&b'\n') {
         bytes.pop();
         if bytes.last() == Some(&b'\r') {
@@ -21,6 +21,14 @@ pub(super) fn bytes_of(field: &str, path: &Path) -> Result<Vec<u8>, ConfigError>
         }
     }
     Ok(bytes)
+}
+
+/// The file's bytes, all of them.
+///
+/// # Errors
+/// As [`bytes_of`].
+pub(super) fn raw(field: &str, path: &Path) -> Result<Vec<u8>, ConfigError> {
+    std::fs::read(path).map_err(|error| unreadable(field, path, &error))
 }
 
 /// The same of a file that must hold text.

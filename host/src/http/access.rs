@@ -113,12 +113,12 @@ impl Entry {
         request: &Request<Incoming>,
         (path, kind): (String, Option<String>),
         client: IpAddr,
-        at_ms: u64,
+        (at_ms, begun): (u64, Instant),
     ) -> Self {
         let header = |name| request.headers().get(name).cloned();
         Self {
             at_ms,
-            begun: Instant::now(),
+            begun,
             client,
             method: request.method().clone(),
             path,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use hyper::Request;
 use hyper::body::Incoming;
@@ -64,7 +65,10 @@ impl Front {
     /// A header's name that is none.
     pub(super) fn new(config: &HttpConfig) -> Result<Self, ConfigError> {
         let name = config.trace.request_id_header.as_str();
-        let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| ConfigError::Value {
+        // One text for the life of the process: a name that is shared by counting would be counted by all threads at once.
+        let known = HeaderName::from_bytes(name.as_bytes());
+        let known = known.map(|known| HeaderName::from_static(known.as_str().to_owned().leak()));
+        let header = known.map_err(|_| ConfigError::Value {
             field: "http.trace.request_id_header".into(),
             reason: format!("{name:?} is not a header name"),
         });
@@ -115,7 +119,7 @@ impl Visit<'_> {
 
 impl HttpState {
     /// Looks at a request before it is answered.
-    pub(super) fn enter(&self, request: &Request<Incoming>, peer: IpAddr) -> Visit<'_> {
+    pub(super) fn enter(&self, request: &Request<Incoming>, peer: IpAddr, begun: Instant) -> Visit<'_> {
         let (headers, front) = (request.headers(), &self.front);
         let cors = front.cors.as_deref().and_then(|origins| self.cors_of(origins, request, peer));
         Visit {
@@ -125,7 +129,7 @@ impl HttpState {
                 let origin = cors::origin(headers).cloned();
                 Box::new(Asked { cors, origin, is_preflight: cors::is_preflight(request.method(), headers) })
             }),
-            entry: front.access.as_ref().map(|_| Box::new(self.entry(request, peer))),
+            entry: front.access.as_ref().map(|_| Box::new(self.entry(request, peer, begun))),
         }
     }
 
@@ -166,17 +170,18 @@ impl HttpState {
         }
     }
 
-    fn entry(&self, request: &Request<Incoming>, peer: IpAddr) -> Entry {
+    fn entry(&self, request: &Request<Incoming>, peer: IpAddr, begun: Instant) -> Entry {
         let path = request.uri().path();
-        let found = self.routes.find(path);
-        // A token of a waiting room is a key to a place in it.
-        let secret = found.as_ref().map(|found| found.token).filter(|token| !token.is_empty());
-        let path = match secret {
-            Some(token) => path.replacen(&format!("/tokens/{token}"), "/tokens/***", 1),
+        // A token of a waiting room is a key to a place in it, also where the rest of the path leads nowhere.
+        let path = match path.split_once("/tokens/").filter(|_| path.starts_with("/v1/rooms/")) {
+            Some((room, after)) => {
+                let rest = after.split_once('/').map_or(String::new(), |(_, rest)| format!("/{rest}"));
+                format!("{room}/tokens/***{rest}")
+            }
             None => path.to_owned(),
         };
         let client = self.trust.caller(request.headers(), peer).client;
-        Entry::new(request, (path, self.kind_of(request, peer)), client, self.shared.clock.now_ms())
+        Entry::new(request, (path, self.kind_of(request, peer)), client, (self.shared.clock.now_ms(), begun))
     }
 }
 

@@ -131,7 +131,9 @@ pub(super) fn document(kinds: &[KindConfig<'_>], http: &HttpConfig, auth: &AuthC
             "title": "weir",
             "version": env!("CARGO_PKG_VERSION"),
             "description": "Hot paths answered from a store and written behind to SQL. HEAD is answered wherever GET \
-                is, OPTIONS everywhere. Unknown query parameters and repeated headers are 400.",
+                is, OPTIONS everywhere; a CORS preflight is answered 204, with or without permissions. Every reply has the request's \
+                id in X-Request-Id, or in the header that http.trace.request_id_header names. Unknown query parameters and \
+                repeated headers are 400.",
         },
         "paths": paths,
         "components": {

@@ -160,6 +160,11 @@ impl Handling {
         *self.ended.get_or_init(Instant::now) - self.begun
     }
 
+    /// When it began.
+    pub fn begun(&self) -> std::time::Instant {
+        self.begun.into_std()
+    }
+
     /// Where interim answers to this request go.
     pub fn interim(&self) -> Interim {
         Interim::new(&self.turn, self.request)

@@ -159,8 +159,8 @@ impl<O: Clone> Hosts<O> {
             );
             moved(self.all[best].options.clone());
         }
-        // Of one that is not used yet it does not matter that it takes writes.
-        let told = if moves || shown[best].rank() >= READ_ONLY { best } else { before };
+        // What counts is the one that is used: while it is away changes wait in the journal, whatever the others are.
+        let told = if moves { best } else { before };
         self.note(&shown[told]);
         self.summed(&shown, told)
     }
@@ -178,6 +178,11 @@ impl<O: Clone> Hosts<O> {
             rank => rank == READ_ONLY,
         };
         best.rank() == WRITES && is_over
+    }
+
+    /// The one that is used has taken writes of weir's.
+    pub fn settle(&self) {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).is_settled = true;
     }
 
     /// Keeps what the one showed that is used.
@@ -278,7 +283,11 @@ mod tests {
         let shown = |host: u8| if host == 1 { Shown::ReadOnly("a replica".into()) } else { Shown::Refuses(refused()) };
         let standing = hosts.find(Duration::from_secs(60), |host| async move { shown(host) }, |_| ()).await;
         let all = "connection refused at one:1; a replica at two:2; connection refused at three:3";
-        assert_eq!(standing, Standing::ReadOnly(all.into()));
+        assert_eq!(
+            standing,
+            Standing::Away(all.into()),
+            "the one that is used is away; a replica elsewhere is no reason to stop"
+        );
         assert_eq!(hosts.address(), "one:1", "nothing better was found");
     }
 }

@@ -189,7 +189,9 @@ impl Sql for MysqlSql {
         let recorded = leased!(self.lease().await?, |connection| {
             migrate(connection, patience_s, |recorded| is_older(recorded).ok())
         })?;
-        is_older(&recorded).map(drop)
+        is_older(&recorded)?;
+        self.hosts.settle();
+        Ok(())
     }
 
     async fn database_id(&self) -> Result<Option<DatabaseId>, SqlError> {

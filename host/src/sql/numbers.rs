@@ -82,7 +82,7 @@ impl Numbering {
         self.step > 0 && self.last.saturating_add(self.step) > self.most
     }
 
-    /// Why no new row can be stored; `remedy` is a statement.
+    /// Why no new row can be stored; `remedy` says what to do.
     pub fn used_up(&self, remedy: &str) -> String {
         let Self { table, column, source, last, most, .. } = self;
         format!(
@@ -90,18 +90,18 @@ impl Numbering {
         )
     }
 
-    /// Whether an error names the last number as one that is taken: `Key (id)=(5) already exists`. Only the key that the engine
-    /// names counts: what stands behind it may be the text of a row.
+    /// Whether an error names a number of this source as one that is taken: `Key (id)=(5) already exists`. Only the key that the
+    /// engine names counts: what stands behind it may be the text of a row. Another session may have been given later ones.
     pub fn is_named_taken(&self, reason: &str) -> bool {
         let named = reason.find(")=(").and_then(|at| {
             let column = &reason[reason[..at].rfind('(')? + 1..at];
             let value = &reason[at + 3..];
-            Some((column, &value[..value.find(')')?]))
+            Some((column.trim_matches('"').replace("\"\"", "\""), value[..value.find(')')?].parse::<i128>().ok()?))
         });
-        named.is_some_and(|(column, value)| column == self.column && value == self.last.to_string())
+        named.is_some_and(|(column, value)| column == self.column && value <= self.last)
     }
 
-    /// Why the next rows cannot be stored; `remedy` is a statement.
+    /// Why the next rows cannot be stored; `remedy` says what to do.
     pub fn taken(&self, remedy: &str) -> String {
         let Self { table, column, source, last, .. } = self;
         format!(
@@ -130,6 +130,9 @@ mod tests {
         );
         assert!(at(5, 1).is_named_taken("23505: duplicate key (Key (id)=(5) already exists.)"));
         assert!(!at(5, 1).is_named_taken("23505: duplicate key (Key (id)=(55) already exists.)"));
+        assert!(at(60, 1).is_named_taken("23505: duplicate key (Key (id)=(55) already exists.)"), "given to this one");
+        let quoted = Numbering { column: "Id".into(), ..at(5, 1) };
+        assert!(quoted.is_named_taken("23505: duplicate key (Key (\"Id\")=(5) already exists.)"));
         let of_a_row = "23505: duplicate key (Key (slug)=(x(id)=(5)) already exists.)";
         assert!(!at(5, 1).is_named_taken(of_a_row), "the text of a row blames no sequence");
         assert!(at(127, 1).used_up("ALTER").contains("t_id_seq, which numbers t.id, is used up (127 of 127)"));

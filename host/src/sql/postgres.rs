@@ -185,6 +185,7 @@ impl Sql for PostgresSql {
         upgrade(lease.connection(), is_older).await.map_err(sql_error)?;
         sqlx::raw_sql(statements::COMMIT).execute(lease.connection()).await.map_err(sql_error)?;
         lease.give_back();
+        self.hosts.settle();
         Ok(())
     }
 

@@ -9,10 +9,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use metrics::{Counter, counter};
 
 use super::ACCESS_LOG_DROPPED_TOTAL;
+
+/// How long the end waits for what is not written yet.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
+/// How often it looks.
+const CLOSE_LOOK: Duration = Duration::from_millis(5);
 
 /// Where lines go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,12 +76,15 @@ impl Lines {
         let _ = self.queue.try_send(Message::Look);
     }
 
-    /// Writes what waits, and ends.
+    /// Writes what waits, and ends. Whoever reads it may have stopped reading, so this takes no longer than [`CLOSE_MAX`].
     pub fn close(&self) {
-        let _ = self.queue.send(Message::End);
+        let until = Instant::now() + CLOSE_MAX;
+        while self.queue.try_send(Message::End).is_err() && Instant::now() < until {
+            std::thread::sleep(CLOSE_LOOK);
+        }
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
-            let _ = thread.join();
+        while thread.as_ref().is_some_and(|thread| !thread.is_finished()) && Instant::now() < until {
+            std::thread::sleep(CLOSE_LOOK);
         }
     }
 }
@@ -120,26 +129,24 @@ impl Writer {
     }
 
     fn write(&mut self, line: &[u8]) {
-        let written = self.out.write_all(line);
-        self.note(written.map(|()| 1));
+        if let Err(error) = self.out.write_all(line) {
+            self.fails(&error);
+        }
     }
 
     fn flush(&mut self) {
-        let flushed = self.out.flush();
-        self.note(flushed.map(|()| 0));
+        match self.out.flush() {
+            // A line that is only gathered says nothing of the file.
+            Ok(()) => self.is_failing = false,
+            Err(error) => self.fails(&error),
+        }
     }
 
     /// Says it once when the file begins to fail.
-    fn note(&mut self, written: io::Result<u64>) {
-        match written {
-            Ok(0) => {}
-            Ok(_) => self.is_failing = false,
-            Err(error) => {
-                self.shared.dropped.increment(1);
-                if !std::mem::replace(&mut self.is_failing, true) {
-                    tracing::error!(%error, target = ?self.target, "the access log cannot be written: lines are dropped");
-                }
-            }
+    fn fails(&mut self, error: &io::Error) {
+        self.shared.dropped.increment(1);
+        if !std::mem::replace(&mut self.is_failing, true) {
+            tracing::error!(%error, target = ?self.target, "the access log cannot be written: lines are dropped");
         }
     }
 }

@@ -59,8 +59,9 @@ struct Place {
     piece: usize,
     offset: usize,
     bytes: u64,
-    /// How long others have waited for it.
+    /// How long others have waited for it since it had taken so many bytes.
     cost: Duration,
+    cost_from: u64,
     is_cut: bool,
 }
 
@@ -237,7 +238,8 @@ impl Source {
         state.is_passing = true;
     }
 
-    /// Waits until the slowest is near enough; who has held others up for `patience` in all is torn off where others wait.
+    /// Waits until the slowest is near enough; who has held others up for `patience` while it took less than
+    /// [`BEHIND_BYTES_MAX`] is torn off where others wait.
     /// Whether anybody follows.
     pub(super) async fn room(&self, patience: Duration) -> bool {
         loop {
@@ -265,13 +267,17 @@ impl Source {
     }
 
     /// Charges a wait to those who were waited for. Who takes a little now and then holds the others up as well as who takes
-    /// nothing, so it is the sum that counts.
+    /// nothing, so it is the sum that counts; who has taken [`BEHIND_BYTES_MAX`] since is merely slower, and begins anew.
     fn charge(&self, slow: &[u64], waited: Duration, patience: Duration) {
         let mut state = self.0.state();
+        let live = state.followers.values().filter(|place| !place.is_cut).count();
         // Who is alone holds nobody up, and the listener bounds how long it may stand still.
-        if slow.len() < state.followers.len() {
+        if slow.len() < live {
             for number in slow {
                 if let Some(place) = state.followers.get_mut(number) {
+                    if place.bytes - place.cost_from >= BEHIND_BYTES_MAX {
+                        (place.cost, place.cost_from) = (Duration::ZERO, place.bytes);
+                    }
                     place.cost += waited;
                     place.is_cut = place.cost >= patience;
                 }
@@ -443,28 +449,39 @@ mod tests {
         assert!(!source.room(patience).await, "nobody follows");
     }
 
-    #[tokio::test]
-    async fn who_takes_a_little_now_and_then_is_torn_off_too() {
-        let (source, _growing, follow) = begin();
-        let (mut fast, mut slow) = (follow(), follow());
-        source.pass();
-        let patience = Duration::from_millis(60);
-        let piece = Bytes::from(vec![b'x'; 300 << 10]);
-        for round in 0.. {
-            assert!(round < 99, "it would go on for ever");
-            source.push(piece.clone());
+    #[test]
+    fn who_takes_a_little_now_and_then_is_torn_off_and_who_is_merely_slower_is_not() {
+        let (source, growing, follow) = begin();
+        let (mut fast, mut slow, mut trickle) = (follow(), follow(), follow());
+        let (patience, wait) = (Duration::from_secs(10), Duration::from_secs(3));
+        let piece = Bytes::from(vec![b'x'; SMALL_BYTES]);
+        let many = BEHIND_BYTES_MAX / SMALL_BYTES as u64;
+        let mut rounds = 0;
+        loop {
+            // Far enough ahead of both, whatever they take in a round.
+            for _ in 0..4 * many {
+                source.push(piece.clone());
+            }
             told(&mut fast);
-            let later = async {
-                // Far shorter than the patience, each time.
-                tokio::time::sleep(Duration::from_millis(5)).await;
-                slow.next().await
-            };
-            let (follows, taken) = tokio::join!(source.room(patience), later);
-            assert!(follows);
-            if matches!(taken, Some(Err(_))) {
+            let behind: Vec<u64> = growing.state().slow().map(|(number, _)| *number).collect();
+            (0..many).for_each(|_| drop(slow.next().now_or_never()));
+            let taken = trickle.next().now_or_never();
+            if matches!(taken, Some(Some(Err(_)))) {
                 break;
             }
+            rounds += 1;
+            assert!(rounds < 9, "it would go on for ever");
+            source.charge(&behind, wait, patience);
+        }
+        assert_eq!(rounds, 4, "3 s each time");
+        for _ in 0..9 {
+            (0..many).for_each(|_| assert!(matches!(slow.next().now_or_never(), Some(Some(Ok(_))))));
+            source.charge(&[2], wait, patience);
         }
         assert!(matches!(told(&mut fast), (_, None)), "the others go on");
+        // Whoever is left alone holds nobody up.
+        drop(fast);
+        (0..9).for_each(|_| source.charge(&[2], wait, patience));
+        assert!(matches!(slow.next().now_or_never(), Some(Some(Ok(_)))), "those who were torn off are no others");
     }
 }

@@ -93,6 +93,7 @@ impl Origin {
             return Err(UpstreamError::Overloaded);
         };
         let uri: Uri = format!("{}{path_and_query}", self.base).parse().map_err(|_| UpstreamError::BadPath)?;
+        let changes = !method.is_safe();
         if method == Method::GET || method == Method::HEAD {
             put_framing(&mut headers, &body);
         }
@@ -124,7 +125,12 @@ impl Origin {
                 }
                 mended?;
                 // A stream may stay for hours: those have places of their own, so that they never use up those of requests.
-                let permit = if is_events(response.headers()) { self.event_stream()? } else { permit };
+                let permit = match is_events(response.headers()) {
+                    false => permit,
+                    // What it was asked to do is done: the answer is told in the place of the request.
+                    true if changes => self.event_stream().unwrap_or(permit),
+                    true => self.event_stream()?,
+                };
                 Ok(Answered { response, permit })
             }
             Ok(Err(error)) => {

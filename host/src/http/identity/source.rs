@@ -214,9 +214,14 @@ impl Source {
         let kids: Vec<&str> = set.kids().collect();
         let same = self.set.load().as_ref().is_some_and(|before| before.kids().eq(kids.iter().copied()));
         if !same {
-            tracing::info!(url = %self.url, keys = set.len(), kids = kids.join(", "), "the keys of tokens are read");
+            tracing::info!(
+                url = self.config.jwks_shown(),
+                keys = set.len(),
+                kids = kids.join(", "),
+                "the keys of tokens are read"
+            );
         } else if state.failure.is_some() {
-            tracing::info!(url = %self.url, "the keys of tokens can be read again");
+            tracing::info!(url = self.config.jwks_shown(), "the keys of tokens can be read again");
         }
         state.failure = None;
         state.failures = 0;
@@ -230,7 +235,7 @@ impl Source {
         let age_ms = state.read_ms.map(|read_ms| now_ms.saturating_sub(read_ms));
         if state.failure.is_none() {
             tracing::warn!(
-                url = %self.url,
+                url = self.config.jwks_shown(),
                 reason,
                 "the keys of tokens cannot be read: tokens with keys of the last good set are accepted for up to \
                  {} s (auth.jwt.jwks_stale_s_max), all others are answered 503",
@@ -241,7 +246,10 @@ impl Source {
         let is_stale = age_ms.is_none_or(|age_ms| age_ms >= self.config.jwks_stale_s_max * 1_000);
         if is_stale && self.set.swap(None).is_some() {
             gauge!(JWKS_KEYS).set(0.0);
-            tracing::error!(url = %self.url, "the keys of tokens are too old (auth.jwt.jwks_stale_s_max): tokens are answered 503");
+            tracing::error!(
+                url = self.config.jwks_shown(),
+                "the keys of tokens are too old (auth.jwt.jwks_stale_s_max): tokens are answered 503"
+            );
         }
     }
 
@@ -293,7 +301,7 @@ impl Source {
         };
         let detail = match &state.failure {
             None => known,
-            Some(reason) => format!("{known}; degraded: {} cannot be read: {reason}", self.url),
+            Some(reason) => format!("{known}; degraded: {} cannot be read: {reason}", self.config.jwks_shown()),
         };
         (self.set.load().is_some(), detail)
     }

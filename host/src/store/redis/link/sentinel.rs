@@ -5,6 +5,7 @@
 //! master of before. Whether what it names is a master at all is looked at when it is connected (see `server`).
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -36,6 +37,8 @@ pub(in crate::store::redis) struct Sentinels {
     template: ConnectionInfo,
     seats: Vec<Seat>,
     opener: Opener,
+    /// The configuration that was believed last.
+    epoch: AtomicU64,
 }
 
 /// Where the master is, and all that is known of it, as Redis words it.
@@ -68,6 +71,7 @@ impl Sentinels {
             master: url.master.clone(),
             template: info(url.template.clone())?,
             seats: url.nodes.iter().map(seat).collect::<Result<_, StoreError>>()?,
+            epoch: AtomicU64::new(0),
             opener,
         })
     }
@@ -85,18 +89,37 @@ impl Sentinels {
     /// How to connect to the master, as it is now.
     pub(in crate::store::redis) async fn find(&self) -> Result<ConnectionInfo, StoreError> {
         let mut asking: FuturesUnordered<_> = self.seats.iter().map(|seat| self.ask(seat)).collect();
-        let (mut best, mut failures): (Option<Told>, Vec<String>) = (None, Vec::new());
+        let (mut best, mut answers, mut failures): (Option<Told>, usize, Vec<String>) = (None, 0, Vec::new());
+        let known = self.epoch.load(Ordering::Acquire);
         loop {
-            let next = match best {
-                None => asking.next().await,
-                Some(_) => tokio::time::timeout(OTHERS, asking.next()).await.ok().flatten(),
+            let next = match &best {
+                Some(told) if told.epoch >= known => tokio::time::timeout(OTHERS, asking.next()).await.ok().flatten(),
+                _ => asking.next().await,
             };
             match next {
                 None => break,
-                Some(Ok(told)) if best.as_ref().is_none_or(|best| best.epoch < told.epoch) => best = Some(told),
-                Some(Ok(_)) => {}
                 Some(Err(reason)) => failures.push(reason),
+                Some(Ok(told)) => {
+                    answers += 1;
+                    if best.as_ref().is_none_or(|best| best.epoch < told.epoch) {
+                        best = Some(told);
+                    }
+                }
             }
+        }
+        drop(asking);
+        // What was known is not unlearnt because those who knew it are silent: a sentinel that was cut off goes on naming the
+        // master that was put down. Most of them together may have been set up anew.
+        match best.take() {
+            Some(told) if !may_be_believed((told.epoch, known), answers, self.seats.len()) => failures.push(format!(
+                "{}:{} is named by so few that they may have been cut off, and by an older configuration (epoch {}, {known} is \
+                 known)",
+                told.host, told.port, told.epoch
+            )),
+            told => best = told,
+        }
+        if let Some(told) = &best {
+            self.epoch.store(told.epoch, Ordering::Release);
         }
         match best {
             Some(Told { host, port, .. }) => Ok(self.template.clone().set_addr(ConnectionAddr::Tcp(host, port))),
@@ -134,5 +157,24 @@ impl Sentinels {
         let (host, port) = address.ok_or("it watches no such master")?;
         let epoch = fields.get("config-epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0);
         Ok(Told { epoch, host, port })
+    }
+}
+
+/// Whether a configuration is believed that `answers` of so many sentinels have told together, where another one was believed
+/// before: a later one always, an older one of most of them.
+fn may_be_believed((told, known): (u64, u64), answers: usize, sentinels: usize) -> bool {
+    told >= known || answers * 2 > sentinels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentinel_that_was_cut_off_leads_nobody_back() {
+        assert!(may_be_believed((3, 2), 1, 3), "one that knows more is enough");
+        assert!(may_be_believed((2, 2), 1, 3));
+        assert!(!may_be_believed((1, 2), 1, 3), "the others are silent");
+        assert!(may_be_believed((1, 2), 2, 3), "most of them were set up anew");
     }
 }
