@@ -76,7 +76,7 @@ impl Lines {
         let _ = self.queue.try_send(Message::Look);
     }
 
-    /// Writes what waits, and ends. Whoever reads it may have stopped reading, so this takes no longer than [`CLOSE_MAX`].
+    /// Writes what waits, and ends. Whoever reads it may have stopped reading, so this takes no longer than two seconds.
     pub fn close(&self) {
         let until = Instant::now() + CLOSE_MAX;
         while self.queue.try_send(Message::End).is_err() && Instant::now() < until {
