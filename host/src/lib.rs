@@ -28,29 +28,23 @@
 //!
 //! A room imports only from lower tiers, and tier 2 rooms never from each other; `tests/` checks it.
 
+pub use weir_core::{batcher, clock, config, error, journal, model, telemetry, tls};
+pub use weir_listener as listener;
+
 pub mod admin;
 pub mod app;
-pub mod batcher;
 pub mod cache;
 pub mod capability;
 pub mod cli;
-pub mod clock;
-pub mod config;
 pub mod counter;
-pub mod error;
 pub mod flush;
 pub mod http;
 pub mod ingest;
-pub mod journal;
-pub mod listener;
-pub mod model;
 pub mod policy;
 pub mod preference;
 pub mod read;
 pub mod room;
 pub mod sql;
 pub mod store;
-pub mod telemetry;
-pub mod tls;
 pub mod toggle;
 pub mod upstream;

@@ -1,6 +1,7 @@
 //! A raw client and a served handler, for the tests of both listeners.
 
-#![cfg(test)]
+#![cfg(any(test, feature = "testing"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,13 +18,17 @@ use super::{Handler, Limits};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A handler that is served on a free port of loopback.
-pub(crate) struct Served {
-    pub(crate) address: SocketAddr,
-    pub(crate) stop: watch::Sender<bool>,
-    pub(crate) task: JoinHandle<()>,
+pub struct Served {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// `true` stops it.
+    pub stop: watch::Sender<bool>,
+    /// Ends when it has stopped.
+    pub task: JoinHandle<()>,
 }
 
-pub(crate) async fn serve<H: Handler>(handler: Arc<H>, limits: Limits) -> Served {
+/// Serves `handler` on a free port.
+pub async fn serve<H: Handler>(handler: Arc<H>, limits: Limits) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(false);
@@ -31,17 +36,18 @@ pub(crate) async fn serve<H: Handler>(handler: Arc<H>, limits: Limits) -> Served
 }
 
 impl Served {
-    pub(crate) async fn client(&self) -> Client {
+    /// A connection to it.
+    pub async fn client(&self) -> Client {
         Client { stream: TcpStream::connect(self.address).await.unwrap(), received: Vec::new() }
     }
 
     /// One request on a connection of its own.
-    pub(crate) async fn ask(&self, request: &str) -> Answer {
+    pub async fn ask(&self, request: &str) -> Answer {
         self.client().await.ask(request).await
     }
 
     /// Stops it and waits for its end.
-    pub(crate) async fn stop(self) {
+    pub async fn stop(self) {
         // Fails when it has ended by itself, which is as good.
         let _ = self.stop.send(true);
         tokio::time::timeout(PATIENCE, self.task).await.expect("the server ends").unwrap();
@@ -50,24 +56,28 @@ impl Served {
 
 /// One reply.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
     head: String,
-    pub(crate) body: String,
+    /// Its body.
+    pub body: String,
 }
 
 impl Answer {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    /// The value of the first header of this name.
+    pub fn header(&self, name: &str) -> Option<&str> {
         let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
         lines.find(|(given, _)| given.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
-    pub(crate) fn json(&self) -> serde_json::Value {
+    /// Its body as JSON.
+    pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
     }
 
     /// The last part of the problem's URN; fails unless the reply is a well-formed problem.
-    pub(crate) fn problem(&self) -> String {
+    pub fn problem(&self) -> String {
         assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
         let problem = self.json();
         assert_eq!(problem["status"], self.status, "{self:?}");
@@ -77,29 +87,32 @@ impl Answer {
 }
 
 /// A connection.
-pub(crate) struct Client {
+pub struct Client {
     stream: TcpStream,
     received: Vec<u8>,
 }
 
 impl Client {
-    pub(crate) async fn send(&mut self, text: &str) {
+    /// Sends it, whatever becomes of it.
+    pub async fn send(&mut self, text: &str) {
         // The server may have refused and closed already: the reply tells.
         let _ = self.stream.write_all(text.as_bytes()).await;
     }
 
     /// Sends it again and again, reading nothing, until the server has closed.
-    pub(crate) async fn send_until_refused(&mut self, text: &str) {
+    pub async fn send_until_refused(&mut self, text: &str) {
         let sending = async { while self.stream.write_all(text.as_bytes()).await.is_ok() {} };
         tokio::time::timeout(PATIENCE, sending).await.expect("the server closes");
     }
 
-    pub(crate) async fn ask(&mut self, request: &str) -> Answer {
+    /// Sends a request and takes the reply.
+    pub async fn ask(&mut self, request: &str) -> Answer {
         self.send(request).await;
         self.answer(request.starts_with("HEAD ")).await
     }
 
-    pub(crate) async fn answer(&mut self, bodiless: bool) -> Answer {
+    /// Takes one reply; of `bodiless` ones only the head.
+    pub async fn answer(&mut self, bodiless: bool) -> Answer {
         let head_end = loop {
             if let Some(at) = self.received.windows(4).position(|window| window == b"\r\n\r\n") {
                 break at + 4;
@@ -124,22 +137,22 @@ impl Client {
     }
 
     /// Says that no more requests come.
-    pub(crate) async fn half_close(&mut self) {
+    pub async fn half_close(&mut self) {
         self.stream.shutdown().await.unwrap();
     }
 
     /// Waits until the server closes; fails if it sends anything before.
-    pub(crate) async fn closed(&mut self) {
+    pub async fn closed(&mut self) {
         assert!(!self.receive().await && self.received.is_empty(), "{:?}", String::from_utf8_lossy(&self.received));
     }
 
     /// Takes what comes until the server closes.
-    pub(crate) async fn ended(&mut self) {
+    pub async fn ended(&mut self) {
         while self.receive().await {}
     }
 
     /// Takes what comes until it ends with `end`.
-    pub(crate) async fn until(&mut self, end: &str) -> String {
+    pub async fn until(&mut self, end: &str) -> String {
         while !self.received.ends_with(end.as_bytes()) {
             assert!(self.receive().await, "closed before {end:?}: {:?}", String::from_utf8_lossy(&self.received));
         }
@@ -147,7 +160,7 @@ impl Client {
     }
 
     /// Takes what comes until the server closes, and says what it was.
-    pub(crate) async fn until_closed(&mut self) -> String {
+    pub async fn until_closed(&mut self) -> String {
         self.ended().await;
         String::from_utf8(std::mem::take(&mut self.received)).unwrap()
     }

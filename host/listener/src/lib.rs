@@ -1,6 +1,6 @@
 //! Bounded HTTP/1 connections: accept, frame strictly, time out, drain. What both listeners stand on.
 //!
-//! Tier 1: imports tier 0. Knows no route and no actor: a [`Handler`] answers, this room keeps everything else bounded:
+//! Uses `weir-core` alone. Knows no route and no actor: a [`Handler`] answers, this room keeps everything else bounded:
 //! connections, bytes and number of headers, length of the request target, time for a head, bytes and time of a body.
 //! Every refusal is `application/problem+json`, also those that hyper makes by itself (see `wire`).
 //! Never lets a request through whose end a proxy before it could see elsewhere (see `framing`).
@@ -18,7 +18,7 @@ pub mod text;
 mod turn;
 mod wire;
 
-pub(crate) mod testing;
+pub mod testing;
 mod tests;
 
 use std::convert::Infallible;
@@ -38,8 +38,9 @@ use metrics::counter;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::config::HttpConfig;
-use crate::telemetry::SHED_TOTAL;
+use weir_core::config::HttpConfig;
+use weir_core::telemetry::SHED_TOTAL;
+use weir_core::{config, telemetry};
 use crowd::{Crowd, Spares};
 pub use interim::Interim;
 use problem::{Problem, TOO_MANY_HEADERS};

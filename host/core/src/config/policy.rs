@@ -257,7 +257,7 @@ fn default_timeout_ms() -> u64 {
 
 impl PolicyConfig {
     /// The bounds of a trial. A call that does I/O may take half of its deadline: that is the database's time.
-    pub(crate) fn canary_bounds(&self, does_io: bool) -> CanaryConfig {
+    pub fn canary_bounds(&self, does_io: bool) -> CanaryConfig {
         let mut bounds = self.canary.clone();
         if does_io {
             bounds.call_p99_ms_max = bounds.call_p99_ms_max.max(self.granted_call_deadline_ms / 2);
@@ -266,7 +266,7 @@ impl PolicyConfig {
     }
 
     /// Bytes of documents that one call carries.
-    pub(crate) fn documents_bytes_max(&self) -> usize {
+    pub fn documents_bytes_max(&self) -> usize {
         self.transfer_bytes_max / 4
     }
 
@@ -365,18 +365,18 @@ const RESERVED_MODULE_NAMES: [&str; 20] = [
 ];
 
 /// Whether `text` is a word of weir's own, so that no module may have it as its name.
-pub(crate) fn is_reserved_module_name(text: &str) -> bool {
+pub fn is_reserved_module_name(text: &str) -> bool {
     RESERVED_MODULE_NAMES.iter().any(|reserved| text.eq_ignore_ascii_case(reserved))
 }
 
 /// Whether `text` can name a module: also nothing that could be the beginning of a digest.
-pub(crate) fn is_free_module_name(text: &str) -> bool {
+pub fn is_free_module_name(text: &str) -> bool {
     is_module_name(text) && !(text.len() >= 6 && text.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 /// Whether `text` can name a module or its digest, a version or a statement: 1 to [`MODULE_NAME_BYTES_MAX`] letters, digits, hyphens,
 /// dots and underscores, beginning with a letter or digit.
-pub(crate) fn is_module_name(text: &str) -> bool {
+pub fn is_module_name(text: &str) -> bool {
     (1..=MODULE_NAME_BYTES_MAX).contains(&text.len())
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))

@@ -29,14 +29,14 @@ impl Default for PolicyPoolConfig {
 
 impl PolicyPoolConfig {
     /// The least that instances with so much linear memory can do with.
-    pub(crate) fn least(memory_bytes_max: usize) -> Self {
+    pub fn least(memory_bytes_max: usize) -> Self {
         let memory_bytes = u64::try_from(memory_bytes_max).unwrap_or(u64::MAX);
         let pages = memory_bytes.div_ceil(PAGE_BYTES).saturating_mul(PAGE_BYTES);
         Self { memory_reservation_bytes: pages, memory_guard_bytes: PAGE_BYTES }
     }
 
     /// Address space of one linear memory and what is behind it, in bytes.
-    pub(crate) fn slot_bytes(&self) -> u64 {
+    pub fn slot_bytes(&self) -> u64 {
         self.memory_reservation_bytes.saturating_add(self.memory_guard_bytes)
     }
 

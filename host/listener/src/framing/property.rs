@@ -21,10 +21,10 @@ use proptest::sample::select;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::*;
-use crate::listener::body::{self, BodyLimits};
-use crate::listener::reply::ReplyBody;
-use crate::listener::wire::Wire;
-use crate::listener::{Handler, Handling, Limits, Reply, builder, head};
+use crate::body::{self, BodyLimits};
+use crate::reply::ReplyBody;
+use crate::wire::Wire;
+use crate::{Handler, Handling, Limits, Reply, builder, head};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const URI_BYTES_MAX: usize = 1024;
@@ -128,7 +128,7 @@ async fn serve(pieces: &[&[u8]], is_guarded: bool) -> Outcome {
     let stream = Pieces { to_come: pieces.iter().map(|piece| piece.to_vec()).collect(), written: Arc::clone(&written) };
     // An error is an end like others: what counts is what was handled before.
     let _ = if is_guarded {
-        let wire = Wire::new(stream, Arc::new(Nobody), &limits(), Arc::new(crate::listener::turn::Turn::new()));
+        let wire = Wire::new(stream, Arc::new(Nobody), &limits(), Arc::new(crate::turn::Turn::new()));
         builder(&limits()).serve_connection(TokioIo::new(wire), service).await
     } else {
         builder(&limits()).serve_connection(TokioIo::new(stream), service).await

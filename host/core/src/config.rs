@@ -54,7 +54,7 @@ pub use policy::{
     AuditConfig, BreakerConfig, BuiltinRules, CanaryConfig, DecisionLogConfig, GrantConfig, ParameterType,
     PolicyConfig, StatementConfig,
 };
-pub(crate) use policy::{is_free_module_name, is_module_name, is_reserved_module_name};
+pub use policy::{is_free_module_name, is_module_name, is_reserved_module_name};
 pub use policy_pool::PolicyPoolConfig;
 pub use preference::{
     FieldConfig, LookupFallback, MemberTable, PreferenceConfig, PreferenceTable, StoreFallback, WriteRights,

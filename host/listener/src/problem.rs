@@ -27,18 +27,20 @@ pub struct ProblemType {
     pub title: &'static str,
 }
 
+/// Constants of problem types, and the list of them.
+#[macro_export]
 macro_rules! problem_types {
     ($list:ident: $($constant:ident = $status:literal $name:literal $title:literal;)*) => {
         $(
             #[doc = concat!("`", $name, "`: ", $title, ".")]
-            pub const $constant: $crate::listener::problem::ProblemType =
-                $crate::listener::problem::ProblemType { name: $name, status: $status, title: $title };
+            pub const $constant: $crate::problem::ProblemType =
+                $crate::problem::ProblemType { name: $name, status: $status, title: $title };
         )*
         /// All of the above.
-        pub const $list: &[&$crate::listener::problem::ProblemType] = &[$(&$constant),*];
+        pub const $list: &[&$crate::problem::ProblemType] = &[$(&$constant),*];
     };
 }
-pub(crate) use problem_types;
+pub use problem_types;
 
 problem_types! { LISTENER_TYPES:
     MALFORMED = 400 "malformed" "The request is not well-formed HTTP";
