@@ -96,7 +96,7 @@ impl Source {
         each_token(self.file.to_token_stream(), &mut |token, neighbours| {
             if let TokenTree::Ident(name) = token
                 && names.iter().any(|wanted| name == wanted)
-                && (neighbours.before == Some('.') || neighbours.after == Some('!'))
+                && (neighbours.after == Some('!') || neighbours.before == Some('.') && neighbours.is_called)
             {
                 found.push(name.span().start().line);
             }
@@ -171,6 +171,8 @@ fn attributes_of(item: &Item) -> &[Attribute] {
 struct Neighbours {
     before: Option<char>,
     after: Option<char>,
+    /// Parentheses follow.
+    is_called: bool,
 }
 
 /// Every token, also within groups; not those of attributes, among which are the doc comments.
@@ -182,7 +184,9 @@ fn each_token(tokens: TokenStream, take: &mut impl FnMut(&TokenTree, &Neighbours
     };
     for (at, token) in tokens.iter().enumerate() {
         let before = sign(at.checked_sub(1));
-        take(token, &Neighbours { before, after: sign(Some(at + 1)) });
+        let is_called =
+            matches!(tokens.get(at + 1), Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Parenthesis);
+        take(token, &Neighbours { before, after: sign(Some(at + 1)), is_called });
         if let TokenTree::Group(group) = token {
             let before_that = sign(at.checked_sub(2));
             let is_attribute = group.delimiter() == Delimiter::Bracket
