@@ -125,17 +125,17 @@ fn lines_to_compare(text: &str) -> impl Iterator<Item = String> {
 }
 
 fn files_that_name_all_capabilities() -> usize {
-    let sources = texts_in(&top().join("host/src"), &["rs"]);
+    let sources = texts_in(&top().join("host"), &["rs"]);
     sources.iter().filter(|(_, text)| CAPABILITIES.iter().all(|name| text.to_lowercase().contains(name))).count()
 }
 
 fn functions_with_tuple_parameters() -> usize {
-    let sources = texts_in(&top().join("host/src"), &["rs"]);
+    let sources = texts_in(&top().join("host"), &["rs"]);
     sources.iter().map(|(_, text)| Source::parse(text).functions_with_tuple_parameters().len()).sum()
 }
 
 fn lines_of_the_host() -> usize {
-    texts_in(&top().join("host/src"), &["rs", "lua"]).iter().map(|(_, text)| text.lines().count()).sum()
+    texts_in(&top().join("host"), &["rs", "lua"]).iter().map(|(_, text)| text.lines().count()).sum()
 }
 
 /// How often these words occur in code and texts, also as parts of names.

@@ -38,15 +38,15 @@ use metrics::counter;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use weir_core::config::HttpConfig;
-use weir_core::telemetry::SHED_TOTAL;
-use weir_core::{config, telemetry};
 use crowd::{Crowd, Spares};
 pub use interim::Interim;
 use problem::{Problem, TOO_MANY_HEADERS};
 use reply::ReplyBody;
 pub use turn::Handling;
 use turn::{End, Times, Turn};
+use weir_core::config::HttpConfig;
+use weir_core::telemetry::SHED_TOTAL;
+use weir_core::{config, telemetry};
 use wire::Wire;
 
 /// An answer. Most bodies are small and whole, so that a reply is one write.
