@@ -16,6 +16,7 @@ pub mod operator;
 pub mod origin;
 pub mod proxy;
 pub mod services;
+pub mod source;
 pub mod stand;
 pub mod swap;
 pub mod tokens;

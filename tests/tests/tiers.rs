@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use weir_tests::source::{Source, texts_in, top};
+
 /// A room, its tier, and what it may import besides the rooms of lower tiers (of tier 4: besides the floor). Every room of `host/src` must stand here.
 const ROOMS: &[(&str, u8, &[&str])] = &[
     ("model", 0, &[]),
@@ -66,6 +68,9 @@ const STATEMENTS: &[&str] = &[
     "SELECT ", "INSERT ", "UPDATE ", "DELETE ", "CREATE ", "DROP ", "ALTER ", "WITH ", "PRAGMA ", "EXPLAIN ", "MERGE ",
 ];
 
+/// Methods and macros that end the process.
+const FORBIDDEN_CALLS: &[&str] = &["unwrap", "expect", concat!("to", "do"), "unimplemented"];
+
 #[test]
 fn every_room_imports_only_from_below() {
     let mut violations = Vec::new();
@@ -100,8 +105,9 @@ fn the_checker_sees_a_violation() {
         ("store", "use crate::policy::Decided;", true),
         ("store", "use crate::{model::Id, sql::Sql};", true),
         ("store", "fn f() { crate::sql::open() }", true),
+        ("store", "fn f() { json!({ \"a\": crate::sql::open() }) }", true),
         ("store", "use crate::model::Id;\nuse crate::journal::Entry;", false),
-        ("store", "/// As [`crate::sql::Sql`] says.\n// use crate::sql::Sql;", false),
+        ("store", "/// As [`crate::sql::Sql`] says.\n// use crate::sql::Sql;\nfn f() {}", false),
         ("store", "#[cfg(test)]\nmod tests {\n    use crate::sql::Sql;\n}", false),
         ("store", "//! Tests.\n\n#![cfg(test)]\n\nuse crate::sql::Sql;", false),
         ("toggle", "use crate::flush::Flusher;", true),
@@ -122,23 +128,22 @@ fn the_checker_sees_a_violation() {
         let violations = import_violations(room, "sample.rs", text);
         assert_eq!(!violations.is_empty(), wrong, "{room}: {text}\n{violations:?}");
     }
-    assert!(!without_tests_and_comments("let a = b.unwrap(); // x").contains("// x"));
-    assert!(without_tests_and_comments("let a = \"// no comment\"; b").contains("; b"));
-    assert!(without_tests_and_comments("let a = '\"'; b // c\nd").contains("\nd"));
-    assert!(
-        !without_tests_and_comments("#[cfg(test)]\nmod tests { fn f() { x.unwrap() } }\nfn g() {}").contains("unwrap")
-    );
-    assert!(without_tests_and_comments("#[cfg(test)]\nmod tests { fn f() { \"}\" } }\nfn g() {}").contains("fn g"));
-    assert_eq!(statements_in("sqlx::query(\"SELECT 1\")"), 1);
-    assert_eq!(statements_in("let a = \"  DELETE FROM x\"; // \"SELECT\""), 1);
-    assert_eq!(statements_in("let a = \"Select a file\"; /* \"INSERT x\" */"), 0);
+    let calls = |text: &str| Source::parse(text).calls(FORBIDDEN_CALLS);
+    assert_eq!(calls("fn f() {\n    b.unwrap();\n    json!(c.expect(\"d\"))\n}"), [2, 3]);
+    assert_eq!(calls("#[cfg(test)]\nmod tests { fn f() { x.unwrap() } }\nfn g() {}"), []);
+    assert_eq!(calls("/// `a.unwrap()`\nfn unwrap() { \"b.unwrap()\"; }"), []);
+    assert_eq!(calls(concat!("fn f() { to", "do!() }")), [1]);
+    let statements = |text: &str| statements_in(&Source::parse(text));
+    assert_eq!(statements("fn f() { sqlx::query(\"SELECT 1\") }"), 1);
+    assert_eq!(statements("const A: &str = \"  DELETE FROM x\"; // \"SELECT\""), 1);
+    assert_eq!(statements("/// \"DROP TABLE x\"\nconst A: &str = \"Select a file\"; /* \"INSERT x\" */"), 0);
 }
 
 #[test]
 fn bindgen_stands_in_exactly_one_file() {
     let with: Vec<PathBuf> = sources()
         .into_iter()
-        .filter(|(_, text)| without_tests_and_comments(text).contains("bindgen!"))
+        .filter(|(_, text)| !Source::parse(text).calls(&["bindgen"]).is_empty())
         .map(|(path, _)| path)
         .collect();
     assert_eq!(with.len(), 1, "bindgen! must stand in exactly one file of the host: {with:?}");
@@ -148,7 +153,7 @@ fn bindgen_stands_in_exactly_one_file() {
 fn statements_stand_in_the_file_of_their_engine() {
     let mut found = BTreeMap::new();
     for (path, text) in sources() {
-        let count = statements_in(&text);
+        let count = statements_in(&Source::parse(&text));
         if count > 0 {
             found.insert(path.strip_prefix(source_directory()).unwrap().to_owned(), count);
         }
@@ -168,14 +173,8 @@ fn statements_stand_in_the_file_of_their_engine() {
 fn nothing_unwraps_outside_of_tests() {
     let mut found = Vec::new();
     for (path, text) in sources() {
-        for (number, line) in without_tests_and_comments(&text).lines().enumerate() {
-            if [".unwrap()", ".expect(", concat!("todo", "!("), concat!("unimplemented", "!(")]
-                .iter()
-                .any(|word| line.contains(word))
-            {
-                found.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
-            }
-        }
+        let calls = Source::parse(&text).calls(FORBIDDEN_CALLS);
+        found.extend(calls.iter().map(|line| format!("{}:{line}", path.display())));
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
@@ -185,7 +184,7 @@ fn nothing_unwraps_outside_of_tests() {
 fn tests_and_benchmarks_name_the_kinds_that_they_want() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR"));
     let files: Vec<(PathBuf, String)> =
-        ["src", "bench", "tests"].iter().flat_map(|part| sources_in(&directory.join(part))).collect();
+        ["src", "bench", "tests"].iter().flat_map(|part| texts_in(&directory.join(part), &["rs"])).collect();
     let takes_the_demo = |text: &str| {
         // Not the one kind of `ToggleConfig::demo` and its like.
         let is_whole = |at: usize| !text[..at].ends_with(|c: char| c.is_alphanumeric());
@@ -200,32 +199,13 @@ fn tests_and_benchmarks_name_the_kinds_that_they_want() {
 }
 
 fn source_directory() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/src")
+    top().join("host/src")
 }
 
 /// Every source file of the host.
 fn sources() -> Vec<(PathBuf, String)> {
-    let found = sources_in(&source_directory());
+    let found = texts_in(&source_directory(), &["rs"]);
     assert!(found.len() > 20, "the sources of the host were not found");
-    found
-}
-
-/// Every source file in a directory and below it.
-fn sources_in(directory: &Path) -> Vec<(PathBuf, String)> {
-    fn walk(directory: &Path, found: &mut Vec<(PathBuf, String)>) {
-        for entry in fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                walk(&path, found);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = fs::read_to_string(&path).unwrap();
-                found.push((path, text));
-            }
-        }
-    }
-    let mut found = Vec::new();
-    walk(directory, &mut found);
-    found.sort();
     found
 }
 
@@ -256,185 +236,16 @@ fn import_violations(room: &str, file: &str, text: &str) -> Vec<String> {
                 _ => other_tier < tier,
             })
     };
-    imports(&without_tests_and_comments(text))
+    Source::parse(text)
+        .imports()
         .into_iter()
         .filter(|other| !may(other))
         .map(|other| format!("{file}: {room} (tier {tier}) must not import {other}"))
         .collect()
 }
 
-/// The first segment of every path that begins with `crate::` (or `weir::`, as in `main.rs`), also within braces.
-fn imports(text: &str) -> BTreeSet<String> {
-    let squeezed: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let squeezed = squeezed.replace(" ::", "::").replace(":: ", "::");
-    let mut found = BTreeSet::new();
-    for root in ["crate::", "weir::"] {
-        for (at, _) in squeezed.match_indices(root) {
-            let before = squeezed[..at].chars().next_back();
-            if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':') {
-                continue;
-            }
-            let rest = &squeezed[at + root.len()..];
-            if let Some(list) = rest.strip_prefix('{') {
-                found.extend(heads_of_list(list));
-            } else {
-                found.insert(identifier(rest));
-            }
-        }
-    }
-    // A macro or an item of the crate's root is no room.
-    found.retain(|name| !name.is_empty() && name.starts_with(|c: char| c.is_ascii_lowercase()));
-    found
-}
-
-/// `model::Id, sql::{Sql, SqlError}, store}` … → `model`, `sql`, `store`.
-fn heads_of_list(list: &str) -> Vec<String> {
-    let (mut depth, mut heads, mut expect_head) = (0, Vec::new(), true);
-    for (at, c) in list.char_indices() {
-        match c {
-            '{' => depth += 1,
-            '}' if depth == 0 => break,
-            '}' => depth -= 1,
-            ',' if depth == 0 => expect_head = true,
-            c if expect_head && !c.is_whitespace() => {
-                heads.push(identifier(&list[at..]));
-                expect_head = false;
-            }
-            _ => {}
-        }
-    }
-    heads
-}
-
-fn identifier(text: &str) -> String {
-    text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
-}
-
 /// The number of string literals that begin with an SQL statement.
-fn statements_in(text: &str) -> usize {
-    let code = without_tests_and_comments(text);
-    let mut literals = Vec::new();
-    scan(&code, |piece, kind| {
-        if kind == Piece::Text {
-            literals.push(piece.trim_start_matches(['r', '#', '"', 'b']).trim_start().to_owned());
-        }
-    });
-    literals.iter().filter(|literal| STATEMENTS.iter().any(|statement| literal.starts_with(statement))).count()
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Piece {
-    Code,
-    Text,
-    Comment,
-}
-
-/// The code without comments and without what stands under `#[cfg(test)]`; line breaks stay. Nothing of a file that
-/// stands under it as a whole.
-fn without_tests_and_comments(text: &str) -> String {
-    if text.lines().any(|line| line == "#![cfg(test)]") {
-        return String::new();
-    }
-    let mut code = String::new();
-    // Strings keep their content; their brackets must not count below, so they are noted by place.
-    let mut is_code = Vec::new();
-    scan(text, |piece, kind| match kind {
-        Piece::Comment => {
-            let breaks = "\n".repeat(piece.matches('\n').count());
-            is_code.extend(breaks.bytes().map(|_| true));
-            code.push_str(&breaks);
-        }
-        _ => {
-            is_code.extend(piece.bytes().map(|_| kind == Piece::Code));
-            code.push_str(piece);
-        }
-    });
-    while let Some(start) = code.find("#[cfg(test)]") {
-        let end = end_of_item(&code, &is_code, start + "#[cfg(test)]".len());
-        let breaks = "\n".repeat(code[start..end].matches('\n').count());
-        is_code.splice(start..end, breaks.bytes().map(|_| true));
-        code.replace_range(start..end, &breaks);
-    }
-    code
-}
-
-/// Where the item that begins at `from` ends: after its block, or after its semicolon.
-fn end_of_item(code: &str, is_code: &[bool], from: usize) -> usize {
-    let mut depth = 0;
-    for (at, byte) in code.bytes().enumerate().skip(from).filter(|(at, _)| is_code[*at]) {
-        match byte {
-            b'{' => depth += 1,
-            b'}' if depth == 1 => return at + 1,
-            b'}' => depth -= 1,
-            b';' if depth == 0 => return at + 1,
-            _ => {}
-        }
-    }
-    code.len()
-}
-
-/// Cuts Rust source into code, string literals and comments.
-fn scan(text: &str, mut take: impl FnMut(&str, Piece)) {
-    let bytes = text.as_bytes();
-    let (mut at, mut code_from) = (0, 0);
-    while at < bytes.len() {
-        let rest = &text[at..];
-        let (length, kind) = if rest.starts_with("//") {
-            (rest.find('\n').unwrap_or(rest.len()), Piece::Comment)
-        } else if rest.starts_with("/*") {
-            (rest.find("*/").map_or(rest.len(), |end| end + 2), Piece::Comment)
-        } else if let Some(length) = raw_string_length(text, at) {
-            (length, Piece::Text)
-        } else if rest.starts_with('"') {
-            (quoted_length(rest), Piece::Text)
-        } else if let Some(length) = character_length(rest) {
-            (length, Piece::Text)
-        } else {
-            at += rest.chars().next().map_or(1, char::len_utf8);
-            continue;
-        };
-        take(&text[code_from..at], Piece::Code);
-        take(&text[at..at + length], kind);
-        at += length;
-        code_from = at;
-    }
-    take(&text[code_from..], Piece::Code);
-}
-
-/// Length of `r"…"`, `r#"…"#`, … at `at`.
-fn raw_string_length(text: &str, at: usize) -> Option<usize> {
-    let joined = text[..at].chars().next_back().is_some_and(|c| c.is_alphanumeric() || c == '_');
-    let rest = text[at..].strip_prefix('r').filter(|_| !joined || text[..at].ends_with('b'))?;
-    let hashes = rest.len() - rest.trim_start_matches('#').len();
-    let body = rest[hashes..].strip_prefix('"')?;
-    let end = format!("\"{}", "#".repeat(hashes));
-    Some(1 + hashes + 1 + body.find(&end).map_or(body.len(), |found| found + end.len()))
-}
-
-/// Length of `"…"` with its escapes.
-fn quoted_length(rest: &str) -> usize {
-    let mut escaped = false;
-    for (at, c) in rest.char_indices().skip(1) {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            '"' => return at + 1,
-            _ => {}
-        }
-    }
-    rest.len()
-}
-
-/// Length of `'c'` or `'\n'`; `None` for a lifetime.
-fn character_length(rest: &str) -> Option<usize> {
-    let body = rest.strip_prefix('\'')?;
-    let mut characters = body.char_indices();
-    let (_, first) = characters.next()?;
-    if first == '\\' {
-        // The escaped character may be a quote itself.
-        let from = 2;
-        return body.get(from..)?.find('\'').map(|end| 1 + from + end + 1);
-    }
-    let (end, second) = characters.next()?;
-    (second == '\'').then_some(1 + end + 1)
+fn statements_in(source: &Source) -> usize {
+    let is_statement = |text: &str| STATEMENTS.iter().any(|statement| text.trim_start().starts_with(statement));
+    source.literals().iter().filter(|literal| is_statement(&literal.text)).count()
 }
