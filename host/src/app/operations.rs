@@ -265,8 +265,8 @@ impl Desk {
     /// A module that fails does not make the host unready: another host has the same rules, and what its kinds do then is
     /// configured. It is said all the same.
     fn policy_checks(&self) -> Vec<Check> {
-        let modules = self.app.policies.modules().into_iter();
-        let fallbacks = self.app.policies.fallbacks();
+        let modules = self.app.policies.registry.modules().into_iter();
+        let fallbacks = self.app.policies.rules.fallbacks();
         modules
             .map(|module| {
                 let interfaces = module.interfaces.join(", ");
@@ -293,7 +293,7 @@ impl Desk {
                 };
                 Check { name: format!("policy:{}", module.name), ready: true, detail }
             })
-            .chain(self.app.policies.unsaved().map(|reason| Check {
+            .chain(self.app.policies.registry.unsaved().map(|reason| Check {
                 name: "policy-set".into(),
                 ready: true,
                 detail: format!(
@@ -422,14 +422,14 @@ impl Operations for Desk {
     }
 
     async fn policies(&self) -> Result<Value, OperationsError> {
-        self.control(|policies| Ok(policies.status())).await
+        self.control(|policies| Ok(policies.registry.status())).await
     }
 
     async fn upload_policy(&self, by: &str, upload: Upload) -> Result<Value, OperationsError> {
         let by = by.to_owned();
         self.control(move |policies| {
             let Upload { bytes, name, version, vectors, activate } = upload;
-            policies.upload(&by, &ModuleUpload { bytes: &bytes, name, version, vectors, activate })
+            policies.registry.upload(&by, &ModuleUpload { bytes: &bytes, name, version, vectors, activate })
         })
         .await
     }
@@ -437,23 +437,23 @@ impl Operations for Desk {
     async fn command_policy(&self, by: &str, command: ModuleCommand) -> Result<Value, OperationsError> {
         let by = by.to_owned();
         self.control(move |policies| match command {
-            ModuleCommand::Activate { module, interfaces } => policies.activate(&by, &module, &interfaces),
-            ModuleCommand::Shadow { module, share } => policies.shadow(&by, &module, share),
-            ModuleCommand::Canary { module, share } => policies.canary(&by, &module, share),
-            ModuleCommand::EndShadow => policies.end_shadow(&by),
-            ModuleCommand::EndCanary => policies.end_canary(&by),
-            ModuleCommand::Rollback => policies.rollback(&by),
-            ModuleCommand::Delete { module } => policies.delete(&by, &module),
+            ModuleCommand::Activate { module, interfaces } => policies.registry.activate(&by, &module, &interfaces),
+            ModuleCommand::Shadow { module, share } => policies.trials.shadow(&by, &module, share),
+            ModuleCommand::Canary { module, share } => policies.trials.canary(&by, &module, share),
+            ModuleCommand::EndShadow => policies.trials.end_shadow(&by),
+            ModuleCommand::EndCanary => policies.trials.end_canary(&by),
+            ModuleCommand::Rollback => policies.registry.rollback(&by),
+            ModuleCommand::Delete { module } => policies.registry.delete(&by, &module),
         })
         .await
     }
 
     async fn policy_diff(&self) -> Result<Value, OperationsError> {
-        Ok(self.app.policies.diff())
+        Ok(self.app.policies.trials.diff())
     }
 
     async fn policy_audit(&self, limit: usize) -> Result<Value, OperationsError> {
-        self.control(move |policies| Ok(policies.audit(limit))).await
+        self.control(move |policies| Ok(policies.registry.audit(limit))).await
     }
 
     async fn dead_letters(&self, kind: Option<&str>, after: i64, limit: usize) -> Result<Value, OperationsError> {

@@ -3,7 +3,6 @@
 pub(super) mod comparison;
 pub(super) mod decisions;
 pub(super) mod judge;
-pub(super) mod observer;
 pub(super) mod vectors;
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -12,7 +12,7 @@ use crate::policy::instance::{CallFailure, Cause};
 
 /// Different samples that are kept; what differs beyond is only counted.
 const SAMPLES_MAX: usize = 100;
-/// Longest time that a histogram tells apart, in microseconds.
+/// Longest time that a histogram resolves, in microseconds.
 const MICROS_MAX: u64 = 60_000_000;
 
 /// What is known of a candidate against the live module.
@@ -80,7 +80,7 @@ impl Comparison {
     }
 
     /// A call that both answered: times of the live module and of the candidate, and their [`differences`], which are
-    /// found before: whoever asks for a report must not wait for that.
+    /// computed before: a request for a report must not wait for that.
     pub(in crate::policy) fn compare(
         &mut self,
         call: &Call,
