@@ -82,7 +82,10 @@ async fn likes(host: &Host, from: i64, to: i64) -> BTreeMap<u16, i64> {
 async fn strangers_are_refused(setup: Setup) {
     let stand = Stand::start(setup, 2).await;
     accounts(&stand.database).await;
-    let host = stand.host(&stand.config());
+    let mut config = stand.config();
+    // A busy machine must not make a request go on without the answer.
+    config.fit.wait_ms = 30_000;
+    let host = stand.host(&config);
     let refused = likes(&host, 1_001, 1_000 + STRANGERS).await;
     assert_eq!(refused, BTreeMap::from([(422, STRANGERS)]));
     let body = problem(&Client::new(host.public()).toggle("POST", 1, 999, None).await.unwrap(), "parent-missing");
