@@ -25,6 +25,7 @@
 //! | [`admin`] | the operators' listener | 4 |
 //! | [`app`], [`cli`] | composition, drain order; the command line | 5 |
 //! | [`model`], [`error`], [`clock`], [`telemetry`], [`config`] | the floor | 0 |
+//! | [`operators`] | the operators' API as types: what `admin` writes and `cli` reads | 0 |
 //!
 //! A room imports only from lower tiers, and tier 2 rooms never from each other; `tests/` checks it.
 
@@ -44,6 +45,7 @@ pub mod ingest;
 pub mod journal;
 pub mod listener;
 pub mod model;
+pub mod operators;
 pub mod policy;
 pub mod preference;
 pub mod read;
