@@ -131,9 +131,10 @@ impl App {
         let store = crate::store::open(&config.store).await?;
         let sql = crate::sql::open(&config.sql).await?;
         let granted = grants::capabilities(Arc::clone(&store), Arc::clone(&sql), &config.policy, clock.clone());
-        let setup = PolicySetup { compiler, capabilities: Some((granted, Handle::current())), is_look: false };
+        let capabilities = Some((granted, Handle::current()));
+        let setup = PolicySetup { compiler, capabilities, clock: clock.clone(), is_look: false };
         let policies = load_policies(&config, setup).await?;
-        policies.watch()?;
+        policies.registry.watch()?;
         let schema = Schema::start(&config, Arc::clone(&store), Arc::clone(&sql)).await?;
 
         let ledger = Arc::new(Ledger::default());
@@ -145,7 +146,7 @@ impl App {
             batch: config.batch.clone(),
             journal: config.journal.clone(),
             deadline_ms: config.http.request_deadline_ms,
-            policies: Arc::clone(&policies),
+            policies: Arc::clone(&policies.rules),
             store: Arc::clone(&store),
             sql: Arc::clone(&sql),
             watch: Arc::new(JournalWatch::new(store.partitions(), clock.clone())),
@@ -178,7 +179,7 @@ impl App {
             let parts = RoomParts {
                 batch: config.batch.clone(),
                 store: Arc::clone(&store),
-                admission: Arc::new(Arc::clone(&policies)),
+                admission: Arc::new(Arc::clone(&policies.rules)),
                 clock: clock.clone(),
                 owner: owner.clone(),
             };
@@ -186,7 +187,7 @@ impl App {
         }
         let relays = Relays::start(&config, &owner, &ledger)?;
         let rules = Rules {
-            eligibility: Arc::new(ByPolicy { policies: Arc::clone(&policies), clock: clock.clone() }),
+            eligibility: Arc::new(ByPolicy { policies: Arc::clone(&policies.rules), clock: clock.clone() }),
             ledger: Arc::clone(&ledger),
         };
         let shared = config.cache.shared.as_ref().map(|shared| Shared::new(&config.store, shared, clock.clone()));
@@ -261,8 +262,8 @@ impl App {
             tracing::warn!(%error, "that the journal is empty could not be noted: another store would be refused");
         }
         self.relays.stop(&self.ledger).await;
-        let policies = Arc::clone(&self.policies);
-        let _ = tokio::task::spawn_blocking(move || policies.close()).await;
+        let registry = Arc::clone(&self.policies.registry);
+        let _ = tokio::task::spawn_blocking(move || registry.close()).await;
         self.sql.close().await;
     }
 

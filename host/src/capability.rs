@@ -27,7 +27,7 @@ use crate::config::{BatchConfig, JournalConfig};
 use crate::error::Refusal;
 use crate::journal::JournalWatch;
 use crate::model::{Id, Partition, partition_of};
-use crate::policy::Policies;
+use crate::policy::Rules;
 use crate::sql::{Sql, SqlError};
 use crate::store::{Store, StoreError};
 use crate::telemetry;
@@ -50,7 +50,7 @@ pub struct Parts {
     /// Time within which hydration and waiting for SQL must be done, in milliseconds.
     pub deadline_ms: u64,
     /// The rules.
-    pub policies: Arc<Policies>,
+    pub policies: Arc<Rules>,
     /// Hot state and journal.
     pub store: Arc<dyn Store>,
     /// The truth.

@@ -35,7 +35,7 @@ use crate::clock::Clock;
 use crate::config::{FlushConfig, JournalConfig, KindTable};
 use crate::journal::{Hole, JournalWatch};
 use crate::model::{Backlog, Checkpoint, Partition};
-use crate::policy::Policies;
+use crate::policy::Rules;
 use crate::sql::{JournalHole, Sql, SqlError};
 use crate::store::{Head, Store, StoreError};
 use crate::telemetry;
@@ -55,7 +55,7 @@ pub struct FlushParts {
     /// Name of this host in leases.
     pub owner: String,
     /// When to flush, and which entries survive.
-    pub policies: Arc<Policies>,
+    pub policies: Arc<Rules>,
     /// The journal.
     pub store: Arc<dyn Store>,
     /// The truth.

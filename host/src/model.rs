@@ -17,20 +17,26 @@ mod toggle;
 
 use std::sync::Arc;
 
+// What crosses the border to the rules has one type on both of its sides.
+pub use weir_policy_vectors::{
+    Action, AdmissionPlan, Effect, FlushPlan, HitRule as CountRule, Placement as Place, RateLimit, Room as RoomState,
+    Rule as ToggleRule, Verb, Violation,
+};
+
 pub use aside::Aside;
 pub use cache::{CacheRule, ReadProfile};
-pub use count::{CountChange, CountRule, Hit};
-pub use document::{Document, DocumentChange, Violation};
+pub use count::{CountChange, Hit};
+pub use document::{Document, DocumentChange};
 pub use guest::{KeyEntry, KeyIncrement, SqlValue};
 pub use id::{ID_TEXT_BYTES_MAX, Id, IdError, IdType, partition_of};
 pub use journal::{Backlog, Change, Checkpoint, DatabaseId, Digest, Incarnation, JournalId, KnownJournal};
-pub use limit::{RateLimit, RateState};
+pub use limit::RateState;
 pub use preference::{
     FIELD_NAME_BYTES_MAX, SETTING_TEXT_BYTES_MAX, Setting, SettingColumn, SettingRef, SettingType, SettingValues,
     Settings, SettingsChange,
 };
-pub use room::{AdmissionPlan, Arrival, Place, RoomState};
-pub use toggle::{Action, Effect, Intent, Member, PairState, ToggleChange, ToggleRule, Verb};
+pub use room::Arrival;
+pub use toggle::{Intent, Member, PairState, ToggleChange};
 
 /// Name of one configured use of a capability, such as `feed-like`.
 pub type Kind = Arc<str>;

@@ -69,3 +69,22 @@ impl std::fmt::Display for IdValue {
 pub fn to_text(answer: &impl Serialize) -> String {
     serde_json::to_value(answer).map(|value| value.to_string()).unwrap_or_default()
 }
+
+/// Answers as JSON, for tests.
+#[cfg(test)]
+pub(crate) mod testing {
+    use serde::Serialize;
+    use serde_json::Value;
+
+    /// An answer as operators are sent it.
+    pub(crate) trait Shown {
+        /// Its JSON.
+        fn shown(&self) -> Value;
+    }
+
+    impl<T: Serialize> Shown for T {
+        fn shown(&self) -> Value {
+            serde_json::to_value(self).unwrap()
+        }
+    }
+}

@@ -78,14 +78,14 @@ fn policy(criterion: &mut Criterion) {
             group.throughput(Throughput::Elements(size.unsigned_abs()));
             group.bench_with_input(BenchmarkId::from_parameter(size), &batch, |bencher, batch| {
                 // A pure module decides without waiting.
-                bencher.iter(|| policies.decide_toggles(KIND, NOW_MS, black_box(batch)).now_or_never().unwrap());
+                bencher.iter(|| policies.rules.decide_toggles(KIND, NOW_MS, black_box(batch)).now_or_never().unwrap());
             });
         }
         group.finish();
         let changes = changes(10_000);
         let mut group = criterion.benchmark_group(format!("coalesce-{name}"));
         group.throughput(Throughput::Elements(10_000));
-        group.bench_function("10000", |bencher| bencher.iter(|| policies.coalesce(KIND, black_box(&changes))));
+        group.bench_function("10000", |bencher| bencher.iter(|| policies.rules.coalesce(KIND, black_box(&changes))));
         group.finish();
     }
 }

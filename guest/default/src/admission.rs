@@ -9,6 +9,8 @@
 //! | `active-ttl-ms` | 300000 | length of a stay; 1 or more |
 //! | `tick-ms` | 250 | time between two plans while somebody waits; 1 or more |
 
+use weir_policy_vectors::{AdmissionPlan, Placement, Room};
+
 /// Lane of those who are placed by lot. Lanes below are free for whoever goes before them.
 pub const LANE_DRAW: u8 = 64;
 /// Lane of those who are placed in the order of arrival.
@@ -23,41 +25,6 @@ pub struct Settings {
     admit_per_second: u32,
     active_ttl_ms: u32,
     tick_ms: u32,
-}
-
-/// A queue at a tick.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Room {
-    /// Who waits.
-    pub waiting: u64,
-    /// Who is in.
-    pub active: u64,
-    /// Who may be in at once.
-    pub capacity: u64,
-    /// Time since the plan before, in milliseconds.
-    pub since_ms: u64,
-}
-
-/// What a tick does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plan {
-    /// Let in so many.
-    pub admit: u32,
-    /// How long each may stay, in milliseconds.
-    pub active_ttl_ms: u32,
-    /// Ask again after so many milliseconds.
-    pub next_tick_ms: u32,
-}
-
-/// Where an arrival is placed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// Behind those who are in this lane.
-    Line(u8),
-    /// In this lane, by lot.
-    Draw(u8),
-    /// Nowhere.
-    Refuse,
 }
 
 impl Settings {
@@ -90,21 +57,21 @@ impl Settings {
 }
 
 /// Where whoever arrives now is placed.
-pub fn place(settings: &Settings, now_ms: u64) -> Place {
+pub fn place(settings: &Settings, now_ms: u64) -> Placement {
     if settings.closes_at_ms != 0 && now_ms >= settings.closes_at_ms {
-        return Place::Refuse;
+        return Placement::Refuse;
     }
     if now_ms < settings.opens_at_ms {
         // Whoever comes before it opens is in the same lane, by lot or not, and before those who come later.
-        return if settings.draw { Place::Draw(LANE_DRAW) } else { Place::Line(LANE_DRAW) };
+        return if settings.draw { Placement::Draw(LANE_DRAW) } else { Placement::Line(LANE_DRAW) };
     }
-    Place::Line(LANE_LINE)
+    Placement::Line(LANE_LINE)
 }
 
 /// How many are let in now.
-pub fn plan(settings: &Settings, now_ms: u64, room: Room) -> Plan {
+pub fn plan(settings: &Settings, now_ms: u64, room: Room) -> AdmissionPlan {
     let Settings { opens_at_ms, admit_per_second, active_ttl_ms, tick_ms, .. } = *settings;
-    let plan = |admit: u64, next_tick_ms: u32| Plan {
+    let plan = |admit: u64, next_tick_ms: u32| AdmissionPlan {
         admit: u32::try_from(admit).unwrap_or(u32::MAX),
         active_ttl_ms,
         next_tick_ms,
@@ -135,17 +102,17 @@ mod tests {
     #[test]
     fn before_it_opens_all_are_drawn_and_nobody_is_let_in() {
         let settings = settings(&[("opens-at-ms", "10000"), ("closes-at-ms", "20000")]);
-        let room = Room { waiting: 9, active: 0, capacity: 5, since_ms: 100 };
-        assert_eq!(place(&settings, 9_999), Place::Draw(LANE_DRAW));
-        assert_eq!(plan(&settings, 9_900, room), Plan { admit: 0, active_ttl_ms: 300_000, next_tick_ms: 100 });
-        assert_eq!(place(&settings, 10_000), Place::Line(LANE_LINE));
+        let room = Room { waiting: 9, active: 0, capacity: 5, since_ms: 100, ..Room::default() };
+        assert_eq!(place(&settings, 9_999), Placement::Draw(LANE_DRAW));
+        assert_eq!(plan(&settings, 9_900, room), AdmissionPlan { admit: 0, active_ttl_ms: 300_000, next_tick_ms: 100 });
+        assert_eq!(place(&settings, 10_000), Placement::Line(LANE_LINE));
         assert_eq!(plan(&settings, 10_000, room).admit, 5);
-        assert_eq!(place(&settings, 20_000), Place::Refuse);
+        assert_eq!(place(&settings, 20_000), Placement::Refuse);
     }
 
     #[test]
     fn no_more_than_there_is_space_and_no_faster_than_the_rate() {
-        let room = |active| Room { waiting: 100, active, capacity: 50, since_ms: 250 };
+        let room = |active| Room { waiting: 100, active, capacity: 50, since_ms: 250, ..Room::default() };
         let all = settings(&[]);
         assert_eq!(plan(&all, 0, room(20)).admit, 30);
         assert_eq!(plan(&all, 0, room(60)).admit, 0);

@@ -1,12 +1,12 @@
-//! Makes a component of the rules: types of the border in and out, settings remembered.
+//! Makes a component of the rules, and remembers the settings of its kinds.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use weir_policy_sdk::{
-    Admission, AdmissionPlan, Arrival, Backlog, Cache, CacheRule, Column, Counter, Delivery, Document, Effect, Entry,
-    Flush, FlushPlan, Hit, HitRule, Id, Ingest, Intent, Keep, Level, Placement, RateLimit, ReadProfile, Room, Rule,
-    Staleness, Toggle, Values, Verb, Verdict, log, setting,
+    Admission, AdmissionPlan, Arrival, Backlog, Cache, CacheRule, Column, Counter, Delivery, Document, Entry, Flush,
+    FlushPlan, Hit, HitRule, Id, Ingest, Intent, Level, Placement, ReadProfile, Room, Rule, Toggle, Values, Verdict,
+    log, setting,
 };
 
 use crate::admission;
@@ -42,46 +42,16 @@ fn settings(kind: &str) -> Settings {
     })
 }
 
-fn effect(effect: rules::Effect) -> Effect {
-    match effect {
-        rules::Effect::Add => Effect::Add,
-        rules::Effect::Remove => Effect::Remove,
-        rules::Effect::Keep => Effect::Keep,
-    }
-}
-
-fn limit(limit: (u32, u32)) -> RateLimit {
-    let (burst, period_ms) = limit;
-    RateLimit { burst, period_ms }
-}
-
 impl Toggle for DefaultPolicy {
     fn decide(kind: &str, _now_ms: u64, batch: &[Intent]) -> Vec<Rule> {
         let settings = settings(kind);
-        let rule = |intent: &Intent| {
-            let rule = rules::decide(
-                &settings,
-                match intent.verb {
-                    Verb::Toggle => rules::Verb::Toggle,
-                    Verb::Set => rules::Verb::Set,
-                    Verb::Clear => rules::Verb::Clear,
-                },
-            );
-            Rule {
-                when_absent: effect(rule.when_absent),
-                when_present: effect(rule.when_present),
-                limit: rule.limit.map(limit),
-            }
-        };
-        batch.iter().map(rule).collect()
+        batch.iter().map(|intent| rules::decide(&settings, intent.verb)).collect()
     }
 }
 
 impl Counter for DefaultPolicy {
     fn decide(kind: &str, _now_ms: u64, batch: &[Hit]) -> Vec<HitRule> {
-        let rule = rules::count(&settings(kind));
-        let rule = HitRule { weight: rule.weight, unique_ms: rule.unique_ms, limit: rule.limit.map(limit) };
-        vec![rule; batch.len()]
+        vec![rules::count(&settings(kind)); batch.len()]
     }
 }
 
@@ -125,10 +95,7 @@ fn column(column: &Column) -> delivery::Column<'_> {
 
 impl Flush for DefaultPolicy {
     fn plan(kind: &str, _now_ms: u64, backlog: &Backlog) -> FlushPlan {
-        let Backlog { entries, targets, oldest_age_ms, .. } = *backlog;
-        let plan = rules::plan(&settings(kind), rules::Backlog { entries, targets, oldest_age_ms });
-        // The host's adaptive batch knows better what SQL takes.
-        FlushPlan { flush_now: plan.flush_now, changes_max: u32::MAX, look_again_ms: plan.look_again_ms }
+        rules::plan(&settings(kind), *backlog)
     }
 
     fn coalesce(_kind: &str, entries: &[Entry]) -> Vec<u32> {
@@ -139,43 +106,18 @@ impl Flush for DefaultPolicy {
 
 impl Admission for DefaultPolicy {
     fn place(kind: &str, now_ms: u64, batch: &[Arrival]) -> Vec<Placement> {
-        let place = match admission::place(&settings(kind).admission, now_ms) {
-            admission::Place::Line(lane) => Placement::Line(lane),
-            admission::Place::Draw(lane) => Placement::Draw(lane),
-            admission::Place::Refuse => Placement::Refuse,
-        };
-        vec![place; batch.len()]
+        vec![admission::place(&settings(kind).admission, now_ms); batch.len()]
     }
 
     fn plan(kind: &str, now_ms: u64, room: &Room) -> AdmissionPlan {
-        let Room { waiting, active, capacity, since_ms, .. } = *room;
-        let room = admission::Room { waiting, active, capacity, since_ms };
-        let plan = admission::plan(&settings(kind).admission, now_ms, room);
-        AdmissionPlan { admit: plan.admit, active_ttl_ms: plan.active_ttl_ms, next_tick_ms: plan.next_tick_ms }
+        admission::plan(&settings(kind).admission, now_ms, *room)
     }
 }
 
 impl Cache for DefaultPolicy {
     fn eligible(_kind: &str, _now_ms: u64, profile: &ReadProfile) -> CacheRule {
-        let profile = rules::cache::Profile {
-            class: match profile.class {
-                Staleness::Live => rules::cache::Staleness::Live,
-                Staleness::Seconds => rules::cache::Staleness::Seconds,
-                Staleness::Minutes => rules::cache::Staleness::Minutes,
-                Staleness::Hours => rules::cache::Staleness::Hours,
-                Staleness::Origin => rules::cache::Staleness::Origin,
-            },
-            requests: profile.requests,
-            hit_permille: profile.hit_permille,
-            cost_p99_us: profile.cost_p99_us,
-            cost_share_permille: profile.cost_share_permille,
-            bytes: profile.bytes,
-            change_permille: profile.change_permille,
-        };
-        match rules::cache::eligible(&profile) {
-            Ok(rules::cache::Keep { ttl_ms, stale_while_revalidate_ms, stale_if_error_ms }) => {
-                CacheRule::Store(Keep { ttl_ms, stale_while_revalidate_ms, stale_if_error_ms, groups: Vec::new() })
-            }
+        match rules::cache::eligible(profile) {
+            Ok(keep) => CacheRule::Store(keep),
             Err(reason) => CacheRule::Bypass(reason.to_owned()),
         }
     }
@@ -184,7 +126,7 @@ impl Cache for DefaultPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weir_policy_sdk::{testing, vectors};
+    use weir_policy_sdk::{Effect, testing, vectors};
 
     #[test]
     fn the_cases_hold() {

@@ -17,76 +17,14 @@ pub mod cache;
 
 use std::ops::RangeInclusive;
 
+use weir_policy_vectors::{Backlog, Effect, FlushPlan, HitRule, RateLimit, Rule, Verb};
+
 use crate::admission;
-
-/// What the caller asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verb {
-    /// The other state.
-    Toggle,
-    /// Present.
-    Set,
-    /// Absent.
-    Clear,
-}
-
-/// What happens in one state of a pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
-    /// Make it present.
-    Add,
-    /// Make it absent.
-    Remove,
-    /// Leave it.
-    Keep,
-}
-
-/// The decision table of an intent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rule {
-    /// Effect when the pair is absent.
-    pub when_absent: Effect,
-    /// Effect when the pair is present.
-    pub when_present: Effect,
-    /// Operations allowed at once, and the time in milliseconds in which they are refilled. Both 1 or more.
-    pub limit: Option<(u32, u32)>,
-}
-
-/// What a hit counts for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HitRule {
-    /// What each unit counts for.
-    pub weight: u32,
-    /// Within so many milliseconds, 1 or more, an actor counts once on a target.
-    pub unique_ms: Option<u32>,
-    /// Hits allowed at once, and the time in milliseconds in which they are refilled. Both 1 or more.
-    pub limit: Option<(u32, u32)>,
-}
-
-/// What waits for SQL.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Backlog {
-    /// Changes.
-    pub entries: u64,
-    /// Targets that they concern.
-    pub targets: u64,
-    /// Age of the oldest, in milliseconds.
-    pub oldest_age_ms: u64,
-}
-
-/// What to do with a backlog.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plan {
-    /// Write what waits, now.
-    pub flush_now: bool,
-    /// Ask again after so many milliseconds; 1 or more.
-    pub look_again_ms: u32,
-}
 
 /// What an operator may set for a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    limit: Option<(u32, u32)>,
+    limit: Option<RateLimit>,
     hit: HitRule,
     flush_entries: u32,
     flush_targets: u32,
@@ -94,9 +32,6 @@ pub struct Settings {
     /// What concerns waiting rooms.
     pub admission: admission::Settings,
 }
-
-/// Greatest weight of a hit.
-const WEIGHT_MAX: u32 = 1_000_000;
 
 impl Settings {
     /// Reads the settings through `get`; `unusable` is told the name and value of each that is ignored.
@@ -112,11 +47,11 @@ impl Settings {
         };
         let burst = number("limit-burst", 0..=u32::MAX);
         let period_ms = number("limit-period-ms", 1..=u32::MAX).unwrap_or(10_000);
-        let limit = |burst: u32| (burst > 0).then_some((burst, period_ms));
+        let limit = |burst: u32| (burst > 0).then_some(RateLimit { burst, period_ms });
         Self {
             limit: limit(burst.unwrap_or(10)),
             hit: HitRule {
-                weight: number("weight", 0..=WEIGHT_MAX).unwrap_or(1),
+                weight: number("weight", 0..=HitRule::WEIGHT_MAX).unwrap_or(1),
                 unique_ms: number("unique-ms", 0..=u32::MAX).filter(|unique_ms| *unique_ms > 0),
                 limit: limit(burst.unwrap_or(0)),
             },
@@ -144,15 +79,16 @@ pub fn count(settings: &Settings) -> HitRule {
 }
 
 /// Flush when enough waits, on enough targets, or when the oldest has waited long enough; look again when that will be.
-pub fn plan(settings: &Settings, backlog: Backlog) -> Plan {
-    let Backlog { entries, targets, oldest_age_ms } = backlog;
+pub fn plan(settings: &Settings, backlog: Backlog) -> FlushPlan {
+    let Backlog { entries, targets, oldest_age_ms, .. } = backlog;
     let age_ms = u64::from(settings.flush_age_ms);
     let many_targets = settings.flush_targets > 0 && targets >= u64::from(settings.flush_targets);
     let is_due = entries >= u64::from(settings.flush_entries) || many_targets || oldest_age_ms >= age_ms;
     let flush_now = entries > 0 && is_due;
     // After a flush the oldest that is left is unknown: whatever comes next is due no sooner than a whole age.
     let wait_ms = if entries == 0 || flush_now { age_ms } else { age_ms - oldest_age_ms };
-    Plan { flush_now, look_again_ms: u32::try_from(wait_ms).unwrap_or(u32::MAX).max(1) }
+    // The host's adaptive batch knows better what SQL takes.
+    FlushPlan { flush_now, changes_max: u32::MAX, look_again_ms: u32::try_from(wait_ms).unwrap_or(u32::MAX).max(1) }
 }
 
 /// Ascending indexes of the last of each equal pair. Sorts instead of hashing: no client can choose ids that make it slow.
@@ -189,8 +125,11 @@ mod tests {
     #[test]
     fn ten_in_ten_seconds_unless_set_otherwise() {
         let limit = |set: &[(&str, &str)]| decide(&settings(set), Verb::Toggle).limit;
-        assert_eq!(limit(&[]), Some((10, 10_000)));
-        assert_eq!(limit(&[("limit-burst", "3"), ("limit-period-ms", " 60000 ")]), Some((3, 60_000)));
+        assert_eq!(limit(&[]), Some(RateLimit { burst: 10, period_ms: 10_000 }));
+        assert_eq!(
+            limit(&[("limit-burst", "3"), ("limit-period-ms", " 60000 ")]),
+            Some(RateLimit { burst: 3, period_ms: 60_000 })
+        );
         assert_eq!(limit(&[("limit-burst", "0")]), None);
     }
 
@@ -223,11 +162,11 @@ mod tests {
         assert_eq!(counted(&[("unique-ms", "0"), ("limit-burst", "0"), ("weight", "1")]), plain);
         assert_eq!(counted(&[("weight", "0")]), HitRule { weight: 0, ..plain });
         let all = [("weight", "1000000"), ("unique-ms", "60000"), ("limit-burst", "3"), ("limit-period-ms", "7")];
-        assert_eq!(counted(&all), HitRule { weight: 1_000_000, unique_ms: Some(60_000), limit: Some((3, 7)) });
+        assert_eq!(counted(&all), HitRule::new(1_000_000).unique(60_000).limited(3, 7));
     }
 
     fn waiting(entries: u64, oldest_age_ms: u64) -> Backlog {
-        Backlog { entries, targets: entries, oldest_age_ms }
+        Backlog::waiting(entries.min(u64::MAX / 19), oldest_age_ms)
     }
 
     #[test]
@@ -249,15 +188,17 @@ mod tests {
     #[test]
     fn with_no_age_a_flush_is_due_at_once_and_the_host_is_not_kept_spinning() {
         let eager = settings(&[("flush-age-ms", "0")]);
-        assert_eq!(plan(&eager, waiting(1, 0)), Plan { flush_now: true, look_again_ms: 1 });
-        assert_eq!(plan(&eager, waiting(0, 0)), Plan { flush_now: false, look_again_ms: 1 });
+        assert_eq!(plan(&eager, waiting(1, 0)), FlushPlan { flush_now: true, changes_max: u32::MAX, look_again_ms: 1 });
+        assert_eq!(
+            plan(&eager, waiting(0, 0)),
+            FlushPlan { flush_now: false, changes_max: u32::MAX, look_again_ms: 1 }
+        );
     }
 
     #[test]
     fn a_flush_is_due_by_targets_where_that_is_set() {
-        let of_targets = |set: &[(&str, &str)], targets| {
-            plan(&settings(set), Backlog { entries: 50, targets, oldest_age_ms: 0 }).flush_now
-        };
+        let of_targets =
+            |set: &[(&str, &str)], targets| plan(&settings(set), waiting(50, 0).on_targets(targets)).flush_now;
         assert!(!of_targets(&[], 50) && !of_targets(&[("flush-targets", "0")], 50));
         assert!(!of_targets(&[("flush-targets", "20")], 19) && of_targets(&[("flush-targets", "20")], 20));
     }

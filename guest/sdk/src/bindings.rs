@@ -9,11 +9,18 @@ use std::marker::PhantomData;
 
 use crate::{Admission, Cache, Counter, Delivery, Flush, Ingest, Toggle};
 
-/// World `toggle-policy`, and the types and imports that all worlds share.
+/// World `toggle-policy`, and the imports that all worlds share.
 pub mod toggle {
     wit_bindgen::generate!({
         path: "../../wit",
         world: "toggle-policy",
+        with: {
+            "weir:policy/types@0.1.0": weir_policy_vectors,
+            "weir:policy/toggle@0.1.0/verb": ::weir_policy_vectors::Verb,
+            "weir:policy/toggle@0.1.0/intent": ::weir_policy_vectors::Intent,
+            "weir:policy/toggle@0.1.0/effect": ::weir_policy_vectors::Effect,
+            "weir:policy/toggle@0.1.0/rule": ::weir_policy_vectors::Rule,
+        },
         additional_derives: [PartialEq, Eq, PartialOrd, Ord, Hash],
         // A value may be a floating-point number.
         additional_derives_ignore: ["value"],
@@ -23,20 +30,21 @@ pub mod toggle {
     });
 }
 
-/// A further world, which shares types and imports with `toggle-policy`.
+/// A further world, which shares imports with `toggle-policy`. Types of its own are mapped onto those of
+/// `weir-policy-vectors`, each once.
 macro_rules! world {
-    ($module:ident, $world:literal, $export_macro:literal, $path:literal) => {
+    ($module:ident, $world:literal, $export_macro:literal, $path:literal, { $($types:tt)* }) => {
         #[doc = concat!("World `", $world, "`.")]
         pub mod $module {
             wit_bindgen::generate!({
                 path: "../../wit",
                 world: $world,
                 with: {
-                    "weir:policy/types@0.1.0": crate::bindings::toggle::weir::policy::types,
                     "weir:policy/log@0.1.0": crate::bindings::toggle::weir::policy::log,
                     "weir:policy/config@0.1.0": crate::bindings::toggle::weir::policy::config,
                     "weir:policy/redis@0.1.0": crate::bindings::toggle::weir::policy::redis,
                     "weir:policy/sql@0.1.0": crate::bindings::toggle::weir::policy::sql,
+                    $($types)*
                 },
                 additional_derives: [PartialEq, Eq, PartialOrd, Ord, Hash],
                 pub_export_macro: true,
@@ -47,46 +55,40 @@ macro_rules! world {
     };
 }
 
-world!(counter, "counter-policy", "export_counter", "weir_policy_sdk::bindings::counter");
-world!(ingest, "ingest-policy", "export_ingest", "weir_policy_sdk::bindings::ingest");
-world!(flush, "flush-policy", "export_flush", "weir_policy_sdk::bindings::flush");
-world!(admission, "admission-policy", "export_admission", "weir_policy_sdk::bindings::admission");
-
-/// World `cache-policy`: it shares no types with `toggle-policy`.
-pub mod cache {
-    wit_bindgen::generate!({
-        path: "../../wit",
-        world: "cache-policy",
-        with: {
-            "weir:policy/log@0.1.0": crate::bindings::toggle::weir::policy::log,
-            "weir:policy/config@0.1.0": crate::bindings::toggle::weir::policy::config,
-            "weir:policy/redis@0.1.0": crate::bindings::toggle::weir::policy::redis,
-            "weir:policy/sql@0.1.0": crate::bindings::toggle::weir::policy::sql,
-        },
-        additional_derives: [PartialEq, Eq, PartialOrd, Ord, Hash],
-        pub_export_macro: true,
-        export_macro_name: "export_cache",
-        default_bindings_module: "weir_policy_sdk::bindings::cache",
-    });
-}
-
-/// World `delivery-policy`: as the others, but that it names no ids.
-pub mod delivery {
-    wit_bindgen::generate!({
-        path: "../../wit",
-        world: "delivery-policy",
-        with: {
-            "weir:policy/log@0.1.0": crate::bindings::toggle::weir::policy::log,
-            "weir:policy/config@0.1.0": crate::bindings::toggle::weir::policy::config,
-            "weir:policy/redis@0.1.0": crate::bindings::toggle::weir::policy::redis,
-            "weir:policy/sql@0.1.0": crate::bindings::toggle::weir::policy::sql,
-        },
-        additional_derives: [PartialEq, Eq, PartialOrd, Ord, Hash],
-        pub_export_macro: true,
-        export_macro_name: "export_delivery",
-        default_bindings_module: "weir_policy_sdk::bindings::delivery",
-    });
-}
+world!(counter, "counter-policy", "export_counter", "weir_policy_sdk::bindings::counter", {
+    "weir:policy/types@0.1.0": weir_policy_vectors,
+    "weir:policy/counter@0.1.0/hit": ::weir_policy_vectors::Hit,
+    "weir:policy/counter@0.1.0/hit-rule": ::weir_policy_vectors::HitRule,
+});
+// A document's body is text here, and an object in vectors: that type stays the bindings' own.
+world!(ingest, "ingest-policy", "export_ingest", "weir_policy_sdk::bindings::ingest", {
+    "weir:policy/types@0.1.0": weir_policy_vectors,
+    "weir:policy/ingest@0.1.0/violation": ::weir_policy_vectors::Violation,
+});
+world!(delivery, "delivery-policy", "export_delivery", "weir_policy_sdk::bindings::delivery", {
+    "weir:policy/delivery@0.1.0/values": ::weir_policy_vectors::Values,
+    "weir:policy/delivery@0.1.0/column": ::weir_policy_vectors::Column,
+});
+world!(flush, "flush-policy", "export_flush", "weir_policy_sdk::bindings::flush", {
+    "weir:policy/types@0.1.0": weir_policy_vectors,
+    "weir:policy/flush@0.1.0/backlog": ::weir_policy_vectors::Backlog,
+    "weir:policy/flush@0.1.0/flush-plan": ::weir_policy_vectors::FlushPlan,
+    "weir:policy/flush@0.1.0/action": ::weir_policy_vectors::Action,
+    "weir:policy/flush@0.1.0/entry": ::weir_policy_vectors::Entry,
+});
+world!(admission, "admission-policy", "export_admission", "weir_policy_sdk::bindings::admission", {
+    "weir:policy/types@0.1.0": weir_policy_vectors,
+    "weir:policy/admission@0.1.0/arrival": ::weir_policy_vectors::Arrival,
+    "weir:policy/admission@0.1.0/placement": ::weir_policy_vectors::Placement,
+    "weir:policy/admission@0.1.0/room": ::weir_policy_vectors::Room,
+    "weir:policy/admission@0.1.0/admission-plan": ::weir_policy_vectors::AdmissionPlan,
+});
+world!(cache, "cache-policy", "export_cache", "weir_policy_sdk::bindings::cache", {
+    "weir:policy/cache@0.1.0/staleness": ::weir_policy_vectors::Staleness,
+    "weir:policy/cache@0.1.0/read-profile": ::weir_policy_vectors::ReadProfile,
+    "weir:policy/cache@0.1.0/keep": ::weir_policy_vectors::Keep,
+    "weir:policy/cache@0.1.0/cache-rule": ::weir_policy_vectors::CacheRule,
+});
 
 /// Stands for a guest's type towards the generated code.
 pub struct Exported<Policy>(PhantomData<Policy>);

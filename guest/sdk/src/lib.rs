@@ -35,7 +35,6 @@
 //! in a workspace of its own. What each function promises is documented in the WIT of package `weir:policy`.
 
 pub mod bindings;
-mod build;
 mod pairs;
 pub mod redis;
 pub mod sql;
@@ -44,16 +43,13 @@ pub mod testing;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod vectors;
 
-pub use bindings::admission::exports::weir::policy::admission::{AdmissionPlan, Arrival, Placement, Room};
-pub use bindings::cache::exports::weir::policy::cache::{CacheRule, Keep, ReadProfile, Staleness};
-pub use bindings::counter::exports::weir::policy::counter::{Hit, HitRule};
-pub use bindings::delivery::exports::weir::policy::delivery::{Column, Values};
-pub use bindings::flush::exports::weir::policy::flush::{Action, Backlog, Entry, FlushPlan};
-pub use bindings::ingest::exports::weir::policy::ingest::{Document, Violation};
-pub use bindings::toggle::exports::weir::policy::toggle::{Effect, Intent, Rule, Verb};
+pub use bindings::ingest::exports::weir::policy::ingest::Document;
 pub use bindings::toggle::weir::policy::log::Level;
-pub use bindings::toggle::weir::policy::types::{Id, RateLimit};
 pub use pairs::last_of_each_pair;
+pub use weir_policy_vectors::{
+    Action, AdmissionPlan, Arrival, Backlog, CacheRule, Column, Effect, Entry, FlushPlan, Hit, HitRule, Id, Intent,
+    Keep, Placement, RateLimit, ReadProfile, Room, Rule, Staleness, Values, Verb, Violation,
+};
 
 /// Interface `toggle`: what a like, a follow, a bookmark does.
 pub trait Toggle {
@@ -65,6 +61,13 @@ pub trait Toggle {
 pub trait Counter {
     /// One rule for each hit, in order. The empty batch has the empty result.
     fn decide(kind: &str, now_ms: u64, batch: &[Hit]) -> Vec<HitRule>;
+}
+
+impl Document {
+    /// A document; `body` is a JSON object.
+    pub fn new(id: impl Into<Id>, actor: impl Into<Id>, body: impl Into<String>) -> Self {
+        Self { id: id.into(), actor: actor.into(), body: body.into() }
+    }
 }
 
 /// What becomes of a document: `Ok(None)`, it is taken in as it is; `Ok(Some(text))`, as this JSON object; an error, it is

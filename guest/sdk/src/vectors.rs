@@ -5,10 +5,7 @@ use std::fmt::Write as _;
 use weir_policy_vectors as vectors;
 use weir_policy_vectors::{Answer, Call, Case, Vectors, Verdict};
 
-use crate::{
-    Admission, Arrival, Backlog, Cache, CacheRule, Column, Counter, Delivery, Document, Effect, Entry, Flush, Hit, Id,
-    Ingest, Intent, Placement, RateLimit, ReadProfile, Room, Staleness, Toggle, Values, Verb, Violation, testing,
-};
+use crate::{Admission, Cache, Counter, Delivery, Document, Flush, Ingest, Toggle, testing};
 
 /// What [`export!`](crate::export) exports of a type. Implemented by it.
 pub trait Exports {
@@ -27,10 +24,10 @@ pub struct Exported {
     validate: Option<Validate>,
     fields: Option<fn(&vectors::DeliveryFields) -> Answer>,
     enabled: Option<fn(&vectors::DeliveryEnabled) -> Answer>,
-    plan: Option<fn(&vectors::FlushPlan) -> Answer>,
+    plan: Option<fn(&vectors::PlanFlush) -> Answer>,
     coalesce: Option<fn(&vectors::FlushCoalesce) -> Answer>,
     place: Option<fn(&vectors::AdmissionPlace) -> Answer>,
-    admit: Option<fn(&vectors::AdmissionPlan) -> Answer>,
+    admit: Option<fn(&vectors::PlanAdmission) -> Answer>,
     eligible: Option<fn(&vectors::CacheEligible) -> Answer>,
 }
 
@@ -132,49 +129,26 @@ fn run(exported: Exported, vectors: &Vectors, case: &Case) -> Result<Answer, Str
 }
 
 fn toggle<Policy: Toggle>(call: &vectors::ToggleDecide) -> Answer {
-    let intent = |intent: &vectors::Intent| Intent {
-        target: id(&intent.target),
-        actor: id(&intent.actor),
-        verb: match intent.verb {
-            vectors::Verb::Toggle => Verb::Toggle,
-            vectors::Verb::Set => Verb::Set,
-            vectors::Verb::Clear => Verb::Clear,
-        },
-    };
-    let batch: Vec<Intent> = call.batch.iter().map(intent).collect();
-    let rule = |rule: crate::Rule| vectors::Rule {
-        when_absent: effect(rule.when_absent),
-        when_present: effect(rule.when_present),
-        limit: rule.limit.map(limit),
-    };
-    Answer::Rules(Policy::decide(&call.kind, call.now_ms, &batch).into_iter().map(rule).collect())
+    Answer::Rules(Policy::decide(&call.kind, call.now_ms, &call.batch))
 }
 
 fn count<Policy: Counter>(call: &vectors::CounterDecide) -> Answer {
-    let hit = |hit: &vectors::Hit| Hit { target: id(&hit.target), actor: hit.actor.as_ref().map(id), by: hit.by };
-    let batch: Vec<Hit> = call.batch.iter().map(hit).collect();
-    let rule = |rule: crate::HitRule| vectors::HitRule {
-        weight: rule.weight,
-        unique_ms: rule.unique_ms,
-        limit: rule.limit.map(limit),
-    };
-    Answer::Hits(Policy::decide(&call.kind, call.now_ms, &batch).into_iter().map(rule).collect())
+    Answer::Hits(Policy::decide(&call.kind, call.now_ms, &call.batch))
 }
 
 fn validate<Policy: Ingest>(call: &vectors::IngestValidate) -> Result<Answer, String> {
     let document = |document: &vectors::Document| {
         let body = serde_json::Value::Object(document.body.clone()).to_string();
-        Document::new(id(&document.id), id(&document.actor), body)
+        Document::new(document.id.clone(), document.actor.clone(), body)
     };
     let batch: Vec<Document> = call.batch.iter().map(document).collect();
-    let violation = |Violation { path, message }| vectors::Violation { path, message };
     let verdict = |(index, verdict): (usize, crate::Verdict)| match verdict {
         Ok(None) => Ok(Verdict::Ok(None)),
         Ok(Some(text)) => match serde_json::from_str(&text) {
             Ok(fields) => Ok(Verdict::Ok(Some(fields))),
             Err(error) => Err(format!("document {index} is normalised to what is no JSON object: {error}: {text}")),
         },
-        Err(violations) => Ok(Verdict::Violations(violations.into_iter().map(violation).collect())),
+        Err(violations) => Ok(Verdict::Violations(violations)),
     };
     let verdicts = Policy::validate(&call.kind, call.now_ms, &batch).into_iter().enumerate();
     verdicts.map(verdict).collect::<Result<_, _>>().map(Answer::Documents)
@@ -185,119 +159,27 @@ fn fields<Policy: Delivery>(call: &vectors::DeliveryFields) -> Answer {
 }
 
 fn enabled<Policy: Delivery>(call: &vectors::DeliveryEnabled) -> Answer {
-    let column = |column: &vectors::Column| Column {
-        field: column.field.clone(),
-        values: match &column.values {
-            vectors::Values::Bools(values) => Values::Bools(values.clone()),
-            vectors::Values::Ints(values) => Values::Ints(values.clone()),
-            vectors::Values::Texts(values) => Values::Texts(values.clone()),
-        },
-    };
-    let columns: Vec<Column> = call.columns.iter().map(column).collect();
-    Answer::Enabled(Policy::enabled(&call.kind, &call.topic, call.now_ms, call.members as usize, &columns))
+    Answer::Enabled(Policy::enabled(&call.kind, &call.topic, call.now_ms, call.members as usize, &call.columns))
 }
 
-fn plan<Policy: Flush>(call: &vectors::FlushPlan) -> Answer {
-    let vectors::Backlog { entries, targets, bytes, oldest_age_ms } = call.backlog;
-    let plan = Policy::plan(&call.kind, call.now_ms, &Backlog { entries, targets, bytes, oldest_age_ms });
-    Answer::Plan(vectors::Plan {
-        flush_now: plan.flush_now,
-        changes_max: plan.changes_max,
-        look_again_ms: plan.look_again_ms,
-    })
+fn plan<Policy: Flush>(call: &vectors::PlanFlush) -> Answer {
+    Answer::Plan(Policy::plan(&call.kind, call.now_ms, &call.backlog))
 }
 
 fn coalesce<Policy: Flush>(call: &vectors::FlushCoalesce) -> Answer {
-    let entry = |entry: &vectors::Entry| match entry.action {
-        vectors::Action::Add => Entry::add(id(&entry.target), id(&entry.actor)),
-        vectors::Action::Remove => Entry::remove(id(&entry.target), id(&entry.actor)),
-    };
-    let entries: Vec<Entry> = call.entries.iter().map(entry).collect();
-    Answer::Kept(Policy::coalesce(&call.kind, &entries))
+    Answer::Kept(Policy::coalesce(&call.kind, &call.entries))
 }
 
 fn place<Policy: Admission>(call: &vectors::AdmissionPlace) -> Answer {
-    let arrival = |arrival: &vectors::Arrival| Arrival { queue: id(&arrival.queue), actor: id(&arrival.actor) };
-    let batch: Vec<Arrival> = call.batch.iter().map(arrival).collect();
-    let place = |place: Placement| match place {
-        Placement::Line(lane) => vectors::Place::Line(lane),
-        Placement::Draw(lane) => vectors::Place::Draw(lane),
-        Placement::Refuse => vectors::Place::Refuse,
-    };
-    Answer::Places(Policy::place(&call.kind, call.now_ms, &batch).into_iter().map(place).collect())
+    Answer::Places(Policy::place(&call.kind, call.now_ms, &call.batch))
 }
 
-fn admit<Policy: Admission>(call: &vectors::AdmissionPlan) -> Answer {
-    let vectors::Room { waiting, active, capacity, since_ms, admitted, completed, expired, no_shows, abandoned } =
-        call.room;
-    let room = Room { waiting, active, capacity, since_ms, admitted, completed, expired, no_shows, abandoned };
-    let plan = Policy::plan(&call.kind, call.now_ms, &room);
-    Answer::Admission(vectors::Admission {
-        admit: plan.admit,
-        active_ttl_ms: plan.active_ttl_ms,
-        next_tick_ms: plan.next_tick_ms,
-    })
+fn admit<Policy: Admission>(call: &vectors::PlanAdmission) -> Answer {
+    Answer::Admission(Policy::plan(&call.kind, call.now_ms, &call.room))
 }
 
 fn eligible<Policy: Cache>(call: &vectors::CacheEligible) -> Answer {
-    let vectors::ReadProfile {
-        class,
-        requests,
-        requests_per_minute,
-        hit_permille,
-        cost_p50_us,
-        cost_p99_us,
-        cost_share_permille,
-        bytes,
-        change_permille,
-    } = call.profile;
-    let class = match class {
-        vectors::Staleness::Live => Staleness::Live,
-        vectors::Staleness::Seconds => Staleness::Seconds,
-        vectors::Staleness::Minutes => Staleness::Minutes,
-        vectors::Staleness::Hours => Staleness::Hours,
-        vectors::Staleness::Origin => Staleness::Origin,
-    };
-    let profile = ReadProfile {
-        class,
-        requests,
-        requests_per_minute,
-        hit_permille,
-        cost_p50_us,
-        cost_p99_us,
-        cost_share_permille,
-        bytes,
-        change_permille,
-    };
-    Answer::Cache(match Policy::eligible(&call.kind, call.now_ms, &profile) {
-        CacheRule::Bypass(reason) => vectors::CacheRule::Bypass(reason),
-        CacheRule::Store(keep) => vectors::CacheRule::Store(vectors::Keep {
-            ttl_ms: keep.ttl_ms,
-            stale_while_revalidate_ms: keep.stale_while_revalidate_ms,
-            stale_if_error_ms: keep.stale_if_error_ms,
-            groups: keep.groups,
-        }),
-    })
-}
-
-fn id(id: &vectors::Id) -> Id {
-    match id {
-        vectors::Id::Int(value) => Id::Int(*value),
-        vectors::Id::Text(value) => Id::Text(value.clone()),
-    }
-}
-
-fn limit(limit: RateLimit) -> vectors::RateLimit {
-    vectors::RateLimit { burst: limit.burst, period_ms: limit.period_ms }
-}
-
-fn effect(effect: Effect) -> vectors::Effect {
-    match effect {
-        Effect::Add => vectors::Effect::Add,
-        Effect::Remove => vectors::Effect::Remove,
-        Effect::Keep => vectors::Effect::Keep,
-        Effect::Deny => vectors::Effect::Deny,
-    }
+    Answer::Cache(Policy::eligible(&call.kind, call.now_ms, &call.profile))
 }
 
 fn sql_value(value: &vectors::SqlValue) -> crate::sql::Value {
@@ -311,7 +193,7 @@ fn sql_value(value: &vectors::SqlValue) -> crate::sql::Value {
 
 #[cfg(test)]
 mod tests {
-    use crate::{FlushPlan, Rule, setting};
+    use crate::{Backlog, Effect, FlushPlan, Hit, Intent, Rule, Violation, setting};
 
     use super::*;
 

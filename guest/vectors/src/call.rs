@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::NOW_MS_DEFAULT;
+use super::cases::NOW_MS_DEFAULT;
+use super::types::{Arrival, Backlog, Column, Entry, Hit, Id, Intent, ReadProfile, Room};
 
 /// A JSON object.
 pub type Fields = serde_json::Map<String, serde_json::Value>;
@@ -27,7 +28,7 @@ pub enum Call {
     DeliveryEnabled(DeliveryEnabled),
     /// `flush.plan`.
     #[serde(rename = "flush.plan")]
-    FlushPlan(FlushPlan),
+    FlushPlan(PlanFlush),
     /// `flush.coalesce`.
     #[serde(rename = "flush.coalesce")]
     FlushCoalesce(FlushCoalesce),
@@ -36,7 +37,7 @@ pub enum Call {
     AdmissionPlace(AdmissionPlace),
     /// `admission.plan`.
     #[serde(rename = "admission.plan")]
-    AdmissionPlan(AdmissionPlan),
+    AdmissionPlan(PlanAdmission),
     /// `cache.eligible`.
     #[serde(rename = "cache.eligible")]
     CacheEligible(CacheEligible),
@@ -53,54 +54,6 @@ pub struct CacheEligible {
     pub now_ms: u64,
     /// What was measured.
     pub profile: ReadProfile,
-}
-
-/// How old the answers of a read may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Staleness {
-    /// Not at all.
-    Live,
-    /// Some seconds.
-    Seconds,
-    /// Some minutes.
-    Minutes,
-    /// Some hours.
-    Hours,
-    /// As the origin says.
-    Origin,
-}
-
-/// What was measured of a read. What is left out is 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ReadProfile {
-    /// How old its answers may be.
-    pub class: Staleness,
-    /// Requests.
-    #[serde(default)]
-    pub requests: u64,
-    /// Requests a minute, lately.
-    #[serde(default)]
-    pub requests_per_minute: u64,
-    /// Of 1,000 requests, those that the cache answered.
-    #[serde(default)]
-    pub hit_permille: u32,
-    /// Median time of a reading, in microseconds.
-    #[serde(default)]
-    pub cost_p50_us: u64,
-    /// 99th percentile of that.
-    #[serde(default)]
-    pub cost_p99_us: u64,
-    /// Share of the time of all reads, in 1,000 parts.
-    #[serde(default)]
-    pub cost_share_permille: u32,
-    /// Mean size of an answer, in bytes.
-    #[serde(default)]
-    pub bytes: u64,
-    /// Of 1,000 readings of something known, those that found it changed.
-    #[serde(default)]
-    pub change_permille: u32,
 }
 
 /// Arguments of `toggle.decide`.
@@ -170,32 +123,10 @@ pub struct DeliveryEnabled {
     pub columns: Vec<Column>,
 }
 
-/// One field, with a value for each member.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Column {
-    /// Its name.
-    pub field: String,
-    /// Its values.
-    pub values: Values,
-}
-
-/// The values of a field, all of one type.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Values {
-    /// On or off.
-    Bools(Vec<bool>),
-    /// Integers.
-    Ints(Vec<i64>),
-    /// Texts.
-    Texts(Vec<String>),
-}
-
 /// Arguments of `flush.plan`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct FlushPlan {
+pub struct PlanFlush {
     /// Name of the kind.
     pub kind: String,
     /// Unix time, in milliseconds; left out, [`NOW_MS_DEFAULT`].
@@ -231,7 +162,7 @@ pub struct AdmissionPlace {
 /// Arguments of `admission.plan`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct AdmissionPlan {
+pub struct PlanAdmission {
     /// Name of the kind.
     pub kind: String,
     /// Unix time, in milliseconds; left out, [`NOW_MS_DEFAULT`].
@@ -239,90 +170,6 @@ pub struct AdmissionPlan {
     pub now_ms: u64,
     /// The queue.
     pub room: Room,
-}
-
-/// Somebody who arrives at a queue.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Arrival {
-    /// The queue.
-    pub queue: Id,
-    /// Who arrives.
-    pub actor: Id,
-}
-
-/// A queue at a tick. What is left out is 0.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Room {
-    /// Who waits.
-    pub waiting: u64,
-    /// Who is in.
-    pub active: u64,
-    /// Who may be in at once.
-    pub capacity: u64,
-    /// Time since the plan before, in milliseconds.
-    pub since_ms: u64,
-    /// Let in since then.
-    pub admitted: u64,
-    /// Done since then.
-    pub completed: u64,
-    /// Out of time since then.
-    pub expired: u64,
-    /// Of `expired`, those who never came.
-    pub no_shows: u64,
-    /// Gone from the queue since then.
-    pub abandoned: u64,
-}
-
-/// Identifies a target or an actor. UUIDs cross as text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Id {
-    /// An integer.
-    Int(i64),
-    /// Text.
-    Text(String),
-}
-
-/// One request for a toggle.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Intent {
-    /// What is liked.
-    pub target: Id,
-    /// Who likes it.
-    pub actor: Id,
-    /// What the caller asks for.
-    #[serde(default)]
-    pub verb: Verb,
-}
-
-/// What the caller asks for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verb {
-    /// The other state.
-    #[default]
-    Toggle,
-    /// Present.
-    Set,
-    /// Absent.
-    Clear,
-}
-
-/// One request to count.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Hit {
-    /// What is counted.
-    pub target: Id,
-    /// Who is counted; left out, nobody is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub actor: Option<Id>,
-    /// How much is asked for; left out, 1.
-    #[serde(default = "one")]
-    pub by: u32,
 }
 
 /// One document.
@@ -337,51 +184,8 @@ pub struct Document {
     pub body: Fields,
 }
 
-/// What waits in the journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Backlog {
-    /// Changes.
-    pub entries: u64,
-    /// Targets that they concern.
-    #[serde(default)]
-    pub targets: u64,
-    /// Size of the changes, in bytes.
-    #[serde(default)]
-    pub bytes: u64,
-    /// Age of the oldest, in milliseconds; at most `now_ms`.
-    #[serde(default)]
-    pub oldest_age_ms: u64,
-}
-
-/// One accepted change.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Entry {
-    /// What is liked.
-    pub target: Id,
-    /// Who likes it.
-    pub actor: Id,
-    /// What holds afterwards.
-    pub action: Action,
-}
-
-/// What holds for a pair after a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Action {
-    /// It is present.
-    Add,
-    /// It is absent.
-    Remove,
-}
-
 fn the_first_of_2026() -> u64 {
     NOW_MS_DEFAULT
-}
-
-fn one() -> u32 {
-    1
 }
 
 impl Call {

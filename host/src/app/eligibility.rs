@@ -7,12 +7,12 @@ use std::sync::Arc;
 use crate::cache::eligibility::Eligibility;
 use crate::clock::Clock;
 use crate::model::{CacheRule, ReadProfile};
-use crate::policy::Policies;
+use crate::policy::Rules;
 
 /// The live policy module.
 pub struct ByPolicy {
     /// The modules.
-    pub policies: Arc<Policies>,
+    pub policies: Arc<Rules>,
     /// The time.
     pub clock: Clock,
 }

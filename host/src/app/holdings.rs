@@ -131,7 +131,7 @@ impl Keeper {
             table,
             config: config.flush.clone(),
             owner: format!("store-{}", std::process::id()),
-            policies,
+            policies: Arc::clone(&policies.rules),
             watch: Arc::new(JournalWatch::new(self.store.partitions(), Clock::Real)),
             store: Arc::clone(&self.store),
             sql: Arc::clone(&self.sql),

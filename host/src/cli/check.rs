@@ -53,7 +53,7 @@ async fn check(place: &Where, report: &mut Report) -> Result<(), Failure> {
 
     let setup = PolicySetup { compiler: Compiler::this_executable(), is_look: true, ..PolicySetup::default() };
     let policies = load_policies(&config, setup).await?;
-    for module in policies.modules() {
+    for module in policies.registry.modules() {
         report.line("policy", format!("{} ({}): {}", module.name, module.digest, module.interfaces.join(", ")));
         if let Some(unfit) = &module.unfit {
             report.line("warning", format!("{} does not fit this weir, its kinds fall back: {unfit}", module.name));

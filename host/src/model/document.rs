@@ -15,15 +15,6 @@ pub struct Document {
     pub body: Arc<str>,
 }
 
-/// Why a document is not accepted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation {
-    /// Which part of it, as a JSON Pointer (RFC 6901); empty for the whole.
-    pub path: String,
-    /// What is wrong, for people.
-    pub message: String,
-}
-
 /// One accepted document, as it lies in the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DocumentChange {

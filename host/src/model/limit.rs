@@ -1,15 +1,4 @@
-//! Rate limits of rules, and what is left of them.
-
-use serde::{Deserialize, Serialize};
-
-/// At most `burst` operations in any `period_ms` by one actor on one target (GCRA, evenly refilled).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct RateLimit {
-    /// Operations allowed at once, 1 or more.
-    pub burst: u32,
-    /// Time in which `burst` operations are refilled, in milliseconds, 1 or more.
-    pub period_ms: u32,
-}
+//! What is left of the rate limits of rules.
 
 /// What a rate limit has left after an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

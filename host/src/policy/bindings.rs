@@ -1,18 +1,9 @@
-//! The only generated bindings of the host, and the implementations of what a module may import.
-
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+//! The only generated bindings of the host, and which functions of an instance are as they say.
 
 use wasmtime::Store;
-use wasmtime::component::{Func, HasSelf, Instance, InstancePre, Linker};
+use wasmtime::component::{Func, Instance, InstancePre};
 
-use super::imports::Imports;
-use super::instance::MemoryLimit;
 use super::interface::Interface;
-use super::log_gate::LogGate;
-use super::said::{Said, Stream};
-use super::turn::Turn;
-use super::wasi;
 
 #[allow(missing_docs, reason = "generated from the WIT, which is documented")]
 mod generated {
@@ -26,30 +17,7 @@ mod generated {
 
 pub(super) use generated::exports::weir::policy::{admission, cache, counter, delivery, flush, ingest, toggle};
 pub(super) use generated::weir::policy::types::{Id, RateLimit};
-use generated::weir::policy::{config, log};
-pub(super) use generated::weir::policy::{redis, sql};
-
-/// Settings of the kinds, by kind and key.
-pub(super) type Settings = Arc<HashMap<String, BTreeMap<String, String>>>;
-
-/// Names of the interfaces that every module may import, without their version.
-const FREE_IMPORTS: [&str; 3] = ["weir:policy/config", "weir:policy/log", "weir:policy/types"];
-/// Those that must be granted.
-const GRANTED_IMPORTS: [&str; 2] = ["weir:policy/redis", "weir:policy/sql"];
-
-fn is_one_of(names: &[&str], import: &str) -> bool {
-    names.contains(&import.split('@').next().unwrap_or(import))
-}
-
-/// Whether weir has an interface of this name.
-pub(super) fn is_offered(import: &str) -> bool {
-    is_one_of(&FREE_IMPORTS, import) || is_granted_import(import) || wasi::is_offered(import)
-}
-
-/// Whether it must be granted, because it does I/O.
-pub(super) fn is_granted_import(import: &str) -> bool {
-    is_one_of(&GRANTED_IMPORTS, import)
-}
+pub(super) use generated::weir::policy::{config, log, redis, sql};
 
 /// Each interface and the module of its bindings.
 macro_rules! exports {
@@ -67,10 +35,10 @@ macro_rules! exports {
 
         impl ExportIndices {
             /// Finds the functions of an interface that it exports.
-            pub(super) fn find(
+            pub(super) fn find<T: 'static>(
                 &mut self,
                 interface: Interface,
-                component: &InstancePre<HostState>,
+                component: &InstancePre<T>,
             ) -> wasmtime::Result<()> {
                 match interface {
                     $(Interface::$interface => self.$module = Some($module::GuestIndices::new(component)?),)+
@@ -86,7 +54,11 @@ macro_rules! exports {
             }
 
             /// Takes them from an instance.
-            pub(super) fn load(&self, store: &mut Store<HostState>, instance: &Instance) -> wasmtime::Result<Exports> {
+            pub(super) fn load<T: Send + 'static>(
+                &self,
+                store: &mut Store<T>,
+                instance: &Instance,
+            ) -> wasmtime::Result<Exports> {
                 Ok(Exports {
                     $($module: self.$module.as_ref().map(|known| known.load(&mut *store, instance)).transpose()?,)+
                 })
@@ -95,65 +67,27 @@ macro_rules! exports {
     };
 }
 
-exports!(Toggle =>toggle, Counter =>counter, Ingest =>ingest, Delivery =>delivery, Flush =>flush, Admission =>admission, Cache =>cache);
-
-/// What an instance's imports see.
-pub(super) struct HostState {
-    /// Answers everything else.
-    pub(super) imports: Imports,
-    /// Bounds `log.log`.
-    pub(super) log: Arc<LogGate>,
-    /// What was written in the present call.
-    pub(super) said: Said,
-    /// Bounds the linear memories of the instance.
-    pub(super) memory: MemoryLimit,
-    /// How long the call may go on, and where.
-    pub(super) turn: Turn,
-}
-
-/// Everything that a module may import.
-pub(super) fn add_to_linker(linker: &mut Linker<HostState>) -> wasmtime::Result<()> {
-    log::add_to_linker::<HostState, HasSelf<HostState>>(linker, |state| state)?;
-    config::add_to_linker::<HostState, HasSelf<HostState>>(linker, |state| state)?;
-    redis::add_to_linker::<HostState, HasSelf<HostState>>(linker, |state| state)?;
-    sql::add_to_linker::<HostState, HasSelf<HostState>>(linker, |state| state)
-}
-
-impl log::Host for HostState {
-    fn log(&mut self, level: log::Level, message: String) {
-        let level = match level {
-            log::Level::Debug => tracing::Level::DEBUG,
-            log::Level::Info => tracing::Level::INFO,
-            log::Level::Warn => tracing::Level::WARN,
-            log::Level::Error => tracing::Level::ERROR,
-        };
-        self.said.line(level, &message);
-        self.log.write(level, &message);
-    }
-}
-
-impl HostState {
-    /// What a runtime writes to a standard stream: each whole line is one of the log.
-    pub(super) fn write(&mut self, stream: Stream, bytes: &[u8]) {
-        for line in self.said.bytes(stream, bytes) {
-            self.log.write(stream.level(), &line);
-        }
-    }
-}
-
-impl config::Host for HostState {
-    fn get(&mut self, kind: String, key: String) -> Option<String> {
-        self.imports.settings.get(&kind)?.get(&key).cloned()
-    }
-}
+exports!(
+    Toggle => toggle,
+    Counter => counter,
+    Ingest => ingest,
+    Delivery => delivery,
+    Flush => flush,
+    Admission => admission,
+    Cache => cache,
+);
 
 /// Which functions of an interface an instance does not export as the WIT says, in words. Empty when all are right.
-pub(super) fn wrong_functions(interface: Interface, store: &mut Store<HostState>, instance: &Instance) -> Vec<String> {
+pub(super) fn wrong_functions<T: 'static>(
+    interface: Interface,
+    store: &mut Store<T>,
+    instance: &Instance,
+) -> Vec<String> {
     let Some(exported) = instance.get_export_index(&mut *store, None, interface.export_name()) else {
         return vec!["it is no instance".into()];
     };
     let mut wrong = Vec::new();
-    let mut check = |name: &str, typed: &dyn Fn(&mut Store<HostState>, &Func) -> wasmtime::Result<()>| match instance
+    let mut check = |name: &str, typed: &dyn Fn(&mut Store<T>, &Func) -> wasmtime::Result<()>| match instance
         .get_export_index(&mut *store, Some(&exported), name)
     {
         None => wrong.push(format!("{name} is missing")),

@@ -1,6 +1,6 @@
 //! Calls of a module that fails are not made for a while: a breaker for each function and kind, as long as the module lives.
 //!
-//! It opens when calls fail one after the other, or most of them within a window. While it is open nobody calls the guest, and
+//! It opens when calls fail one after the other, or most of them within a window. While it is open the guest is not called, and
 //! what stands in for it answers at once. After a time one call is let through: if that succeeds the breaker closes, if it
 //! fails it stays open for twice as long, up to a bound. A module without trouble costs one look at a number.
 
@@ -125,6 +125,8 @@ fn key(called: Called<'_>) -> Key {
 /// All breakers of one module.
 pub(super) struct Breakers {
     config: BreakerConfig,
+    /// When one opens, for people.
+    clock: Clock,
     /// Entries of `by_call`: none while all is well.
     troubled: AtomicUsize,
     by_call: Mutex<BTreeMap<Key, Breaker>>,
@@ -133,9 +135,10 @@ pub(super) struct Breakers {
 }
 
 impl Breakers {
-    pub(super) fn new(config: &BreakerConfig) -> Self {
+    pub(super) fn new(config: &BreakerConfig, clock: Clock) -> Self {
         Self {
             config: config.clone(),
+            clock,
             troubled: AtomicUsize::new(0),
             by_call: Mutex::default(),
             noticed: AtomicUsize::new(0),
@@ -222,7 +225,7 @@ impl Breakers {
             }
             Phase::Closed => {
                 let Some(verdict) = breaker.verdict(&self.config) else { return };
-                breaker.open(&self.config, Clock::Real.now_ms(), now);
+                breaker.open(&self.config, self.clock.now_ms(), now);
                 breaker.reason = format!("{verdict}, {last}");
                 of(called).increment(1.0);
                 let (ms, max) = (breaker.backoff.as_millis(), self.config.failures_max);
@@ -357,7 +360,7 @@ mod tests {
     impl Tested {
         fn new() -> Self {
             let config = BreakerConfig { failures_max: 2, window_ms: 1_000, backoff_ms_min: 100, backoff_ms_max: 350 };
-            Self { breakers: Breakers::new(&config), now: Instant::now() }
+            Self { breakers: Breakers::new(&config, Clock::Real), now: Instant::now() }
         }
 
         fn later(&mut self, ms: u64) {

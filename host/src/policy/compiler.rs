@@ -214,7 +214,7 @@ pub fn child_main(arguments: &ChildArguments) -> Result<(), String> {
         let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
         rustix::process::setrlimit(what, limit).map_err(|error| format!("cannot limit the compiler: {error}"))
     };
-    // A host that was killed can end nobody.
+    // A host that was killed can end no child.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(|error| format!("cannot tie the compiler to its host: {error}"))?;
     limit(Resource::Data, data_bytes_max)?;

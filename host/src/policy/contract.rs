@@ -1,6 +1,6 @@
 //! What a kind asks of answers beyond what the WIT says: the shape of its documents, the names of its fields.
 //!
-//! A capability knows it and hands it in; the policy room checks each answer by it, so that a module which breaks it is judged
+//! A capability knows it and hands it in; `policy` checks each answer by it, so that a module which breaks it is judged
 //! like one that traps: counted, unhealthy, rolled back, stood in for. Knows no shape itself.
 
 use std::collections::HashMap;
@@ -9,7 +9,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 use serde_json::Value;
 use weir_policy_vectors::Call;
 
-use super::Policies;
 use crate::model::Id;
 
 /// What one kind asks of its module's answers. What it does not say is allowed.
@@ -23,10 +22,10 @@ pub trait Contract: Send + Sync {
     }
 
     /// Whether what a module made of a document, `bytes` long, is not too large. It is the document that is refused where it
-    /// is: a rule that adds a field cannot know how near to its bound somebody's document is.
+    /// is: a rule that adds a field cannot know how near to its bound a document is.
     ///
     /// # Errors
-    /// The bound, in words for whoever sent the document.
+    /// The bound, in words for the sender of the document.
     fn check_size(&self, _bytes: usize) -> Result<(), String> {
         Ok(())
     }
@@ -60,9 +59,9 @@ impl Contracts {
     }
 }
 
-impl Policies {
-    /// From now on the answers of modules for `kind` must keep `contract`. Said once, before the kind serves.
-    pub fn hold_to(&self, kind: &str, contract: Arc<dyn Contract>) {
-        self.contracts.0.write().unwrap_or_else(PoisonError::into_inner).insert(kind.to_owned(), contract);
+impl Contracts {
+    /// From now on answers for `kind` must keep `contract`.
+    pub(super) fn set(&self, kind: &str, contract: Arc<dyn Contract>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(kind.to_owned(), contract);
     }
 }

@@ -6,11 +6,11 @@ use crate::model::{Id, RateLimit};
 /// Length of a hyphenated UUID.
 const UUID_TEXT_BYTES: usize = 36;
 
-/// Room for the texts of all UUIDs of a batch: one allocation, none when there are no UUIDs.
+/// A buffer for the texts of all UUIDs of a batch: one allocation, none when there are no UUIDs.
 pub(super) struct UuidTexts(Vec<u8>);
 
 impl UuidTexts {
-    /// Room for the UUIDs among `ids`.
+    /// A buffer for the UUIDs among `ids`.
     pub(super) fn for_ids<'a>(ids: impl Iterator<Item = &'a Id>) -> Self {
         let uuids = ids.filter(|id| matches!(id, Id::Uuid(_))).count();
         Self(vec![0; uuids * UUID_TEXT_BYTES])
@@ -22,7 +22,7 @@ impl UuidTexts {
     }
 }
 
-/// Writes UUIDs into their room.
+/// Writes UUIDs into their buffer.
 pub(super) struct UuidWriter<'a>(&'a mut [u8]);
 
 impl<'a> UuidWriter<'a> {
@@ -53,9 +53,4 @@ pub(super) fn check_limit(index: usize, limit: Option<WireRateLimit>) -> Result<
         Some(limit) if limit.period_ms == 0 => Err(format!("rule {index} has a limit with a period of 0")),
         Some(WireRateLimit { burst, period_ms }) => Ok(Some(RateLimit { burst, period_ms })),
     }
-}
-
-/// A limit of the built-in rules.
-pub(super) fn limit_of((burst, period_ms): (u32, u32)) -> RateLimit {
-    RateLimit { burst, period_ms }
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use wasmtime::component::Linker;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
-use super::bindings::{self, HostState};
 use super::interface::Interface;
 use super::refusal::LoadError;
 use super::space;
+use super::state::{self, HostState};
 use crate::config::PolicyConfig;
 
 /// Modules whose instances may be alive at once: of each interface one that is live, one before that, and one draining; a
@@ -18,7 +18,7 @@ use crate::config::PolicyConfig;
 const MODULES_MAX: usize = 3 * Interface::COUNT + 8;
 /// Frames of a trap that are kept, the innermost.
 const FRAMES_MAX: usize = 12;
-/// What wasmtime keeps of one function of an instance, in bytes, with room to spare.
+/// What wasmtime keeps of one function of an instance, in bytes, generously.
 const FUNCTION_BYTES: usize = 64;
 /// What it keeps of an instance at most where few functions are allowed, in bytes: its default.
 const INSTANCE_BYTES_MIN: usize = 1 << 20;
@@ -50,7 +50,7 @@ impl PolicyEngine {
         let failed = |error: wasmtime::Error| LoadError::Engine { reason: format!("{error:#}") };
         let engine = new_engine(config, metering).map_err(failed)?;
         let mut linker = Linker::new(&engine);
-        bindings::add_to_linker(&mut linker).map_err(failed)?;
+        state::add_to_linker(&mut linker).map_err(failed)?;
 
         let tick_ms = (config.call_deadline_ms / 10).clamp(1, 50);
         start_ticker(&engine, Duration::from_millis(tick_ms))

@@ -1,4 +1,4 @@
-//! What stands behind the imports `redis` and `sql`: traits, so that this room imports neither store nor sql.
+//! What stands behind the imports `redis` and `sql`: traits, so that the policy engine imports neither store nor sql.
 //!
 //! `app` gives the implementations. Bounds of a call (keys, rows, lengths) are checked before it gets there.
 

@@ -1,16 +1,16 @@
 //! What a module may import beyond `log` and `config`, and what stands behind it: the store and SQL, or stubs while test
 //! vectors run.
 //!
-//! A granted call waits for I/O, so it runs on a thread that may wait: `Policies` sees to that.
+//! A granted call waits for I/O, so it runs on a thread that may wait: `rules` sees to that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use weir_policy_vectors as vectors;
 
-use super::bindings::{HostState, Settings, redis, sql};
+use super::bindings::{redis, sql};
 use super::grants::{Capabilities, GrantError};
 use crate::config::PolicyConfig;
 use crate::model::{KeyEntry, KeyIncrement, SqlValue};
@@ -21,6 +21,9 @@ const ITEMS_MAX: usize = 1_000;
 const KEY_BYTES_MAX: usize = 255;
 /// Bytes of a value.
 const VALUE_BYTES_MAX: usize = 64 << 10;
+
+/// Settings of the kinds, by kind and key.
+pub(super) type Settings = Arc<HashMap<String, BTreeMap<String, String>>>;
 
 /// What one module may import beyond `log` and `config`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -218,7 +221,7 @@ fn check_ttl(ttl_ms: u32) -> Result<(), GrantError> {
 }
 
 impl Imports {
-    fn keys_get(&mut self, keys: Vec<String>) -> Result<Vec<Option<Vec<u8>>>, GrantError> {
+    pub(super) fn keys_get(&mut self, keys: Vec<String>) -> Result<Vec<Option<Vec<u8>>>, GrantError> {
         check_count("keys", keys.len())?;
         keys.iter().try_for_each(|key| check_key(key))?;
         let deadline = self.deadline;
@@ -231,7 +234,7 @@ impl Imports {
         }
     }
 
-    fn keys_set(&mut self, entries: Vec<redis::Entry>) -> Result<(), GrantError> {
+    pub(super) fn keys_set(&mut self, entries: Vec<redis::Entry>) -> Result<(), GrantError> {
         check_count("entries", entries.len())?;
         for entry in &entries {
             check_key(&entry.key)?;
@@ -257,7 +260,7 @@ impl Imports {
         }
     }
 
-    fn keys_increment(&mut self, additions: Vec<redis::Addition>) -> Result<Vec<i64>, GrantError> {
+    pub(super) fn keys_increment(&mut self, additions: Vec<redis::Addition>) -> Result<Vec<i64>, GrantError> {
         check_count("counters", additions.len())?;
         for addition in &additions {
             check_key(&addition.key)?;
@@ -290,7 +293,11 @@ impl Imports {
         }
     }
 
-    fn statement_run(&mut self, statement: &str, parameters: Vec<sql::Row>) -> Result<Vec<Vec<sql::Row>>, GrantError> {
+    pub(super) fn statement_run(
+        &mut self,
+        statement: &str,
+        parameters: Vec<sql::Row>,
+    ) -> Result<Vec<Vec<sql::Row>>, GrantError> {
         check_count("rows of parameters", parameters.len())?;
         if !self.grant.allows_statement(statement) {
             return Err(GrantError::Invalid(format!("the statement {statement:?} is not granted")));
@@ -325,35 +332,5 @@ fn to_guest(value: SqlValue) -> sql::Value {
         SqlValue::Integer(value) => sql::Value::Integer(value),
         SqlValue::Real(value) => sql::Value::Real(value),
         SqlValue::Text(value) => sql::Value::Text(value),
-    }
-}
-
-impl redis::Host for HostState {
-    fn get(&mut self, keys: Vec<String>) -> Result<Vec<Option<Vec<u8>>>, redis::Error> {
-        self.imports.keys_get(keys).map_err(redis_error)
-    }
-
-    fn set(&mut self, entries: Vec<redis::Entry>) -> Result<(), redis::Error> {
-        self.imports.keys_set(entries).map_err(redis_error)
-    }
-
-    fn increment(&mut self, additions: Vec<redis::Addition>) -> Result<Vec<i64>, redis::Error> {
-        self.imports.keys_increment(additions).map_err(redis_error)
-    }
-}
-
-impl sql::Host for HostState {
-    fn run(&mut self, statement: String, parameters: Vec<sql::Row>) -> Result<Vec<Vec<sql::Row>>, sql::Error> {
-        self.imports.statement_run(&statement, parameters).map_err(|error| match error {
-            GrantError::Invalid(reason) => sql::Error::Invalid(reason),
-            GrantError::Unavailable(reason) => sql::Error::Unavailable(reason),
-        })
-    }
-}
-
-fn redis_error(error: GrantError) -> redis::Error {
-    match error {
-        GrantError::Invalid(reason) => redis::Error::Invalid(reason),
-        GrantError::Unavailable(reason) => redis::Error::Unavailable(reason),
     }
 }

@@ -4,11 +4,12 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use wasmtime::component::InstancePre;
-use wasmtime::{ResourceLimiter, Store, Trap};
+use wasmtime::{Store, Trap};
 
-use super::bindings::{ExportIndices, Exports, HostState};
+use super::bindings::{ExportIndices, Exports};
 use super::interface::Interface;
 use super::said::Words;
+use super::state::HostState;
 use super::trace::explain;
 use super::turn::{Turn, aside};
 
@@ -81,7 +82,7 @@ impl CallFailure {
         Self { cause, reason: explain(error, words) }
     }
 
-    /// The same with what only the interface tells: which words its enums have.
+    /// The same with what only the interface tells: which cases its enums have.
     pub(super) fn within(mut self, interface: Interface) -> Self {
         let split = self.reason.split_once(UNKNOWN_CASE).filter(|_| self.cause == Cause::Contract);
         if let Some((before, after)) = split {
@@ -186,7 +187,7 @@ struct PoolState {
     idle: Vec<Warm>,
     /// Idle and taken.
     alive: usize,
-    /// Callers that wait for one. Waking nobody costs a system call all the same.
+    /// Callers that wait for one. A wake-up without a waiter costs a system call, too.
     waiting: usize,
 }
 
@@ -310,40 +311,5 @@ impl Drop for Slot<'_> {
         if somebody_waits {
             self.pool.returned.notify_one();
         }
-    }
-}
-
-/// Bounds the linear memories and tables of one instance.
-pub(super) struct MemoryLimit {
-    bytes: usize,
-    bytes_max: usize,
-    table_elements_max: usize,
-}
-
-impl MemoryLimit {
-    /// All memories together at most `bytes_max`, each table at most `table_elements_max`.
-    pub(super) fn new(bytes_max: usize, table_elements_max: usize) -> Self {
-        Self { bytes: 0, bytes_max, table_elements_max }
-    }
-
-    /// Over three quarters of the limit are in use. Linear memory never shrinks, so an instance that leaks would end in
-    /// the middle of some batch; it is replaced between two calls instead.
-    fn is_nearly_full(&self) -> bool {
-        self.bytes > self.bytes_max / 4 * 3
-    }
-}
-
-impl ResourceLimiter for MemoryLimit {
-    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let bytes = self.bytes.saturating_add(desired.saturating_sub(current));
-        let fits = bytes <= self.bytes_max;
-        if fits {
-            self.bytes = bytes;
-        }
-        Ok(fits)
-    }
-
-    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= self.table_elements_max)
     }
 }

@@ -1,4 +1,7 @@
-//! The interfaces that the host calls: one file for each, with everything that crosses the border there.
+//! The interfaces that the host calls, by name; and one file for each, with everything that crosses the border there.
+//!
+//! What both sides share has one type: those of `weir-policy-vectors`, which the host's `model` hands on. Only what is
+//! borrowed on its way in (ids, texts, lists) and the generated types of answers are turned here.
 //!
 //! A new interface: a file here (its data into the guest's types, its answers checked, both recorded, the built-in answer),
 //! a case below, its functions' types in `bindings`, and its calls in `ask`, in the language of vectors and in the

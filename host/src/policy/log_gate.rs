@@ -19,7 +19,7 @@ const FAILURE_BYTES_MAX: usize = 3_000;
 #[derive(Debug)]
 pub(super) struct LogGate {
     module: String,
-    /// Nothing is written: while test vectors run, nobody is served.
+    /// Nothing is written: while test vectors run, no request is served.
     muted: bool,
     window: Mutex<(Instant, u32)>,
 }

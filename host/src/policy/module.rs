@@ -1,33 +1,36 @@
 //! Lifetime of a module: from bytes to a pool of instances, or to the reason why not.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use metrics::counter;
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
-use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{Component, InstancePre};
+use wasmtime::component::InstancePre;
 use weir_policy_vectors::Vectors;
 
-use super::bindings::{self, ExportIndices, HostState};
+use super::bindings::{self, ExportIndices};
+use super::border::{Border, instead, is_granted_import};
 use super::breaker::{Breakers, OpenBreaker};
-use super::call::CallSeconds;
+use super::call::{Answered, CallSeconds, Called, Outcome, Role};
 use super::compiler;
+use super::component::ComponentBytes;
 use super::engine::{Metering, PolicyEngine};
 use super::imports::{Grant, Imports};
-use super::instance::{CallFailure, MemoryLimit, Pool, Recipe, with_words};
+use super::instance::{CallFailure, Pool, Recipe, Warm, with_words};
 use super::interface::Interface;
 use super::log_gate::LogGate;
-use super::nearest::nearest;
+use super::memory::MemoryLimit;
 use super::outline::Outline;
-use super::refusal::{LoadError, listed};
-use super::said::{Said, clip};
+use super::refusal::LoadError;
+use super::said::Said;
+use super::state::HostState;
 use super::turn::Turn;
 use super::wasi;
+use crate::clock::Clock;
 use crate::config::{BreakerConfig, PolicyConfig};
 use crate::model::Digest;
+use crate::telemetry::POLICY_FAILURES_TOTAL;
 
 /// How long a module counts as unhealthy after a failed call.
 const UNHEALTHY_TIME: Duration = Duration::from_secs(60);
@@ -98,15 +101,15 @@ impl Compiled {
         engine: &PolicyEngine,
         code: &[u8],
         outline: Outline,
-        digest: Digest,
-        bytes: usize,
+        given: ComponentBytes<'_>,
     ) -> Result<Self, LoadError> {
+        let ComponentBytes { digest, bytes } = given;
         let component = compiler::deserialize(engine, code)?;
         let border = Border::of(engine, &component)?;
         let wrong = |error: wasmtime::Error| LoadError::WrongImport { reason: format!("{error:#}") };
         let own = wasi::linker_for(engine, &component).map_err(wrong)?;
         let pre = own.as_ref().unwrap_or(&engine.linker).instantiate_pre(&component).map_err(wrong)?;
-        Ok(Self { digest, bytes, outline, border, pre, metering: engine.metering })
+        Ok(Self { digest, bytes: bytes.len(), outline, border, pre, metering: engine.metering })
     }
 
     /// The interfaces that it exports.
@@ -126,19 +129,14 @@ impl Compiled {
 
     /// Whether it imports something that does I/O, so that calls of it may wait.
     pub(super) fn does_io(&self) -> bool {
-        self.border.imports.iter().any(|name| bindings::is_granted_import(name))
+        self.border.imports.iter().any(|name| is_granted_import(name))
     }
 
     /// The first import that `grant` does not hold.
     pub(super) fn not_granted(&self, grant: &Grant) -> Option<&str> {
-        let missing = |name: &&String| bindings::is_granted_import(name) && !grant.allows(name);
+        let missing = |name: &&String| is_granted_import(name) && !grant.allows(name);
         self.border.imports.iter().find(missing).map(String::as_str)
     }
-}
-
-/// SHA-256 of a component.
-pub(super) fn digest_of(bytes: &[u8]) -> Digest {
-    Digest(Sha256::digest(bytes).into())
 }
 
 /// A module that was found good.
@@ -167,17 +165,26 @@ pub(super) struct Label {
     pub(super) version: Option<String>,
 }
 
+/// What a module is started with.
+pub(super) struct Start {
+    pub(super) label: Label,
+    /// What its instances see.
+    pub(super) imports: Imports,
+    /// Instances that are warm at once.
+    pub(super) instances: usize,
+    /// When its breakers open.
+    pub(super) clock: Clock,
+}
+
 impl Module {
-    /// Starts a pool of instances: `instances` are warm at once. Everything that it exports must be as the WIT says.
+    /// Starts a pool of instances. Everything that it exports must be as the WIT says.
     pub(super) fn start(
         engine: &PolicyEngine,
         config: &PolicyConfig,
-        compiled: &Arc<Compiled>,
-        label: Label,
-        imports: Imports,
-        instances: usize,
+        compiled: &Compiled,
+        start: Start,
     ) -> Result<Self, LoadError> {
-        let (module, unfit) = Self::start_what_fits(engine, config, compiled, label, imports, instances)?;
+        let (module, unfit) = Self::start_what_fits(engine, config, compiled, start)?;
         match unfit.into_iter().next() {
             None => Ok(module),
             Some((_, refusal)) => Err(refusal),
@@ -189,11 +196,10 @@ impl Module {
     pub(super) fn start_what_fits(
         engine: &PolicyEngine,
         config: &PolicyConfig,
-        compiled: &Arc<Compiled>,
-        label: Label,
-        imports: Imports,
-        instances: usize,
+        compiled: &Compiled,
+        start: Start,
     ) -> Result<(Self, Vec<Unfit>), LoadError> {
+        let Start { label, imports, instances, clock } = start;
         let digest = compiled.digest.to_string();
         let log = Arc::new(LogGate::new(format!("{} {}", label.name, &digest[..12]), imports.are_stubs()));
         let does_io = compiled.does_io();
@@ -242,7 +248,7 @@ impl Module {
             does_io,
             info,
             log,
-            breakers: Breakers::new(&config.breaker),
+            breakers: Breakers::new(&config.breaker, clock),
             seconds: CallSeconds::default(),
             failures: AtomicU64::new(0),
             last_failure: Mutex::new(None),
@@ -276,7 +282,7 @@ impl Module {
                 unfit: Some(reason.to_owned()),
                 failing: Vec::new(),
             },
-            breakers: Breakers::new(&BreakerConfig::default()),
+            breakers: Breakers::new(&BreakerConfig::default(), Clock::Real),
             seconds: CallSeconds::default(),
             failures: AtomicU64::new(0),
             last_failure: Mutex::new(None),
@@ -301,6 +307,46 @@ impl Module {
     /// Its name and the beginning of its digest, for people.
     pub(super) fn title(&self) -> String {
         format!("{} ({})", self.info.name, &self.info.digest[..12])
+    }
+
+    /// Calls, measures, checks the answer, and counts what fails: every failure passes here, whatever broke. Nothing is
+    /// called while the breaker is open. The call may take `deadlines` times as long as one may.
+    pub(super) fn run<Raw, T>(
+        &self,
+        role: Role,
+        called: Called<'_>,
+        deadlines: u64,
+        call: impl FnOnce(&mut Warm) -> wasmtime::Result<Raw>,
+        check: impl FnOnce(Raw) -> Result<T, String>,
+    ) -> Outcome<T> {
+        if role != Role::Test {
+            self.breakers.admit(called)?;
+        }
+        let started = Instant::now();
+        let answered = self.pool.call(deadlines, call).map_err(|failure| failure.within(called.interface));
+        let elapsed = started.elapsed();
+        let checked = answered.and_then(|(raw, fuel)| match check(raw) {
+            Ok(answer) => Ok(Answered { answer, elapsed, fuel }),
+            Err(reason) => Err(CallFailure::contract(reason)),
+        });
+        if role == Role::Test {
+            return checked;
+        }
+        let interface = called.interface;
+        self.seconds.of(interface, role).record(elapsed.as_secs_f64());
+        match &checked {
+            Err(failure) if !failure.is_of_module() || self.is_unfit().is_some() => self.breakers.give_back(called),
+            outcome => self.breakers.note(called, outcome.as_ref().err()),
+        }
+        if let Err(failure) = &checked {
+            let (interface_name, role, cause) = (interface.name(), role.as_str(), failure.cause.as_str());
+            counter!(POLICY_FAILURES_TOTAL, "interface" => interface_name, "role" => role, "cause" => cause)
+                .increment(1);
+            if failure.is_of_module() {
+                self.failed(interface, failure);
+            }
+        }
+        checked
     }
 
     /// Notes a failed call: the module is unhealthy for a minute from now on.
@@ -328,63 +374,6 @@ impl Module {
 /// An interface that a module exports otherwise than the WIT says, and how.
 pub(super) type Unfit = (Interface, LoadError);
 
-/// Names of what a component exports besides, that are kept.
-const IGNORED_MAX: usize = 20;
-
-/// Names of what a component imports and exports.
-struct Border {
-    imports: Vec<String>,
-    known: Vec<Interface>,
-    ignored: Vec<String>,
-    /// What the known interfaces hold.
-    functions: HashMap<Interface, Vec<String>>,
-}
-
-impl Border {
-    fn of(engine: &PolicyEngine, component: &Component) -> Result<Self, LoadError> {
-        let ty = component.component_type();
-        let imports: Vec<String> = ty.imports(&engine.engine).map(|(name, _)| name.to_owned()).collect();
-        if let Some(name) = imports.iter().find(|name| !bindings::is_offered(name)) {
-            return Err(LoadError::UnknownImport { name: name.clone() });
-        }
-        let exports: Vec<String> = ty.exports(&engine.engine).map(|(name, _)| name.to_owned()).collect();
-        let is = |interface: Interface| component.get_export_index(None, interface.export_name()).is_some();
-        let known: Vec<Interface> = Interface::ALL.into_iter().filter(|&interface| is(interface)).collect();
-        if known.is_empty() {
-            return Err(LoadError::NoExports { found: exports });
-        }
-        if let Some((found, nearest)) = exports.iter().find_map(|name| misspelt(name, &known)) {
-            return Err(LoadError::MisspeltExport { found, nearest });
-        }
-        let ours = |name: &String| known.iter().any(|interface| name.starts_with(interface.export_prefix()));
-        let ignored = exports.into_iter().filter(|name| !ours(name)).map(|name| clip(&name, 100));
-        let ignored = ignored.take(IGNORED_MAX).collect();
-        let functions = known.iter().map(|interface| (*interface, functions(engine, component, *interface))).collect();
-        Ok(Self { imports, known, ignored, functions })
-    }
-}
-
-/// Names of what an exported interface holds.
-fn functions(engine: &PolicyEngine, component: &Component, interface: Interface) -> Vec<String> {
-    let Some((ComponentItem::ComponentInstance(instance), _)) = component.get_export(None, interface.export_name())
-    else {
-        return Vec::new();
-    };
-    let functions = instance.exports(&engine.engine);
-    let functions = functions.filter(|(_, item)| matches!(item.ty, ComponentItem::ComponentFunc(_)));
-    functions.map(|(name, _)| name.to_owned()).collect()
-}
-
-/// An export that can only be meant as an interface of ours that is not among those that were found: its name, and ours.
-fn misspelt(export: &str, known: &[Interface]) -> Option<(String, &'static str)> {
-    let name = export.strip_prefix("weir:policy/")?.split('@').next()?;
-    let missing = Interface::ALL.into_iter().filter(|interface| !known.contains(interface));
-    let nearest = nearest(name, missing.map(Interface::name))?;
-    // The name of an interface with another version is no mistake: this weir does not serve that one.
-    let interface = Interface::from_name(nearest).filter(|_| nearest != name)?;
-    Some((export.to_owned(), interface.export_name()))
-}
-
 /// Finds the functions of the known exports and checks their types on a first instance.
 fn bind(recipe: &mut Recipe, border: &Border) -> Result<(Vec<Interface>, Vec<Unfit>), LoadError> {
     let mut store = recipe.store();
@@ -405,17 +394,6 @@ fn bind(recipe: &mut Recipe, border: &Border) -> Result<(Vec<Interface>, Vec<Unf
         }
     }
     Ok((fit, unfit))
-}
-
-/// What an interface holds in place of a function that is missing.
-fn instead(interface: Interface, border: &Border) -> String {
-    let found = border.functions.get(&interface).map_or(&[][..], Vec::as_slice);
-    let missing = interface.functions().iter().find(|name| !found.iter().any(|found| found == *name));
-    let Some(missing) = missing else { return String::new() };
-    let expected = interface.functions().join(", ");
-    let near = nearest(missing, found.iter().map(String::as_str));
-    let near = near.map_or_else(String::new, |near| format!("; {} is near {missing}", clip(near, 100)));
-    format!(" (expected {expected}; it has {}{near})", listed(found))
 }
 
 fn not_started(error: wasmtime::Error) -> LoadError {

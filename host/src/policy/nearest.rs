@@ -1,4 +1,4 @@
-//! Which name somebody may have meant.
+//! Which name a misspelt one was meant to be.
 
 /// Characters that may differ.
 const DIFFERENCES_MAX: usize = 2;

@@ -1,8 +1,8 @@
-//! The host's data in the language of test vectors and decision logs, for all interfaces.
+//! Ids of the host in the language of test vectors and decision logs, for all interfaces.
 
 use weir_policy_vectors as vectors;
 
-use crate::model::{Id, RateLimit};
+use crate::model::Id;
 
 /// An id as it is recorded.
 pub(super) fn id(id: &Id) -> vectors::Id {
@@ -18,9 +18,4 @@ pub(super) fn to_id(id: &vectors::Id) -> Id {
         vectors::Id::Int(value) => Id::Int(*value),
         vectors::Id::Text(value) => Id::Text(value.as_str().into()),
     }
-}
-
-/// A limit as it is recorded.
-pub(super) fn limit(limit: RateLimit) -> vectors::RateLimit {
-    vectors::RateLimit { burst: limit.burst, period_ms: limit.period_ms }
 }

@@ -1,4 +1,4 @@
-//! Lifetime of a call: what the guest wrote in it, kept until the call has ended, so that whoever reads of a failure sees it.
+//! Lifetime of a call: what the guest wrote in it, kept until the call has ended, so that an operator sees it beside a failure.
 //!
 //! Lines come from the import `log`, and from standard output and standard error where a runtime of a language has them.
 

@@ -6,17 +6,21 @@ mod batches;
 mod words;
 
 use std::path::{Path, PathBuf};
-use std::sync::Barrier;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Barrier};
 
 use futures_util::FutureExt as _;
 
 use super::call::Role;
-use super::decide::{Asked, Subject};
 use super::instance::{Cause, Warm};
 use super::interface::{Interface, flush};
+use super::subject::{Asked, Subject};
 use super::*;
-use crate::config::{BreakerConfig, PolicyConfig};
-use crate::model::{Action, Backlog, Effect, Id, RateLimit, ToggleChange, Verb};
+use crate::config::{BreakerConfig, PolicyConfig, PolicyFailure};
+use crate::model::{
+    Action, Backlog, CountRule, Digest, Document, Effect, FlushPlan, Hit, Id, Intent, RateLimit, ToggleChange,
+    ToggleRule, Verb, Violation,
+};
 
 fn fixtures() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/policies")
@@ -38,11 +42,11 @@ trait Now {
 
 impl Now for Arc<Policies> {
     fn decide_now(&self, kind: &str, now_ms: u64, batch: &[Intent]) -> Result<Decided<ToggleRule>, PolicyError> {
-        self.decide_toggles(kind, now_ms, batch).now_or_never().unwrap()
+        self.rules.decide_toggles(kind, now_ms, batch).now_or_never().unwrap()
     }
 
     fn plan_now(&self, kind: &str, now_ms: u64, backlog: &Backlog) -> FlushPlan {
-        self.plan_flush(kind, now_ms, backlog).now_or_never().unwrap()
+        self.rules.plan_flush(kind, now_ms, backlog).now_or_never().unwrap()
     }
 }
 
@@ -150,7 +154,7 @@ fn the_component_decides_as_the_native_rules_do() {
             let batch = batch(length);
             let decided = policies.decide_now(&kind.kind, 5, &batch).unwrap();
             assert_eq!(decided.rules, Intent::builtin(&settings, 0, &batch), "{}", kind.kind);
-            assert_eq!(decided.decider, Decider::One(policies.builtin_digest));
+            assert_eq!(decided.decider, Decider::One(builtin::digest()));
         }
         for (entries, oldest_at_ms) in
             [(0, 0), (1, 10_000), (1, 8_500), (1, 8_000), (99, 9_999), (100, 10_000), (u64::MAX / 60, 0)]
@@ -161,7 +165,7 @@ fn the_component_decides_as_the_native_rules_do() {
         }
     }
     assert_eq!(policies.decide_now("default", 5, &[]).unwrap().rules, []);
-    let [module] = policies.modules().try_into().unwrap();
+    let [module] = policies.registry.modules().try_into().unwrap();
     assert_eq!((module.healthy, module.failures, module.last_failure), (true, 0, None));
 }
 
@@ -171,8 +175,9 @@ fn the_component_coalesces_as_the_native_rule_does() {
     for (length, pairs) in [(0, 1), (1, 1), (7, 1), (7, 7), (100, 9), (2_000, 300)] {
         let changes = changes(length, pairs);
         let keys: Vec<_> = changes.iter().map(|change| (&change.target, &change.actor)).collect();
-        let native: Vec<usize> = rules::coalesce(&keys).into_iter().map(|index| index as usize).collect();
-        assert_eq!(policies.coalesce("k", &changes), Coalesced { kept: native, fell_back: false });
+        let native: Vec<usize> =
+            weir_default_policy::rules::coalesce(&keys).into_iter().map(|index| index as usize).collect();
+        assert_eq!(policies.rules.coalesce("k", &changes), Coalesced { kept: native, fell_back: false });
     }
 }
 
@@ -259,7 +264,7 @@ fn every_failed_decision_is_counted_named_and_followed_by_a_good_one() {
         let error = policies.decide_now(kind, 1, &batch).unwrap_err();
         assert!(error.reason.starts_with(cause) && error.reason.contains(words), "{kind}: {error}");
         assert_eq!(policies.decide_now("fine", 1, &batch).unwrap().rules, [keep; 5], "after {kind}");
-        let module = policies.modules().swap_remove(0);
+        let module = policies.registry.modules().swap_remove(0);
         assert_eq!((module.healthy, module.failures), (false, round as u64 + 1), "{kind}");
         assert!(module.last_failure.unwrap().starts_with(cause.trim_end_matches(": ")), "{kind}");
     }
@@ -272,12 +277,12 @@ fn the_built_in_rules_stand_in_where_the_kind_says_so() {
     let batch = batch(9);
     for kind in ["trap", "short", "effect"] {
         let decided = policies.decide_now(kind, 1, &batch).unwrap();
-        assert_eq!(decided.decider, Decider::One(policies.builtin_digest));
+        assert_eq!(decided.decider, Decider::One(builtin::digest()));
         assert_eq!(decided.rules[0].limit, Some(RateLimit { burst: 3, period_ms: 10_000 }));
         assert_eq!((decided.rules[0].when_absent, decided.rules[0].when_present), (Effect::Add, Effect::Remove));
         assert_eq!(decided.rules.len(), 9);
     }
-    assert_ne!(policies.decide_now("fine", 1, &batch).unwrap().decider, Decider::One(policies.builtin_digest));
+    assert_ne!(policies.decide_now("fine", 1, &batch).unwrap().decider, Decider::One(builtin::digest()));
     policies.decide_now("trap of a kind that was not loaded", 1, &batch).unwrap_err();
 }
 
@@ -292,7 +297,7 @@ fn a_module_takes_over_what_it_exports_and_no_more() {
     let policies = load(&config, &[kind("trap", &[], PolicyFailure::Deny)]).unwrap();
     policies.decide_now("trap", 1, &batch(1)).unwrap_err();
     assert_eq!(policies.plan_now("trap", 1_000, &backlog(1, 500)).look_again_ms, 1_500);
-    let [given, builtin] = policies.modules().try_into().unwrap();
+    let [given, builtin] = policies.registry.modules().try_into().unwrap();
     assert_eq!((given.name.as_str(), given.healthy), ("policy", false));
     assert_eq!(given.interfaces, ["toggle", "counter", "ingest"]);
     assert_eq!(given.ignored, ["weir:policy/flush@9.0.0"]);
@@ -319,15 +324,15 @@ fn no_module_can_lose_or_revive_a_change() {
     let misbehaving = misbehaving(config, PolicyFailure::Deny);
     let changes = changes(40, 12);
     let last: Vec<usize> = (28..40).collect();
-    let coalesce = |kind: &str| misbehaving.policies.coalesce(kind, &changes);
+    let coalesce = |kind: &str| misbehaving.policies.rules.coalesce(kind, &changes);
     // Everything is kept: what is overtaken is dropped by the host.
     assert_eq!(coalesce("fine"), Coalesced { kept: last.clone(), fell_back: false });
     for kind in ["trap", "loop", "memory", "huge", "outside", "dropped", "index", "reversed", "2"] {
         assert_eq!(coalesce(kind), Coalesced { kept: last.clone(), fell_back: true }, "{kind}");
-        let module = misbehaving.policies.modules().swap_remove(0);
+        let module = misbehaving.policies.registry.modules().swap_remove(0);
         assert!(module.last_failure.unwrap().contains(" in flush: "), "{kind}");
     }
-    let module = misbehaving.policies.modules().swap_remove(0);
+    let module = misbehaving.policies.registry.modules().swap_remove(0);
     assert_eq!(module.failures, 9);
 }
 
@@ -369,7 +374,7 @@ fn more_callers_than_instances_wait_for_each_other() {
             });
         }
     });
-    let module = policies.modules().swap_remove(0);
+    let module = policies.registry.modules().swap_remove(0);
     assert_eq!(module.failures, 40);
 }
 
@@ -377,7 +382,7 @@ fn more_callers_than_instances_wait_for_each_other() {
 fn a_caller_that_finds_no_instance_is_refused_and_the_module_stays_healthy() {
     let config = PolicyConfig { instances: 1, call_deadline_ms: 1_000, ..patient() };
     let misbehaving = misbehaving(config, PolicyFailure::Deny);
-    let active = misbehaving.policies.active();
+    let active = misbehaving.policies.rules.active();
     let (taken, release) = (Barrier::new(2), Barrier::new(2));
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -393,14 +398,14 @@ fn a_caller_that_finds_no_instance_is_refused_and_the_module_stays_healthy() {
         assert!(error.reason.starts_with("busy: ") && error.reason.contains("policy.instances"), "{error}");
         release.wait();
     });
-    assert!(misbehaving.policies.modules()[0].healthy);
+    assert!(misbehaving.policies.registry.modules()[0].healthy);
     misbehaving.policies.decide_now("fine", 1, &batch(1)).unwrap();
 }
 
 #[test]
 fn a_call_that_panics_in_the_host_gives_its_place_back() {
     let misbehaving = misbehaving(PolicyConfig { instances: 1, ..patient() }, PolicyFailure::Deny);
-    let active = misbehaving.policies.active();
+    let active = misbehaving.policies.rules.active();
     let panics = |_: &mut Warm| -> wasmtime::Result<()> { panic!("on purpose") };
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         active.live.get(Interface::Toggle).module.pool.call(1, panics)
@@ -423,13 +428,13 @@ async fn a_field_that_a_kind_has_not_is_the_modules_fault() {
     let topics = [("topic:good", "a"), ("topic:bad", "a,b")];
     for (on_failure, answered) in [(PolicyFailure::Deny, false), (PolicyFailure::BuiltIn, true)] {
         let policies = builtin(&[kind("k", &topics, on_failure)]);
-        policies.hold_to("k", Arc::new(OnlyA));
-        assert_eq!(policies.delivery_fields("k", "good").await, Ok(vec!["a".to_owned()]));
-        assert!(policies.modules()[0].healthy);
+        policies.rules.hold_to("k", Arc::new(OnlyA));
+        assert_eq!(policies.rules.delivery_fields("k", "good").await, Ok(vec!["a".to_owned()]));
+        assert!(policies.registry.modules()[0].healthy);
         for _ in 0..5 {
-            assert_eq!(policies.delivery_fields("k", "bad").await.is_ok(), answered);
+            assert_eq!(policies.rules.delivery_fields("k", "bad").await.is_ok(), answered);
         }
-        let module = policies.modules().swap_remove(0);
+        let module = policies.registry.modules().swap_remove(0);
         assert_eq!((module.healthy, module.failures), (false, 3), "the breaker keeps the other two");
         assert!(module.last_failure.unwrap().contains("there is no field"));
         assert_eq!((module.breakers[0].function, module.breakers[0].kind.as_str()), ("fields", "k"));
@@ -445,7 +450,7 @@ async fn a_guest_that_loops_does_not_hold_the_thread_that_serves() {
     let asked = tokio::spawn(async move {
         // Waits for the only thread, which is about to loop.
         let other = tokio::spawn(async move { served.store(true, Ordering::SeqCst) });
-        let refused = policies.decide_toggles("loop", 1, &batch(3)).await.unwrap_err();
+        let refused = policies.rules.decide_toggles("loop", 1, &batch(3)).await.unwrap_err();
         (refused.reason, was_served.load(Ordering::SeqCst), other)
     });
     let (reason, was_served, other) = asked.await.unwrap();

@@ -13,7 +13,7 @@ use wasmtime::UpdateDeadline;
 /// Ticks after which a guest gives its place up: the first may come at once, so that one whole one has passed.
 const QUICK_TICKS: u64 = 2;
 /// How long the thread that gave its worker up stands aside for the one that takes it, which is woken meanwhile. A worker
-/// that nobody has taken by then is taken back.
+/// that no thread has taken by then is taken back.
 const HANDOVER_TIME: Duration = Duration::from_millis(1);
 /// Handovers that are tried for one call.
 const HANDOVERS_MAX: u32 = 2;

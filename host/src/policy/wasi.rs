@@ -8,15 +8,15 @@ use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, ComponentType, Linker, LinkerInstance, Lower, Resource, ResourceType, Val};
 use wasmtime::{StoreContextMut, Trap};
 
-use super::bindings::HostState;
 use super::engine::PolicyEngine;
 use super::said::Stream;
+use super::state::HostState;
 
 /// Packages of which the functions are there, if only to say that they are not given.
 const PACKAGES: [&str; 5] = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/"];
 /// The versions: 0.2 with any patch.
 const VERSION: &str = "@0.2.";
-/// Bytes that a guest is told it may write at once.
+/// Bytes that a guest may write at once, as `check-write` answers.
 const WRITE_BYTES_MAX: u64 = 4_096;
 
 /// Whether an import is of these.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::model::{AdmissionPlan, Arrival, Place, RoomState};
-use crate::policy::Policies;
+use crate::policy::Rules;
 
 /// The rules of a room. They see numbers and ids; the store holds the capacity whatever they say.
 #[async_trait]
@@ -18,9 +18,9 @@ pub trait Admission: Send + Sync {
 }
 
 #[async_trait]
-impl Admission for Arc<Policies> {
+impl Admission for Arc<Rules> {
     async fn place(&self, kind: &str, now_ms: u64, batch: &[Arrival]) -> Option<Vec<Place>> {
-        Policies::place(self, kind, now_ms, batch).await.ok().map(|decided| decided.rules)
+        Rules::place(self, kind, now_ms, batch).await.ok().map(|decided| decided.rules)
     }
 
     async fn plan(&self, kind: &str, now_ms: u64, room: &RoomState) -> AdmissionPlan {

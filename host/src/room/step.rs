@@ -136,8 +136,8 @@ async fn apply(
 fn placed(shared: &Shared, op: &RoomOp, place: Option<Place>, seed: &[u8; 32]) -> RoomOp {
     let through_ms = (shared.config.mode == RoomMode::PassThrough).then_some(THROUGH_MS);
     let verb = match place {
-        Some(Place::Line { lane }) => RoomVerb::Join { lane, lot: None, through_ms },
-        Some(Place::Draw { lane }) => RoomVerb::Join { lane, lot: Some(lot(seed, &op.actor)), through_ms },
+        Some(Place::Line(lane)) => RoomVerb::Join { lane, lot: None, through_ms },
+        Some(Place::Draw(lane)) => RoomVerb::Join { lane, lot: Some(lot(seed, &op.actor)), through_ms },
         _ => op.verb,
     };
     RoomOp { verb, ..op.clone() }

@@ -1,53 +1,10 @@
-//! What is kept of a read.
+//! What is cached of a read.
 //!
-//! What its class tolerates is kept for most of that time; where the origin decides, all that it allows. Not kept is what would not be told twice: measured over enough
-//! requests, what is never repeated, what has changed nearly each time it was read again, and what is so cheap that the
-//! cache saves nothing.
+//! An answer is cached for most of the time that its class tolerates; where the origin decides, for as long as it allows. A
+//! read that would not be served twice is not cached: measured over enough requests, one that is never repeated, one that
+//! has changed nearly each time it was read again, and one that is so cheap that the cache saves nothing.
 
-/// How old the answers of a read may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Staleness {
-    /// Not at all.
-    Live,
-    /// Some seconds.
-    Seconds,
-    /// Some minutes.
-    Minutes,
-    /// Some hours.
-    Hours,
-    /// As the origin says.
-    Origin,
-}
-
-/// What was measured of a read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Profile {
-    /// How old its answers may be.
-    pub class: Staleness,
-    /// Requests.
-    pub requests: u64,
-    /// Of 1,000 requests, those that the cache answered.
-    pub hit_permille: u32,
-    /// 99th percentile of the time of a reading, in microseconds.
-    pub cost_p99_us: u64,
-    /// Share of the time of all reads, in 1,000 parts.
-    pub cost_share_permille: u32,
-    /// Mean size of an answer, in bytes.
-    pub bytes: u64,
-    /// Of 1,000 readings of something known, those that found it changed.
-    pub change_permille: u32,
-}
-
-/// For how long answers are kept, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Keep {
-    /// How long an answer is told.
-    pub ttl_ms: u32,
-    /// How long after that it is told while it is read anew.
-    pub stale_while_revalidate_ms: u32,
-    /// How long after that it is told when it cannot be read anew.
-    pub stale_if_error_ms: u32,
-}
+use weir_policy_vectors::{Keep, ReadProfile, Staleness};
 
 /// Requests below which a profile says nothing against keeping.
 const REQUESTS_MIN: u64 = 1_000;
@@ -63,24 +20,17 @@ const AS_THE_ORIGIN_SAYS: u32 = u32::MAX;
 /// Larger answers are not kept, in bytes.
 const BYTES_MAX: u64 = 4 << 20;
 
-/// For how long the answers of a read are kept, or why they are not.
+/// For how long the answers of a read are cached, or why they are not.
 ///
 /// # Errors
-/// The reason, as `Cache-Status` tells it.
-pub fn eligible(profile: &Profile) -> Result<Keep, &'static str> {
+/// The reason, as `Cache-Status` shows it.
+pub fn eligible(profile: &ReadProfile) -> Result<Keep, &'static str> {
     let (ttl_ms, stale_while_revalidate_ms, stale_if_error_ms) = match profile.class {
         Staleness::Live => return Err("live"),
         Staleness::Seconds => (2_000, 2_000, 30_000),
         Staleness::Minutes => (60_000, 60_000, 600_000),
         Staleness::Hours => (3_600_000, 3_600_000, 86_400_000),
-        Staleness::Origin => {
-            let as_it_says = AS_THE_ORIGIN_SAYS;
-            return Ok(Keep {
-                ttl_ms: as_it_says,
-                stale_while_revalidate_ms: as_it_says,
-                stale_if_error_ms: as_it_says,
-            });
-        }
+        Staleness::Origin => return Ok(keep(AS_THE_ORIGIN_SAYS, AS_THE_ORIGIN_SAYS, AS_THE_ORIGIN_SAYS)),
     };
     if profile.bytes > BYTES_MAX {
         return Err("too-large");
@@ -96,7 +46,11 @@ pub fn eligible(profile: &Profile) -> Result<Keep, &'static str> {
             return Err("changes-too-often");
         }
     }
-    Ok(Keep { ttl_ms, stale_while_revalidate_ms, stale_if_error_ms })
+    Ok(keep(ttl_ms, stale_while_revalidate_ms, stale_if_error_ms))
+}
+
+fn keep(ttl_ms: u32, stale_while_revalidate_ms: u32, stale_if_error_ms: u32) -> Keep {
+    Keep { ttl_ms, stale_while_revalidate_ms, stale_if_error_ms, groups: Vec::new() }
 }
 
 #[cfg(test)]
@@ -105,24 +59,26 @@ mod tests {
 
     #[test]
     fn what_is_worth_it_is_kept() {
-        let profile = |class| Profile {
+        let profile = |class| ReadProfile {
             class,
             requests: 2_000,
+            requests_per_minute: 40,
             hit_permille: 900,
+            cost_p50_us: 1_000,
             cost_p99_us: 9_000,
             cost_share_permille: 500,
             bytes: 100,
             change_permille: 100,
         };
         let hours = profile(Staleness::Hours);
-        let why = |profile: Profile| eligible(&profile).map(|keep| keep.ttl_ms);
+        let why = |profile: ReadProfile| eligible(&profile).map(|keep| keep.ttl_ms);
         assert_eq!(why(profile(Staleness::Live)), Err("live"));
         assert_eq!([why(profile(Staleness::Seconds)), why(profile(Staleness::Minutes))], [Ok(2_000), Ok(60_000)]);
-        assert_eq!(why(Profile { bytes: 5 << 20, ..profile(Staleness::Origin) }), Ok(u32::MAX));
-        assert_eq!(why(Profile { bytes: 5 << 20, ..hours }), Err("too-large"));
-        assert_eq!(why(Profile { hit_permille: 0, ..hours }), Err("never-repeated"));
-        assert_eq!(why(Profile { hit_permille: 0, requests: 999, ..hours }), Ok(3_600_000));
-        assert_eq!(why(Profile { hit_permille: 200, change_permille: 1_000, ..hours }), Err("changes-too-often"));
-        assert_eq!(why(Profile { cost_p99_us: 50, cost_share_permille: 1, ..hours }), Err("cheap"));
+        assert_eq!(why(ReadProfile { bytes: 5 << 20, ..profile(Staleness::Origin) }), Ok(u32::MAX));
+        assert_eq!(why(ReadProfile { bytes: 5 << 20, ..hours }), Err("too-large"));
+        assert_eq!(why(ReadProfile { hit_permille: 0, ..hours }), Err("never-repeated"));
+        assert_eq!(why(ReadProfile { hit_permille: 0, requests: 999, ..hours }), Ok(3_600_000));
+        assert_eq!(why(ReadProfile { hit_permille: 200, change_permille: 1_000, ..hours }), Err("changes-too-often"));
+        assert_eq!(why(ReadProfile { cost_p99_us: 50, cost_share_permille: 1, ..hours }), Err("cheap"));
     }
 }

@@ -51,8 +51,8 @@ impl RunningHost {
     /// A module that fails does not make the host unready: another host has the same rules, and what its kinds do then is
     /// configured. It is said all the same.
     fn policy_checks(&self) -> Vec<Check> {
-        let modules = self.app.policies.modules().into_iter();
-        let fallbacks = self.app.policies.fallbacks();
+        let modules = self.app.policies.registry.modules().into_iter();
+        let fallbacks = self.app.policies.rules.fallbacks();
         modules
             .map(|module| {
                 let interfaces = module.interfaces.join(", ");
@@ -79,7 +79,7 @@ impl RunningHost {
                 };
                 Check { name: format!("policy:{}", module.name), ready: true, detail }
             })
-            .chain(self.app.policies.unsaved().map(|reason| Check {
+            .chain(self.app.policies.registry.unsaved().map(|reason| Check {
                 name: "policy-set".into(),
                 ready: true,
                 detail: format!(

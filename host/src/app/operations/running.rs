@@ -5,8 +5,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use metrics_exporter_prometheus::PrometheusHandle;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::Operator;
 use crate::admin::{ModuleCommand, Operations, OperationsError, Purge, Upload};
@@ -42,21 +40,16 @@ impl RunningHost {
     }
 
     /// Compiling, testing and writing take their time: on a thread that may wait.
-    async fn control<T: DeserializeOwned>(
+    async fn control<T: Send + 'static>(
         &self,
-        command: impl FnOnce(&Policies) -> Result<Value, ControlError> + Send + 'static,
+        command: impl FnOnce(&Policies) -> Result<T, ControlError> + Send + 'static,
     ) -> Result<T, OperationsError> {
         let policies = Arc::clone(&self.app.policies);
         match tokio::task::spawn_blocking(move || command(&policies)).await {
-            Ok(report) => typed(report?),
+            Ok(result) => result.map_err(OperationsError::from),
             Err(error) => Err(OperationsError::Unavailable(format!("the command ended: {error}"))),
         }
     }
-}
-
-/// A report of the policy modules as the type that operators know.
-fn typed<T: DeserializeOwned>(report: Value) -> Result<T, OperationsError> {
-    serde_json::from_value(report).map_err(|error| OperationsError::Unavailable(format!("the report: {error}")))
 }
 
 #[async_trait]
@@ -107,14 +100,14 @@ impl Operations for RunningHost {
     }
 
     async fn policies(&self) -> Result<PolicyList, OperationsError> {
-        self.control(|policies| Ok(policies.status())).await
+        self.control(|policies| Ok(policies.registry.status())).await
     }
 
     async fn upload_policy(&self, by: &str, upload: Upload) -> Result<Uploaded, OperationsError> {
         let by = by.to_owned();
         self.control(move |policies| {
             let Upload { bytes, name, version, vectors, activate } = upload;
-            policies.upload(&by, &ModuleUpload { bytes: &bytes, name, version, vectors, activate })
+            policies.registry.upload(&by, &ModuleUpload { bytes: &bytes, name, version, vectors, activate })
         })
         .await
     }
@@ -122,23 +115,23 @@ impl Operations for RunningHost {
     async fn command_policy(&self, by: &str, command: ModuleCommand) -> Result<Commanded, OperationsError> {
         let by = by.to_owned();
         self.control(move |policies| match command {
-            ModuleCommand::Activate { module, interfaces } => policies.activate(&by, &module, &interfaces),
-            ModuleCommand::Shadow { module, share } => policies.shadow(&by, &module, share),
-            ModuleCommand::Canary { module, share } => policies.canary(&by, &module, share),
-            ModuleCommand::EndShadow => policies.end_shadow(&by),
-            ModuleCommand::EndCanary => policies.end_canary(&by),
-            ModuleCommand::Rollback => policies.rollback(&by),
-            ModuleCommand::Delete { module } => policies.delete(&by, &module),
+            ModuleCommand::Activate { module, interfaces } => policies.registry.activate(&by, &module, &interfaces),
+            ModuleCommand::Shadow { module, share } => policies.trials.shadow(&by, &module, share),
+            ModuleCommand::Canary { module, share } => policies.trials.canary(&by, &module, share),
+            ModuleCommand::EndShadow => policies.trials.end_shadow(&by),
+            ModuleCommand::EndCanary => policies.trials.end_canary(&by),
+            ModuleCommand::Rollback => policies.registry.rollback(&by),
+            ModuleCommand::Delete { module } => policies.registry.delete(&by, &module),
         })
         .await
     }
 
     async fn policy_diff(&self) -> Result<PolicyDiff, OperationsError> {
-        typed(self.app.policies.diff())
+        Ok(self.app.policies.trials.diff())
     }
 
     async fn policy_audit(&self, limit: usize) -> Result<Audit, OperationsError> {
-        self.control(move |policies| Ok(policies.audit(limit))).await
+        self.control(move |policies| Ok(policies.registry.audit(limit))).await
     }
 
     async fn dead_letters(&self, kind: Option<&str>, after: i64, limit: usize) -> Result<DeadLetters, OperationsError> {

@@ -10,10 +10,10 @@ use crate::model::{AdmissionPlan, Arrival, Id, Place, RoomState};
 use crate::policy::bindings::admission;
 use crate::policy::call::{Called, Outcome, Role, not_exported};
 use crate::policy::convert::{UuidTexts, check_length};
-use crate::policy::decide::{Asked, Subject};
 use crate::policy::instance::Warm;
 use crate::policy::module::Module;
 use crate::policy::record::{self, to_id};
+use crate::policy::subject::{Asked, Subject};
 
 impl Subject for Arrival {
     const INTERFACE: Interface = Interface::Admission;
@@ -44,12 +44,7 @@ impl Subject for Arrival {
     }
 
     fn builtin(settings: &Settings, now_ms: u64, batch: &[Self]) -> Vec<Place> {
-        let place = match native::place(&settings.admission, now_ms) {
-            native::Place::Line(lane) => Place::Line { lane },
-            native::Place::Draw(lane) => Place::Draw { lane },
-            native::Place::Refuse => Place::Refuse,
-        };
-        vec![place; batch.len()]
+        vec![native::place(&settings.admission, now_ms); batch.len()]
     }
 
     fn record(kind: &str, now_ms: u64, batch: &[Self]) -> Call {
@@ -62,19 +57,14 @@ impl Subject for Arrival {
     }
 
     fn record_rules(places: &[Place]) -> Answer {
-        let place = |place: &Place| match *place {
-            Place::Line { lane } => vectors::Place::Line(lane),
-            Place::Draw { lane } => vectors::Place::Draw(lane),
-            Place::Refuse => vectors::Place::Refuse,
-        };
-        Answer::Places(places.iter().map(place).collect())
+        Answer::Places(places.to_vec())
     }
 }
 
 fn place(place: admission::Placement) -> Place {
     match place {
-        admission::Placement::Line(lane) => Place::Line { lane },
-        admission::Placement::Draw(lane) => Place::Draw { lane },
+        admission::Placement::Line(lane) => Place::Line(lane),
+        admission::Placement::Draw(lane) => Place::Draw(lane),
         admission::Placement::Refuse => Place::Refuse,
     }
 }
@@ -86,8 +76,9 @@ impl Module {
         role: Role,
         kind: &str,
         now_ms: u64,
-        state: admission::Room,
+        state: &RoomState,
     ) -> Outcome<AdmissionPlan> {
+        let state = room(state);
         let call = |warm: &mut Warm| match &warm.exports.admission {
             Some(admission) => admission.call_plan(&mut warm.store, kind, now_ms, state),
             None => Err(not_exported()),
@@ -108,39 +99,22 @@ fn check_plan(plan: admission::AdmissionPlan) -> Result<AdmissionPlan, String> {
 }
 
 /// A queue as the guest gets it.
-pub(in crate::policy) fn room(state: &RoomState) -> admission::Room {
+fn room(state: &RoomState) -> admission::Room {
     let RoomState { waiting, active, capacity, since_ms, admitted, completed, expired, no_shows, abandoned } = *state;
     admission::Room { waiting, active, capacity, since_ms, admitted, completed, expired, no_shows, abandoned }
 }
 
 /// The built-in plan.
 pub(in crate::policy) fn builtin_plan(settings: &Settings, now_ms: u64, state: &RoomState) -> AdmissionPlan {
-    let RoomState { waiting, active, capacity, since_ms, .. } = *state;
-    let plan = native::plan(&settings.admission, now_ms, native::Room { waiting, active, capacity, since_ms });
-    AdmissionPlan { admit: plan.admit, active_ttl_ms: plan.active_ttl_ms, next_tick_ms: plan.next_tick_ms }
+    native::plan(&settings.admission, now_ms, *state)
 }
 
 /// A call of `admission.plan`.
 pub(in crate::policy) fn record_plan(kind: &str, now_ms: u64, state: &RoomState) -> Call {
-    let RoomState { waiting, active, capacity, since_ms, admitted, completed, expired, no_shows, abandoned } = *state;
-    let room = vectors::Room { waiting, active, capacity, since_ms, admitted, completed, expired, no_shows, abandoned };
-    Call::AdmissionPlan(vectors::AdmissionPlan { kind: kind.to_owned(), now_ms, room })
-}
-
-/// The answer of `admission.plan`.
-pub(in crate::policy) fn record_planned(plan: &AdmissionPlan) -> Answer {
-    let AdmissionPlan { admit, active_ttl_ms, next_tick_ms } = *plan;
-    Answer::Admission(vectors::Admission { admit, active_ttl_ms, next_tick_ms })
+    Call::AdmissionPlan(vectors::PlanAdmission { kind: kind.to_owned(), now_ms, room: *state })
 }
 
 /// A recorded arrival.
 pub(in crate::policy) fn to_arrival(arrival: &vectors::Arrival) -> Arrival {
     Arrival { queue: to_id(&arrival.queue), actor: to_id(&arrival.actor) }
-}
-
-/// A recorded queue.
-pub(in crate::policy) fn to_room(room: &vectors::Room) -> admission::Room {
-    let vectors::Room { waiting, active, capacity, since_ms, admitted, completed, expired, no_shows, abandoned } =
-        *room;
-    admission::Room { waiting, active, capacity, since_ms, admitted, completed, expired, no_shows, abandoned }
 }

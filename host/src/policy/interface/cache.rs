@@ -1,11 +1,11 @@
-//! `cache`: the profile of a read out, what may be kept of it back.
+//! `cache`: the profile of a read out, what may be cached of it back.
 
 use weir_default_policy::rules::cache as rules;
 use weir_policy_vectors as vectors;
-use weir_policy_vectors::{Answer, Call};
+use weir_policy_vectors::{CacheRule, Call, Keep, Staleness};
 
 use super::Interface;
-use crate::model::{CacheRule, ReadProfile};
+use crate::model::{self, ReadProfile};
 use crate::policy::bindings::cache;
 use crate::policy::call::{Called, Outcome, Role, not_exported};
 use crate::policy::instance::Warm;
@@ -18,13 +18,13 @@ const GROUP_BYTES_MAX: usize = 128;
 const REASON_BYTES_MAX: usize = 64;
 
 impl Module {
-    /// What may be kept.
+    /// What may be cached.
     pub(in crate::policy) fn eligible(
         &self,
         role: Role,
         kind: &str,
         now_ms: u64,
-        profile: &ReadProfile,
+        profile: &vectors::ReadProfile,
     ) -> Outcome<CacheRule> {
         let given = given(profile);
         let call = |warm: &mut Warm| match &warm.exports.cache {
@@ -35,15 +35,36 @@ impl Module {
     }
 }
 
+/// A profile as the rules see it.
+pub(in crate::policy) fn measured(profile: &ReadProfile) -> vectors::ReadProfile {
+    vectors::ReadProfile {
+        class: match profile.class {
+            "seconds" => Staleness::Seconds,
+            "minutes" => Staleness::Minutes,
+            "hours" => Staleness::Hours,
+            "origin" => Staleness::Origin,
+            _ => Staleness::Live,
+        },
+        requests: profile.requests,
+        requests_per_minute: profile.requests_per_minute,
+        hit_permille: profile.hit_permille,
+        cost_p50_us: profile.cost_p50_us,
+        cost_p99_us: profile.cost_p99_us,
+        cost_share_permille: profile.cost_share_permille,
+        bytes: profile.bytes,
+        change_permille: profile.change_permille,
+    }
+}
+
 /// A profile as the guest gets it.
-fn given(profile: &ReadProfile) -> cache::ReadProfile {
+fn given(profile: &vectors::ReadProfile) -> cache::ReadProfile {
     cache::ReadProfile {
         class: match profile.class {
-            "seconds" => cache::Staleness::Seconds,
-            "minutes" => cache::Staleness::Minutes,
-            "hours" => cache::Staleness::Hours,
-            "origin" => cache::Staleness::Origin,
-            _ => cache::Staleness::Live,
+            Staleness::Live => cache::Staleness::Live,
+            Staleness::Seconds => cache::Staleness::Seconds,
+            Staleness::Minutes => cache::Staleness::Minutes,
+            Staleness::Hours => cache::Staleness::Hours,
+            Staleness::Origin => cache::Staleness::Origin,
         },
         requests: profile.requests,
         requests_per_minute: profile.requests_per_minute,
@@ -75,101 +96,34 @@ fn check(rule: cache::CacheRule) -> Result<CacheRule, String> {
             if let Some(group) = keep.groups.iter().find(|group| !(1..=GROUP_BYTES_MAX).contains(&group.len())) {
                 return Err(format!("group {group:?} is not of 1 to {GROUP_BYTES_MAX} bytes"));
             }
-            Ok(CacheRule::Store {
-                ttl_ms: keep.ttl_ms.into(),
-                stale_while_revalidate_ms: keep.stale_while_revalidate_ms.into(),
-                stale_if_error_ms: keep.stale_if_error_ms.into(),
-                groups: keep.groups,
-            })
+            let cache::Keep { ttl_ms, stale_while_revalidate_ms, stale_if_error_ms, groups } = keep;
+            Ok(CacheRule::Store(Keep { ttl_ms, stale_while_revalidate_ms, stale_if_error_ms, groups }))
         }
     }
 }
 
 /// The built-in rule.
-pub(in crate::policy) fn builtin(profile: &ReadProfile) -> CacheRule {
-    let known = rules::Profile {
-        class: match profile.class {
-            "seconds" => rules::Staleness::Seconds,
-            "minutes" => rules::Staleness::Minutes,
-            "hours" => rules::Staleness::Hours,
-            "origin" => rules::Staleness::Origin,
-            _ => rules::Staleness::Live,
-        },
-        requests: profile.requests,
-        hit_permille: profile.hit_permille,
-        cost_p99_us: profile.cost_p99_us,
-        cost_share_permille: profile.cost_share_permille,
-        bytes: profile.bytes,
-        change_permille: profile.change_permille,
-    };
-    match rules::eligible(&known) {
-        Ok(keep) => CacheRule::Store {
+pub(in crate::policy) fn builtin(profile: &ReadProfile) -> model::CacheRule {
+    match rules::eligible(&measured(profile)) {
+        Ok(keep) => to_rule(CacheRule::Store(keep)),
+        Err(reason) => model::CacheRule::Bypass(reason.to_owned()),
+    }
+}
+
+/// A rule as the host has it: its times are wider, because an origin's may be.
+pub(in crate::policy) fn to_rule(rule: CacheRule) -> model::CacheRule {
+    match rule {
+        CacheRule::Bypass(reason) => model::CacheRule::Bypass(reason),
+        CacheRule::Store(keep) => model::CacheRule::Store {
             ttl_ms: keep.ttl_ms.into(),
             stale_while_revalidate_ms: keep.stale_while_revalidate_ms.into(),
             stale_if_error_ms: keep.stale_if_error_ms.into(),
-            groups: Vec::new(),
+            groups: keep.groups,
         },
-        Err(reason) => CacheRule::Bypass(reason.to_owned()),
     }
 }
 
 /// A call of `cache.eligible`.
 pub(in crate::policy) fn record(kind: &str, now_ms: u64, profile: &ReadProfile) -> Call {
-    let profile = vectors::ReadProfile {
-        class: match profile.class {
-            "seconds" => vectors::Staleness::Seconds,
-            "minutes" => vectors::Staleness::Minutes,
-            "hours" => vectors::Staleness::Hours,
-            "origin" => vectors::Staleness::Origin,
-            _ => vectors::Staleness::Live,
-        },
-        requests: profile.requests,
-        requests_per_minute: profile.requests_per_minute,
-        hit_permille: profile.hit_permille,
-        cost_p50_us: profile.cost_p50_us,
-        cost_p99_us: profile.cost_p99_us,
-        cost_share_permille: profile.cost_share_permille,
-        bytes: profile.bytes,
-        change_permille: profile.change_permille,
-    };
-    Call::CacheEligible(vectors::CacheEligible { kind: kind.to_owned(), now_ms, profile })
-}
-
-/// The answer of `cache.eligible`.
-pub(in crate::policy) fn record_rule(rule: &CacheRule) -> Answer {
-    // What a guest answered fits: it came as 32 bits.
-    let ms = |ms: u64| u32::try_from(ms).unwrap_or(u32::MAX);
-    Answer::Cache(match rule {
-        CacheRule::Bypass(reason) => vectors::CacheRule::Bypass(reason.clone()),
-        CacheRule::Store { ttl_ms, stale_while_revalidate_ms, stale_if_error_ms, groups } => {
-            vectors::CacheRule::Store(vectors::Keep {
-                ttl_ms: ms(*ttl_ms),
-                stale_while_revalidate_ms: ms(*stale_while_revalidate_ms),
-                stale_if_error_ms: ms(*stale_if_error_ms),
-                groups: groups.clone(),
-            })
-        }
-    })
-}
-
-/// A recorded profile.
-pub(in crate::policy) fn to_profile(kind: &str, profile: &vectors::ReadProfile) -> ReadProfile {
-    ReadProfile {
-        name: kind.to_owned(),
-        class: match profile.class {
-            vectors::Staleness::Live => "live",
-            vectors::Staleness::Seconds => "seconds",
-            vectors::Staleness::Minutes => "minutes",
-            vectors::Staleness::Hours => "hours",
-            vectors::Staleness::Origin => "origin",
-        },
-        requests: profile.requests,
-        requests_per_minute: profile.requests_per_minute,
-        hit_permille: profile.hit_permille,
-        cost_p50_us: profile.cost_p50_us,
-        cost_p99_us: profile.cost_p99_us,
-        cost_share_permille: profile.cost_share_permille,
-        bytes: profile.bytes,
-        change_permille: profile.change_permille,
-    }
+    Call::CacheEligible(vectors::CacheEligible { kind: kind.to_owned(), now_ms, profile: measured(profile) })
 }

@@ -8,11 +8,11 @@ use super::Interface;
 use crate::model::{CountRule, Hit, Id};
 use crate::policy::bindings::counter;
 use crate::policy::call::{Called, Outcome, Role, not_exported};
-use crate::policy::convert::{UuidTexts, check_length, check_limit, limit_of};
-use crate::policy::decide::{Asked, Subject};
+use crate::policy::convert::{UuidTexts, check_length, check_limit};
 use crate::policy::instance::Warm;
 use crate::policy::module::Module;
 use crate::policy::record::{self, to_id};
+use crate::policy::subject::{Asked, Subject};
 
 impl Subject for Hit {
     const INTERFACE: Interface = Interface::Counter;
@@ -36,9 +36,7 @@ impl Subject for Hit {
     }
 
     fn builtin(settings: &Settings, _now_ms: u64, batch: &[Self]) -> Vec<CountRule> {
-        let rule = rules::count(settings);
-        let rule = CountRule { weight: rule.weight, unique_ms: rule.unique_ms, limit: rule.limit.map(limit_of) };
-        vec![rule; batch.len()]
+        vec![rules::count(settings); batch.len()]
     }
 
     fn record(kind: &str, now_ms: u64, batch: &[Self]) -> Call {
@@ -52,12 +50,7 @@ impl Subject for Hit {
     }
 
     fn record_rules(rules: &[CountRule]) -> Answer {
-        let rule = |rule: &CountRule| vectors::HitRule {
-            weight: rule.weight,
-            unique_ms: rule.unique_ms,
-            limit: rule.limit.map(record::limit),
-        };
-        Answer::Hits(rules.iter().map(rule).collect())
+        Answer::Hits(rules.to_vec())
     }
 }
 

@@ -4,11 +4,10 @@ use std::collections::HashSet;
 
 use weir_default_policy::rules::{self, Settings};
 use weir_policy_vectors as vectors;
-use weir_policy_vectors::{Answer, Call};
+use weir_policy_vectors::Call;
 
 use super::Interface;
-use crate::model::{Action, Backlog, ToggleChange};
-use crate::policy::FlushPlan;
+use crate::model::{Action, Backlog, FlushPlan, ToggleChange};
 use crate::policy::bindings::flush;
 use crate::policy::call::{Called, Outcome, Role, not_exported};
 use crate::policy::convert::UuidTexts;
@@ -26,8 +25,10 @@ impl Module {
         role: Role,
         kind: &str,
         now_ms: u64,
-        waiting: flush::Backlog,
+        waiting: vectors::Backlog,
     ) -> Outcome<FlushPlan> {
+        let vectors::Backlog { entries, targets, bytes, oldest_age_ms } = waiting;
+        let waiting = flush::Backlog { entries, targets, bytes, oldest_age_ms };
         let call = |warm: &mut Warm| match &warm.exports.flush {
             Some(flush) => flush.call_plan(&mut warm.store, kind, now_ms, waiting),
             None => Err(not_exported()),
@@ -55,9 +56,9 @@ impl Module {
     }
 }
 
-/// A backlog as the guest gets it.
-pub(in crate::policy) fn backlog(backlog: &Backlog, now_ms: u64) -> flush::Backlog {
-    flush::Backlog {
+/// A backlog as the rules see it at `now_ms`.
+pub(in crate::policy) fn backlog(backlog: &Backlog, now_ms: u64) -> vectors::Backlog {
+    vectors::Backlog {
         entries: backlog.entries,
         targets: backlog.targets,
         bytes: backlog.bytes,
@@ -124,23 +125,13 @@ pub(in crate::policy) fn last_of_each_pair(changes: &[ToggleChange]) -> Vec<usiz
 }
 
 /// The built-in plan.
-pub(in crate::policy) fn builtin_plan(settings: &Settings, now_ms: u64, backlog: &Backlog) -> FlushPlan {
-    let Backlog { entries, targets, .. } = *backlog;
-    let plan = rules::plan(settings, rules::Backlog { entries, targets, oldest_age_ms: backlog.oldest_age_ms(now_ms) });
-    FlushPlan { flush_now: plan.flush_now, changes_max: u32::MAX, look_again_ms: plan.look_again_ms }
+pub(in crate::policy) fn builtin_plan(settings: &Settings, now_ms: u64, waiting: &Backlog) -> FlushPlan {
+    rules::plan(settings, backlog(waiting, now_ms))
 }
 
 /// A call of `flush.plan`.
 pub(in crate::policy) fn record_plan(kind: &str, now_ms: u64, waiting: &Backlog) -> Call {
-    let flush::Backlog { entries, targets, bytes, oldest_age_ms } = backlog(waiting, now_ms);
-    let backlog = vectors::Backlog { entries, targets, bytes, oldest_age_ms };
-    Call::FlushPlan(vectors::FlushPlan { kind: kind.to_owned(), now_ms, backlog })
-}
-
-/// The answer of `flush.plan`.
-pub(in crate::policy) fn record_planned(plan: &FlushPlan) -> Answer {
-    let FlushPlan { flush_now, changes_max, look_again_ms } = *plan;
-    Answer::Plan(vectors::Plan { flush_now, changes_max, look_again_ms })
+    Call::FlushPlan(vectors::PlanFlush { kind: kind.to_owned(), now_ms, backlog: backlog(waiting, now_ms) })
 }
 
 /// A call of `flush.coalesce`.
@@ -148,30 +139,13 @@ pub(in crate::policy) fn record_coalesce(kind: &str, changes: &[ToggleChange]) -
     let entry = |change: &ToggleChange| vectors::Entry {
         target: record::id(&change.target),
         actor: record::id(&change.actor),
-        action: match change.action {
-            Action::Add => vectors::Action::Add,
-            Action::Remove => vectors::Action::Remove,
-        },
+        action: change.action,
     };
     let entries = changes.iter().map(entry).collect();
     Call::FlushCoalesce(vectors::FlushCoalesce { kind: kind.to_owned(), entries })
 }
 
-/// A recorded backlog.
-pub(in crate::policy) fn to_backlog(backlog: &vectors::Backlog) -> flush::Backlog {
-    let vectors::Backlog { entries, targets, bytes, oldest_age_ms } = *backlog;
-    flush::Backlog { entries, targets, bytes, oldest_age_ms }
-}
-
 /// A recorded change.
 pub(in crate::policy) fn to_change(entry: &vectors::Entry) -> ToggleChange {
-    ToggleChange {
-        target: to_id(&entry.target),
-        actor: to_id(&entry.actor),
-        action: match entry.action {
-            vectors::Action::Add => Action::Add,
-            vectors::Action::Remove => Action::Remove,
-        },
-        at_ms: 0,
-    }
+    ToggleChange { target: to_id(&entry.target), actor: to_id(&entry.actor), action: entry.action, at_ms: 0 }
 }

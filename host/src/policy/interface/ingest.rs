@@ -1,7 +1,7 @@
 //! `ingest`: documents out, verdicts back.
 //!
-//! Documents are as large as a batch of everything else, so one call takes as many as memory and answer have room for, and
-//! a batch may take several calls. Verdicts are index-aligned, so nobody sees that.
+//! Documents are as large as a batch of everything else, so one call takes as many as memory and answer can hold, and a
+//! batch may take several calls. Verdicts are index-aligned, so no caller sees that.
 
 use std::sync::Arc;
 
@@ -13,15 +13,15 @@ use weir_policy_vectors::{Answer, Call};
 use super::Interface;
 use crate::config::PolicyConfig;
 use crate::model::{Document, Id, Violation};
-use crate::policy::Verdict;
 use crate::policy::bindings::ingest;
 use crate::policy::call::{Called, Outcome, Role, not_exported};
 use crate::policy::contract::Contract;
 use crate::policy::convert::{UuidTexts, check_length};
-use crate::policy::decide::{Asked, Subject};
+use crate::policy::decision::Verdict;
 use crate::policy::instance::Warm;
 use crate::policy::module::Module;
 use crate::policy::record::{self, to_id};
+use crate::policy::subject::{Asked, Subject};
 
 /// What a document counts for in a call at least, in bytes: violations of the shortest take some, too.
 const DOCUMENT_BYTES_MIN: usize = 1 << 10;
@@ -92,13 +92,9 @@ impl Subject for Document {
     }
 
     fn record_rules(rules: &[Verdict]) -> Answer {
-        let violation = |violation: &Violation| vectors::Violation {
-            path: violation.path.clone(),
-            message: violation.message.clone(),
-        };
         let verdict = |verdict: &Verdict| match verdict {
             Ok(normalised) => vectors::Verdict::Ok(normalised.as_deref().map(fields)),
-            Err(violations) => vectors::Verdict::Violations(violations.iter().map(violation).collect()),
+            Err(violations) => vectors::Verdict::Violations(violations.clone()),
         };
         Answer::Documents(rules.iter().map(verdict).collect())
     }

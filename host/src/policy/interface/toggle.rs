@@ -8,11 +8,11 @@ use super::Interface;
 use crate::model::{Effect, Id, Intent, ToggleRule, Verb};
 use crate::policy::bindings::toggle;
 use crate::policy::call::{Called, Outcome, Role, not_exported};
-use crate::policy::convert::{UuidTexts, check_length, check_limit, limit_of};
-use crate::policy::decide::{Asked, Subject};
+use crate::policy::convert::{UuidTexts, check_length, check_limit};
 use crate::policy::instance::Warm;
 use crate::policy::module::Module;
 use crate::policy::record::{self, to_id};
+use crate::policy::subject::{Asked, Subject};
 
 impl Subject for Intent {
     const INTERFACE: Interface = Interface::Toggle;
@@ -36,68 +36,27 @@ impl Subject for Intent {
     }
 
     fn builtin(settings: &Settings, _now_ms: u64, batch: &[Self]) -> Vec<ToggleRule> {
-        let effect = |effect| match effect {
-            rules::Effect::Add => Effect::Add,
-            rules::Effect::Remove => Effect::Remove,
-            rules::Effect::Keep => Effect::Keep,
-        };
-        let rule = |intent: &Intent| {
-            let verb = match intent.verb {
-                Verb::Toggle => rules::Verb::Toggle,
-                Verb::Set => rules::Verb::Set,
-                Verb::Clear => rules::Verb::Clear,
-            };
-            let rule = rules::decide(settings, verb);
-            ToggleRule {
-                when_absent: effect(rule.when_absent),
-                when_present: effect(rule.when_present),
-                limit: rule.limit.map(limit_of),
-            }
-        };
-        batch.iter().map(rule).collect()
+        batch.iter().map(|intent| rules::decide(settings, intent.verb)).collect()
     }
 
     fn record(kind: &str, now_ms: u64, batch: &[Self]) -> Call {
         let intent = |intent: &Intent| vectors::Intent {
             target: record::id(&intent.target),
             actor: record::id(&intent.actor),
-            verb: match intent.verb {
-                Verb::Toggle => vectors::Verb::Toggle,
-                Verb::Set => vectors::Verb::Set,
-                Verb::Clear => vectors::Verb::Clear,
-            },
+            verb: intent.verb,
         };
         let batch = batch.iter().map(intent).collect();
         Call::ToggleDecide(vectors::ToggleDecide { kind: kind.to_owned(), now_ms, batch })
     }
 
     fn record_rules(rules: &[ToggleRule]) -> Answer {
-        let effect = |effect| match effect {
-            Effect::Add => vectors::Effect::Add,
-            Effect::Remove => vectors::Effect::Remove,
-            Effect::Keep => vectors::Effect::Keep,
-            Effect::Deny => vectors::Effect::Deny,
-        };
-        let rule = |rule: &ToggleRule| vectors::Rule {
-            when_absent: effect(rule.when_absent),
-            when_present: effect(rule.when_present),
-            limit: rule.limit.map(record::limit),
-        };
-        Answer::Rules(rules.iter().map(rule).collect())
+        Answer::Rules(rules.to_vec())
     }
 }
 
 /// A recorded intent.
 pub(in crate::policy) fn to_intent(intent: &vectors::Intent) -> Intent {
-    Intent {
-        target: to_id(&intent.target),
-        actor: to_id(&intent.actor),
-        verb: match intent.verb {
-            vectors::Verb::Toggle => Verb::Toggle,
-            vectors::Verb::Set => Verb::Set,
-            vectors::Verb::Clear => Verb::Clear,
-        },
-    }
+    Intent { target: to_id(&intent.target), actor: to_id(&intent.actor), verb: intent.verb }
 }
 
 /// A batch as the guest gets it. `texts` is [`UuidTexts::for_ids`] of its ids.

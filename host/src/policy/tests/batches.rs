@@ -8,16 +8,16 @@ use super::*;
 
 impl Misbehaving {
     fn count(&self, kind: &str, batch: &[Hit]) -> Result<Decided<CountRule>, PolicyError> {
-        self.policies.decide_counts(kind, 1, batch).now_or_never().unwrap()
+        self.policies.rules.decide_counts(kind, 1, batch).now_or_never().unwrap()
     }
 
     /// Few documents are judged at once.
     fn judge(&self, kind: &str, batch: &[Document]) -> Result<Decided<Verdict>, PolicyError> {
-        self.policies.validate(kind, 1, batch).now_or_never().unwrap()
+        self.policies.rules.validate(kind, 1, batch).now_or_never().unwrap()
     }
 
     fn given(&self) -> Digest {
-        self.policies.active().live.get(Interface::Ingest).module.digest
+        self.policies.rules.active().live.get(Interface::Ingest).module.digest
     }
 }
 
@@ -59,13 +59,13 @@ fn the_component_counts_and_judges_as_the_native_rules_do() {
         let settings = builtin::settings(&kind.settings);
         for length in [0, 1, 50, 512] {
             let batch = hits(length);
-            let decided = policies.decide_counts(&kind.kind, 5, &batch).now_or_never().unwrap().unwrap();
+            let decided = policies.rules.decide_counts(&kind.kind, 5, &batch).now_or_never().unwrap().unwrap();
             assert_eq!(decided.rules, Hit::builtin(&settings, 0, &batch), "{}", kind.kind);
-            assert_eq!(decided.decider, Decider::One(policies.builtin_digest));
+            assert_eq!(decided.decider, Decider::One(builtin::digest()));
         }
         let batch = documents(20, 100);
-        let decided = policies.validate(&kind.kind, 5, &batch).now_or_never().unwrap().unwrap();
-        let expected = Decided { rules: vec![Ok(None); 20], decider: Decider::One(policies.builtin_digest) };
+        let decided = policies.rules.validate(&kind.kind, 5, &batch).now_or_never().unwrap().unwrap();
+        let expected = Decided { rules: vec![Ok(None); 20], decider: Decider::One(builtin::digest()) };
         assert_eq!(
             (Document::builtin(&settings, 0, &batch), decided),
             (expected.rules.clone(), expected),
@@ -104,7 +104,7 @@ fn every_failed_count_is_counted_named_and_followed_by_a_good_one() {
         assert!(error.reason.starts_with(cause) && error.reason.contains(words), "{kind}: {error}");
         assert_eq!(error.interface, "counter");
         assert_eq!(misbehaving.count("fine", &hits(5)).unwrap().rules, [seven; 5], "after {kind}");
-        let module = misbehaving.policies.modules().swap_remove(0);
+        let module = misbehaving.policies.registry.modules().swap_remove(0);
         assert_eq!((module.healthy, module.failures), (false, round as u64 + 1), "{kind}");
     }
 }
@@ -128,7 +128,7 @@ fn every_failed_judgement_is_counted_named_and_followed_by_a_good_one() {
         assert!(error.reason.starts_with(cause) && error.reason.contains(words), "{kind}: {error}");
         assert_eq!(error.interface, "ingest");
         assert_eq!(misbehaving.judge("fine", &documents(5, 50)).unwrap().rules, vec![Ok(None); 5], "after {kind}");
-        let module = misbehaving.policies.modules().swap_remove(0);
+        let module = misbehaving.policies.registry.modules().swap_remove(0);
         assert_eq!((module.healthy, module.failures), (false, round as u64 + 1), "{kind}");
     }
     let violation = Violation { path: "/a".into(), message: "no".into() };
@@ -145,12 +145,12 @@ fn the_built_in_rules_stand_in_for_hits_and_documents_too() {
         // The test's kinds have a limit of 3.
         let limit = Some(RateLimit { burst: 3, period_ms: 10_000 });
         assert_eq!(counted.rules, [CountRule { weight: 1, unique_ms: None, limit }; 3]);
-        assert_eq!(counted.decider, Decider::One(misbehaving.policies.builtin_digest));
+        assert_eq!(counted.decider, Decider::One(builtin::digest()));
         let judged = misbehaving.judge(kind, &documents(3, 50)).unwrap();
         assert_eq!(judged.rules, vec![Ok(None); 3]);
-        assert_eq!(judged.decider, Decider::One(misbehaving.policies.builtin_digest));
+        assert_eq!(judged.decider, Decider::One(builtin::digest()));
     }
-    assert_eq!(misbehaving.policies.fallbacks(), 4);
+    assert_eq!(misbehaving.policies.rules.fallbacks(), 4);
     misbehaving.count("trap of a kind that was not loaded", &hits(1)).unwrap_err();
     misbehaving.judge("trap of a kind that was not loaded", &documents(1, 9)).unwrap_err();
 }
@@ -160,19 +160,19 @@ async fn documents_that_one_call_cannot_carry_go_in_several() {
     // Its instances have room for what one call carries, not for the batch.
     let misbehaving = misbehaving(patient(), PolicyFailure::Deny);
     let batch = documents(100, 64 << 10);
-    let judged = misbehaving.policies.validate("changed", 1, &batch).await.unwrap();
+    let judged = misbehaving.policies.rules.validate("changed", 1, &batch).await.unwrap();
     assert_eq!(judged.rules, vec![Ok(Some("{}".into())); 100]);
     assert_eq!(judged.decider, Decider::One(misbehaving.given()));
     let small = documents(1_000, 2);
-    assert_eq!(misbehaving.policies.validate("fine", 1, &small).await.unwrap().rules, vec![Ok(None); 1_000]);
-    let active = misbehaving.policies.active();
+    assert_eq!(misbehaving.policies.rules.validate("fine", 1, &small).await.unwrap().rules, vec![Ok(None); 1_000]);
+    let active = misbehaving.policies.rules.active();
     let module = &active.live.get(Interface::Ingest).module;
     let asked = |kind, batch| Asked { kind, now_ms: 1, batch, contract: None, may_wait: true };
     let whole = Document::ask(module, Role::Test, asked("fine", &batch));
     assert_eq!(whole.unwrap_err().cause, Cause::Contract, "all in one call are too much");
-    let error = misbehaving.policies.validate("trap", 1, &batch).await.unwrap_err();
+    let error = misbehaving.policies.rules.validate("trap", 1, &batch).await.unwrap_err();
     assert!(error.reason.starts_with("trap: "), "{error}");
-    let info = misbehaving.policies.modules().swap_remove(0);
+    let info = misbehaving.policies.registry.modules().swap_remove(0);
     assert_eq!(info.failures, 1, "after a failure the rest of the batch is not tried");
 }
 
@@ -182,12 +182,12 @@ async fn a_batch_of_which_some_calls_fail_has_several_deciders() {
     let mut batch = documents(12, 64 << 10);
     // Goes alone, and its instances have no room for it: from then on the built-in rules decide.
     batch[6] = documents(1, 2 << 20).remove(0);
-    let judged = misbehaving.policies.validate("refused", 1, &batch).await.unwrap();
+    let judged = misbehaving.policies.rules.validate("refused", 1, &batch).await.unwrap();
     let is_refused: Vec<bool> = judged.rules.iter().map(Result::is_err).collect();
     assert_eq!(is_refused, [[true; 6], [false; 6]].concat());
-    let (given, builtin) = (misbehaving.given(), misbehaving.policies.builtin_digest);
+    let (given, builtin) = (misbehaving.given(), builtin::digest());
     assert_eq!(judged.decider, Decider::Each([[given; 6], [builtin; 6]].concat()));
-    assert_eq!(misbehaving.policies.fallbacks(), 1);
+    assert_eq!(misbehaving.policies.rules.fallbacks(), 1);
 }
 
 #[test]
@@ -196,8 +196,11 @@ fn one_document_fits_whatever_it_comes_back_as() {
     let largest = config.documents_bytes_max();
     let misbehaving = misbehaving(config, PolicyFailure::Deny);
     let document = &documents(1, largest - 20)[0];
-    assert_eq!(Document::fitting(&misbehaving.policies.loader.config, &[document.clone(), document.clone()]), 1);
-    let active = misbehaving.policies.active();
+    assert_eq!(
+        Document::fitting(&misbehaving.policies.registry.loader.config, &[document.clone(), document.clone()]),
+        1
+    );
+    let active = misbehaving.policies.rules.active();
     let module = &active.live.get(Interface::Ingest).module;
     let asked = |kind: &str| {
         let batch = std::slice::from_ref(document);

@@ -35,7 +35,7 @@ fn a_failure_is_told_in_the_guests_words_with_the_place_and_the_lines_before() {
     assert!(clock.starts_with("trap: "), "{clock}");
     // A call that ends well leaves nothing for the next one.
     assert_eq!(saying.policies.decide_now("fine", 1, &batch(2)).unwrap().rules.len(), 2);
-    let last = saying.policies.modules()[0].last_failure.clone().unwrap();
+    let last = saying.policies.registry.modules()[0].last_failure.clone().unwrap();
     assert!(last.contains("in toggle: it called wasi:clocks"), "{last}");
 }
 

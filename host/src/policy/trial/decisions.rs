@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use weir_policy_vectors::Decision;
 
-use crate::policy::life::registry::{FILE_MODE, create_dir};
+use crate::policy::files::{FILE_MODE, create_dir};
 
 /// The file that is written to.
 const FILE: &str = "decisions.ndjson";

@@ -2,8 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::config::CanaryConfig;
 use crate::policy::instance::CallFailure;
 
@@ -13,12 +14,14 @@ const FAILURES_PER: u64 = 1_000;
 /// Counts within windows. Cheap enough for every call.
 pub(in crate::policy) struct Judge {
     bounds: CanaryConfig,
+    clock: Clock,
     window: Mutex<Window>,
     condemned: AtomicBool,
 }
 
 struct Window {
-    began: Instant,
+    /// By the steady clock.
+    began_ms: u64,
     calls: u64,
     failures: u64,
     /// Failures since the last call that succeeded, in this window or before: where calls are rare, no window would ever
@@ -32,14 +35,15 @@ struct Window {
 }
 
 impl Window {
-    fn fresh(in_a_row: u64, all: (u64, u64)) -> Self {
-        Self { began: Instant::now(), calls: 0, failures: 0, in_a_row, all, slow: 0 }
+    fn fresh(began_ms: u64, in_a_row: u64, all: (u64, u64)) -> Self {
+        Self { began_ms, calls: 0, failures: 0, in_a_row, all, slow: 0 }
     }
 }
 
 impl Judge {
-    pub(in crate::policy) fn new(bounds: CanaryConfig) -> Self {
-        Self { bounds, window: Mutex::new(Window::fresh(0, (0, 0))), condemned: AtomicBool::new(false) }
+    pub(in crate::policy) fn new(bounds: CanaryConfig, clock: Clock) -> Self {
+        let window = Mutex::new(Window::fresh(clock.steady_ms(), 0, (0, 0)));
+        Self { bounds, clock, window, condemned: AtomicBool::new(false) }
     }
 
     /// Notes a call. The reason why the module must go, once: to the first caller that meets it.
@@ -57,9 +61,10 @@ impl Judge {
 
     fn count(&self, elapsed: Duration, failure: Option<&CallFailure>) -> Option<String> {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        if window.began.elapsed() >= Duration::from_millis(self.bounds.window_ms) {
+        let now_ms = self.clock.steady_ms();
+        if now_ms.saturating_sub(window.began_ms) >= self.bounds.window_ms {
             let (calls, slow) = (window.calls, window.slow);
-            *window = Window::fresh(window.in_a_row, window.all);
+            *window = Window::fresh(now_ms, window.in_a_row, window.all);
             if calls >= self.bounds.calls_min.max(1) && slow.saturating_mul(100) > calls {
                 let bound = self.bounds.call_p99_ms_max;
                 return Some(format!(
@@ -106,7 +111,8 @@ mod tests {
     }
 
     fn judge(failures_max: u64, window_ms: u64) -> Judge {
-        Judge::new(CanaryConfig { window_ms, failures_max, call_p99_ms_max: 5, calls_min: 10 })
+        let bounds = CanaryConfig { window_ms, failures_max, call_p99_ms_max: 5, calls_min: 10 };
+        Judge::new(bounds, Clock::manual(1_000_000))
     }
 
     #[test]
@@ -124,9 +130,8 @@ mod tests {
         let judge = judge(2, 1);
         // So many that those over the whole trial are not too many.
         assert!((0..10_000).all(|_| judge.note(QUICK, None).is_none()));
-        let pause = || std::thread::sleep(Duration::from_millis(3));
         let spaced = |failing: Option<&CallFailure>| {
-            pause();
+            judge.clock.advance_ms(3);
             judge.note(QUICK, failing)
         };
         assert_eq!((spaced(Some(&failure())), spaced(Some(&failure())), spaced(None)), (None, None, None));
@@ -141,7 +146,7 @@ mod tests {
         let mut verdict = None;
         for call in 0..300 {
             let failing = (call % 100 == 99).then(failure);
-            std::thread::sleep(Duration::from_micros(50));
+            judge.clock.advance_ms(1);
             verdict = verdict.or(judge.note(QUICK, failing.as_ref()));
         }
         assert!(verdict.unwrap().contains("3 of 300 calls failed since it began"));
@@ -158,12 +163,11 @@ mod tests {
     fn slow_calls_are_judged_when_their_window_ends() {
         let slow = Duration::from_millis(6);
         let judge = judge(0, 40);
-        let mut verdict = None;
-        let began = Instant::now();
-        while verdict.is_none() && began.elapsed() < Duration::from_secs(20) {
-            verdict = judge.note(slow, None);
-            std::thread::sleep(Duration::from_millis(1));
+        for call in 0..40 {
+            assert_eq!(judge.note(slow, None), None, "{call}: its window has not ended");
+            judge.clock.advance_ms(1);
         }
-        assert!(verdict.unwrap().contains("call_p99_ms_max = 5"));
+        let verdict = judge.note(slow, None).unwrap();
+        assert!(verdict.contains("40 of 40 calls") && verdict.contains("call_p99_ms_max = 5"), "{verdict}");
     }
 }

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use weir_policy_vectors::{Case, Vectors};
 
+use crate::clock::Clock;
 use crate::config::PolicyConfig;
 use crate::policy::call::Role;
 use crate::policy::engine::PolicyEngine;
 use crate::policy::imports::Imports;
-use crate::policy::module::{Compiled, Label, Module};
+use crate::policy::module::{Compiled, Label, Module, Start};
 use crate::policy::refusal::LoadError;
 
 /// What came of one case.
@@ -34,20 +35,20 @@ pub struct CaseReport {
 pub(in crate::policy) fn stub(
     engine: &PolicyEngine,
     config: &PolicyConfig,
-    compiled: &Arc<Compiled>,
+    compiled: &Compiled,
     vectors: &Vectors,
 ) -> Result<Module, LoadError> {
     let settings = Arc::new(vectors.settings.clone().into_iter().collect());
     let imports = Imports::of_vectors(settings, &vectors.granted);
     let label = Label { name: "under-test".into(), version: None };
-    Module::start(engine, config, compiled, label, imports, 1)
+    Module::start(engine, config, compiled, Start { label, imports, instances: 1, clock: Clock::Real })
 }
 
 /// Runs every case. Cases of an interface that the component does not export fail.
 pub(in crate::policy) fn run(
     engine: &PolicyEngine,
     config: &PolicyConfig,
-    compiled: &Arc<Compiled>,
+    compiled: &Compiled,
     vectors: &Vectors,
 ) -> Result<Vec<CaseReport>, LoadError> {
     let module = stub(engine, config, compiled, vectors)?;
@@ -59,7 +60,7 @@ pub(in crate::policy) fn run(
 pub(in crate::policy) fn gate(
     engine: &PolicyEngine,
     config: &PolicyConfig,
-    compiled: &Arc<Compiled>,
+    compiled: &Compiled,
     files: &[&Vectors],
 ) -> Result<usize, LoadError> {
     let deadline_ms = config.compile_deadline_ms;
