@@ -1,6 +1,6 @@
-//! Composition: opens what the configuration names, checks it, starts the rooms, and stops them in order.
+//! Composition: opens what the configuration names, checks it, starts the modules, and stops them in order.
 //!
-//! Tier 5: imports everything. Holds no logic of a room. Drain order: listeners first, then the flushers (so that what
+//! May use everything. Holds no logic of its own. Drain order: listeners first, then the flushers (so that what
 //! was acknowledged last is flushed too), then the pools.
 //!
 //! - [`schema`]: weir's own tables and the self-checks, at once or as soon as SQL answers.

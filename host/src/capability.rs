@@ -32,7 +32,7 @@ use crate::sql::{Sql, SqlError};
 use crate::store::{Store, StoreError};
 use crate::telemetry;
 
-pub use explain::explain;
+pub use explain::{Explained, dead_letter, explain, journal_hole};
 pub use fit::Fit;
 pub use hydrate::{Hydrator, Load, hydrate_all};
 pub use receipt::Receipt;

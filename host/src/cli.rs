@@ -1,4 +1,4 @@
-//! The command line: parses, calls, prints. Tier 5: imports everything; holds no logic of a room.
+//! The command line: parses, calls, prints. May use everything; holds no logic of its own.
 //!
 //! Exit codes: 0 done · 1 the answer is no (a check found something, a module is refused, nothing was found) · 2 wrong
 //! usage or configuration · 3 something needed was not there (a server, a port, a tool).
@@ -310,7 +310,8 @@ pub fn run() -> ExitCode {
                 if json { println!("{}", json!({ "demo": line })) } else { println!("{line}") }
             }
             crate::telemetry::init_tracing(json);
-            block_on(serve::run(place, (listen, admin_listen), json))
+            let listen = serve::Addresses { public: listen, operators: admin_listen };
+            block_on(serve::run(place, listen, json))
         }
         Command::Config { command } => config::run(command),
         Command::Health { place, admin, ready, json } => block_on(health::run(&place, &admin, ready, json)),

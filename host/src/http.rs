@@ -1,6 +1,6 @@
 //! The public API: parse, bound, authenticate, route; map every cause to its one status.
 //!
-//! Tier 4: imports tiers 0, 1 (`listener`, `tls`) and 3 (the capabilities). Never imports store, sql, policy or batcher, decides
+//! May use the floor, `listener`, `tls` and the capabilities. Never uses store, sql, policy or batcher, decides
 //! no rule, and holds no state of a capability. What a connection may do at all is [`crate::listener`]'s; what a cause
 //! becomes is `problem`'s; which paths there are is `route`'s, from which `openapi` is written.
 //!
@@ -74,7 +74,7 @@ use openapi::KindConfig;
 use preference::PreferenceView;
 use problem::{BAD_PATH, KIND_MISSING, ROUTE_MISSING, Repeatable, from_refusal, from_upstream};
 use room::{Place, RoomView};
-use route::{Found, Route, Routes};
+use route::{Found, FoundAt, Route, Routes};
 use shared::Shared;
 use toggle::KindView;
 use underway::Underway;
@@ -97,7 +97,7 @@ pub struct Kinds {
     pub ingests: Ingests,
     /// Those of the preference capability.
     pub preferences: Preferences,
-    /// Those of the room capability.
+    /// Waiting rooms.
     pub rooms: Rooms,
     /// SQL reads.
     pub reads: Reads,
@@ -231,13 +231,14 @@ impl HttpState {
         self.requests.set_max(reload.requests_max);
     }
 
-    /// `head` was checked; `shown` is told the route.
+    /// `head` was checked; `found` is what its path leads to; `shown` is told the route.
     async fn answer(
         &self,
         head: &mut Parts,
         body: Incoming,
         (peer, handling): (SocketAddr, &Handling),
         (visit, shown): (&Visit<'_>, &OnceLock<Route>),
+        found: Option<FoundAt>,
     ) -> Result<Reply, Problem> {
         let Some(_one) = self.requests.begin() else {
             counter!(SHED_TOTAL, "limit" => "requests_max").increment(1);
@@ -247,7 +248,7 @@ impl HttpState {
         if head.method == Method::OPTIONS && path == "*" {
             return Ok(reply::options(ALLOW_ANYWHERE));
         }
-        let Some(found) = self.routes.find(path) else {
+        let Some(found) = found.map(|found| found.within(path)) else {
             if let Some(reply) = visit.preflight(&head.headers, &HeaderValue::from_static(UPSTREAM_METHODS)) {
                 return Ok(reply);
             }
@@ -300,20 +301,19 @@ impl HttpState {
 
     async fn of_kind(&self, found: &Found<'_>, head: &Parts, body: Incoming, peer: IpAddr) -> Result<Reply, Problem> {
         let kind = decode_segment(found.kind).map_err(|error| Problem::new(&BAD_PATH, format!("kind: {error}")))?;
-        let place = (found.route, found.target);
         match (self.kinds.get(kind.as_ref()), found.route) {
             (
                 Some(View::Toggle(view)),
                 Route::Toggle | Route::ToggleMany | Route::ToggleActors | Route::ToggleStatus,
-            ) => self.toggle(view, place, head, body, peer).await,
+            ) => self.toggle(view, found, head, body, peer).await,
             (Some(View::Counter(view)), Route::Counter | Route::CounterMany | Route::CounterStatus) => {
-                Box::pin(self.counter(view, place, head, body, peer)).await
+                Box::pin(self.counter(view, found, head, body, peer)).await
             }
             (Some(View::Ingest(view)), Route::Ingest | Route::IngestDocument) => {
-                Box::pin(self.ingest(view, place, head, body, peer)).await
+                Box::pin(self.ingest(view, found, head, body, peer)).await
             }
             (Some(View::Preference(view)), Route::Preference | Route::PreferenceLookup | Route::PreferenceStatus) => {
-                Box::pin(self.preference(view, place, head, body, peer)).await
+                Box::pin(self.preference(view, found, head, body, peer)).await
             }
             (
                 Some(View::Room(view)),
@@ -332,13 +332,13 @@ impl HttpState {
     async fn toggle(
         &self,
         view: &KindView,
-        (route, target): (Route, &str),
+        found: &Found<'_>,
         head: &Parts,
         body: Incoming,
         peer: IpAddr,
     ) -> Result<Reply, Problem> {
-        let shared = &self.shared;
-        let verb = match (route, &head.method) {
+        let (shared, target) = (&self.shared, found.target);
+        let verb = match (found.route, &head.method) {
             (Route::ToggleMany, _) => return Box::pin(view.read_many(shared, head, peer)).await,
             (Route::ToggleActors, _) => return Box::pin(view.actors(shared, head, peer, target)).await,
             (Route::ToggleStatus, _) => return Box::pin(view.status(shared, head, peer, target)).await,
@@ -347,7 +347,7 @@ impl HttpState {
             (_, &Method::DELETE) => Verb::Clear,
             _ => return Box::pin(view.read(shared, head, peer, target)).await,
         };
-        let write = view.read_write(shared, head, peer, (verb, target))?;
+        let write = view.read_write(shared, head, peer, verb, target)?;
         if !body.is_end_stream() {
             let bytes = body::read(body, self.body_limits()).await?;
             if !bytes.is_empty() {
@@ -361,36 +361,36 @@ impl HttpState {
     async fn counter(
         &self,
         view: &CounterView,
-        (route, target): (Route, &str),
+        found: &Found<'_>,
         head: &Parts,
         body: Incoming,
         peer: IpAddr,
     ) -> Result<Reply, Problem> {
-        match (route, &head.method) {
+        match (found.route, &head.method) {
             (Route::CounterMany, _) => view.read_many(&self.shared, head).await,
-            (Route::CounterStatus, _) => view.status(&self.shared, head, target).await,
+            (Route::CounterStatus, _) => view.status(&self.shared, head, found.target).await,
             (_, &Method::POST) => {
-                let hit = view.read_hit(&self.shared, head, peer, target)?;
+                let hit = view.read_hit(&self.shared, head, peer, found.target)?;
                 let bytes = body::read(body, self.body_limits()).await?;
                 if !bytes.is_empty() {
                     body::check_json_type(&head.headers)?;
                 }
                 view.count(&self.shared, hit, &bytes).await
             }
-            _ => view.read(&self.shared, head, target).await,
+            _ => view.read(&self.shared, head, found.target).await,
         }
     }
 
     async fn ingest(
         &self,
         view: &IngestView,
-        (route, target): (Route, &str),
+        found: &Found<'_>,
         head: &Parts,
         body: Incoming,
         peer: IpAddr,
     ) -> Result<Reply, Problem> {
-        match (route, &head.method) {
-            (Route::IngestDocument, _) => view.read(&self.shared, head, peer, target).await,
+        match (found.route, &head.method) {
+            (Route::IngestDocument, _) => view.read(&self.shared, head, peer, found.target).await,
             (_, &Method::POST) => {
                 let create = view.read_create(&self.shared, head, peer)?;
                 body::check_json_type(&head.headers)?;
@@ -413,16 +413,16 @@ impl HttpState {
     async fn preference(
         &self,
         view: &PreferenceView,
-        (route, target): (Route, &str),
+        found: &Found<'_>,
         head: &Parts,
         body: Incoming,
         peer: IpAddr,
     ) -> Result<Reply, Problem> {
-        match (route, &head.method) {
+        match (found.route, &head.method) {
             (Route::PreferenceLookup, _) => view.lookup(&self.shared, head, body, self.body_limits()).await,
-            (Route::PreferenceStatus, _) => view.status(&self.shared, head, target).await,
+            (Route::PreferenceStatus, _) => view.status(&self.shared, head, found.target).await,
             (_, method @ (&Method::PUT | &Method::PATCH)) => {
-                let put = view.read_put(&self.shared, head, peer, target)?;
+                let put = view.read_put(&self.shared, head, peer, found.target)?;
                 if method == Method::PATCH && preference::is_merge_patch(&head.headers) {
                     body::check_uncoded(&head.headers)?;
                 } else {
@@ -431,7 +431,7 @@ impl HttpState {
                 let bytes = body::read(body, self.body_limits()).await?;
                 view.put(&self.shared, put, &bytes).await
             }
-            _ => view.read(&self.shared, head, target).await,
+            _ => view.read(&self.shared, head, found.target).await,
         }
     }
 }
@@ -459,7 +459,7 @@ impl HttpState {
     }
 }
 
-/// The public keys of all rooms, as a JSON Web Key Set.
+/// The public keys of all waiting rooms, as a JSON Web Key Set.
 fn room_keys(kinds: &BTreeMap<String, View>) -> Bytes {
     let mut keys: Vec<serde_json::Value> = Vec::new();
     for view in kinds.values() {
@@ -487,7 +487,8 @@ impl Handler for HttpState {
         let _one = self.requests.begin()?;
         let mut reply = read::answer_at_once(&self.reads, name, (request.uri().query(), request.headers()))?;
         self.meter.answered(Route::Read, GET_METHOD, reply.status(), Some(handling.end()));
-        let visit = self.enter(request, peer.ip(), handling.begun());
+        let found = Found { route: Route::Read, kind: name, target: "", token: "" };
+        let visit = self.enter(request, Some(&found), peer.ip(), handling.begun());
         self.leave(visit, None, &mut reply);
         Some(reply)
     }
@@ -500,7 +501,10 @@ impl Handler for HttpState {
         handling: &Handling,
     ) -> impl Future<Output = Reply> + Send {
         let method = method_index(request.method());
-        let visit = self.enter(&request, peer.ip(), handling.begun());
+        let path = request.uri().path();
+        let found = self.routes.find_at(path);
+        let in_path = found.map(|found| found.within(path));
+        let visit = self.enter(&request, in_path.as_ref(), peer.ip(), handling.begun());
         let checked = head::check(&request, self.limits.uri_bytes_max).map_err(Box::new);
         let (mut head, body) = request.into_parts();
         async move {
@@ -510,7 +514,7 @@ impl Handler for HttpState {
                 Err(problem) => (Err(*problem), None),
                 Ok(()) => {
                     // In its place: moved into another future it would be there twice.
-                    let answering = pin!(self.answer(&mut head, body, (peer, handling), (&visit, &shown)));
+                    let answering = pin!(self.answer(&mut head, body, (peer, handling), (&visit, &shown), found));
                     request::scope(visit.tag().cloned(), answering, |answered| {
                         if let Err(problem) = answered {
                             front::note_failure(problem, route(), &self.shared.clock);

@@ -25,11 +25,12 @@
 //! | [`admin`] | the operators' listener | 4 |
 //! | [`app`], [`cli`] | composition, drain order; the command line | 5 |
 //! | [`model`], [`error`], [`clock`], [`telemetry`], [`config`] | the floor | 0 |
+//! | [`operators`] | the operators' API as types: what `admin` writes and `cli` reads | 0 |
 //!
-//! `batcher`, `clock`, `config`, `error`, `journal`, `model`, `telemetry` and `tls` are in the crate `weir-core`, `listener` is
+//! `batcher`, `clock`, `config`, `error`, `journal`, `model`, `operators`, `telemetry` and `tls` are in the crate `weir-core`, `listener` is
 //! `weir-listener`. A room imports only from lower tiers, and tier 2 rooms never from each other; `tests/` checks it.
 
-pub use weir_core::{batcher, clock, config, error, journal, model, telemetry, tls};
+pub use weir_core::{batcher, clock, config, error, journal, model, operators, telemetry, tls};
 pub use weir_listener as listener;
 
 pub mod admin;

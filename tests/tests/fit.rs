@@ -264,13 +264,16 @@ fn narrow_config(stand: &Stand) -> Config {
     config
 }
 
+/// No 32-bit integer.
+const LARGE: i64 = 3_000_000_000;
+
 async fn what_does_not_fit_is_refused(setup: Setup) {
     let stand = Stand::start(setup, 2).await;
     stand.database.script(&narrow(&stand.database)).await;
     let host = stand.host(&narrow_config(&stand));
     let mut client = Client::new(host.public());
     let int = "integers from -2147483648 to 2147483647";
-    let large = 3_000_000_000;
+    let large = LARGE;
 
     let body = problem(&client.toggle("POST", 1, large, None).await.unwrap(), "unfit");
     assert_eq!((&body["column"], &body["limit"]), (&json!("feed_like.user_id"), &json!(int)), "{body}");
@@ -323,7 +326,11 @@ async fn what_does_not_fit_is_refused(setup: Setup) {
     let refused = Client::new(host.admin()).metric("weir_unfit_total", &["kind=\"feed-like\""]).await;
     assert_eq!(refused, Some(1.0));
 
-    // A column that was made wider takes more without a restart.
+    a_wider_column_takes_more(setup, &stand, &host, &mut client).await;
+}
+
+/// Without a restart.
+async fn a_wider_column_takes_more(setup: Setup, stand: &Stand, host: &Host, client: &mut Client) {
     let wider = match setup {
         Setup::EmbeddedPostgres => "ALTER TABLE feed_like ALTER COLUMN user_id TYPE BIGINT",
         _ => "ALTER TABLE feed_like MODIFY COLUMN user_id BIGINT NOT NULL",
@@ -331,7 +338,7 @@ async fn what_does_not_fit_is_refused(setup: Setup) {
     stand.database.script(wider).await;
     let mut status = 422;
     for _ in 0..200 {
-        status = client.toggle("PUT", 1, large, None).await.unwrap().status;
+        status = client.toggle("PUT", 1, LARGE, None).await.unwrap().status;
         if status != 422 {
             break;
         }
@@ -340,7 +347,7 @@ async fn what_does_not_fit_is_refused(setup: Setup) {
     assert_eq!(status, 200);
     Client::new(host.admin()).wait_drained(DRAIN_LIMIT).await;
     assert_eq!(stand.database.dead_letters().await, 0);
-    assert!(wait_until(DRAIN_LIMIT, || error_lines(&host) == 0), "{}", host.log());
+    assert!(wait_until(DRAIN_LIMIT, || error_lines(host) == 0), "{}", host.log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

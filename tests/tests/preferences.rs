@@ -110,21 +110,27 @@ async fn ten_thousand_in_one_call(setup: Setup) {
     assert!(errors.iter().all(|error| error["type"] == "urn:weir:problem:bad-id"), "{errors:?}");
     assert_eq!(enabled(&lookup(&mut client, "marketing", &odd).await), [3, 3], "off by default");
 
-    // Visible at once, and in SQL exactly once.
+    changes_are_seen_at_once(&stand, &host, &mut client).await;
+    patches(&mut client).await;
+    who_may_and_what(&mut client).await;
+}
+
+/// Visible at once, and in SQL exactly once.
+async fn changes_are_seen_at_once(stand: &Stand, host: &Host, client: &mut Client) {
     let before = client.get("/v1/preferences/notification/4").await.json();
     assert_eq!((&before["settings"]["social"], &before["settings"]["app_version"]), (&json!(false), &json!("2.1")));
-    let reply = put(&mut client, 4, &json!({"social": true, "app_version": "2.2"}), Some("k1")).await;
+    let reply = put(client, 4, &json!({"social": true, "app_version": "2.2"}), Some("k1")).await;
     assert_eq!((reply.status, &reply.json()["settings"]["social"]), (200, &json!(true)), "{}", reply.text());
-    assert_eq!(enabled(&lookup(&mut client, "social", &[json!(4)]).await), [4]);
-    put(&mut client, 4, &json!({"social": false}), None).await;
-    assert_eq!(enabled(&lookup(&mut client, "social", &[json!(4)]).await), Vec::<i64>::new());
+    assert_eq!(enabled(&lookup(client, "social", &[json!(4)]).await), [4]);
+    put(client, 4, &json!({"social": false}), None).await;
+    assert_eq!(enabled(&lookup(client, "social", &[json!(4)]).await), Vec::<i64>::new());
     // The first answer again, and nothing else.
-    let replayed = put(&mut client, 4, &json!({"social": true, "app_version": "2.2"}), Some("k1")).await;
+    let replayed = put(client, 4, &json!({"social": true, "app_version": "2.2"}), Some("k1")).await;
     assert_eq!((replayed.status, replayed.header("idempotency-replayed")), (200, "true"));
-    assert_eq!(put(&mut client, 4, &json!({"social": true}), Some("k1")).await.status, 422);
-    assert_eq!(enabled(&lookup(&mut client, "social", &[json!(4)]).await), Vec::<i64>::new());
+    assert_eq!(put(client, 4, &json!({"social": true}), Some("k1")).await.status, 422);
+    assert_eq!(enabled(&lookup(client, "social", &[json!(4)]).await), Vec::<i64>::new());
     // A member without a row gets one, with the defaults besides.
-    assert_eq!(put(&mut client, MEMBERS + 5, &json!({"marketing": true, "quiet_from": 60}), None).await.status, 200);
+    assert_eq!(put(client, MEMBERS + 5, &json!({"marketing": true, "quiet_from": 60}), None).await.status, 200);
     Client::new(host.admin()).wait_drained(DRAIN_LIMIT).await;
     let counted = |condition: &str, member: i64| {
         format!("SELECT COUNT(*) FROM push_setting WHERE member_id = {member} AND {condition}")
@@ -139,8 +145,10 @@ async fn ten_thousand_in_one_call(setup: Setup) {
     assert_eq!(stand.database.dead_letters().await, 0);
     let updated = Client::new(host.admin()).metric("weir_settings_total", &["outcome=\"set\""]).await;
     assert_eq!(updated, Some(3.0));
+}
 
-    // PATCH is the same, in both of its types.
+/// PATCH is the same, in both of its types.
+async fn patches(client: &mut Client) {
     for (number, media_type) in
         ["application/json", "application/merge-patch+json; charset=utf-8"].into_iter().enumerate()
     {
@@ -165,12 +173,13 @@ async fn ten_thousand_in_one_call(setup: Setup) {
     assert_eq!(allowed.header("accept-patch"), "application/merge-patch+json, application/json");
     let wrong = [("content-type", "application/merge-patch+json"), ("x-actor-id", "6")];
     assert_eq!(client.request("PUT", "/v1/preferences/notification/6", &wrong, "{}").await.unwrap().status, 415);
+}
 
-    // Who may, and what.
+async fn who_may_and_what(client: &mut Client) {
     let other = client.request("PUT", "/v1/preferences/notification/4", &[JSON, ("x-actor-id", "5")], "{}").await;
     assert_eq!(other.unwrap().status, 403);
     for wrong in [json!({}), json!({"colour": 1}), json!({"social": "yes"})] {
-        assert_eq!(put(&mut client, 4, &wrong, None).await.status, 422, "{wrong}");
+        assert_eq!(put(client, 4, &wrong, None).await.status, 422, "{wrong}");
     }
     let unknown = client.request("POST", LOOKUP, &[JSON], "{\"topic\":\"x\",\"members\":[1]}").await.unwrap();
     assert_eq!((unknown.status, &unknown.json()["type"]), (422, &json!("urn:weir:problem:unknown-topic")));

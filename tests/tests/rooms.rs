@@ -134,6 +134,33 @@ async fn the_queue_of_the_demo() {
     assert_eq!((&view["totals"]["completed"], &view["active"]), (&1.into(), &0.into()), "{view}");
 }
 
+/// Ends the stay of whoever is in at once, so that the next is let in, three at a time: when each was let in, and who it was.
+async fn let_in(client: &mut Client, tokens: &[String]) -> Vec<(String, i64)> {
+    let mut order = Vec::new();
+    let mut is_done = vec![false; tokens.len()];
+    for _ in 0..3_000 {
+        for (actor, token) in tokens
+            .iter()
+            .enumerate()
+            .filter(|(actor, _)| !is_done[*actor])
+            .map(|(a, t)| (a, t.clone()))
+            .collect::<Vec<_>>()
+        {
+            let status = poll(client, &token).await.json();
+            if status["status"] == "active" {
+                is_done[actor] = true;
+                order.push((text(&status, "admittedAt").to_owned(), actor as i64 + 1));
+                let path = format!("/v1/rooms/concert/1/tokens/{token}");
+                assert_eq!(client.request("DELETE", &path, &[], "").await.unwrap().json()["status"], "completed");
+            }
+        }
+        if order.len() == tokens.len() {
+            break;
+        }
+    }
+    order
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_draw_is_made_again_from_what_is_public() {
     let stand = Stand::start(Setup::EmbeddedSqlite, 1).await;
@@ -150,46 +177,15 @@ async fn a_draw_is_made_again_from_what_is_public() {
     }
     let before = client.get("/v1/rooms/concert/1").await.json();
     assert!(before["draw"]["seed"].is_null(), "{before}");
-    let mut order = Vec::new();
-    let mut is_done = vec![false; tokens.len()];
-    // Whoever is in is done at once, so that the next is let in: three at a time.
-    for _ in 0..3_000 {
-        for (actor, token) in tokens
-            .iter()
-            .enumerate()
-            .filter(|(actor, _)| !is_done[*actor])
-            .map(|(a, t)| (a, t.clone()))
-            .collect::<Vec<_>>()
-        {
-            let status = poll(&mut client, &token).await.json();
-            if status["status"] == "active" {
-                is_done[actor] = true;
-                order.push((text(&status, "admittedAt").to_owned(), actor as i64 + 1));
-                let path = format!("/v1/rooms/concert/1/tokens/{token}");
-                assert_eq!(client.request("DELETE", &path, &[], "").await.unwrap().json()["status"], "completed");
-            }
-        }
-        if order.len() == tokens.len() {
-            break;
-        }
-    }
+    let mut order = let_in(&mut client, &tokens).await;
     let late = joined(&mut client, 99).await;
     let seed = client.get("/v1/rooms/concert/1").await.json();
     assert_eq!(seed["draw"]["commitment"], before["draw"]["commitment"]);
     let log: Vec<String> = (1..=40).map(|actor| format!("{actor}\n")).collect();
     std::fs::write(stand.directory.path().join("arrivals.txt"), log.concat()).unwrap();
-    let printed = weir(
-        stand.directory.path(),
-        &[
-            "rooms",
-            "draw",
-            "--seed",
-            text(&seed["draw"], "seed"),
-            "--commitment",
-            text(&seed["draw"], "commitment"),
-            "arrivals.txt",
-        ],
-    );
+    let (seed_text, commitment) = (text(&seed["draw"], "seed"), text(&seed["draw"], "commitment"));
+    let draw = |arguments: &[&str]| weir(stand.directory.path(), &[&["rooms", "draw", "--seed"], arguments].concat());
+    let printed = draw(&[seed_text, "--commitment", commitment, "arrivals.txt"]);
     assert_eq!(printed.code, Some(0), "{}", printed.stderr);
     let drawn: Vec<i64> = printed.stdout.lines().map(|line| line.parse().unwrap()).collect();
     // Those of one tick were let in at the same moment.
@@ -202,25 +198,13 @@ async fn a_draw_is_made_again_from_what_is_public() {
     assert_eq!(admin.get(&format!("{arrivals}999/arrivals")).await.status, 404, "nobody has opened it");
     let answer = admin.get(&format!("{arrivals}1/arrivals")).await.json();
     std::fs::write(stand.directory.path().join("arrivals.json"), answer.to_string()).unwrap();
-    let seed_text = text(&seed["draw"], "seed");
-    let of_answer = weir(stand.directory.path(), &["rooms", "draw", "--seed", seed_text, "arrivals.json"]);
+    let of_answer = draw(&[seed_text, "arrivals.json"]);
     assert_eq!(of_answer.stdout, printed.stdout, "{}", of_answer.stderr);
     std::fs::write(stand.directory.path().join("broken.json"), "{\"arrivals\":[1,").unwrap();
-    assert_eq!(weir(stand.directory.path(), &["rooms", "draw", "--seed", seed_text, "broken.json"]).code, Some(1));
+    assert_eq!(draw(&[seed_text, "broken.json"]).code, Some(1));
     let explained = admin.get("/admin/v1/explain/concert/1").await.json();
     assert_eq!(text(&explained, "store"), "the queue is there", "{explained}");
-    let wrong = weir(
-        stand.directory.path(),
-        &[
-            "rooms",
-            "draw",
-            "--seed",
-            &"0".repeat(64),
-            "--commitment",
-            text(&seed["draw"], "commitment"),
-            "arrivals.txt",
-        ],
-    );
+    let wrong = draw(&[&"0".repeat(64), "--commitment", commitment, "arrivals.txt"]);
     assert_eq!(wrong.code, Some(1), "a seed that was not promised is refused: {}", wrong.stdout);
 }
 

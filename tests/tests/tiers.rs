@@ -14,6 +14,7 @@ use weir_tests::source::{Source, texts_in, top};
 /// A room, its tier, and what it may import besides the rooms of lower tiers (of tier 4: besides the floor). Every room of `host/src` must stand here.
 const ROOMS: &[(&str, u8, &[&str])] = &[
     ("model", 0, &[]),
+    ("operators", 0, &[]),
     ("error", 0, &[]),
     ("clock", 0, &[]),
     ("telemetry", 0, &[]),

@@ -1,6 +1,6 @@
-//! What an operator may set: one struct per room, every field documented, with its default.
+//! What an operator may set: one struct per table, every field documented, with its default.
 //!
-//! Tier 0. The only room that reads configuration files and environment variables. Unknown fields are errors; a
+//! May use only `model`. The only module that reads configuration files and environment variables. Unknown fields are errors; a
 //! wrong value is refused at start with the name of the field and what to write instead.
 
 mod address;
@@ -20,15 +20,19 @@ mod network;
 mod policy;
 mod policy_pool;
 mod preference;
+mod read;
 mod room;
 mod schema;
 mod secret;
 mod show;
+mod sql;
 mod sql_url;
 mod start;
+mod store;
 mod store_url;
 mod tls;
 mod toggle;
+mod upstream;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -37,11 +41,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use address::listen_address;
-pub use cache::{CacheConfig, ReadConfig, SharedCacheConfig, Staleness, UpstreamConfig, UpstreamLimits};
+pub use cache::{CacheConfig, SharedCacheConfig};
 pub use cors::CorsConfig;
 pub use counter::{ActorNeed, CounterConfig, CounterTable, EventTable};
 pub use fit::FitConfig;
-pub use flow::{BatchConfig, FlushConfig, JournalConfig, Pooler, SqlConfig, StoreConfig, StoreType};
+pub use flow::{BatchConfig, FlushConfig, JournalConfig};
 pub use http::{AdminConfig, AuthConfig, HttpConfig, ProxyHeaders, TrustedHeaderFrom};
 pub use ingest::{ChildTable, IngestConfig, IngestTable};
 pub use jwt::{JwtConfig, OneOrMany};
@@ -59,14 +63,18 @@ pub use policy_pool::PolicyPoolConfig;
 pub use preference::{
     FieldConfig, LookupFallback, MemberTable, PreferenceConfig, PreferenceTable, StoreFallback, WriteRights,
 };
+pub use read::{ReadConfig, Staleness};
 pub use room::{RoomAlgorithm, RoomConfig, RoomKeyConfig, RoomMode};
 pub use schema::schema;
 pub use show::{Shown, shown};
+pub use sql::{Pooler, SqlConfig};
 pub use sql_url::SqlUrl;
 pub use start::{OnTimeout, StartConfig};
+pub use store::{StoreConfig, StoreType};
 pub use store_url::{SentinelUrl, StoreUrl};
 pub use tls::{TlsConfig, TlsMode, UrlTls};
 pub use toggle::{CountTable, ToggleConfig, ToggleResponse, ToggleTable};
+pub use upstream::{UpstreamConfig, UpstreamLimits};
 
 /// Everything in `weir.toml`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

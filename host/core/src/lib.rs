@@ -6,6 +6,7 @@
 //! | [`error`] | why a request is refused |
 //! | [`clock`] | wall time and steady time |
 //! | [`config`] | the types of `weir.toml`, how they are read and checked |
+//! | [`operators`] | the operators' API as types: what the listener writes and the command line reads |
 //! | [`telemetry`] | names of metrics, logs, request ids |
 //! | [`journal`] | the format of a journal entry, the chain of entries, and what a flush publishes |
 //! | [`batcher`] | gathers what is concurrent, bounded |
@@ -19,5 +20,6 @@ pub mod config;
 pub mod error;
 pub mod journal;
 pub mod model;
+pub mod operators;
 pub mod telemetry;
 pub mod tls;

@@ -1,6 +1,6 @@
 //! Metric names, with units, in one table; tracing set-up.
 //!
-//! Tier 0. A metric's name occurs nowhere else in the host: rooms use these constants.
+//! May use nothing of the host. A metric's name occurs nowhere else in it: modules use these constants.
 //!
 //! - [`tally`]: counters and times of what every request does.
 //! - [`request`]: the request that is being answered, for log lines. `format`: lines that say it.
@@ -136,7 +136,7 @@ pub const ROOM_POLLS_TOTAL: &str = "weir_room_polls_total";
 pub const ROOM_ETA_ERROR_SECONDS: &str = "weir_room_eta_error_seconds";
 /// Gauge: memory of a cache's entries, by `cache` (`reads`, `upstream`).
 pub const CACHE_BYTES: &str = "weir_cache_bytes";
-/// Entries dropped for room, by `cache`.
+/// Entries evicted for room, by `cache`.
 pub const CACHE_EVICTIONS_TOTAL: &str = "weir_cache_evictions_total";
 /// Answers of cached reads, by `read` (an upstream's is `upstream:NAME`), `how` (`hit`, `stale`, `collapsed`, `miss`,
 /// `bypass`, `error`).
@@ -170,13 +170,35 @@ pub fn write_own() -> String {
 
 /// Registers help texts and units. Call once, after the recorder is installed.
 pub fn describe() {
+    describe_listeners();
+    describe_policies();
+    describe_stores();
+    describe_capabilities();
+    describe_write_behind();
+    describe_reads();
+}
+
+/// Connections, requests, and who asks.
+fn describe_listeners() {
     describe_counter!(HTTP_REQUESTS_TOTAL, "Requests answered");
     describe_gauge!(HTTP_CONNECTIONS, "Open connections of the public listener");
     describe_counter!(ACCEPT_FAILURES_TOTAL, "Connections that could not be accepted, such as for want of files");
     describe_counter!(RELOADS_TOTAL, "Reloads of the configuration (SIGHUP)");
     describe_counter!(CLOCK_STEPS_TOTAL, "How often the machine's clock was set, by a second or more");
     describe_counter!(SHED_TOTAL, "Requests refused because a bound was reached");
-    describe_histogram!(BATCH_ITEMS, "Operations in one batch");
+    describe_counter!(ACCESS_LOG_DROPPED_TOTAL, "Lines of the access log that were dropped");
+    describe_counter!(JWKS_FETCHES_TOTAL, "Reads of the published keys of tokens");
+    describe_gauge!(JWKS_KEYS, "Published keys of tokens that are in use");
+    describe_gauge!(
+        JWKS_READ_TIMESTAMP_SECONDS,
+        Unit::Seconds,
+        "When the published keys were last read well, in Unix time"
+    );
+    describe_counter!(JWKS_UNDECIDED_TOTAL, "Tokens that were answered 503 because their key could not be asked for");
+}
+
+/// Policy modules.
+fn describe_policies() {
     describe_histogram!(POLICY_CALL_SECONDS, Unit::Seconds, "Time of one policy call");
     describe_counter!(POLICY_FAILURES_TOTAL, "Failed policy calls");
     describe_counter!(POLICY_FALLBACKS_TOTAL, "Batches decided by something else because the live module failed");
@@ -188,11 +210,20 @@ pub fn describe() {
     describe_gauge!(POLICY_UNFIT, "1 while the module that was active for an interface does not fit this weir");
     describe_gauge!(POLICY_UNSAVED, "1 while a change of the active set of policy modules cannot be written down");
     describe_counter!(POLICY_LOG_LINES_TOTAL, "Log lines of policy modules");
+}
+
+/// The store.
+fn describe_stores() {
     describe_histogram!(STORE_CALL_SECONDS, Unit::Seconds, "Time of one store call");
     describe_counter!(STORE_FAILURES_TOTAL, "Failed store calls");
     describe_counter!(STORE_RESENT_TOTAL, "Calls sent again because a node of the Redis Cluster had not run them");
     describe_gauge!(STORE_REFUSING, "1 while the embedded store refuses writes after a failure of the disk");
     describe_gauge!(STORE_MEMORY_BYTES, Unit::Bytes, "State of targets that the embedded store keeps in memory");
+}
+
+/// What requests are about.
+fn describe_capabilities() {
+    describe_histogram!(BATCH_ITEMS, "Operations in one batch");
     describe_counter!(TOGGLES_TOTAL, "Outcomes of toggles");
     describe_counter!(COUNTS_TOTAL, "Outcomes of hits on counters");
     describe_counter!(DOCUMENTS_TOTAL, "Outcomes of creates, in documents");
@@ -201,6 +232,21 @@ pub fn describe() {
     describe_counter!(PREFERENCE_FETCHES_TOTAL, "Members that look-ups fetched from the store");
     describe_histogram!(PREFERENCE_LOOKUP_SECONDS, Unit::Seconds, "Time of one look-up");
     describe_histogram!(PREFERENCE_RULE_SECONDS, Unit::Seconds, "Time in the rules for one chunk of a look-up");
+    describe_gauge!(ROOM_WAITING, "People who wait");
+    describe_gauge!(ROOM_ACTIVE, "People who are in");
+    describe_gauge!(ROOM_ADMITTED_PER_SECOND, "People let in per second, mean over a minute");
+    describe_counter!(ROOM_PEOPLE_TOTAL, "What became of people in waiting rooms");
+    describe_counter!(ROOM_JOINS_TOTAL, "Joins answered with a place");
+    describe_counter!(ROOM_POLLS_TOTAL, "Polls of waiting rooms");
+    describe_histogram!(
+        ROOM_ETA_ERROR_SECONDS,
+        Unit::Seconds,
+        "When somebody was told to be let in against when it was so"
+    );
+}
+
+/// The way from the journal to SQL.
+fn describe_write_behind() {
     describe_counter!(HYDRATED_TOTAL, "Targets and pairs read from SQL");
     describe_gauge!(BACKLOG_ENTRIES, "Changes in the journal, not yet in SQL");
     describe_gauge!(BACKLOG_BYTES, Unit::Bytes, "Size of the changes not yet in SQL");
@@ -222,33 +268,17 @@ pub fn describe() {
     describe_counter!(PARENT_CHECKS_TOTAL, "Look-ups of rows that foreign keys lead to");
     describe_counter!(DEAD_LETTERS_TOTAL, "Rows moved to the dead letters");
     describe_gauge!(FLUSH_BATCH_CHANGES, "Size of the adaptive flush batch");
-    describe_gauge!(ROOM_WAITING, "People who wait");
-    describe_gauge!(ROOM_ACTIVE, "People who are in");
-    describe_gauge!(ROOM_ADMITTED_PER_SECOND, "People let in per second, mean over a minute");
-    describe_counter!(ROOM_PEOPLE_TOTAL, "What became of people in waiting rooms");
-    describe_counter!(ROOM_JOINS_TOTAL, "Joins answered with a place");
-    describe_counter!(ROOM_POLLS_TOTAL, "Polls of waiting rooms");
-    describe_histogram!(
-        ROOM_ETA_ERROR_SECONDS,
-        Unit::Seconds,
-        "When somebody was told to be let in against when it was so"
-    );
     describe_gauge!(FLUSH_LEASE, "1 while this host flushes the kind");
+}
+
+/// Cached reads.
+fn describe_reads() {
     describe_gauge!(CACHE_BYTES, Unit::Bytes, "Memory of a cache's entries");
     describe_counter!(CACHE_EVICTIONS_TOTAL, "Entries of a cache dropped for room");
     describe_counter!(READS_TOTAL, "Answers of cached reads");
     describe_histogram!(READ_ORIGIN_SECONDS, Unit::Seconds, "Time of reads at the origin");
     describe_counter!(READ_SHARED_TOTAL, "Looks at the cache that hosts share");
     describe_counter!(READ_HIT_BYTES_TOTAL, "Bytes answered from the cache");
-    describe_counter!(ACCESS_LOG_DROPPED_TOTAL, "Lines of the access log that were dropped");
-    describe_counter!(JWKS_FETCHES_TOTAL, "Reads of the published keys of tokens");
-    describe_gauge!(JWKS_KEYS, "Published keys of tokens that are in use");
-    describe_gauge!(
-        JWKS_READ_TIMESTAMP_SECONDS,
-        Unit::Seconds,
-        "When the published keys were last read well, in Unix time"
-    );
-    describe_counter!(JWKS_UNDECIDED_TOTAL, "Tokens that were answered 503 because their key could not be asked for");
 }
 
 /// Makes the counters of failures exist at 0, so that the first failure is a change that an alert can see.

@@ -1,6 +1,6 @@
 //! Encrypted connections to others: whom we trust, who we are, and in plain words what is wrong when it fails.
 //!
-//! Tier 1: imports the floor. One crypto library, aws-lc-rs. Trusts the system's authorities, and those of a file besides them.
+//! May use the floor. One crypto library, aws-lc-rs. Trusts the system's authorities, and those of a file besides them.
 //!
 //! - `failure`: what a failed handshake means · `verify`: chains without names · `fetch`: one GET over `http` or `https`, bounded
 //!
@@ -77,14 +77,6 @@ impl ClientTls {
             ServerName::try_from(name.clone()).map_err(|error| wrong("tls_server_name", format!("{name:?}: {error}")))
         };
         Ok(Self { config: Arc::new(client), server_name: config.server_name.as_ref().map(name).transpose()? })
-    }
-
-    /// For what is not encrypted: trusts nobody, and needs no authorities.
-    ///
-    /// # Errors
-    /// None that is known.
-    pub fn of_nobody() -> Result<Self, String> {
-        Ok(Self { config: Arc::new(plain()?), server_name: None })
     }
 
     /// Encrypts a connection that leads to `host`.

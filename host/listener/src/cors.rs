@@ -103,13 +103,13 @@ impl Cors {
         }
     }
 
-    /// Whether a page of this origin may read answers.
-    pub fn names(&self, origin: Option<&HeaderValue>) -> bool {
-        self.allowed(origin).is_some()
+    /// What a request says of the page that asks.
+    pub fn look(&self, method: &Method, headers: &HeaderMap) -> PageRequest<'_> {
+        PageRequest { cors: self, origin: origin(headers).cloned(), is_preflight: is_preflight(method, headers) }
     }
 
     /// Says in an answer who may read it. `origin` is what the request says.
-    pub fn write(&self, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
+    fn write(&self, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
         take_out(headers);
         self.vary(headers);
         let Some(allowed) = self.allowed(origin) else { return };
@@ -136,7 +136,7 @@ impl Cors {
 
     /// Answers a preflight: 204 with what is allowed, or without a word where the origin, the method or a header is not.
     /// `allow` names the methods.
-    pub fn preflight(&self, asked: &HeaderMap, allow: &HeaderValue) -> Reply {
+    fn preflight(&self, asked: &HeaderMap, allow: &HeaderValue) -> Reply {
         let mut reply = Response::new(ReplyBody::default());
         *reply.status_mut() = StatusCode::NO_CONTENT;
         let headers = reply.headers_mut();
@@ -181,14 +181,42 @@ impl Cors {
     }
 }
 
+/// A request as far as it is about pages: which page asks, and who decides what it may.
+#[derive(Debug)]
+pub struct PageRequest<'a> {
+    cors: &'a Cors,
+    origin: Option<HeaderValue>,
+    is_preflight: bool,
+}
+
+impl PageRequest<'_> {
+    /// Whether the page may read answers.
+    pub fn is_named(&self) -> bool {
+        self.cors.allowed(self.origin.as_ref()).is_some()
+    }
+
+    /// The answer to a browser that asks beforehand; `None` for any other request. `headers` are the request's, `allow` names the
+    /// methods.
+    pub fn preflight(&self, headers: &HeaderMap, allow: &HeaderValue) -> Option<Reply> {
+        self.is_preflight.then(|| self.cors.preflight(headers, allow))
+    }
+
+    /// Says in an answer who may read it; what a preflight is answered has said it already.
+    pub fn write(&self, headers: &mut HeaderMap) {
+        if !self.is_preflight {
+            self.cors.write(self.origin.as_ref(), headers);
+        }
+    }
+}
+
 /// The one origin that a request names.
-pub fn origin(headers: &HeaderMap) -> Option<&HeaderValue> {
+fn origin(headers: &HeaderMap) -> Option<&HeaderValue> {
     let mut values = headers.get_all(header::ORIGIN).iter();
     values.next().filter(|_| values.next().is_none())
 }
 
 /// Whether a browser asks beforehand whether a page may ask.
-pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     method == Method::OPTIONS
         && headers.contains_key(header::ORIGIN)
         && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)

@@ -1,6 +1,6 @@
 //! Bounded HTTP/1 connections: accept, frame strictly, time out, drain. What both listeners stand on.
 //!
-//! Uses `weir-core` alone. Knows no route and no actor: a [`Handler`] answers, this room keeps everything else bounded:
+//! Uses `weir-core` alone. Knows no route and no actor: a [`Handler`] answers, this module keeps everything else bounded:
 //! connections, bytes and number of headers, length of the request target, time for a head, bytes and time of a body.
 //! Every refusal is `application/problem+json`, also those that hyper makes by itself (see `wire`).
 //! Never lets a request through whose end a proxy before it could see elsewhere (see `framing`).
@@ -24,6 +24,7 @@ mod tests;
 use std::convert::Infallible;
 use std::future::{Future, ready};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,7 +59,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// See [`Limits::write_timeout`]. Replies are small: who takes none of one for so long has gone, or means to stay.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Headers that hyper takes by itself. With another number it fills room for them with nothing, twice, for each request:
+/// Headers that hyper takes by itself. With another number it allocates and clears their array twice for each request:
 /// a tenth of a microsecond. So a smaller one is kept here.
 const HYPER_HEADERS_MAX: usize = 100;
 
@@ -292,7 +293,23 @@ impl<H: Handler> Server<H> {
                 Ok(reply)
             }))
         });
-        let mut connection = std::pin::pin!(self.builder.serve_connection(TokioIo::new(wire), service));
+        let connection = std::pin::pin!(self.builder.serve_connection(TokioIo::new(wire), service));
+        let ended = self.drive(connection, |connection| connection.graceful_shutdown(), &turn).await;
+        if let End::Connection(Err(error)) = &ended {
+            tracing::debug!(%peer, %error, "connection ended");
+        }
+        note_end(&ended, &turn);
+        drop(slot);
+    }
+
+    /// Drives a connection to its end: its own, that of its time, or that of the listener, then within the grace period that
+    /// `shut_down` begins.
+    async fn drive<C: Future>(
+        &self,
+        mut connection: Pin<&mut C>,
+        shut_down: impl FnOnce(Pin<&mut C>),
+        turn: &Arc<Turn>,
+    ) -> End<C::Output> {
         let times = Times {
             head: self.limits.header_timeout,
             idle: self.limits.idle_timeout,
@@ -300,7 +317,7 @@ impl<H: Handler> Server<H> {
         };
         let mut timer = std::pin::pin!(tokio::time::sleep(self.limits.header_timeout));
         let (mut shutdown, looks) = (self.shutdown.clone(), self.shutdown.clone());
-        let place = self.crowd.enter(&turn);
+        let place = self.crowd.enter(turn);
         // An error means that the sender is gone, which is a stop, too.
         let stop = async {
             tokio::select! {
@@ -309,32 +326,31 @@ impl<H: Handler> Server<H> {
             }
         };
         let stop = (stop, || place.is_evicted() || looks.has_changed().unwrap_or(true));
-        let first = turn::drive(connection.as_mut(), stop, (&turn, times), timer.as_mut()).await;
-        let ended = match first {
+        match turn::drive(connection.as_mut(), stop, (turn, times), timer.as_mut()).await {
             // Unless it has begun to be answered since.
             End::Event if place.is_evicted() && turn.waits_since_ms().is_some() => End::Evicted,
             End::Event => {
-                connection.as_mut().graceful_shutdown();
+                shut_down(connection.as_mut());
                 let grace = (tokio::time::sleep(self.limits.drain_grace), || true);
-                let last = turn::drive(connection, grace, (&turn, times), timer).await;
+                let last = turn::drive(connection, grace, (turn, times), timer).await;
                 if matches!(last, End::Event) {
                     counter!(SHED_TOTAL, "limit" => "drain_grace_ms").increment(1);
                 }
                 last
             }
             ended => ended,
-        };
-        match ended {
-            // An idle connection that timed out was not refused anything; one with half a head was.
-            End::Late if turn.is_in_head() => {
-                counter!(SHED_TOTAL, "limit" => "header_timeout_ms").increment(1);
-            }
-            End::Evicted => counter!(SHED_TOTAL, "limit" => "connections_evicted").increment(1),
-            End::Connection(Err(error)) => tracing::debug!(%peer, %error, "connection ended"),
-            _ => {}
         }
-        drop(slot);
     }
+}
+
+/// Counts what a bound has ended. An idle connection that timed out was not refused anything; one with half a head was.
+fn note_end<T>(ended: &End<T>, turn: &Turn) {
+    let limit = match ended {
+        End::Late if turn.is_in_head() => "header_timeout_ms",
+        End::Evicted => "connections_evicted",
+        _ => return,
+    };
+    counter!(SHED_TOTAL, "limit" => limit).increment(1);
 }
 
 /// Counts a connection for as long as it is open.

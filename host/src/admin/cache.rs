@@ -1,17 +1,14 @@
-//! What operators do with the cache: see it, and purge it.
+//! What operators can purge from the cache, and how they say it.
 
-use hyper::Method;
 use hyper::http::request::Parts;
-use serde_json::Value;
 
 use super::query::Query;
 use super::reply::wrong;
-use super::{Operations, OperationsError};
 use crate::listener::problem::Problem;
 
-/// What is to be purged.
+/// What a purge is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Purged {
+pub enum PurgeTarget {
     /// One key: `read:concert-dates?concert=1` (each parameter, in the order of their names; texts in quotes), or of an
     /// upstream its name and the path and query that its origin sees, `shop:/shop/items/3`.
     Key(String),
@@ -24,28 +21,17 @@ pub enum Purged {
     All,
 }
 
-/// A purge: soft, what is kept becomes stale; hard, it is gone.
+/// A purge. After a soft one what is cached is stale, after a hard one it is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Purge {
     /// What.
-    pub what: Purged,
-    /// Whether it may still be told while it is read anew.
+    pub what: PurgeTarget,
+    /// Whether it may still be served while it is loaded again.
     pub soft: bool,
 }
 
-/// `GET /admin/v1/cache`, `POST /admin/v1/cache/purge`.
-pub(super) async fn answer(
-    operations: &dyn Operations,
-    head: &Parts,
-) -> Result<Result<Value, OperationsError>, Problem> {
-    if head.method != Method::POST {
-        return Ok(operations.cache().await);
-    }
-    let purge = purge(head)?;
-    Ok(operations.purge_cache(purge).await)
-}
-
-fn purge(head: &Parts) -> Result<Purge, Problem> {
+/// What `POST /admin/v1/cache/purge` asks for.
+pub(super) fn purge(head: &Parts) -> Result<Purge, Problem> {
     let query = Query::read(head, &["key", "group", "prefix", "all", "mode"])?;
     let soft = match query.get("mode") {
         None | Some("hard") => false,
@@ -59,10 +45,10 @@ fn purge(head: &Parts) -> Result<Purge, Problem> {
         return Err(wrong(format!("{name} is empty; write all=1 to purge everything")));
     }
     let given = [
-        query.get("key").map(|key| Purged::Key(key.into())),
-        query.get("group").map(|group| Purged::Group(group.into())),
-        query.get("prefix").map(|prefix| Purged::Prefix(prefix.into())),
-        query.get("all").map(|_| Purged::All),
+        query.get("key").map(|key| PurgeTarget::Key(key.into())),
+        query.get("group").map(|group| PurgeTarget::Group(group.into())),
+        query.get("prefix").map(|prefix| PurgeTarget::Prefix(prefix.into())),
+        query.get("all").map(|_| PurgeTarget::All),
     ];
     let mut given = given.into_iter().flatten();
     match (given.next(), given.next()) {
@@ -82,8 +68,8 @@ mod tests {
             let (head, ()) = hyper::Request::builder().uri(uri).body(()).unwrap().into_parts();
             purge(&head).map_err(|problem| problem.status().as_u16())
         };
-        assert_eq!(read("all=1&mode=soft"), Ok(Purge { what: Purged::All, soft: true }));
-        assert_eq!(read("key=read:a"), Ok(Purge { what: Purged::Key("read:a".into()), soft: false }));
+        assert_eq!(read("all=1&mode=soft"), Ok(Purge { what: PurgeTarget::All, soft: true }));
+        assert_eq!(read("key=read:a"), Ok(Purge { what: PurgeTarget::Key("read:a".into()), soft: false }));
         for wrong in ["", "all=0", "all=", "all=true", "prefix=", "key=", "group=", "all=1&key=a", "all=1&mode=so"] {
             assert_eq!(read(wrong), Err(400), "{wrong}");
         }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
-use serde_json::json;
 use tokio::sync::watch;
 
 use super::guard::Guard;
@@ -14,6 +13,7 @@ use crate::config::{AdminConfig, ConfigError};
 use crate::listener::forwarded::Trust;
 use crate::listener::problem::Problem;
 use crate::listener::{Handler, Handling, Reply};
+use crate::operators::{Alive, Check, Ready};
 
 /// Leads to an [`AdminState`] as soon as there is one.
 pub struct Gate {
@@ -43,12 +43,11 @@ impl Gate {
         let peer = self.trust.caller(&head.headers, peer.ip()).client;
         self.guard.check_origin(&head, peer, false)?;
         if head.uri.path() == "/livez" {
-            return Ok(reply::json(StatusCode::OK, &json!({ "alive": true })));
+            return Ok(reply::json(StatusCode::OK, &Alive { alive: true, reason: None }));
         }
         let detail = "the host is starting: it opens the store and SQL, and compiles modules";
-        let check = json!({ "name": "start", "ready": false, "detail": detail });
-        let body = json!({ "ready": false, "not_ready": ["start"], "checks": [check] });
-        Ok(reply::json(StatusCode::SERVICE_UNAVAILABLE, &body))
+        let check = Check { name: "start".into(), ready: false, detail: detail.into() };
+        Ok(reply::json(StatusCode::SERVICE_UNAVAILABLE, &Ready::from(vec![check])))
     }
 }
 

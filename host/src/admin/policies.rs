@@ -10,13 +10,12 @@ use hyper::body::Incoming;
 use hyper::header::HeaderName;
 use hyper::http::request::Parts;
 use metrics::counter;
-use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::query::Query;
 use super::reply::{self, from_error, wrong};
 use super::routes::PolicyRoute;
-use super::{ModuleCommand, Operations, OperationsError, UNAVAILABLE, upload};
+use super::{ModuleCommand, Operations, OperationsError, UNAVAILABLE, answered, upload};
 use crate::config::PolicyConfig;
 use crate::listener::Reply;
 use crate::listener::head::one;
@@ -63,7 +62,7 @@ impl From<&PolicyConfig> for PolicyLimits {
 }
 
 /// Answers everything about policy modules.
-pub(super) struct PolicyDesk {
+pub(super) struct PolicyService {
     operations: Arc<dyn Operations>,
     limits: PolicyLimits,
     uploads: Arc<Semaphore>,
@@ -71,7 +70,7 @@ pub(super) struct PolicyDesk {
     urgent: Arc<Semaphore>,
 }
 
-impl PolicyDesk {
+impl PolicyService {
     pub(super) fn new(operations: Arc<dyn Operations>, limits: PolicyLimits) -> Self {
         Self {
             operations,
@@ -90,30 +89,25 @@ impl PolicyDesk {
         let upload = upload::read(head, body, &self.limits).await?;
         let operations = Arc::clone(&self.operations);
         let answer = self.finish(slot, async move { operations.upload_policy(&by, upload).await }).await?;
-        let known = answer.get("known").and_then(Value::as_bool).unwrap_or_default();
-        Ok(reply::json(if known { StatusCode::OK } else { StatusCode::CREATED }, &answer))
+        Ok(reply::json(if answer.known { StatusCode::OK } else { StatusCode::CREATED }, &answer))
     }
 
     /// Answers what only looks.
-    pub(super) async fn look(
-        &self,
-        route: PolicyRoute,
-        head: &Parts,
-    ) -> Result<Result<Value, OperationsError>, Problem> {
-        Ok(match route {
+    pub(super) async fn look(&self, route: PolicyRoute, head: &Parts) -> Result<Reply, Problem> {
+        match route {
             PolicyRoute::Audit => {
                 let limit = Query::read(head, &["limit"])?.limit("limit", AUDIT_LIMIT_DEFAULT, AUDIT_LIMIT_MAX)?;
-                self.operations.policy_audit(limit).await
+                answered(self.operations.policy_audit(limit).await)
             }
             PolicyRoute::Diff => {
                 Query::read(head, &[])?;
-                self.operations.policy_diff().await
+                answered(self.operations.policy_diff().await)
             }
             _ => {
                 Query::read(head, &[])?;
-                self.operations.policies().await
+                answered(self.operations.policies().await)
             }
-        })
+        }
     }
 
     /// Does what the request means.
@@ -136,9 +130,10 @@ impl PolicyDesk {
     }
 
     /// Runs it to its end, also when nobody waits any more: it holds its slot until then.
-    async fn finish<F>(&self, slot: OwnedSemaphorePermit, operation: F) -> Result<Value, Problem>
+    async fn finish<T, F>(&self, slot: OwnedSemaphorePermit, operation: F) -> Result<T, Problem>
     where
-        F: Future<Output = Result<Value, OperationsError>> + Send + 'static,
+        T: Send + 'static,
+        F: Future<Output = Result<T, OperationsError>> + Send + 'static,
     {
         let task = tokio::spawn(async move {
             let _slot = slot;

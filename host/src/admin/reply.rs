@@ -3,12 +3,13 @@
 use bytes::Bytes;
 use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
-use serde_json::Value;
+use serde::Serialize;
 
 use super::{BAD_REQUEST, CONFLICT, NOT_FOUND, OperationsError, REFUSED, UNAVAILABLE};
 use crate::listener::Reply;
 use crate::listener::problem::Problem;
 use crate::listener::reply::ReplyBody;
+use crate::operators::to_text;
 
 /// The page loads nothing from elsewhere, and is nobody's frame.
 const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
@@ -16,8 +17,8 @@ const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
      frame-ancestors 'none'",
 );
 
-pub(super) fn json(status: StatusCode, value: &Value) -> Reply {
-    let mut reply = page(value.to_string(), "application/json");
+pub(super) fn json(status: StatusCode, answer: &impl Serialize) -> Reply {
+    let mut reply = page(to_text(answer), "application/json");
     *reply.status_mut() = status;
     reply
 }

@@ -9,14 +9,16 @@ pub(super) enum Route {
     Page,
     Script,
     Style,
+    /// The description of this API.
+    OpenApi,
     Alive,
     Ready,
     Metrics,
     Flush,
     Cache,
     Purge,
-    Letters,
-    Letter,
+    DeadLetters,
+    DeadLetter,
     Replay,
     /// What journals have lost.
     Holes,
@@ -48,13 +50,14 @@ pub(super) enum PolicyRoute {
 }
 
 /// A fixed segment goes before `{module}`: a module with such a name is reached by its digest.
-const ROUTES: [(&str, Route); 27] = [
+pub(super) const ROUTES: [(&str, Route); 28] = [
     ("/", Route::Page),
     ("/dashboard.js", Route::Script),
     ("/dashboard.css", Route::Style),
     ("/livez", Route::Alive),
     ("/readyz", Route::Ready),
     ("/metrics", Route::Metrics),
+    ("/admin/v1/openapi.json", Route::OpenApi),
     ("/admin/v1/flush", Route::Flush),
     ("/admin/v1/cache", Route::Cache),
     ("/admin/v1/cache/purge", Route::Purge),
@@ -68,8 +71,8 @@ const ROUTES: [(&str, Route); 27] = [
     ("/admin/v1/policies/{module}/activate", Route::Policy(PolicyRoute::ActivateModule)),
     ("/admin/v1/policies/{module}/shadow", Route::Policy(PolicyRoute::ShadowModule)),
     ("/admin/v1/policies/{module}/canary", Route::Policy(PolicyRoute::CanaryModule)),
-    ("/admin/v1/dead-letters", Route::Letters),
-    ("/admin/v1/dead-letters/{id}", Route::Letter),
+    ("/admin/v1/dead-letters", Route::DeadLetters),
+    ("/admin/v1/dead-letters/{id}", Route::DeadLetter),
     ("/admin/v1/dead-letters/{id}/replay", Route::Replay),
     ("/admin/v1/journal/holes", Route::Holes),
     ("/admin/v1/journal/{kind}/acknowledge", Route::AcknowledgeHoles),
@@ -94,7 +97,7 @@ impl Route {
     /// The value of `Allow`.
     pub(super) fn allow(self) -> &'static str {
         match self {
-            Self::Letter => "DELETE",
+            Self::DeadLetter => "DELETE",
             Self::Replay | Self::Purge | Self::AcknowledgeHoles => "POST",
             Self::Flush => "GET, HEAD, POST",
             Self::Policy(route) => match route {
@@ -110,8 +113,13 @@ impl Route {
         }
     }
 
+    /// The methods that it takes.
+    pub(super) fn methods(self) -> impl Iterator<Item = Method> {
+        self.allow().split(", ").filter_map(|method| method.parse().ok())
+    }
+
     pub(super) fn takes(self, method: &Method) -> bool {
-        self.allow().split(", ").any(|allowed| allowed == method.as_str())
+        self.methods().any(|allowed| allowed == *method)
     }
 
     /// Pages hold no data, probes have no token.

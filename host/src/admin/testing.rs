@@ -4,13 +4,20 @@
 
 use std::sync::Mutex;
 
+use async_trait::async_trait;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::*;
 use crate::config::PolicyConfig;
 use crate::listener::testing::{Served, serve};
+use crate::operators::{
+    Acknowledged, Arrivals, Audit, CacheReport, Check, Commanded, DeadLetters, Explanation, FlushReport, Flushed,
+    JournalHoles, PolicyDiff, PolicyList, Uploaded,
+};
 
-/// Notes every call, and answers it by saying so, or as it was told.
+/// Notes every call, and answers it with nothing, or as it was told.
 pub(crate) struct Written {
     ready: bool,
     calls: Mutex<Vec<String>>,
@@ -54,14 +61,17 @@ impl Written {
         self.gate.forget_permits(Semaphore::MAX_PERMITS);
     }
 
-    fn call(&self, text: String) -> Value {
-        self.calls.lock().unwrap().push(text.clone());
-        json!({ "call": text })
+    fn call<T: Default>(&self, text: String) -> T {
+        self.calls.lock().unwrap().push(text);
+        T::default()
     }
 
-    fn told(&self, text: String) -> Result<Value, OperationsError> {
-        let noted = self.call(text);
-        self.answer.lock().unwrap().clone().unwrap_or(Ok(noted))
+    fn told<T: Default + DeserializeOwned>(&self, text: String) -> Result<T, OperationsError> {
+        let nothing = self.call(text);
+        match self.answer.lock().unwrap().clone() {
+            None => Ok(nothing),
+            Some(answer) => answer.map(|answer| serde_json::from_value(answer).unwrap()),
+        }
     }
 }
 
@@ -72,78 +82,84 @@ impl Operations for Written {
         vec![check("store", true), check("sql", self.ready)]
     }
 
-    async fn flush_status(&self) -> Result<Value, OperationsError> {
+    async fn flush_status(&self) -> Result<FlushReport, OperationsError> {
         Ok(self.call("flush".into()))
     }
 
-    async fn flush_now(&self, kind: Option<&str>) -> Result<Value, OperationsError> {
+    async fn flush_now(&self, kind: Option<&str>) -> Result<Flushed, OperationsError> {
         if kind == Some("nothing") {
             return Err(OperationsError::NotFound("no such kind".into()));
         }
         Ok(self.call(format!("flush now {kind:?}")))
     }
 
-    async fn policies(&self) -> Result<Value, OperationsError> {
+    async fn policies(&self) -> Result<PolicyList, OperationsError> {
         self.told("policies".into())
     }
 
-    async fn upload_policy(&self, by: &str, upload: Upload) -> Result<Value, OperationsError> {
+    async fn upload_policy(&self, by: &str, upload: Upload) -> Result<Uploaded, OperationsError> {
         self.begun.add_permits(1);
         self.gate.acquire().await.unwrap().forget();
         self.uploads.lock().unwrap().push((by.into(), upload));
         self.told("upload".into())
     }
 
-    async fn command_policy(&self, by: &str, command: ModuleCommand) -> Result<Value, OperationsError> {
+    async fn command_policy(&self, by: &str, command: ModuleCommand) -> Result<Commanded, OperationsError> {
         self.told(format!("{by}: {command:?}"))
     }
 
-    async fn policy_diff(&self) -> Result<Value, OperationsError> {
+    async fn policy_diff(&self) -> Result<PolicyDiff, OperationsError> {
         self.told("diff".into())
     }
 
-    async fn policy_audit(&self, limit: usize) -> Result<Value, OperationsError> {
+    async fn policy_audit(&self, limit: usize) -> Result<Audit, OperationsError> {
         self.told(format!("audit {limit}"))
     }
 
-    async fn dead_letters(&self, kind: Option<&str>, after: i64, limit: usize) -> Result<Value, OperationsError> {
+    async fn dead_letters(&self, kind: Option<&str>, after: i64, limit: usize) -> Result<DeadLetters, OperationsError> {
         Ok(self.call(format!("letters {kind:?} {after} {limit}")))
     }
 
     async fn replay_dead_letter(&self, id: i64) -> Result<(), OperationsError> {
-        self.call(format!("replay {id}"));
+        self.call::<()>(format!("replay {id}"));
         if id == 13 { Err(OperationsError::Conflict("still refused".into())) } else { Ok(()) }
     }
 
     async fn drop_dead_letter(&self, id: i64) -> Result<(), OperationsError> {
-        self.call(format!("drop {id}"));
+        self.call::<()>(format!("drop {id}"));
         if id == 13 { Err(OperationsError::NotFound("no such letter".into())) } else { Ok(()) }
     }
 
-    async fn journal_holes(&self, kind: Option<&str>) -> Result<Value, OperationsError> {
+    async fn journal_holes(&self, kind: Option<&str>) -> Result<JournalHoles, OperationsError> {
         Ok(self.call(format!("holes {}", kind.unwrap_or("-"))))
     }
 
-    async fn acknowledge_holes(&self, kind: &str) -> Result<Value, OperationsError> {
+    async fn acknowledge_holes(&self, kind: &str) -> Result<Acknowledged, OperationsError> {
         Ok(self.call(format!("acknowledge {kind}")))
     }
 
-    async fn explain(&self, kind: &str, target: &str, actor: Option<&str>) -> Result<Value, OperationsError> {
+    async fn explain(&self, kind: &str, target: &str, actor: Option<&str>) -> Result<Explanation, OperationsError> {
         if actor == Some("x") {
             return Err(OperationsError::Invalid("no such id".into()));
         }
         Ok(self.call(format!("explain {kind} {target} {}", actor.unwrap_or("-"))))
     }
 
-    async fn cache(&self) -> Result<Value, OperationsError> {
+    async fn cache(&self) -> Result<CacheReport, OperationsError> {
         Ok(self.call("cache".into()))
     }
 
-    async fn purge_cache(&self, purge: Purge) -> Result<Value, OperationsError> {
+    async fn purge_cache(&self, purge: Purge) -> Result<(), OperationsError> {
         Ok(self.call(format!("{purge:?}")))
     }
 
-    async fn room_arrivals(&self, kind: &str, queue: &str, skip: u64, limit: usize) -> Result<Value, OperationsError> {
+    async fn room_arrivals(
+        &self,
+        kind: &str,
+        queue: &str,
+        skip: u64,
+        limit: usize,
+    ) -> Result<Arrivals, OperationsError> {
         Ok(self.call(format!("arrivals {kind} {queue} {skip} {limit}")))
     }
 

@@ -4,6 +4,8 @@
 
 mod policies;
 
+use serde_json::json;
+
 use super::testing::{Written, admin, request};
 use super::*;
 use crate::config::{Networks, PolicyConfig};
@@ -45,7 +47,8 @@ async fn a_token_keeps_all_but_probes_and_pages() {
     assert!(written.calls().is_empty());
     let bearer = format!("Authorization: Bearer {TOKEN}\r\n");
     assert_eq!(served.ask(&request("GET", "/metrics", &bearer)).await.body, "weir_up 1\n");
-    assert_eq!(served.ask(&request("GET", "/admin/v1/flush", &bearer)).await.json()["call"], "flush");
+    assert_eq!(served.ask(&request("GET", "/admin/v1/flush", &bearer)).await.json(), json!({ "kinds": [] }));
+    assert_eq!(written.calls(), ["flush"]);
 }
 
 #[tokio::test]
@@ -110,9 +113,9 @@ async fn a_flush_is_of_one_kind_or_of_all() {
 
 #[tokio::test]
 async fn explain_decodes_its_ids() {
-    let (served, _) = admin(None, true).await;
+    let (served, written) = admin(None, true).await;
     let answer = served.ask(&request("GET", "/admin/v1/explain/feed-like/a%2Fb/7", "")).await;
-    assert_eq!(answer.json()["call"], "explain feed-like a/b 7");
+    assert_eq!((answer.status, written.calls()), (200, vec!["explain feed-like a/b 7".to_owned()]));
     assert_eq!(served.ask(&request("GET", "/admin/v1/explain/feed-like/a/x", "")).await.status, 400);
 }
 
@@ -126,6 +129,15 @@ async fn the_page_loads_nothing_from_elsewhere() {
         assert!(!content.contains("http:") && !content.contains("https:") && !content.contains("innerHTML"));
     }
     assert!(page.body.contains("/dashboard.js") && page.body.contains("/dashboard.css"));
+}
+
+#[tokio::test]
+async fn the_description_needs_the_token() {
+    let (served, _) = admin(Some(TOKEN), true).await;
+    let path = "/admin/v1/openapi.json";
+    assert_eq!(served.ask(&request("GET", path, "")).await.status, 401);
+    let answer = served.ask(&request("GET", path, &format!("Authorization: Bearer {TOKEN}\r\n"))).await;
+    assert_eq!((answer.status, &answer.json()["openapi"]), (200, &json!("3.1.0")));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What may be kept of reads, by the policy modules.
 //!
-//! Part of tier 5, because it joins rooms that do not know each other.
+//! Here, because it joins modules that do not know each other.
 
 use std::sync::Arc;
 

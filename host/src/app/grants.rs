@@ -1,7 +1,7 @@
 //! What stands behind the imports `redis` and `sql` of policy modules: the store's keys, and the operator's statements.
 //!
-//! Part of tier 5, because it joins rooms that do not know each other. Checks what a module asks for against the
-//! configuration; which module was granted what is decided before, in the policy room.
+//! Here, because it joins modules that do not know each other. Checks what a module asks for against the
+//! configuration; which module was granted what is decided before, in `policy`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
 use super::App;
 use super::operations::Operator;
-use crate::admin::{Check, OperationsError};
+use crate::admin::OperationsError;
+use crate::capability::journal_hole;
+use crate::operators::{Acknowledged, Check, JournalHoles};
 use crate::sql::JournalHole;
 
 /// Holes that are listed at most, the newest.
@@ -15,23 +15,24 @@ const HOLES_MAX: usize = 1_000;
 const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Operator {
-    /// Holes of a kind or of all, newest first, as `{"holes":[…]}`; those that were acknowledged, too.
+    /// Holes of a kind or of all, newest first; those that were acknowledged, too.
     ///
     /// # Errors
     /// When SQL does not answer.
-    pub async fn journal_holes(&self, kind: Option<&str>) -> Result<Value, OperationsError> {
-        Ok(json!({ "holes": self.sql.journal_holes(kind, false, HOLES_MAX).await? }))
+    pub async fn journal_holes(&self, kind: Option<&str>) -> Result<JournalHoles, OperationsError> {
+        let holes = self.sql.journal_holes(kind, false, HOLES_MAX).await?;
+        Ok(JournalHoles { holes: holes.into_iter().map(journal_hole).collect() })
     }
 
-    /// Takes note of the holes of a kind: the host is not kept from being ready by them any more. How many there were.
+    /// Acknowledges the holes of a kind: they no longer keep the host from being ready.
     ///
     /// # Errors
     /// Unknown kind; when SQL does not answer.
-    pub async fn acknowledge_holes(&self, kind: &str) -> Result<Value, OperationsError> {
+    pub async fn acknowledge_holes(&self, kind: &str) -> Result<Acknowledged, OperationsError> {
         self.table(kind)?;
         let acknowledged = self.sql.acknowledge_holes(kind, self.clock.now_ms()).await?;
         tracing::warn!(kind, acknowledged, "an operator has acknowledged the holes in the journal");
-        Ok(json!({ "acknowledged": acknowledged }))
+        Ok(Acknowledged { acknowledged })
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! What can match nothing is refused by name: a purge that looks done and is not would leave old answers in use.
 
-use crate::admin::{OperationsError, Purge, Purged};
+use crate::admin::{OperationsError, Purge, PurgeTarget};
 use crate::cache::{Hardness, Ledger};
 use crate::read::{Reads, table_group};
 use crate::upstream::Upstreams;
@@ -15,37 +15,38 @@ const TABLE: &str = "table:";
 /// # Errors
 /// 404 for a key, a prefix or a group that no read and no upstream can have.
 pub(super) fn purge(
-    (reads, upstreams): (&Reads, &Upstreams),
+    reads: &Reads,
+    upstreams: &Upstreams,
     ledger: &Ledger,
     purge: &Purge,
 ) -> Result<(), OperationsError> {
     let hardness = if purge.soft { Hardness::Soft } else { Hardness::Hard };
-    let missing = |what: &str, text: &str| Err(OperationsError::NotFound(missing(what, text, (reads, upstreams))));
+    let missing = |what: &str, text: &str| Err(OperationsError::NotFound(missing(what, text, reads, upstreams)));
     match &purge.what {
-        Purged::Key(key) if reads.has_key(key) => ledger.invalidate_key(key, hardness),
-        Purged::Key(key) => match upstreams.group_of_key(key) {
+        PurgeTarget::Key(key) if reads.has_key(key) => ledger.invalidate_key(key, hardness),
+        PurgeTarget::Key(key) => match upstreams.group_of_key(key) {
             // Its variants have keys of their own.
             Some(group) => ledger.invalidate_groups([group.as_str()], hardness),
             None => return missing("key", key),
         },
-        Purged::Prefix(prefix) if reads.has_prefix(prefix) || upstreams.has_prefix(prefix) => {
+        PurgeTarget::Prefix(prefix) if reads.has_prefix(prefix) || upstreams.has_prefix(prefix) => {
             ledger.invalidate_prefix(prefix, hardness);
         }
-        Purged::Prefix(prefix) => return missing("prefix", prefix),
-        Purged::Group(group) => {
+        PurgeTarget::Prefix(prefix) => return missing("prefix", prefix),
+        PurgeTarget::Group(group) => {
             let named = group.strip_prefix(TABLE).map_or_else(|| group.clone(), table_group);
             if !reads.has_group(&named) && !upstreams.has_group(&named) {
                 return missing("group", group);
             }
             ledger.invalidate_groups([named.as_str()], hardness);
         }
-        Purged::All => ledger.invalidate_all(hardness),
+        PurgeTarget::All => ledger.invalidate_all(hardness),
     }
     Ok(())
 }
 
 /// Says which there are.
-fn missing(what: &str, text: &str, (reads, upstreams): (&Reads, &Upstreams)) -> String {
+fn missing(what: &str, text: &str, reads: &Reads, upstreams: &Upstreams) -> String {
     let (reads, upstreams) = (reads.states(), upstreams.states());
     let forms: Vec<String> = match what {
         "group" => {

@@ -1,7 +1,7 @@
 //! Invalidations between hosts that share a Redis: what one invalidates, the others do, too. A host that was away hears
 //! what it has missed when it is back, or drops everything that it keeps.
 //!
-//! Part of tier 5, because it joins rooms that do not know each other.
+//! Here, because it joins modules that do not know each other.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::operations::Desk;
+use super::operations::RunningHost;
 use super::reload::{self, Running};
 use super::{App, AppError, demo};
 use crate::admin::{self, AdminState, Gate, PolicyLimits};
@@ -33,24 +33,29 @@ const CONNECTIONS_MIN: usize = 16;
 /// How often the recorder folds its histograms.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Of both listeners.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses<T> {
+    /// The public one.
+    pub public: T,
+    /// The operators' one.
+    pub operators: T,
+}
+
 /// Runs the host until it is told to stop by SIGTERM or SIGINT; a second signal ends it at once. SIGHUP reloads (see
 /// [`super::reload`]); SIGUSR1 opens the access log again; SIGUSR2 does nothing.
 ///
 /// # Errors
 /// See [`AppError`].
-pub async fn run(
-    place: Where,
-    (listen, admin_listen): (Option<SocketAddr>, Option<SocketAddr>),
-    json: bool,
-) -> Result<(), Failure> {
+pub async fn run(place: Where, listen: Addresses<Option<SocketAddr>>, json: bool) -> Result<(), Failure> {
     // Before anything takes long: none of them may end a host that starts.
-    let mut signals = Signals::new()?;
+    let signals = Signals::new()?;
     let is_demo = place.is_demo();
     let load = || -> Result<_, ConfigError> {
         let mut loaded = place.load_to_serve()?;
         let config = &mut loaded.config;
-        config.http.listen = listen.unwrap_or(config.http.listen);
-        config.admin.listen = admin_listen.unwrap_or(config.admin.listen);
+        config.http.listen = listen.public.unwrap_or(config.http.listen);
+        config.admin.listen = listen.operators.unwrap_or(config.admin.listen);
         config.validate()?;
         Ok((loaded.config, loaded.warnings))
     };
@@ -60,59 +65,96 @@ pub async fn run(
     let fit = allow_open_files(&mut config)?;
     let public = bind(config.http.listen, "http.listen").await?;
     let operators = bind(config.admin.listen, "admin.listen").await?;
-    let (public_address, operators_address) = (local_address(&public)?, local_address(&operators)?);
+    let addresses = Addresses { public: local_address(&public)?, operators: local_address(&operators)? };
     let metrics = install_recorder()?;
     telemetry::begin_at_zero(&config.kinds().iter().map(|(kind, _)| *kind).collect::<Vec<_>>());
     if is_demo {
         demo::prepare(&place.data).await?;
     }
-
-    let clock = Clock::Real;
-    // What cannot be served must not have begun to flush: keys and tokens are read before anything starts.
-    HttpState::new(&config.http, &config.auth, Kinds::default(), clock.clone())?;
-    // Probes are answered from now on, however long it takes to open what is needed.
-    let operators = answer_probes(operators, &config.admin)?;
-    let access = AccessLog::open(&config.log.access)?;
-    let app = Arc::new(App::start(config.clone(), clock.clone(), Compiler::this_executable()).await?);
-    let durability = app.store().durability();
-    tracing::info!(store = durability.mode, "{}", durability.description);
-    let (state, admin_state) = states(&config, &app, access.clone(), metrics)?;
-    state.begin().await;
-    let (stop_public, public_stops) = watch::channel(false);
-    operators.gate.open(Arc::clone(&admin_state));
-    let public_task = tokio::spawn(http::serve(public, Arc::clone(&state), public_stops));
-    tell_addresses((public_address, operators_address), is_demo, json);
-
-    tokio::spawn(watch_clock(clock));
-    let files = reload::files(&config);
-    let (logged, app_kept) = (access.clone(), Arc::clone(&app));
-    let mut running = Running { config, http: state, access: logged, admin: admin_state, app: app_kept, files };
+    let host = Host::start(config, public, operators, metrics).await?;
+    tell_addresses(&addresses, is_demo, json);
+    tokio::spawn(watch_clock(Clock::Real));
     let read = || {
         let (mut config, _) = load()?;
         config.http.connections_max = config.http.connections_max.min(fit);
         Ok(config)
     };
-    let ended = until_told(&mut signals, &mut running, &app, read).await;
-    drop(running);
-    if let Some(error) = ended {
-        let _ = stop_public.send(true);
-        let _ = public_task.await;
-        // As a crash would: what is in the journal stays there.
-        app.abort();
-        return Err(error.into());
+    host.serve(signals, read).await
+}
+
+/// A host that serves on both listeners.
+struct Host {
+    app: Arc<App>,
+    running: Running,
+    operators: Operators,
+    public: PublicListener,
+}
+
+/// The public listener while it is served.
+struct PublicListener {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl PublicListener {
+    /// Answers what is in flight, and ends.
+    async fn stop(self) {
+        let _ = self.stop.send(true);
+        let _ = self.task.await;
     }
-    tracing::info!("stopping: answering what is in flight, then flushing");
-    tokio::spawn(end_at_once(signals));
-    let _ = stop_public.send(true);
-    let _ = public_task.await;
-    app.stop().await;
-    let _ = operators.stop.send(true);
-    let _ = operators.task.await;
-    if let Some(access) = access {
-        let _ = tokio::task::spawn_blocking(move || access.close()).await;
+}
+
+impl Host {
+    /// Opens what the configuration names, and serves.
+    async fn start(
+        config: Config,
+        public: TcpListener,
+        operators: TcpListener,
+        metrics: PrometheusHandle,
+    ) -> Result<Self, AppError> {
+        let clock = Clock::Real;
+        // What cannot be served must not have begun to flush: keys and tokens are read before anything starts.
+        HttpState::new(&config.http, &config.auth, Kinds::default(), clock.clone())?;
+        // Probes are answered from now on, however long it takes to open what is needed.
+        let operators = answer_probes(operators, &config.admin)?;
+        let access = AccessLog::open(&config.log.access)?;
+        let app = Arc::new(App::start(config.clone(), clock, Compiler::this_executable()).await?);
+        let durability = app.store().durability();
+        tracing::info!(store = durability.mode, "{}", durability.description);
+        let (http, admin) = states(&config, &app, access.clone(), metrics)?;
+        http.begin().await;
+        let (stop, stopped) = watch::channel(false);
+        operators.gate.open(Arc::clone(&admin));
+        let task = tokio::spawn(http::serve(public, Arc::clone(&http), stopped));
+        let files = reload::files(&config);
+        let running = Running { config, http, access, admin, app: Arc::clone(&app), files };
+        Ok(Self { app, running, operators, public: PublicListener { stop, task } })
     }
-    tracing::info!("stopped");
-    Ok(())
+
+    /// Serves until it is told to stop, or must end by itself; reloads with what `read` gives.
+    async fn serve(self, mut signals: Signals, read: impl Fn() -> Result<Config, ConfigError>) -> Result<(), Failure> {
+        let Self { app, mut running, operators, public } = self;
+        let ended = until_told(&mut signals, &mut running, &app, read).await;
+        let access = running.access.clone();
+        drop(running);
+        if let Some(error) = ended {
+            public.stop().await;
+            // As a crash would: what is in the journal stays there.
+            app.abort();
+            return Err(error.into());
+        }
+        tracing::info!("stopping: answering what is in flight, then flushing");
+        tokio::spawn(end_at_once(signals));
+        public.stop().await;
+        app.stop().await;
+        let _ = operators.stop.send(true);
+        let _ = operators.task.await;
+        if let Some(access) = access {
+            let _ = tokio::task::spawn_blocking(move || access.close()).await;
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
 }
 
 /// The operators' listener while it is served.
@@ -139,14 +181,14 @@ fn states(
 ) -> Result<(Arc<HttpState>, Arc<AdminState>), ConfigError> {
     let http = HttpState::new(&config.http, &config.auth, app.kinds().clone(), app.clock.clone())?;
     let http = Arc::new(http.with_access_log(access));
-    let desk = Arc::new(Desk::new(Arc::clone(app), Arc::clone(&http), metrics));
-    let admin = AdminState::new(&config.admin, PolicyLimits::from(&config.policy), desk)?;
+    let operations = Arc::new(RunningHost::new(Arc::clone(app), Arc::clone(&http), metrics));
+    let admin = AdminState::new(&config.admin, PolicyLimits::from(&config.policy), operations)?;
     Ok((http, Arc::new(admin)))
 }
 
 /// A second signal does not wait for what is under way.
 async fn end_at_once(mut signals: Signals) {
-    while signals.wait().await != Told::Stop {}
+    while signals.wait().await != Instruction::Stop {}
     tracing::warn!("second signal: ending at once; what is not flushed stays in the journal");
     std::process::exit(i32::from(crate::cli::EXIT_UNAVAILABLE));
 }
@@ -160,15 +202,15 @@ async fn until_told(
 ) -> Option<AppError> {
     loop {
         tokio::select! {
-            told = signals.wait() => match told {
-                Told::Stop => return None,
-                Told::Reopen => {
+            instruction = signals.wait() => match instruction {
+                Instruction::Stop => return None,
+                Instruction::Reopen => {
                     if !running.reopen() {
                         tracing::warn!("SIGUSR1 means nothing here: SIGHUP reloads, SIGTERM stops");
                     }
                 }
                 // Reading files may wait for a disk.
-                Told::Reload => tokio::task::block_in_place(|| running.reload(&read)),
+                Instruction::Reload => tokio::task::block_in_place(|| running.reload(&read)),
             },
             error = app.ended() => return Some(error),
         }
@@ -176,16 +218,17 @@ async fn until_told(
 }
 
 /// Says where it listens, on standard output; as one JSON object where that was asked for.
-fn tell_addresses((public, operators): (SocketAddr, SocketAddr), is_demo: bool, json: bool) {
+fn tell_addresses(addresses: &Addresses<SocketAddr>, is_demo: bool, json: bool) {
+    let Addresses { public, operators } = addresses;
     if json {
-        let addresses = (format!("http://{public}"), format!("http://{operators}"));
-        println!("{}", serde_json::json!({ "listening": addresses.0, "operators": addresses.1 }));
+        let (public, operators) = (format!("http://{public}"), format!("http://{operators}"));
+        println!("{}", serde_json::json!({ "listening": public, "operators": operators }));
         return;
     }
     println!("listening on http://{public}");
     println!("operators on http://{operators}");
     if is_demo {
-        println!("{}", demo::lines_to_try(public, operators));
+        println!("{}", demo::lines_to_try(*public, *operators));
     }
 }
 
@@ -266,9 +309,9 @@ fn local_address(listener: &TcpListener) -> Result<SocketAddr, AppError> {
         .map_err(|error| AppError::System { what: "learn the listener's address".into(), reason: error.to_string() })
 }
 
-/// What a signal says.
+/// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
+enum Instruction {
     Stop,
     Reload,
     /// The access log was moved away.
@@ -297,14 +340,14 @@ impl Signals {
         })
     }
 
-    async fn wait(&mut self) -> Told {
+    async fn wait(&mut self) -> Instruction {
         let [first, second] = &mut self.others;
         loop {
             tokio::select! {
-                _ = self.terminate.recv() => return Told::Stop,
-                _ = self.interrupt.recv() => return Told::Stop,
-                _ = self.hangup.recv() => return Told::Reload,
-                _ = first.recv() => return Told::Reopen,
+                _ = self.terminate.recv() => return Instruction::Stop,
+                _ = self.interrupt.recv() => return Instruction::Stop,
+                _ = self.hangup.recv() => return Instruction::Reload,
+                _ = first.recv() => return Instruction::Reopen,
                 _ = second.recv() => tracing::warn!("SIGUSR2 means nothing here: SIGHUP reloads, SIGTERM stops"),
             }
         }

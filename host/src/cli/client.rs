@@ -9,11 +9,13 @@ use clap::Args;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
 use super::Failure;
 use crate::config::AdminConfig;
+use crate::operators::Problem;
 
 /// Time for a whole answer, where the caller does not say.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -31,9 +33,9 @@ pub struct AdminAddress {
     pub token_file: Option<PathBuf>,
 }
 
-/// One request.
+/// One request to a host.
 #[derive(Debug)]
-pub struct Asked {
+pub struct Call {
     /// Its method.
     pub method: Method,
     /// Path and query.
@@ -46,7 +48,7 @@ pub struct Asked {
     pub deadline: Duration,
 }
 
-impl Asked {
+impl Call {
     /// Without a body, within 30 s.
     pub fn new(method: Method, path: impl Into<String>) -> Self {
         Self { method, path: path.into(), body: None, operator: None, deadline: DEADLINE }
@@ -59,6 +61,13 @@ pub struct Answer {
     status: StatusCode,
     /// The JSON document: of a refusal its problem, null when there was none.
     pub body: Value,
+}
+
+impl Answer {
+    /// What it says, whatever its status; nothing where it says something else.
+    pub fn read<T: DeserializeOwned + Default>(&self) -> T {
+        serde_json::from_value(self.body.clone()).unwrap_or_default()
+    }
 }
 
 /// A host's operators' listener.
@@ -87,12 +96,12 @@ impl AdminClient {
         Ok(Self { address, token, named: given.address.is_some(), said: AtomicBool::new(false) })
     }
 
-    /// The JSON answer of a host; `None` when no host listens there and the address was not named on the command line.
+    /// The answer of a host; `None` when no host listens there and the address was not named on the command line.
     ///
     /// # Errors
     /// When the host refuses or answers something else, or when a named address does not answer.
-    pub async fn call(&self, method: Method, path: &str) -> Result<Option<Value>, Failure> {
-        match self.ask(Asked::new(method, path)).await? {
+    pub async fn call<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<Option<T>, Failure> {
+        match self.ask(Call::new(method, path)).await? {
             Some(answer) => self.accept(answer).map(Some),
             None => Ok(None),
         }
@@ -103,7 +112,7 @@ impl AdminClient {
     ///
     /// # Errors
     /// When a named address does not answer, or what listens there is no host.
-    pub async fn ask(&self, asked: Asked) -> Result<Option<Answer>, Failure> {
+    pub async fn ask(&self, call: Call) -> Result<Option<Answer>, Failure> {
         let stream = match TcpStream::connect(&self.address).await {
             Ok(stream) => stream,
             Err(_) if !self.named => return Ok(None),
@@ -112,8 +121,8 @@ impl AdminClient {
         if !self.said.swap(true, Ordering::Relaxed) {
             eprintln!("asking the host at {}", self.address);
         }
-        let deadline = asked.deadline;
-        match tokio::time::timeout(deadline, self.exchange(stream, asked)).await {
+        let deadline = call.deadline;
+        match tokio::time::timeout(deadline, self.exchange(stream, call)).await {
             Ok(Ok(answer)) => Ok(Some(answer)),
             Ok(Err(error)) => Err(Failure::unavailable(format!(
                 "what listens at {} is not a weir operators' listener ({error}); give --admin ADDR",
@@ -135,20 +144,35 @@ impl AdminClient {
         ))
     }
 
-    /// The document of an answer that is no refusal.
+    /// What an answer says that is no refusal.
+    ///
+    /// # Errors
+    /// Why the host refused, and the exit code for it; an answer of another shape than this weir knows.
+    pub fn accept<T: DeserializeOwned>(&self, answer: Answer) -> Result<T, Failure> {
+        self.check(&answer)?;
+        serde_json::from_value(answer.body).map_err(|error| {
+            Failure::unavailable(format!(
+                "the host at {} answered in a form that this weir does not know ({error}); use the weir of its version",
+                self.address
+            ))
+        })
+    }
+
+    /// Whether an answer is no refusal.
     ///
     /// # Errors
     /// Why the host refused, and the exit code for it.
-    pub fn accept(&self, Answer { status, body }: Answer) -> Result<Value, Failure> {
+    pub fn check(&self, answer: &Answer) -> Result<(), Failure> {
+        let status = answer.status;
         if status.is_success() {
-            return Ok(body);
+            return Ok(());
         }
-        let text = |name| body.get(name).and_then(Value::as_str);
-        let detail = text("detail").or(text("title")).unwrap_or_default();
+        let Problem { title, detail, code, .. } = answer.read();
+        let detail = if detail.is_empty() { title } else { detail };
         let message = format!("the host at {} answered {status}: {detail}", self.address);
         Err(match status {
             StatusCode::UNPROCESSABLE_ENTITY => {
-                let code = text("code").map(|code| format!(" (code {code})")).unwrap_or_default();
+                let code = code.map(|code| format!(" (code {code})")).unwrap_or_default();
                 Failure::no(format!("refused: {detail}{code}"))
             }
             StatusCode::NOT_FOUND | StatusCode::CONFLICT => Failure::no(message),
@@ -166,19 +190,19 @@ impl AdminClient {
     async fn exchange(
         &self,
         stream: TcpStream,
-        asked: Asked,
+        call: Call,
     ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        let mut request = Request::builder().method(asked.method).uri(asked.path).header("Host", &self.address);
+        let mut request = Request::builder().method(call.method).uri(call.path).header("Host", &self.address);
         if let Some(token) = &self.token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
-        if let Some(operator) = asked.operator {
+        if let Some(operator) = call.operator {
             request = request.header("X-Operator", operator);
         }
         let mut body = Bytes::new();
-        if let Some((content_type, bytes)) = asked.body {
+        if let Some((content_type, bytes)) = call.body {
             request = request.header("Content-Type", content_type);
             body = bytes;
         }
@@ -194,4 +218,22 @@ impl AdminClient {
 pub fn segment(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::operators::PolicyList;
+
+    #[test]
+    fn an_answer_of_another_shape_is_no_answer() {
+        let client = AdminClient::new(&AdminAddress::default(), &AdminConfig::default()).unwrap();
+        let answer = |body| Answer { status: StatusCode::OK, body };
+        let failure = client.accept::<PolicyList>(answer(json!({ "active": 1 }))).unwrap_err();
+        assert!(failure.message.contains("in a form that this weir does not know"), "{failure:?}");
+        let list: PolicyList = client.accept(answer(json!({ "later": 1, "modules": [{ "name": "a" }] }))).unwrap();
+        assert_eq!(list.modules[0].name, "a");
+    }
 }

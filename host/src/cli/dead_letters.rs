@@ -2,13 +2,13 @@
 
 use clap::{Args, Subcommand};
 use hyper::Method;
-use serde_json::Value;
 
 use super::client::{AdminAddress, AdminClient, segment};
 use super::{Failure, Where};
 use crate::app::operations::Operator;
+use crate::operators::{DeadLetter, DeadLetters, Done, to_text};
 
-/// Letters asked for at once.
+/// Dead letters asked for at once.
 const PAGE: usize = 500;
 
 /// What to do with dead letters.
@@ -35,7 +35,7 @@ pub enum DeadLettersCommand {
     Drop(Chosen),
 }
 
-/// Which letters.
+/// Which dead letters.
 #[derive(Debug, Args)]
 pub struct Chosen {
     /// Their numbers.
@@ -57,9 +57,9 @@ pub struct Chosen {
 pub async fn run(command: DeadLettersCommand) -> Result<(), Failure> {
     match command {
         DeadLettersCommand::List { kind, place, admin, json } => {
-            let letters = Desk::open(&place, &admin, true).await?.all(kind.as_deref()).await?;
+            let letters = Source::open(&place, &admin, true).await?.all(kind.as_deref()).await?;
             if json {
-                println!("{}", Value::Array(letters));
+                println!("{}", to_text(&letters));
             } else {
                 print(&letters);
             }
@@ -71,15 +71,12 @@ pub async fn run(command: DeadLettersCommand) -> Result<(), Failure> {
 }
 
 async fn each(chosen: &Chosen, done: &str, method: &str) -> Result<(), Failure> {
-    let desk = Desk::open(&chosen.place, &chosen.admin, false).await?;
-    let ids = if chosen.all {
-        desk.all(None).await?.iter().filter_map(|letter| letter.get("id").and_then(Value::as_i64)).collect()
-    } else {
-        chosen.ids.clone()
-    };
+    let source = Source::open(&chosen.place, &chosen.admin, false).await?;
+    let ids =
+        if chosen.all { source.all(None).await?.iter().map(|letter| letter.id).collect() } else { chosen.ids.clone() };
     let mut failed = 0;
     for id in &ids {
-        let result = if method == "POST" { desk.replay(*id).await } else { desk.drop(*id).await };
+        let result = if method == "POST" { source.replay(*id).await } else { source.drop(*id).await };
         match result {
             Ok(()) => println!("{id}: {done}"),
             Err(failure) => {
@@ -98,52 +95,50 @@ async fn each(chosen: &Chosen, done: &str, method: &str) -> Result<(), Failure> 
     }
 }
 
-/// A running host, or its data.
-enum Desk {
+/// Where dead letters come from: a running host, or its data.
+enum Source {
     Host(AdminClient),
     Data(Box<Operator>),
 }
 
-impl Desk {
+impl Source {
     /// `is_look`: nothing shall change.
     async fn open(place: &Where, admin: &AdminAddress, is_look: bool) -> Result<Self, Failure> {
         let (config, _) = place.load()?;
         let client = AdminClient::new(admin, &config.admin)?;
-        match client.call(Method::GET, "/admin/v1/dead-letters?limit=1").await? {
+        match client.call::<DeadLetters>(Method::GET, "/admin/v1/dead-letters?limit=1").await? {
             Some(_) => Ok(Self::Host(client)),
             None if is_look => Ok(Self::Data(Box::new(Operator::open_to_look(config).await?))),
             None => Ok(Self::Data(Box::new(Operator::open(config).await?))),
         }
     }
 
-    async fn all(&self, kind: Option<&str>) -> Result<Vec<Value>, Failure> {
+    async fn all(&self, kind: Option<&str>) -> Result<Vec<DeadLetter>, Failure> {
         let (mut letters, mut after) = (Vec::new(), 0);
         loop {
             let page = self.page(kind, after).await?;
-            let Some(last) = page.last().and_then(|letter| letter.get("id")).and_then(Value::as_i64) else {
-                return Ok(letters);
-            };
-            after = last;
+            let Some(last) = page.last() else { return Ok(letters) };
+            after = last.id;
             letters.extend(page);
         }
     }
 
-    async fn page(&self, kind: Option<&str>, after: i64) -> Result<Vec<Value>, Failure> {
-        let page = match self {
+    async fn page(&self, kind: Option<&str>, after: i64) -> Result<Vec<DeadLetter>, Failure> {
+        let page: DeadLetters = match self {
             Self::Host(client) => {
                 let of_kind = kind.map(|kind| format!("&kind={}", segment(kind))).unwrap_or_default();
                 let path = format!("/admin/v1/dead-letters?limit={PAGE}&after={after}{of_kind}");
-                client.call(Method::GET, &path).await?.unwrap_or(Value::Null)
+                client.call(Method::GET, &path).await?.unwrap_or_default()
             }
             Self::Data(operator) => operator.dead_letters(kind, after, PAGE).await?,
         };
-        Ok(page.get("dead_letters").and_then(Value::as_array).cloned().unwrap_or_default())
+        Ok(page.dead_letters)
     }
 
     async fn replay(&self, id: i64) -> Result<(), Failure> {
         match self {
             Self::Host(client) => {
-                client.call(Method::POST, &format!("/admin/v1/dead-letters/{id}/replay")).await.map(|_| ())
+                client.call::<Done>(Method::POST, &format!("/admin/v1/dead-letters/{id}/replay")).await.map(|_| ())
             }
             Self::Data(operator) => Ok(operator.replay_dead_letter(id).await?),
         }
@@ -152,31 +147,18 @@ impl Desk {
     async fn drop(&self, id: i64) -> Result<(), Failure> {
         match self {
             Self::Host(client) => {
-                client.call(Method::DELETE, &format!("/admin/v1/dead-letters/{id}")).await.map(|_| ())
+                client.call::<Done>(Method::DELETE, &format!("/admin/v1/dead-letters/{id}")).await.map(|_| ())
             }
             Self::Data(operator) => Ok(operator.drop_dead_letter(id).await?),
         }
     }
 }
 
-fn print(letters: &[Value]) {
+fn print(letters: &[DeadLetter]) {
     if letters.is_empty() {
         println!("no dead letters");
     }
-    for letter in letters {
-        let text = |name: &str| match letter.get(name) {
-            Some(Value::String(text)) => text.clone(),
-            Some(other) => other.to_string(),
-            None => String::new(),
-        };
-        println!(
-            "{}  {} {} target {} actor {}: {}",
-            text("id"),
-            text("kind"),
-            text("action"),
-            text("target"),
-            text("actor"),
-            text("reason")
-        );
+    for DeadLetter { id, kind, action, target, actor, reason, .. } in letters {
+        println!("{id}  {kind} {action} target {target} actor {actor}: {reason}");
     }
 }

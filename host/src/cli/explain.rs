@@ -1,11 +1,13 @@
 //! `weir explain KIND TARGET [ACTOR]`: asks the running host, or looks itself when none runs.
 
 use hyper::Method;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::client::{AdminAddress, AdminClient, segment};
 use super::{Failure, Where};
 use crate::app::operations::Operator;
+use crate::operators::{Explanation, to_text};
 
 /// Whom to explain.
 pub struct Pair {
@@ -28,12 +30,12 @@ pub async fn run(pair: Pair, place: Where, admin: AdminAddress, json: bool) -> R
     if let Some(actor) = &pair.actor {
         path = format!("{path}/{}", segment(actor));
     }
-    let known = match client.call(Method::GET, &path).await? {
+    let known: Explanation = match client.call(Method::GET, &path).await? {
         Some(known) => known,
         None => Operator::open_to_look(config).await?.explain(&pair.kind, &pair.target, pair.actor.as_deref()).await?,
     };
     if json {
-        println!("{known}");
+        println!("{}", to_text(&known));
     } else {
         print(&known);
     }
@@ -41,23 +43,24 @@ pub async fn run(pair: Pair, place: Where, admin: AdminAddress, json: bool) -> R
 }
 
 /// Sections in the order of the way of a write.
-fn print(known: &Value) {
-    let text = |name: &str| known.get(name).map_or(String::new(), plain);
-    println!("{} target {} actor {} (partition {})", text("kind"), text("target"), text("actor"), text("partition"));
-    for (title, name) in [
-        ("store", "store"),
-        ("sql", "sql"),
-        ("checkpoint", "checkpoint"),
-        ("dead letters", "dead_letters"),
-        ("holes in the journal of its partition", "holes"),
-    ] {
-        println!("{title}:");
-        lines(known.get(name).unwrap_or(&Value::Null), 1);
+fn print(known: &Explanation) {
+    let (target, actor) = (&known.target, known.actor.as_ref().map_or_else(|| "none".into(), ToString::to_string));
+    let partition = known.partition.map_or_else(|| "none".into(), |partition| partition.to_string());
+    println!("{} target {target} actor {actor} (partition {partition})", known.kind);
+    section("store", &known.store);
+    section("sql", &known.sql);
+    section("checkpoint", &known.checkpoint);
+    section("dead letters", &known.dead_letters);
+    section("holes in the journal of its partition", &known.holes);
+    if let Some(places) = &known.look_at {
+        section("look at", places);
     }
-    if let Some(places) = known.get("look_at") {
-        println!("look at:");
-        lines(places, 1);
-    }
+}
+
+/// Whatever is in it, as a tree.
+fn section(title: &str, part: &impl Serialize) {
+    println!("{title}:");
+    lines(&serde_json::to_value(part).unwrap_or_default(), 1);
 }
 
 fn lines(value: &Value, depth: usize) {

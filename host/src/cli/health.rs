@@ -1,10 +1,11 @@
 //! `weir health`: asks the running host's operators' listener, for health checks of containers that have no curl.
 
 use hyper::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::client::{AdminAddress, AdminClient, Asked};
+use super::client::{AdminAddress, AdminClient, Call};
 use super::{Failure, Where};
+use crate::operators::{Alive, Check, Ready};
 
 /// Asks `/livez`, or `/readyz`.
 ///
@@ -14,9 +15,9 @@ pub async fn run(place: &Where, admin: &AdminAddress, is_ready: bool, json: bool
     let (config, _) = place.load()?;
     let client = AdminClient::new(admin, &config.admin)?;
     let path = if is_ready { "/readyz" } else { "/livez" };
-    let Some(answer) = client.ask(Asked::new(Method::GET, path)).await? else { return Err(client.no_host("")) };
+    let Some(answer) = client.ask(Call::new(Method::GET, path)).await? else { return Err(client.no_host("")) };
     let word = if is_ready { "ready" } else { "alive" };
-    let holds = answer.body.get(word).and_then(Value::as_bool) == Some(true);
+    let (holds, why) = if is_ready { readiness(&answer.read()) } else { liveness(answer.read()) };
     if json {
         println!("{}", json!({ "ok": holds, "answer": answer.body }));
     } else if holds {
@@ -25,16 +26,18 @@ pub async fn run(place: &Where, admin: &AdminAddress, is_ready: bool, json: bool
     if holds {
         return Ok(());
     }
-    let failure = Failure::no(format!("not {word}: {}", reasons(&answer.body)));
+    let failure = Failure::no(format!("not {word}: {why}"));
     Err(if json { failure.told() } else { failure })
 }
 
-/// Why, as the host says.
-fn reasons(body: &Value) -> String {
-    let checks = body.get("checks").and_then(Value::as_array).into_iter().flatten();
-    let failed = checks.filter(|check| check.get("ready") == Some(&Value::Bool(false)));
-    let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let failed: Vec<String> =
-        failed.map(|check| format!("{}: {}", text(check, "name"), text(check, "detail"))).collect();
-    if failed.is_empty() { text(body, "reason") } else { failed.join("; ") }
+/// Whether it is, and why not.
+fn liveness(Alive { alive, reason }: Alive) -> (bool, String) {
+    (alive, reason.unwrap_or_default())
+}
+
+/// Whether it is, and which checks do not hold.
+fn readiness(Ready { ready, checks, .. }: &Ready) -> (bool, String) {
+    let failed = checks.iter().filter(|check| !check.ready);
+    let failed: Vec<String> = failed.map(|Check { name, detail, .. }| format!("{name}: {detail}")).collect();
+    (*ready, failed.join("; "))
 }

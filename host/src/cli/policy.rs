@@ -1,6 +1,6 @@
 //! `weir policy`: build, check and test modules here; push, try, activate and roll them back in a running host.
 //!
-//! Tier 5. Plain words go to standard error, results to standard output; with `--json` the result is one JSON object.
+//! Plain words go to standard error, results to standard output; with `--json` the result is one JSON object.
 
 mod build;
 mod local;

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::Failure;
 use crate::model::{Id, IdType};
+use crate::operators::IdValue;
 use crate::room::draw;
 
 /// What may be done with waiting rooms.
@@ -46,17 +48,23 @@ pub fn run(command: RoomsCommand) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The answer that lists arrivals, as somebody has saved it.
+#[derive(Deserialize)]
+struct Saved {
+    arrivals: Option<Vec<Value>>,
+}
+
 /// The arrivals of `{"arrivals":[…]}`.
 fn answered(text: &str) -> Result<Vec<Id>, String> {
     let wrong = |reason: &dyn std::fmt::Display| format!("is no {{\"arrivals\":[…]}}: {reason}");
-    let answer: Value = serde_json::from_str(text).map_err(|error| wrong(&error))?;
-    let arrivals = answer.get("arrivals").and_then(Value::as_array).ok_or_else(|| wrong(&"there is no such list"))?;
-    let id = |(at, arrival): (usize, &Value)| match arrival {
-        Value::String(text) => id(text).map_err(|reason| format!("arrival {}: {reason}", at + 1)),
-        Value::Number(number) if number.is_i64() => Ok(Id::Int(number.as_i64().unwrap_or_default())),
-        other => Err(format!("arrival {}: {other} is no id", at + 1)),
+    let saved: Saved = serde_json::from_str(text).map_err(|error| wrong(&error))?;
+    let arrivals = saved.arrivals.ok_or_else(|| wrong(&"there is no such list"))?;
+    let id = |(at, arrival): (usize, Value)| match IdValue::deserialize(&arrival) {
+        Ok(IdValue::Text(text)) => id(&text).map_err(|reason| format!("arrival {}: {reason}", at + 1)),
+        Ok(IdValue::Number(number)) => Ok(Id::Int(number)),
+        Err(_) => Err(format!("arrival {}: {arrival} is no id", at + 1)),
     };
-    arrivals.iter().enumerate().map(id).collect()
+    arrivals.into_iter().enumerate().map(id).collect()
 }
 
 /// The arrivals of a list of lines; empty ones do not count.

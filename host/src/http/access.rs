@@ -111,9 +111,11 @@ impl Entry {
     /// What is known of a request. `path` holds no secret.
     pub(super) fn new(
         request: &Request<Incoming>,
-        (path, kind): (String, Option<String>),
+        path: String,
+        kind: Option<String>,
         client: IpAddr,
-        (at_ms, begun): (u64, Instant),
+        at_ms: u64,
+        begun: Instant,
     ) -> Self {
         let header = |name| request.headers().get(name).cloned();
         Self {

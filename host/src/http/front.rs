@@ -13,11 +13,11 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::HttpState;
 use super::access::{AccessLog, Entry};
-use super::route::Route;
+use super::route::{Found, Route};
 use crate::clock::Clock;
 use crate::config::{ConfigError, CorsConfig, HttpConfig};
 use crate::listener::Reply;
-use crate::listener::cors::{self, Cors};
+use crate::listener::cors::{Cors, PageRequest};
 use crate::listener::problem::Problem;
 use crate::listener::text::decode_segment;
 use crate::telemetry::request::Tag;
@@ -39,6 +39,14 @@ struct Origins {
     kinds: BTreeMap<String, Option<Cors>>,
 }
 
+impl Origins {
+    /// Whose pages may read an answer of this kind.
+    fn of(&self, kind: Option<&str>) -> Option<&Cors> {
+        let own = kind.and_then(|kind| self.kinds.get(kind));
+        own.map_or(self.all.as_ref(), Option::as_ref)
+    }
+}
+
 /// How requests are named.
 struct Ids {
     header: HeaderName,
@@ -49,15 +57,8 @@ struct Ids {
 pub(super) struct Visit<'a> {
     tag: Option<Tag>,
     header: Option<&'a HeaderName>,
-    asked: Option<Box<Asked<'a>>>,
+    page: Option<Box<PageRequest<'a>>>,
     entry: Option<Box<Entry>>,
-}
-
-/// What a request says of whose page asks.
-struct Asked<'a> {
-    cors: &'a Cors,
-    origin: Option<HeaderValue>,
-    is_preflight: bool,
 }
 
 impl Front {
@@ -98,7 +99,7 @@ impl Visit<'_> {
 
     /// The answer to a browser that asks beforehand, where that is answered here. `allow` names the methods.
     pub(super) fn preflight(&self, headers: &HeaderMap, allow: &HeaderValue) -> Option<Reply> {
-        self.asked.as_ref().filter(|asked| asked.is_preflight).map(|asked| asked.cors.preflight(headers, allow))
+        self.page.as_ref().and_then(|page| page.preflight(headers, allow))
     }
 
     /// Names the request to an origin.
@@ -118,59 +119,54 @@ impl Visit<'_> {
 }
 
 impl HttpState {
-    /// Looks at a request before it is answered.
-    pub(super) fn enter(&self, request: &Request<Incoming>, peer: IpAddr, begun: Instant) -> Visit<'_> {
+    /// Looks at a request before it is answered. `found` is what its path leads to, if it is one of weir's own.
+    pub(super) fn enter(
+        &self,
+        request: &Request<Incoming>,
+        found: Option<&Found<'_>>,
+        peer: IpAddr,
+        begun: Instant,
+    ) -> Visit<'_> {
         let (headers, front) = (request.headers(), &self.front);
-        let cors = front.cors.as_deref().and_then(|origins| self.cors_of(origins, request, peer));
+        let has_kinds = front.cors.as_deref().is_some_and(|origins| !origins.kinds.is_empty());
+        let kind = if has_kinds || front.access.is_some() { self.kind_of(request, found, peer) } else { None };
+        let cors = front.cors.as_deref().and_then(|origins| origins.of(kind.as_deref()));
         Visit {
             tag: front.tag(headers, self.trust.is_proxy(peer)),
             header: front.ids.as_ref().map(|ids| &ids.header),
-            asked: cors.map(|cors| {
-                let origin = cors::origin(headers).cloned();
-                Box::new(Asked { cors, origin, is_preflight: cors::is_preflight(request.method(), headers) })
-            }),
-            entry: front.access.as_ref().map(|_| Box::new(self.entry(request, peer, begun))),
+            page: cors.map(|cors| Box::new(cors.look(request.method(), headers))),
+            entry: front.access.as_ref().map(|_| Box::new(self.entry(request, kind, peer, begun))),
         }
     }
 
     /// Adds to an answer what stands around it, and writes its line.
     pub(super) fn leave(&self, visit: Visit<'_>, actor: Option<String>, reply: &mut Reply) {
-        let Visit { tag, header, asked, entry } = visit;
+        let Visit { tag, header, page, entry } = visit;
         if let (Some(tag), Some(name)) = (&tag, header) {
             reply.headers_mut().insert(name.clone(), tag.header());
         }
-        if let Some(asked) = asked.filter(|asked| !asked.is_preflight) {
-            asked.cors.write(asked.origin.as_ref(), reply.headers_mut());
+        if let Some(page) = page {
+            page.write(reply.headers_mut());
         }
         if let (Some(entry), Some(access)) = (entry, &self.front.access) {
             access.write(*entry, tag, actor, reply);
         }
     }
 
-    /// Whose pages may read the answer.
-    fn cors_of<'a>(&'a self, origins: &'a Origins, request: &Request<Incoming>, peer: IpAddr) -> Option<&'a Cors> {
-        if origins.kinds.is_empty() {
-            return origins.all.as_ref();
-        }
-        let kind = self.kind_of(request, peer);
-        let own = kind.and_then(|kind| origins.kinds.get(&kind));
-        own.map_or(origins.all.as_ref(), Option::as_ref)
-    }
-
     /// The kind, read or upstream that a request is for.
-    fn kind_of(&self, request: &Request<Incoming>, peer: IpAddr) -> Option<String> {
-        let path = request.uri().path();
-        match self.routes.find(path) {
+    fn kind_of(&self, request: &Request<Incoming>, found: Option<&Found<'_>>, peer: IpAddr) -> Option<String> {
+        match found {
             Some(found) if found.kind.is_empty() => None,
             Some(found) => decode_segment(found.kind).ok().map(|kind| kind.into_owned()),
             None => {
                 let host = self.trust.caller(request.headers(), peer).host;
-                self.upstreams.find(path, host.as_deref()).map(|upstream| format!("upstream:{}", upstream.name()))
+                let upstream = self.upstreams.find(request.uri().path(), host.as_deref());
+                upstream.map(|upstream| format!("upstream:{}", upstream.name()))
             }
         }
     }
 
-    fn entry(&self, request: &Request<Incoming>, peer: IpAddr, begun: Instant) -> Entry {
+    fn entry(&self, request: &Request<Incoming>, kind: Option<String>, peer: IpAddr, begun: Instant) -> Entry {
         let path = request.uri().path();
         // A token of a waiting room is a key to a place in it, also where the rest of the path leads nowhere.
         let path = match path.split_once("/tokens/").filter(|_| path.starts_with("/v1/rooms/")) {
@@ -181,7 +177,7 @@ impl HttpState {
             None => path.to_owned(),
         };
         let client = self.trust.caller(request.headers(), peer).client;
-        Entry::new(request, (path, self.kind_of(request, peer)), client, (self.shared.clock.now_ms(), begun))
+        Entry::new(request, path, kind, client, self.shared.clock.now_ms(), begun)
     }
 }
 

@@ -133,9 +133,9 @@ impl IngestView {
     }
 
     fn created(&self, reply: &CreateReply, is_list: bool, wait: Duration) -> Reply {
-        let told = |(id, status): (&Id, &StatusOf)| Told { id: id.to_json(), status: status.as_str() };
-        let mut told: Vec<Told> = reply.ids.iter().zip(&reply.statuses).map(told).collect();
-        let (one, documents) = if is_list { (None, Some(told)) } else { (told.pop(), None) };
+        let document = |(id, status): (&Id, &StatusOf)| CreatedDocument { id: id.to_json(), status: status.as_str() };
+        let mut created: Vec<CreatedDocument> = reply.ids.iter().zip(&reply.statuses).map(document).collect();
+        let (one, documents) = if is_list { (None, Some(created)) } else { (created.pop(), None) };
         let body = Accepted { one, documents, timestamp: timestamp(reply.at_ms), durability: reply.durability };
         let mut response = reply::json(text_of(&body));
         let is_stored = reply.durability == DurabilityLevel::Stored.as_str();
@@ -207,7 +207,7 @@ fn invalid(violations: &[(usize, Violation)], is_list: bool) -> Problem {
 
 /// One document of an answer to `POST`.
 #[derive(Serialize)]
-struct Told {
+struct CreatedDocument {
     id: Value,
     status: &'static str,
 }
@@ -216,9 +216,9 @@ struct Told {
 #[derive(Serialize)]
 struct Accepted {
     #[serde(flatten)]
-    one: Option<Told>,
+    one: Option<CreatedDocument>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    documents: Option<Vec<Told>>,
+    documents: Option<Vec<CreatedDocument>>,
     timestamp: String,
     durability: &'static str,
 }

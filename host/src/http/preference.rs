@@ -3,7 +3,7 @@
 //! - `asked`: the body of a look-up, read.
 //! - `stream`: look-ups whose members come and whose answers go line by line.
 
-mod asked;
+mod lookup_request;
 mod stream;
 
 use std::net::IpAddr;
@@ -26,7 +26,7 @@ use crate::listener::problem::Problem;
 use crate::listener::text::push_json_string;
 use crate::model::{Id, Setting, Settings};
 use crate::preference::{Looked, PreferenceKind, PutRequest, Topic};
-use asked::{Asked, Named};
+use lookup_request::{LookupRequest, Named};
 
 /// Members that could not be looked up, and are named each in one answer; of more only the number is told.
 const ERRORS_MAX: usize = 10_000;
@@ -124,7 +124,7 @@ impl PreferenceView {
         let held = announced.unwrap_or(limits.bytes_max).min(limits.bytes_max);
         let _held = self.kind.reserve(held).map_err(|refusal| from_refusal(&refusal, Repeatable::Yes).close())?;
         let bytes = body::read(body, limits).await?;
-        let Asked { topic, members } = asked::read(&bytes, config.table.member_type)?;
+        let LookupRequest { topic, members } = lookup_request::read(&bytes, config.table.member_type)?;
         if members.len() > config.lookup_members_max {
             let detail = format!("ask for at most {} members, or stream them as {NDJSON}", config.lookup_members_max);
             return Err(Problem::new(&TOO_MANY_MEMBERS, detail));

@@ -32,7 +32,7 @@ pub(super) enum Route {
     Preference,
     /// How durable a change of settings is by now.
     PreferenceStatus,
-    /// A queue of a room kind.
+    /// A queue of a waiting room.
     Room,
     /// Arrivals at a queue.
     RoomTokens,
@@ -189,7 +189,7 @@ impl Route {
 pub(super) const SHARED_STATUSES: [u16; 4] = [405, 414, 417, 431];
 
 /// What a path led to.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Found<'path> {
     pub(super) route: Route,
     /// Still percent-encoded; empty where the route has none.
@@ -198,6 +198,48 @@ pub(super) struct Found<'path> {
     pub(super) target: &'path str,
     /// The token of a waiting room; empty where the route has none.
     pub(super) token: &'path str,
+}
+
+/// The same as places in the path, for those who have it at hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FoundAt {
+    route: Route,
+    kind: Span,
+    target: Span,
+    token: Span,
+}
+
+/// From where to where; a path is far shorter than this can say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Span {
+    from: u32,
+    to: u32,
+}
+
+impl Span {
+    /// Of a part of `path`, or of the empty text.
+    fn of(path: &str, part: &str) -> Self {
+        let from = (part.as_ptr() as usize).checked_sub(path.as_ptr() as usize).filter(|_| !part.is_empty());
+        let from = from.and_then(|from| u32::try_from(from).ok()).unwrap_or_default();
+        Self { from, to: from.saturating_add(u32::try_from(part.len()).unwrap_or_default()) }
+    }
+
+    fn within(self, path: &str) -> &str {
+        path.get(self.from as usize..self.to as usize).unwrap_or_default()
+    }
+}
+
+impl FoundAt {
+    fn new(path: &str, found: &Found<'_>) -> Self {
+        let span = |part| Span::of(path, part);
+        Self { route: found.route, kind: span(found.kind), target: span(found.target), token: span(found.token) }
+    }
+
+    /// In the path that it was found in.
+    pub(super) fn within(self, path: &str) -> Found<'_> {
+        let Self { route, kind, target, token } = self;
+        Found { route, kind: kind.within(path), target: target.within(path), token: token.within(path) }
+    }
 }
 
 /// The name of the read, still percent-encoded, where the path is that of [`Route::Read`].
@@ -215,6 +257,11 @@ impl Routes {
             router.insert(route.pattern(), route)?;
         }
         Ok(Self(router))
+    }
+
+    /// As [`Routes::find`], for a path that moves.
+    pub(super) fn find_at(&self, path: &str) -> Option<FoundAt> {
+        self.find(path).map(|found| FoundAt::new(path, &found))
     }
 
     pub(super) fn find<'path>(&self, path: &'path str) -> Option<Found<'path>> {
@@ -257,6 +304,12 @@ mod tests {
         for path in ["/v1/reads/concert-dates", "/v1/reads/a%2Fb", "/v1/reads/", "/v1/reads/a/b", "/v1/reads"] {
             let found = routes.find(path).filter(|found| found.route == Route::Read);
             assert_eq!(read_name(path), found.map(|found| found.kind), "{path}");
+        }
+        for path in
+            ["/", "/v1/toggles/a%2Fb/c%20d/actors", "/v1/rooms/concert/1/tokens/a.b.c", "/v1/rooms/concert/verify"]
+        {
+            let moved = path.to_owned();
+            assert_eq!(routes.find_at(path).unwrap().within(&moved), routes.find(path).unwrap(), "{path}");
         }
         let found = routes.find("/v1/toggles/a%2Fb/c%20d").unwrap();
         assert_eq!((found.kind, found.target), ("a%2Fb", "c%20d"));

@@ -48,7 +48,8 @@ impl KindView {
         shared: &Shared,
         head: &Parts,
         peer: IpAddr,
-        (verb, segment): (Verb, &str),
+        verb: Verb,
+        segment: &str,
     ) -> Result<Write, Problem> {
         let target = self.target(segment)?;
         let [] = query::parameters(head.uri.query(), [])?;

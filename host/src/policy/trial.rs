@@ -8,10 +8,9 @@ pub(super) mod vectors;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde_json::{Value, json};
-
 use super::module::Module;
 use crate::model::Id;
+use crate::operators::{ModuleName, TrialReport};
 use comparison::Comparison;
 use judge::Judge;
 
@@ -68,17 +67,21 @@ impl Trial {
     }
 
     /// What it has shown so far.
-    pub(super) fn report(&self) -> Value {
+    pub(super) fn report(&self) -> TrialReport {
         let label = self.module.label();
-        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut report = self.comparison.lock().unwrap_or_else(PoisonError::into_inner).report();
-        report["module"] =
-            json!({ "digest": self.module.digest.to_string(), "name": label.name, "version": label.version });
-        report["skipped"] = json!(self.skipped.load(Ordering::Relaxed));
-        report["share"] = json!(self.share);
-        report["since_ms"] = json!(self.since_ms);
-        report["ended"] = json!(ended);
-        report
+        let report = self.comparison.lock().unwrap_or_else(PoisonError::into_inner).report();
+        TrialReport {
+            module: ModuleName {
+                digest: self.module.digest.to_string(),
+                name: label.name.clone(),
+                version: label.version.clone(),
+            },
+            skipped: self.skipped.load(Ordering::Relaxed),
+            share: self.share,
+            since_ms: self.since_ms,
+            ended: self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            ..report
+        }
     }
 }
 

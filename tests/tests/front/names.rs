@@ -137,17 +137,8 @@ async fn the_access_log_has_a_line_for_each_request_and_no_secret() {
     let stand = Stand::start(Setup::EmbeddedSqlite, 5).await;
     let slow = weir_tests::origin::slow("Cache-Control: no-store\r\n", "piece", 3, Duration::from_millis(20));
     let origin = Origin::start(slow).await;
-    let mut config = before(&stand, &origin);
-    config.http.trusted_proxies = vec!["loopback".to_owned()].try_into().unwrap();
     let path = stand.directory.path().join("access.log");
-    let to = path.to_str().unwrap().to_owned();
-    config.log.access =
-        AccessLogConfig { format: AccessLogFormat::Json, to, actor: true, ..AccessLogConfig::default() };
-    config.rooms.push(RoomConfig::demo(stand.directory.path().join("room.pem")));
-    config.rooms[0].keys[0].key_file = None;
-    config.rooms[0].keys[0].algorithm = weir::config::RoomAlgorithm::HS256;
-    config.rooms[0].keys[0].key = Some("a secret of at least thirty-two bytes".into());
-    let mut host = stand.host(&config);
+    let mut host = stand.host(&with_access_log(&stand, &origin, &path));
     let mut client = Client::new(host.public());
 
     let forwarded = ("x-forwarded-for", "192.0.2.7");
@@ -189,10 +180,31 @@ async fn the_access_log_has_a_line_for_each_request_and_no_secret() {
     let all = written.join("\n");
     assert!(!all.contains("secret") && !all.contains(&token) && !all.contains("evil"), "{all}");
 
-    // Moved away, and opened again.
+    opened_again(&host, &mut client, &path).await;
+    ask(&mut client, "GET", LIKE, &[]).await;
+    host.terminate();
+    assert_eq!(lines(&path, 2).await.len(), 2, "what waits is written before the end");
+}
+
+/// Everything that a line may name, and a waiting room.
+fn with_access_log(stand: &Stand, origin: &Origin, path: &Path) -> Config {
+    let mut config = before(stand, origin);
+    config.http.trusted_proxies = vec!["loopback".to_owned()].try_into().unwrap();
+    let to = path.to_str().unwrap().to_owned();
+    config.log.access =
+        AccessLogConfig { format: AccessLogFormat::Json, to, actor: true, ..AccessLogConfig::default() };
+    config.rooms.push(RoomConfig::demo(stand.directory.path().join("room.pem")));
+    config.rooms[0].keys[0].key_file = None;
+    config.rooms[0].keys[0].algorithm = weir::config::RoomAlgorithm::HS256;
+    config.rooms[0].keys[0].key = Some("a secret of at least thirty-two bytes".into());
+    config
+}
+
+/// Moved away, and opened again.
+async fn opened_again(host: &Host, client: &mut Client, path: &Path) {
     let moved = path.with_extension("log.1");
     for signal in [Signal::USR1, Signal::HUP] {
-        std::fs::rename(&path, &moved).unwrap();
+        std::fs::rename(path, &moved).unwrap();
         kill_process(host.pid(), signal).unwrap();
         let before = lines(&moved, 1).await.len();
         let opened = tokio::time::timeout(PATIENCE, async {
@@ -201,12 +213,9 @@ async fn the_access_log_has_a_line_for_each_request_and_no_secret() {
             }
         });
         opened.await.expect("the file is there again");
-        ask(&mut client, "GET", LIKE, &[]).await;
-        assert_eq!((lines(&path, 1).await.len(), lines(&moved, 1).await.len()), (1, before));
+        ask(client, "GET", LIKE, &[]).await;
+        assert_eq!((lines(path, 1).await.len(), lines(&moved, 1).await.len()), (1, before));
     }
-    ask(&mut client, "GET", LIKE, &[]).await;
-    host.terminate();
-    assert_eq!(lines(&path, 2).await.len(), 2, "what waits is written before the end");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

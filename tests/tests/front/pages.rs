@@ -29,14 +29,21 @@ async fn pages_may_do_what_their_origin_may() {
     config.upstreams.push(UpstreamConfig::new("plain", "/plain/", &format!("http://{}", origin.address)));
     let host = stand.host(&config);
     let mut client = Client::new(host.public());
+    preflights(&mut client).await;
+    answers_and_refusals(&mut client).await;
+    kinds_of_their_own(&mut client).await;
+    upstreams(&mut client, &origin).await;
+    drop(host);
+}
 
-    // Before it is known who asks, and before anything is changed.
+/// Before it is known who asks, and before anything is changed.
+async fn preflights(client: &mut Client) {
     let wanted = [
         ("origin", APP),
         ("access-control-request-method", "POST"),
         ("access-control-request-headers", "authorization"),
     ];
-    let allowed = ask(&mut client, "OPTIONS", LIKE, &wanted).await;
+    let allowed = ask(client, "OPTIONS", LIKE, &wanted).await;
     assert_eq!(
         (allowed.status, allowed.header("access-control-allow-origin"), allowed.header("vary")),
         (204, APP, "Origin")
@@ -44,16 +51,18 @@ async fn pages_may_do_what_their_origin_may() {
     assert_eq!(allowed.header("access-control-allow-methods"), "GET, HEAD, POST, PUT, DELETE, OPTIONS");
     for (other, method) in [("null", "POST"), (SHOP, "POST"), ("https://app.example:8443", "POST"), (APP, "PATCH")] {
         let asked = [("origin", other), ("access-control-request-method", method)];
-        let refused = ask(&mut client, "OPTIONS", LIKE, &asked).await;
+        let refused = ask(client, "OPTIONS", LIKE, &asked).await;
         assert_eq!(
             (refused.status, cors(&refused), refused.header("vary")),
             (204, vec![], "Origin"),
             "{other} {method}"
         );
     }
+}
 
-    // The answer, and what is refused.
-    let liked = ask(&mut client, "POST", LIKE, &[("origin", APP), ("x-actor-id", "7")]).await;
+/// The answer, and what is refused.
+async fn answers_and_refusals(client: &mut Client) {
+    let liked = ask(client, "POST", LIKE, &[("origin", APP), ("x-actor-id", "7")]).await;
     assert_eq!((liked.status, liked.header("access-control-allow-origin")), (200, APP));
     let exposed = liked.header("access-control-expose-headers");
     for name in
@@ -64,46 +73,48 @@ async fn pages_may_do_what_their_origin_may() {
     for (method, path, status) in
         [("POST", LIKE, 401), ("GET", "/v1/toggles/none/3", 404), ("PATCH", LIKE, 405), ("GET", "/no", 404)]
     {
-        let refused = ask(&mut client, method, path, &[("origin", APP)]).await;
+        let refused = ask(client, method, path, &[("origin", APP)]).await;
         assert_eq!((refused.status, refused.header("access-control-allow-origin")), (status, APP), "{method} {path}");
-        let refused = ask(&mut client, method, path, &[("origin", "null")]).await;
+        let refused = ask(client, method, path, &[("origin", "null")]).await;
         assert_eq!(
             (refused.status, cors(&refused), refused.header("vary")),
             (status, vec![], "Origin"),
             "{method} {path}"
         );
     }
-    let plain = ask(&mut client, "OPTIONS", LIKE, &[]).await;
+    let plain = ask(client, "OPTIONS", LIKE, &[]).await;
     assert!(plain.header("allow").contains("PUT") && cors(&plain).is_empty(), "no preflight");
+}
 
-    // By kind.
-    let counted = ask(&mut client, "GET", "/v1/counters/video-view/3", &[("origin", "null")]).await;
+async fn kinds_of_their_own(client: &mut Client) {
+    let counted = ask(client, "GET", "/v1/counters/video-view/3", &[("origin", "null")]).await;
     assert_eq!((counted.header("access-control-allow-origin"), counted.header("vary")), ("*", ""));
     let asked = [("origin", SHOP), ("access-control-request-method", "POST")];
-    let counter = ask(&mut client, "OPTIONS", "/v1/counters/video-view/3", &asked).await;
+    let counter = ask(client, "OPTIONS", "/v1/counters/video-view/3", &asked).await;
     assert_eq!((counter.header("access-control-allow-origin"), counter.header("access-control-max-age")), ("*", "5"));
-    let listed = ask(&mut client, "GET", "/v1/ingest/playlist", &[("origin", APP), ("x-actor-id", "7")]).await;
+    let listed = ask(client, "GET", "/v1/ingest/playlist", &[("origin", APP), ("x-actor-id", "7")]).await;
     assert_eq!((listed.status, cors(&listed)), (200, vec![]), "this kind has none");
+}
 
-    // weir decides for an upstream that is configured, kept answers too; else the origin does.
+/// weir decides for an upstream that is configured, also of cached answers; else the origin does.
+async fn upstreams(client: &mut Client, origin: &Origin) {
     for _ in 0..2 {
-        let read = ask(&mut client, "GET", "/shop/a", &[("origin", SHOP)]).await;
+        let read = ask(client, "GET", "/shop/a", &[("origin", SHOP)]).await;
         let named = read.headers.get_all("access-control-allow-origin").iter();
         let named: Vec<&str> = named.map(|origin| origin.to_str().unwrap()).collect();
         assert_eq!((named, read.header("access-control-allow-credentials")), (vec![SHOP], "true"));
-        let read = ask(&mut client, "GET", "/shop/a", &[("origin", APP)]).await;
+        let read = ask(client, "GET", "/shop/a", &[("origin", APP)]).await;
         assert_eq!((read.text().as_str(), cors(&read)), ("hello", vec![]));
     }
     let before = origin.asked();
     let asked =
         [("origin", SHOP), ("access-control-request-method", "PATCH"), ("access-control-request-headers", "x-any")];
-    let allowed = ask(&mut client, "OPTIONS", "/shop/a", &asked).await;
+    let allowed = ask(client, "OPTIONS", "/shop/a", &asked).await;
     assert_eq!(
         (allowed.status, allowed.header("access-control-allow-headers"), origin.asked()),
         (204, "x-any", before)
     );
     assert!(lines(&origin.last_head(), "origin").len() <= 1);
-    drop(host);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

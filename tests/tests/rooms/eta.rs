@@ -11,11 +11,12 @@ use weir::config::StoreConfig;
 use weir::model::Id;
 use weir::room::flow::{Eta, Flow, poll_after_ms};
 use weir::store::{
-    Opened, Opening, RoomBatch, RoomCommit, RoomFigures, RoomOp, RoomResult, RoomTick, RoomTimes, RoomVerb,
+    Opened, Opening, RoomBatch, RoomCommit, RoomFigures, RoomOp, RoomResult, RoomStore, RoomTick, RoomTimes, RoomVerb,
     TICK_PEOPLE_MAX, Ticked,
 };
 use weir_tests::services::temporary_directory;
 
+const KIND: &str = "concert";
 const PEOPLE: usize = 100_000;
 const ARRIVE_MS: u64 = 10_000;
 const STEP_MS: u64 = 500;
@@ -73,100 +74,126 @@ fn times(now_ms: u64) -> RoomTimes {
     RoomTimes { at_ms: now_ms, now_ms, pause_ms_max, owner: "test".into(), grace_ms, ended_ttl_ms: 1_000 }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_hundred_thousand_are_told_and_how_often_they_ask() {
-    // What is measured is no disk.
-    let directory = tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| temporary_directory("eta"));
-    let config = StoreConfig { path: directory.path().join("store"), ..StoreConfig::default() };
-    let store = weir::store::open(&config).await.unwrap();
-    let rooms = store.rooms();
-    let (kind, queue) = ("concert", Id::Int(1));
-    let opening = Opening { seed: [3; 32], now_ms: START_MS, queues_max: 10, idle_ms: 1_000 };
-    assert_eq!(rooms.open_room(kind, &queue, opening).await, Ok(Opened::Open([3; 32])));
-    let mut random = StdRng::seed_from_u64(11);
-    let mut people = vec![Person::default(); PEOPLE];
-    // Who does what in a step: a join, a poll, the end of a stay.
-    let mut agenda: BTreeMap<u64, Vec<(usize, RoomVerb)>> = BTreeMap::new();
-    let step_of = |ms: u64| ms.div_ceil(STEP_MS).max(1);
-    for (actor, person) in people.iter_mut().enumerate() {
-        person.joined_ms = random.random_range(0..ARRIVE_MS);
-        let gives_up = random.random_range(0..10) < 3;
-        person.gives_up_ms = gives_up.then(|| person.joined_ms + random.random_range(0..300_000));
-        let join = RoomVerb::Join { lane: 128, lot: None, through_ms: None };
-        agenda.entry(step_of(person.joined_ms)).or_default().push((actor, join));
-    }
-    let (mut flow, mut step) = (Flow::default(), 0);
-    let (mut at_first, mut by_span) = (Told::default(), SPANS_S.map(|_| Told::default()));
-    let mut samples: BTreeMap<usize, Vec<(u64, Eta)>> = BTreeMap::new();
-    let mut last = RoomFigures { waiting: 1, ..RoomFigures::default() };
-    let (mut polls, mut fixed, mut came, mut abandoned) = (0_u64, 0_u64, 0_usize, 0_u64);
-    loop {
-        step += 1;
-        let now_ms = step * STEP_MS;
-        let doing = agenda.remove(&step).unwrap_or_default();
-        if doing.is_empty() && agenda.is_empty() && last.waiting + last.active == 0 {
-            break;
+/// Everybody, what they will do, and what they were told.
+struct Crowd {
+    random: StdRng,
+    people: Vec<Person>,
+    /// Who does what in a step: a join, a poll, the end of a stay.
+    agenda: BTreeMap<u64, Vec<(usize, RoomVerb)>>,
+    flow: Flow,
+    at_first: Told,
+    by_span: [Told; SPANS_S.len()],
+    samples: BTreeMap<usize, Vec<(u64, Eta)>>,
+    polls: u64,
+    /// Polls that an interval of 2 s would have made.
+    fixed: u64,
+    came: usize,
+    abandoned: u64,
+}
+
+fn step_of(ms: u64) -> u64 {
+    ms.div_ceil(STEP_MS).max(1)
+}
+
+impl Crowd {
+    /// Everybody arrives at some time; some give up.
+    fn new() -> Self {
+        let mut random = StdRng::seed_from_u64(11);
+        let mut people = vec![Person::default(); PEOPLE];
+        let mut agenda: BTreeMap<u64, Vec<(usize, RoomVerb)>> = BTreeMap::new();
+        for (actor, person) in people.iter_mut().enumerate() {
+            person.joined_ms = random.random_range(0..ARRIVE_MS);
+            let gives_up = random.random_range(0..10) < 3;
+            person.gives_up_ms = gives_up.then(|| person.joined_ms + random.random_range(0..300_000));
+            let join = RoomVerb::Join { lane: 128, lot: None, through_ms: None };
+            agenda.entry(step_of(person.joined_ms)).or_default().push((actor, join));
         }
-        for doing in doing.chunks(2_000) {
-            let op = |&(actor, verb): &(usize, RoomVerb)| RoomOp {
-                actor: Id::Int(actor as i64),
-                number: people[actor].number,
-                verb,
-            };
-            let batch = RoomBatch {
-                seed: [3; 32],
-                times: times(START_MS + now_ms),
-                waiting_max: 1_000_000,
-                ops: doing.iter().map(op).collect(),
-            };
-            let commit = rooms.apply_room(kind, &queue, batch).await.unwrap();
-            let RoomCommit::Done(results, figures) = commit else { panic!("{commit:?}") };
-            flow.observe(figures, START_MS + now_ms, CAPACITY);
-            for ((actor, verb), result) in doing.iter().zip(results) {
-                let person = &mut people[*actor];
-                let is_poll = matches!(verb, RoomVerb::Poll);
-                polls += u64::from(is_poll);
-                match result {
-                    RoomResult::Waiting { number, ahead, .. } => {
-                        person.number = number;
-                        let eta = flow.eta(ahead);
-                        if let Some(eta) = eta {
-                            person.first = person.first.or(Some((now_ms, eta)));
-                            if actor % 10 == 0 {
-                                samples.entry(*actor).or_default().push((now_ms, eta));
-                            }
-                        }
-                        let bounds = (POLL_MS.0, POLL_MS.1, GRACE_MS);
-                        let after_ms = poll_after_ms(bounds, POLLS_PER_S, figures.waiting, eta);
-                        let next_ms = now_ms + after_ms + random.random_range(0..=after_ms * 3 / 10);
-                        match person.gives_up_ms {
-                            Some(gives_up_ms) if next_ms > gives_up_ms => {
-                                fixed += gives_up_ms.saturating_sub(person.joined_ms) / 2_000;
-                            }
-                            _ => agenda.entry(step_of(next_ms)).or_default().push((*actor, RoomVerb::Poll)),
-                        }
-                    }
-                    RoomResult::Active { admitted_ms, .. } => {
-                        let admitted_ms = admitted_ms - START_MS;
-                        came += 1;
-                        fixed += (admitted_ms.saturating_sub(person.joined_ms)) / 2_000;
-                        if let Some(told) = person.first {
-                            at_first.add(told, admitted_ms);
-                        }
-                        for told in samples.remove(actor).unwrap_or_default() {
-                            let left_ms = admitted_ms.saturating_sub(told.0);
-                            let span = SPANS_S.iter().position(|span_s| left_ms >= span_s * 1_000);
-                            if let Some(span) = span {
-                                by_span[span].add(told, admitted_ms);
-                            }
-                        }
-                        let done_ms = now_ms + random.random_range(5_000..25_000);
-                        agenda.entry(step_of(done_ms)).or_default().push((*actor, RoomVerb::Complete));
-                    }
-                    RoomResult::Ended { .. } | RoomResult::Unknown | RoomResult::Full => {}
+        Self {
+            random,
+            people,
+            agenda,
+            flow: Flow::default(),
+            at_first: Told::default(),
+            by_span: SPANS_S.map(|_| Told::default()),
+            samples: BTreeMap::new(),
+            polls: 0,
+            fixed: 0,
+            came: 0,
+            abandoned: 0,
+        }
+    }
+
+    /// One batch of joins, polls and ends.
+    async fn act(&mut self, rooms: &dyn RoomStore, doing: &[(usize, RoomVerb)], now_ms: u64) {
+        let op = |&(actor, verb): &(usize, RoomVerb)| RoomOp {
+            actor: Id::Int(actor as i64),
+            number: self.people[actor].number,
+            verb,
+        };
+        let batch = RoomBatch {
+            seed: [3; 32],
+            times: times(START_MS + now_ms),
+            waiting_max: 1_000_000,
+            ops: doing.iter().map(op).collect(),
+        };
+        let commit = rooms.apply_room(KIND, &Id::Int(1), batch).await.unwrap();
+        let RoomCommit::Done(results, figures) = commit else { panic!("{commit:?}") };
+        self.flow.observe(figures, START_MS + now_ms, CAPACITY);
+        for ((actor, verb), result) in doing.iter().zip(results) {
+            self.polls += u64::from(matches!(verb, RoomVerb::Poll));
+            match result {
+                RoomResult::Waiting { number, ahead, .. } => {
+                    self.people[*actor].number = number;
+                    let eta = self.flow.eta(ahead);
+                    self.waits(*actor, eta, figures.waiting, now_ms);
                 }
+                RoomResult::Active { admitted_ms, .. } => self.comes_in(*actor, admitted_ms - START_MS, now_ms),
+                RoomResult::Ended { .. } | RoomResult::Unknown | RoomResult::Full => {}
             }
         }
+    }
+
+    /// Somebody is told when it will be their turn, and asks again when they are told to, or gives up.
+    fn waits(&mut self, actor: usize, eta: Option<Eta>, waiting: u64, now_ms: u64) {
+        let person = &mut self.people[actor];
+        if let Some(eta) = eta {
+            person.first = person.first.or(Some((now_ms, eta)));
+            if actor % 10 == 0 {
+                self.samples.entry(actor).or_default().push((now_ms, eta));
+            }
+        }
+        let bounds = (POLL_MS.0, POLL_MS.1, GRACE_MS);
+        let after_ms = poll_after_ms(bounds, POLLS_PER_S, waiting, eta);
+        let next_ms = now_ms + after_ms + self.random.random_range(0..=after_ms * 3 / 10);
+        match person.gives_up_ms {
+            Some(gives_up_ms) if next_ms > gives_up_ms => {
+                self.fixed += gives_up_ms.saturating_sub(person.joined_ms) / 2_000;
+            }
+            _ => self.agenda.entry(step_of(next_ms)).or_default().push((actor, RoomVerb::Poll)),
+        }
+    }
+
+    /// Somebody is in: what they were told is compared with that.
+    fn comes_in(&mut self, actor: usize, admitted_ms: u64, now_ms: u64) {
+        let person = &self.people[actor];
+        self.came += 1;
+        self.fixed += (admitted_ms.saturating_sub(person.joined_ms)) / 2_000;
+        if let Some(told) = person.first {
+            self.at_first.add(told, admitted_ms);
+        }
+        for told in self.samples.remove(&actor).unwrap_or_default() {
+            let left_ms = admitted_ms.saturating_sub(told.0);
+            let span = SPANS_S.iter().position(|span_s| left_ms >= span_s * 1_000);
+            if let Some(span) = span {
+                self.by_span[span].add(told, admitted_ms);
+            }
+        }
+        let done_ms = now_ms + self.random.random_range(5_000..25_000);
+        self.agenda.entry(step_of(done_ms)).or_default().push((actor, RoomVerb::Complete));
+    }
+
+    /// Ticks until nobody more can be let in.
+    async fn tick(&mut self, rooms: &dyn RoomStore, now_ms: u64) -> RoomFigures {
         loop {
             let tick = RoomTick {
                 seed: [3; 32],
@@ -177,17 +204,41 @@ async fn what_a_hundred_thousand_are_told_and_how_often_they_ask() {
                 active_ttl_ms: 120_000,
                 claim_ms: 60_000,
             };
-            let ticked = rooms.tick_room(kind, &queue, tick).await.unwrap();
+            let ticked = rooms.tick_room(KIND, &Id::Int(1), tick).await.unwrap();
             let Ticked::Done { admitted, is_more, figures } = ticked else { panic!("{ticked:?}") };
-            flow.observe(figures, START_MS + now_ms, CAPACITY);
+            self.flow.observe(figures, START_MS + now_ms, CAPACITY);
             assert!(figures.active <= CAPACITY);
-            last = figures;
-            abandoned = figures.abandoned + figures.no_shows;
+            self.abandoned = figures.abandoned + figures.no_shows;
             if admitted < TICK_PEOPLE_MAX && !is_more {
-                break;
+                return figures;
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_hundred_thousand_are_told_and_how_often_they_ask() {
+    // What is measured is no disk.
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| temporary_directory("eta"));
+    let config = StoreConfig { path: directory.path().join("store"), ..StoreConfig::default() };
+    let store = weir::store::open(&config).await.unwrap();
+    let rooms = store.rooms();
+    let opening = Opening { seed: [3; 32], now_ms: START_MS, queues_max: 10, idle_ms: 1_000 };
+    assert_eq!(rooms.open_room(KIND, &Id::Int(1), opening).await, Ok(Opened::Open([3; 32])));
+    let mut crowd = Crowd::new();
+    let mut last = RoomFigures { waiting: 1, ..RoomFigures::default() };
+    for step in 1.. {
+        let now_ms = step * STEP_MS;
+        let doing = crowd.agenda.remove(&step).unwrap_or_default();
+        if doing.is_empty() && crowd.agenda.is_empty() && last.waiting + last.active == 0 {
+            break;
+        }
+        for doing in doing.chunks(2_000) {
+            crowd.act(rooms, doing, now_ms).await;
+        }
+        last = crowd.tick(rooms, now_ms).await;
+    }
+    let Crowd { mut at_first, mut by_span, polls, fixed, came, abandoned, .. } = crowd;
     println!("eta: {PEOPLE} arrivals, {abandoned} gave up, {came} came in; told first: {}", at_first.line());
     for (span_s, told) in SPANS_S.iter().zip(&mut by_span) {
         println!("eta: told {span_s} s before or earlier: {}", told.line());

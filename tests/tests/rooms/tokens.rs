@@ -1,7 +1,7 @@
 //! Tokens that are not what they say.
 
 use serde_json::{Value, json};
-use weir::config::{JwtConfig, RoomAlgorithm, RoomKeyConfig};
+use weir::config::{Config, JwtConfig, RoomAlgorithm, RoomKeyConfig};
 use weir_tests::client::Client;
 use weir_tests::stand::{Setup, Stand};
 
@@ -53,30 +53,10 @@ fn changed(token: &str, header: &[(&str, Value)], claims: &[(&str, Value)]) -> S
     format!("{}.{}.{}", change(parts[0], header), change(parts[1], claims), parts[2])
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_forged_expired_or_foreign_is_refused_by_name() {
-    let stand = Stand::start(Setup::EmbeddedSqlite, 1).await;
-    let mut short = room(1);
-    short.token_ttl_ms = 1;
-    short.kind = "short".into();
-    let mut config = config(&stand, room(1));
-    config.rooms.push(short);
-    let mut host = stand.host(&config);
-    let mut client = Client::new(host.public());
-    let token = text(&joined(&mut client, 1).await, "token").to_owned();
+/// Tokens that were never issued, made of one that was.
+fn forged(token: &str) -> Vec<(&'static str, String)> {
     let parts: Vec<&str> = token.split('.').collect();
-    let mut refused = Vec::new();
-    let mut check = async |what: &str, path: String, status: u16, name: &str| {
-        let reply = client.get(&path).await;
-        assert_eq!(
-            (reply.status, reply.json()["type"].as_str()),
-            (status, Some(&*format!("urn:weir:problem:{name}"))),
-            "{what}"
-        );
-        refused.push(what.to_owned());
-    };
-    let at = |token: &str| format!("/v1/rooms/concert/1/tokens/{token}");
-    let invalid = [
+    vec![
         ("nothing", "x".to_owned()),
         ("another signature", format!("{}.{}.{}", parts[0], parts[1], base64url(&[7; 32]))),
         ("no signature", format!("{}.{}.", parts[0], parts[1])),
@@ -88,15 +68,57 @@ async fn what_is_forged_expired_or_foreign_is_refused_by_name() {
                 parts[1]
             ),
         ),
-        ("another algorithm", changed(&token, &[("alg", json!("HS512"))], &[])),
-        ("an unknown kid", changed(&token, &[("kid", json!("other"))], &[])),
-        ("a ticket as a pass", changed(&token, &[("typ", json!("weir-pass+jwt"))], &[])),
-        ("another actor", changed(&token, &[], &[("sub", json!("2"))])),
-        ("another number", changed(&token, &[], &[("n", json!(2))])),
-        ("a longer life", changed(&token, &[], &[("exp", json!(4_000_000_000_u64))])),
+        ("another algorithm", changed(token, &[("alg", json!("HS512"))], &[])),
+        ("an unknown kid", changed(token, &[("kid", json!("other"))], &[])),
+        ("a ticket as a pass", changed(token, &[("typ", json!("weir-pass+jwt"))], &[])),
+        ("another actor", changed(token, &[], &[("sub", json!("2"))])),
+        ("another number", changed(token, &[], &[("n", json!(2))])),
+        ("a longer life", changed(token, &[], &[("exp", json!(4_000_000_000_u64))])),
         ("a long one", "a".repeat(3_000)),
-    ];
-    for (what, token) in &invalid {
+    ]
+}
+
+/// A new key signs; the old one verifies as long as it is there.
+async fn a_new_key_signs(stand: &Stand, mut config: Config, old: &str) {
+    let second = RoomKeyConfig {
+        kid: "second".into(),
+        algorithm: RoomAlgorithm::HS256,
+        key: Some("x".repeat(32)),
+        key_file: None,
+    };
+    config.rooms[0].keys.insert(0, second);
+    let host = stand.host(&config);
+    let mut client = Client::new(host.public());
+    assert_eq!(poll(&mut client, old).await.status, 200);
+    let new = text(&join(&mut client, "1", 1).await.json(), "token").to_owned();
+    let header: Value = serde_json::from_slice(&unbase64url(new.split('.').next().unwrap())).unwrap();
+    assert_eq!(header["kid"], "second");
+    assert_eq!(poll(&mut client, &new).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_forged_expired_or_foreign_is_refused_by_name() {
+    let stand = Stand::start(Setup::EmbeddedSqlite, 1).await;
+    let mut short = room(1);
+    short.token_ttl_ms = 1;
+    short.kind = "short".into();
+    let mut config = config(&stand, room(1));
+    config.rooms.push(short);
+    let mut host = stand.host(&config);
+    let mut client = Client::new(host.public());
+    let token = text(&joined(&mut client, 1).await, "token").to_owned();
+    let mut refused = Vec::new();
+    let mut check = async |what: &str, path: String, status: u16, name: &str| {
+        let reply = client.get(&path).await;
+        assert_eq!(
+            (reply.status, reply.json()["type"].as_str()),
+            (status, Some(&*format!("urn:weir:problem:{name}"))),
+            "{what}"
+        );
+        refused.push(what.to_owned());
+    };
+    let at = |token: &str| format!("/v1/rooms/concert/1/tokens/{token}");
+    for (what, token) in &forged(&token) {
         check(what, at(token), 403, "token-invalid").await;
     }
     check("another queue", format!("/v1/rooms/concert/2/tokens/{token}"), 403, "token-of-another-queue").await;
@@ -117,24 +139,9 @@ async fn what_is_forged_expired_or_foreign_is_refused_by_name() {
     let again = joined(&mut other, 1).await;
     println!("tokens: {} refused by name: {}", refused.len(), refused.join(", "));
 
-    // A new key signs; the old one verifies as long as it is there.
-    let second = RoomKeyConfig {
-        kid: "second".into(),
-        algorithm: RoomAlgorithm::HS256,
-        key: Some("x".repeat(32)),
-        key_file: None,
-    };
-    config.rooms[0].keys.insert(0, second);
     host.terminate();
     drop(host);
-    let host = stand.host(&config);
-    let mut client = Client::new(host.public());
-    let old = text(&again, "token");
-    assert_eq!(poll(&mut client, old).await.status, 200);
-    let new = text(&join(&mut client, "1", 1).await.json(), "token").to_owned();
-    let header: Value = serde_json::from_slice(&unbase64url(new.split('.').next().unwrap())).unwrap();
-    assert_eq!(header["kid"], "second");
-    assert_eq!(poll(&mut client, &new).await.status, 200);
+    a_new_key_signs(&stand, config, text(&again, "token")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

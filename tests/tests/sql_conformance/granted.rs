@@ -102,82 +102,93 @@ pub async fn parameters_of_every_type(fixture: &Fixture) {
     }
 }
 
-pub async fn columns_of_every_type(fixture: &Fixture) {
-    let columns: &[(&str, SqlValue)] = match fixture.engine {
-        Engine::Sqlite => &[
-            ("-7", Integer(-7)),
-            ("9223372036854775807", Integer(i64::MAX)),
-            ("1 < 2", Integer(1)),
-            ("0.5", Real(0.5)),
-            ("'é'", SqlValue::Null),
-            ("date('2024-02-29')", SqlValue::Null),
-            ("NULL", Null),
-        ],
-        Engine::Postgres => &[
-            ("(-7)::int2", Integer(-7)),
-            ("(-70000)::int4", Integer(-70_000)),
-            ("9223372036854775807::int8", Integer(i64::MAX)),
-            ("4000000000::oid", Integer(4_000_000_000)),
-            ("true", Integer(1)),
-            ("false", Integer(0)),
-            ("0.5::float4", Real(0.5)),
-            ("'-infinity'::float8", Real(f64::NEG_INFINITY)),
-            ("'é'::text", Null),
-            ("'é'::varchar(9)", Null),
-            ("'é'::name", Null),
-            ("'a'::\"char\"", Null),
-            ("'00112233-4455-6677-8899-aabbccddeeff'::uuid", Null),
-            ("12.340::numeric(12, 3)", Null),
-            ("(-0.00001)::numeric", Null),
-            ("123456789012345678901234567890.5::numeric", Null),
-            ("100000000::numeric", Null),
-            ("'NaN'::numeric", Null),
-            ("'2024-02-29'::date", Null),
-            ("'0044-03-15 BC'::date", Null),
-            ("'infinity'::date", Null),
-            ("'2024-02-29 12:34:56.789'::timestamp", Null),
-            ("'2024-02-29 12:34:56+02'::timestamptz", Null),
-            ("'1969-12-31 23:59:59.999999'::timestamp", Null),
-            ("'0001-01-01 00:00:01 BC'::timestamptz", Null),
-            ("'-infinity'::timestamptz", Null),
-            ("'24:00:00'::time", Null),
-            ("'{\"a\": [1]}'::json", Null),
-            ("'{\"a\":   [1]}'::jsonb", Null),
-            ("'gold'::tier", Null),
-            ("'7'::positive", Integer(7)),
-        ],
-        Engine::MariaDb | Engine::MySql => &[
-            ("t.tiny", Integer(-7)),
-            ("t.small", Integer(-300)),
-            ("t.medium", Integer(-70_000)),
-            ("t.plain", Integer(-70_000)),
-            ("t.big", Integer(i64::MIN)),
-            ("t.unsigned_tiny", Integer(200)),
-            ("t.unsigned_medium", Integer(16_000_000)),
-            ("t.unsigned_big", Integer(i64::MAX)),
-            ("t.yes", Integer(1)),
-            ("t.year", Integer(2024)),
-            ("t.single", Real(0.5)),
-            ("t.double_", Real(-1e300)),
-            ("t.decimal_", Null),
-            ("t.char_", Null),
-            ("t.varchar_", Null),
-            ("t.exact", Null),
-            ("t.text_", Null),
-            ("t.enum_", Null),
-            ("t.set_", Null),
-            ("t.uuid_", Null),
-            ("t.date_", Null),
-            ("t.datetime_", Null),
-            ("t.timestamp_", Null),
-            ("t.time_", Null),
-            ("t.json_", Null),
-            ("1 < 2", Integer(1)),
-            ("count(*)", Integer(1)),
-            ("sum(t.small)", Null),
-        ],
-    };
-    let (setup, from, as_text) = match fixture.engine {
+/// Expressions of SQLite, and what they are read as; NULL where it is a text.
+const SQLITE_COLUMNS: &[(&str, SqlValue)] = &[
+    ("-7", Integer(-7)),
+    ("9223372036854775807", Integer(i64::MAX)),
+    ("1 < 2", Integer(1)),
+    ("0.5", Real(0.5)),
+    ("'é'", SqlValue::Null),
+    ("date('2024-02-29')", SqlValue::Null),
+    ("NULL", Null),
+];
+/// Expressions of PostgreSQL, and what they are read as; NULL where it is a text.
+const POSTGRES_COLUMNS: &[(&str, SqlValue)] = &[
+    ("(-7)::int2", Integer(-7)),
+    ("(-70000)::int4", Integer(-70_000)),
+    ("9223372036854775807::int8", Integer(i64::MAX)),
+    ("4000000000::oid", Integer(4_000_000_000)),
+    ("true", Integer(1)),
+    ("false", Integer(0)),
+    ("0.5::float4", Real(0.5)),
+    ("'-infinity'::float8", Real(f64::NEG_INFINITY)),
+    ("'é'::text", Null),
+    ("'é'::varchar(9)", Null),
+    ("'é'::name", Null),
+    ("'a'::\"char\"", Null),
+    ("'00112233-4455-6677-8899-aabbccddeeff'::uuid", Null),
+    ("12.340::numeric(12, 3)", Null),
+    ("(-0.00001)::numeric", Null),
+    ("123456789012345678901234567890.5::numeric", Null),
+    ("100000000::numeric", Null),
+    ("'NaN'::numeric", Null),
+    ("'2024-02-29'::date", Null),
+    ("'0044-03-15 BC'::date", Null),
+    ("'infinity'::date", Null),
+    ("'2024-02-29 12:34:56.789'::timestamp", Null),
+    ("'2024-02-29 12:34:56+02'::timestamptz", Null),
+    ("'1969-12-31 23:59:59.999999'::timestamp", Null),
+    ("'0001-01-01 00:00:01 BC'::timestamptz", Null),
+    ("'-infinity'::timestamptz", Null),
+    ("'24:00:00'::time", Null),
+    ("'{\"a\": [1]}'::json", Null),
+    ("'{\"a\":   [1]}'::jsonb", Null),
+    ("'gold'::tier", Null),
+    ("'7'::positive", Integer(7)),
+];
+/// Expressions of MariaDB and MySQL, and what they are read as; NULL where it is a text.
+const MYSQL_COLUMNS: &[(&str, SqlValue)] = &[
+    ("t.tiny", Integer(-7)),
+    ("t.small", Integer(-300)),
+    ("t.medium", Integer(-70_000)),
+    ("t.plain", Integer(-70_000)),
+    ("t.big", Integer(i64::MIN)),
+    ("t.unsigned_tiny", Integer(200)),
+    ("t.unsigned_medium", Integer(16_000_000)),
+    ("t.unsigned_big", Integer(i64::MAX)),
+    ("t.yes", Integer(1)),
+    ("t.year", Integer(2024)),
+    ("t.single", Real(0.5)),
+    ("t.double_", Real(-1e300)),
+    ("t.decimal_", Null),
+    ("t.char_", Null),
+    ("t.varchar_", Null),
+    ("t.exact", Null),
+    ("t.text_", Null),
+    ("t.enum_", Null),
+    ("t.set_", Null),
+    ("t.uuid_", Null),
+    ("t.date_", Null),
+    ("t.datetime_", Null),
+    ("t.timestamp_", Null),
+    ("t.time_", Null),
+    ("t.json_", Null),
+    ("1 < 2", Integer(1)),
+    ("count(*)", Integer(1)),
+    ("sum(t.small)", Null),
+];
+
+fn columns_of(engine: Engine) -> &'static [(&'static str, SqlValue)] {
+    match engine {
+        Engine::Sqlite => SQLITE_COLUMNS,
+        Engine::Postgres => POSTGRES_COLUMNS,
+        Engine::MariaDb | Engine::MySql => MYSQL_COLUMNS,
+    }
+}
+
+/// What is run before, what columns are selected from, and how one becomes a text.
+fn setup_of(engine: Engine) -> (&'static str, &'static str, &'static str) {
+    match engine {
         Engine::Sqlite => ("SELECT 1", "", "CAST(@ AS TEXT)"),
         Engine::Postgres => {
             ("CREATE TYPE tier AS ENUM ('gold'); CREATE DOMAIN positive AS integer CHECK (value > 0)", "", "(@)::text")
@@ -196,7 +207,12 @@ pub async fn columns_of_every_type(fixture: &Fixture) {
             "FROM t",
             "CAST(@ AS CHAR)",
         ),
-    };
+    }
+}
+
+pub async fn columns_of_every_type(fixture: &Fixture) {
+    let columns = columns_of(fixture.engine);
+    let (setup, from, as_text) = setup_of(fixture.engine);
     let setup =
         if fixture.engine == Engine::MySql { setup.replace("uuid_ UUID", "uuid_ CHAR(36)") } else { setup.into() };
     fixture.run(&setup).await;

@@ -107,6 +107,51 @@ pub async fn every_id_type(fixture: &Fixture) {
     }
 }
 
+/// What a careless statement, comparison or collation would take for something else.
+const HOSTILE: &[&str] = &[
+    "'",
+    "''",
+    "\"",
+    "\\",
+    "\\'",
+    "\\\\",
+    "%",
+    "_",
+    "a",
+    "A",
+    "a ",
+    " a",
+    "á",
+    "a\u{301}",
+    "ß",
+    "ss",
+    "ä",
+    "😀",
+    "; DROP TABLE feed;--",
+    "{}",
+    "[1]",
+    "null",
+    "NULL",
+    "0",
+    "00",
+    "1e3",
+    "$1",
+    "?",
+    ":a",
+    "\u{200b}",
+    "\u{fffd}",
+    "{\"a\":1}",
+    "x'00'",
+    "{1,2}",
+    "NaN",
+    "日本語",
+    "\u{202e}abc",
+    "/*",
+    "--",
+    "`",
+    "$$",
+];
+
 pub async fn hostile_texts(fixture: &Fixture) {
     let column = match fixture.engine {
         Engine::MariaDb | Engine::MySql => "VARCHAR(191) COLLATE utf8mb4_nopad_bin",
@@ -115,50 +160,7 @@ pub async fn hostile_texts(fixture: &Fixture) {
     create(fixture, column, "BIGINT NOT NULL").await;
     let table = table(IdType::Text);
     let long = "😀".repeat(47);
-    let texts = [
-        "'",
-        "''",
-        "\"",
-        "\\",
-        "\\'",
-        "\\\\",
-        "%",
-        "_",
-        "a",
-        "A",
-        "a ",
-        " a",
-        "á",
-        "a\u{301}",
-        "ß",
-        "ss",
-        "ä",
-        "😀",
-        "; DROP TABLE feed;--",
-        "{}",
-        "[1]",
-        "null",
-        "NULL",
-        "0",
-        "00",
-        "1e3",
-        "$1",
-        "?",
-        ":a",
-        "\u{200b}",
-        "\u{fffd}",
-        "{\"a\":1}",
-        "x'00'",
-        "{1,2}",
-        "NaN",
-        "日本語",
-        "\u{202e}abc",
-        "/*",
-        "--",
-        "`",
-        "$$",
-        long.as_str(),
-    ];
+    let texts: Vec<&str> = HOSTILE.iter().copied().chain([long.as_str()]).collect();
     let ids: Vec<Id> = texts.iter().map(|text| Id::parse(IdType::Text, text).unwrap()).collect();
     assert!(Id::parse(IdType::Text, "a\0b").is_err(), "NUL never gets here");
     for text in texts {

@@ -397,12 +397,66 @@ enum Model {
     Stays { until_ms: u64, has_come: bool },
 }
 
-/// Random operations against a model: a list of people in the order of arrival.
+/// People in the order of arrival: actor, number, how the model sees them.
+type People = Vec<(i64, u64, Model)>;
+
+/// Somebody joins, is there already, or comes again after the end of a stay.
+fn join(people: &mut People, actor: i64, number: &mut u64, now_ms: u64) {
+    let place = people.iter().position(|(other, ..)| *other == actor);
+    let place = place.filter(|place| match people[*place].2 {
+        Model::Stays { until_ms, .. } if until_ms <= now_ms => {
+            people.remove(*place);
+            false
+        }
+        _ => true,
+    });
+    match place {
+        Some(place) => {
+            if let Model::Waits { seen_ms } = &mut people[place].2 {
+                *seen_ms = now_ms;
+            }
+        }
+        None => {
+            *number += 1;
+            people.push((actor, *number, Model::Waits { seen_ms: now_ms }));
+        }
+    }
+}
+
+/// Somebody asks.
+fn ask(people: &mut People, place: usize, now_ms: u64) {
+    match &mut people[place].2 {
+        Model::Waits { seen_ms } => *seen_ms = now_ms,
+        Model::Stays { until_ms, .. } if *until_ms <= now_ms => {
+            people.remove(place);
+        }
+        Model::Stays { until_ms, has_come } if !*has_come => {
+            *until_ms += STAY_MS - CLAIM_MS;
+            *has_come = true;
+        }
+        Model::Stays { .. } => {}
+    }
+}
+
+/// Whose time is up is gone, and the first are let in; how many wait then.
+fn let_in(people: &mut People, admitted: u64, now_ms: u64) -> usize {
+    people.retain(|(_, _, model)| match model {
+        Model::Waits { seen_ms } => seen_ms + GRACE_MS > now_ms,
+        Model::Stays { until_ms, .. } => *until_ms > now_ms,
+    });
+    let first = people.iter_mut().filter(|(_, _, model)| matches!(model, Model::Waits { .. }));
+    for (_, _, model) in first.take(admitted as usize) {
+        *model = Model::Stays { until_ms: now_ms + CLAIM_MS, has_come: false };
+    }
+    people.iter().filter(|(_, _, model)| matches!(model, Model::Waits { .. })).count()
+}
+
+/// Random operations against a model.
 pub async fn random_operations_agree_with_a_model<B: Backend>() {
     let stand = Stand::<B>::new().await;
     let mut room = Room::open(&stand, 1).await;
     let mut random = StdRng::seed_from_u64(7);
-    let mut people: Vec<(i64, u64, Model)> = Vec::new();
+    let mut people = People::new();
     let mut number = 0;
     for step in 0..1_500 {
         room.now_ms += random.random_range(0..400);
@@ -412,40 +466,13 @@ pub async fn random_operations_agree_with_a_model<B: Backend>() {
         match random.random_range(0..10) {
             0..4 => {
                 let result = room.join(actor..=actor).await[0];
-                let place = place.filter(|place| match people[*place].2 {
-                    Model::Stays { until_ms, .. } if until_ms <= now_ms => {
-                        people.remove(*place);
-                        false
-                    }
-                    _ => true,
-                });
-                match place {
-                    Some(place) => {
-                        if let Model::Waits { seen_ms } = &mut people[place].2 {
-                            *seen_ms = now_ms;
-                        }
-                    }
-                    None => {
-                        number += 1;
-                        people.push((actor, number, Model::Waits { seen_ms: now_ms }));
-                    }
-                }
+                join(&mut people, actor, &mut number, now_ms);
                 check(&people, actor, result, step);
             }
             4..7 => {
                 let Some(place) = place else { continue };
                 let result = room.one(actor, people[place].1, RoomVerb::Poll).await;
-                match &mut people[place].2 {
-                    Model::Waits { seen_ms } => *seen_ms = now_ms,
-                    Model::Stays { until_ms, .. } if *until_ms <= now_ms => {
-                        people.remove(place);
-                    }
-                    Model::Stays { until_ms, has_come } if !*has_come => {
-                        *until_ms += STAY_MS - CLAIM_MS;
-                        *has_come = true;
-                    }
-                    Model::Stays { .. } => {}
-                }
+                ask(&mut people, place, now_ms);
                 check(&people, actor, result, step);
             }
             7 => {
@@ -457,15 +484,7 @@ pub async fn random_operations_agree_with_a_model<B: Backend>() {
             _ => {
                 let capacity = random.random_range(3..8);
                 let (admitted, figures) = room.tick(random.random_range(0..4), capacity).await;
-                people.retain(|(_, _, model)| match model {
-                    Model::Waits { seen_ms } => seen_ms + GRACE_MS > now_ms,
-                    Model::Stays { until_ms, .. } => *until_ms > now_ms,
-                });
-                let first = people.iter_mut().filter(|(_, _, model)| matches!(model, Model::Waits { .. }));
-                for (_, _, model) in first.take(admitted as usize) {
-                    *model = Model::Stays { until_ms: now_ms + CLAIM_MS, has_come: false };
-                }
-                let waiting = people.iter().filter(|(_, _, model)| matches!(model, Model::Waits { .. })).count();
+                let waiting = let_in(&mut people, admitted.into(), now_ms);
                 assert_eq!(figures.waiting, waiting as u64, "step {step}");
                 assert_eq!(figures.active, (people.len() - waiting) as u64, "step {step}");
                 assert!(admitted == 0 || figures.active <= capacity, "step {step}");

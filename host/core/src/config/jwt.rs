@@ -131,7 +131,7 @@ impl JwtConfig {
             return Err(value("auth.jwt.key", "give one of key, key_file and jwks_url"));
         }
         match &self.jwks_url {
-            Some(url) => self.validate_jwks(url)?,
+            Some(_) => self.validate_jwks()?,
             None if algorithms.len() > 1 => {
                 return Err(value("auth.jwt.algorithm", "is one with a key; several need jwks_url"));
             }
@@ -150,12 +150,12 @@ impl JwtConfig {
         Ok(())
     }
 
-    fn validate_jwks(&self, url: &str) -> Result<(), ConfigError> {
+    fn validate_jwks(&self) -> Result<(), ConfigError> {
         // Whoever has a public key could sign with it as if it were a secret.
         if let Some(shared) = self.algorithm.as_slice().iter().find(|name| SHARED.contains(&name.as_str())) {
             return Err(value("auth.jwt.algorithm", format!("{shared} needs a secret; published keys are public")));
         }
-        self.tls_of(url)?;
+        self.secured()?;
         at_least("auth.jwt.jwks_refresh_s_min", self.jwks_refresh_s_min, 1)?;
         at_least("auth.jwt.jwks_refresh_s_max", self.jwks_refresh_s_max, self.jwks_refresh_s_min)?;
         at_least("auth.jwt.jwks_stale_s_max", self.jwks_stale_s_max, self.jwks_refresh_s_max)?;
@@ -164,11 +164,12 @@ impl JwtConfig {
         at_least("auth.jwt.jwks_bytes_max", self.jwks_bytes_max, 1_024)
     }
 
-    /// Whom the connection to `jwks_url` trusts.
+    /// How the connection to `jwks_url` is encrypted; `None`: it is not, or there is no such URL.
     ///
     /// # Errors
-    /// No URL; plain to another machine where nobody has asked for it.
-    pub fn tls_of(&self, url: &str) -> Result<TlsConfig, ConfigError> {
+    /// What is no URL; plain to another machine where nobody has asked for it.
+    pub fn secured(&self) -> Result<Option<TlsConfig>, ConfigError> {
+        let Some(url) = &self.jwks_url else { return Ok(None) };
         let wrong = || value("auth.jwt.jwks_url", "must be a URL that begins with https:// (or http:// on loopback)");
         let parsed: Uri = url.parse().map_err(|_| wrong())?;
         let said = match parsed.scheme_str() {
@@ -181,8 +182,7 @@ impl JwtConfig {
         }
         let host = parsed.host().filter(|host| !host.is_empty()).ok_or_else(wrong)?;
         let tls = TlsConfig { mode: self.tls, ca_file: self.tls_ca_file.clone(), ..TlsConfig::default() };
-        tls.decide("auth.jwt", said, &[host])?;
-        Ok(tls)
+        Ok(tls.decide("auth.jwt", said, &[host])?.then_some(tls))
     }
 
     /// `jwks_url` as it is shown: without a query, which may hold a key.

@@ -22,6 +22,27 @@ pub enum TlsMode {
     Off,
 }
 
+/// The [`TlsConfig`] of settings whose names begin with `tls`. They cannot be one flattened table: unknown settings are refused.
+macro_rules! tls_settings {
+    ($settings:expr) => {
+        $crate::config::TlsConfig {
+            server_name: $settings.tls_server_name.clone(),
+            ..$crate::config::tls::tls_settings!($settings, without_server_name)
+        }
+    };
+    ($settings:expr, without_server_name) => {
+        $crate::config::TlsConfig {
+            mode: $settings.tls,
+            ca_file: $settings.tls_ca_file.clone(),
+            client_certificate_file: $settings.tls_client_certificate_file.clone(),
+            client_key_file: $settings.tls_client_key_file.clone(),
+            verify_name: $settings.tls_verify_name,
+            server_name: None,
+        }
+    };
+}
+pub(super) use tls_settings;
+
 /// The settings of one place, together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsConfig {

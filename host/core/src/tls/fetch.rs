@@ -68,11 +68,16 @@ pub enum FetchError {
     Broken(String),
 }
 
-/// Asks for `url` with these headers; `tls` is for `https`.
+/// Asks for `url` with these headers; `https` needs `tls`.
 ///
 /// # Errors
 /// See [`FetchError`]. A status that says no is none.
-pub async fn get(url: &str, headers: HeaderMap, tls: &ClientTls, limits: FetchLimits) -> Result<Fetched, FetchError> {
+pub async fn get(
+    url: &str,
+    headers: HeaderMap,
+    tls: Option<&ClientTls>,
+    limits: FetchLimits,
+) -> Result<Fetched, FetchError> {
     let fetching = fetch(url, headers, tls, limits.bytes_max);
     match tokio::time::timeout(limits.timeout, fetching).await {
         Ok(fetched) => fetched,
@@ -80,17 +85,22 @@ pub async fn get(url: &str, headers: HeaderMap, tls: &ClientTls, limits: FetchLi
     }
 }
 
-async fn fetch(url: &str, headers: HeaderMap, tls: &ClientTls, bytes_max: usize) -> Result<Fetched, FetchError> {
+async fn fetch(
+    url: &str,
+    headers: HeaderMap,
+    tls: Option<&ClientTls>,
+    bytes_max: usize,
+) -> Result<Fetched, FetchError> {
     let address = || FetchError::Address(url.to_owned());
     let uri: Uri = url.parse().map_err(|_| address())?;
     let authority = uri.authority().ok_or_else(address)?;
     let host = authority.host();
-    let is_tls = match uri.scheme_str() {
-        Some("https") => true,
-        Some("http") => false,
+    let tls = match uri.scheme_str() {
+        Some("https") => Some(tls.ok_or_else(address)?),
+        Some("http") => None,
         _ => return Err(address()),
     };
-    let port = authority.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+    let port = authority.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let stream = TcpStream::connect((bare, port)).await;
     let stream =
@@ -102,9 +112,7 @@ async fn fetch(url: &str, headers: HeaderMap, tls: &ClientTls, bytes_max: usize)
     request.headers_mut().insert(header::HOST, named);
     request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     request.headers_mut().entry(USER_AGENT).or_insert(HeaderValue::from_static("weir"));
-    if !is_tls {
-        return exchange(stream, request, bytes_max).await;
-    }
+    let Some(tls) = tls else { return exchange(stream, request, bytes_max).await };
     let stream = tls.connect(bare, stream).await;
     let stream = stream.map_err(|failure| FetchError::Tls { host: authority.to_string(), failure })?;
     exchange(stream, request, bytes_max).await

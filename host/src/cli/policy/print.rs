@@ -1,15 +1,17 @@
 //! A host's answers about policy modules, as words and tables for people.
 //!
-//! Answers come from another process, names and reasons in them from modules: nothing in them is trusted to be there,
-//! or to be free of what a terminal would obey. Tables fit 120 columns.
+//! Answers come from another process, names and reasons in them from modules: nothing in them is trusted to be free of what a
+//! terminal would obey. Tables fit 120 columns.
 
 mod table;
 mod text;
 
-use serde_json::Value;
-
+use crate::operators::{
+    Audit, Commanded, Event, Milliseconds, ModuleRecord, PolicyDiff, PolicyList, PolicySet, ServingSet, Trial,
+    TrialReport, Uploaded,
+};
 use table::{Column, table};
-use text::{clean, list_of, map_of, micros, milliseconds, number, percent, short, stamp, text, titled};
+use text::{clean, clean_or_none, clean_value, micros, milliseconds, percent, short, stamp, titled};
 
 /// Digits of a digest that name a module to people.
 const DIGEST_DIGITS: usize = 12;
@@ -19,17 +21,15 @@ const EVENTS_MAX: usize = 5;
 const PHASES: [&str; 5] = ["validate", "compile", "start", "vectors", "swap"];
 
 /// An uploaded module: what it is, what was checked, how long that took, and what is live now or to do next.
-pub(super) fn pushed(answer: &Value) -> String {
-    let known = answer.get("known").and_then(Value::as_bool).unwrap_or_default();
-    let mut lines = vec![format!("{}: {}", titled(answer), if known { "was known already" } else { "good, and kept" })];
-    lines.push(format!("  digest  {}", text(answer, "digest")));
-    let checks: Vec<String> =
-        map_of(answer, "checks").map(|(name, value)| format!("{} {}", name.replace('_', " "), clean(value))).collect();
-    if !checks.is_empty() {
-        lines.push(format!("  checks  {}", checks.join(", ")));
+pub(super) fn pushed(answer: &Uploaded) -> String {
+    let state = if answer.known { "was known already" } else { "good, and kept" };
+    let mut lines = vec![format!("{}: {state}", titled(answer))];
+    lines.push(format!("  digest  {}", clean(&answer.digest)));
+    if let Some(checks) = &answer.checks {
+        lines.push(format!("  checks  compile ms {:?}, vectors {}", checks.compile_ms, checks.vectors));
     }
-    lines.extend(times(answer).map(|times| format!("  time    {times}")));
-    match answer.get("active").filter(|active| active.is_object()) {
+    lines.extend(times(&answer.milliseconds).map(|times| format!("  time    {times}")));
+    match &answer.active {
         Some(active) => {
             lines.push("live now:".into());
             lines.extend(serving(active));
@@ -45,56 +45,46 @@ pub(super) fn pushed(answer: &Value) -> String {
 }
 
 /// What holds after a command.
-pub(super) fn commanded(answer: &Value) -> String {
+pub(super) fn commanded(answer: &Commanded) -> String {
     let mut lines = vec!["live now:".to_owned()];
-    lines.extend(serving(answer.get("active").unwrap_or(&Value::Null)));
-    lines.extend(around(answer));
-    lines.extend(times(answer).map(|times| format!("done in {times}")));
+    lines.extend(serving(&answer.set.active));
+    lines.extend(around(&answer.set));
+    lines.extend(times(&answer.milliseconds).map(|times| format!("done in {times}")));
     joined(lines)
 }
 
 /// What holds after a module was removed.
-pub(super) fn deleted(answer: &Value) -> String {
+pub(super) fn deleted(answer: &Commanded) -> String {
     format!("removed\n{}", commanded(answer))
 }
 
 /// What serves, what is being tried, the registry as a table, files that were refused, and the last events.
-pub(super) fn list(answer: &Value) -> String {
+pub(super) fn list(answer: &PolicyList) -> String {
     let mut lines = vec!["live:".to_owned()];
-    lines.extend(serving(answer.get("active").unwrap_or(&Value::Null)));
-    lines.extend(around(answer));
+    lines.extend(serving(&answer.set.active));
+    lines.extend(around(&answer.set));
     lines.push(String::new());
-    let modules = list_of(answer, "modules");
-    if modules.is_empty() {
+    if answer.modules.is_empty() {
         lines.push("the registry is empty: weir policy push FILE".into());
     } else {
-        lines.push(registry(answer, modules));
+        lines.push(registry(answer));
     }
-    lines.extend(modules.iter().filter(|module| !text(module, "last_failure").is_empty()).map(|module| {
-        let (title, last) = (titled(module), text(module, "last_failure"));
-        match module.get("condemned").filter(|condemned| condemned.is_object()) {
-            Some(condemned) => format!("{title}: rolled back by itself at {}: {last}", stamp(condemned, "at_ms")),
-            None => format!("{title}: {} failures, the last: {last}", number(module, "failures")),
-        }
-    }));
-    for file in list_of(answer, "watched").iter().filter(|file| text(file, "state") == "refused") {
-        lines.push(format!("{}: refused: {}", text(file, "file"), text(file, "reason")));
+    lines.extend(answer.modules.iter().filter_map(failed));
+    for file in answer.watched.iter().filter(|file| file.state == "refused") {
+        lines.push(format!("{}: refused: {}", clean(&file.file), clean_or_none(file.reason.as_ref())));
     }
-    let events = list_of(answer, "events");
-    if !events.is_empty() {
+    if !answer.events.is_empty() {
         lines.extend([String::new(), "last events:".into()]);
-        lines.extend(events.iter().take(EVENTS_MAX).map(event));
+        lines.extend(answer.events.iter().take(EVENTS_MAX).map(event));
     }
     joined(lines)
 }
 
 /// What shadow and canary have shown.
-pub(super) fn diff(answer: &Value) -> String {
+pub(super) fn diff(answer: &PolicyDiff) -> String {
     let mut lines = Vec::new();
-    for (role, of_what) in [("shadow", "batches"), ("canary", "targets")] {
-        if let Some(report) = answer.get(role).filter(|report| report.is_object()) {
-            lines.extend(tried(role, of_what, report));
-        }
+    for (role, of_what, report) in [("shadow", "batches", &answer.shadow), ("canary", "targets", &answer.canary)] {
+        lines.extend(report.iter().flat_map(|report| tried(role, of_what, report)));
     }
     if lines.is_empty() {
         lines.push("nothing was tried since the host started: weir policy shadow MODULE, or canary MODULE".into());
@@ -103,9 +93,8 @@ pub(super) fn diff(answer: &Value) -> String {
 }
 
 /// Who did what.
-pub(super) fn audit(answer: &Value) -> String {
-    let lines = list_of(answer, "audit");
-    if lines.is_empty() {
+pub(super) fn audit(answer: &Audit) -> String {
+    if answer.audit.is_empty() {
         return "nothing was done yet".into();
     }
     let columns = [
@@ -115,8 +104,9 @@ pub(super) fn audit(answer: &Value) -> String {
         Column::new("module", 32),
         Column::new("outcome", 24),
     ];
-    let rows = lines.iter().map(|line| {
-        vec![stamp(line, "at_ms"), text(line, "by"), text(line, "what"), text(line, "module"), text(line, "outcome")]
+    let rows = answer.audit.iter().map(|line| {
+        let module = clean_or_none(line.module.as_ref());
+        vec![stamp(line.at_ms), clean(&line.by), clean(&line.what), module, clean(&line.outcome)]
     });
     table(&columns, rows.collect())
 }
@@ -126,88 +116,79 @@ fn joined(lines: Vec<String>) -> String {
 }
 
 /// One line for each interface of a set.
-fn serving(active: &Value) -> Vec<String> {
-    let lines: Vec<String> = active
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(interface, module)| {
-            let since = stamp(module, "since_ms");
-            let by = text(module, "by");
-            let since = if since.is_empty() { since } else { format!(" since {since}") };
-            let by = if by.is_empty() { by } else { format!(" by {by}") };
-            let unfit = text(module, "unfit");
-            let unfit = if unfit.is_empty() { unfit } else { format!(": NOT LOADED, its kinds fall back: {unfit}") };
-            format!("  {interface}: {}{since}{by}{unfit}", titled(module))
-        })
-        .collect();
-    if lines.is_empty() { vec!["  the host did not say".into()] } else { lines }
+fn serving(active: &ServingSet) -> Vec<String> {
+    if active.is_empty() {
+        return vec!["  the host did not say".into()];
+    }
+    let lines = active.iter().map(|(interface, module)| {
+        let since = prefixed(" since ", stamp(module.since_ms));
+        let by = prefixed(" by ", clean_or_none(module.by.as_ref()));
+        let unfit = prefixed(": NOT LOADED, its kinds fall back: ", clean_or_none(module.unfit.as_ref()));
+        format!("  {interface}: {}{since}{by}{unfit}", titled(module))
+    });
+    lines.collect()
+}
+
+/// A text behind what introduces it; nothing where there is none.
+fn prefixed(before: &str, text: String) -> String {
+    if text.is_empty() { text } else { format!("{before}{text}") }
 }
 
 /// What stands around the live set: what is tried, what a rollback brings back, until when it is watched.
-fn around(answer: &Value) -> Vec<String> {
+fn around(set: &PolicySet) -> Vec<String> {
     let mut lines = Vec::new();
-    for (role, of_what) in [("canary", "targets"), ("shadow", "batches")] {
-        if let Some(module) = answer.get(role).filter(|module| module.is_object()) {
-            let (share, since) = (percent(module, "share"), stamp(module, "since_ms"));
-            lines.push(format!("{role}: {}, {share} of the {of_what}, since {since}", titled(module)));
+    for (role, of_what, trial) in [("canary", "targets", &set.canary), ("shadow", "batches", &set.shadow)] {
+        if let Some(trial) = trial {
+            let (share, since) = (percent(trial.share), stamp(trial.since_ms));
+            lines.push(format!("{role}: {}, {share} of the {of_what}, since {since}", titled(trial)));
         }
     }
-    if let Some(previous) = answer.get("previous").and_then(Value::as_object) {
+    if let Some(previous) = &set.previous {
         let names: Vec<String> =
             previous.iter().map(|(interface, module)| format!("{interface}: {}", titled(module))).collect();
         lines.push(format!("a rollback brings back {}", names.join(", ")));
     }
-    for breaker in list_of(answer, "breakers") {
+    for breaker in &set.breakers {
         lines.push(format!(
             "not called ({}): {}.{} of {}, by {}, since {}, tried again in {} ms: {}",
-            text(breaker, "state"),
-            text(breaker, "interface"),
-            text(breaker, "function"),
-            text(breaker, "kind"),
+            clean(&breaker.state),
+            clean(&breaker.interface),
+            clean(&breaker.function),
+            clean(&breaker.kind),
             titled(breaker),
-            stamp(breaker, "since_ms"),
-            number(breaker, "retry_in_ms"),
-            text(breaker, "reason")
+            stamp(breaker.since_ms),
+            breaker.retry_in_ms,
+            clean(&breaker.reason)
         ));
     }
-    if let Some(probation) = answer.get("probation").filter(|probation| probation.is_object()) {
-        lines.push(format!("rolled back by itself if it fails until {}", stamp(probation, "until_ms")));
+    if let Some(probation) = &set.probation {
+        lines.push(format!("rolled back by itself if it fails until {}", stamp(probation.until_ms)));
     }
-    if answer.get("durable").and_then(Value::as_bool) == Some(false) {
+    if let Some(unsaved) = &set.unsaved {
         lines.push(format!(
             "NOT WRITTEN DOWN: after a restart the set before serves; tried again every second: {}",
-            text(answer, "unsaved")
+            clean(unsaved)
         ));
     }
     lines
 }
 
-fn registry(answer: &Value, modules: &[Value]) -> String {
-    let role = |module: &Value, role: &str| {
-        let tried = answer.get(role).filter(|tried| tried.is_object())?;
-        (text(tried, "digest") == text(module, "digest")).then(|| format!("{role} {}", percent(tried, "share")))
+fn registry(answer: &PolicyList) -> String {
+    let role = |module: &ModuleRecord, role: &str, trial: &Option<Trial>| {
+        let trial = trial.as_ref().filter(|trial| trial.digest == module.digest)?;
+        Some(format!("{role} {}", percent(trial.share)))
     };
-    let rows = modules.iter().map(|module| {
-        let mut serves: Vec<String> = list_of(module, "serves").iter().map(clean).collect();
-        serves.extend(role(module, "canary"));
-        serves.extend(role(module, "shadow"));
-        let rolled_back = module.get("condemned").is_some_and(Value::is_object);
-        let health = match module.get("healthy").and_then(Value::as_bool) {
-            _ if !text(module, "unfit").is_empty() => "does not fit",
-            _ if rolled_back => "rolled back",
-            Some(true) => "good",
-            Some(false) => "failing",
-            // It serves nothing, so nothing is known.
-            None => "-",
-        };
+    let rows = answer.modules.iter().map(|module| {
+        let mut serves: Vec<String> = module.serves.iter().map(|interface| clean(interface)).collect();
+        serves.extend(role(module, "canary", &answer.set.canary));
+        serves.extend(role(module, "shadow", &answer.set.shadow));
         vec![
             if serves.is_empty() { "-".into() } else { serves.join(", ") },
-            text(module, "name"),
-            text(module, "version"),
+            clean(&module.name),
+            clean_or_none(module.version.as_ref()),
             short(module),
-            stamp(module, "uploaded_at_ms"),
-            health.into(),
+            stamp(module.uploaded_at_ms.unwrap_or_default()),
+            health(module).into(),
         ]
     });
     let columns = [
@@ -221,59 +202,68 @@ fn registry(answer: &Value, modules: &[Value]) -> String {
     table(&columns, rows.collect())
 }
 
-fn event(event: &Value) -> String {
-    let (by, reason) = (text(event, "by"), text(event, "reason"));
-    let by = if by.is_empty() { by } else { format!(" by {by}") };
-    let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
-    format!("  {} {} {}{by}{reason}", stamp(event, "at_ms"), text(event, "what"), text(event, "module"))
+fn health(module: &ModuleRecord) -> &'static str {
+    let upload = module.upload.as_ref();
+    match module.healthy {
+        _ if upload.is_some_and(|upload| upload.unfit.is_some()) => "does not fit",
+        _ if upload.is_some_and(|upload| upload.condemned.is_some()) => "rolled back",
+        Some(true) => "good",
+        Some(false) => "failing",
+        // It serves nothing, so nothing is known.
+        None => "-",
+    }
+}
+
+/// How a module failed, if it did.
+fn failed(module: &ModuleRecord) -> Option<String> {
+    let last = module.last_failure.as_ref().map(|last| clean(last)).filter(|last| !last.is_empty())?;
+    let (title, condemned) = (titled(module), module.upload.as_ref().and_then(|upload| upload.condemned.as_ref()));
+    Some(match condemned {
+        Some(condemned) => format!("{title}: rolled back by itself at {}: {last}", stamp(condemned.at_ms)),
+        None => format!("{title}: {} failures, the last: {last}", module.failures.unwrap_or_default()),
+    })
+}
+
+fn event(event: &Event) -> String {
+    let by = prefixed(" by ", clean(&event.by));
+    let reason = prefixed(": ", clean_or_none(event.reason.as_ref()));
+    format!("  {} {} {}{by}{reason}", stamp(event.at_ms), clean(&event.what), clean(&event.module))
 }
 
 /// One report of a shadow or canary.
-fn tried(role: &str, of_what: &str, report: &Value) -> Vec<String> {
-    let module = report.get("module").unwrap_or(&Value::Null);
-    let ended = text(report, "ended");
-    let ended = if ended.is_empty() { ended } else { format!(", ended: {ended}") };
-    let failures: Vec<String> = map_of(report, "failures")
-        .filter(|(_, count)| count.as_u64() != Some(0))
-        .map(|(cause, count)| format!("{} {}", cause, clean(count)))
-        .collect();
+fn tried(role: &str, of_what: &str, report: &TrialReport) -> Vec<String> {
+    let ended = prefixed(", ended: ", clean_or_none(report.ended.as_ref()));
+    let failures = report.failures.iter().filter(|(_, count)| **count > 0);
+    let failures: Vec<String> = failures.map(|(cause, count)| format!("{cause} {count}")).collect();
     let mut lines = vec![
         format!(
             "{role}: {}, {} of the {of_what}, since {}{ended}",
-            titled(module),
-            percent(report, "share"),
-            stamp(report, "since_ms")
+            titled(&report.module),
+            percent(report.share),
+            stamp(report.since_ms)
         ),
-        format!("  batches    {}, {} skipped", number(report, "batches"), number(report, "skipped")),
-        format!("  decisions  {}, {} differ", number(report, "decisions"), number(report, "differing")),
+        format!("  batches    {}, {} skipped", report.batches, report.skipped),
+        format!("  decisions  {}, {} differ", report.decisions, report.differing),
         format!("  failures   {}", if failures.is_empty() { "none".into() } else { failures.join(", ") }),
-        format!("  a call     live       {}", micros(report.get("live_micros"))),
-        format!("             candidate  {}", micros(report.get("candidate_micros"))),
+        format!("  a call     live       {}", micros(report.live_micros.as_ref())),
+        format!("             candidate  {}", micros(report.candidate_micros.as_ref())),
     ];
-    for sample in list_of(report, "samples") {
-        lines.push(format!(
-            "  {} {}, {} times",
-            text(sample, "interface"),
-            text(sample, "kind"),
-            number(sample, "times")
-        ));
-        for part in ["input", "live", "candidate"] {
-            lines.push(format!("    {part:<9}  {}", clean(sample.get(part).unwrap_or(&Value::Null))));
+    for sample in &report.samples {
+        lines.push(format!("  {} {}, {} times", clean(&sample.interface), clean(&sample.kind), sample.times));
+        for (part, value) in [("input", &sample.input), ("live", &sample.live), ("candidate", &sample.candidate)] {
+            lines.push(format!("    {part:<9}  {}", clean_value(value)));
         }
     }
     lines
 }
 
 /// The phases in their order, then the others, then the whole.
-fn times(answer: &Value) -> Option<String> {
-    let given = answer.get("milliseconds")?.as_object()?;
+fn times(given: &Milliseconds) -> Option<String> {
     let other = |name: &&String| !PHASES.contains(&name.as_str()) && *name != "total";
-    let names = PHASES
-        .into_iter()
-        .filter(|name| given.contains_key(*name))
-        .chain(given.keys().filter(other).map(String::as_str));
-    let parts: Vec<String> = names.map(|name| format!("{name} {}", milliseconds(&given[name]))).collect();
-    let total = given.get("total").map(milliseconds);
+    let names = PHASES.into_iter().chain(given.keys().filter(other).map(String::as_str));
+    let time = |name: &str| Some(format!("{name} {}", milliseconds(*given.get(name)?)));
+    let parts: Vec<String> = names.filter_map(time).collect();
+    let total = given.get("total").copied().map(milliseconds);
     match (total, parts.is_empty()) {
         (Some(total), true) => Some(total),
         (Some(total), false) => Some(format!("{total} ({})", parts.join(", "))),

@@ -6,11 +6,10 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use clap::{Args, Subcommand};
 use hyper::Method;
-use serde_json::Value;
 use uuid::Uuid;
 
 use super::print;
-use crate::cli::client::{AdminAddress, AdminClient, Asked, segment};
+use crate::cli::client::{AdminAddress, AdminClient, Answer, Call, segment};
 use crate::cli::{Failure, Where};
 use crate::config::Config;
 
@@ -167,16 +166,17 @@ pub(super) async fn run(command: RemoteCommand) -> Result<(), Failure> {
 
 /// As [`run`], without printing.
 pub(super) async fn perform(command: RemoteCommand) -> Result<Outcome, Failure> {
-    let (host, mut asked, words) = prepare(command)?;
+    let Prepared { host, mut call, words } = prepare(command)?;
     let (config, _) = Where::of(&host.config).load()?;
     let client = AdminClient::new(&host.admin, &config.admin)?;
-    asked.operator = operator(host.by)?;
-    asked.deadline = deadline(&config);
-    let Some(answer) = client.ask(asked).await? else { return Err(client.no_host("")) };
+    call.operator = operator(host.by)?;
+    call.deadline = deadline(&config);
+    let Some(answer) = client.ask(call).await? else { return Err(client.no_host("")) };
     let json = host.json.then(|| answer.body.to_string());
-    Ok(match client.accept(answer) {
-        Ok(answer) => Outcome { printed: json.unwrap_or_else(|| words(&answer)), result: Ok(()) },
-        // A script that asked for JSON gets the problem, with its type and code.
+    // A script that asked for JSON gets what the host said, a problem with its type and code, too.
+    let told = if host.json { client.check(&answer).map(|()| String::new()) } else { words(&client, answer) };
+    Ok(match told {
+        Ok(words) => Outcome { printed: json.unwrap_or(words), result: Ok(()) },
         Err(failure) => Outcome { printed: json.unwrap_or_default(), result: Err(failure) },
     })
 }
@@ -186,42 +186,58 @@ fn deadline(config: &Config) -> Duration {
     Duration::from_millis(config.policy.compile_deadline_ms).saturating_add(BEYOND_COMPILING)
 }
 
-type Words = fn(&Value) -> String;
+/// What to print of an answer.
+type Words = fn(&AdminClient, Answer) -> Result<String, Failure>;
 
-fn prepare(command: RemoteCommand) -> Result<(Host, Asked, Words), Failure> {
+/// A command as a request, and what to print of its answer.
+struct Prepared {
+    host: Host,
+    call: Call,
+    words: Words,
+}
+
+fn prepare(command: RemoteCommand) -> Result<Prepared, Failure> {
     let of_module = |module: &str, rest: &str| format!("{ALL}/{}{rest}", segment(module));
-    let post = |path: String| Asked::new(Method::POST, path);
+    let get = |path: &str| Call::new(Method::GET, path);
+    let post = |path: String| Call::new(Method::POST, path);
+    let delete = |path: String| Call::new(Method::DELETE, path);
+    let commanded: Words = |client, answer| Ok(print::commanded(&client.accept(answer)?));
+    let prepared = |host, call, words| Prepared { host, call, words };
     Ok(match command {
         RemoteCommand::Push { file, name, version, vectors, activate, host } => {
-            (host, push(&file, name, version, vectors.as_deref(), activate)?, print::pushed)
+            let call = push(&file, name, version, vectors.as_deref(), activate)?;
+            prepared(host, call, |client, answer| Ok(print::pushed(&client.accept(answer)?)))
         }
         RemoteCommand::Activate { module, interfaces, host } => {
             let mut path = of_module(&module, "/activate");
             if !interfaces.is_empty() {
                 path += &format!("?interfaces={}", segment(&interfaces.join(",")));
             }
-            (host, post(path), print::commanded)
+            prepared(host, post(path), commanded)
         }
-        RemoteCommand::Rollback { host } => (host, post(format!("{ALL}/rollback")), print::commanded),
-        RemoteCommand::List { host } => (host, Asked::new(Method::GET, ALL), print::list),
-        RemoteCommand::Diff { host } => (host, Asked::new(Method::GET, format!("{ALL}/diff")), print::diff),
+        RemoteCommand::Rollback { host } => prepared(host, post(format!("{ALL}/rollback")), commanded),
+        RemoteCommand::List { host } => {
+            prepared(host, get(ALL), |client, answer| Ok(print::list(&client.accept(answer)?)))
+        }
+        RemoteCommand::Diff { host } => {
+            let call = get(&format!("{ALL}/diff"));
+            prepared(host, call, |client, answer| Ok(print::diff(&client.accept(answer)?)))
+        }
         RemoteCommand::Shadow { module: Some(module), share, host, .. } => {
-            (host, post(of_module(&module, &format!("/shadow?share={share}"))), print::commanded)
+            prepared(host, post(of_module(&module, &format!("/shadow?share={share}"))), commanded)
         }
         RemoteCommand::Canary { module: Some(module), share: Some(share), host, .. } => {
-            (host, post(of_module(&module, &format!("/canary?share={share}"))), print::commanded)
+            prepared(host, post(of_module(&module, &format!("/canary?share={share}"))), commanded)
         }
-        RemoteCommand::Shadow { host, .. } => {
-            (host, Asked::new(Method::DELETE, format!("{ALL}/shadow")), print::commanded)
-        }
-        RemoteCommand::Canary { host, .. } => {
-            (host, Asked::new(Method::DELETE, format!("{ALL}/canary")), print::commanded)
-        }
+        RemoteCommand::Shadow { host, .. } => prepared(host, delete(format!("{ALL}/shadow")), commanded),
+        RemoteCommand::Canary { host, .. } => prepared(host, delete(format!("{ALL}/canary")), commanded),
         RemoteCommand::Delete { module, host } => {
-            (host, Asked::new(Method::DELETE, of_module(&module, "")), print::deleted)
+            let call = delete(of_module(&module, ""));
+            prepared(host, call, |client, answer| Ok(print::deleted(&client.accept(answer)?)))
         }
         RemoteCommand::Audit { limit, host } => {
-            (host, Asked::new(Method::GET, format!("{ALL}/audit?limit={limit}")), print::audit)
+            let call = get(&format!("{ALL}/audit?limit={limit}"));
+            prepared(host, call, |client, answer| Ok(print::audit(&client.accept(answer)?)))
         }
     })
 }
@@ -232,7 +248,7 @@ fn push(
     version: Option<String>,
     vectors: Option<&Path>,
     activate: bool,
-) -> Result<Asked, Failure> {
+) -> Result<Call, Failure> {
     let unreadable = |path: &Path, error: std::io::Error| {
         Failure::usage(format!("cannot read {}: {error}; name a file that is there", path.display()))
     };
@@ -255,7 +271,7 @@ fn push(
         }
     };
     let path = if query.is_empty() { ALL.into() } else { format!("{ALL}?{}", query.join("&")) };
-    Ok(Asked { body: Some(body), ..Asked::new(Method::POST, path) })
+    Ok(Call { body: Some(body), ..Call::new(Method::POST, path) })
 }
 
 /// A component and its vectors as `multipart/form-data`.

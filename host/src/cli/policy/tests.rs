@@ -49,7 +49,7 @@ fn file(directory: &tempfile::TempDir, name: &str, content: &[u8]) -> String {
 fn uploaded(active: Value) -> Value {
     json!({
         "digest": DIGEST, "name": "one-way", "version": "1.2.0", "known": false, "active": active,
-        "checks": { "vectors": 3, "compile_ms": 38 },
+        "checks": { "vectors": 3, "compile_ms": 38.5 },
         "milliseconds": { "swap": 0.1, "validate": 0.44, "compile": 38.21, "total": 40.06, "start": 0.9, "vectors": 0.2 },
     })
 }
@@ -209,6 +209,11 @@ async fn exit_codes_say_what_was_wrong() {
     assert!(configured.message.contains(&address.to_string()) && configured.message.contains("weir serve"));
 }
 
+/// An answer of a host as the type that it is read as.
+fn read<T: serde::de::DeserializeOwned>(answer: Value) -> T {
+    serde_json::from_value(answer).unwrap()
+}
+
 fn set() -> Value {
     let at_ms = 1_767_225_599_001_u64;
     json!({
@@ -220,14 +225,14 @@ fn set() -> Value {
 #[test]
 fn a_push_is_told_with_its_times() {
     assert_eq!(
-        print::pushed(&uploaded(Value::Null)),
+        print::pushed(&read(uploaded(Value::Null))),
         format!(
-            "one-way 1.2.0 (0123456789ab): good, and kept\n  digest  {DIGEST}\n  checks  compile ms 38, vectors 3\n  \
+            "one-way 1.2.0 (0123456789ab): good, and kept\n  digest  {DIGEST}\n  checks  compile ms 38.5, vectors 3\n  \
              time    40.1 ms (validate 0.4 ms, compile 38.2 ms, start 0.9 ms, vectors 0.2 ms, swap 0.1 ms)\nnext: weir \
              policy shadow 0123456789ab, or canary 0123456789ab --share 0.05, or activate 0123456789ab"
         )
     );
-    let live = print::pushed(&uploaded(set()));
+    let live = print::pushed(&read(uploaded(set())));
     let end = "live now:\n  flush: built-in (ff)\n  toggle: one-way 1.2.0 (0123456789ab) since 2025-12-31T23:59:59Z by \
                ada@127.0.0.1";
     assert!(live.ends_with(end), "{live}");
@@ -240,7 +245,7 @@ fn a_command_is_told_with_what_holds_now() {
         "active": set(), "previous": { "toggle": { "digest": "ff", "name": "built-in" } }, "canary": tried,
         "shadow": null, "milliseconds": { "total": 0.3 },
     });
-    let told = print::commanded(&answer);
+    let told = print::commanded(&read(answer));
     let end = "canary: new 2 (aa), 5 % of the targets, since 1970-01-01T00:00:01Z\na rollback brings back toggle: \
                built-in (ff)\ndone in 0.3 ms";
     assert!(told.starts_with("live now:\n  flush: ") && told.ends_with(end), "{told}");
@@ -268,9 +273,9 @@ fn the_list_fits_the_terminal_whatever_the_names() {
         ],
         "watched": [{ "file": "bad.wasm", "state": "refused", "digest": null, "reason": "a core module" },
                     { "file": "good.wasm", "state": "active", "digest": DIGEST, "reason": null }],
-        "events": [{ "at_ms": 1000, "what": "rolled-back", "module": "new (aa)", "by": null, "reason": "3 traps" }],
+        "events": [{ "at_ms": 1000, "what": "rolled-back", "module": "new (aa)", "by": "", "reason": "3 traps" }],
     });
-    let told = print::list(&answer);
+    let told = print::list(&read(answer));
     let table: Vec<&str> = told.lines().skip_while(|line| !line.starts_with("serves")).take(3).collect();
     assert_eq!(
         table[0].split_whitespace().collect::<Vec<_>>(),
@@ -290,7 +295,7 @@ fn the_list_fits_the_terminal_whatever_the_names() {
     });
     let unfit = json!({ "toggle": { "digest": DIGEST, "name": "older", "unfit": "plan is missing" } });
     let answer = json!({ "active": unfit, "modules": [condemned], "durable": false, "unsaved": "disk full" });
-    let worse = print::list(&answer);
+    let worse = print::list(&read(answer));
     assert!(
         worse.contains("  toggle: older (0123456789ab): NOT LOADED, its kinds fall back: plan is missing"),
         "{worse}"
@@ -301,7 +306,7 @@ fn the_list_fits_the_terminal_whatever_the_names() {
     assert!(row.ends_with("rolled back") && row.chars().count() <= WIDTH, "{worse}");
     assert!(told.contains("bad.wasm: refused: a core module") && !told.contains("good.wasm"), "{told}");
     assert!(told.ends_with("last events:\n  1970-01-01T00:00:01Z rolled-back new (aa): 3 traps"), "{told}");
-    assert!(print::list(&json!({ "active": set() })).contains("weir policy push"));
+    assert!(print::list(&read(json!({ "active": set() }))).contains("weir policy push"));
 }
 
 #[test]
@@ -313,33 +318,35 @@ fn a_diff_shows_counts_times_and_samples() {
         "samples": [{ "interface": "toggle", "kind": "feed-like", "input": { "target": 3 }, "live": { "rule": "a" },
                       "candidate": { "rule": "b" }, "times": 3 }],
         "live_micros": { "mean": 9.5, "p50": 9, "p99": 20, "max": 2500 },
-        "candidate_micros": { "mean": 10, "p50": 9, "p99": 21, "max": 30 },
+        "candidate_micros": { "mean": 10.0, "p50": 9, "p99": 21, "max": 30 },
     });
     let expected = "canary: one-way (0123456789ab), 10 % of the targets, since 1970-01-01T00:00:01Z, ended: 3 traps in a \
                     window\n  batches    100, 2 skipped\n  decisions  500, 3 differ\n  failures   trap 3\n  \
                     a call     live       mean 9.5 µs, p50 9.0 µs, p99 20.0 µs, max 2.5 ms\n             \
                     candidate  mean 10.0 µs, p50 9.0 µs, p99 21.0 µs, max 30.0 µs\n  toggle feed-like, 3 times\n    \
                     input      {\"target\":3}\n    live       {\"rule\":\"a\"}\n    candidate  {\"rule\":\"b\"}";
-    assert_eq!(print::diff(&json!({ "shadow": null, "canary": report })), expected);
-    assert!(print::diff(&json!({ "shadow": null, "canary": null })).contains("weir policy shadow MODULE"));
+    assert_eq!(print::diff(&read(json!({ "shadow": null, "canary": report }))), expected);
+    assert!(print::diff(&read(json!({ "shadow": null, "canary": null }))).contains("weir policy shadow MODULE"));
 }
 
 #[test]
 fn the_audit_log_is_a_table() {
     let line = json!({ "at_ms": 1000, "by": "ada@127.0.0.1", "what": "activate", "module": "m".repeat(99), "outcome": "done" });
-    let told = print::audit(&json!({ "audit": [line] }));
+    let told = print::audit(&read(json!({ "audit": [line] })));
     assert!(told.contains("\n1970-01-01T00:00:01Z  ada@127.0.0.1  activate  mmm"), "{told}");
     assert!(told.lines().all(|line| line.chars().count() <= WIDTH), "{told}");
-    assert_eq!(print::audit(&json!({ "audit": [] })), "nothing was done yet");
+    assert_eq!(print::audit(&read(json!({ "audit": [] }))), "nothing was done yet");
 }
 
 #[test]
-fn an_answer_of_another_shape_breaks_nothing() {
-    for answer in
-        [Value::Null, json!([]), json!({ "active": 1, "modules": {}, "audit": [1], "shadow": { "samples": [3] } })]
-    {
-        for words in [print::pushed, print::commanded, print::deleted, print::list, print::diff, print::audit] {
-            assert!(!words(&answer).is_empty());
-        }
-    }
+fn what_a_host_does_not_say_is_left_out() {
+    let words = [
+        print::pushed(&read(json!({}))),
+        print::commanded(&read(json!({ "new": 1 }))),
+        print::deleted(&read(json!({}))),
+        print::list(&read(json!({ "modules": [{}], "events": [{}], "watched": [{}], "breakers": [{}] }))),
+        print::diff(&read(json!({ "shadow": { "samples": [{}] } }))),
+        print::audit(&read(json!({ "audit": [{}] }))),
+    ];
+    assert!(words.iter().all(|words| !words.is_empty()));
 }

@@ -39,7 +39,8 @@ const ABSENT_MAX: usize = 1_024;
 /// The published keys.
 pub(super) struct Source {
     url: String,
-    tls: ClientTls,
+    /// `None`: the keys are read in plain.
+    tls: Option<ClientTls>,
     algorithms: Vec<Algorithm>,
     config: JwtConfig,
     clock: Clock,
@@ -91,7 +92,7 @@ impl Source {
     ) -> Result<Self, ConfigError> {
         Ok(Self {
             url: url.to_owned(),
-            tls: trust(config, url)?,
+            tls: config.secured()?.map(|tls| ClientTls::new("auth.jwt", &tls)).transpose()?,
             algorithms,
             config: config.clone(),
             clock,
@@ -259,7 +260,8 @@ impl Source {
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/jwk-set+json, application/json"));
         let timeout = Duration::from_millis(self.config.jwks_timeout_ms);
         let limits = FetchLimits { timeout, bytes_max: self.config.jwks_bytes_max };
-        let answer = fetch::get(&self.url, headers, &self.tls, limits).await.map_err(|error| error.to_string())?;
+        let answer =
+            fetch::get(&self.url, headers, self.tls.as_ref(), limits).await.map_err(|error| error.to_string())?;
         match answer.status {
             200 => Ok((answer.body, max_age_s(&answer.headers))),
             status @ 300..400 => {
@@ -305,15 +307,6 @@ impl Source {
         };
         (self.set.load().is_some(), detail)
     }
-}
-
-/// Whom the connection trusts.
-fn trust(config: &JwtConfig, url: &str) -> Result<ClientTls, ConfigError> {
-    let tls = config.tls_of(url)?;
-    if url.starts_with("https:") {
-        return ClientTls::new("auth.jwt", &tls);
-    }
-    ClientTls::of_nobody().map_err(|reason| ConfigError::Value { field: "auth.jwt.tls".into(), reason })
 }
 
 fn undecided(cause: &'static str, retry_after_ms: u64) -> Learned {

@@ -19,7 +19,7 @@ use metrics::counter;
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::asked::{self, Asked, Named};
+use super::lookup_request::{self, LookupRequest, Named};
 use super::{Answer, NDJSON, answer, known_topic};
 use crate::http::problem::{INVALID_BODY, Repeatable, from_refusal};
 use crate::listener::Reply;
@@ -47,8 +47,8 @@ pub(super) async fn begin(kind: &Arc<PreferenceKind>, body: Incoming, timeout: D
     let mut lines = Lines { body, buffer: BytesMut::new(), ended: false, timeout };
     let first = lines.next().await?;
     let first = first.ok_or_else(|| Problem::new(&INVALID_BODY, "the first line must be {\"topic\":\"…\"}"))?;
-    let Asked { topic, members } =
-        asked::read_topic(&first, kind.config().table.member_type).map_err(Problem::close)?;
+    let LookupRequest { topic, members } =
+        lookup_request::read_topic(&first, kind.config().table.member_type).map_err(Problem::close)?;
     let topic = known_topic(kind, &topic).await.map_err(Problem::close)?;
     let (pieces, taken) = mpsc::channel(PIECES_WAITING);
     let stream = Stream { kind: Arc::clone(kind), topic, lines, pieces, _turn: turn };
@@ -87,7 +87,7 @@ impl Stream {
                     },
                 };
                 match read {
-                    Ok(Some(line)) => asked::read_line(&line, id_type, &mut members),
+                    Ok(Some(line)) => lookup_request::read_line(&line, id_type, &mut members),
                     Ok(None) => break true,
                     Err(problem) => return self.fail(&problem).await,
                 }

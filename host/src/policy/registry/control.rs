@@ -8,8 +8,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use metrics::{counter, gauge};
-use serde::Serialize;
-use serde_json::Value;
 
 use super::audit::{AuditLine, AuditTrail, DONE};
 use super::disk::{Condemned, ModuleStore, Record};
@@ -18,6 +16,7 @@ use super::saver::Saver;
 use super::set::{Active, LiveSet};
 use crate::clock::Clock;
 use crate::model::Digest;
+use crate::operators::{Commanded, Event, WatchedFile};
 use crate::policy::component::parse_digest;
 use crate::policy::module::Module;
 use crate::policy::refusal::LoadError;
@@ -52,31 +51,11 @@ pub enum ControlError {
     Disk(String),
 }
 
-/// What has happened to the active set.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Event {
-    at_ms: u64,
-    what: &'static str,
-    module: String,
-    by: String,
-    reason: Option<String>,
-}
-
 /// The trials that ended last.
 #[derive(Clone, Default)]
 pub(in crate::policy) struct Ended {
     pub(in crate::policy) shadow: Option<Arc<Trial>>,
     pub(in crate::policy) canary: Option<Arc<Trial>>,
-}
-
-/// What became of a file of the watched directory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Watched {
-    pub(super) file: String,
-    /// `activated`, `known` (it was uploaded before this start) or `refused`.
-    pub(super) state: &'static str,
-    pub(super) digest: Option<String>,
-    pub(super) reason: Option<String>,
 }
 
 /// See the module's text.
@@ -97,7 +76,7 @@ pub(in crate::policy) struct Control {
     unsaved: Mutex<Option<String>>,
     pub(super) events: Mutex<VecDeque<Event>>,
     pub(in crate::policy) ended: Mutex<Ended>,
-    pub(super) watched: Mutex<Vec<Watched>>,
+    pub(super) watched: Mutex<Vec<WatchedFile>>,
 }
 
 /// What is on disk when the host starts, and how it is written.
@@ -154,7 +133,7 @@ impl Control {
             Some(reason) => tracing::warn!(module, by, reason, "policy module {what}"),
             None => tracing::info!(module, by, "policy module {what}"),
         }
-        let event = Event { at_ms: self.clock.now_ms(), what, module, by: by.to_owned(), reason };
+        let event = Event { at_ms: self.clock.now_ms(), what: what.to_owned(), module, by: by.to_owned(), reason };
         let mut events = lock(&self.events);
         if events.len() == EVENTS_MAX {
             events.pop_back();
@@ -219,7 +198,7 @@ impl Control {
         what: &str,
         module: Option<&str>,
         command: impl FnOnce(&mut Times) -> Result<(), ControlError>,
-    ) -> Result<Value, ControlError> {
+    ) -> Result<Commanded, ControlError> {
         let _gate = self.gate();
         self.urgent_command(by, what, module, command)
     }
@@ -231,14 +210,12 @@ impl Control {
         what: &str,
         module: Option<&str>,
         command: impl FnOnce(&mut Times) -> Result<(), ControlError>,
-    ) -> Result<Value, ControlError> {
+    ) -> Result<Commanded, ControlError> {
         let mut times = Times::default();
         let result = command(&mut times);
         self.audit(by, what, module, &result);
         result?;
-        let mut answer = self.set_report();
-        answer["milliseconds"] = times.report();
-        Ok(answer)
+        Ok(self.commanded(&times))
     }
 
     /// The module of this digest, with warm instances: one that serves, did, or is a canary; else it is loaded.

@@ -10,6 +10,7 @@ use weir_policy_vectors::Vectors;
 use super::disk::ModuleStore;
 use crate::clock::Clock;
 use crate::config::PolicyConfig;
+use crate::operators::Milliseconds;
 use crate::policy::compiler::Compiler;
 use crate::policy::component::ComponentBytes;
 use crate::policy::decision::KindPolicy;
@@ -42,12 +43,11 @@ impl Times {
     }
 
     /// By step, and all together.
-    pub(in crate::policy) fn report(&self) -> serde_json::Value {
+    pub(in crate::policy) fn report(&self) -> Milliseconds {
         let round = |time: f64| (time * 1_000.0).round() / 1_000.0;
-        let mut report: serde_json::Map<String, serde_json::Value> =
-            self.steps.iter().map(|(step, _)| ((*step).to_owned(), round(self.of(step)).into())).collect();
-        report.insert("total".into(), round(self.steps.iter().map(|(_, time)| time).sum()).into());
-        report.into()
+        let steps = self.steps.iter().map(|(step, _)| ((*step).to_owned(), round(self.of(step))));
+        let total = ("total".to_owned(), round(self.steps.iter().map(|(_, time)| time).sum()));
+        steps.chain([total]).collect()
     }
 }
 

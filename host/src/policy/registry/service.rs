@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use super::control::{Control, ControlError};
 use super::loader::{Loader, Times};
 use super::set::{Active, LiveSet, Probation, Serving};
+use crate::operators::Commanded;
 use crate::policy::interface::Interface;
 use crate::policy::module::Module;
 
@@ -30,7 +29,7 @@ impl Registry {
     ///
     /// # Errors
     /// An unknown module or interface, or one that is refused now.
-    pub fn activate(&self, by: &str, module: &str, interfaces: &[String]) -> Result<Value, ControlError> {
+    pub fn activate(&self, by: &str, module: &str, interfaces: &[String]) -> Result<Commanded, ControlError> {
         self.control.command(by, "activate", Some(module), |times| {
             if module == BUILT_IN {
                 return self.activate_base(by, interfaces);
@@ -118,7 +117,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`ControlError::Conflict`] where there is none.
-    pub fn rollback(&self, by: &str) -> Result<Value, ControlError> {
+    pub fn rollback(&self, by: &str) -> Result<Commanded, ControlError> {
         self.control.urgent_command(by, "rollback", None, |times| {
             let from = times.step("swap", || self.control.change_in_any_case("rolled-back", Active::roll_back));
             let from = from.ok_or_else(|| ControlError::Conflict("there is no set to roll back to".into()))?;
@@ -131,7 +130,7 @@ impl Registry {
     ///
     /// # Errors
     /// One that serves, is tried, or would serve after a rollback, is a conflict.
-    pub fn delete(&self, by: &str, module: &str) -> Result<Value, ControlError> {
+    pub fn delete(&self, by: &str, module: &str) -> Result<Commanded, ControlError> {
         self.control.command(by, "delete", Some(module), |_| {
             let digest = self.control.find(module)?.to_string();
             // What has changed by itself may not be written down yet: after a crash it would be asked for.

@@ -2,54 +2,58 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
-
+use super::audit::AuditLine;
 use super::control::{Control, lock};
-use super::disk::Record;
+use super::disk::{self, Record};
+use super::loader::Times;
 use super::service::Registry;
-use super::set::{Active, LiveSet, Serving};
+use super::set::{self, Active, LiveSet};
+use crate::operators::{
+    Audit, AuditEntry, Breaker, Checks, Commanded, Condemned, ModuleRecord, PolicyList, PolicySet, Probation, Serving,
+    ServingSet, Trial, UploadState,
+};
 use crate::policy::breaker::OpenBreaker;
 use crate::policy::interface::Interface;
 use crate::policy::module::{Module, ModuleInfo};
-use crate::policy::trial::Trial;
+use crate::policy::trial;
 
-fn serving(serving: &Serving) -> Value {
+fn serving(serving: &set::Serving) -> Serving {
     let info = serving.module.info();
-    json!({
-        "digest": info.digest,
-        "name": info.name,
-        "version": info.version,
-        "since_ms": serving.since_ms,
-        "by": serving.by,
-        "unfit": info.unfit,
-    })
+    Serving {
+        digest: info.digest,
+        name: info.name,
+        version: info.version,
+        since_ms: serving.since_ms,
+        by: serving.by.clone(),
+        unfit: info.unfit,
+    }
 }
 
-fn live_set(set: &LiveSet) -> Value {
+fn live_set(set: &LiveSet) -> ServingSet {
     let by_interface = |interface: Interface| (interface.name().to_owned(), serving(set.get(interface)));
-    Value::Object(Interface::ALL.into_iter().map(by_interface).collect())
+    Interface::ALL.into_iter().map(by_interface).collect()
 }
 
-fn trial(trial: &Trial) -> Value {
+fn trial(trial: &trial::Trial) -> Trial {
     let (info, report) = (trial.module.info(), trial.report());
-    json!({
-        "digest": info.digest,
-        "name": info.name,
-        "version": info.version,
-        "share": trial.share,
-        "since_ms": trial.since_ms,
-        "by": trial.by,
-        "healthy": info.healthy,
-        "failures": info.failures,
-        "decisions": report["decisions"],
-        "differing": report["differing"],
-        "live_micros": report["live_micros"],
-        "candidate_micros": report["candidate_micros"],
-    })
+    Trial {
+        digest: info.digest,
+        name: info.name,
+        version: info.version,
+        share: trial.share,
+        since_ms: trial.since_ms,
+        by: trial.by.clone(),
+        healthy: info.healthy,
+        failures: info.failures,
+        decisions: report.decisions,
+        differing: report.differing,
+        live_micros: report.live_micros,
+        candidate_micros: report.candidate_micros,
+    }
 }
 
 /// Of all modules in force or standing by: those that are not closed.
-fn breakers(active: &Active) -> Vec<Value> {
+fn breakers(active: &Active) -> Vec<Breaker> {
     let proven = active.probation.as_ref().map(|probation| &probation.proven);
     let sets = std::iter::once(&active.live).chain(&active.previous).chain(proven);
     let serving = sets.flat_map(|set| Interface::ALL.map(|interface| &set.get(interface).module));
@@ -62,12 +66,17 @@ fn breakers(active: &Active) -> Vec<Value> {
     }
     let of = |module: &&Arc<Module>| {
         let (label, digest) = (module.label(), module.digest.to_string());
-        let shown = move |breaker: OpenBreaker| {
-            let mut shown = json!(breaker);
-            shown["name"] = json!(label.name);
-            shown["version"] = json!(label.version);
-            shown["digest"] = json!(digest);
-            shown
+        let shown = move |open: OpenBreaker| Breaker {
+            interface: open.interface.to_owned(),
+            function: open.function.to_owned(),
+            kind: open.kind,
+            state: open.state.to_owned(),
+            since_ms: open.since_ms,
+            retry_in_ms: open.retry_in_ms,
+            reason: open.reason,
+            name: label.name.clone(),
+            version: label.version.clone(),
+            digest: digest.clone(),
         };
         module.breakers.open().into_iter().map(shown).collect::<Vec<_>>()
     };
@@ -76,27 +85,33 @@ fn breakers(active: &Active) -> Vec<Value> {
 
 impl Control {
     /// Which module serves which interface.
-    pub(super) fn active_report(&self) -> Value {
+    pub(super) fn active_report(&self) -> ServingSet {
         live_set(&self.active().live)
     }
 
     /// What is in force and what is tried.
-    pub(super) fn set_report(&self) -> Value {
+    pub(in crate::policy) fn set_report(&self) -> PolicySet {
         let active = self.active();
         let probation = active.probation.as_ref().filter(|probation| probation.is_on());
-        json!({
-            "active": live_set(&active.live),
-            "previous": active.previous.as_ref().map(live_set),
-            "probation": probation.map(|probation| {
-                let digests: Vec<String> = probation.digests.iter().map(ToString::to_string).collect();
-                json!({ "digests": digests, "until_ms": probation.until_ms })
+        let unsaved = self.unsaved();
+        PolicySet {
+            active: live_set(&active.live),
+            previous: active.previous.as_ref().map(live_set),
+            probation: probation.map(|probation| Probation {
+                digests: probation.digests.iter().map(ToString::to_string).collect(),
+                until_ms: probation.until_ms,
             }),
-            "canary": active.canary.as_deref().map(trial),
-            "shadow": active.shadow.as_deref().map(trial),
-            "breakers": breakers(&active),
-            "durable": self.unsaved().is_none(),
-            "unsaved": self.unsaved(),
-        })
+            canary: active.canary.as_deref().map(trial),
+            shadow: active.shadow.as_deref().map(trial),
+            breakers: breakers(&active),
+            durable: unsaved.is_none(),
+            unsaved,
+        }
+    }
+
+    /// What holds after a command that took so long.
+    pub(super) fn commanded(&self, times: &Times) -> Commanded {
+        Commanded { set: self.set_report(), milliseconds: times.report() }
     }
 }
 
@@ -124,68 +139,105 @@ impl Registry {
     }
 
     /// The same with the registry, the watched directory and the last events.
-    pub fn status(&self) -> Value {
-        let mut status = self.control.set_report();
-        let (live, modules) = (self.modules(), self.registered(&status));
+    pub fn status(&self) -> PolicyList {
+        let set = self.control.set_report();
+        let (live, registered) = (self.modules(), self.registered(&set));
         // What serves without having been uploaded.
-        let unlisted = live.iter().filter(|info| !modules.iter().any(|module| module["digest"] == json!(info.digest)));
-        let unlisted: Vec<Value> = unlisted.map(built_in).collect();
-        status["modules"] = Value::Array(unlisted.into_iter().chain(modules).collect());
-        status["watched"] = json!(*lock(&self.control.watched));
-        status["events"] = json!(*lock(&self.control.events));
-        status
+        let is_listed = |info: &&ModuleInfo| registered.iter().any(|module| module.digest == info.digest);
+        let mut modules: Vec<ModuleRecord> = live.iter().filter(|info| !is_listed(info)).map(built_in).collect();
+        modules.extend(registered);
+        PolicyList {
+            set,
+            modules,
+            watched: lock(&self.control.watched).clone(),
+            events: lock(&self.control.events).iter().cloned().collect(),
+        }
     }
 
     /// The registry, youngest first.
-    fn registered(&self, set: &Value) -> Vec<Value> {
+    fn registered(&self, set: &PolicySet) -> Vec<ModuleRecord> {
         let live = self.modules();
         let store = self.control.store();
         let mut records: Vec<&Record> = store.records().collect();
         records.sort_by_key(|record| std::cmp::Reverse(record.youth()));
         let condemned = lock(&self.control.condemned).clone();
         let module = |record: &Record| {
-            let of_it = |info: &&ModuleInfo| info.digest == record.digest;
-            let served = live.iter().filter(of_it).find(|info| info.unfit.is_none());
-            let unfit = live.iter().filter(of_it).find_map(|info| info.unfit.clone());
-            let tried = ["canary", "shadow"].into_iter().find(|what| set[what]["digest"] == json!(record.digest));
-            let mut module = json!(record);
-            module["serves"] = json!(served.map(|info| info.interfaces.clone()).unwrap_or_default());
-            module["tried_as"] = json!(tried);
-            let healthy = served.map(|info| info.healthy && unfit.is_none());
-            module["healthy"] = json!(healthy.or(unfit.as_ref().map(|_| false)));
-            module["failures"] = served.map_or(Value::Null, |info| info.failures.into());
-            let condemned = condemned.get(&record.digest);
-            let last = unfit.clone().or(served.and_then(|info| info.last_failure.clone()));
-            module["last_failure"] = json!(last.or_else(|| condemned.map(|condemned| condemned.reason.clone())));
-            module["condemned"] = json!(condemned);
-            module["unfit"] = json!(unfit);
-            module
+            let roles = [("canary", &set.canary), ("shadow", &set.shadow)];
+            let is_of_it = |trial: &Option<Trial>| trial.as_ref().is_some_and(|trial| trial.digest == record.digest);
+            let tried_as = roles.into_iter().find(|(_, trial)| is_of_it(trial)).map(|(role, _)| role);
+            registered(record, &live, tried_as, condemned.get(&record.digest))
         };
         records.into_iter().map(module).collect()
     }
 
     /// The last `limit` lines of the audit log, newest first.
-    pub fn audit(&self, limit: usize) -> Value {
-        json!({ "audit": self.control.trail.last(limit) })
+    pub fn audit(&self, limit: usize) -> Audit {
+        let entry = |line: AuditLine| {
+            let AuditLine { at_ms, by, what, module, outcome } = line;
+            AuditEntry { at_ms, by, what, module, outcome }
+        };
+        Audit { audit: self.control.trail.last(limit).into_iter().map(entry).collect() }
     }
 }
 
-fn built_in(info: &ModuleInfo) -> Value {
-    json!({
-        "digest": info.digest,
-        "name": info.name,
-        "version": info.version,
-        "uploaded_at_ms": null,
-        "by": null,
-        "bytes": info.bytes,
-        "functions": info.functions,
-        "exports": info.interfaces,
-        "imports": info.imports,
-        "checks": null,
-        "serves": info.interfaces,
-        "tried_as": null,
-        "healthy": info.healthy,
-        "failures": info.failures,
-        "last_failure": info.last_failure,
-    })
+/// A module of the registry, with what is known of it while it serves.
+fn registered(
+    record: &Record,
+    live: &[ModuleInfo],
+    tried_as: Option<&str>,
+    condemned: Option<&disk::Condemned>,
+) -> ModuleRecord {
+    let of_it = |info: &&ModuleInfo| info.digest == record.digest;
+    let served = live.iter().filter(of_it).find(|info| info.unfit.is_none());
+    let unfit = live.iter().filter(of_it).find_map(|info| info.unfit.clone());
+    let healthy = served.map(|info| info.healthy && unfit.is_none()).or(unfit.as_ref().map(|_| false));
+    let last_failure = unfit.clone().or(served.and_then(|info| info.last_failure.clone()));
+    ModuleRecord {
+        digest: record.digest.clone(),
+        name: record.name.clone(),
+        version: record.version.clone(),
+        uploaded_at_ms: Some(record.uploaded_at_ms),
+        by: Some(record.by.clone()),
+        bytes: record.bytes,
+        functions: record.functions,
+        exports: record.exports.clone(),
+        imports: record.imports.clone(),
+        checks: Some(checks(&record.checks)),
+        serves: served.map(|info| owned(&info.interfaces)).unwrap_or_default(),
+        tried_as: tried_as.map(str::to_owned),
+        healthy,
+        failures: served.map(|info| info.failures),
+        last_failure: last_failure.or_else(|| condemned.map(|condemned| condemned.reason.clone())),
+        upload: Some(UploadState {
+            order: record.order,
+            condemned: condemned.map(|found| Condemned { at_ms: found.at_ms, reason: found.reason.clone() }),
+            unfit,
+        }),
+    }
+}
+
+fn built_in(info: &ModuleInfo) -> ModuleRecord {
+    ModuleRecord {
+        digest: info.digest.clone(),
+        name: info.name.clone(),
+        version: info.version.clone(),
+        bytes: info.bytes,
+        functions: info.functions,
+        exports: owned(&info.interfaces),
+        imports: info.imports.clone(),
+        serves: owned(&info.interfaces),
+        healthy: Some(info.healthy),
+        failures: Some(info.failures),
+        last_failure: info.last_failure.clone(),
+        ..ModuleRecord::default()
+    }
+}
+
+/// What the gate has found, as operators see it.
+pub(super) fn checks(checks: &disk::Checks) -> Checks {
+    Checks { vectors: checks.vectors, compile_ms: checks.compile_ms }
+}
+
+fn owned(names: &[&'static str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
 }

@@ -19,6 +19,8 @@ use super::loader::Times;
 use super::{ControlError, ModuleUpload};
 use crate::config::{CanaryConfig, PolicyConfig, PolicyFailure};
 use crate::model::{Id, Intent, ToggleRule, Verb};
+use crate::operators::Uploaded;
+use crate::operators::testing::Shown as _;
 use crate::policy::component::ComponentBytes;
 use crate::policy::trial::vectors::gate;
 use crate::policy::{Decided, Decider, KindPolicy, Policies, PolicySetup, builtin};
@@ -62,7 +64,7 @@ impl Host {
         Policies::load(&self.config, &kinds(), PolicySetup::default()).unwrap()
     }
 
-    fn upload(&self, bytes: &[u8], activate: bool) -> Result<Value, ControlError> {
+    fn upload(&self, bytes: &[u8], activate: bool) -> Result<Uploaded, ControlError> {
         self.policies.registry.upload("me", &ModuleUpload { bytes, activate, ..ModuleUpload::default() })
     }
 
@@ -98,7 +100,7 @@ fn keeps(rule: &ToggleRule) -> bool {
 }
 
 fn live_names(policies: &Policies) -> (String, String) {
-    let active = policies.registry.control.active_report();
+    let active = policies.registry.control.active_report().shown();
     let name = |interface: &str| active[interface]["name"].as_str().unwrap().to_owned();
     (name("toggle"), name("flush"))
 }
@@ -116,12 +118,12 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 fn a_module_is_uploaded_activated_and_rolled_back() {
     let host = Host::new(|_| {});
     assert!(!keeps(&host.decide("fine", 0..1).rules[0]));
-    let answer = host.upload(&keeper("keeper"), false).unwrap();
+    let answer = host.upload(&keeper("keeper"), false).unwrap().shown();
     assert_eq!((&answer["name"], &answer["known"], &answer["active"]), (&json!("keeper"), &json!(false), &Value::Null));
     assert!(!keeps(&host.decide("fine", 0..1).rules[0]), "an upload changes nothing");
-    assert_eq!(host.upload(&keeper("keeper"), false).unwrap()["known"], json!(true));
+    assert_eq!(host.upload(&keeper("keeper"), false).unwrap().shown()["known"], json!(true));
 
-    let answer = host.policies.registry.activate("me", "keeper", &[]).unwrap();
+    let answer = host.policies.registry.activate("me", "keeper", &[]).unwrap().shown();
     assert_eq!(answer["active"]["toggle"]["name"], json!("keeper"));
     assert_eq!(answer["previous"]["toggle"]["name"], json!("built-in"));
     assert!(answer["milliseconds"]["total"].is_number());
@@ -132,8 +134,12 @@ fn a_module_is_uploaded_activated_and_rolled_back() {
     host.policies.registry.rollback("me").unwrap();
     assert!(!keeps(&host.decide("fine", 0..1).rules[0]));
     assert!(matches!(host.policies.registry.rollback("me"), Err(ControlError::Conflict(_))));
-    let what: Vec<Value> =
-        host.policies.registry.audit(10)["audit"].as_array().unwrap().iter().map(|l| l["what"].clone()).collect();
+    let what: Vec<Value> = host.policies.registry.audit(10).shown()["audit"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|l| l["what"].clone())
+        .collect();
     assert_eq!(json!(what), json!(["rollback", "rollback", "activate", "activate", "upload", "upload"]));
 }
 
@@ -177,14 +183,18 @@ fn what_is_bad_is_refused_and_nothing_changes() {
     let error = vectors(&case("add")).unwrap_err().to_string();
     assert!(error.contains("1 of 1 test vectors fail: \"a like\": expected") && error.contains("got"), "{error}");
     assert!(vectors("{}").unwrap_err().to_string().contains("no case"));
-    assert_eq!(host.policies.registry.status()["modules"].as_array().unwrap().len(), 1, "only what is built in");
+    assert_eq!(
+        host.policies.registry.status().shown()["modules"].as_array().unwrap().len(),
+        1,
+        "only what is built in"
+    );
     let compiled = || std::fs::read_dir(host.config.registry.join("compiled")).into_iter().flatten().flatten();
     let code = || compiled().flat_map(|engine| std::fs::read_dir(engine.path()).unwrap()).count();
     assert_eq!(code(), 0, "of what is refused no compiled code is kept");
-    assert_eq!(vectors(&case("keep")).unwrap()["checks"]["vectors"], json!(1));
+    assert_eq!(vectors(&case("keep")).unwrap().shown()["checks"]["vectors"], json!(1));
     // Vectors that come later are run too.
     assert!(vectors(&case("add")).unwrap_err().to_string().contains("1 of 1 test vectors fail"));
-    assert_eq!((vectors(&case("keep")).unwrap()["known"].clone(), code()), (json!(true), 1));
+    assert_eq!((vectors(&case("keep")).unwrap().shown()["known"].clone(), code()), (json!(true), 1));
     assert!(matches!(host.upload(&keeper("other"), false), Err(ControlError::Conflict(_))));
     assert!(matches!(host.policies.registry.activate("me", "nobody", &[]), Err(ControlError::NotFound(_))));
     assert_eq!(live_names(&host.policies).0, "built-in");
@@ -221,13 +231,13 @@ fn a_module_is_named_by_name_version_or_digest_and_deleted_when_nothing_needs_it
     let host = Host::new(|_| {});
     let upload = |bytes: &[u8], version: &str| {
         let upload = ModuleUpload { bytes, version: Some(version.into()), ..ModuleUpload::default() };
-        host.policies.registry.upload("me", &upload).unwrap()["digest"].as_str().unwrap().to_owned()
+        host.policies.registry.upload("me", &upload).unwrap().shown()["digest"].as_str().unwrap().to_owned()
     };
     let first = upload(&keeper("rules"), "1");
     std::thread::sleep(Duration::from_millis(2));
     let second = upload(&toggler("rules"), "2");
     let live = |module: &str| {
-        let answer = host.policies.registry.activate("me", module, &[]).unwrap();
+        let answer = host.policies.registry.activate("me", module, &[]).unwrap().shown();
         answer["active"]["toggle"]["digest"].as_str().unwrap().to_owned()
     };
     assert_eq!(live("rules"), second);
@@ -250,22 +260,22 @@ fn a_shadow_reports_what_differs_and_changes_nothing() {
     host.policies.trials.shadow("me", "keeper", 1.0).unwrap();
     let decided = host.decide("fine", 0..5);
     assert!(!decided.rules.iter().any(keeps));
-    eventually("the shadow has decided", || host.policies.trials.diff()["shadow"]["decisions"] == json!(5));
-    let report = host.policies.trials.diff()["shadow"].clone();
+    eventually("the shadow has decided", || host.policies.trials.diff().shown()["shadow"]["decisions"] == json!(5));
+    let report = host.policies.trials.diff().shown()["shadow"].clone();
     assert_eq!((&report["differing"], &report["batches"]), (&json!(5), &json!(1)), "{report}");
     let targets: Vec<&Value> = report["samples"].as_array().unwrap().iter().map(|s| &s["input"]["target"]).collect();
     assert_eq!(json!(targets), json!([0, 1, 2, 3, 4]));
     assert!(matches!(host.policies.trials.shadow("me", "keeper", 0.0), Err(ControlError::Invalid(_))));
     host.policies.trials.end_shadow("me").unwrap();
-    assert_eq!(host.policies.trials.diff()["shadow"]["ended"], json!("ended by an operator"));
+    assert_eq!(host.policies.trials.diff().shown()["shadow"]["ended"], json!("ended by an operator"));
     host.decide("fine", 0..5);
-    assert_eq!(host.policies.trials.diff()["shadow"]["batches"], json!(1));
+    assert_eq!(host.policies.trials.diff().shown()["shadow"]["batches"], json!(1));
 }
 
 #[test]
 fn a_canary_serves_its_share_and_is_rolled_back_when_it_fails() {
     let host = Host::new(|config| config.canary = CanaryConfig { failures_max: 1, ..CanaryConfig::default() });
-    let digest = host.upload(&keeper("keeper"), false).unwrap()["digest"].clone();
+    let digest = host.upload(&keeper("keeper"), false).unwrap().shown()["digest"].clone();
     host.policies.trials.canary("me", "keeper", 0.3).unwrap();
     let decided = host.decide("fine", 0..200);
     let Decider::Each(deciders) = &decided.decider else { panic!("{:?}", decided.decider) };
@@ -275,27 +285,29 @@ fn a_canary_serves_its_share_and_is_rolled_back_when_it_fails() {
     assert_eq!(kept, of_canary, "who is named has decided");
     assert_eq!(host.decide("fine", 0..200), decided, "the same targets again");
     assert_eq!(decide(&host.restarted(), "fine", 0..200), decided, "also after a restart");
-    eventually("both have decided", || host.policies.trials.diff()["canary"]["differing"] == json!(2 * of_canary));
+    eventually("both have decided", || {
+        host.policies.trials.diff().shown()["canary"]["differing"] == json!(2 * of_canary)
+    });
 
     // It fails: the live module decides, and the second failure is one too many.
     for _ in 0..2 {
         assert!(!host.decide("trap", 0..200).rules.iter().any(keeps));
     }
     assert_eq!(host.decide("fine", 0..200).rules.iter().filter(|rule| keeps(rule)).count(), 0);
-    let ended = host.policies.trials.diff()["canary"]["ended"].as_str().unwrap().to_owned();
+    let ended = host.policies.trials.diff().shown()["canary"]["ended"].as_str().unwrap().to_owned();
     assert!(ended.contains("2 of 4 calls failed") && ended.contains("unreachable"), "{ended}");
     eventually("it is written down", || {
-        host.policies.registry.audit(1)["audit"][0]["what"] == json!("canary-rolled-back")
+        host.policies.registry.audit(1).shown()["audit"][0]["what"] == json!("canary-rolled-back")
     });
-    assert_eq!(host.restarted().registry.status()["canary"], Value::Null);
-    assert_eq!(host.policies.registry.status()["events"][0]["what"], json!("canary-rolled-back"));
+    assert_eq!(host.restarted().registry.status().shown()["canary"], Value::Null);
+    assert_eq!(host.policies.registry.status().shown()["events"][0]["what"], json!("canary-rolled-back"));
 }
 
 #[test]
 fn a_set_on_probation_rolls_itself_back_and_no_request_pays() {
     let host = Host::new(|_| {});
     host.upload(&keeper("keeper"), true).unwrap();
-    assert!(host.policies.registry.status()["probation"].is_object());
+    assert!(host.policies.registry.status().shown()["probation"].is_object());
     for _ in 0..3 {
         assert!(!host.decide("trap", 0..3).rules.iter().any(keeps), "the one before decides");
     }
@@ -306,8 +318,8 @@ fn a_set_on_probation_rolls_itself_back_and_no_request_pays() {
     host.upload(&keeper("keeper"), true).unwrap();
     let restarted = host.restarted();
     assert_eq!(
-        restarted.registry.status()["probation"],
-        host.policies.registry.status()["probation"],
+        restarted.registry.status().shown()["probation"],
+        host.policies.registry.status().shown()["probation"],
         "a restart does not end it"
     );
     for _ in 0..3 {
@@ -372,7 +384,7 @@ fn a_file_that_appears_in_the_watched_directory_passes_the_same_gate() {
     put(&watched, "bad.wasm", b"no wasm");
     put(&watched, "ignored.txt", b"no wasm");
     let state_of = |file: &str| {
-        let watched = host.policies.registry.status()["watched"].clone();
+        let watched = host.policies.registry.status().shown()["watched"].clone();
         watched.as_array().unwrap().iter().find(|w| w["file"] == json!(file)).map(|w| w["state"].clone())
     };
     eventually("the bad one is refused", || state_of("bad.wasm") == Some(json!("refused")));
@@ -384,8 +396,9 @@ fn a_file_that_appears_in_the_watched_directory_passes_the_same_gate() {
 
     let restarted = host.restarted();
     restarted.registry.watch().unwrap();
-    let known =
-        || restarted.registry.status()["watched"].as_array().unwrap().iter().any(|w| w["state"] == json!("known"));
+    let known = || {
+        restarted.registry.status().shown()["watched"].as_array().unwrap().iter().any(|w| w["state"] == json!("known"))
+    };
     eventually("it is known", known);
     assert_eq!(live_names(&restarted).0, "built-in", "a restart does not undo a rollback, nor a deletion");
 }

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
 use weir_policy_vectors::Vectors;
 
 use super::control::ControlError;
 use super::disk::{Checks, Record};
 use super::loader::Times;
 use super::service::Registry;
+use super::status::checks;
 use crate::config::{is_free_module_name, is_module_name, is_reserved_module_name};
+use crate::operators::Uploaded;
 use crate::policy::component::ComponentBytes;
 use crate::policy::module::{Compiled, Label, Module};
 use crate::policy::outline;
@@ -45,7 +46,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`ControlError::Refused`] with the reason; nothing has changed then.
-    pub fn upload(&self, by: &str, upload: &ModuleUpload<'_>) -> Result<Value, ControlError> {
+    pub fn upload(&self, by: &str, upload: &ModuleUpload<'_>) -> Result<Uploaded, ControlError> {
         self.upload_component(by, ComponentBytes::of(upload.bytes), upload)
     }
 
@@ -55,7 +56,7 @@ impl Registry {
         by: &str,
         component: ComponentBytes<'_>,
         upload: &ModuleUpload<'_>,
-    ) -> Result<Value, ControlError> {
+    ) -> Result<Uploaded, ControlError> {
         let _gate = self.control.gate();
         let digest = component.digest.to_string();
         let mut times = Times::default();
@@ -73,15 +74,15 @@ impl Registry {
             self.control.audit(by, "activate", Some(&digest), &activated);
             activated?;
         }
-        Ok(json!({
-            "digest": record.digest,
-            "name": record.name,
-            "version": record.version,
-            "known": known,
-            "checks": record.checks,
-            "active": if upload.activate { self.control.active_report() } else { Value::Null },
-            "milliseconds": times.report(),
-        }))
+        Ok(Uploaded {
+            digest: record.digest,
+            name: record.name,
+            version: record.version,
+            known,
+            checks: Some(checks(&record.checks)),
+            active: upload.activate.then(|| self.control.active_report()),
+            milliseconds: times.report(),
+        })
     }
 
     /// The gate.

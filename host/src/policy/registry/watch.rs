@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::control::{Watched, lock};
+use super::control::lock;
 use super::service::Registry;
 use super::upload::ModuleUpload;
 use crate::config::is_free_module_name;
 use crate::model::Digest;
+use crate::operators::WatchedFile;
 use crate::policy::component::{ComponentBytes, digest_of};
 use crate::policy::outline;
 use crate::policy::refusal::LoadError;
@@ -143,7 +144,7 @@ fn states(dir: &Path) -> BTreeMap<PathBuf, FileState> {
 
 /// Takes one file. At the first look after a start, modules that were uploaded or taken before are left as the active set
 /// has them: a rollback, or a module that was deleted, must not be undone by a restart. Also says what it holds.
-fn take(registry: &Registry, path: &Path, first: bool) -> (Watched, Result<Digest, String>) {
+fn take(registry: &Registry, path: &Path, first: bool) -> (WatchedFile, Result<Digest, String>) {
     let file = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let bytes = match outline::read(path, registry.loader.config.module_bytes_max) {
         Ok(bytes) => bytes,
@@ -157,7 +158,7 @@ fn take(registry: &Registry, path: &Path, first: bool) -> (Watched, Result<Diges
         store.get(&digest).is_some() || store.was_taken(&digest)
     };
     if first && is_known() {
-        return (Watched { file, state: "known", digest: Some(digest), reason: None }, Ok(content));
+        return (WatchedFile { file, state: "known".to_owned(), digest: Some(digest), reason: None }, Ok(content));
     }
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let upload = ModuleUpload {
@@ -169,16 +170,16 @@ fn take(registry: &Registry, path: &Path, first: bool) -> (Watched, Result<Diges
     let watched = match registry.upload_component("directory", component, &upload) {
         Ok(_) => {
             registry.control.store().note_taken(&digest);
-            Watched { file, state: "activated", digest: Some(digest), reason: None }
+            WatchedFile { file, state: "activated".to_owned(), digest: Some(digest), reason: None }
         }
         Err(error) => refused(file, Some(digest), &error.to_string()),
     };
     (watched, Ok(content))
 }
 
-fn refused(file: String, digest: Option<String>, reason: &str) -> Watched {
+fn refused(file: String, digest: Option<String>, reason: &str) -> WatchedFile {
     tracing::error!(file, reason, "the policy module in the watched directory is refused");
-    Watched { file, state: "refused", digest, reason: Some(reason.to_owned()) }
+    WatchedFile { file, state: "refused".to_owned(), digest, reason: Some(reason.to_owned()) }
 }
 
 #[cfg(test)]
@@ -213,7 +214,7 @@ mod tests {
             std::fs::create_dir_all(&watched).unwrap();
             std::fs::write(&path, module(mark)).unwrap();
         };
-        let serves = || registry.control.active_report()["toggle"]["digest"].as_str().unwrap().to_owned();
+        let serves = || registry.control.active_report()["toggle"].digest.clone();
         let digest = |mark: &str| digest_of(&module(mark)).to_string();
         let mut looks = |registry: &Registry| (0..3).for_each(|_| watcher.look(registry));
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use weir_policy_vectors::{Answer, Call, DeliveryEnabled, Values};
 
+use crate::operators::{Micros, Sample, TrialReport};
 use crate::policy::instance::{CallFailure, Cause};
 
 /// Different samples that are kept; what differs beyond is only counted.
@@ -27,17 +28,6 @@ pub(in crate::policy) struct Comparison {
     candidate: Times,
 }
 
-/// One decision that differed.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-struct Sample {
-    interface: &'static str,
-    kind: String,
-    input: Value,
-    live: Value,
-    candidate: Value,
-    times: u64,
-}
-
 /// Times of calls.
 #[derive(Default)]
 struct Times(Option<Histogram<u64>>);
@@ -53,14 +43,12 @@ impl Times {
         }
     }
 
-    fn report(&self) -> Value {
-        self.0.as_ref().map_or(Value::Null, |times| {
-            json!({
-                "mean": (times.mean() * 10.0).round() / 10.0,
-                "p50": times.value_at_quantile(0.5),
-                "p99": times.value_at_quantile(0.99),
-                "max": times.max(),
-            })
+    fn report(&self) -> Option<Micros> {
+        self.0.as_ref().map(|times| Micros {
+            mean: (times.mean() * 10.0).round() / 10.0,
+            p50: times.value_at_quantile(0.5),
+            p99: times.value_at_quantile(0.99),
+            max: times.max(),
         })
     }
 }
@@ -112,24 +100,24 @@ impl Comparison {
             known.times += 1;
         } else if self.samples.len() < SAMPLES_MAX {
             let kind = call.kind().to_owned();
+            let interface = interface.to_owned();
             self.samples.push(Sample { interface, kind, input, live, candidate, times: 1 });
         }
     }
 
-    /// For operators.
-    pub(in crate::policy) fn report(&self) -> Value {
+    /// For operators, who learn from the trial which module it is.
+    pub(in crate::policy) fn report(&self) -> TrialReport {
         let count = |cause: Cause| self.failures.get(cause.as_str()).copied().unwrap_or(0);
-        let failures: BTreeMap<&str, u64> =
-            Cause::ALL.into_iter().map(|cause| (cause.as_str(), count(cause))).collect();
-        json!({
-            "batches": self.batches,
-            "decisions": self.decisions,
-            "differing": self.differing,
-            "failures": failures,
-            "samples": self.samples,
-            "live_micros": self.live.report(),
-            "candidate_micros": self.candidate.report(),
-        })
+        TrialReport {
+            batches: self.batches,
+            decisions: self.decisions,
+            differing: self.differing,
+            failures: Cause::ALL.into_iter().map(|cause| (cause.as_str().to_owned(), count(cause))).collect(),
+            samples: self.samples.clone(),
+            live_micros: self.live.report(),
+            candidate_micros: self.candidate.report(),
+            ..TrialReport::default()
+        }
     }
 }
 
@@ -243,7 +231,7 @@ mod tests {
         for candidate in [&candidate, &candidate, &live] {
             comparison.compare(&decide, time, time, differences(&decide, &live, candidate));
         }
-        let report = comparison.report();
+        let report = json!(comparison.report());
         assert_eq!((&report["batches"], &report["decisions"], &report["differing"]), (&json!(3), &json!(6), &json!(2)));
         let [sample] = report["samples"].as_array().unwrap().as_slice() else { panic!("{report}") };
         assert_eq!((&sample["input"]["actor"], &sample["times"]), (&json!(3), &json!(2)));

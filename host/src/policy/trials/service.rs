@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
-
 use super::observer::Observer;
+use crate::operators::{Commanded, PolicyDiff};
 use crate::policy::module::Module;
 use crate::policy::registry::control::{Control, ControlError, lock};
 use crate::policy::registry::loader::Loader;
@@ -34,7 +33,7 @@ impl Trials {
     ///
     /// # Errors
     /// An unknown module, one that is refused now, or a share that is none.
-    pub fn shadow(&self, by: &str, module: &str, share: f64) -> Result<Value, ControlError> {
+    pub fn shadow(&self, by: &str, module: &str, share: f64) -> Result<Commanded, ControlError> {
         self.control.command(by, "shadow", Some(module), |times| {
             check_share(share)?;
             let digest = self.control.find(module)?;
@@ -53,7 +52,7 @@ impl Trials {
     ///
     /// # Errors
     /// An unknown module, one that is refused now, or a share that is none.
-    pub fn canary(&self, by: &str, module: &str, share: f64) -> Result<Value, ControlError> {
+    pub fn canary(&self, by: &str, module: &str, share: f64) -> Result<Commanded, ControlError> {
         self.control.command(by, "canary", Some(module), |times| {
             check_share(share)?;
             let digest = self.control.find(module)?;
@@ -79,7 +78,7 @@ impl Trials {
     ///
     /// # Errors
     /// [`ControlError::Conflict`] where there is none.
-    pub fn end_shadow(&self, by: &str) -> Result<Value, ControlError> {
+    pub fn end_shadow(&self, by: &str) -> Result<Commanded, ControlError> {
         self.control.urgent_command(by, "end-shadow", None, |_| {
             let ended = self.control.change_in_any_case("shadow-ended", |active| active.shadow.take());
             let module = ended.as_ref().map(|trial| trial.module.title());
@@ -94,7 +93,7 @@ impl Trials {
     ///
     /// # Errors
     /// [`ControlError::Conflict`] where there is none.
-    pub fn end_canary(&self, by: &str) -> Result<Value, ControlError> {
+    pub fn end_canary(&self, by: &str) -> Result<Commanded, ControlError> {
         self.control.urgent_command(by, "end-canary", None, |_| {
             let ended = self.control.change_in_any_case("canary-ended", |active| active.canary.take());
             let module = ended.as_ref().map(|trial| trial.module.title());
@@ -106,13 +105,13 @@ impl Trials {
     }
 
     /// What shadow and canary have shown so far, or those that ended last.
-    pub fn diff(&self) -> Value {
+    pub fn diff(&self) -> PolicyDiff {
         let active = self.control.active();
         let ended = lock(&self.control.ended).clone();
         let report = |running: &Option<Arc<Trial>>, ended: Option<Arc<Trial>>| {
             running.clone().or(ended).map(|trial| trial.report())
         };
-        json!({ "shadow": report(&active.shadow, ended.shadow), "canary": report(&active.canary, ended.canary) })
+        PolicyDiff { shadow: report(&active.shadow, ended.shadow), canary: report(&active.canary, ended.canary) }
     }
 
     /// A canary that must go.

@@ -29,7 +29,7 @@ impl Host {
     }
 
     fn report(&self, of: &str) -> Value {
-        self.policies.trials.diff()[of].clone()
+        self.policies.trials.diff().shown()[of].clone()
     }
 }
 
@@ -63,7 +63,7 @@ async fn a_shadow_sees_hits_and_documents() {
 #[tokio::test]
 async fn a_canary_counts_and_judges_its_share() {
     let host = Host::new(|config| config.canary = CanaryConfig { failures_max: 1, ..CanaryConfig::default() });
-    let digest = host.upload(&keeper("keeper"), false).unwrap()["digest"].clone();
+    let digest = host.upload(&keeper("keeper"), false).unwrap().shown()["digest"].clone();
     host.policies.trials.canary("me", "keeper", 0.3).unwrap();
     let weights = host.weights("fine", 0..200);
     let of_canary = weights.iter().filter(|weight| **weight == 7).count();

@@ -22,7 +22,7 @@ fn trap(host: &Host) {
 }
 
 fn probation(host: &Host) -> Value {
-    host.policies.registry.status()["probation"].clone()
+    host.policies.registry.status().shown()["probation"].clone()
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn probation_ends_when_its_time_has_passed_and_not_before() {
     assert!(probation(&watched).is_object());
     trap(&watched);
     assert_eq!(live_names(&watched.policies).0, "built-in", "it fails in the last millisecond");
-    let event = watched.policies.registry.status()["events"][0].clone();
+    let event = watched.policies.registry.status().shown()["events"][0].clone();
     assert_eq!((&event["what"], &event["at_ms"]), (&json!("rolled-back-by-itself"), &json!(STARTED_MS + 59_999)));
 
     let (trusted, clock) = host(one_failure);
@@ -68,7 +68,7 @@ fn a_canary_is_judged_when_its_window_has_passed() {
     });
     host.upload(&keeper("keeper"), false).unwrap();
     host.policies.trials.canary("me", "keeper", 1.0).unwrap();
-    let canary = || host.policies.registry.status()["canary"].clone();
+    let canary = || host.policies.registry.status().shown()["canary"].clone();
     assert_eq!(canary()["since_ms"], json!(STARTED_MS));
     for _ in 0..4 {
         host.decide("fine", 0..1);
@@ -79,7 +79,7 @@ fn a_canary_is_judged_when_its_window_has_passed() {
     clock.advance_ms(4);
     host.decide("fine", 0..1);
     assert_eq!(canary(), Value::Null);
-    let ended = host.policies.trials.diff()["canary"]["ended"].as_str().unwrap().to_owned();
+    let ended = host.policies.trials.diff().shown()["canary"]["ended"].as_str().unwrap().to_owned();
     assert!(
         ended.contains("5 of 5 calls within 10000 ms took longer than policy.canary.call_p99_ms_max = 0"),
         "{ended}"

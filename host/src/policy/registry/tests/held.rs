@@ -62,7 +62,7 @@ fn an_older_contract_takes_down_only_its_interface() {
     let built_in = crate::model::FlushPlan { flush_now: false, changes_max: u32::MAX, look_again_ms: 1_500 };
     assert_eq!(plan(&policies), built_in);
 
-    let status = policies.registry.status();
+    let status = policies.registry.status().shown();
     assert_eq!(status["active"]["toggle"]["unfit"], Value::Null);
     let unfit = status["active"]["flush"]["unfit"].as_str().unwrap();
     assert!(unfit.contains("weir:policy/flush@0.1.0 is not as the WIT says: plan"), "{unfit}");
@@ -81,7 +81,7 @@ fn an_older_contract_takes_down_only_its_interface() {
     let refused = policies.registry.activate("me", "older", &["flush".into()]).unwrap_err();
     assert!(refused.to_string().contains("does not export flush"), "{refused}");
     policies.registry.activate("me", "built-in", &["flush".into()]).unwrap();
-    assert_eq!(policies.registry.status()["active"]["flush"]["unfit"], Value::Null);
+    assert_eq!(policies.registry.status().shown()["active"]["flush"]["unfit"], Value::Null);
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn a_module_that_cannot_be_loaded_at_all_falls_back_as_its_kinds_say() {
     assert!(!keeps(&decided.rules[0]), "the built-in rules");
     let document = [Document { id: Id::Int(1), actor: Id::Int(2), body: "{}".into() }];
     assert_eq!(policies.rules.validate("fine", 1, &document).now_or_never().unwrap().unwrap().rules, [Ok(None)]);
-    assert_eq!(policies.registry.status()["active"]["toggle"]["digest"], json!(digest));
+    assert_eq!(policies.registry.status().shown()["active"]["toggle"]["digest"], json!(digest));
 }
 
 #[test]
@@ -116,9 +116,9 @@ fn a_later_weir_may_have_written_more_down() {
 #[test]
 fn a_rollback_that_cannot_be_written_down_says_so_until_it_is() {
     let host = Host::new(|_| {});
-    assert_eq!(host.upload(&keeper("keeper"), true).unwrap()["active"]["toggle"]["name"], json!("keeper"));
+    assert_eq!(host.upload(&keeper("keeper"), true).unwrap().shown()["active"]["toggle"]["name"], json!("keeper"));
     assert_eq!(
-        (host.policies.registry.status()["durable"].clone(), host.policies.registry.unsaved()),
+        (host.policies.registry.status().shown()["durable"].clone(), host.policies.registry.unsaved()),
         (json!(true), None)
     );
     // Nothing can be written where a directory is.
@@ -127,7 +127,7 @@ fn a_rollback_that_cannot_be_written_down_says_so_until_it_is() {
     std::fs::remove_file(&path).unwrap();
     std::fs::create_dir_all(path.join("in-the-way")).unwrap();
 
-    let answer = host.policies.registry.rollback("me").unwrap();
+    let answer = host.policies.registry.rollback("me").unwrap().shown();
     assert_eq!((&answer["active"]["toggle"]["name"], &answer["durable"]), (&json!("built-in"), &json!(false)));
     assert!(answer["unsaved"].as_str().unwrap().contains("active.json"), "{answer}");
     assert!(host.policies.registry.unsaved().unwrap().contains("active.json"));
@@ -136,7 +136,7 @@ fn a_rollback_that_cannot_be_written_down_says_so_until_it_is() {
 
     std::fs::remove_dir_all(&path).unwrap();
     std::fs::write(&path, kept).unwrap();
-    eventually("it is written down", || host.policies.registry.status()["durable"] == json!(true));
+    eventually("it is written down", || host.policies.registry.status().shown()["durable"] == json!(true));
     assert_eq!(host.policies.registry.unsaved(), None);
     assert_eq!(live_names(&host.restarted()).0, "built-in");
 }
@@ -152,7 +152,7 @@ fn words_of_weir_are_no_names_of_modules() {
         assert!(error.to_string().contains(name), "{error}");
     }
     let renamed = ModuleUpload { bytes: &keeper("canary"), name: Some("birds".into()), ..ModuleUpload::default() };
-    assert_eq!(host.policies.registry.upload("me", &renamed).unwrap()["name"], json!("birds"));
+    assert_eq!(host.policies.registry.upload("me", &renamed).unwrap().shown()["name"], json!("birds"));
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn the_youngest_of_a_name_is_the_one_that_was_uploaded_last_whatever_the_clock_s
     let host = Host::new(|_| {});
     let upload = |policies: &Policies, bytes: &[u8]| {
         let upload = ModuleUpload { bytes, name: Some("rules".into()), ..ModuleUpload::default() };
-        policies.registry.upload("me", &upload).unwrap()["digest"].as_str().unwrap().to_owned()
+        policies.registry.upload("me", &upload).unwrap().shown()["digest"].as_str().unwrap().to_owned()
     };
     let first = upload(&host.policies, &keeper("one"));
     // The clock of that upload was years ahead.
@@ -170,9 +170,9 @@ fn the_youngest_of_a_name_is_the_one_that_was_uploaded_last_whatever_the_clock_s
     std::fs::write(&path, record.to_string()).unwrap();
     let policies = host.restarted();
     let second = upload(&policies, &toggler("two"));
-    let answer = policies.registry.activate("me", "rules", &[]).unwrap();
+    let answer = policies.registry.activate("me", "rules", &[]).unwrap().shown();
     assert_eq!(answer["active"]["toggle"]["digest"], json!(second));
-    let listed: Vec<Value> = policies.registry.status()["modules"].as_array().unwrap().clone();
+    let listed: Vec<Value> = policies.registry.status().shown()["modules"].as_array().unwrap().clone();
     let order: Vec<&Value> = listed.iter().filter(|m| m["name"] == json!("rules")).map(|m| &m["digest"]).collect();
     assert_eq!(json!(order), json!([second, first]), "and the list says the same");
 }
@@ -183,7 +183,7 @@ fn a_module_that_was_rolled_back_is_not_called_good() {
     host.upload(&keeper("keeper"), true).unwrap();
     (0..3).for_each(|_| drop(host.decide("trap", 0..3)));
     let listed = |policies: &Policies| {
-        let status = policies.registry.status();
+        let status = policies.registry.status().shown();
         let modules = status["modules"].as_array().unwrap();
         modules.iter().find(|module| module["name"] == json!("keeper")).unwrap().clone()
     };
@@ -211,6 +211,6 @@ fn what_is_refused_is_reflected_within_bounds() {
     let error = host.upload(&bytes, true).unwrap_err();
     assert!(error.to_string().len() < 3_000, "{}", error.to_string().len());
     assert!(error.to_string().contains("and 88 more"), "{error}");
-    let audit = host.policies.registry.audit(1)["audit"][0].to_string();
+    let audit = host.policies.registry.audit(1).shown()["audit"][0].to_string();
     assert!(audit.len() < 1_000, "{}", audit.len());
 }

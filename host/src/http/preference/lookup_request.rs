@@ -15,7 +15,7 @@ use crate::model::{Id, IdType};
 const SHOWN_BYTES: usize = 64;
 
 /// A look-up, read.
-pub(super) struct Asked {
+pub(super) struct LookupRequest {
     pub(super) topic: String,
     pub(super) members: Vec<Named>,
 }
@@ -33,7 +33,7 @@ pub(super) enum Named {
 ///
 /// # Errors
 /// 400.
-pub(super) fn read(body: &[u8], id_type: IdType) -> Result<Asked, Problem> {
+pub(super) fn read(body: &[u8], id_type: IdType) -> Result<LookupRequest, Problem> {
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Body {
@@ -42,14 +42,14 @@ pub(super) fn read(body: &[u8], id_type: IdType) -> Result<Asked, Problem> {
     }
     let body: Body = serde_json::from_slice(&plain(body, id_type))
         .map_err(|error| Problem::new(&INVALID_BODY, format!("send {{\"topic\":\"…\",\"members\":[…]}}: {error}")))?;
-    Ok(Asked { topic: body.topic, members: body.members.into_iter().map(|raw| named(raw, id_type)).collect() })
+    Ok(LookupRequest { topic: body.topic, members: body.members.into_iter().map(|raw| named(raw, id_type)).collect() })
 }
 
 /// Reads the first line of a stream, `{"topic":…}`; members may follow in it.
 ///
 /// # Errors
 /// 400.
-pub(super) fn read_topic(line: &[u8], id_type: IdType) -> Result<Asked, Problem> {
+pub(super) fn read_topic(line: &[u8], id_type: IdType) -> Result<LookupRequest, Problem> {
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Line {
@@ -59,7 +59,7 @@ pub(super) fn read_topic(line: &[u8], id_type: IdType) -> Result<Asked, Problem>
     }
     let line: Line = serde_json::from_slice(&plain(line, id_type))
         .map_err(|error| Problem::new(&INVALID_BODY, format!("the first line must be {{\"topic\":\"…\"}}: {error}")))?;
-    Ok(Asked { topic: line.topic, members: line.members.into_iter().map(|raw| named(raw, id_type)).collect() })
+    Ok(LookupRequest { topic: line.topic, members: line.members.into_iter().map(|raw| named(raw, id_type)).collect() })
 }
 
 /// Reads a further line: one member, or an array of them. A line that is neither is named in the answer, and the lines after
