@@ -3,7 +3,7 @@
 //! What can match nothing is refused by name: a purge that looks done and is not would leave old answers in use.
 
 use crate::admin::{OperationsError, Purge, Purged};
-use crate::cache::{Hardness, Ledger};
+use crate::cache::{InvalidationLog, PurgeMode};
 use crate::read::{Reads, table_group};
 use crate::upstream::Upstreams;
 
@@ -16,10 +16,10 @@ const TABLE: &str = "table:";
 /// 404 for a key, a prefix or a group that no read and no upstream can have.
 pub(super) fn purge(
     (reads, upstreams): (&Reads, &Upstreams),
-    ledger: &Ledger,
+    ledger: &InvalidationLog,
     purge: &Purge,
 ) -> Result<(), OperationsError> {
-    let hardness = if purge.soft { Hardness::Soft } else { Hardness::Hard };
+    let hardness = if purge.soft { PurgeMode::Soft } else { PurgeMode::Hard };
     let missing = |what: &str, text: &str| Err(OperationsError::NotFound(missing(what, text, (reads, upstreams))));
     match &purge.what {
         Purged::Key(key) if reads.has_key(key) => ledger.invalidate_key(key, hardness),

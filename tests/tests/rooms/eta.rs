@@ -79,7 +79,7 @@ async fn what_a_hundred_thousand_are_told_and_how_often_they_ask() {
     let directory = tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| temporary_directory("eta"));
     let config = StoreConfig { path: directory.path().join("store"), ..StoreConfig::default() };
     let store = weir::store::open(&config).await.unwrap();
-    let rooms = store.rooms();
+    let rooms = &store;
     let (kind, queue) = ("concert", Id::Int(1));
     let opening = Opening { seed: [3; 32], now_ms: START_MS, queues_max: 10, idle_ms: 1_000 };
     assert_eq!(rooms.open_room(kind, &queue, opening).await, Ok(Opened::Open([3; 32])));
@@ -92,7 +92,7 @@ async fn what_a_hundred_thousand_are_told_and_how_often_they_ask() {
         person.joined_ms = random.random_range(0..ARRIVE_MS);
         let gives_up = random.random_range(0..10) < 3;
         person.gives_up_ms = gives_up.then(|| person.joined_ms + random.random_range(0..300_000));
-        let join = RoomVerb::Join { lane: 128, lot: None, through_ms: None };
+        let join = RoomVerb::Join { lane: 128, lottery_rank: None, through_ms: None };
         agenda.entry(step_of(person.joined_ms)).or_default().push((actor, join));
     }
     let (mut flow, mut step) = (Flow::default(), 0);

@@ -7,8 +7,8 @@ use weir::config::{StoreConfig, StoreType};
 use weir::model::{Id, Incarnation};
 use weir::store::redis::RedisStore;
 use weir::store::{
-    CountBatch, CountOp, CountOutcome, CountResult, CreateBatch, CreateOp, CreateResult, JournalRead, LoadedState,
-    ReadResult, Store, StoreError, ToggleResult,
+    CountBatch, CountOp, CountOutcome, CountResult, CreateBatch, CreateOp, CreateResult, Journal, JournalRead,
+    LoadedState, ReadResult, State, StoreError, StoreHealth, ToggleResult,
 };
 use weir_tests::services::{AppendFsync, RedisOptions, free_port};
 

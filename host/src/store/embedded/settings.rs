@@ -17,7 +17,7 @@ struct Apply<'a> {
     outcomes: Outcomes,
 }
 
-/// Applies `batch`. See [`crate::store::Store::put_settings`].
+/// Applies `batch`. See [`crate::store::State::put_settings`].
 pub(super) fn put(
     transaction: &mut Transaction<'_>,
     state: &mut State,
@@ -80,7 +80,7 @@ impl Apply<'_> {
     }
 }
 
-/// What an idempotency key remembers of a change.
+/// The part of a change that an idempotency key remembers.
 fn remembered(position: Position) -> Outcome {
     Outcome { denied: false, active: false, changed: true, number: 0, position, rate: None }
 }

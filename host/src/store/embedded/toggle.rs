@@ -19,7 +19,7 @@ struct Apply<'a> {
     outcomes: Outcomes,
 }
 
-/// Applies `batch`. See [`crate::store::Store::toggle`].
+/// Applies `batch`. See [`crate::store::State::toggle`].
 pub(super) fn toggle(
     transaction: &mut Transaction<'_>,
     state: &mut State,
@@ -90,7 +90,7 @@ fn evaluate(
         Pair::Present(_) => true,
     };
     let effect = if active { op.rule.when_present } else { op.rule.when_absent };
-    // What is denied does not count.
+    // A denied operation does not count.
     let counts = effect != Effect::Deny;
     let rate = match limits.check((kind, now_ms), (&op.target, &op.actor), op.rule.limit, counts) {
         Ok(rate) => rate,
@@ -111,7 +111,7 @@ fn evaluate(
     done(present, true, target.count, work.position, rate)
 }
 
-/// What an idempotency key remembers of a result; nothing where it would be evaluated anew.
+/// The part of a result that an idempotency key remembers; `None` where a repetition is evaluated again.
 fn remembered(result: &ToggleResult) -> Option<Outcome> {
     let outcome = |state: &PairState| Outcome {
         denied: false,
