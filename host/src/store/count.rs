@@ -64,7 +64,7 @@ pub enum CountResult {
     /// The target does not exist in SQL (cached absence).
     TargetMissing,
     /// The target is not loaded: hydrate it, then apply the hit again. Nothing was done.
-    ColdTarget,
+    TargetNotLoaded,
     /// The count would exceed the range that every part represents exactly (2^53 - 1). Nothing was done.
     Overflow,
     /// The idempotency key was used with another request. Nothing was done.

@@ -14,7 +14,7 @@ pub struct CreateOp {
     /// The documents, in order; ids are distinct. At least one.
     pub documents: Vec<Document>,
     /// The ids were freshly made, so no document can have them and no state is needed. Otherwise each must be known to be missing in
-    /// SQL, or the result is [`CreateResult::Cold`].
+    /// SQL, or the result is [`CreateResult::NotLoaded`].
     pub has_fresh_ids: bool,
     /// Present when the caller sent an `Idempotency-Key`.
     pub idempotency: Option<Idempotency>,
@@ -51,7 +51,7 @@ pub enum CreateResult {
     /// A document with the id of the one at this index waits or is in SQL; the first such index. Nothing was done.
     Exists(usize),
     /// These ids are not loaded: hydrate them, then apply the request again. Nothing was done.
-    Cold(Vec<Id>),
+    NotLoaded(Vec<Id>),
     /// The idempotency key was used with another request. Nothing was done.
     IdempotencyConflict,
 }

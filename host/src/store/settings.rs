@@ -35,7 +35,7 @@ pub enum SettingsResult {
     /// The member does not exist in SQL (cached absence).
     TargetMissing,
     /// The member is not loaded: hydrate it, then apply the change again. Nothing was done.
-    ColdTarget,
+    TargetNotLoaded,
     /// The idempotency key was used with another request. Nothing was done.
     IdempotencyConflict,
 }
@@ -57,5 +57,5 @@ pub enum MemberRead {
     /// It does not exist in SQL (cached absence).
     Missing,
     /// Hydrate it, then read again.
-    Cold,
+    NotLoaded,
 }

@@ -47,9 +47,9 @@ pub enum ReadResult {
     /// The target does not exist in SQL (cached absence).
     TargetMissing,
     /// Hydrate the target, then read again.
-    ColdTarget,
+    TargetNotLoaded,
     /// Hydrate the pair, then read again.
-    ColdPair,
+    PairNotLoaded,
 }
 
 /// What the store knows of a target's members.
@@ -67,7 +67,7 @@ pub enum Members {
     /// The target does not exist in SQL.
     TargetMissing,
     /// Hydrate the target first.
-    ColdTarget,
+    TargetNotLoaded,
 }
 
 /// What the write path needs of a store: steps, reads, and hydration. All methods may be called concurrently.

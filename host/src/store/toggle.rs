@@ -47,9 +47,9 @@ pub enum ToggleResult {
     /// The target does not exist in SQL (cached absence).
     TargetMissing,
     /// The target is not loaded: hydrate it, then apply the operation again. Nothing was done.
-    ColdTarget,
+    TargetNotLoaded,
     /// The target is huge and this pair is not loaded: hydrate the pair, then apply the operation again. Nothing was done.
-    ColdPair,
+    PairNotLoaded,
     /// The idempotency key was used with another request. Nothing was done.
     IdempotencyConflict,
 }

@@ -75,7 +75,7 @@ pub async fn what_is_held_is_told_and_dropped<B: Backend>() {
     stand.close();
     stand.open().await;
     let read = stand.store().read(KIND, stand.now_ms(), &[(Id::Int(1), None)]).await.unwrap();
-    assert_eq!(read, [ReadResult::ColdTarget]);
+    assert_eq!(read, [ReadResult::TargetNotLoaded]);
     stand.store().drop_all().await.unwrap();
     let left = stand.store().inventory().await.unwrap();
     assert_eq!((waiting(&left), left.database), (Vec::new(), None));
@@ -96,7 +96,7 @@ async fn databases_with_namespaces_share_a_redis() {
     stand.open().await;
     stand.store().bind(&binding(database(2))).await.unwrap();
     let read = stand.store().read(KIND, stand.now_ms(), &[(Id::Int(1), None)]).await.unwrap();
-    assert_eq!(read, [ReadResult::ColdTarget], "nothing of the first is seen");
+    assert_eq!(read, [ReadResult::TargetNotLoaded], "nothing of the first is seen");
     stand.load_whole(1, &[7, 8]).await;
     assert_eq!(stand.read(1, 7).await, known(true, 2));
     first.check_binding().await.unwrap();
@@ -259,7 +259,7 @@ async fn format_4_of_somebody_else_is_left_alone() {
     stand.open().await;
     stand.store().bind(&binding(database(2))).await.unwrap();
     let read = stand.store().read(KIND, stand.now_ms(), &[(Id::Int(1), None)]).await.unwrap();
-    assert_eq!(read, [ReadResult::ColdTarget]);
+    assert_eq!(read, [ReadResult::TargetNotLoaded]);
     let after = stand.backend.keys();
     assert!(before.iter().all(|key| after.contains(key)), "{before:?}\n{after:?}");
     assert_eq!(stand.backend.run::<String>("", &["HGET", "weir:format", "version"]), "4");

@@ -118,14 +118,14 @@ impl<'a> Apply<'a> {
             Before::Again(first) => return replayed(first),
             Before::Conflict => return CountResult::IdempotencyConflict,
         }
-        let Some(work) = self.works.get_mut(&partition) else { return CountResult::ColdTarget };
+        let Some(work) = self.works.get_mut(&partition) else { return CountResult::TargetNotLoaded };
         let (limits, batch, kind, group) = (&mut *self.limits, self.batch, self.kind, self.state.group);
         let bucket = window
             .and_then(|(unique_ms, mark)| Some((unique_ms, mark, self.buckets.get_mut(&(partition, mark.bucket))?)));
         let evaluated = self.state.with((kind, partition), &op.target, |target| {
             evaluate(target, op, work, (limits, kind, batch.now_ms), bucket, group)
         });
-        let result = evaluated.unwrap_or(CountResult::ColdTarget);
+        let result = evaluated.unwrap_or(CountResult::TargetNotLoaded);
         if matches!(result, CountResult::Done(CountOutcome { counted: true, .. })) {
             if batch.keep_actors {
                 append(work, batch, (&op.target, op.actor.as_ref()), op.added());
@@ -155,12 +155,12 @@ fn evaluate(
     group: u64,
 ) -> CountResult {
     if !target.is_known(now_ms) {
-        return CountResult::ColdTarget;
+        return CountResult::TargetNotLoaded;
     }
     match target.mode {
         Mode::Missing => return CountResult::TargetMissing,
         Mode::Count => {}
-        Mode::Whole | Mode::Huge | Mode::Exists | Mode::Settings => return CountResult::ColdTarget,
+        Mode::Whole | Mode::Huge | Mode::Exists | Mode::Settings => return CountResult::TargetNotLoaded,
     }
     let limited = |actor| limits.check((kind, now_ms), (&op.target, actor), op.rule.limit, true);
     let rate = match op.actor.as_ref().map_or(Ok(None), limited) {

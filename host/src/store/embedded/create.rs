@@ -28,7 +28,7 @@ enum Known {
     /// No document has it.
     Free,
     /// Not loaded: SQL must answer.
-    Cold,
+    NotLoaded,
 }
 
 /// Applies `batch`. See [`crate::store::State::create`].
@@ -79,11 +79,11 @@ impl Apply<'_> {
                 // The same id twice in one request.
                 _ if !seen.insert(&document.id) => return CreateResult::Exists(index),
                 Known::Free => {}
-                Known::Cold => cold.push(document.id.clone()),
+                Known::NotLoaded => cold.push(document.id.clone()),
             }
         }
         if !cold.is_empty() {
-            return CreateResult::Cold(cold);
+            return CreateResult::NotLoaded(cold);
         }
         let mut position = 0;
         for document in &op.documents {
@@ -94,7 +94,7 @@ impl Apply<'_> {
 
     fn known(&mut self, op: &CreateOp, id: &Id) -> Known {
         let now_ms = self.batch.now_ms;
-        let Some(known) = self.state.known(self.kind, op.partition) else { return Known::Cold };
+        let Some(known) = self.state.known(self.kind, op.partition) else { return Known::NotLoaded };
         if known.pending.get(id).is_some() {
             return Known::Taken;
         }
@@ -102,7 +102,7 @@ impl Apply<'_> {
             Some(Mode::Exists) => Known::Taken,
             Some(Mode::Missing) => Known::Free,
             _ if op.has_fresh_ids => Known::Free,
-            _ => Known::Cold,
+            _ => Known::NotLoaded,
         }
     }
 

@@ -32,14 +32,14 @@ pub(super) fn pairs(
     let mut group = 0;
     let one = |(id, actor): &(Id, Option<Id>)| {
         let Some(target) = state.target(kind, partition_of(id, partitions), id, now_ms) else {
-            return ReadResult::ColdTarget;
+            return ReadResult::TargetNotLoaded;
         };
         group = group.max(target.group);
         if target.mode == Mode::Missing {
             return ReadResult::TargetMissing;
         }
         let active = match actor.as_ref().map(|actor| target.pair(actor)) {
-            Some(Pair::Unknown) => return ReadResult::ColdPair,
+            Some(Pair::Unknown) => return ReadResult::PairNotLoaded,
             Some(Pair::Present(_)) => true,
             Some(Pair::Absent) | None => false,
         };
@@ -59,14 +59,14 @@ pub(super) fn settings(
     let mut group = 0;
     let one = |id: &Id| {
         let Some(target) = state.target(kind, partition_of(id, partitions), id, now_ms) else {
-            return MemberRead::Cold;
+            return MemberRead::NotLoaded;
         };
         group = group.max(target.group);
         match target.mode {
             Mode::Settings => MemberRead::Known(target.settings.clone()),
             Mode::Missing => MemberRead::Missing,
             // Of another capability.
-            Mode::Whole | Mode::Huge | Mode::Count | Mode::Exists => MemberRead::Cold,
+            Mode::Whole | Mode::Huge | Mode::Count | Mode::Exists => MemberRead::NotLoaded,
         }
     };
     let value = members.iter().map(one).collect();
@@ -77,13 +77,13 @@ pub(super) fn settings(
 /// for sorting.
 pub(super) fn members(state: &State, (kind, partition): (&str, Partition), now_ms: u64, id: &Id) -> Seen<Members> {
     let Some(target) = state.target(kind, partition, id, now_ms) else {
-        return Seen { value: Members::ColdTarget, group: 0 };
+        return Seen { value: Members::TargetNotLoaded, group: 0 };
     };
     let member = |(actor, since_ms): (Id, u64)| Member { actor, since_ms };
     let value = match target.mode {
         Mode::Missing => Members::TargetMissing,
         // Of another capability: its members are unknown.
-        Mode::Count | Mode::Exists | Mode::Settings => Members::ColdTarget,
+        Mode::Count | Mode::Exists | Mode::Settings => Members::TargetNotLoaded,
         Mode::Whole => Members::Whole(target.members().map(member).collect()),
         Mode::Huge => {
             let (mut present, mut absent) = (Vec::new(), Vec::new());

@@ -77,7 +77,7 @@ async fn memory_is_bounded_by_forgetting_what_is_clean() {
     load(&store, 100, whole(100_000), NOW_MS).await;
     assert_eq!(count(&store, 100, NOW_MS).await, Some(100_000));
     assert!(store.state().bytes <= bytes_max);
-    assert_eq!(toggle(&store, 100, 5).await, ToggleResult::ColdPair);
+    assert_eq!(toggle(&store, 100, 5).await, ToggleResult::PairNotLoaded);
 }
 
 #[tokio::test]

@@ -58,12 +58,12 @@ impl Apply<'_> {
             Before::Again(first) => return replayed(first),
             Before::Conflict => return ToggleResult::IdempotencyConflict,
         }
-        let Some(work) = self.works.get_mut(&partition) else { return ToggleResult::ColdTarget };
+        let Some(work) = self.works.get_mut(&partition) else { return ToggleResult::TargetNotLoaded };
         let (limits, batch, kind, group) = (&mut *self.limits, self.batch, self.kind, self.state.group);
         let evaluated = self
             .state
             .with((kind, partition), &op.target, |target| evaluate(target, op, work, (limits, kind), (batch, group)));
-        evaluated.unwrap_or(ToggleResult::ColdTarget)
+        evaluated.unwrap_or(ToggleResult::TargetNotLoaded)
     }
 }
 
@@ -77,15 +77,15 @@ fn evaluate(
 ) -> ToggleResult {
     let now_ms = batch.now_ms;
     if !target.is_known(now_ms) {
-        return ToggleResult::ColdTarget;
+        return ToggleResult::TargetNotLoaded;
     }
     match target.mode {
         Mode::Missing => return ToggleResult::TargetMissing,
         Mode::Whole | Mode::Huge => {}
-        Mode::Count | Mode::Exists | Mode::Settings => return ToggleResult::ColdTarget,
+        Mode::Count | Mode::Exists | Mode::Settings => return ToggleResult::TargetNotLoaded,
     }
     let active = match target.pair(&op.actor) {
-        Pair::Unknown => return ToggleResult::ColdPair,
+        Pair::Unknown => return ToggleResult::PairNotLoaded,
         Pair::Absent => false,
         Pair::Present(_) => true,
     };

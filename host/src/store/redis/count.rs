@@ -146,7 +146,7 @@ fn result(sent: &Sent, is_limited: bool, extra: &mut Reply) -> Result<CountResul
             Ok(CountResult::Limited { retry_after_ms, rate })
         }
         b'm' => Ok(CountResult::TargetMissing),
-        b'c' => Ok(CountResult::ColdTarget),
+        b'c' => Ok(CountResult::TargetNotLoaded),
         b'o' => Ok(CountResult::Overflow),
         b'x' => Ok(CountResult::IdempotencyConflict),
         b'r' => {

@@ -168,7 +168,7 @@ fn result(sent: &Sent, op: &CreateOp, at_ms: u64, extra: &mut Reply) -> Result<C
         b'c' => {
             let id = |index: usize| op.documents.get(index).map(|document| document.id.clone());
             let cold = (0..extra.number()?).map(|_| id(index(extra)?).ok_or_else(|| unexpected("an index")));
-            cold.collect::<Result<_, _>>().map(CreateResult::Cold)
+            cold.collect::<Result<_, _>>().map(CreateResult::NotLoaded)
         }
         b'x' => Ok(CreateResult::IdempotencyConflict),
         b'r' => {

@@ -81,7 +81,7 @@ impl RedisStore {
                     return Ok(Members::Overlay { present, absent: reply.actors()? });
                 }
                 3 => return Ok(Members::TargetMissing),
-                _ => return Ok(Members::ColdTarget),
+                _ => return Ok(Members::TargetNotLoaded),
             }
         }
         let all = whole.into_iter().map(|(actor, since_ms)| Member { actor, since_ms }).collect();

@@ -146,8 +146,8 @@ impl Reply {
         Ok(match code {
             0 => ReadResult::Known(PairState { active, count }),
             3 => ReadResult::TargetMissing,
-            4 => ReadResult::ColdTarget,
-            5 => ReadResult::ColdPair,
+            4 => ReadResult::TargetNotLoaded,
+            5 => ReadResult::PairNotLoaded,
             _ => return Err(unexpected("the code of a result")),
         })
     }

@@ -67,7 +67,7 @@ impl RedisStore {
             let one = move |part| async move { (part, self.settings_call(kind, *partition, members, part).await) };
             indexes.chunks(MEMBERS_PER_CALL).map(one)
         });
-        let mut found = vec![Ok(MemberRead::Cold); members.len()];
+        let mut found = vec![Ok(MemberRead::NotLoaded); members.len()];
         for (part, reads) in join_all(calls).await {
             match reads {
                 Ok(reads) => part.iter().zip(reads).for_each(|(index, read)| found[*index] = read),
@@ -124,14 +124,14 @@ fn partition_arguments(command: &mut Cmd, batch: &SettingsBatch, targets: &[Targ
 fn member_read(life: &[u8], meta: &Value) -> Result<MemberRead, StoreError> {
     let meta = match meta {
         Value::BulkString(meta) => meta,
-        Value::Nil => return Ok(MemberRead::Cold),
+        Value::Nil => return Ok(MemberRead::NotLoaded),
         _ => return Err(unexpected("a member")),
     };
     if let Some(why) = meta.strip_prefix(b"!") {
         return Err(StoreError::Damaged(String::from_utf8_lossy(why).into_owned()));
     }
     if meta.get(LIFE) != Some(life) {
-        return Ok(MemberRead::Cold);
+        return Ok(MemberRead::NotLoaded);
     }
     match (meta.first(), meta.get(META_BYTES..)) {
         (Some(b'f'), Some(packed)) => {
@@ -139,7 +139,7 @@ fn member_read(life: &[u8], meta: &Value) -> Result<MemberRead, StoreError> {
         }
         (Some(b'm'), _) => Ok(MemberRead::Missing),
         // Of another capability.
-        _ => Ok(MemberRead::Cold),
+        _ => Ok(MemberRead::NotLoaded),
     }
 }
 
@@ -148,7 +148,7 @@ fn result(sent: &Sent, extra: &mut Reply) -> Result<SettingsResult, StoreError> 
     match sent.letter {
         b'+' => Ok(SettingsResult::Done(SettingsOutcome { position: sent.entry, replayed: false })),
         b'm' => Ok(SettingsResult::TargetMissing),
-        b'c' => Ok(SettingsResult::ColdTarget),
+        b'c' => Ok(SettingsResult::TargetNotLoaded),
         b'x' => Ok(SettingsResult::IdempotencyConflict),
         b'r' => {
             let Outcome { position, .. } = extra.outcome()?;

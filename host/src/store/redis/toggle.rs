@@ -115,8 +115,8 @@ fn result(sent: &Sent, is_limited: bool, extra: &mut Reply) -> Result<ToggleResu
             Ok(ToggleResult::Limited { retry_after_ms, rate })
         }
         b'm' => Ok(ToggleResult::TargetMissing),
-        b'c' => Ok(ToggleResult::ColdTarget),
-        b'u' => Ok(ToggleResult::ColdPair),
+        b'c' => Ok(ToggleResult::TargetNotLoaded),
+        b'u' => Ok(ToggleResult::PairNotLoaded),
         b'x' => Ok(ToggleResult::IdempotencyConflict),
         b'r' => {
             let Outcome { denied, active, count, changed, position, rate } = extra.outcome()?;
