@@ -36,7 +36,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::cache::{Ledger, Rules};
+use crate::cache::{InvalidationLog, Rules};
 use crate::capability::{Fit, Parts};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, KindTable, PolicyFailure};
@@ -115,7 +115,7 @@ pub struct App {
     kinds: Kinds,
     flushers: BTreeMap<String, Flusher>,
     schema: Schema,
-    ledger: Arc<Ledger>,
+    ledger: Arc<InvalidationLog>,
     relays: Relays,
 }
 
@@ -130,14 +130,14 @@ impl App {
         config.ingests.iter().try_for_each(check_schema)?;
         let store = crate::store::open(&config.store).await?;
         let sql = crate::sql::open(&config.sql).await?;
-        let granted = grants::capabilities(Arc::clone(&store), Arc::clone(&sql), &config.policy, clock.clone());
-        let capabilities = Some((granted, Handle::current()));
-        let setup = PolicySetup { compiler, capabilities, clock: clock.clone(), is_look: false };
+        let granted =
+            grants::capabilities(Arc::<dyn Store>::clone(&store), Arc::clone(&sql), &config.policy, clock.clone());
+        let setup = PolicySetup { compiler, capabilities: Some((granted, Handle::current())), clock: clock.clone(), is_look: false };
         let policies = load_policies(&config, setup).await?;
         policies.registry.watch()?;
         let schema = Schema::start(&config, Arc::clone(&store), Arc::clone(&sql)).await?;
 
-        let ledger = Arc::new(Ledger::default());
+        let ledger = Arc::new(InvalidationLog::default());
         let owner = format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
         let (mut served, mut flushers) = (Kinds::default(), BTreeMap::new());
         let parts = |kind: &str, table: KindTable| Parts {
@@ -178,7 +178,7 @@ impl App {
         for room in &config.rooms {
             let parts = RoomParts {
                 batch: config.batch.clone(),
-                store: Arc::clone(&store),
+                store: Arc::<dyn Store>::clone(&store),
                 admission: Arc::new(Arc::clone(&policies.rules)),
                 clock: clock.clone(),
                 owner: owner.clone(),
@@ -188,7 +188,7 @@ impl App {
         let relays = Relays::start(&config, &owner, &ledger)?;
         let rules = Rules {
             eligibility: Arc::new(ByPolicy { policies: Arc::clone(&policies.rules), clock: clock.clone() }),
-            ledger: Arc::clone(&ledger),
+            invalidations: Arc::clone(&ledger),
         };
         let shared = config.cache.shared.as_ref().map(|shared| Shared::new(&config.store, shared, clock.clone()));
         let shared = shared.transpose()?.map(Arc::new);
@@ -219,7 +219,7 @@ impl App {
     }
 
     /// What was invalidated of all that is kept of reads.
-    pub fn ledger(&self) -> &Arc<Ledger> {
+    pub fn ledger(&self) -> &Arc<InvalidationLog> {
         &self.ledger
     }
 
@@ -292,7 +292,7 @@ fn flusher(
     config: &Config,
     table: KindTable,
     parts: &Parts,
-    (owner, ledger): (&str, &Arc<Ledger>),
+    (owner, ledger): (&str, &Arc<InvalidationLog>),
     schema_ready: watch::Receiver<bool>,
 ) -> Flusher {
     Flusher::start(FlushParts {
@@ -302,7 +302,7 @@ fn flusher(
         owner: owner.to_owned(),
         ledger: Arc::clone(ledger),
         policies: Arc::clone(&parts.policies),
-        store: Arc::clone(&parts.store),
+        store: Arc::<dyn Store>::clone(&parts.store),
         sql: Arc::clone(&parts.sql),
         journal: parts.journal.clone(),
         watch: Arc::clone(&parts.watch),

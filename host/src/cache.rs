@@ -1,24 +1,22 @@
-//! The cache: what was read, for how long it may be told again, and who reads it anew.
+//! The cache: values that were read, how long they may be served, and which request reads them again.
 //!
-//! Tier 2: imports tier 0. Knows neither SQL nor HTTP nor policy: a [`Cache`] holds values of whoever reads, under keys of
-//! theirs. In memory, bounded by bytes; `quick_cache` (S3-FIFO) decides what is dropped, an entry's own times decide
-//! what is told.
+//! Tier 2: imports tier 0. Knows neither SQL nor HTTP nor policy: callers load the values of a [`Cache`] and choose their keys.
+//! Entries are in memory, bounded by bytes; `quick_cache` (S3-FIFO) evicts, an entry's own times decide how long it is served.
 //!
 //! - `entry`: a value, its times, and early refresh by chance (XFetch).
-//! - [`ledger`]: invalidation by group, key and prefix, shared by all caches of a host, without walking over entries.
-//! - `flight`: one reader for a key at a time; the others wait, bounded in number and time.
-//! - `profile`: what is measured of a read. [`eligibility`]: who says what may be kept of it. `ruling`: what it says now.
-//!   `usage`: what one has in the cache.
+//! - [`invalidation`]: the invalidation log, by group, key and prefix, shared by all caches of a host.
+//! - `single_flight`: one load of a key at a time; the other callers wait, bounded in number and time.
+//! - `profile`: the measurements of a read. [`eligibility`]: the rule for what may be cached. `ruling`: the rule now.
+//!   `usage`: one read's share of the cache.
 //!
-//! Never reads anything itself, never tells what an invalidation that came before it has made untrue: also not what was
-//! being read when the invalidation came.
+//! The cache loads nothing itself, and never serves an entry whose read started before its invalidation.
 
 pub mod eligibility;
 mod entry;
-mod flight;
-pub mod ledger;
+pub mod invalidation;
 mod profile;
 mod ruling;
+mod single_flight;
 mod status;
 mod usage;
 
@@ -31,30 +29,30 @@ use quick_cache::{DefaultHashBuilder, Lifecycle, Weighter};
 use serde::Serialize;
 
 use crate::telemetry::{CACHE_BYTES, CACHE_EVICTIONS_TOTAL};
-pub use entry::{Entry, Freshness, Stamp, Times};
-use flight::Flights;
-pub use flight::{Flown, Lead, Seat, Seen, Wait};
-pub use ledger::{Hardness, Ledger, Mark};
+pub use entry::{Entry, Freshness, Generation, Times};
+pub use invalidation::{InvalidationLog, PurgeMode, Validity};
 pub use profile::{Profile, Totals};
 pub use ruling::{Rules, Ruling, RulingState, Subject};
+use single_flight::SingleFlight;
+pub use single_flight::{Join, Leader, LoadResult, Progress, Waiter};
 pub use status::{CacheStatus, Forwarded};
 pub use usage::Usage;
 
-/// What an entry takes besides its value and key, in bytes: the maps' own share, times, counters.
+/// Memory of an entry besides its value and key, in bytes: the maps' own share, times, counters.
 const ENTRY_OVERHEAD_BYTES: u64 = 192;
-/// What an entry is expected to take, in bytes: sizes the maps at start, bounds nothing.
+/// Expected memory of an entry, in bytes: sizes the maps at start, bounds nothing.
 const ENTRY_BYTES_EXPECTED: u64 = 4 << 10;
 
 /// Bounds of a cache.
 #[derive(Debug, Clone, Copy)]
 pub struct CacheLimits {
-    /// Memory of entries, in bytes; beyond, some are dropped.
+    /// Most memory of entries, in bytes; beyond, some are evicted.
     pub bytes_max: u64,
-    /// Requests that wait for somebody else's read, over all keys; a further one is refused.
+    /// Most requests that wait for another request's load, over all keys; a further one is refused.
     pub waiters_max: usize,
 }
 
-/// What a cache holds.
+/// The size of a cache.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct CacheMemory {
     /// Entries.
@@ -63,13 +61,13 @@ pub struct CacheMemory {
     pub bytes: u64,
 }
 
-/// Values by key. `S` is what a read shows to those who wait for it while it goes on.
+/// Values by key. `S` is what a load publishes to its waiters while it goes on.
 pub struct Cache<V, S = ()> {
     entries: quick_cache::sync::Cache<Box<str>, Arc<Entry<V>>, ByBytes, DefaultHashBuilder, CountEvictions>,
-    flights: Flights<S>,
-    ledger: Arc<Ledger>,
+    single_flight: SingleFlight<S>,
+    invalidations: Arc<InvalidationLog>,
     name: &'static str,
-    bytes_told: AtomicU64,
+    bytes_reported: AtomicU64,
 }
 
 /// Weighs an entry in bytes.
@@ -82,7 +80,7 @@ impl<V> Weighter<Box<str>, Arc<Entry<V>>> for ByBytes {
     }
 }
 
-/// Counts what is dropped for room.
+/// Counts evictions.
 #[derive(Clone)]
 struct CountEvictions(&'static str);
 
@@ -92,7 +90,7 @@ impl<V> Lifecycle<Box<str>, Arc<Entry<V>>> for CountEvictions {
     fn begin_request(&self) {}
 
     fn on_evict(&self, (): &mut (), _key: Box<str>, entry: Arc<Entry<V>>) {
-        // The crate calls what is replaced an eviction, too.
+        // The crate also reports a replaced entry as evicted.
         if entry.is_replaced.load(Ordering::Relaxed) {
             return;
         }
@@ -105,7 +103,7 @@ impl<V> Lifecycle<Box<str>, Arc<Entry<V>>> for CountEvictions {
 
 impl<V: Send + Sync + 'static, S: Clone> Cache<V, S> {
     /// An empty one. `name` is its name in metrics.
-    pub fn new(name: &'static str, limits: CacheLimits, ledger: Arc<Ledger>) -> Self {
+    pub fn new(name: &'static str, limits: CacheLimits, invalidations: Arc<InvalidationLog>) -> Self {
         let expected = usize::try_from(limits.bytes_max / ENTRY_BYTES_EXPECTED).unwrap_or(usize::MAX).max(64);
         let entries = quick_cache::sync::Cache::with(
             expected,
@@ -114,35 +112,35 @@ impl<V: Send + Sync + 'static, S: Clone> Cache<V, S> {
             DefaultHashBuilder::default(),
             CountEvictions(name),
         );
-        let flights = Flights::new(limits.waiters_max);
-        Self { entries, flights, ledger, name, bytes_told: AtomicU64::new(0) }
+        let single_flight = SingleFlight::new(limits.waiters_max);
+        Self { entries, single_flight, invalidations, name, bytes_reported: AtomicU64::new(0) }
     }
 
-    /// The entry of `key` and what it is good for at `now_ms`; `None` where there is none, or none that may be told.
+    /// The entry of `key` and its freshness at `now_ms`; `None` where there is none, or none that may be served.
     pub fn get(&self, key: &str, now_ms: u64) -> Option<(Arc<Entry<V>>, Freshness)> {
         let entry = self.entries.get(key)?;
-        let Some(freshness) = self.judge(key, &entry, now_ms) else {
+        let Some(freshness) = self.check(key, &entry, now_ms) else {
             self.entries.remove_if(key, |there| Arc::ptr_eq(there, &entry));
             return None;
         };
         Some((entry, freshness))
     }
 
-    /// What an entry is good for at `now_ms` under `key`, whether or not it is there; `None` where it may not be told.
-    pub fn judge(&self, key: &str, entry: &Entry<V>, now_ms: u64) -> Option<Freshness> {
-        match self.ledger.judge(key, &entry.groups, &entry.stamp) {
-            Mark::Good => Some(entry.freshness(now_ms)),
-            Mark::Soft => Some(entry.freshness(now_ms).max(Freshness::Stale)),
-            Mark::Hard => None,
+    /// The freshness of an entry at `now_ms` under `key`, whether or not it is in the cache; `None` where it may not be served.
+    pub fn check(&self, key: &str, entry: &Entry<V>, now_ms: u64) -> Option<Freshness> {
+        match self.invalidations.check(key, &entry.groups, &entry.generation) {
+            Validity::Valid => Some(entry.freshness(now_ms)),
+            Validity::Stale => Some(entry.freshness(now_ms).max(Freshness::Stale)),
+            Validity::Invalid => None,
         }
     }
 
-    /// The moment before a read begins. What is read after it is good until an invalidation that comes later.
-    pub fn stamp(&self) -> Stamp {
-        self.ledger.stamp()
+    /// The generation before a read starts. The result of a read that starts after it is valid until a later invalidation.
+    pub fn generation(&self) -> Generation {
+        self.invalidations.generation()
     }
 
-    /// Keeps an entry, in the place of one of the same key. One that is larger than the cache is not kept.
+    /// Caches an entry, and replaces the one of the same key. An entry that is larger than the cache is not cached.
     pub fn put(&self, key: &str, entry: Entry<V>) -> Arc<Entry<V>> {
         let entry = Arc::new(entry);
         if let Some(before) = self.entries.peek(key) {
@@ -150,7 +148,7 @@ impl<V: Send + Sync + 'static, S: Clone> Cache<V, S> {
         }
         self.entries.insert(key.into(), Arc::clone(&entry));
         let bytes = self.entries.weight();
-        if self.bytes_told.swap(bytes, Ordering::Relaxed) != bytes {
+        if self.bytes_reported.swap(bytes, Ordering::Relaxed) != bytes {
             #[allow(clippy::cast_precision_loss, reason = "a gauge is a float; memory is far below 2^53")]
             gauge!(CACHE_BYTES, "cache" => self.name).set(bytes as f64);
         }
@@ -162,15 +160,15 @@ impl<V: Send + Sync + 'static, S: Clone> Cache<V, S> {
         self.entries.remove(key);
     }
 
-    /// A place in the reading of `key`: to do it, or to wait for who does.
-    pub fn seat(&self, key: &str) -> Seat<S> {
-        self.flights.seat(key)
+    /// Joins the load of `key`: as its leader, or as a waiter.
+    pub fn join(&self, key: &str) -> Join<S> {
+        self.single_flight.join(key)
     }
 
-    /// The right to read `key` anew, unless somebody does already.
-    pub fn lead(&self, key: &str) -> Option<Lead<S>> {
-        match self.flights.seat(key) {
-            Seat::Lead(lead) => Some(lead),
+    /// Becomes the leader of a load of `key`, unless a load is in flight.
+    pub fn try_lead(&self, key: &str) -> Option<Leader<S>> {
+        match self.single_flight.join(key) {
+            Join::Leader(leader) => Some(leader),
             _ => None,
         }
     }
@@ -185,19 +183,19 @@ impl<V: Send + Sync + 'static, S: Clone> Cache<V, S> {
         self.entries.len()
     }
 
-    /// Both.
+    /// Number of entries and their memory.
     pub fn memory(&self) -> CacheMemory {
         CacheMemory { entries: self.len(), bytes: self.bytes() }
     }
 
-    /// Whether there is none.
+    /// Whether the cache has no entry.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// The ledger of invalidations.
-    pub fn ledger(&self) -> &Arc<Ledger> {
-        &self.ledger
+    /// The invalidation log.
+    pub fn invalidations(&self) -> &Arc<InvalidationLog> {
+        &self.invalidations
     }
 }
 
@@ -206,12 +204,12 @@ mod tests {
     use super::*;
 
     fn cache(bytes_max: u64) -> Cache<u32> {
-        Cache::new("test", CacheLimits { bytes_max, waiters_max: 2 }, Arc::new(Ledger::default()))
+        Cache::new("test", CacheLimits { bytes_max, waiters_max: 2 }, Arc::new(InvalidationLog::default()))
     }
 
     fn entry(cache: &Cache<u32>, value: u32, groups: &[&str]) -> Entry<u32> {
         let times = Times { fresh_until_ms: 100, revalidate_until_ms: 200, error_until_ms: 300 };
-        Entry::new(value, 100, groups.iter().map(|group| (*group).into()).collect(), cache.stamp(), times, 0)
+        Entry::new(value, 100, groups.iter().map(|group| (*group).into()).collect(), cache.generation(), times, 0)
     }
 
     #[test]
@@ -227,27 +225,27 @@ mod tests {
     }
 
     #[test]
-    fn what_is_invalidated_is_not_told() {
+    fn an_invalidated_entry_is_not_served() {
         let cache = cache(1 << 20);
         let value = |key: &str| cache.get(key, 0).map(|(_, freshness)| freshness);
         let begun_before = entry(&cache, 1, &["table:seat"]);
-        cache.ledger().invalidate_groups(["table:seat"], Hardness::Hard);
+        cache.invalidations().invalidate_groups(["table:seat"], PurgeMode::Hard);
         cache.put("a", begun_before);
         assert_eq!(value("a"), None, "it was being read when the invalidation came");
         cache.put("a", entry(&cache, 1, &["table:seat"]));
         cache.put("b", entry(&cache, 2, &["table:concert"]));
         assert_eq!(value("a"), Some(Freshness::Fresh));
-        cache.ledger().invalidate_groups(["table:seat"], Hardness::Soft);
+        cache.invalidations().invalidate_groups(["table:seat"], PurgeMode::Soft);
         assert_eq!(value("a"), Some(Freshness::Stale));
-        cache.ledger().invalidate_groups(["table:seat"], Hardness::Hard);
+        cache.invalidations().invalidate_groups(["table:seat"], PurgeMode::Hard);
         assert_eq!((value("a"), value("b")), (None, Some(Freshness::Fresh)));
-        cache.ledger().invalidate_prefix("b", Hardness::Hard);
+        cache.invalidations().invalidate_prefix("b", PurgeMode::Hard);
         assert_eq!(value("b"), None);
         cache.put("b", entry(&cache, 2, &[]));
-        cache.ledger().invalidate_key("b", Hardness::Hard);
+        cache.invalidations().invalidate_key("b", PurgeMode::Hard);
         assert_eq!(value("b"), None);
         cache.put("b", entry(&cache, 2, &[]));
-        cache.ledger().invalidate_all(Hardness::Hard);
+        cache.invalidations().invalidate_all(PurgeMode::Hard);
         assert_eq!(value("b"), None);
     }
 
@@ -305,7 +303,7 @@ mod tests {
                 hits += 1;
             } else {
                 let times = Times { fresh_until_ms: 100, revalidate_until_ms: 200, error_until_ms: 300 };
-                ours.put(&name, Entry::new(1, BYTES, Box::new([]), ours.stamp(), times, 0));
+                ours.put(&name, Entry::new(1, BYTES, Box::new([]), ours.generation(), times, 0));
             }
             if bare.get(&key).is_some() {
                 bare_hits += 1;
@@ -322,62 +320,65 @@ mod tests {
     #[tokio::test]
     async fn one_reads_and_the_others_wait_within_bounds() {
         let cache = cache(1 << 20);
-        let Seat::Lead(lead) = cache.seat("a") else { panic!("the first one reads") };
-        let Seat::Wait(mut first) = cache.seat("a") else { panic!("the second one waits") };
-        let Seat::Wait(second) = cache.seat("a") else { panic!("the third one waits") };
-        assert!(matches!(cache.seat("a"), Seat::Full), "two may wait");
-        assert!(cache.lead("a").is_none() && cache.lead("b").is_some());
-        lead.land(Flown::Kept);
-        assert_eq!(first.landed().await, Flown::Kept);
+        let Join::Leader(leader) = cache.join("a") else { panic!("the first one reads") };
+        let Join::Waiter(mut first) = cache.join("a") else { panic!("the second one waits") };
+        let Join::Waiter(second) = cache.join("a") else { panic!("the third one waits") };
+        assert!(matches!(cache.join("a"), Join::Full), "two may wait");
+        assert!(cache.try_lead("a").is_none() && cache.try_lead("b").is_some());
+        leader.finish(LoadResult::Cached);
+        assert_eq!(first.result().await, LoadResult::Cached);
         drop((first, second));
-        let Seat::Lead(lead) = cache.seat("a") else { panic!("it has landed") };
-        let Seat::Wait(mut waits) = cache.seat("a") else { panic!("waits") };
-        drop(lead);
-        assert_eq!(waits.landed().await, Flown::Lost, "who was dropped has read nothing");
+        let Join::Leader(leader) = cache.join("a") else { panic!("the load has ended") };
+        let Join::Waiter(mut waits) = cache.join("a") else { panic!("waits") };
+        drop(leader);
+        assert_eq!(waits.result().await, LoadResult::Abandoned, "a dropped leader has loaded nothing");
     }
 
     #[tokio::test]
-    async fn what_comes_is_shown_to_those_who_wait() {
+    async fn waiters_follow_a_load_in_flight() {
         let limits = CacheLimits { bytes_max: 1 << 20, waiters_max: 9 };
-        let cache = Cache::<u32, &str>::new("test", limits, Arc::new(Ledger::default()));
-        let Seat::Lead(lead) = cache.seat("a") else { panic!("reads") };
-        let Seat::Wait(mut early) = cache.seat("a") else { panic!("waits") };
-        lead.show("half");
-        let Seat::Wait(mut late) = cache.seat("a") else { panic!("waits") };
+        let cache = Cache::<u32, &str>::new("test", limits, Arc::new(InvalidationLog::default()));
+        let Join::Leader(leader) = cache.join("a") else { panic!("reads") };
+        let Join::Waiter(mut early) = cache.join("a") else { panic!("waits") };
+        leader.publish("half");
+        let Join::Waiter(mut late) = cache.join("a") else { panic!("waits") };
         assert!(early.is_early() && !late.is_early());
-        assert!(matches!(early.seen().await, Seen::Coming("half")));
-        assert!(matches!(late.seen().await, Seen::Coming("half")));
-        late.unseat();
-        let Seat::Lead(anew) = cache.seat("a") else { panic!("what comes is not good for it") };
-        lead.land(Flown::Kept);
-        assert_eq!(early.landed().await, Flown::Kept);
-        assert!(matches!(cache.seat("a"), Seat::Wait(_)), "it leaves no seat but its own");
+        assert!(matches!(early.progress().await, Progress::Streaming("half")));
+        assert!(matches!(late.progress().await, Progress::Streaming("half")));
+        late.release();
+        let Join::Leader(anew) = cache.join("a") else { panic!("the load in flight is of no use") };
+        leader.finish(LoadResult::Cached);
+        assert_eq!(early.result().await, LoadResult::Cached);
+        assert!(matches!(cache.join("a"), Join::Waiter(_)), "it releases its own slot only");
         drop(anew);
-        assert!(matches!(cache.seat("a"), Seat::Lead(_)));
+        assert!(matches!(cache.join("a"), Join::Leader(_)));
     }
 
     #[tokio::test]
-    async fn a_wait_in_vain_ends_in_no_herd() {
+    async fn a_useless_load_ends_in_no_stampede() {
         use futures_util::FutureExt;
 
-        let cache: Cache<u32> =
-            Cache::new("test", CacheLimits { bytes_max: 1 << 20, waiters_max: 100 }, Arc::new(Ledger::default()));
-        let Seat::Lead(lead) = cache.seat("a") else { panic!("reads") };
-        let waits: Vec<_> = (0..100).map(|_| cache.seat("a")).collect();
-        let waits: Vec<Wait> = waits
+        let cache: Cache<u32> = Cache::new(
+            "test",
+            CacheLimits { bytes_max: 1 << 20, waiters_max: 100 },
+            Arc::new(InvalidationLog::default()),
+        );
+        let Join::Leader(leader) = cache.join("a") else { panic!("reads") };
+        let waits: Vec<_> = (0..100).map(|_| cache.join("a")).collect();
+        let waits: Vec<Waiter> = waits
             .into_iter()
-            .map(|seat| match seat {
-                Seat::Wait(wait) => wait,
+            .map(|join| match join {
+                Join::Waiter(wait) => wait,
                 _ => panic!("waits"),
             })
             .collect();
-        lead.land(Flown::Unshared);
+        leader.finish(LoadResult::Private);
         let (mut left, mut rounds) = (&waits[..], Vec::new());
         while !left.is_empty() {
             let turns: Vec<_> = left.iter().map_while(|wait| wait.turn().now_or_never()).collect();
             left = &left[turns.len()..];
             rounds.push(turns.len());
         }
-        assert_eq!(rounds, [4, 8, 16, 32, 40], "each that has its answer lets a few more go");
+        assert_eq!(rounds, [4, 8, 16, 32, 40], "each waiter that has its answer releases a few more");
     }
 }

@@ -106,7 +106,7 @@ impl CounterKind {
             ruled = Some(evaluated.ruled);
             let outcome = match evaluated.result {
                 CountResult::Done(outcome) => outcome,
-                CountResult::ColdTarget => {
+                CountResult::TargetNotLoaded => {
                     self.hydrator.fetch(vec![request.target.clone()], deadline).await?;
                     continue;
                 }
@@ -154,7 +154,7 @@ impl CounterKind {
                 match result {
                     ReadResult::Known(state) => counts.push(Some(state.count)),
                     ReadResult::TargetMissing => counts.push(None),
-                    ReadResult::ColdTarget | ReadResult::ColdPair => cold.push(target.clone()),
+                    ReadResult::TargetNotLoaded | ReadResult::PairNotLoaded => cold.push(target.clone()),
                 }
             }
             if cold.is_empty() {

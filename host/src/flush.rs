@@ -30,14 +30,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::cache::Ledger;
+use crate::cache::InvalidationLog;
 use crate::clock::Clock;
 use crate::config::{FlushConfig, JournalConfig, KindTable};
 use crate::journal::{Hole, JournalWatch};
 use crate::model::{Backlog, Checkpoint, Partition};
 use crate::policy::Rules;
 use crate::sql::{JournalHole, Sql, SqlError};
-use crate::store::{Head, Store, StoreError};
+use crate::store::{Head, Journal, StoreError};
 use crate::telemetry;
 use aside::SetAside;
 use pace::{BatchSize, Patience};
@@ -57,7 +57,7 @@ pub struct FlushParts {
     /// When to flush, and which entries survive.
     pub policies: Arc<Rules>,
     /// The journal.
-    pub store: Arc<dyn Store>,
+    pub store: Arc<dyn Journal>,
     /// The truth.
     pub sql: Arc<dyn Sql>,
     /// Bounds of the journal: a full one is flushed whatever the policy plans.
@@ -65,7 +65,7 @@ pub struct FlushParts {
     /// Shared with the capability.
     pub watch: Arc<JournalWatch>,
     /// Told which tables have changed.
-    pub ledger: Arc<Ledger>,
+    pub ledger: Arc<InvalidationLog>,
     /// The time.
     pub clock: Clock,
     /// Becomes `true` when SQL's schema is known to fit; until then nothing is flushed.

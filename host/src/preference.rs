@@ -148,7 +148,7 @@ impl PreferenceKind {
             let Evaluated { result, incarnation, at_ms } = submitted??;
             let SettingsOutcome { position, replayed } = match result {
                 SettingsResult::Done(outcome) => outcome,
-                SettingsResult::ColdTarget => {
+                SettingsResult::TargetNotLoaded => {
                     self.hydrator.fetch(vec![request.member.clone()], deadline).await?;
                     continue;
                 }

@@ -1,12 +1,12 @@
-//! Read: named SQL reads, kept where a rule says so.
+//! Read: named SQL reads, cached where a rule says so.
 //!
-//! Tier 3: imports tiers 0 to 2 (`cache`, `sql`, `store`, `policy`). Never writes, never answers HTTP. What is measured of a read is
-//! shown to a rule when it has moved (`cache`); the rule says whether and for how long answers are kept. A `live` read is
-//! never kept and never shared, whatever the rule says.
+//! Tier 3: imports tiers 0 to 2 (`cache`, `sql`, `store`). Never writes, never answers HTTP. When the measurements of a read
+//! have moved, the rule sees them (`cache`) and says whether and for how long answers are cached. A `live` read is never
+//! cached and never shared, whatever the rule says.
 //!
-//! - `answer`: one request. `reply`: what it is answered.
-//! - `statement`: parameters, and the statement as the engine wants it. `rows`: rows as JSON.
-//! - `load`: reading for all who wait, refreshing before anybody waits. `shared`: what hosts share of it.
+//! - `answer`: one request. `reply`: its answer.
+//! - `statement`: parameters, and the statement in the engine's syntax. `rows`: rows as JSON.
+//! - `load`: loading for all waiters, and refreshing before anybody waits. `shared`: the cache that hosts share.
 
 mod answer;
 mod load;
@@ -38,7 +38,7 @@ pub struct Reads {
     reads: Arc<BTreeMap<String, Arc<Read>>>,
 }
 
-/// What all reads stand on.
+/// What all reads share.
 #[derive(Clone)]
 pub struct ReadParts {
     /// The database.
@@ -47,7 +47,7 @@ pub struct ReadParts {
     pub rules: Rules,
     /// The time.
     pub clock: Clock,
-    /// What hosts share, where they do.
+    /// The cache that hosts share, where there is one.
     pub shared: Option<Arc<Shared>>,
 }
 
@@ -61,13 +61,13 @@ pub struct Read {
     parts: ReadParts,
     ruling: Ruling,
     wait: Duration,
-    /// SQL has just failed: what is stale is told without asking until then, as Unix time.
-    held_until_ms: AtomicU64,
-    /// The last reading that failed: its key, and why, for those who waited for it.
+    /// After a failure of SQL, stale answers are served without a query until then, in milliseconds.
+    backoff_until_ms: AtomicU64,
+    /// The last load that failed: its key, and why, for its waiters.
     failed: Mutex<Option<(String, ReadError)>>,
-    /// What is read anew on time: the parameters by key.
-    followed: Mutex<HashMap<String, Vec<SqlValue>>>,
-    follower: Mutex<Option<JoinHandle<()>>>,
+    /// The keys that are refreshed on time, with their parameters.
+    refreshed: Mutex<HashMap<String, Vec<SqlValue>>>,
+    refresher: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What operators see of a read.
@@ -75,23 +75,23 @@ pub struct Read {
 pub struct ReadState {
     /// Its name.
     pub name: String,
-    /// What was measured of it, and what the rule makes of that.
+    /// Its measurements, and the rule that follows from them.
     #[serde(flatten)]
     pub ruling: RulingState,
-    /// How its keys look.
+    /// The form of its keys.
     pub key: String,
-    /// The groups that its answers belong to.
+    /// The groups of its answers.
     pub groups: Vec<String>,
 }
 
 impl Reads {
-    /// Prepares every read; asks SQL for nothing yet.
+    /// Prepares every read; sends nothing to SQL yet.
     ///
     /// # Errors
-    /// Parameters that the statement does not have, or the other way round.
+    /// Parameters that the statement does not name, or the other way round.
     pub async fn start(configs: &[ReadConfig], cache: &CacheConfig, parts: &ReadParts) -> Result<Self, ConfigError> {
         let limits = CacheLimits { bytes_max: cache.reads_bytes_max, waiters_max: cache.waiters_max };
-        let kept = Arc::new(Cache::new("reads", limits, Arc::clone(&parts.rules.ledger)));
+        let cached = Arc::new(Cache::new("reads", limits, Arc::clone(&parts.rules.invalidations)));
         let totals = Arc::new(Totals::default());
         let open = |config: &ReadConfig| {
             let (statement, order) = statement::prepare(config, parts.sql.engine())?;
@@ -100,21 +100,21 @@ impl Reads {
                 statement,
                 order,
                 columns: tokio::sync::OnceCell::new(),
-                cache: Arc::clone(&kept),
+                cache: Arc::clone(&cached),
                 parts: parts.clone(),
                 ruling: Ruling::new(subject(config), parts.rules.clone(), Arc::clone(&totals)),
                 wait: Duration::from_millis(cache.wait_ms),
-                held_until_ms: AtomicU64::new(0),
+                backoff_until_ms: AtomicU64::new(0),
                 failed: Mutex::default(),
-                followed: Mutex::default(),
-                follower: Mutex::default(),
+                refreshed: Mutex::default(),
+                refresher: Mutex::default(),
             });
             Ok((config.name.clone(), read))
         };
         let reads: BTreeMap<String, Arc<Read>> = configs.iter().map(open).collect::<Result<_, ConfigError>>()?;
         for read in reads.values() {
             let _ = read.ask_rule_aside().await;
-            read.follow();
+            read.start_refreshing();
         }
         Ok(Self { reads: Arc::new(reads) })
     }
@@ -139,7 +139,7 @@ impl Reads {
         self.reads.values().map(|read| read.state()).collect()
     }
 
-    /// What is kept: entries, and their memory in bytes.
+    /// The size of the cache: entries, and their memory in bytes.
     pub fn memory(&self) -> CacheMemory {
         self.reads.values().next().map(|read| read.cache.memory()).unwrap_or_default()
     }
@@ -149,27 +149,27 @@ impl Reads {
         self.configs().any(|config| statement::is_key(config, key))
     }
 
-    /// Whether keys of some read can begin so.
+    /// Whether keys of some read can start with this prefix.
     pub fn has_prefix(&self, prefix: &str) -> bool {
         self.configs().any(|config| statement::is_key_prefix(config, prefix))
     }
 
-    /// Whether answers of some read belong to this group, as far as rules name groups now.
+    /// Whether answers of some read belong to this group, by the groups that rules name now.
     pub fn has_group(&self, group: &str) -> bool {
         self.reads.values().any(|read| read.groups().iter().any(|known| known == group))
     }
 
-    /// Ends what is read anew on time.
+    /// Stops all refreshes.
     pub fn stop(&self) {
         for read in self.reads.values() {
-            if let Some(follower) = read.follower.lock().unwrap_or_else(PoisonError::into_inner).take() {
-                follower.abort();
+            if let Some(refresher) = read.refresher.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                refresher.abort();
             }
         }
     }
 }
 
-/// The group of what depends on a table.
+/// The group of all answers that depend on a table.
 pub fn table_group(table: &str) -> String {
     format!("table:{}", table.to_ascii_lowercase())
 }
@@ -179,14 +179,15 @@ impl Read {
     pub fn config(&self) -> &ReadConfig {
         &self.config
     }
+
     fn ask_rule_in_time(self: &Arc<Self>, now_ms: u64) {
         if self.ruling.is_due(now_ms) {
-            // Nobody waits for it.
+            // No request waits for the rule.
             drop(self.ask_rule_aside());
         }
     }
 
-    /// Shows the profile to the rule, on a thread that may wait for what a module was granted.
+    /// Shows the profile to the rule, on a thread that may wait for a module's grants.
     fn ask_rule_aside(self: &Arc<Self>) -> JoinHandle<()> {
         let read = Arc::clone(self);
         tokio::task::spawn_blocking(move || read.ruling.ask(read.parts.clock.steady_ms()))
@@ -201,7 +202,7 @@ impl Read {
         }
     }
 
-    /// The groups of its answers: its own, those that the rule names now, and those of its tables.
+    /// The groups of its answers: its own, the rule's, and one per table.
     fn groups(&self) -> Vec<String> {
         let mut groups = self.ruling.groups();
         groups.extend(self.config.tables.iter().map(|table| table_group(table)));

@@ -1,16 +1,16 @@
-//! The room capability: a queue before something that bears only so many at once.
+//! The room capability: a waiting room in front of a service with limited capacity.
 //!
-//! Tier 3: imports tiers 0 to 2. Never imports flush, http or another capability, and knows no SQL: what a queue holds is the
-//! store's. Holds no rule: [`Admission`] says where an arrival is placed and how many are let in, the store keeps the order and
-//! the capacity, this room moves data in batches between them.
+//! Tier 3: imports tiers 0 to 2. Never imports flush, http or another capability, and knows no SQL: the store holds the queues.
+//! Holds no rule: [`Admission`] decides places and admissions, the store keeps order and capacity, this module moves data in
+//! batches between them.
 //!
-//! - `admission`: the rules · `step`: one batch · `queue`: the queues of this host · `clock`: who goes, who is let in
-//! - `token`: what a person holds · `flow`: how fast it goes, and when to ask again · `draw`: places by lot
+//! - `admission`: the rules. `step`: one batch. `queue`: the queues of this host. `clock`: expiry and admission.
+//! - `token`: tickets and passes. `flow`: rates, estimates, poll intervals. [`lottery`]: random places.
 
 mod admission;
 mod clock;
-pub mod draw;
 pub mod flow;
+pub mod lottery;
 mod queue;
 mod shared;
 mod step;
@@ -34,15 +34,15 @@ use crate::clock::Clock;
 use crate::config::{BatchConfig, ConfigError, RoomConfig, RoomMode};
 use crate::error::{Refusal, RoomRefusal};
 use crate::model::Id;
-use crate::store::{RoomEnd, RoomFigures, RoomResult, RoomVerb, Store};
+use crate::store::{Queues, RoomEnd, RoomFigures, RoomResult, RoomVerb};
 use crate::telemetry;
 use flow::poll_after_ms;
-use queue::{Queue, Queues, life};
+use queue::{LocalQueues, Queue, life};
 use shared::Shared;
-use step::{Ask, Asked, Told};
+use step::{RoomRequest, RoomStep, StepResult};
 use token::{Claims, Keyring, Use};
 
-/// Time to tell the other hosts that this one stops.
+/// Most time to notify the other hosts that this one stops.
 const LEAVE_TIME: Duration = Duration::from_secs(2);
 
 /// All kinds of the capability, by name.
@@ -52,12 +52,12 @@ pub struct Rooms {
     pub kinds: BTreeMap<String, Arc<RoomKind>>,
 }
 
-/// What a kind is made of.
+/// The parts of a kind.
 pub struct RoomParts {
     /// Bounds of its batches.
     pub batch: BatchConfig,
-    /// Where queues are kept.
-    pub store: Arc<dyn Store>,
+    /// The store of the queues.
+    pub store: Arc<dyn Queues>,
     /// The rules.
     pub admission: Arc<dyn Admission>,
     /// The time.
@@ -66,79 +66,79 @@ pub struct RoomParts {
     pub owner: String,
 }
 
-/// How it stands with somebody.
+/// The status of a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
     /// Waits.
     Waiting {
-        /// So many are before; `None` before the draw.
+        /// The number of people in front; `None` before the lottery.
         ahead: Option<u64>,
-        /// When it will be let in, as far as that can be said.
+        /// The estimated time of the admission, where there is one.
         eta: Option<Eta>,
-        /// When to ask again, in milliseconds.
+        /// When to poll again, in milliseconds.
         poll_after_ms: u64,
-        /// Since when, in Unix milliseconds.
+        /// When the person joined, in Unix milliseconds.
         joined_ms: u64,
     },
-    /// Is in.
+    /// Was admitted.
     Active {
-        /// What the protected service verifies.
+        /// The token that the protected service verifies.
         pass: String,
-        /// Until when, in Unix milliseconds.
+        /// When the stay ends, in Unix milliseconds.
         until_ms: u64,
-        /// Since when, in Unix milliseconds.
+        /// When the person was admitted, in Unix milliseconds.
         admitted_ms: u64,
     },
-    /// Is gone, by a time that was over: a stay, or the grace of whoever did not ask, or did not come when let in.
+    /// The time ran out: of a stay, of the grace period without a poll, or of the claim after an admission.
     Expired {
         /// Whether it was a stay.
         is_stay: bool,
     },
-    /// Is gone by request.
+    /// The person ended the place or the stay.
     Ended {
-        /// Whether the stay was completed; else the place was given up.
+        /// Whether the stay was completed; otherwise the place was given up.
         was_active: bool,
     },
 }
 
-/// The answer to whoever waits or is in.
+/// The answer to a person with a place or a stay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoomReply {
-    /// Names the arrival in later requests: the one that was asked with, or, of a poll, a newer one of the same arrival.
+    /// The token for later requests: the one of this request, or, after a poll, a newer one for the same arrival.
     pub token: String,
-    /// Who it is.
+    /// The person.
     pub actor: Id,
-    /// How it stands.
+    /// The status.
     pub standing: Standing,
-    /// This request made the place.
+    /// This request created the place.
     pub is_new: bool,
     /// The queue.
     pub figures: RoomFigures,
-    /// When it was so, in Unix milliseconds.
+    /// The time of this status, in Unix milliseconds.
     pub at_ms: u64,
 }
 
-/// A queue, as everybody may see it.
+/// The public view of a queue.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QueueView {
     /// Its figures.
     pub figures: RoomFigures,
-    /// Let in per second.
+    /// Admissions per second.
     pub admitted_per_s: f64,
-    /// When whoever joins now will be let in.
+    /// The estimated admission of a person who joins now.
     pub eta: Option<Eta>,
-    /// SHA-256 of the seed of the draw.
+    /// SHA-256 of the seed of the lottery.
     pub commitment: String,
-    /// The seed, once somebody has been let in.
+    /// The seed, after the first admission.
     pub seed: Option<String>,
 }
 
 /// One kind.
 pub struct RoomKind {
     shared: Arc<Shared>,
-    queues: Arc<Queues>,
+    queues: Arc<LocalQueues>,
     keyring: ArcSwap<Keyring>,
-    steps: Batcher<Asked, Result<Told, Refusal>>,
+    steps: Batcher<RoomStep, Result<StepResult, Refusal>>,
     streams: Arc<Semaphore>,
     resumer: JoinHandle<()>,
     joins: Counter,
@@ -157,7 +157,7 @@ impl RoomKind {
         let kind = config.kind.clone();
         let streams = Arc::new(Semaphore::new(config.streams_max.min(Semaphore::MAX_PERMITS)));
         let shared = Arc::new(Shared::new(config, store, admission, clock, owner));
-        let queues = Arc::new(Queues::default());
+        let queues = Arc::new(LocalQueues::default());
         let of_steps = Arc::clone(&shared);
         let steps = Batcher::start(&batch, "rooms", &kind, move |batch| step::run(Arc::clone(&of_steps), batch));
         let resumer = tokio::spawn(queue::resume(Arc::clone(&shared), Arc::clone(&queues)));
@@ -184,30 +184,30 @@ impl RoomKind {
         self.keyring.load_full()
     }
 
-    /// From now on these sign and verify.
+    /// Signs and verifies with these keys from now on.
     pub fn set_keyring(&self, keyring: Keyring) {
         self.keyring.store(Arc::new(keyring));
     }
 
-    /// Ends the clocks of its queues on this host.
+    /// Stops the clocks of its queues on this host.
     pub fn stop(&self) {
         self.resumer.abort();
         self.queues.stop();
     }
 
-    /// The same, and says so to the other hosts: they need not wait for this one.
+    /// The same, and notifies the other hosts, so that they need not wait for this one.
     pub async fn leave(&self) {
         self.resumer.abort();
         let (shared, kind) = (&self.shared, &self.shared.config.kind);
         let queues = self.queues.stop();
-        let all = queues.iter().map(|queue| shared.store.rooms().part_room(kind, queue, &shared.owner));
+        let all = queues.iter().map(|queue| shared.store.part_room(kind, queue, &shared.owner));
         let said = tokio::time::timeout(LEAVE_TIME, futures_util::future::join_all(all)).await;
         if !matches!(said, Ok(said) if said.iter().all(Result::is_ok)) {
             tracing::info!(kind, "the other hosts were not told that this one stops: they find out");
         }
     }
 
-    /// A place for somebody, or the one that they have.
+    /// Gives a person a place, or returns the one that they have.
     ///
     /// # Errors
     /// See [`Refusal`]; of rooms: `QueueMissing`, `TooManyQueues`, `Closed`, `Full`.
@@ -216,37 +216,37 @@ impl RoomKind {
             return Err(RoomRefusal::Closed.into());
         }
         let queue = self.queues.get(&self.shared, queue).await?;
-        let told = self.ask(&queue, actor.clone(), Ask::Join).await?;
-        let number = match told.result {
+        let step = self.submit(&queue, actor.clone(), RoomRequest::Join).await?;
+        let number = match step.result {
             RoomResult::Waiting { number, .. } | RoomResult::Active { number, .. } => number,
             RoomResult::Full => return Err(RoomRefusal::Full.into()),
             RoomResult::Ended { .. } | RoomResult::Unknown => return Err(Refusal::StoreUnavailable),
         };
         self.joins.increment(1);
-        let expected_ms = match told.result {
+        let expected_ms = match step.result {
             RoomResult::Waiting { ahead, .. } => queue
                 .flow()
                 .eta(ahead)
-                .map(|eta| told.now_ms.saturating_add(u64::try_from(eta.middle().as_millis()).unwrap_or(u64::MAX))),
+                .map(|eta| step.now_ms.saturating_add(u64::try_from(eta.middle().as_millis()).unwrap_or(u64::MAX))),
             _ => None,
         };
         let claims = Claims {
             of: Use::Ticket,
             actor,
             number,
-            life: life(&told.seed),
-            expires_s: self.ticket_expires_s(told.now_ms),
+            life: life(&step.seed),
+            expires_s: self.ticket_expires_s(step.now_ms),
             expected_ms,
-            by_lot: told.by_lot,
+            by_lottery: step.by_lottery,
         };
-        let token = self.keyring.load().sign(&queue.id, &claims, told.now_ms).ok_or(Refusal::StoreUnavailable)?;
-        self.reply(&queue, token, &claims, &told)
+        let token = self.keyring.load().sign(&queue.id, &claims, step.now_ms).ok_or(Refusal::StoreUnavailable)?;
+        self.reply(&queue, token, &claims, &step)
     }
 
-    /// What is asked about the arrival that the ticket `token` is for.
+    /// Runs an operation on the arrival of the ticket `token`.
     ///
     /// # Errors
-    /// See [`Refusal`]; of rooms: what a token is refused for, and `NotActive` for an extension or completion of whoever waits.
+    /// See [`Refusal`]; of rooms: the reasons to refuse a token, and `NotActive` for an extension or completion while waiting.
     pub async fn about(&self, queue: &Id, token: &str, verb: RoomAsk) -> Result<RoomReply, Refusal> {
         let now_ms = self.shared.clock.now_ms();
         let (claims, _) = self.keyring.load().verify(Use::Ticket, Some(queue), token, now_ms)?;
@@ -274,46 +274,45 @@ impl RoomKind {
         if claims.life != life(&queue.seed()) {
             return Err(RoomRefusal::TokenEnded.into());
         }
-        let told = self.ask(queue, claims.actor.clone(), Ask::About(claims.number, verb)).await?;
-        if claims.life != life(&told.seed) {
+        let step = self.submit(queue, claims.actor.clone(), RoomRequest::About(claims.number, verb)).await?;
+        if claims.life != life(&step.seed) {
             return Err(RoomRefusal::TokenEnded.into());
         }
         let needs_stay = matches!(ask, RoomAsk::Complete | RoomAsk::Extend { .. });
-        if needs_stay && matches!(told.result, RoomResult::Waiting { .. }) {
+        if needs_stay && matches!(step.result, RoomResult::Waiting { .. }) {
             return Err(RoomRefusal::NotActive.into());
         }
-        self.note_eta(claims, &told);
-        if let Some(reply) = repeated(ask, token, claims, &told) {
+        self.note_eta(claims, &step);
+        if let Some(reply) = repeated(ask, token, claims, &step) {
             return Ok(reply);
         }
-        let renewed = if ask == RoomAsk::Poll { self.renewed(&queue.id, claims, &told) } else { None };
-        self.reply(queue, renewed.unwrap_or_else(|| token.to_owned()), claims, &told)
+        let renewed = if ask == RoomAsk::Poll { self.renewed(&queue.id, claims, &step) } else { None };
+        self.reply(queue, renewed.unwrap_or_else(|| token.to_owned()), claims, &step)
     }
 
-    /// Until when a ticket is good that is made at `now_ms`, in Unix seconds.
+    /// When a ticket that is made at `now_ms` expires, in Unix seconds.
     fn ticket_expires_s(&self, now_ms: u64) -> u64 {
         now_ms.saturating_add(self.config().token_ttl_ms).div_ceil(1_000)
     }
 
-    /// A new ticket for whoever waits or is in and asks with one of which more than half of the time is over. The old one is good
-    /// until its own end.
-    fn renewed(&self, queue: &Id, claims: &Claims, told: &Told) -> Option<String> {
-        let is_there = matches!(told.result, RoomResult::Waiting { .. } | RoomResult::Active { .. });
-        let left_ms = claims.expires_s.saturating_mul(1_000).saturating_sub(told.now_ms);
+    /// A new ticket for a person whose ticket is past half of its time. The old one stays valid until it expires.
+    fn renewed(&self, queue: &Id, claims: &Claims, step: &StepResult) -> Option<String> {
+        let is_there = matches!(step.result, RoomResult::Waiting { .. } | RoomResult::Active { .. });
+        let left_ms = claims.expires_s.saturating_mul(1_000).saturating_sub(step.now_ms);
         if !is_there || left_ms > self.config().token_ttl_ms / 2 {
             return None;
         }
-        let claims = Claims { expires_s: self.ticket_expires_s(told.now_ms), ..claims.clone() };
-        self.keyring.load().sign(queue, &claims, told.now_ms)
+        let claims = Claims { expires_s: self.ticket_expires_s(step.now_ms), ..claims.clone() };
+        self.keyring.load().sign(queue, &claims, step.now_ms)
     }
 
-    /// How it stands with many, in one step. Index-aligned.
+    /// The status of many people, in one step. Index-aligned.
     pub async fn many(&self, queue: &Id, tokens: &[String]) -> Vec<Result<RoomReply, Refusal>> {
         let each = tokens.iter().map(|token| self.about(queue, token, RoomAsk::Poll));
         futures_util::future::join_all(each).await
     }
 
-    /// Whether the holder of a pass may be in, for a service that asks; nobody counts as seen by it. Also says which queue.
+    /// Verifies a pass for a service, and returns its queue, too. Does not count the person as seen.
     ///
     /// # Errors
     /// As [`RoomKind::about`].
@@ -325,7 +324,7 @@ impl RoomKind {
         Ok((id, reply))
     }
 
-    /// A queue, as everybody may see it. Looking does not make one.
+    /// The public view of a queue. Does not create one.
     ///
     /// # Errors
     /// `QueueMissing`.
@@ -336,21 +335,21 @@ impl RoomKind {
             figures: flow.figures,
             admitted_per_s: flow.admitted_per_s(),
             eta: flow.eta(flow.figures.waiting),
-            commitment: draw::commitment(&seed),
-            seed: (flow.figures.admitted > 0).then(|| draw::hex(&seed)),
+            commitment: lottery::commitment(&seed),
+            seed: (flow.figures.admitted > 0).then(|| lottery::hex(&seed)),
         })
     }
 
-    /// Who takes part in the draw of a queue, in the order of arrival, from the `skip`th, at most `limit`.
+    /// The people who take part in the lottery of a queue, in the order of arrival, from the `skip`th, at most `limit`.
     ///
     /// # Errors
     /// See [`Refusal`]; of rooms: `QueueMissing`.
     pub async fn arrivals(&self, queue: &Id, skip: u64, limit: usize) -> Result<Vec<Id>, Refusal> {
-        let (rooms, kind) = (self.shared.store.rooms(), &self.config().kind);
-        let found = rooms.room_draw(kind, queue, skip, limit).await.map_err(|error| self.shared.refusal(&error))?;
+        let (store, kind) = (&self.shared.store, &self.config().kind);
+        let found = store.room_entrants(kind, queue, skip, limit).await.map_err(|error| self.shared.refusal(&error))?;
         if found.is_empty() && self.queues.known(queue).is_none() {
             // Another host may have opened it.
-            let queues = rooms.room_queues(kind).await.map_err(|error| self.shared.refusal(&error))?;
+            let queues = store.room_queues(kind).await.map_err(|error| self.shared.refusal(&error))?;
             if !queues.contains(queue) {
                 return Err(RoomRefusal::QueueMissing.into());
             }
@@ -363,28 +362,28 @@ impl RoomKind {
         Arc::clone(&self.streams).try_acquire_owned().ok()
     }
 
-    async fn ask(&self, queue: &Arc<Queue>, actor: Id, ask: Ask) -> Result<Told, Refusal> {
-        self.steps.submit(Asked { queue: Arc::clone(queue), actor, ask }).await?
+    async fn submit(&self, queue: &Arc<Queue>, actor: Id, request: RoomRequest) -> Result<StepResult, Refusal> {
+        self.steps.submit(RoomStep { queue: Arc::clone(queue), actor, request }).await?
     }
 
-    /// What was told at the join against what came.
-    fn note_eta(&self, claims: &Claims, told: &Told) {
+    /// Records the estimate of the join against the real admission.
+    fn note_eta(&self, claims: &Claims, step: &StepResult) {
         if let (Some(expected_ms), RoomResult::Active { admitted_ms, is_new: true, .. }) =
-            (claims.expected_ms, told.result)
+            (claims.expected_ms, step.result)
         {
             self.eta_error.record(expected_ms.abs_diff(admitted_ms) as f64 / 1_000.0);
         }
     }
 
-    fn reply(&self, queue: &Queue, token: String, claims: &Claims, told: &Told) -> Result<RoomReply, Refusal> {
-        let (standing, is_new) = match told.result {
+    fn reply(&self, queue: &Queue, token: String, claims: &Claims, step: &StepResult) -> Result<RoomReply, Refusal> {
+        let (standing, is_new) = match step.result {
             RoomResult::Waiting { ahead, joined_ms, is_new, .. } => {
-                (self.waiting(queue, told, (ahead, claims.by_lot, joined_ms)), is_new)
+                (self.waiting(queue, step, (ahead, claims.by_lottery, joined_ms)), is_new)
             }
             RoomResult::Active { until_ms, admitted_ms, is_new, .. } => {
                 let pass =
                     Claims { of: Use::Pass, expires_s: until_ms.div_ceil(1_000), expected_ms: None, ..claims.clone() };
-                let pass = self.keyring.load().sign(&queue.id, &pass, told.now_ms).ok_or(Refusal::StoreUnavailable)?;
+                let pass = self.keyring.load().sign(&queue.id, &pass, step.now_ms).ok_or(Refusal::StoreUnavailable)?;
                 (Standing::Active { pass, until_ms, admitted_ms }, is_new)
             }
             RoomResult::Ended { end: RoomEnd::Expired, .. } => (Standing::Expired { is_stay: true }, false),
@@ -398,32 +397,32 @@ impl RoomKind {
             RoomResult::Full => return Err(RoomRefusal::Full.into()),
         };
         let Claims { actor, .. } = claims;
-        Ok(RoomReply { token, actor: actor.clone(), standing, is_new, figures: told.figures, at_ms: told.now_ms })
+        Ok(RoomReply { token, actor: actor.clone(), standing, is_new, figures: step.figures, at_ms: step.now_ms })
     }
 
-    fn waiting(&self, queue: &Queue, told: &Told, (ahead, by_lot, joined_ms): (u64, bool, u64)) -> Standing {
+    fn waiting(&self, queue: &Queue, step: &StepResult, (ahead, by_lottery, joined_ms): (u64, bool, u64)) -> Standing {
         let config = self.config();
         let flow = queue.flow();
-        // Before the first is let in, a place by lot moves with every arrival: it is told when the draw is made.
-        let is_drawn = told.figures.admitted > 0 || !by_lot;
-        let eta = if is_drawn { flow.eta(ahead) } else { None };
+        // Before the first admission every arrival moves the places of a lottery: show them after that only.
+        let is_final = step.figures.admitted > 0 || !by_lottery;
+        let eta = if is_final { flow.eta(ahead) } else { None };
         let bounds = (config.poll_ms_min, config.poll_ms_max, config.grace_ms);
-        let is_next = told.figures.active + ahead < config.capacity && config.mode == RoomMode::Open && is_drawn;
+        let is_next = step.figures.active + ahead < config.capacity && config.mode == RoomMode::Open && is_final;
         let base_ms = if is_next {
             config.poll_ms_min
         } else {
-            poll_after_ms(bounds, config.polls_per_s_max, told.figures.waiting, eta)
+            poll_after_ms(bounds, config.polls_per_s_max, step.figures.waiting, eta)
         };
-        // Up to 30 % later, so that those who came together do not ask together.
+        // Up to 30 % later, so that people who came together do not poll together.
         let jitter_ms = rand::rng().random_range(0..=base_ms * 3 / 10);
-        let ahead = is_drawn.then_some(ahead);
+        let ahead = is_final.then_some(ahead);
         Standing::Waiting { ahead, eta, poll_after_ms: base_ms + jitter_ms, joined_ms }
     }
 }
 
-/// The answer to whoever ends again what ended by request, as long as that is remembered: the same as the first time.
-fn repeated(ask: RoomAsk, token: &str, claims: &Claims, told: &Told) -> Option<RoomReply> {
-    let was_active = match (ask, told.result) {
+/// The answer to a repeated leave or complete, as long as the store remembers the first: the same as the first time.
+fn repeated(ask: RoomAsk, token: &str, claims: &Claims, step: &StepResult) -> Option<RoomReply> {
+    let was_active = match (ask, step.result) {
         (RoomAsk::Leave | RoomAsk::Complete, RoomResult::Ended { end: RoomEnd::Completed, is_new: false }) => true,
         (RoomAsk::Leave, RoomResult::Ended { end: RoomEnd::Left, is_new: false }) => false,
         _ => return None,
@@ -433,25 +432,25 @@ fn repeated(ask: RoomAsk, token: &str, claims: &Claims, told: &Told) -> Option<R
         actor: claims.actor.clone(),
         standing: Standing::Ended { was_active },
         is_new: false,
-        figures: told.figures,
-        at_ms: told.now_ms,
+        figures: step.figures,
+        at_ms: step.now_ms,
     })
 }
 
-/// What may be asked about an arrival.
+/// An operation on an arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RoomAsk {
-    /// How it stands; the holder asks.
+    /// The status, for the person.
     Poll,
-    /// How it stands; somebody else asks.
+    /// The status, for somebody else.
     Look,
     /// Gives up the place, or ends the stay.
     Leave,
     /// Ends the stay.
     Complete,
-    /// A longer stay.
+    /// Extend the stay.
     Extend {
-        /// From now, in milliseconds; without it, as long as the stay was when it began.
+        /// From now, in milliseconds; without it, the length at admission.
         ttl_ms: Option<u64>,
     },
 }

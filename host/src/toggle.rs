@@ -117,8 +117,8 @@ impl ToggleKind {
             let evaluated = self.steps.submit(Asked { request: request.clone(), ruled }).await??;
             ruled = Some(evaluated.ruled);
             let cold = match evaluated.result {
-                ToggleResult::ColdTarget => Want::Target(request.target.clone()),
-                ToggleResult::ColdPair => Want::Pair(request.target.clone(), request.actor.clone()),
+                ToggleResult::TargetNotLoaded => Want::Target(request.target.clone()),
+                ToggleResult::PairNotLoaded => Want::Pair(request.target.clone(), request.actor.clone()),
                 _ => return self.answer(&request, evaluated, deadline).await,
             };
             // In a box: what is known already must not hold room for it.
@@ -140,7 +140,7 @@ impl ToggleKind {
             }
             ToggleResult::TargetMissing => return Err(Refusal::TargetMissing),
             ToggleResult::IdempotencyConflict => return Err(Refusal::IdempotencyConflict),
-            ToggleResult::ColdTarget | ToggleResult::ColdPair => return Err(Refusal::StoreUnavailable),
+            ToggleResult::TargetNotLoaded | ToggleResult::PairNotLoaded => return Err(Refusal::StoreUnavailable),
         };
         let ground = self.ground();
         let partition = ground.partition(&request.target);
@@ -174,8 +174,8 @@ impl ToggleKind {
                 .iter()
                 .zip(&pairs)
                 .filter_map(|(result, (target, actor))| match (result, actor) {
-                    (ReadResult::ColdPair, Some(actor)) => Some(Want::Pair(target.clone(), actor.clone())),
-                    (ReadResult::ColdTarget | ReadResult::ColdPair, _) => Some(Want::Target(target.clone())),
+                    (ReadResult::PairNotLoaded, Some(actor)) => Some(Want::Pair(target.clone(), actor.clone())),
+                    (ReadResult::TargetNotLoaded | ReadResult::PairNotLoaded, _) => Some(Want::Target(target.clone())),
                     _ => None,
                 })
                 .collect();

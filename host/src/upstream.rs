@@ -1,30 +1,30 @@
 //! Upstream: a reverse proxy with a shared cache that is correct by RFC 9111.
 //!
 //! Tier 3: imports tiers 0 to 2 (`cache`, and `listener` for bodies). Never imports a capability, SQL or the store. Bodies
-//! are streamed; memory holds at most what is kept, each queue is bounded.
+//! are streamed; memory holds at most the stored responses, each queue is bounded.
 //!
-//! - `control`: what headers say of caching. `stored`: whether and how long a response may be kept, and its age.
-//! - `outgoing`: a request as the origin gets it; `names` says which headers go on. `key`: what is the same request, made
-//!   of that value alone. `location`: what an answer says of where things are, as the client sees it.
-//! - `conditional`, `range`, `hop`: one part of HTTP each. `message`: where an answer ends. `events`: streams of events.
-//! - `allowance`: what a rule makes of what a response allows.
-//! - `origin`: connections and their bounds. `growing`: a body that is told while it comes, to all who follow it. `fill`:
-//!   keeping it meanwhile.
-//! - `serve`: the way of a request. `ask`: what becomes of the origin's answer. `tell`: what the client gets.
+//! - `serve`: the life of a request. `fetch`: the origin's answer. `deliver`: the reply to the client.
+//! - `control`: caching directives. `stored`: whether and how long a response may be stored, and its age.
+//! - `outgoing`: a request as the origin gets it; `names` selects its headers. `key`: cache keys, made of that value alone.
+//!   `location`: URLs in answers, as the client sees them.
+//! - `conditional`, `range`, `hop`: one part of HTTP each. `message`: the end of an answer. `events`: event streams.
+//! - `allowance`: the effect of a rule on a response.
+//! - `origin`: connections and their bounds. `shared_body`: a body that many clients share while it arrives. `fill`: storing it
+//!   meanwhile.
 //!
-//! The crate `http-cache-semantics` was looked at and not taken: it keeps no variants side by side, knows no targeted
-//! headers, windows or groups, and takes the first of two lifetimes; what is left of it is less than the glue.
+//! Why not the crate `http-cache-semantics`: it stores no variants side by side, knows no targeted headers, windows or groups, and
+//! takes the first of two lifetimes; the useful rest is smaller than the glue.
 //!
-//! Never keeps a body that was cut short, never sends a request twice, never believes a client about who it is to
-//! others, never keeps or tells somebody else what was answered to one person with a cookie of his.
+//! Never stores a body that was cut short, never sends a request twice, never trusts a client about its identity towards
+//! others, and never stores or serves to others a response to one person's cookie.
 
 mod allowance;
-mod ask;
 mod conditional;
 mod control;
+mod deliver;
 mod events;
+mod fetch;
 mod fill;
-mod growing;
 mod hop;
 mod key;
 mod location;
@@ -34,8 +34,8 @@ mod origin;
 mod outgoing;
 mod range;
 mod serve;
+mod shared_body;
 mod stored;
-mod tell;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,23 +44,23 @@ use hyper::header::HeaderName;
 use serde::Serialize;
 
 use crate::cache::{
-    Cache, CacheLimits, CacheMemory, CacheStatus, Forwarded, Lead, Rules, Ruling, RulingState, Subject, Totals,
+    Cache, CacheLimits, CacheMemory, CacheStatus, Forwarded, Leader, Rules, Ruling, RulingState, Subject, Totals,
 };
 use crate::clock::Clock;
 use crate::config::{AuthConfig, CacheConfig, ConfigError, UpstreamConfig};
-use fill::Coming;
+use fill::InFlight;
 use hop::Pseudonym;
 use origin::Origin;
 use outgoing::Passage;
-use stored::Kept;
+use stored::Cached;
 
-/// The methods that are passed on by name, for `Allow`; others that are not known go on, too.
+/// The methods that are forwarded by name, for `Allow`; unknown ones are forwarded, too.
 pub const UPSTREAM_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// What is kept of all upstreams; those who wait for a response are shown it as it comes.
-type Responses = Cache<Kept, Coming>;
-/// The right to ask the origin for all who wait.
-type UpstreamLead = Lead<Coming>;
+/// The stored responses of all upstreams; waiters may follow a response in flight.
+type Responses = Cache<Cached, InFlight>;
+/// The right to ask the origin for all waiters.
+type UpstreamLeader = Leader<InFlight>;
 
 /// Why an upstream has no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -68,7 +68,7 @@ pub enum UpstreamError {
     /// No connection.
     #[error("the origin cannot be reached")]
     Unreachable,
-    /// The answer cannot be understood, is too large, or did not come.
+    /// The answer is invalid, too large, or did not arrive.
     #[error("the origin's answer is not usable")]
     Broken,
     /// No answer in time.
@@ -77,31 +77,31 @@ pub enum UpstreamError {
     /// The request's body is too large.
     #[error("the request's body is too large")]
     RequestBodyTooLarge,
-    /// The request's body ended early, or where it ends is in doubt.
+    /// The request's body ended early, or its end is ambiguous.
     #[error("the request's body did not come whole")]
     RequestBodyBroken,
-    /// Too many requests to the origin, or too many that wait for the same answer.
+    /// Too many requests to the origin, or too many that wait for the same response.
     #[error("too many requests to the origin")]
     Overloaded,
     /// The path has a segment `.` or `..`, plain or encoded: the origin would read it as another path.
     #[error("the path has a segment that is `.` or `..`")]
     DotSegment,
-    /// The path cannot be sent on.
+    /// The path cannot be forwarded.
     #[error("the path is not one that can be sent on")]
     BadPath,
-    /// The client wants no answer but from the cache, which has none.
+    /// The client wants a response from the cache only, which has none.
     #[error("nothing is kept of it")]
-    NotKept,
-    /// The request has been here before.
+    NotCached,
+    /// The request has passed this host before.
     #[error("the request has come through this host before")]
     Loop,
-    /// A method that is not passed on: `TRACE` tells whoever asks what else stands in a request.
+    /// A method that is not forwarded: `TRACE` reveals the other headers of a request.
     #[error("the method is not passed on")]
     MethodRefused,
 }
 
 impl UpstreamError {
-    /// Whether the request went to the origin, or tried to.
+    /// Whether the request went to the origin, or weir tried to send it.
     fn was_asked(self) -> bool {
         matches!(self, Self::Unreachable | Self::Broken | Self::Late)
     }
@@ -149,18 +149,18 @@ pub struct Upstreams(Arc<Vec<Arc<Upstream>>>);
 pub struct UpstreamState {
     /// Its name.
     pub name: String,
-    /// What the paths of its requests begin with.
+    /// The prefix of the paths of its requests.
     pub prefix: String,
-    /// What was measured of it, and what the rule makes of that.
+    /// Its measurements, and the rule that follows from them.
     #[serde(flatten)]
     pub ruling: RulingState,
-    /// How its keys look: the path and query that the origin sees; one stands for all variants and hosts.
+    /// The form of its keys: the path and query that the origin sees; one key stands for all variants and hosts.
     pub key: String,
-    /// The groups that its responses belong to.
+    /// The groups of its responses.
     pub groups: Vec<String>,
 }
 
-/// One origin and what is kept of it.
+/// One origin and its stored responses.
 pub struct Upstream {
     config: UpstreamConfig,
     origin: Origin,
@@ -172,10 +172,10 @@ pub struct Upstream {
 }
 
 impl Upstreams {
-    /// Opens no connection yet; asks the rule.
+    /// Asks for the rules; opens no connection yet.
     ///
     /// # Errors
-    /// An origin that is no address; a trusted header that is no header's name.
+    /// An invalid origin; an invalid name of the trusted header.
     pub async fn start(
         configs: &[UpstreamConfig],
         (cache, auth): (&CacheConfig, &AuthConfig),
@@ -190,7 +190,7 @@ impl Upstreams {
             .transpose()
             .map_err(|error| ConfigError::Value { field: "auth.trusted_header".into(), reason: error.to_string() })?;
         let limits = CacheLimits { bytes_max: cache.upstream_bytes_max, waiters_max: cache.waiters_max };
-        let kept = Arc::new(Responses::new("upstream", limits, Arc::clone(&rules.ledger)));
+        let responses = Arc::new(Responses::new("upstream", limits, Arc::clone(&rules.invalidations)));
         let totals = Arc::<Totals>::default();
         let pseudonym = Pseudonym::random();
         let open = |config: &UpstreamConfig| {
@@ -199,7 +199,7 @@ impl Upstreams {
                 config: config.clone(),
                 passage: Passage::new(config, origin.authority.clone(), identity.clone(), pseudonym.clone())?,
                 origin,
-                cache: Arc::clone(&kept),
+                cache: Arc::clone(&responses),
                 clock: clock.clone(),
                 wait: Duration::from_millis(cache.wait_ms),
                 ruling: Ruling::new(subject(config), rules.clone(), Arc::clone(&totals)),
@@ -213,13 +213,13 @@ impl Upstreams {
         Ok(Self(Arc::new(upstreams)))
     }
 
-    /// The one that a path belongs to, at the host that the client asks for.
+    /// The upstream of a path, at the host that the client requests.
     pub fn find(&self, path: &str, host: Option<&str>) -> Option<&Arc<Upstream>> {
         let is_of = |config: &UpstreamConfig| path.starts_with(&config.prefix) && answers_for(&config.hosts, host);
         self.0.iter().find(|upstream| is_of(&upstream.config))
     }
 
-    /// What is kept: entries, and their memory in bytes.
+    /// The size of the cache: entries, and their memory in bytes.
     pub fn memory(&self) -> CacheMemory {
         self.0.first().map(|upstream| upstream.cache.memory()).unwrap_or_default()
     }
@@ -235,13 +235,13 @@ impl Upstreams {
         known.then(|| key::uri_group(key))
     }
 
-    /// Whether keys of some upstream can begin so.
+    /// Whether keys of some upstream can start with this prefix.
     pub fn has_prefix(&self, prefix: &str) -> bool {
         let begins = self.0.iter().map(|upstream| key::begin(&upstream.config));
         begins.into_iter().any(|begin| begin.starts_with(prefix) || prefix.starts_with(&begin))
     }
 
-    /// Whether responses of some upstream can belong to this group, as far as rules name groups now.
+    /// Whether responses of some upstream can belong to this group, by the groups that rules name now.
     pub fn has_group(&self, group: &str) -> bool {
         if self.0.iter().any(|upstream| upstream.ruling.groups().iter().any(|known| known == group)) {
             return true;
@@ -257,7 +257,7 @@ impl Upstreams {
         }
     }
 
-    /// Those whose connections cannot be encrypted now: the name, why, and what to do.
+    /// The upstreams whose connections cannot be encrypted now: the name, why, and what to do.
     pub fn distrusted(&self) -> Vec<(String, String)> {
         let one = |upstream: &Arc<Upstream>| Some((upstream.config.name.clone(), upstream.origin.distrust()?));
         self.0.iter().filter_map(one).collect()
@@ -289,14 +289,14 @@ impl Upstream {
         }
     }
 
-    /// Shows the profile to the rule, on a thread that may wait for what a module was granted.
+    /// Shows the profile to the rule, on a thread that may wait for a module's grants.
     fn ask_rule_aside(self: &Arc<Self>) -> tokio::task::JoinHandle<()> {
         let upstream = Arc::clone(self);
         tokio::task::spawn_blocking(move || upstream.ruling.ask(upstream.clock.steady_ms()))
     }
 }
 
-/// Tries whether an origin's connections can be encrypted; `None` where they are not to be.
+/// Tries whether an origin's connections can be encrypted; `None` where they need not be.
 ///
 /// # Errors
 /// Why not, and what to do.
@@ -304,7 +304,7 @@ pub async fn try_encrypting(config: &UpstreamConfig) -> Result<Option<()>, Strin
     origin::try_encrypting(config).await
 }
 
-/// Whether a host is one of these: with its port, where one is named; `*.` stands for any names before.
+/// Whether a host is one of these: with its port, where one is named; `*.` stands for any subdomain.
 fn answers_for(hosts: &[String], host: Option<&str>) -> bool {
     let Some(host) = host.filter(|_| !hosts.is_empty()) else { return hosts.is_empty() };
     let name = match host.rsplit_once(':') {

@@ -9,7 +9,7 @@ use std::time::Instant;
 use clap::Args;
 use weir::config::{RoomAlgorithm, RoomConfig, RoomKeyConfig, RoomMode, StoreConfig, StoreType};
 use weir::model::Id;
-use weir::room::draw::commitment;
+use weir::room::lottery::commitment;
 use weir::room::token::{Claims, Keyring, Use};
 use weir::store::{Opened, Opening, RoomBatch, RoomCommit, RoomOp, RoomTimes, RoomVerb};
 use weir_tests::bench::report::{Aim, Report, machine};
@@ -60,12 +60,12 @@ fn load(host: &Host, mode: &[(&str, String)], connections: u64, seconds: u64) ->
 /// Fills the queue through the store itself; how many a second.
 async fn fill(config: &StoreConfig, people: i64, now_ms: u64) -> f64 {
     let store = weir::store::open(config).await.unwrap();
-    let (rooms, queue) = (store.rooms(), Id::Int(1));
+    let (rooms, queue) = (&store, Id::Int(1));
     let opening = Opening { seed: SEED, now_ms, queues_max: 10, idle_ms: 1_000 };
     assert_eq!(rooms.open_room("concert", &queue, opening).await, Ok(Opened::Open(SEED)));
     let began = Instant::now();
     for first in (1..=people).step_by(500) {
-        let join = RoomVerb::Join { lane: 128, lot: None, through_ms: None };
+        let join = RoomVerb::Join { lane: 128, lottery_rank: None, through_ms: None };
         let last = (first + 500).min(people + 1);
         let ops = (first..last).map(|actor| RoomOp { actor: Id::Int(actor), number: 0, verb: join }).collect();
         let times = RoomTimes {
@@ -94,7 +94,7 @@ fn tokens(room: &RoomConfig, people: i64, now_ms: u64, file: &Path) {
             life: commitment(&SEED)[..16].to_owned(),
             expires_s: now_ms / 1_000 + 86_400,
             expected_ms: None,
-            by_lot: false,
+            by_lottery: false,
         };
         keyring.sign(&Id::Int(1), &claims, now_ms).unwrap()
     };

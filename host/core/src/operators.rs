@@ -71,20 +71,20 @@ pub fn to_text(answer: &impl Serialize) -> String {
 }
 
 /// Answers as JSON, for tests.
-#[cfg(test)]
-pub(crate) mod testing {
+#[cfg(any(test, feature = "testing"))]
+pub mod testing {
     use serde::Serialize;
     use serde_json::Value;
 
     /// An answer as operators are sent it.
-    pub(crate) trait Shown {
+    pub trait Shown {
         /// Its JSON.
         fn shown(&self) -> Value;
     }
 
     impl<T: Serialize> Shown for T {
         fn shown(&self) -> Value {
-            serde_json::to_value(self).unwrap()
+            serde_json::to_value(self).unwrap_or_else(|error| panic!("an answer is JSON: {error}"))
         }
     }
 }

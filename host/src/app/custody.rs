@@ -19,7 +19,7 @@ use super::schema::{self, KindFinding};
 use crate::config::{Config, Namespace, StoreConfig, StoreType};
 use crate::model::{DatabaseId, KnownJournal};
 use crate::sql::{Finding, Problem, Sql, SqlError};
-use crate::store::{Binding, HeldKind, Holdings, Store, StoreError, Stranger};
+use crate::store::{Binding, ForeignJournal, Inventory, KindInventory, Store, StoreError};
 
 /// How often it is looked whether the host that flushes a kind is still there.
 const LEASE_LOOK: Duration = Duration::from_millis(200);
@@ -67,7 +67,7 @@ pub async fn bind(
 
 /// Notes where the journals of kinds are.
 async fn note(kinds: &[String], store: &dyn Store, sql: &dyn Sql, is_closed: bool) -> Result<(), AppError> {
-    let holdings = store.holdings().await?;
+    let holdings = store.inventory().await?;
     let Some(journal) = holdings.journal else { return Ok(()) };
     let known = |kind: &String| KnownJournal { kind: kind.clone(), journal, place: holdings.place.clone(), is_closed };
     Ok(sql.note_journals(&kinds.iter().map(known).collect::<Vec<_>>()).await?)
@@ -80,7 +80,7 @@ async fn note(kinds: &[String], store: &dyn Store, sql: &dyn Sql, is_closed: boo
 /// When store or SQL do not answer.
 pub async fn close(config: &Config, store: &dyn Store, sql: &dyn Sql) -> Result<(), AppError> {
     let is_shared = config.store.store_type != StoreType::Embedded;
-    if is_shared || store.holdings().await?.all().any(|kind| kind.waiting() > 0) {
+    if is_shared || store.inventory().await?.all().any(|kind| kind.waiting() > 0) {
         return Ok(());
     }
     let kinds: Vec<String> = config.kinds().iter().map(|(kind, _)| (*kind).to_owned()).collect();
@@ -89,11 +89,12 @@ pub async fn close(config: &Config, store: &dyn Store, sql: &dyn Sql) -> Result<
 
 /// What the store holds. A kind that is not configured here may be another host's, which flushes it; a host that was killed has
 /// left a lease that says the same for a while.
-async fn look_twice(config: &Config, store: &dyn Store) -> Result<Holdings, StoreError> {
+async fn look_twice(config: &Config, store: &dyn Store) -> Result<Inventory, StoreError> {
     let until = Instant::now() + Duration::from_millis(config.flush.lease_ms + config.flush.lease_ms / 2);
     loop {
-        let holdings = store.holdings().await?;
-        let is_in_doubt = |kind: &HeldKind| kind.is_flushed && kind.waiting() > 0 && !is_configured(config, &kind.kind);
+        let holdings = store.inventory().await?;
+        let is_in_doubt =
+            |kind: &KindInventory| kind.is_flushed && kind.waiting() > 0 && !is_configured(config, &kind.kind);
         if !holdings.all().any(is_in_doubt) || Instant::now() > until {
             return Ok(holdings);
         }
@@ -105,7 +106,7 @@ async fn look_twice(config: &Config, store: &dyn Store) -> Result<Holdings, Stor
 ///
 /// # Errors
 /// When SQL does not answer.
-pub async fn judge(config: &Config, holdings: &Holdings, sql: &dyn Sql) -> Result<Verdict, SqlError> {
+pub async fn judge(config: &Config, holdings: &Inventory, sql: &dyn Sql) -> Result<Verdict, SqlError> {
     let ours = sql.database_id().await?;
     let mut verdict = judge_owner(config, holdings, sql).await?;
     if holdings.database.is_none() || holdings.database == ours {
@@ -120,11 +121,11 @@ pub async fn judge(config: &Config, holdings: &Holdings, sql: &dyn Sql) -> Resul
 ///
 /// # Errors
 /// When SQL does not answer.
-pub async fn judge_owner(config: &Config, holdings: &Holdings, sql: &dyn Sql) -> Result<Verdict, SqlError> {
+pub async fn judge_owner(config: &Config, holdings: &Inventory, sql: &dyn Sql) -> Result<Verdict, SqlError> {
     let ours = sql.database_id().await?;
     let mut verdict = Verdict::default();
     if let Some(owner) = holdings.database.filter(|owner| Some(*owner) != ours) {
-        let Stranger { problem, remedy } = Stranger::new(&holdings.place, owner, ours);
+        let ForeignJournal { problem, remedy } = ForeignJournal::new(&holdings.place, owner, ours);
         verdict.findings.push(refusal(Problem::ForeignJournal, problem, remedy));
         return Ok(verdict);
     }
@@ -140,7 +141,7 @@ pub async fn judge_owner(config: &Config, holdings: &Holdings, sql: &dyn Sql) ->
 }
 
 /// Which kinds of an earlier version are this database's.
-async fn prove(config: &Config, holdings: &Holdings, sql: &dyn Sql, verdict: &mut Verdict) -> Result<(), SqlError> {
+async fn prove(config: &Config, holdings: &Inventory, sql: &dyn Sql, verdict: &mut Verdict) -> Result<(), SqlError> {
     let is_embedded = config.store.store_type == StoreType::Embedded;
     let (mut shown, mut others) = (Vec::new(), Vec::new());
     for kind in &holdings.earlier {
@@ -152,8 +153,8 @@ async fn prove(config: &Config, holdings: &Holdings, sql: &dyn Sql, verdict: &mu
     }
     verdict.take = shown.iter().map(|kind| kind.kind.clone()).collect();
     verdict.takes_all = others.is_empty();
-    let in_doubt = |kind: &&&HeldKind| kind.waiting() > 0 && (is_embedded || is_configured(config, &kind.kind));
-    let in_doubt: Vec<&HeldKind> = others.iter().filter(in_doubt).copied().collect();
+    let in_doubt = |kind: &&&KindInventory| kind.waiting() > 0 && (is_embedded || is_configured(config, &kind.kind));
+    let in_doubt: Vec<&KindInventory> = others.iter().filter(in_doubt).copied().collect();
     if in_doubt.is_empty() {
         return Ok(());
     }
@@ -179,7 +180,7 @@ async fn prove(config: &Config, holdings: &Holdings, sql: &dyn Sql, verdict: &mu
 
 /// Whether this database has flushed the journal of a kind: it knows the life of one of its partitions, and has got as far as the
 /// journal was trimmed.
-async fn has_flushed(kind: &HeldKind, sql: &dyn Sql) -> Result<bool, SqlError> {
+async fn has_flushed(kind: &KindInventory, sql: &dyn Sql) -> Result<bool, SqlError> {
     let rows = match sql.checkpoints(&kind.kind, &kind.partitions()).await {
         // There is no table so far.
         Err(SqlError::Permanent(_)) => return Ok(false),
@@ -193,9 +194,10 @@ async fn has_flushed(kind: &HeldKind, sql: &dyn Sql) -> Result<bool, SqlError> {
 
 /// Kinds with changes that nobody carries to SQL; of an earlier version only those that were shown to be this database's, `take`.
 /// Needs no SQL.
-pub fn orphans(config: &Config, holdings: &Holdings, take: &[String]) -> Vec<KindFinding> {
-    let is_orphan = |kind: &&HeldKind| kind.waiting() > 0 && !kind.is_flushed && !is_configured(config, &kind.kind);
-    let finding = |kind: &HeldKind| KindFinding {
+pub fn orphans(config: &Config, holdings: &Inventory, take: &[String]) -> Vec<KindFinding> {
+    let is_orphan =
+        |kind: &&KindInventory| kind.waiting() > 0 && !kind.is_flushed && !is_configured(config, &kind.kind);
+    let finding = |kind: &KindInventory| KindFinding {
         kind: Some(kind.kind.clone()),
         finding: Finding::refusal(
             Problem::OrphanKind,
@@ -219,7 +221,7 @@ pub fn orphans(config: &Config, holdings: &Holdings, take: &[String]) -> Vec<Kin
 /// Journals of this database that lie somewhere else.
 async fn elsewhere(
     config: &Config,
-    holdings: &Holdings,
+    holdings: &Inventory,
     ours: Option<DatabaseId>,
     sql: &dyn Sql,
 ) -> Result<Vec<KindFinding>, SqlError> {
@@ -275,7 +277,7 @@ async fn left_directory(
     sql: &dyn Sql,
 ) -> Result<Option<KindFinding>, SqlError> {
     // What cannot be read, or is another host's, is not known to be ours.
-    let Ok(Some(there)) = crate::store::look_into(&config.store.path).await else { return Ok(None) };
+    let Ok(Some(there)) = crate::store::inspect_directory(&config.store.path).await else { return Ok(None) };
     let is_given_up = |known: &KnownJournal| Some(known.journal) == there.journal && known.is_closed;
     let mut is_ours =
         there.database.is_some() && there.database == ours && !sql.journals().await?.iter().any(is_given_up);
@@ -290,20 +292,20 @@ async fn left_directory(
 }
 
 /// What waits in a store, if it is this database's.
-fn waiting_of(there: &Holdings, ours: Option<DatabaseId>) -> Option<String> {
+fn waiting_of(there: &Inventory, ours: Option<DatabaseId>) -> Option<String> {
     if there.database.is_some() && there.database != ours {
         return None;
     }
-    let waiting: Vec<&HeldKind> = there.all().filter(|kind| kind.waiting() > 0).collect();
+    let waiting: Vec<&KindInventory> = there.all().filter(|kind| kind.waiting() > 0).collect();
     (!waiting.is_empty()).then(|| counts(&waiting))
 }
 
 /// What lies at a place that `weir_journal` names. A Redis is asked with the user and password of `store.url`.
-async fn look_at(config: &Config, place: &str) -> Result<Option<Holdings>, StoreError> {
+async fn look_at(config: &Config, place: &str) -> Result<Option<Inventory>, StoreError> {
     let unknown = || StoreError::Misconfigured(format!("{place:?} is no place of a store"));
     let (word, rest) = place.split_once(' ').ok_or_else(unknown)?;
     let store_type = match word {
-        "embedded" => return crate::store::look_into(Path::new(rest)).await,
+        "embedded" => return crate::store::inspect_directory(Path::new(rest)).await,
         "redis" => StoreType::Redis,
         "redis-cluster" => StoreType::RedisCluster,
         "redis-sentinel" => StoreType::Redis,
@@ -323,7 +325,7 @@ async fn look_at(config: &Config, place: &str) -> Result<Option<Holdings>, Store
         _ => format!("{scheme}://{login}{address}"),
     };
     let there = StoreConfig { store_type, url, namespace: Some(namespace), ..config.store.clone() };
-    Ok(crate::store::look(&there).await?.0)
+    Ok(crate::store::inspect(&there).await?.0)
 }
 
 /// Gives up what waits in other stores than the one that is configured: their journals are no longer missed. How many kinds that
@@ -331,15 +333,15 @@ async fn look_at(config: &Config, place: &str) -> Result<Option<Holdings>, Store
 ///
 /// # Errors
 /// When SQL does not answer.
-pub async fn forget_others(config: &Config, here: &Holdings, sql: &dyn Sql) -> Result<usize, SqlError> {
+pub async fn forget_others(config: &Config, here: &Inventory, sql: &dyn Sql) -> Result<usize, SqlError> {
     let is_other = |known: &KnownJournal| Some(known.journal) != here.journal && known.place != here.place;
     let mut others: Vec<KnownJournal> = sql.journals().await?.into_iter().filter(is_other).collect();
     others.iter_mut().for_each(|known| known.is_closed = true);
     if config.store.store_type != StoreType::Embedded
-        && let Ok(Some(there)) = crate::store::look_into(&config.store.path).await
+        && let Ok(Some(there)) = crate::store::inspect_directory(&config.store.path).await
         && let Some(journal) = there.journal
     {
-        let of = |kind: &HeldKind| (kind.kind.clone(), there.place.clone());
+        let of = |kind: &KindInventory| (kind.kind.clone(), there.place.clone());
         let known = |(kind, place)| KnownJournal { kind, journal, place, is_closed: true };
         others.extend(there.all().map(of).map(known));
     }
@@ -355,7 +357,7 @@ fn refusal(name: Problem, problem: String, remedy: String) -> KindFinding {
     KindFinding { kind: None, finding: Finding::refusal(name, problem, remedy) }
 }
 
-fn counts(kinds: &[&HeldKind]) -> String {
+fn counts(kinds: &[&KindInventory]) -> String {
     kinds.iter().map(|kind| format!("{} of {}", changes(kind.waiting()), kind.kind)).collect::<Vec<_>>().join(", ")
 }
 
@@ -366,7 +368,7 @@ pub fn changes(count: u64) -> String {
 
 impl Verdict {
     /// What an operator decides: all that an earlier version has left of the configured kinds is this database's.
-    pub fn adopting(config: &Config, holdings: &Holdings) -> Self {
+    pub fn adopting(config: &Config, holdings: &Inventory) -> Self {
         let take: Vec<String> = holdings
             .earlier
             .iter()

@@ -13,17 +13,22 @@ use crate::config::{ParameterType, PolicyConfig, StatementConfig};
 use crate::model::{KeyEntry, KeyIncrement, SqlValue};
 use crate::policy::{Capabilities, GrantError, GuestKeys, GuestStatements, RowSets};
 use crate::sql::{Sql, StatementError};
-use crate::store::{Counted, Store, StoreError};
+use crate::store::{Counted, ModuleKeys, StoreError};
 
 /// Everything that can be granted, over this host's store and SQL.
-pub fn capabilities(store: Arc<dyn Store>, sql: Arc<dyn Sql>, policy: &PolicyConfig, clock: Clock) -> Capabilities {
+pub fn capabilities(
+    store: Arc<dyn ModuleKeys>,
+    sql: Arc<dyn Sql>,
+    policy: &PolicyConfig,
+    clock: Clock,
+) -> Capabilities {
     let statements = policy.statements.iter().map(|statement| (statement.name.clone(), statement.clone())).collect();
     Capabilities { keys: Arc::new(Keys { store, clock }), statements: Arc::new(Statements { sql, statements }) }
 }
 
 /// Keys in the store.
 struct Keys {
-    store: Arc<dyn Store>,
+    store: Arc<dyn ModuleKeys>,
     clock: Clock,
 }
 

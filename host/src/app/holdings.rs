@@ -8,14 +8,14 @@ use tokio::sync::watch;
 
 use super::custody::{self, Verdict};
 use super::{AppError, load_policies};
-use crate::cache::Ledger;
+use crate::cache::InvalidationLog;
 use crate::clock::Clock;
 use crate::config::{Config, KindTable};
 use crate::flush::{FlushParts, Flusher};
 use crate::journal::JournalWatch;
 use crate::policy::{Compiler, PolicySetup};
 use crate::sql::Sql;
-use crate::store::{HeldKind, Holdings, Store};
+use crate::store::{Inventory, KindInventory, Store};
 
 /// How long the flush of a kind may take that gets another name. What is left then goes on the next time.
 const RENAME_TIME: Duration = Duration::from_secs(600);
@@ -41,12 +41,12 @@ impl Keeper {
     }
 
     /// As a start does, but for the kinds that nobody flushes: whoever calls this does something about those.
-    async fn settle(&self) -> Result<Holdings, AppError> {
-        let holdings = self.store.holdings().await?;
+    async fn settle(&self) -> Result<Inventory, AppError> {
+        let holdings = self.store.inventory().await?;
         let verdict = custody::judge_owner(&self.config, &holdings, &*self.sql).await?;
         super::schema::refuse_or_warn(verdict.findings.clone())?;
         custody::bind(&self.config, &*self.store, &*self.sql, &verdict, false).await?;
-        Ok(self.store.holdings().await?)
+        Ok(self.store.inventory().await?)
     }
 
     /// Deletes all of a kind; what was given up.
@@ -64,22 +64,22 @@ impl Keeper {
     /// # Errors
     /// When a host flushes one of its kinds.
     pub async fn drop_all(&self) -> Result<u64, AppError> {
-        let holdings = self.store.holdings().await?;
+        let holdings = self.store.inventory().await?;
         is_at_rest(&holdings)?;
         self.store.drop_all().await?;
-        Ok(holdings.kinds.iter().map(HeldKind::waiting).sum())
+        Ok(holdings.kinds.iter().map(KindInventory::waiting).sum())
     }
 
     /// Gives the journal to the database at `sql.url`.
     ///
     /// # Errors
     /// When a host flushes one of its kinds.
-    pub async fn adopt(&self) -> Result<Holdings, AppError> {
-        let holdings = self.store.holdings().await?;
+    pub async fn adopt(&self) -> Result<Inventory, AppError> {
+        let holdings = self.store.inventory().await?;
         is_at_rest(&holdings)?;
         let verdict = Verdict::adopting(&self.config, &holdings);
         custody::bind(&self.config, &*self.store, &*self.sql, &verdict, true).await?;
-        Ok(self.store.holdings().await?)
+        Ok(self.store.inventory().await?)
     }
 
     /// Gives up what waits in other stores of this database; how many kinds that concerned.
@@ -87,7 +87,7 @@ impl Keeper {
     /// # Errors
     /// When SQL does not answer.
     pub async fn forget(&self) -> Result<usize, AppError> {
-        let holdings = self.store.holdings().await?;
+        let holdings = self.store.inventory().await?;
         self.sql.identify().await?;
         Ok(custody::forget_others(&self.config, &holdings, &*self.sql).await?)
     }
@@ -133,10 +133,10 @@ impl Keeper {
             owner: format!("store-{}", std::process::id()),
             policies: Arc::clone(&policies.rules),
             watch: Arc::new(JournalWatch::new(self.store.partitions(), Clock::Real)),
-            store: Arc::clone(&self.store),
+            store: Arc::<dyn Store>::clone(&self.store),
             sql: Arc::clone(&self.sql),
             journal: config.journal.clone(),
-            ledger: Arc::new(Ledger::default()),
+            ledger: Arc::new(InvalidationLog::default()),
             clock: Clock::Real,
             schema_ready,
         }))
@@ -144,7 +144,7 @@ impl Keeper {
 }
 
 /// A kind that the store holds and nobody flushes now.
-fn found(holdings: &Holdings, kind: &str) -> Result<HeldKind, AppError> {
+fn found(holdings: &Inventory, kind: &str) -> Result<KindInventory, AppError> {
     let refused = |reason: String| AppError::System { what: format!("find {kind}"), reason };
     let Some(held) = holdings.all().find(|held| held.kind == kind) else {
         return Err(refused(format!("{} holds no such kind", holdings.place)));
@@ -155,7 +155,7 @@ fn found(holdings: &Holdings, kind: &str) -> Result<HeldKind, AppError> {
     Ok(held.clone())
 }
 
-fn is_at_rest(holdings: &Holdings) -> Result<(), AppError> {
+fn is_at_rest(holdings: &Inventory) -> Result<(), AppError> {
     holdings.all().filter(|held| held.is_flushed).try_for_each(|held| found(holdings, &held.kind).map(|_| ()))
 }
 

@@ -112,7 +112,7 @@ impl Operator {
         }
         let open = || async {
             let config = &self.config.store;
-            if self.is_look { store::open_to_look(config).await } else { store::open(config).await }
+            if self.is_look { store::open_copy(config).await } else { store::open(config).await }
         };
         self.store.get_or_try_init(open).await.map_err(|error| {
             OperationsError::Unavailable(format!("{error}; when a host is running, name it: --admin ADDR"))
@@ -147,7 +147,7 @@ impl Operator {
 
     /// A queue of a waiting room: it has no row, and nothing is written behind.
     async fn explain_room(&self, kind: &str, queue: &Id, actor: Option<&Id>) -> Result<Explanation, OperationsError> {
-        let is_known = self.store().await?.rooms().room_queues(kind).await?.contains(queue);
+        let is_known = self.store().await?.room_queues(kind).await?.contains(queue);
         let store = if is_known { "the queue is there" } else { "there is no such queue: nobody has joined" };
         Ok(Explanation {
             kind: kind.to_owned(),

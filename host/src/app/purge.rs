@@ -3,7 +3,7 @@
 //! What can match nothing is refused by name: a purge that looks done and is not would leave old answers in use.
 
 use crate::admin::{OperationsError, Purge, PurgeTarget};
-use crate::cache::{Hardness, Ledger};
+use crate::cache::{InvalidationLog, PurgeMode};
 use crate::read::{Reads, table_group};
 use crate::upstream::Upstreams;
 
@@ -17,10 +17,10 @@ const TABLE: &str = "table:";
 pub(super) fn purge(
     reads: &Reads,
     upstreams: &Upstreams,
-    ledger: &Ledger,
+    ledger: &InvalidationLog,
     purge: &Purge,
 ) -> Result<(), OperationsError> {
-    let hardness = if purge.soft { Hardness::Soft } else { Hardness::Hard };
+    let hardness = if purge.soft { PurgeMode::Soft } else { PurgeMode::Hard };
     let missing = |what: &str, text: &str| Err(OperationsError::NotFound(missing(what, text, reads, upstreams)));
     match &purge.what {
         PurgeTarget::Key(key) if reads.has_key(key) => ledger.invalidate_key(key, hardness),

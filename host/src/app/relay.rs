@@ -12,10 +12,10 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::cache::ledger::{Invalidation, What};
-use crate::cache::{Hardness, Ledger};
+use crate::cache::invalidation::{Invalidation, Scope};
+use crate::cache::{InvalidationLog, PurgeMode};
 use crate::config::{Config, Namespace, StoreType};
-use crate::store::{Heard, Relay, StoreError, VERSION_OF_ALL, is_versioned, version_field};
+use crate::store::{InvalidationBus, Received, StoreError, VERSION_OF_ALL, is_versioned, version_field};
 
 /// Pause after Redis did not answer.
 const RETRY: Duration = Duration::from_millis(500);
@@ -32,23 +32,23 @@ impl Relays {
     ///
     /// # Errors
     /// A URL that is none.
-    pub fn start(config: &Config, host: &str, ledger: &Arc<Ledger>) -> Result<Self, StoreError> {
+    pub fn start(config: &Config, host: &str, ledger: &Arc<InvalidationLog>) -> Result<Self, StoreError> {
         if config.store.store_type == StoreType::Embedded || !keeps_anything(config) {
             return Ok(Self(Vec::new()));
         }
         // From now on, not from when the task begins.
-        let heard = ledger.listen();
+        let heard = ledger.subscribe();
         let namespace = config.store.namespace.clone().unwrap_or_else(|| Namespace::of_database(&config.sql.url));
-        let relay = || Relay::new(&config.store, &namespace);
+        let relay = || InvalidationBus::new(&config.store, &namespace);
         let tells = tokio::spawn(tell(relay()?, host.to_owned(), Arc::clone(ledger), heard));
         let hears = tokio::spawn(hear(relay()?, host.to_owned(), Arc::clone(ledger)));
         Ok(Self(vec![tells, hears]))
     }
 
     /// Ends both when all is told, or after a while.
-    pub async fn stop(&self, ledger: &Ledger) {
+    pub async fn stop(&self, ledger: &InvalidationLog) {
         let until = Instant::now() + LAST_WORDS;
-        while !self.0.is_empty() && !ledger.is_told() && Instant::now() < until {
+        while !self.0.is_empty() && !ledger.is_published() && Instant::now() < until {
             tokio::time::sleep(LAST_WORDS_PAUSE).await;
         }
         self.0.iter().for_each(JoinHandle::abort);
@@ -60,50 +60,55 @@ fn keeps_anything(config: &Config) -> bool {
     !config.reads.is_empty() || !config.upstreams.is_empty()
 }
 
-async fn tell(mut relay: Relay, host: String, ledger: Arc<Ledger>, mut heard: Receiver<Invalidation>) {
+async fn tell(
+    mut relay: InvalidationBus,
+    host: String,
+    ledger: Arc<InvalidationLog>,
+    mut heard: Receiver<Invalidation>,
+) {
     loop {
         let (invalidation, count) = match heard.recv().await {
             Ok(invalidation) => (invalidation, 1),
             // Too many to tell one by one.
-            Err(RecvError::Lagged(count)) => (Invalidation { what: What::All, hardness: Hardness::Hard }, count),
+            Err(RecvError::Lagged(count)) => (Invalidation { scope: Scope::All, mode: PurgeMode::Hard }, count),
             Err(RecvError::Closed) => return,
         };
         let message = write(&host, &invalidation);
-        let fields = fields(&invalidation.what);
+        let fields = fields(&invalidation.scope);
         while let Err(error) = relay.send(message.as_bytes(), &fields).await {
             tracing::debug!(%error, "an invalidation could not be told to the other hosts yet");
             tokio::time::sleep(RETRY).await;
         }
-        ledger.told(count);
+        ledger.published(count);
     }
 }
 
 /// Whose versions an invalidation raises: more than it says where there is no version so small.
-fn fields(what: &What) -> Vec<String> {
+fn fields(what: &Scope) -> Vec<String> {
     match what {
-        What::Groups(groups) => {
+        Scope::Groups(groups) => {
             groups.iter().filter(|group| is_versioned(group)).map(|group| version_field(group)).collect()
         }
         // `read:concert-dates?concert=1`: what stands before the parameters is the group of the read.
-        What::Key(key) => vec![version_field(key.split_once('?').map_or(&**key, |(group, _)| group))],
-        What::Prefix(_) | What::All => vec![VERSION_OF_ALL.to_owned()],
+        Scope::Key(key) => vec![version_field(key.split_once('?').map_or(&**key, |(group, _)| group))],
+        Scope::Prefix(_) | Scope::All => vec![VERSION_OF_ALL.to_owned()],
     }
 }
 
-async fn hear(mut relay: Relay, host: String, ledger: Arc<Ledger>) {
+async fn hear(mut relay: InvalidationBus, host: String, ledger: Arc<InvalidationLog>) {
     loop {
-        match relay.hear().await {
-            Ok(Heard::Messages(messages)) => {
+        match relay.receive().await {
+            Ok(Received::Messages(messages)) => {
                 for message in &messages {
                     match read(message) {
                         Some((from, _)) if from == host => {}
                         Some((_, invalidation)) => ledger.apply(&invalidation),
                         // Another version of weir says something that is not understood: the safe way.
-                        None => ledger.apply(&Invalidation { what: What::All, hardness: Hardness::Hard }),
+                        None => ledger.apply(&Invalidation { scope: Scope::All, mode: PurgeMode::Hard }),
                     }
                 }
             }
-            Ok(Heard::Missed) => ledger.apply(&Invalidation { what: What::All, hardness: Hardness::Hard }),
+            Ok(Received::Missed) => ledger.apply(&Invalidation { scope: Scope::All, mode: PurgeMode::Hard }),
             Err(error) => {
                 tracing::debug!(%error, "invalidations of other hosts are not heard");
                 tokio::time::sleep(RETRY).await;
@@ -113,13 +118,13 @@ async fn hear(mut relay: Relay, host: String, ledger: Arc<Ledger>) {
 }
 
 fn write(host: &str, invalidation: &Invalidation) -> String {
-    let (what, value) = match &invalidation.what {
-        What::Groups(groups) => ("groups", json!(groups)),
-        What::Key(key) => ("key", json!(key)),
-        What::Prefix(prefix) => ("prefix", json!(prefix)),
-        What::All => ("all", Value::Null),
+    let (what, value) = match &invalidation.scope {
+        Scope::Groups(groups) => ("groups", json!(groups)),
+        Scope::Key(key) => ("key", json!(key)),
+        Scope::Prefix(prefix) => ("prefix", json!(prefix)),
+        Scope::All => ("all", Value::Null),
     };
-    json!({ "host": host, "what": what, "value": value, "soft": invalidation.hardness == Hardness::Soft }).to_string()
+    json!({ "host": host, "what": what, "value": value, "soft": invalidation.mode == PurgeMode::Soft }).to_string()
 }
 
 fn read(message: &[u8]) -> Option<(String, Invalidation)> {
@@ -127,14 +132,14 @@ fn read(message: &[u8]) -> Option<(String, Invalidation)> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let value = &message["value"];
     let what = match message["what"].as_str()? {
-        "groups" => What::Groups(value.as_array()?.iter().map(text).collect::<Option<_>>()?),
-        "key" => What::Key(text(value)?),
-        "prefix" => What::Prefix(text(value)?),
-        "all" => What::All,
+        "groups" => Scope::Groups(value.as_array()?.iter().map(text).collect::<Option<_>>()?),
+        "key" => Scope::Key(text(value)?),
+        "prefix" => Scope::Prefix(text(value)?),
+        "all" => Scope::All,
         _ => return None,
     };
-    let hardness = if message["soft"].as_bool()? { Hardness::Soft } else { Hardness::Hard };
-    Some((text(&message["host"])?, Invalidation { what, hardness }))
+    let mode = if message["soft"].as_bool()? { PurgeMode::Soft } else { PurgeMode::Hard };
+    Some((text(&message["host"])?, Invalidation { scope: what, mode }))
 }
 
 #[cfg(test)]
@@ -143,10 +148,13 @@ mod tests {
 
     #[test]
     fn an_invalidation_is_told_as_it_is() {
-        for what in
-            [What::Groups(vec!["a".into(), "b".into()]), What::Key("k\n".into()), What::Prefix("p".into()), What::All]
-        {
-            let invalidation = Invalidation { what, hardness: Hardness::Soft };
+        for what in [
+            Scope::Groups(vec!["a".into(), "b".into()]),
+            Scope::Key("k\n".into()),
+            Scope::Prefix("p".into()),
+            Scope::All,
+        ] {
+            let invalidation = Invalidation { scope: what, mode: PurgeMode::Soft };
             let told = write("h", &invalidation);
             assert_eq!(read(told.as_bytes()), Some(("h".into(), invalidation)));
         }

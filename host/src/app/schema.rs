@@ -61,7 +61,7 @@ impl Schema {
             }
             Err(error) if is_passing(&error) => {
                 // What needs no SQL is seen at once.
-                if let Ok(holdings) = store.holdings().await {
+                if let Ok(holdings) = store.inventory().await {
                     refuse_or_warn(custody::orphans(config, &holdings, &[]))?;
                 }
                 let missing = missing(&error, &*store).await;

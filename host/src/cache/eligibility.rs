@@ -1,27 +1,27 @@
-//! What may be kept, by a rule: a policy module's, or the built-in one.
+//! The rule for what may be cached: a policy module's, or the built-in one.
 
 use crate::config::Staleness;
 use crate::model::{CacheRule, ReadProfile};
 
-/// Longest time that an answer of each class is told as fresh, in milliseconds, whatever the rule says.
+/// Longest time that an answer of each class is served as fresh, in milliseconds, whatever the rule says.
 const SECONDS_MS_MAX: u64 = 10_000;
 const MINUTES_MS_MAX: u64 = 600_000;
 const HOURS_MS_MAX: u64 = 86_400_000;
-/// How long after that it may be told stale.
+/// After that it may be served stale for this many times as long.
 const STALE_SHARE: u64 = 10;
 
-/// Says what may be kept of a read, from what was measured.
+/// Decides what may be cached of a read, from its measurements.
 pub trait Eligibility: Send + Sync {
     /// The rule for this profile.
     fn rule(&self, profile: &ReadProfile) -> CacheRule;
 
-    /// Changes when the rules do: then each read is asked for again.
+    /// Changes when the rules do: the host then asks for the rule of each read again.
     fn version(&self) -> u64 {
         0
     }
 }
 
-/// Longest time that an answer of a class is told as fresh, in milliseconds; without a class there is no bound.
+/// Longest time that an answer of a class is served as fresh, in milliseconds; without a class there is no bound.
 pub fn fresh_ms_max(class: Option<Staleness>) -> u64 {
     match class {
         Some(Staleness::Live) => 0,
@@ -32,7 +32,7 @@ pub fn fresh_ms_max(class: Option<Staleness>) -> u64 {
     }
 }
 
-/// A rule within what a class allows. `live` is never kept. Where it `leaves` times to an origin, those stay.
+/// Cuts a rule to the bounds of a class. `live` is never cached. Where the rule `leaves` times to an origin, those stay.
 pub(super) fn bounded(class: Option<Staleness>, leaves: bool, rule: CacheRule) -> CacheRule {
     if class == Some(Staleness::Live) {
         return CacheRule::Bypass("live".into());

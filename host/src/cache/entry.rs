@@ -1,4 +1,4 @@
-//! A value, until when it may be told, and when to read it anew before that.
+//! A value, how long it may be served, and when to refresh it early.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,43 +10,43 @@ use super::usage::{Share, Usage};
 
 /// How eagerly entries are refreshed early (`beta` of XFetch); 1 is the optimum of Vattani et al., VLDB 2015.
 const EARLY_BETA: f64 = 1.0;
-/// They are not before the last so many-th of their lifetime.
+/// Entries are refreshed early only in the last such part of their lifetime.
 const EARLY_SHARE: u64 = 10;
 
-/// Until when a value may be told, in milliseconds of the clock that never jumps, each at least as late as the one before.
+/// How long a value may be served, in milliseconds of the clock that never jumps, each at least as late as the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Times {
-    /// Without asking.
+    /// Without a refresh.
     pub fresh_until_ms: u64,
-    /// While somebody reads it anew (stale-while-revalidate).
+    /// While a request reads it again (stale-while-revalidate).
     pub revalidate_until_ms: u64,
-    /// When it cannot be read anew (stale-if-error).
+    /// When it cannot be read again (stale-if-error).
     pub error_until_ms: u64,
 }
 
-/// What a value is good for.
+/// How a value may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Freshness {
-    /// To be told.
+    /// Serve it.
     Fresh,
-    /// To be told while somebody reads it anew.
+    /// Serve it while a request reads it again.
     Stale,
-    /// To be told when it cannot be read anew.
+    /// Serve it when it cannot be read again.
     OnError,
-    /// To be validated at most.
+    /// Use it for validation at most.
     Spent,
 }
 
-/// The moment in the ledger of invalidations before a read began, and the last one at which it was found good.
+/// The generation of the invalidation log in which a read started, and the last one in which its result was found valid.
 #[derive(Debug)]
-pub struct Stamp {
-    pub(super) begun: u64,
-    pub(super) good_at: AtomicU64,
+pub struct Generation {
+    pub(super) started: u64,
+    pub(super) valid_at: AtomicU64,
 }
 
-impl Clone for Stamp {
+impl Clone for Generation {
     fn clone(&self) -> Self {
-        Self { begun: self.begun, good_at: AtomicU64::new(self.good_at.load(Ordering::Relaxed)) }
+        Self { started: self.started, valid_at: AtomicU64::new(self.valid_at.load(Ordering::Relaxed)) }
     }
 }
 
@@ -59,23 +59,30 @@ pub struct Entry<V> {
     pub bytes: u64,
     /// The groups that it belongs to.
     pub groups: Box<[Box<str>]>,
-    /// Until when it may be told.
+    /// How long it may be served.
     pub times: Times,
     /// How long it took to read, in milliseconds.
     pub cost_ms: u64,
-    pub(super) stamp: Stamp,
+    pub(super) generation: Generation,
     pub(super) share: Option<Share>,
-    /// Another one of the same key has come: it is not dropped for room.
+    /// A newer entry of the same key replaced it: dropping it is no eviction.
     pub(super) is_replaced: AtomicBool,
 }
 
 impl<V> Entry<V> {
-    /// A value that was read in `cost_ms`, after `stamp` was taken.
-    pub fn new(value: V, bytes: u64, groups: Box<[Box<str>]>, stamp: Stamp, times: Times, cost_ms: u64) -> Self {
-        Self { value, bytes, groups, times, cost_ms, stamp, share: None, is_replaced: AtomicBool::new(false) }
+    /// A value whose read took `cost_ms` and started in `generation`.
+    pub fn new(
+        value: V,
+        bytes: u64,
+        groups: Box<[Box<str>]>,
+        generation: Generation,
+        times: Times,
+        cost_ms: u64,
+    ) -> Self {
+        Self { value, bytes, groups, times, cost_ms, generation, share: None, is_replaced: AtomicBool::new(false) }
     }
 
-    /// The same, as a part of what `usage` counts.
+    /// The same entry, counted by `usage`.
     pub fn counted(self, usage: &Arc<Usage>) -> Self {
         let share = Share::new(usage, self.bytes.saturating_add(ENTRY_OVERHEAD_BYTES));
         Self { share: Some(share), ..self }
@@ -91,9 +98,9 @@ impl<V> Entry<V> {
         }
     }
 
-    /// Whether to read it anew although it is fresh: by chance, the likelier the nearer its end and the longer a read takes
-    /// (XFetch), so that readers of one host do not all meet the end. Only in the last tenth of its `lifetime_ms`: each of
-    /// many readers tosses, and together they would read it anew all the time.
+    /// Whether to refresh it although it is fresh. By chance, more likely the nearer its end and the longer a read takes
+    /// (XFetch), so that the readers of one host do not all meet the end. Only in the last tenth of its `lifetime_ms`: every
+    /// reader draws, and many readers together would refresh it all the time.
     pub fn is_due_early(&self, now_ms: u64, lifetime_ms: u64) -> bool {
         let left_ms = self.times.fresh_until_ms.saturating_sub(now_ms);
         // Beyond 40 times the cost the chance is below 10^-17: not worth a random number for each hit.
@@ -115,14 +122,14 @@ mod tests {
     fn the_chance_of_an_early_refresh_follows_the_time_left() {
         let entry = |cost_ms| {
             let times = Times { fresh_until_ms: 10_000, revalidate_until_ms: 0, error_until_ms: 0 };
-            let stamp = Stamp { begun: 0, good_at: AtomicU64::new(0) };
-            Entry::new((), 0, Box::new([]), stamp, times, cost_ms)
+            let generation = Generation { started: 0, valid_at: AtomicU64::new(0) };
+            Entry::new((), 0, Box::new([]), generation, times, cost_ms)
         };
         let share = |cost_ms, now_ms| {
             let entry = entry(cost_ms);
             (0..20_000).filter(|_| entry.is_due_early(now_ms, 10_000)).count() / 200
         };
-        assert_eq!(share(0, 9_999), 0, "what costs nothing is never read early");
+        assert_eq!(share(0, 9_999), 0, "a read that costs nothing is never refreshed early");
         assert_eq!(share(100, 1_000), 0);
         assert_eq!(share(1_000, 8_999), 0, "too early, however long it takes");
         // P = exp(-left / cost): 36.8 % at one cost before the end.

@@ -1,4 +1,4 @@
-//! What the rule says of one read or upstream now, and when it is asked again.
+//! The rule of one read or upstream now, and when the host asks for it again.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
@@ -7,49 +7,49 @@ use arc_swap::ArcSwap;
 use serde::Serialize;
 
 use super::eligibility::{Eligibility, bounded};
-use super::ledger::{Invalidation, Ledger, What};
+use super::invalidation::{Invalidation, InvalidationLog, Scope};
 use super::profile::{Profile, Totals};
-use super::{CacheStatus, Forwarded, Hardness, Usage};
+use super::{CacheStatus, Forwarded, PurgeMode, Usage};
 use crate::config::Staleness;
 use crate::model::CacheRule;
 
-/// What the rule does not keep is tried anew this often, in milliseconds: as if nothing were known of its requests.
+/// The host asks for the rule of a read that is not cached this often, in milliseconds, as if it had no measurements.
 const TRY_AGAIN_MS: u64 = 60_000;
-/// The word for what has no class of its own.
+/// The class of reads without one of their own.
 const ORIGIN: &str = "origin";
 
-/// What rulings stand on.
+/// What all rulings share.
 #[derive(Clone)]
 pub struct Rules {
-    /// Who says what may be kept.
+    /// Decides what may be cached.
     pub eligibility: Arc<dyn Eligibility>,
-    /// Invalidations: what is kept for longer than it may be now is read anew.
-    pub ledger: Arc<Ledger>,
+    /// Invalidates entries that are cached for longer than a new rule allows.
+    pub invalidations: Arc<InvalidationLog>,
 }
 
-/// What a ruling is about.
+/// The read or upstream of a ruling.
 #[derive(Debug, Clone)]
 pub struct Subject {
     /// Its name in metrics and for the rule.
     pub name: String,
-    /// Without one the origin decides, and the rule may ask for less.
+    /// Its class. Without one the origin decides, and the rule may ask for less.
     pub class: Option<Staleness>,
-    /// The group of all that is kept of it.
+    /// The group of all its entries.
     pub group: String,
     /// A rule may leave times to an origin.
     pub of_origin: bool,
 }
 
-/// One read's or upstream's numbers, and what the rule makes of them.
+/// One read's or upstream's measurements, and the rule that follows from them.
 pub struct Ruling {
     subject: Subject,
     rules: Rules,
     profile: Profile,
     /// Read on every request: a lock would be one more thing that all cores write to.
     rule: ArcSwap<CacheRule>,
-    /// Who asks the rule.
+    /// Held by the caller that asks for the rule.
     asks: Mutex<()>,
-    /// Since when the rule keeps nothing, as Unix time; 0 while it does.
+    /// Since when the rule caches nothing, in milliseconds; 0 while it does.
     bypassed_ms: AtomicU64,
     usage: Arc<Usage>,
 }
@@ -59,32 +59,32 @@ pub struct Ruling {
 pub struct RulingState {
     /// Its class.
     pub class: &'static str,
-    /// What the rule says now.
+    /// The rule now.
     pub rule: String,
-    /// Requests since the host began, or since what is not kept was last tried anew.
+    /// Requests since the host started, or since a read that is not cached was last tried again.
     pub requests: u64,
-    /// Of 1,000 of them, those that the cache answered.
+    /// How many of 1,000 requests the cache answered.
     pub hit_permille: u32,
-    /// Those that were told something stale since the host began.
+    /// Requests that were served a stale answer since the host started.
     pub stale: u64,
-    /// Those without an answer since the host began.
+    /// Requests without an answer since the host started.
     pub failed: u64,
-    /// Median time of a reading, in microseconds.
+    /// Median time of a load, in microseconds.
     pub cost_p50_us: u64,
     /// Its 99th percentile.
     pub cost_p99_us: u64,
-    /// Time that SQL or the origin did not have to work, in milliseconds.
+    /// Work that SQL or the origin was saved, in milliseconds.
     pub saved_ms: u64,
-    /// What is kept of it.
+    /// Its entries in the cache.
     pub entries: u64,
-    /// The memory of that, in bytes.
+    /// Their memory, in bytes.
     pub bytes: u64,
-    /// Dropped for room since the host began.
+    /// Evictions since the host started.
     pub evictions: u64,
 }
 
 impl Ruling {
-    /// Keeps nothing until the rule was asked.
+    /// A ruling that caches nothing until [`Ruling::ask`].
     pub fn new(subject: Subject, rules: Rules, totals: Arc<Totals>) -> Self {
         let profile = Profile::new(&subject.name, subject.class.map_or(ORIGIN, Staleness::as_str), totals);
         let rule = ArcSwap::from_pointee(CacheRule::Bypass("unknown".into()));
@@ -99,12 +99,12 @@ impl Ruling {
         }
     }
 
-    /// Its numbers.
+    /// Its measurements.
     pub fn profile(&self) -> &Profile {
         &self.profile
     }
 
-    /// Counts what it has in the cache.
+    /// Counts its entries in the cache.
     pub fn usage(&self) -> &Arc<Usage> {
         &self.usage
     }
@@ -114,7 +114,7 @@ impl Ruling {
         self.rule.load_full()
     }
 
-    /// Why the rule keeps nothing now; `None` where it does.
+    /// Why the rule caches nothing now; `None` where it does.
     pub fn bypasses(&self) -> Option<String> {
         match &**self.rule.load() {
             CacheRule::Bypass(reason) => Some(reason.clone()),
@@ -122,22 +122,22 @@ impl Ruling {
         }
     }
 
-    /// A request was answered.
-    pub fn told(&self, status: CacheStatus, bytes: usize) {
+    /// Counts a request that was answered.
+    pub fn served(&self, status: CacheStatus, bytes: usize) {
         if status.forwarded == Some(Forwarded::Method) {
             return self.profile.passed();
         }
-        self.profile.told(status.how(), bytes);
+        self.profile.served(status.how(), bytes);
     }
 
-    /// Whether to ask the rule; true for one caller in a while.
+    /// Whether to ask for the rule; true for one caller per window.
     pub fn is_due(&self, now_ms: u64) -> bool {
         self.profile.is_due(now_ms)
     }
 
-    /// Shows the profile to the rule, where it has moved. May wait: call it where that is allowed.
+    /// Shows the profile to the rule, if it has moved. Blocks: call it on a thread that may wait.
     pub fn ask(&self, now_ms: u64) {
-        // One at a time, and nobody queues: a rule that is slower than it is asked would take thread after thread.
+        // One caller at a time, and none queues: a slow rule would otherwise take thread after thread.
         let _one = match self.asks.try_lock() {
             Ok(one) => one,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -158,16 +158,16 @@ impl Ruling {
         self.bypassed_ms.store(since_ms, Ordering::Relaxed);
         tracing::debug!(name = self.subject.name, ?rule, "the rule of a read has changed");
         let shorter = shortens(&known, &rule);
-        // Before the invalidation: what begins to be read after it finds the new rule.
+        // Store the rule before the invalidation: a load that starts after it must find the new rule.
         self.rule.store(Arc::new(rule));
         if shorter {
-            // What is kept for longer than it may be now is read anew. Other hosts ask the rule themselves.
-            let what = What::Groups(vec![self.subject.group.clone()]);
-            self.rules.ledger.apply(&Invalidation { what, hardness: Hardness::Soft });
+            // Entries that are cached for longer than the new rule allows become stale. Other hosts ask for the rule themselves.
+            let scope = Scope::Groups(vec![self.subject.group.clone()]);
+            self.rules.invalidations.apply(&Invalidation { scope, mode: PurgeMode::Soft });
         }
     }
 
-    /// The group of all that is kept of it, and those that the rule names now.
+    /// The group of all its entries, and the groups that the rule names now.
     pub fn groups(&self) -> Vec<String> {
         let mut groups = vec![self.subject.group.clone()];
         if let CacheRule::Store { groups: named, .. } = &*self.rule() {
@@ -204,7 +204,7 @@ impl Ruling {
     }
 }
 
-/// Whether answers that were kept by the old rule may be older than the new one allows.
+/// Whether answers that the old rule cached may be older than the new one allows.
 fn shortens(old: &CacheRule, new: &CacheRule) -> bool {
     match (old, new) {
         (CacheRule::Store { ttl_ms: old_ms, .. }, CacheRule::Store { ttl_ms: new_ms, .. }) => new_ms < old_ms,
@@ -240,19 +240,19 @@ mod tests {
     }
 
     #[test]
-    fn a_shorter_rule_makes_what_is_kept_stale() {
+    fn a_shorter_rule_makes_cached_entries_stale() {
         let says = Arc::new(Says(Mutex::new(store(60_000))));
-        let ledger = Arc::new(Ledger::default());
-        let rules = Rules { eligibility: says.clone(), ledger: ledger.clone() };
+        let log = Arc::new(InvalidationLog::default());
+        let rules = Rules { eligibility: says.clone(), invalidations: log.clone() };
         let subject =
             Subject { name: "r".into(), class: Some(Staleness::Minutes), group: "read:r".into(), of_origin: false };
         let ruling = Ruling::new(subject, rules, Arc::default());
-        assert_eq!(*ruling.rule(), CacheRule::Bypass("unknown".into()), "nothing is kept until it was asked");
+        assert_eq!(*ruling.rule(), CacheRule::Bypass("unknown".into()), "it caches nothing before the first ask");
         ruling.ask(1_000);
         assert_eq!(ruling.groups(), ["read:r", "g"]);
-        let cache: Cache<i32> = Cache::new("test", CacheLimits { bytes_max: 1 << 20, waiters_max: 1 }, ledger);
+        let cache: Cache<i32> = Cache::new("test", CacheLimits { bytes_max: 1 << 20, waiters_max: 1 }, log);
         let times = Times { fresh_until_ms: 60_000, revalidate_until_ms: 60_000, error_until_ms: 60_000 };
-        cache.put("k", Entry::new(1, 1, Box::new(["read:r".into()]), cache.stamp(), times, 0));
+        cache.put("k", Entry::new(1, 1, Box::new(["read:r".into()]), cache.generation(), times, 0));
         let freshness = || cache.get("k", 2_000).map(|(_, freshness)| freshness);
         *says.0.lock().unwrap() = store(90_000);
         ruling.ask(2_000);
@@ -263,8 +263,8 @@ mod tests {
     }
 
     #[test]
-    fn nobody_queues_for_a_slow_rule() {
-        let rules = Rules { eligibility: Arc::new(Says(Mutex::new(store(60_000)))), ledger: Arc::default() };
+    fn no_caller_queues_for_a_slow_rule() {
+        let rules = Rules { eligibility: Arc::new(Says(Mutex::new(store(60_000)))), invalidations: Arc::default() };
         let subject = Subject { name: "r".into(), class: None, group: "read:r".into(), of_origin: true };
         let ruling = Ruling::new(subject, rules, Arc::default());
         let asking = ruling.asks.lock().unwrap();
@@ -278,11 +278,11 @@ mod tests {
     #[test]
     fn what_is_bypassed_is_tried_anew() {
         let says = Arc::new(Says(Mutex::new(CacheRule::Bypass("never-repeated".into()))));
-        let rules = Rules { eligibility: says, ledger: Arc::default() };
+        let rules = Rules { eligibility: says, invalidations: Arc::default() };
         let subject = Subject { name: "upstream:r".into(), class: None, group: "upstream:r".into(), of_origin: true };
         let ruling = Ruling::new(subject, rules, Arc::default());
-        ruling.told(CacheStatus::hit(1), 5);
-        ruling.told(CacheStatus::forwarded(Forwarded::Method), 5);
+        ruling.served(CacheStatus::hit(1), 5);
+        ruling.served(CacheStatus::forwarded(Forwarded::Method), 5);
         ruling.ask(1_000);
         assert_eq!((ruling.state().rule.as_str(), ruling.state().requests), ("bypass: never-repeated", 1));
         ruling.ask(1_000 + TRY_AGAIN_MS);

@@ -1,43 +1,43 @@
-//! `Cache-Status` (RFC 9211): what the cache did with a request, and why, for whoever reads the answer.
+//! `Cache-Status` (RFC 9211): what the cache did with a request, and why.
 
 use std::fmt::Write;
 
 /// The name of this cache in the header.
 const CACHE: &str = "weir";
-/// What the header's value takes, about.
+/// Usual length of the header's value, in bytes.
 const STATUS_BYTES: usize = 64;
 
 /// Why the origin was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Forwarded {
-    /// The cache is not used for it.
+    /// The request does not use the cache.
     Bypass,
-    /// Requests with this method are always passed on.
+    /// Requests with this method always go to the origin.
     Method,
-    /// Nothing is kept of it.
+    /// The cache has nothing for it.
     UriMiss,
-    /// What is kept is for other request headers.
+    /// The cached answer is for other request headers.
     VaryMiss,
-    /// The request did not want what is kept.
+    /// The request does not accept the cached answer.
     Request,
-    /// What is kept is stale.
+    /// The cached answer is stale.
     Stale,
 }
 
-/// What was done.
+/// What the cache did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CacheStatus {
     /// Why the origin was asked; `None` is a hit.
     pub forwarded: Option<Forwarded>,
-    /// The status of the origin's answer, where it is not the one that is told.
+    /// The status of the origin's answer, where the client gets another one.
     pub origin_status: Option<u16>,
     /// How long the answer stays fresh, in milliseconds; negative when it is stale.
     pub ttl_ms: Option<i64>,
-    /// It was kept.
+    /// The answer was cached.
     pub stored: bool,
-    /// It was read for another request.
+    /// The answer was loaded for another request.
     pub collapsed: bool,
-    /// There is no answer: without `forwarded`, it is no hit then.
+    /// There is no answer. Without `forwarded` this is no hit.
     pub unanswered: bool,
     /// Why.
     pub detail: Option<&'static str>,
@@ -59,23 +59,23 @@ impl CacheStatus {
         Self { forwarded: why, unanswered: true, ..Self::default() }
     }
 
-    /// The same, of what is stale: its time to live is over, also where an invalidation made it stale before.
+    /// The same for a stale answer: its time to live is over, even where an invalidation ended it early.
     pub fn stale(self) -> Self {
         Self { ttl_ms: self.ttl_ms.map(|ttl_ms| ttl_ms.min(-1)), ..self }
     }
 
-    /// The same, with a reason: a word of RFC 9211's token characters.
+    /// The same, with a reason made of RFC 9211's token characters.
     pub fn because(self, detail: &'static str) -> Self {
         Self { detail: Some(detail), ..self }
     }
 
-    /// Seconds to live, of a hit of which nothing else is to be said.
+    /// Seconds to live of a hit without further details.
     pub fn plain_hit_ttl_s(&self) -> Option<i64> {
         let ttl_ms = self.ttl_ms?;
         (*self == Self::hit(ttl_ms)).then(|| ttl_ms.div_euclid(1_000))
     }
 
-    /// The word under which it is counted.
+    /// The value of the metric label `how`.
     pub fn how(&self) -> &'static str {
         match self.forwarded {
             _ if self.unanswered => "failed",

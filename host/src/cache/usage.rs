@@ -1,4 +1,4 @@
-//! What one read or upstream has in the cache: counted by its entries, as they come and go.
+//! One read's or upstream's share of the cache, counted by its entries as they are created and dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ pub struct Usage {
     evictions: AtomicU64,
 }
 
-/// One entry's share, given back when it is dropped.
+/// One entry's share, returned when the entry is dropped.
 #[derive(Debug)]
 pub(super) struct Share {
     usage: Arc<Usage>,
@@ -29,7 +29,7 @@ impl Usage {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Entries that were dropped for room since the host began.
+    /// Evictions since the host started.
     pub fn evictions(&self) -> u64 {
         self.evictions.load(Ordering::Relaxed)
     }

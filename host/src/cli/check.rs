@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::{HttpState, Kinds};
 use crate::policy::{Compiler, PolicySetup};
-use crate::store::{Holdings, StoreError};
+use crate::store::{Inventory, StoreError};
 
 /// Checks everything that a start would check, and prints it.
 ///
@@ -100,8 +100,8 @@ async fn check(place: &Where, report: &mut Report) -> Result<(), Failure> {
 }
 
 /// What it holds; `None` where nothing was begun, or a running host has it.
-async fn check_store(config: &Config, report: &mut Report) -> Result<Option<Holdings>, Failure> {
-    let (holdings, durability) = match crate::store::look(&config.store).await {
+async fn check_store(config: &Config, report: &mut Report) -> Result<Option<Inventory>, Failure> {
+    let (holdings, durability) = match crate::store::inspect(&config.store).await {
         Ok(looked) => looked,
         // The usual case: `check` beside the running host.
         Err(StoreError::InUse(_)) => {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Failure;
 use crate::model::{Id, IdType};
 use crate::operators::IdValue;
-use crate::room::draw;
+use crate::room::lottery;
 
 /// What may be done with waiting rooms.
 #[derive(Debug, Subcommand)]
@@ -35,8 +35,8 @@ pub enum RoomsCommand {
 /// What is no seed or cannot be read; what is no id; a seed that was not the one that was promised.
 pub fn run(command: RoomsCommand) -> Result<(), Failure> {
     let RoomsCommand::Draw { seed, commitment, arrivals } = command;
-    let seed = draw::seed_of(&seed).ok_or_else(|| Failure::usage("--seed must be 64 hexadecimal digits"))?;
-    let promised = draw::commitment(&seed);
+    let seed = lottery::seed_of(&seed).ok_or_else(|| Failure::usage("--seed must be 64 hexadecimal digits"))?;
+    let promised = lottery::commitment(&seed);
     if commitment.is_some_and(|commitment| commitment != promised) {
         return Err(Failure::no(format!("this seed was not promised: its commitment is {promised}")));
     }
@@ -44,7 +44,7 @@ pub fn run(command: RoomsCommand) -> Result<(), Failure> {
         .map_err(|error| Failure::usage(format!("cannot read {}: {error}", arrivals.display())))?;
     let actors = if text.trim_start().starts_with('{') { answered(&text) } else { listed(&text) };
     let actors = actors.map_err(|reason| Failure::no(format!("{}: {reason}", arrivals.display())))?;
-    draw::order(&seed, &actors).iter().for_each(|actor| println!("{actor}"));
+    lottery::order(&seed, &actors).iter().for_each(|actor| println!("{actor}"));
     Ok(())
 }
 

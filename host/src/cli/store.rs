@@ -12,7 +12,7 @@ use crate::app::holdings::Keeper;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::store::embedded::{salvage, verify};
-use crate::store::{HeldKind, Holdings};
+use crate::store::{Inventory, KindInventory};
 
 /// What to do with the store.
 #[derive(Debug, Subcommand)]
@@ -150,21 +150,21 @@ fn unconfirmed(what: &str) -> Failure {
     Failure::no(format!("{what}; say --yes to do it"))
 }
 
-fn waiting(holdings: &Holdings) -> u64 {
-    holdings.all().map(HeldKind::waiting).sum()
+fn waiting(holdings: &Inventory) -> u64 {
+    holdings.all().map(KindInventory::waiting).sum()
 }
 
-async fn look(config: &Config) -> Result<Holdings, Failure> {
+async fn look(config: &Config) -> Result<Inventory, Failure> {
     let nothing = || Failure::no(format!("there is no store in {}", config.store.path.display()));
-    crate::store::look(&config.store).await?.0.ok_or_else(nothing)
+    crate::store::inspect(&config.store).await?.0.ok_or_else(nothing)
 }
 
 async fn drop_some(dropped: Dropped) -> Result<(), Failure> {
     let config = loaded(&dropped.place)?;
     if !dropped.yes {
         let holdings = look(&config).await?;
-        let chosen = |kind: &&HeldKind| dropped.kind.as_ref().is_none_or(|name| *name == kind.kind);
-        let count = holdings.all().filter(chosen).map(HeldKind::waiting).sum();
+        let chosen = |kind: &&KindInventory| dropped.kind.as_ref().is_none_or(|name| *name == kind.kind);
+        let count = holdings.all().filter(chosen).map(KindInventory::waiting).sum();
         return Err(unconfirmed(&format!("{} in {} would never reach SQL", changes(count), holdings.place)));
     }
     let keeper = Keeper::open(config).await?;

@@ -167,7 +167,7 @@ impl Outcomes {
                 CountResult::Done(_) => &self.uncounted,
                 CountResult::Limited { .. } => &self.limited,
                 CountResult::TargetMissing => &self.missing,
-                CountResult::ColdTarget => &self.cold,
+                CountResult::TargetNotLoaded => &self.cold,
                 CountResult::Overflow => &self.overflow,
                 CountResult::IdempotencyConflict => &self.conflict,
             };

@@ -8,7 +8,7 @@ use metrics::{counter, histogram};
 
 use super::gather::Gathered;
 use super::{FlushError, Worker};
-use crate::cache::Hardness;
+use crate::cache::PurgeMode;
 use crate::journal::Mark;
 use crate::model::{Aside, Checkpoint, Id, Partition, Position, ToggleChange};
 use crate::sql::{Applied, Fence, Row};
@@ -46,7 +46,7 @@ impl Worker {
         // Reads that depend on these tables are read anew.
         let tables = self.parts.table.tables();
         let groups: Vec<String> = tables.iter().map(|table| format!("table:{}", table.to_ascii_lowercase())).collect();
-        self.parts.ledger.invalidate_groups(groups.iter().map(String::as_str), Hardness::Hard);
+        self.parts.ledger.invalidate_groups(groups.iter().map(String::as_str), PurgeMode::Hard);
         let elapsed = started.elapsed();
         self.batch.learn(gathered.changes.min(limit), elapsed);
         self.count(gathered.changes, &applied, elapsed);

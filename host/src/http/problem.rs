@@ -154,7 +154,7 @@ pub(super) fn from_upstream(failure: &UpstreamFailure) -> Problem {
         }
         UpstreamError::Broken => Problem::new(&ORIGIN_BROKEN, "it is not known whether the origin did what was asked"),
         UpstreamError::Late => Problem::new(&ORIGIN_LATE, "it is not known whether the origin did what was asked"),
-        UpstreamError::NotKept => Problem::new(&NOT_KEPT, "send it without only-if-cached"),
+        UpstreamError::NotCached => Problem::new(&NOT_KEPT, "send it without only-if-cached"),
         UpstreamError::Loop => Problem::new(
             &LOOP_DETECTED,
             "Via names this host: an origin, or a proxy behind this host, sends requests back to it; see origin of the [[upstream]]",

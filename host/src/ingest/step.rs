@@ -262,7 +262,7 @@ impl Step {
                 Some(id) => Err(CreateRefusal::Exists(index, id)),
                 None => Err(Refusal::StoreUnavailable.into()),
             },
-            CreateResult::Cold(ids) => {
+            CreateResult::NotLoaded(ids) => {
                 let kept = kept.ok_or(Refusal::StoreUnavailable)?;
                 Ok(Outcome::Cold(ids, Box::new(kept)))
             }
@@ -362,7 +362,7 @@ impl Outcomes {
             CreateResult::Done(Created { replayed: true, .. }) => &self.replayed,
             CreateResult::Done(_) => &self.accepted,
             CreateResult::Exists(_) => &self.exists,
-            CreateResult::Cold(_) => &self.cold,
+            CreateResult::NotLoaded(_) => &self.cold,
             CreateResult::IdempotencyConflict => &self.conflict,
         };
         counter.increment(documents);

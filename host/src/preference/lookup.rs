@@ -300,7 +300,7 @@ impl Fetcher {
             match read {
                 Ok(MemberRead::Known(settings)) => found[*index] = Ok(Some(settings)),
                 Ok(MemberRead::Missing) => found[*index] = Ok(None),
-                Ok(MemberRead::Cold) => cold.push(*index),
+                Ok(MemberRead::NotLoaded) => cold.push(*index),
                 Err(error) => {
                     found[*index] = Err(self.ground.store_refusal(&error));
                     failed.push(*index);

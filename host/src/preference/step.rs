@@ -117,7 +117,7 @@ impl Outcomes {
                 SettingsResult::Done(SettingsOutcome { replayed: true, .. }) => &self.replayed,
                 SettingsResult::Done(_) => &self.set,
                 SettingsResult::TargetMissing => &self.missing,
-                SettingsResult::ColdTarget => &self.cold,
+                SettingsResult::TargetNotLoaded => &self.cold,
                 SettingsResult::IdempotencyConflict => &self.conflict,
             };
             counter.increment(1);

@@ -1,31 +1,31 @@
-//! Answering one request: from what is kept, from a reading that others share, or from one of its own.
+//! Answering one request: from the cache, from a load that other requests share, or from a load of its own.
 
 use std::cell::RefCell;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use super::load::{Loaded, Source};
+use super::load::{LoadSource, LoadedAnswer};
 use super::reply::{Answer, Body, ReadError, ReadFailure, ReadReply};
 use super::{Read, statement};
-use crate::cache::{CacheStatus, Entry, Flown, Forwarded, Freshness, Seat};
+use crate::cache::{CacheStatus, Entry, Forwarded, Freshness, Join, LoadResult};
 use crate::config::Staleness;
 use crate::error::Refusal;
 use crate::model::SqlValue;
 use crate::telemetry::request;
 
-/// How long SQL is left alone after a read failed, where there is something stale to tell, in milliseconds.
-const HOLD_MS: u64 = 1_000;
-/// How often a request looks again after it has waited for another's.
-const LOOKS_MAX: usize = 3;
+/// Backoff after a failed read, in milliseconds: while it lasts, a stale answer is served without a query.
+const BACKOFF_MS: u64 = 1_000;
+/// How often a request looks up the cache, once more after each wait for another request's load.
+const LOOKUPS_MAX: usize = 3;
 
 thread_local! {
-    /// Where keys are written that nobody keeps.
+    /// Buffer for keys that are needed for a lookup only.
     static KEY: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
 impl Read {
-    /// Answers for these values of the parameters, in the order of their names, where that needs no waiting: what most
-    /// requests get. `None`: see [`Read::answer`].
+    /// Answers for these values of the parameters, in the order of their names, where that needs no waiting. Most requests end
+    /// here. `None`: see [`Read::answer`].
     pub fn answer_at_once(self: &Arc<Self>, values: &[SqlValue]) -> Option<ReadReply> {
         let now_ms = self.parts.clock.steady_ms();
         self.ask_rule_in_time(now_ms);
@@ -39,13 +39,13 @@ impl Read {
             key.clear();
             statement::push_key(key, &self.config, values);
             let found = self.cache.get(key, now_ms)?;
-            let status = self.may_tell(key, values, &found, now_ms)?;
+            let status = self.may_serve(key, values, &found, now_ms)?;
             Some((found, status))
         })?;
-        Some(self.tell(found.0, status, now_ms))
+        Some(self.serve(found.0, status, now_ms))
     }
 
-    /// Answers for values that there is no answer at once for.
+    /// Answers for values that [`Read::answer_at_once`] has no answer for.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -62,7 +62,7 @@ impl Read {
         self.answer_shared(key, values, now_ms).await
     }
 
-    /// Answers from what is kept, or reads for all who ask now.
+    /// Answers from the cache, or loads the answer for all requests that want it now.
     async fn answer_shared(
         self: &Arc<Self>,
         key: String,
@@ -70,66 +70,68 @@ impl Read {
         mut now_ms: u64,
     ) -> Result<ReadReply, ReadFailure> {
         let mut collapsed = false;
-        for _ in 0..LOOKS_MAX {
+        for _ in 0..LOOKUPS_MAX {
             let found = self.cache.get(&key, now_ms);
-            let status = found.as_ref().and_then(|found| self.may_tell(&key, &values, found, now_ms));
+            let status = found.as_ref().and_then(|found| self.may_serve(&key, &values, found, now_ms));
             let found = match (status, found) {
                 (Some(status), Some((entry, _))) => {
-                    return Ok(self.tell(entry, CacheStatus { collapsed, ..status }, now_ms));
+                    return Ok(self.serve(entry, CacheStatus { collapsed, ..status }, now_ms));
                 }
                 (_, found) => found,
             };
             let why = if found.is_some() { Forwarded::Stale } else { Forwarded::UriMiss };
-            match self.cache.seat(&key) {
-                Seat::Lead(lead) => {
-                    // Whoever led before may have kept its answer since we looked.
+            // One request loads for all; the others wait for it, and look up the cache again afterwards.
+            match self.cache.join(&key) {
+                Join::Leader(leader) => {
+                    // An earlier leader may have cached its answer since our lookup.
                     let again = self.cache.get(&key, now_ms).filter(|(_, freshness)| *freshness == Freshness::Fresh);
                     if let Some((entry, _)) = again {
-                        drop(lead);
+                        drop(leader);
                         let status = CacheStatus { collapsed, ..CacheStatus::hit(ttl_ms(&entry, now_ms)) };
-                        return Ok(self.tell(entry, status, now_ms));
+                        return Ok(self.serve(entry, status, now_ms));
                     }
                     let (read, of) = (Arc::clone(self), key.clone());
-                    // On a task of its own: others wait for it, also when this client goes away.
-                    let loading = async move { read.load((&of, values), lead, Source::Any).await };
+                    // On a task of its own: the waiters need the load even when this client disconnects.
+                    let loading = async move { read.load((&of, values), leader, LoadSource::Any).await };
                     let task = tokio::spawn(request::carry(loading));
                     return match task.await {
-                        Ok(Ok(Loaded { entry, is_shared })) => {
+                        Ok(Ok(LoadedAnswer { entry, is_shared })) => {
                             let now_ms = self.parts.clock.steady_ms();
                             let status = if is_shared {
                                 CacheStatus::hit(ttl_ms(&entry, now_ms)).because("shared")
                             } else {
                                 CacheStatus { stored: true, ..CacheStatus::forwarded(why) }
                             };
-                            Ok(self.tell(entry, status, now_ms))
+                            Ok(self.serve(entry, status, now_ms))
                         }
                         Ok(Err(error)) => {
-                            // Another host's may have come meanwhile, too stale to be told for any other reason.
+                            // Another host's answer may be in the cache now: too stale to serve, except after a failure.
                             let found = found.or_else(|| self.cache.get(&key, now_ms));
-                            self.tell_on_error(found, ReadFailure::after(error, why))
+                            self.serve_on_error(found, ReadFailure::after(error, why))
                         }
                         Err(_) => Err(ReadFailure::after(Refusal::SqlUnavailable, why)),
                     };
                 }
-                Seat::Wait(mut wait) => match tokio::time::timeout(self.wait, wait.landed()).await {
-                    Ok(Flown::Kept) => collapsed = true,
-                    Ok(Flown::Failed) => {
+                Join::Waiter(mut waiter) => match tokio::time::timeout(self.wait, waiter.result()).await {
+                    Ok(LoadResult::Cached) => collapsed = true,
+                    Ok(LoadResult::Failed) => {
                         let mut failure = ReadFailure::after(self.why_failed(&key), why);
                         failure.status.collapsed = true;
-                        return self.tell_on_error(found, failure);
+                        return self.serve_on_error(found, failure);
                     }
-                    Ok(Flown::Lost | Flown::Unshared) => {}
+                    // The next round makes another request the leader, perhaps this one.
+                    Ok(LoadResult::Abandoned | LoadResult::Private) => {}
                     Err(_) => return Err(Refusal::Overloaded { queue: "cache.wait_ms" }.into()),
                 },
-                Seat::Full => return Err(Refusal::Overloaded { queue: "cache.waiters_max" }.into()),
+                Join::Full => return Err(Refusal::Overloaded { queue: "cache.waiters_max" }.into()),
             }
             now_ms = self.parts.clock.steady_ms();
         }
         Err(Refusal::Overloaded { queue: "cache.wait_ms" }.into())
     }
 
-    /// Whether what is kept may be told without waiting; begins to read it anew where that is time.
-    fn may_tell(
+    /// Whether a cached answer may be served without waiting; starts its refresh where that is due.
+    fn may_serve(
         self: &Arc<Self>,
         key: &str,
         values: &[SqlValue],
@@ -142,29 +144,30 @@ impl Read {
                 (entry.is_due_early(now_ms, lifetime_ms), None)
             }
             Freshness::Stale => (true, Some("stale-while-revalidate")),
-            Freshness::OnError if self.held_until_ms.load(Ordering::Relaxed) > now_ms => (false, Some("sql-failed")),
+            Freshness::OnError if self.backoff_until_ms.load(Ordering::Relaxed) > now_ms => (false, Some("sql-failed")),
             _ => return None,
         };
-        if refresh && let Some(lead) = self.cache.lead(key) {
+        if refresh && let Some(leader) = self.cache.try_lead(key) {
             let (read, key, values) = (Arc::clone(self), key.to_owned(), values.to_vec());
-            let loading = async move { drop(read.load((&key, values), lead, Source::Any).await) };
+            let loading = async move { drop(read.load((&key, values), leader, LoadSource::Any).await) };
             tokio::spawn(request::carry(loading));
         }
         let hit = CacheStatus::hit(ttl_ms(entry, now_ms));
         Some(CacheStatus { detail, ..if *freshness == Freshness::Fresh { hit } else { hit.stale() } })
     }
 
-    fn tell(&self, entry: Arc<Entry<Body>>, status: CacheStatus, now_ms: u64) -> ReadReply {
+    fn serve(&self, entry: Arc<Entry<Body>>, status: CacheStatus, now_ms: u64) -> ReadReply {
         let body = &entry.value;
         if self.config.refresh_ms > 0 {
             body.used_ms.store(now_ms, Ordering::Relaxed);
         }
-        self.ruling.told(status, body.json.len());
+        self.ruling.served(status, body.json.len());
         let age_s = now_ms.saturating_sub(body.read_ms) / 1_000;
-        ReadReply { answer: Answer::Kept(entry), age_s, status, reason: None, live: false }
+        ReadReply { answer: Answer::Cached(entry), age_s, status, reason: None, live: false }
     }
 
-    fn tell_on_error(
+    /// Serves a stale answer after a failure, and backs off from SQL; fails where there is no answer to serve.
+    fn serve_on_error(
         &self,
         found: Option<(Arc<Entry<Body>>, Freshness)>,
         failure: ReadFailure,
@@ -172,9 +175,9 @@ impl Read {
         match found {
             Some((entry, freshness)) if freshness < Freshness::Spent => {
                 let now_ms = self.parts.clock.steady_ms();
-                self.held_until_ms.store(now_ms + HOLD_MS, Ordering::Relaxed);
+                self.backoff_until_ms.store(now_ms + BACKOFF_MS, Ordering::Relaxed);
                 let status = CacheStatus::hit(ttl_ms(&entry, now_ms)).stale();
-                Ok(self.tell(entry, status.because("sql-failed"), now_ms))
+                Ok(self.serve(entry, status.because("sql-failed"), now_ms))
             }
             _ => {
                 self.ruling.profile().failed();
@@ -183,14 +186,14 @@ impl Read {
         }
     }
 
-    /// Why the reading that others waited for has failed.
+    /// Why the load that others waited for failed.
     fn why_failed(&self, key: &str) -> ReadError {
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         let of_key = failed.as_ref().filter(|(of, _)| of == key);
         of_key.map_or_else(|| Refusal::SqlUnavailable.into(), |(_, error)| error.clone())
     }
 
-    /// Reads for this request alone.
+    /// Queries SQL for this request alone.
     async fn bypass(
         &self,
         values: &[SqlValue],
@@ -200,7 +203,7 @@ impl Read {
         let read = self.read_sql(values).await.inspect_err(|_| self.ruling.profile().failed());
         let read = read.map_err(|error| ReadFailure::after(error, Forwarded::Bypass))?;
         let status = CacheStatus::forwarded(Forwarded::Bypass).because(detail);
-        self.ruling.told(status, read.json.len());
+        self.ruling.served(status, read.json.len());
         Ok(ReadReply { answer: Answer::Own(read), age_s: 0, status, reason, live: true })
     }
 }

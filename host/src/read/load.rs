@@ -1,4 +1,4 @@
-//! Reading for all who wait, and reading anew before anybody does.
+//! Loading an answer for all waiters, and refreshing it before anybody waits.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -8,25 +8,25 @@ use metrics::counter;
 use rand::RngExt;
 use sha2::{Digest, Sha256};
 
-use super::shared::Found;
+use super::shared::SharedAnswer;
 use super::{Body, Read, ReadError, read_group, rows, table_group};
-use crate::cache::{Entry, Flown, Freshness, Lead, Stamp, Times};
+use crate::cache::{Entry, Freshness, Generation, Leader, LoadResult, Times};
 use crate::error::Refusal;
 use crate::listener::text::push_hex;
 use crate::model::{CacheRule, SqlValue};
 use crate::sql::StatementError;
 use crate::telemetry::SHED_TOTAL;
 
-/// How long nothing is remembered as nothing, in milliseconds, where the rule allows longer.
+/// Longest time that an empty answer is fresh, in milliseconds, where the rule allows longer.
 const NEGATIVE_MS_MAX: u64 = 5_000;
-/// Bytes of a hash in an entity tag.
+/// Bytes of the hash in an entity tag.
 const ETAG_BYTES: usize = 16;
-/// Keys of one read that are read anew on time; further ones are read when they are asked for.
-const FOLLOWED_MAX: usize = 1_000;
-/// What was not asked for in so many intervals is no longer read anew.
-const FOLLOWED_INTERVALS: u64 = 10;
+/// Most keys of one read that are refreshed on time; further ones are loaded on request.
+const REFRESHED_MAX: usize = 1_000;
+/// A key without a request in so many intervals is no longer refreshed.
+const REFRESHED_INTERVALS: u64 = 10;
 
-/// What SQL answered.
+/// An answer of SQL.
 #[derive(Debug, Clone)]
 pub(super) struct FromSql {
     pub(super) json: bytes::Bytes,
@@ -34,19 +34,19 @@ pub(super) struct FromSql {
     pub(super) is_empty: bool,
 }
 
-/// Where a reading may take its answer from.
+/// Where a load may take its answer from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Source {
-    /// From what another host has read, where that is fresh and not what is here already.
+pub(super) enum LoadSource {
+    /// From another host, where its answer is fresh and not in this cache already; else from SQL.
     Any,
-    /// From SQL.
+    /// From SQL only.
     Sql,
 }
 
-/// What was read.
-pub(super) struct Loaded {
+/// A loaded answer.
+pub(super) struct LoadedAnswer {
     pub(super) entry: Arc<Entry<Body>>,
-    /// By another host.
+    /// Another host loaded it.
     pub(super) is_shared: bool,
 }
 
@@ -90,31 +90,31 @@ impl Read {
         Ok(FromSql { json: json.into(), etag, is_empty: found.is_empty() })
     }
 
-    /// Reads `key` for all who wait, and keeps it for as long as the rule says.
+    /// Loads `key` for all waiters, and caches the answer for as long as the rule says.
     pub(super) async fn load(
         self: &Arc<Self>,
         (key, values): (&str, Vec<SqlValue>),
-        lead: Lead,
-        source: Source,
-    ) -> Result<Loaded, ReadError> {
+        leader: Leader,
+        source: LoadSource,
+    ) -> Result<LoadedAnswer, ReadError> {
         let before = self.cache.get(key, self.parts.clock.steady_ms()).map(|(entry, _)| entry);
-        // Before the reading: what changes while it is read invalidates it.
-        let stamp = self.cache.stamp();
-        let mut looked = self.look_shared(key, source == Source::Any).await;
-        if let Some(found) = looked.found.take()
-            && let Some(entry) = self.take_over(key, found, stamp, before.as_deref())
+        // Before the read: a change of its tables during the read must invalidate it.
+        let generation = self.cache.generation();
+        let mut lookup = self.look_up_shared(key, source == LoadSource::Any).await;
+        if let Some(found) = lookup.found.take()
+            && let Some(entry) = self.take_over(key, found, generation, before.as_deref())
         {
-            self.follow_key(key, values);
-            lead.land(Flown::Kept);
-            return Ok(Loaded { entry, is_shared: true });
+            self.refresh_from_now(key, values);
+            leader.finish(LoadResult::Cached);
+            return Ok(LoadedAnswer { entry, is_shared: true });
         }
-        let stamp = self.cache.stamp();
+        let generation = self.cache.generation();
         let started = Instant::now();
         let read = match self.read_sql(&values).await {
             Ok(read) => read,
             Err(error) => {
                 *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some((key.to_owned(), error.clone()));
-                lead.land(Flown::Failed);
+                leader.finish(LoadResult::Failed);
                 return Err(error);
             }
         };
@@ -126,30 +126,30 @@ impl Read {
             used_ms = before.value.used_ms.load(Ordering::Relaxed);
         }
         let is_empty = read.is_empty;
-        let entry = self.put(key, (read, rand::rng().random()), (now_ms, used_ms), stamp, cost_ms);
-        self.follow_key(key, values);
-        lead.land(Flown::Kept);
-        self.keep_shared(key, looked, (&entry, is_empty));
-        Ok(Loaded { entry, is_shared: false })
+        let entry = self.put(key, (read, rand::rng().random()), (now_ms, used_ms), generation, cost_ms);
+        self.refresh_from_now(key, values);
+        leader.finish(LoadResult::Cached);
+        self.share(key, lookup, (&entry, is_empty));
+        Ok(LoadedAnswer { entry, is_shared: false })
     }
 
-    /// Keeps what another host has read, where there is nothing better here; `None` where SQL must be asked all the same.
+    /// Caches another host's answer, where this host has none as good; `None` where SQL must be queried all the same.
     fn take_over(
         &self,
         key: &str,
-        found: Found,
-        stamp: Stamp,
+        found: SharedAnswer,
+        generation: Generation,
         before: Option<&Entry<Body>>,
     ) -> Option<Arc<Entry<Body>>> {
         let now_ms = self.parts.clock.steady_ms();
         let (times, _) = self.times(found.read_ms, found.read.is_empty);
         let is_fresh = times.fresh_until_ms > now_ms;
-        // What is here already was not good enough. What is stale is kept for when SQL fails.
+        // The load began because this cache's own answer was not good enough. A stale one is still cached, for when SQL fails.
         let is_new = before.is_none_or(|before| is_fresh && before.value.id != found.id);
         if !is_new || times.error_until_ms <= now_ms {
             return None;
         }
-        let entry = self.put(key, (found.read, found.id), (found.read_ms, now_ms), stamp, found.cost_ms);
+        let entry = self.put(key, (found.read, found.id), (found.read_ms, now_ms), generation, found.cost_ms);
         is_fresh.then_some(entry)
     }
 
@@ -158,21 +158,21 @@ impl Read {
         key: &str,
         (read, id): (FromSql, u64),
         (read_ms, used_ms): (u64, u64),
-        stamp: Stamp,
+        generation: Generation,
         cost_ms: u64,
     ) -> Arc<Entry<Body>> {
         let (times, groups) = self.times(read_ms, read.is_empty);
         let bytes = (read.json.len() + read.etag.len()) as u64;
         let body = Body { json: read.json, etag: read.etag, id, read_ms, used_ms: AtomicU64::new(used_ms) };
-        self.cache.put(key, Entry::new(body, bytes, groups, stamp, times, cost_ms).counted(self.ruling.usage()))
+        self.cache.put(key, Entry::new(body, bytes, groups, generation, times, cost_ms).counted(self.ruling.usage()))
     }
 
-    /// Remembers what is read anew on time.
-    fn follow_key(&self, key: &str, values: Vec<SqlValue>) {
+    /// Adds the key to those that are refreshed on time.
+    fn refresh_from_now(&self, key: &str, values: Vec<SqlValue>) {
         if self.config.refresh_ms > 0 {
-            let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
-            if followed.len() < FOLLOWED_MAX {
-                followed.insert(key.to_owned(), values);
+            let mut refreshed = self.refreshed.lock().unwrap_or_else(PoisonError::into_inner);
+            if refreshed.len() < REFRESHED_MAX {
+                refreshed.insert(key.to_owned(), values);
             }
         }
     }
@@ -187,11 +187,11 @@ impl Read {
         groups.into()
     }
 
-    /// Until when an answer that was read then may be told, and its groups.
+    /// How long an answer that was read at `read_ms` may be served, and its groups.
     fn times(&self, read_ms: u64, is_empty: bool) -> (Times, Box<[Box<str>]>) {
         let rule = self.ruling.rule();
         let (ttl_ms, revalidate_ms, error_ms) = match &*rule {
-            // It was not when this request began.
+            // The rule allowed caching when this request began.
             CacheRule::Bypass(_) => (0, 0, 0),
             CacheRule::Store { ttl_ms, stale_while_revalidate_ms, stale_if_error_ms, .. } => {
                 (*ttl_ms, *stale_while_revalidate_ms, *stale_if_error_ms)
@@ -204,8 +204,8 @@ impl Read {
         (Times { fresh_until_ms, revalidate_until_ms, error_until_ms }, self.entry_groups(&rule))
     }
 
-    /// Begins to read anew on time what is asked for.
-    pub(super) fn follow(self: &Arc<Self>) {
+    /// Starts the task that refreshes keys on time.
+    pub(super) fn start_refreshing(self: &Arc<Self>) {
         if self.config.refresh_ms == 0 {
             return;
         }
@@ -215,27 +215,27 @@ impl Read {
             loop {
                 tokio::time::sleep(pause).await;
                 let Some(read) = read.upgrade() else { return };
-                read.refresh_followed().await;
+                read.refresh_all().await;
             }
         });
-        *self.follower.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+        *self.refresher.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
     }
 
-    async fn refresh_followed(self: &Arc<Self>) {
-        let followed: Vec<(String, Vec<SqlValue>)> = {
-            let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
-            followed.iter().map(|(key, values)| (key.clone(), values.clone())).collect()
+    async fn refresh_all(self: &Arc<Self>) {
+        let keys: Vec<(String, Vec<SqlValue>)> = {
+            let refreshed = self.refreshed.lock().unwrap_or_else(PoisonError::into_inner);
+            refreshed.iter().map(|(key, values)| (key.clone(), values.clone())).collect()
         };
-        for (key, values) in followed {
+        for (key, values) in keys {
             let now_ms = self.parts.clock.steady_ms();
-            let since_ms = now_ms.saturating_sub(self.config.refresh_ms * FOLLOWED_INTERVALS);
+            let since_ms = now_ms.saturating_sub(self.config.refresh_ms * REFRESHED_INTERVALS);
             let wanted = self.cache.get(&key, now_ms).is_some_and(|(entry, freshness)| {
                 freshness < Freshness::Spent && entry.value.used_ms.load(Ordering::Relaxed) >= since_ms
             });
             if !wanted {
-                self.followed.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-            } else if let Some(lead) = self.cache.lead(&key) {
-                drop(self.load((&key, values), lead, Source::Sql).await);
+                self.refreshed.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            } else if let Some(leader) = self.cache.try_lead(&key) {
+                drop(self.load((&key, values), leader, LoadSource::Sql).await);
             }
         }
     }

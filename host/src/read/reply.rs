@@ -13,13 +13,13 @@ use crate::listener::reply;
 /// Why a read has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// SQL is away, or too many wait.
+    /// SQL does not answer, or too many requests wait.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The statement does not work.
     #[error("the read cannot be done: {0}")]
     Invalid(String),
-    /// It finds more than it may.
+    /// The result is larger than its limit.
     #[error("the read finds more than {limit} = {max}")]
     TooLarge {
         /// The limit's name.
@@ -50,7 +50,7 @@ impl ReadFailure {
 }
 
 impl<E: Into<ReadError>> From<E> for ReadFailure {
-    /// SQL was not asked, or it is not known whether.
+    /// The request sent no query to SQL, or may not have sent one.
     fn from(error: E) -> Self {
         Self { error: error.into(), status: CacheStatus::unanswered(None) }
     }
@@ -60,29 +60,29 @@ impl<E: Into<ReadError>> From<E> for ReadFailure {
 #[derive(Debug, Clone)]
 pub struct ReadReply {
     pub(super) answer: Answer,
-    /// How old it is, in seconds.
+    /// Its age, in seconds.
     pub age_s: u64,
     /// What the cache did.
     pub status: CacheStatus,
-    /// The reason in words that a rule chose, where it did.
+    /// The reason that a rule gave, where it did.
     pub reason: Option<String>,
-    /// It must not be kept by anybody.
+    /// No cache may store it.
     pub live: bool,
 }
 
-/// Where an answer stands. One that is kept is shared by all who are told it: each count of its owners that is moved
-/// is a cache line that all cores fight for, so there is one.
+/// Where an answer is. All replies share a cached one. Each reference count is a cache line that all cores contend for, so an
+/// answer has one only.
 #[derive(Debug, Clone)]
 pub(super) enum Answer {
-    Kept(Arc<Entry<Body>>),
+    Cached(Arc<Entry<Body>>),
     Own(FromSql),
 }
 
 impl ReadReply {
-    /// JSON: what is left of an answer when its head is written.
+    /// The JSON of the answer.
     pub fn into_json(self) -> reply::Shared {
         match self.answer {
-            Answer::Kept(entry) => entry,
+            Answer::Cached(entry) => entry,
             Answer::Own(read) => Arc::new(read.json),
         }
     }
@@ -90,21 +90,21 @@ impl ReadReply {
     /// Its entity tag, quotes included.
     pub fn etag(&self) -> &str {
         match &self.answer {
-            Answer::Kept(entry) => &entry.value.etag,
+            Answer::Cached(entry) => &entry.value.etag,
             Answer::Own(read) => &read.etag,
         }
     }
 }
 
-/// What is kept of a read.
+/// A cached answer of a read.
 #[derive(Debug)]
 pub(crate) struct Body {
     pub(super) json: Bytes,
     pub(super) etag: Box<str>,
-    /// Tells this reading from all others, also of other hosts.
+    /// Identifies this load among those of all hosts.
     pub(super) id: u64,
     pub(super) read_ms: u64,
-    /// When it was last asked for, as Unix time; kept only for reads that are read anew on time.
+    /// When it was last served, in milliseconds; recorded only for reads that are refreshed on time.
     pub(super) used_ms: AtomicU64,
 }
 

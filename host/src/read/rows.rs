@@ -3,7 +3,7 @@
 use crate::listener::text::{push, push_json_string};
 use crate::model::SqlValue;
 
-/// The names of the columns, as they stand in JSON.
+/// The names of the columns as JSON keys.
 pub(super) struct Columns(Vec<Vec<u8>>);
 
 impl Columns {

@@ -1,5 +1,5 @@
-//! What hosts share of reads: found before SQL is asked, kept after it has answered. What goes wrong with it costs time, never
-//! an answer, and nothing that is untrue comes of it: see [`crate::store::SharedCache`].
+//! The read cache that hosts share: looked up before a query, filled after it. A failure of it costs time, never an answer, and
+//! never makes an answer wrong: see [`crate::store::SharedCache`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,8 +19,8 @@ use crate::listener::text::push_hex;
 use crate::store::{SharedCache, SharedEntry, StoreError, is_versioned};
 use crate::telemetry::READ_SHARED_TOTAL;
 
-/// How long it is left alone after it failed, in milliseconds.
-const LEFT_ALONE_MS: u64 = 1_000;
+/// Backoff after a failure of the shared cache, in milliseconds.
+const BACKOFF_MS: u64 = 1_000;
 /// Ends the head of an entry.
 const END_OF_HEAD: u8 = b'\n';
 
@@ -30,12 +30,12 @@ pub struct Shared {
     value_bytes_max: usize,
     timeout: Duration,
     clock: Clock,
-    left_alone_until_ms: AtomicU64,
+    backoff_until_ms: AtomicU64,
 }
 
-/// What stands before the JSON of an entry.
+/// The head of an entry, before its JSON.
 #[derive(Debug, Serialize, Deserialize)]
-struct Head {
+struct EntryHead {
     versions: String,
     id: u64,
     etag: Box<str>,
@@ -44,8 +44,8 @@ struct Head {
     life_ms: u64,
 }
 
-/// An entry that is true.
-pub(super) struct Found {
+/// A valid answer of another host.
+pub(super) struct SharedAnswer {
     pub(super) read: FromSql,
     pub(super) id: u64,
     pub(super) cost_ms: u64,
@@ -53,11 +53,11 @@ pub(super) struct Found {
     pub(super) read_ms: u64,
 }
 
-/// A look at it before a reading.
+/// The result of a lookup before a load.
 #[derive(Default)]
-pub(super) struct Looked {
-    pub(super) found: Option<Found>,
-    /// What is read from now on may be kept under these.
+pub(super) struct SharedLookup {
+    pub(super) found: Option<SharedAnswer>,
+    /// The versions under which the answer of a load that starts now may be shared.
     versions: Option<String>,
 }
 
@@ -72,12 +72,12 @@ impl Shared {
             value_bytes_max: config.value_bytes_max,
             timeout: Duration::from_millis(config.timeout_ms),
             clock,
-            left_alone_until_ms: AtomicU64::new(0),
+            backoff_until_ms: AtomicU64::new(0),
         })
     }
 
-    /// Within the time that it has; `None` when it failed. On a task of its own, which goes on: a connection that takes longer to
-    /// make is there for the next one, and one that is dead is found out.
+    /// Runs a call within its time limit; `None` when it failed. The call runs on a task of its own, which continues after the
+    /// limit: a slow connection is then ready for the next call, and a dead one is detected.
     async fn within<T: Send + 'static>(
         &self,
         read: &str,
@@ -90,44 +90,44 @@ impl Shared {
             Err(_) => "it did not answer within cache.shared.timeout_ms".to_owned(),
         };
         tracing::debug!(read, reason, "the cache that hosts share is left alone for a while");
-        self.left_alone_until_ms.store(self.clock.steady_ms() + LEFT_ALONE_MS, Ordering::Relaxed);
+        self.backoff_until_ms.store(self.clock.steady_ms() + BACKOFF_MS, Ordering::Relaxed);
         count(read, "failed");
         None
     }
 }
 
-async fn look(
+async fn look_up(
     cache: Arc<SharedCache>,
     (hash, groups): (String, Box<[Box<str>]>),
     finds: bool,
     now_ms: u64,
-) -> Result<Looked, StoreError> {
-    // The entry first: a version that is raised after the look at the versions is heard of by this host later.
+) -> Result<SharedLookup, StoreError> {
+    // The entry before the versions: this host receives the invalidation of any version that is raised after that.
     let entry = if finds { cache.find(&hash).await? } else { None };
     let versions = cache.versions(&groups).await?;
     let found = entry.and_then(|entry| open(&entry, versions.as_deref()?, now_ms));
-    Ok(Looked { found, versions })
+    Ok(SharedLookup { found, versions })
 }
 
-/// The entry, where it was read under these versions.
-fn open(entry: &SharedEntry, versions: &str, now_ms: u64) -> Option<Found> {
+/// The answer in an entry, if it was read under these versions.
+fn open(entry: &SharedEntry, versions: &str, now_ms: u64) -> Option<SharedAnswer> {
     let end = entry.bytes.iter().position(|byte| *byte == END_OF_HEAD)?;
-    let head: Head = serde_json::from_slice(&entry.bytes[..end]).ok()?;
+    let head: EntryHead = serde_json::from_slice(&entry.bytes[..end]).ok()?;
     if head.versions != versions {
         return None;
     }
     let json = Bytes::copy_from_slice(&entry.bytes[end + 1..]);
-    // By the time that Redis has let pass: hosts' clocks may differ.
+    // Redis measures the age of an entry, because the clocks of hosts may differ.
     let read_ms = now_ms.saturating_sub(head.life_ms.saturating_sub(entry.left_ms));
     let read = FromSql { json, etag: head.etag, is_empty: head.empty };
-    Some(Found { read, id: head.id, cost_ms: head.cost_ms, read_ms })
+    Some(SharedAnswer { read, id: head.id, cost_ms: head.cost_ms, read_ms })
 }
 
 fn count(read: &str, how: &'static str) {
     counter!(READ_SHARED_TOTAL, "read" => read.to_owned(), "how" => how).increment(1);
 }
 
-/// The name under which hosts share an answer: of hosts that read the same in the same way.
+/// The name under which hosts share an answer: the same for all hosts with the same configuration of the read.
 fn hash(config: &ReadConfig, key: &str) -> String {
     let mut hash = Sha256::new();
     hash.update(serde_json::to_vec(config).unwrap_or_default());
@@ -138,36 +138,36 @@ fn hash(config: &ReadConfig, key: &str) -> String {
 }
 
 impl Read {
-    /// Looks there before SQL is asked. Take the stamp before that. `finds`: an entry of another host will do.
-    pub(super) async fn look_shared(&self, key: &str, finds: bool) -> Looked {
-        let Some(shared) = &self.parts.shared else { return Looked::default() };
-        let is_left_alone = shared.left_alone_until_ms.load(Ordering::Relaxed) > shared.clock.steady_ms();
-        // What this host knows to be untrue and has not told yet, others may keep as true.
-        if is_left_alone || !self.parts.rules.ledger.is_told() {
-            return Looked::default();
+    /// Looks up the shared cache before a query. Take the generation before this. `finds`: an answer of another host will do.
+    pub(super) async fn look_up_shared(&self, key: &str, finds: bool) -> SharedLookup {
+        let Some(shared) = &self.parts.shared else { return SharedLookup::default() };
+        let is_backing_off = shared.backoff_until_ms.load(Ordering::Relaxed) > shared.clock.steady_ms();
+        // While an invalidation of this host has not reached the others, their answers may be outdated.
+        if is_backing_off || !self.parts.rules.invalidations.is_published() {
+            return SharedLookup::default();
         }
         let (hash, groups) = (hash(&self.config, key), self.entry_groups(&self.ruling.rule()));
         if !groups.iter().all(|group| is_versioned(group)) {
-            return Looked::default();
+            return SharedLookup::default();
         }
-        // The time before it is found: so an entry is at most as young as it looks.
-        let look = look(Arc::clone(&shared.cache), (hash, groups), finds, shared.clock.steady_ms());
-        let looked = shared.within(&self.config.name, look).await;
-        let Some(looked) = looked else { return Looked::default() };
+        // The time before the lookup: an entry is then never taken for younger than it is.
+        let call = look_up(Arc::clone(&shared.cache), (hash, groups), finds, shared.clock.steady_ms());
+        let lookup = shared.within(&self.config.name, call).await;
+        let Some(lookup) = lookup else { return SharedLookup::default() };
         if finds {
-            count(&self.config.name, if looked.found.is_some() { "hit" } else { "miss" });
+            count(&self.config.name, if lookup.found.is_some() { "hit" } else { "miss" });
         }
-        looked
+        lookup
     }
 
-    /// Keeps there what SQL has answered, for the others. Nobody waits for it.
-    pub(super) fn keep_shared(
+    /// Shares an answer of SQL with the other hosts. No request waits for it.
+    pub(super) fn share(
         self: &Arc<Self>,
         key: &str,
-        looked: Looked,
+        lookup: SharedLookup,
         (entry, is_empty): (&Arc<Entry<Body>>, bool),
     ) {
-        let (Some(shared), Some(versions)) = (&self.parts.shared, looked.versions) else { return };
+        let (Some(shared), Some(versions)) = (&self.parts.shared, lookup.versions) else { return };
         let body = &entry.value;
         let life_ms = entry.times.error_until_ms.saturating_sub(body.read_ms);
         if body.json.len() > shared.value_bytes_max {
@@ -177,7 +177,7 @@ impl Read {
             return;
         }
         let (id, etag, cost_ms, read_ms) = (body.id, body.etag.clone(), entry.cost_ms, body.read_ms);
-        let head = Head { versions, id, etag, empty: is_empty, cost_ms, life_ms };
+        let head = EntryHead { versions, id, etag, empty: is_empty, cost_ms, life_ms };
         let Ok(mut bytes) = serde_json::to_vec(&head) else { return };
         bytes.push(END_OF_HEAD);
         bytes.extend_from_slice(&body.json);
@@ -185,7 +185,7 @@ impl Read {
         tokio::spawn(async move {
             let (name, cache) = (&read.config.name, Arc::clone(&shared.cache));
             let left_ms = life_ms.saturating_sub(shared.clock.steady_ms().saturating_sub(read_ms)).max(1);
-            if shared.within(name, async move { cache.keep(&hash, &bytes, left_ms).await }).await.is_some() {
+            if shared.within(name, async move { cache.put(&hash, &bytes, left_ms).await }).await.is_some() {
                 count(name, "kept");
             }
         });
@@ -197,15 +197,21 @@ mod tests {
     use super::*;
 
     fn entry(versions: &str, left_ms: u64) -> SharedEntry {
-        let head =
-            Head { versions: versions.into(), id: 7, etag: "\"e\"".into(), empty: false, cost_ms: 3, life_ms: 10_000 };
+        let head = EntryHead {
+            versions: versions.into(),
+            id: 7,
+            etag: "\"e\"".into(),
+            empty: false,
+            cost_ms: 3,
+            life_ms: 10_000,
+        };
         let mut bytes = serde_json::to_vec(&head).unwrap();
         bytes.extend_from_slice(b"\n{\"rows\":[\n]}");
         SharedEntry { bytes, left_ms }
     }
 
     #[test]
-    fn an_entry_is_true_under_its_versions() {
+    fn an_entry_is_valid_under_its_versions() {
         let found = open(&entry("a", 4_000), "a", 50_000).unwrap();
         assert_eq!((&*found.read.json, found.read_ms, found.id), (&b"{\"rows\":[\n]}"[..], 44_000, 7));
         assert!(open(&entry("a", 4_000), "b", 50_000).is_none());

@@ -1,4 +1,4 @@
-//! The statement as the engine wants it, the values of its parameters, and the key that they make.
+//! The statement in the engine's syntax, the values of its parameters, and the cache key that they form.
 
 use std::fmt::Write;
 
@@ -6,15 +6,15 @@ use crate::config::{ConfigError, ParameterType, ReadConfig, StatementConfig};
 use crate::model::SqlValue;
 use crate::sql::place_parameters;
 
-/// Longest text that is given as a parameter, in bytes.
+/// Longest text of a parameter, in bytes.
 const TEXT_BYTES_MAX: usize = 1_024;
-/// What a key of usual length takes, in bytes.
+/// Usual length of a key, in bytes.
 const KEY_BYTES: usize = 96;
 
-/// The statement with the engine's placeholders, and for each of them the place of its parameter among the sorted names.
+/// The statement with the engine's placeholders, and for each of them the index of its parameter among the sorted names.
 ///
 /// # Errors
-/// Names that do not agree.
+/// The parameters and the placeholders do not match.
 pub fn prepare(config: &ReadConfig, engine: &str) -> Result<(StatementConfig, Vec<usize>), ConfigError> {
     let names: Vec<&str> = config.parameters.keys().map(String::as_str).collect();
     let types: Vec<ParameterType> = config.parameters.values().copied().collect();
@@ -31,7 +31,7 @@ pub fn prepare(config: &ReadConfig, engine: &str) -> Result<(StatementConfig, Ve
     Ok((statement, order))
 }
 
-/// The value that a text stands for; `None` where it is not of the type.
+/// The value of a text; `None` where it is not of the type.
 pub fn value(text: &str, wanted: ParameterType) -> Option<SqlValue> {
     match wanted {
         ParameterType::Integer if text.starts_with('+') => None,
@@ -68,7 +68,7 @@ pub(super) fn push_key(key: &mut String, config: &ReadConfig, values: &[SqlValue
     }
 }
 
-/// How its keys look, with the type where a value stands: `read:concert-dates?concert=<integer>`.
+/// The form of its keys, with types in place of values: `read:concert-dates?concert=<integer>`.
 pub(super) fn key_form(config: &ReadConfig) -> String {
     let mut form = format!("read:{}", config.name);
     for (index, (name, wanted)) in config.parameters.iter().enumerate() {
@@ -111,7 +111,7 @@ pub(super) fn is_key(config: &ReadConfig, text: &str) -> bool {
     rest.is_empty()
 }
 
-/// The length of a text in quotes, with them; `None` where it does not begin or end with one.
+/// The length of a quoted text, with its quotes; `None` where a quote is missing.
 fn quoted_length(text: &str) -> Option<usize> {
     let inside = text.strip_prefix('"')?;
     let mut escaped = false;
@@ -123,7 +123,7 @@ fn quoted_length(text: &str) -> Option<usize> {
     Some(end? + 2)
 }
 
-/// Whether keys of this read can begin so.
+/// Whether keys of this read can start with this prefix.
 pub(super) fn is_key_prefix(config: &ReadConfig, prefix: &str) -> bool {
     let mut begin = format!("read:{}", config.name);
     if let Some(name) = config.parameters.keys().next() {

@@ -1,4 +1,4 @@
-//! Who decides on places and on who is let in.
+//! The rules for places and admissions.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use async_trait::async_trait;
 use crate::model::{AdmissionPlan, Arrival, Place, RoomState};
 use crate::policy::Rules;
 
-/// The rules of a room. They see numbers and ids; the store holds the capacity whatever they say.
+/// The rules of a waiting room. They see numbers and ids; the store enforces the capacity whatever they say.
 #[async_trait]
 pub trait Admission: Send + Sync {
-    /// Where each arrival is placed. Index-aligned; `None` when nobody can say.
+    /// The place of each arrival. Index-aligned; `None` when no rules can decide.
     async fn place(&self, kind: &str, now_ms: u64, batch: &[Arrival]) -> Option<Vec<Place>>;
 
-    /// How many are let in now. Never fails: something else decides where a module does.
+    /// How many people to admit now. Never fails: a fallback decides where a module fails.
     async fn plan(&self, kind: &str, now_ms: u64, room: &RoomState) -> AdmissionPlan;
 }
 

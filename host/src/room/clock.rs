@@ -1,9 +1,9 @@
-//! The clock of a queue: who is out of time goes, then the rules say how many are let in.
+//! The clock of a queue: it removes people whose time is over, then admits as many as the rules say.
 //!
-//! Of several hosts one at a time has it, by a lease that each step renews. The lease only saves work: that no more are let in
-//! than may be is held by the store's step itself, whoever makes it. A step that leaves nobody waiting or in gives the lease
-//! back, so that the host where the next one arrives has it at once; while somebody is there, its owner looks at least once a
-//! second, wherever people arrive and go.
+//! One of several hosts runs it at a time, by a lease that each step renews. The lease only saves work: the store's step itself
+//! holds the capacity, on whichever host it runs. A step that leaves no waiting or active people returns the lease, so that the
+//! host of the next arrival gets it at once. Otherwise its owner ticks at least once a second, on whichever host people arrive
+//! and leave.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,15 +20,15 @@ use crate::telemetry;
 
 /// Shortest time between two ticks of a queue, however much happens, in milliseconds.
 const TICK_MS_MIN: u64 = 20;
-/// Longest time between two ticks where nobody waits or is in, in milliseconds; an arrival ends it.
+/// Longest time between two ticks of an empty queue, in milliseconds; an arrival ends it.
 const TICK_MS_IDLE: u64 = 5_000;
 /// Longest time between two ticks otherwise, in milliseconds.
 const TICK_MS_MAX: u64 = 1_000;
-/// How often a queue that is in use is said to be so, in milliseconds.
+/// How often the clock reports a queue as used, in milliseconds.
 const USED_MS: u64 = 600_000;
 
-/// Keeps the clock until it is aborted, or the store has the queue no more.
-pub(super) async fn keep(shared: Arc<Shared>, queue: Arc<Queue>) {
+/// Runs the clock until it is aborted, or the store no longer has the queue.
+pub(super) async fn run(shared: Arc<Shared>, queue: Arc<Queue>) {
     let mut clock = Clock::new(&shared);
     loop {
         let begun = Instant::now();
@@ -43,22 +43,22 @@ pub(super) async fn keep(shared: Arc<Shared>, queue: Arc<Queue>) {
             return;
         }
         tokio::time::sleep_until(begun + Duration::from_millis(TICK_MS_MIN)).await;
-        // Whether something happened meanwhile or happens now.
+        // A wake-up counts whether it came during the sleep or comes now.
         let _ = tokio::time::timeout(Duration::from_millis(pause_ms), queue.wake.notified()).await;
     }
 }
 
 struct Clock {
-    /// When the rules were asked last, and what was then.
+    /// When the rules were asked last, and the figures then.
     planned: Option<(u64, RoomFigures)>,
     used_ms: u64,
-    /// The store has this life of the queue no more.
+    /// The store no longer has this life of the queue.
     is_over: bool,
     gauges: [Gauge; 3],
     /// What this queue adds to the gauges of its kind.
-    told: [f64; 3],
+    reported: [f64; 3],
     totals: [Counter; 6],
-    /// The totals up to which the counters of the kind have it.
+    /// The totals that the counters of the kind already contain.
     counted: Option<[u64; 6]>,
 }
 
@@ -72,20 +72,20 @@ impl Clock {
             used_ms: 0,
             is_over: false,
             gauges: [telemetry::ROOM_WAITING, telemetry::ROOM_ACTIVE, telemetry::ROOM_ADMITTED_PER_SECOND].map(gauge),
-            told: [0.0; 3],
+            reported: [0.0; 3],
             counted: None,
             totals: ["admitted", "completed", "expired", "no-show", "abandoned", "left"].map(ended),
         }
     }
 
-    /// One round; how long to wait for the next, in milliseconds.
+    /// One round. Returns the pause before the next, in milliseconds.
     async fn tick(&mut self, shared: &Shared, queue: &Queue) -> Result<u64, StoreError> {
         let Some(swept) = self.step(shared, queue, (0, 1)).await? else {
-            // What another host let in meanwhile is not for this one to let in again, by a rate, nor to be counted here.
+            // Another host admitted people meanwhile: this one must not admit them again by a rate, or count them.
             self.planned = None;
             self.counted = None;
-            self.tell_gauges([0.0; 3]);
-            // An owner that is gone is soon replaced, and that this host is there is heard.
+            self.report_gauges([0.0; 3]);
+            // Soon replaces an owner that is gone, and shows the store that this host is alive.
             return Ok(busy_pause_ms(shared).min(shared.config.lease_ms / 2));
         };
         let (mut is_more, mut figures) = (swept.1, swept.2);
@@ -98,17 +98,17 @@ impl Clock {
         let plan = self.plan(shared, figures).await;
         let mut left = plan.admit;
         while left > 0 {
-            let asked = left.min(TICK_PEOPLE_MAX);
-            let Some(admitted) = self.step(shared, queue, (asked, plan.active_ttl_ms)).await? else {
+            let wanted = left.min(TICK_PEOPLE_MAX);
+            let Some(admitted) = self.step(shared, queue, (wanted, plan.active_ttl_ms)).await? else {
                 return Ok(TICK_MS_MAX);
             };
             figures = admitted.2;
-            left -= asked;
-            if admitted.0 < asked {
+            left -= wanted;
+            if admitted.0 < wanted {
                 break;
             }
         }
-        self.tell(shared, queue, figures).await;
+        self.report(shared, queue, figures).await;
         let is_idle = figures.waiting == 0 && figures.active == 0;
         Ok(if is_idle { TICK_MS_IDLE } else { u64::from(plan.next_tick_ms).clamp(TICK_MS_MIN, busy_pause_ms(shared)) })
     }
@@ -133,7 +133,7 @@ impl Clock {
             active_ttl_ms: u64::from(active_ttl_ms),
             claim_ms: config.claim_ms,
         };
-        match shared.store.rooms().tick_room(&config.kind, &queue.id, tick).await? {
+        match shared.store.tick_room(&config.kind, &queue.id, tick).await? {
             Ticked::NotOurs => Ok(None),
             Ticked::OtherLife => {
                 // Unless a request has opened it again meanwhile.
@@ -147,7 +147,7 @@ impl Clock {
         }
     }
 
-    /// What the mode or the rules say.
+    /// The plan of the mode, or of the rules.
     async fn plan(&mut self, shared: &Shared, figures: RoomFigures) -> AdmissionPlan {
         let now_ms = shared.clock.steady_ms();
         let (since_ms, before) = match self.planned {
@@ -162,7 +162,7 @@ impl Clock {
             since_ms,
             admitted: since(|figures| figures.admitted),
             completed: since(|figures| figures.completed),
-            // To the rules, those who never came are some of those whose time was over.
+            // For the rules, people who never showed up are a part of those whose time ran out.
             expired: since(|figures| figures.expired + figures.no_shows),
             no_shows: since(|figures| figures.no_shows),
             abandoned: since(|figures| figures.abandoned + figures.left),
@@ -178,9 +178,9 @@ impl Clock {
         plan
     }
 
-    /// Metrics, and that the queue is in use.
-    async fn tell(&mut self, shared: &Shared, queue: &Queue, figures: RoomFigures) {
-        self.tell_gauges([figures.waiting as f64, figures.active as f64, queue.flow().admitted_per_s()]);
+    /// Reports metrics, and that the queue is in use.
+    async fn report(&mut self, shared: &Shared, queue: &Queue, figures: RoomFigures) {
+        self.report_gauges([figures.waiting as f64, figures.active as f64, queue.flow().admitted_per_s()]);
         let (now, before) = (totals(&figures), self.counted.unwrap_or_default());
         for (counter, (now, before)) in self.totals.iter().zip(now.into_iter().zip(before)) {
             counter.increment(now.saturating_sub(before));
@@ -195,34 +195,34 @@ impl Clock {
 }
 
 impl Clock {
-    /// Brings what this queue adds to the gauges of its kind up to date.
-    fn tell_gauges(&mut self, now: [f64; 3]) {
-        for ((gauge, now), told) in self.gauges.iter().zip(now).zip(&mut self.told) {
-            gauge.increment(now - *told);
-            *told = now;
+    /// Updates what this queue adds to the gauges of its kind.
+    fn report_gauges(&mut self, now: [f64; 3]) {
+        for ((gauge, now), reported) in self.gauges.iter().zip(now).zip(&mut self.reported) {
+            gauge.increment(now - *reported);
+            *reported = now;
         }
     }
 }
 
 impl Drop for Clock {
     fn drop(&mut self) {
-        self.tell_gauges([0.0; 3]);
+        self.report_gauges([0.0; 3]);
     }
 }
 
-/// What became of people: admitted, completed, expired, no-show, abandoned, left.
+/// The totals: admitted, completed, expired, no-show, abandoned, left.
 fn totals(figures: &RoomFigures) -> [u64; 6] {
     let RoomFigures { admitted, completed, expired, no_shows, abandoned, left, .. } = *figures;
     [admitted, completed, expired, no_shows, abandoned, left]
 }
 
-/// Longest time between two ticks where somebody is: twice in what would be a standstill.
+/// Longest time between two ticks of a queue in use: half of the pause that counts as a standstill.
 fn busy_pause_ms(shared: &Shared) -> u64 {
     TICK_MS_MAX.min(pause_ms_max(&shared.config) / 2)
 }
 
-/// Who may be in at once.
+/// Most active people.
 fn capacity(shared: &Shared) -> u64 {
-    // What a double holds exactly, for the store's step.
+    // A double holds this exactly, which the store's step needs.
     if shared.config.mode == RoomMode::PassThrough { 1 << 50 } else { shared.config.capacity }
 }

@@ -1,8 +1,8 @@
-//! What a host knows of a queue's flow: how fast people are let in and give up, and what follows for those who wait.
+//! The flow of a queue: how fast people are admitted and give up, and the waiting times that follow.
 //!
-//! The store's totals are looked at about once a second, whoever moved them. When all who may be in are in, the next are let in
-//! as fast as stays end: the first fill says nothing. Those before somebody also give up; with `r` let in a second and a share
-//! `h` of those who wait gone in a second, `n` people are before somebody for ln(1 + h n / r) / h seconds.
+//! A host samples the store's totals about once a second, whichever host moved them. When the queue is at its capacity, people are
+//! admitted as fast as stays end, so the first fill says nothing. People in front also give up: with `r` admissions per second and
+//! a share `h` of the waiting people that give up per second, `n` people in front are gone after ln(1 + h n / r) / h seconds.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::store::RoomFigures;
 
 /// Shortest time between two samples, in milliseconds.
 const SAMPLE_MS_MIN: u64 = 1_000;
-/// What the quick and the slow mean forget in, in seconds.
+/// Time constants of the quick and the slow mean, in seconds.
 const QUICK_S: f64 = 15.0;
 const SLOW_S: f64 = 60.0;
 /// The band is wider than the two means by this share on each side.
@@ -24,7 +24,7 @@ struct Means {
 }
 
 impl Means {
-    /// `measured_s` is the time of all samples, this one too: until it is longer than a span, the mean is that of all.
+    /// `measured_s` is the time of all samples including this one: while it is shorter than a span, the mean is that of all samples.
     fn add(&mut self, sample: f64, seconds: f64, measured_s: f64) {
         let toward = |mean: f64, span: f64| {
             let share = (1.0 - (-seconds / span).exp()).max(seconds / measured_s);
@@ -42,7 +42,7 @@ impl Means {
     }
 }
 
-/// When somebody will be let in, as far as that can be said.
+/// The estimated time of an admission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Eta {
     /// Not before, in milliseconds from now.
@@ -58,27 +58,27 @@ impl Eta {
     }
 }
 
-/// See the file's text.
+/// The measured flow of one queue. See the module's text.
 #[derive(Debug, Clone, Default)]
 pub struct Flow {
     /// The newest figures.
     pub figures: RoomFigures,
     sampled: Option<(u64, RoomFigures)>,
     admitted: Means,
-    /// Share of those who wait that give up in a second.
+    /// Share of the waiting people that give up per second.
     given_up: Means,
-    /// The time of all samples, in seconds, and how many were let in by then into places that had become free.
+    /// The time of all samples, in seconds, and the admissions into places that had become free.
     measured_s: f64,
     released: f64,
-    /// Whoever is let in waits for somebody to go.
+    /// At capacity: each admission waits for a stay to end.
     is_full: bool,
     capacity: u64,
 }
 
 impl Flow {
-    /// Takes figures of the store at `now_ms`, with so many who may be in.
+    /// Takes the store's figures at `now_ms`, under this capacity.
     pub fn observe(&mut self, figures: RoomFigures, now_ms: u64, capacity: u64) {
-        // Replies of two hosts, or of two calls, may come in another order.
+        // Replies of two hosts, or of two calls, may arrive out of order.
         let order = |of: &RoomFigures| of.joined + of.admitted + of.completed + of.expired + of.no_shows;
         if order(&figures) >= order(&self.figures) {
             self.figures = figures;
@@ -113,20 +113,20 @@ impl Flow {
         self.given_up.add(given_up as f64 / seconds / waited.max(1.0), seconds, self.measured_s);
     }
 
-    /// Where stays are what is waited for, the first of them to end are the short ones: nothing is said until half of those
-    /// who may be in have gone, or a minute has passed.
+    /// Whether an estimate makes sense. At capacity the short stays end first, so there is no estimate until half of the capacity
+    /// has left, or a minute has passed.
     fn is_known(&self) -> bool {
         let least_s = 3.0;
         self.measured_s >= least_s
             && (!self.is_full || self.released * 2.0 >= self.capacity as f64 || self.measured_s >= SLOW_S)
     }
 
-    /// Let in per second, by the slow mean.
+    /// Admissions per second, by the slow mean.
     pub fn admitted_per_s(&self) -> f64 {
         self.admitted.slow
     }
 
-    /// When somebody with so many before them will be let in; `None` while nothing is known.
+    /// When a person with so many people in front will be admitted; `None` while there is no estimate.
     pub fn eta(&self, ahead: u64) -> Option<Eta> {
         if !self.is_known() || self.admitted.least() < 0.001 {
             return None;
@@ -141,8 +141,8 @@ impl Flow {
     }
 }
 
-/// When to ask again, in milliseconds, before jitter: an eighth of the time that is left, more where many wait, and never so
-/// late that the place is in danger.
+/// When to poll again, in milliseconds, before jitter: after an eighth of the remaining time, later where many wait, and never so
+/// late that the place is at risk.
 pub fn poll_after_ms(
     (least_ms, most_ms, grace_ms): (u64, u64, u64),
     polls_per_s_max: u64,
@@ -150,7 +150,7 @@ pub fn poll_after_ms(
     eta: Option<Eta>,
 ) -> u64 {
     let by_time = eta.map_or(least_ms.saturating_mul(5), |eta| eta.low_ms / 8);
-    // Shared by the half that is nearer to the front and asks more often.
+    // The half nearer to the front polls more often and shares the allowed rate.
     let by_load = waiting.saturating_mul(500) / polls_per_s_max.max(1);
     let most_ms = most_ms.min(grace_ms / 3).max(least_ms);
     by_time.max(by_load).clamp(least_ms, most_ms)

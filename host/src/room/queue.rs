@@ -1,4 +1,4 @@
-//! The queues that this host serves: their seeds, their flow, and the tasks that keep their clocks.
+//! The queues that this host serves: their seeds, their flow, and the tasks that run their clocks.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -9,14 +9,14 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::clock;
-use super::draw::hex;
 use super::flow::Flow;
+use super::lottery::hex;
 use super::shared::Shared;
 use crate::error::{Refusal, RoomRefusal};
 use crate::model::Id;
 use crate::store::{Opened, Opening, RoomFigures};
 
-/// Pause before the store is asked again which queues there are, in milliseconds.
+/// Pause before the next attempt to list the queues of the store, in milliseconds.
 const RETRY_MS: u64 = 1_000;
 
 /// One queue.
@@ -24,7 +24,7 @@ pub(super) struct Queue {
     pub(super) id: Id,
     seed: Mutex<[u8; 32]>,
     flow: Mutex<Flow>,
-    /// Something happened that the clock may act on at once.
+    /// Notified on a change that the clock can act on at once.
     pub(super) wake: Notify,
 }
 
@@ -46,23 +46,23 @@ impl Queue {
     }
 }
 
-/// What tokens name a life by: the beginning of the seed's hash, which says nothing of the seed.
+/// The name of a life in tokens: the beginning of the seed's hash, which reveals nothing of the seed.
 pub(super) fn life(seed: &[u8; 32]) -> String {
     hex(&Sha256::digest(seed)[..8])
 }
 
-/// A queue and the task that keeps its clock.
-type Kept = (Arc<Queue>, JoinHandle<()>);
+/// A queue and the task that runs its clock.
+type Clocked = (Arc<Queue>, JoinHandle<()>);
 
-/// All queues of a kind, and the tasks that keep their clocks. Bounded by the kind's `queues_max`: a queue that the store has
-/// no more is found out by its clock, which ends.
+/// The queues of a kind on this host, and the tasks that run their clocks. Bounded by the kind's `queues_max`: the clock of a
+/// queue that the store no longer has notices that, and ends.
 #[derive(Default)]
-pub(super) struct Queues {
-    known: Arc<Mutex<HashMap<Id, Kept>>>,
+pub(super) struct LocalQueues {
+    known: Arc<Mutex<HashMap<Id, Clocked>>>,
 }
 
-impl Queues {
-    /// The queue; made in the store, with a clock, where it is not known here yet.
+impl LocalQueues {
+    /// The queue. Creates it in the store, and starts its clock, where this host does not know it yet.
     pub(super) async fn get(&self, shared: &Arc<Shared>, id: &Id) -> Result<Arc<Queue>, Refusal> {
         if let Some((queue, _)) = lock(&self.known).get(id) {
             return Ok(Arc::clone(queue));
@@ -75,7 +75,7 @@ impl Queues {
         let make = || {
             let queue =
                 Arc::new(Queue { id: id.clone(), seed: Mutex::new(seed), flow: Mutex::default(), wake: Notify::new() });
-            let task = tokio::spawn(keep(Arc::clone(shared), Arc::clone(&queue), Arc::downgrade(&self.known)));
+            let task = tokio::spawn(run_clock(Arc::clone(shared), Arc::clone(&queue), Arc::downgrade(&self.known)));
             (queue, task)
         };
         Ok(Arc::clone(&known.entry(id.clone()).or_insert_with(make).0))
@@ -86,25 +86,25 @@ impl Queues {
         lock(&self.known).get(id).map(|(queue, _)| Arc::clone(queue))
     }
 
-    /// Ends the clocks; which they were. The leases end by themselves.
+    /// Stops the clocks, and returns their queues. The leases expire by themselves.
     pub(super) fn stop(&self) -> Vec<Id> {
-        let kept: Vec<(Id, Kept)> = lock(&self.known).drain().collect();
-        kept.into_iter().map(|(id, (_, task))| (task.abort(), id).1).collect()
+        let all: Vec<(Id, Clocked)> = lock(&self.known).drain().collect();
+        all.into_iter().map(|(id, (_, task))| (task.abort(), id).1).collect()
     }
 }
 
-/// Keeps a queue's clock, and forgets the queue when the store has it no more: whoever asks for it opens it again.
-async fn keep(shared: Arc<Shared>, queue: Arc<Queue>, known: Weak<Mutex<HashMap<Id, Kept>>>) {
-    clock::keep(shared, Arc::clone(&queue)).await;
+/// Runs a queue's clock, and forgets the queue when the store no longer has it. The next request opens it again.
+async fn run_clock(shared: Arc<Shared>, queue: Arc<Queue>, known: Weak<Mutex<HashMap<Id, Clocked>>>) {
+    clock::run(shared, Arc::clone(&queue)).await;
     let Some(known) = known.upgrade() else { return };
     let mut known = lock(&known);
-    if known.get(&queue.id).is_some_and(|(kept, _)| Arc::ptr_eq(kept, &queue)) {
+    if known.get(&queue.id).is_some_and(|(known, _)| Arc::ptr_eq(known, &queue)) {
         known.remove(&queue.id);
     }
 }
 
 impl Shared {
-    /// Makes a queue known to the store.
+    /// Opens a queue in the store.
     pub(super) async fn open(&self, id: &Id) -> Result<[u8; 32], Refusal> {
         let config = &self.config;
         let opening = Opening {
@@ -113,14 +113,14 @@ impl Shared {
             queues_max: config.queues_max,
             idle_ms: config.queue_idle_ms.min(config.grace_ms),
         };
-        match self.store.rooms().open_room(&config.kind, id, opening).await {
+        match self.store.open_room(&config.kind, id, opening).await {
             Ok(Opened::Open(seed)) => Ok(seed),
             Ok(Opened::Full) => Err(RoomRefusal::TooManyQueues.into()),
             Err(error) => Err(self.refusal(&error)),
         }
     }
 
-    /// The store has another life of the queue: takes its seed.
+    /// Takes the seed of the new life, after the store has found another life of the queue.
     pub(super) async fn reopen(&self, queue: &Queue) -> Result<(), Refusal> {
         let seed = self.open(&queue.id).await?;
         *lock(&queue.seed) = seed;
@@ -129,10 +129,10 @@ impl Shared {
     }
 }
 
-/// Takes up the queues that the store knows: their clocks must go on though nobody asks.
-pub(super) async fn resume(shared: Arc<Shared>, queues: Arc<Queues>) {
+/// Starts the clocks of the queues that the store knows: they must run even without requests.
+pub(super) async fn resume(shared: Arc<Shared>, queues: Arc<LocalQueues>) {
     loop {
-        if let Ok(ids) = shared.store.rooms().room_queues(&shared.config.kind).await {
+        if let Ok(ids) = shared.store.room_queues(&shared.config.kind).await {
             let mut is_whole = true;
             for id in ids.iter().filter(|id| shared.config.has_queue(id)) {
                 is_whole &= queues.get(&shared, id).await.is_ok();

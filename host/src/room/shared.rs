@@ -1,4 +1,4 @@
-//! What requests, batches and clocks of one kind share.
+//! State that the requests, batches and clocks of one kind share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,18 +9,18 @@ use super::admission::Admission;
 use crate::clock::Clock;
 use crate::config::RoomConfig;
 use crate::error::Refusal;
-use crate::store::{RoomTimes, Store, StoreError};
+use crate::store::{Queues, RoomTimes, StoreError};
 use crate::telemetry;
 
-/// Longest time between two looks at a queue that is no standstill, in milliseconds: clocks look at least twice as often.
-/// A standstill costs people so much of their time, so it is a part of the shortest that they have.
+/// Longest pause between two ticks of a queue that is no standstill, in milliseconds: clocks tick at least twice as often. A
+/// standstill costs people this much of their time, so it is a part of the shortest deadline.
 pub(super) fn pause_ms_max(config: &RoomConfig) -> u64 {
     (config.grace_ms.min(config.claim_ms) / 4).clamp(100, 2_500)
 }
 
 pub(super) struct Shared {
     pub(super) config: RoomConfig,
-    pub(super) store: Arc<dyn Store>,
+    pub(super) store: Arc<dyn Queues>,
     pub(super) admission: Arc<dyn Admission>,
     pub(super) clock: Clock,
     /// Names this host to the others.
@@ -31,7 +31,7 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(
         config: RoomConfig,
-        store: Arc<dyn Store>,
+        store: Arc<dyn Queues>,
         admission: Arc<dyn Admission>,
         clock: Clock,
         owner: String,
@@ -39,7 +39,7 @@ impl Shared {
         Self { config, store, admission, clock, owner, is_failing: AtomicBool::new(false) }
     }
 
-    /// When it is for the queues of the kind.
+    /// The time for the queues of the kind, and their durations.
     pub(super) fn times(&self) -> RoomTimes {
         let config = &self.config;
         RoomTimes {
@@ -61,7 +61,7 @@ impl Shared {
         if matches!(error, StoreError::OutcomeUnknown(_)) { Refusal::OutcomeUnknown } else { Refusal::StoreUnavailable }
     }
 
-    /// The store has answered.
+    /// Notes that the store has answered.
     pub(super) fn served(&self) {
         if self.is_failing.load(Ordering::Relaxed) && self.is_failing.swap(false, Ordering::Relaxed) {
             tracing::info!(kind = self.config.kind, "the store serves the waiting room again");

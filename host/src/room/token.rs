@@ -1,12 +1,12 @@
-//! Tokens: what a person holds. A *ticket* is for a place in a queue and read by weir alone; a *pass* is for whoever is in, and
-//! verified by the protected service without a call.
+//! Tokens of people. A *ticket* stands for a place in a queue, and only weir reads it; a *pass* stands for a stay, and the
+//! protected service verifies it without a call.
 //!
 //! Both are JSON Web Tokens with `iss`, `aud` (`<kind>/<queue>`), `sub` (the actor), `iat`, `exp`, `n` (number of the arrival)
 //! and `life` (of the queue). A pass has the type `weir-pass+jwt` and the algorithm of its key. A ticket has the type
-//! `weir-ticket+jwt` and a MAC, with a secret that is made from the key: it is cheap to verify, which is done at every poll, and
-//! a service that shares a secret for passes cannot make tickets. The key is chosen by `kid` alone, type and algorithm must be
-//! those of that key: what a token says of itself never chooses how it is verified. Whoever asks says which of the two is needed,
-//! and the other is refused: a pass is shown to others, who must not be able to act for its holder.
+//! `weir-ticket+jwt` and a MAC, with a secret that is derived from the key: every poll verifies it, so it must be cheap, and a
+//! service that shares a secret for passes cannot make tickets. `kid` alone selects the key, whose type and algorithm the token
+//! must have: a token never chooses how it is verified. The caller says which of the two it needs, and the other is refused: other
+//! services see a pass, and must not be able to act for its holder.
 
 use jsonwebtoken::jwk::{Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
@@ -18,10 +18,10 @@ use crate::config::{ConfigError, RoomAlgorithm, RoomConfig, RoomKeyConfig};
 use crate::error::RoomRefusal;
 use crate::model::{Id, IdType};
 
-/// Longest token, in bytes: what comes to more is not looked at.
+/// Longest token, in bytes: a longer one is refused unread.
 pub const TOKEN_BYTES_MAX: usize = 2_048;
 
-/// What a token is for.
+/// The use of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
     /// A place in a queue.
@@ -39,23 +39,23 @@ impl Use {
     }
 }
 
-/// What a token says.
+/// The claims of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claims {
-    /// What it is for.
+    /// Its use.
     pub of: Use,
-    /// Who holds it.
+    /// The person.
     pub actor: Id,
     /// The number of the arrival.
     pub number: u64,
     /// The queue's life.
     pub life: String,
-    /// Until when, in Unix seconds.
+    /// When it expires, in Unix seconds.
     pub expires_s: u64,
-    /// When the holder was told to be let in, in Unix milliseconds; of tickets.
+    /// The estimated time of the admission, in Unix milliseconds; tickets only.
     pub expected_ms: Option<u64>,
-    /// The place is by lot; of tickets.
-    pub by_lot: bool,
+    /// A lottery decides the place; tickets only.
+    pub by_lottery: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -144,7 +144,7 @@ impl Keyring {
             n: claims.number,
             life: claims.life.clone(),
             eta: claims.expected_ms,
-            lot: claims.by_lot,
+            lot: claims.by_lottery,
         };
         jsonwebtoken::encode(&header, &body, &signer.encoding).ok()
     }
@@ -179,7 +179,7 @@ impl Keyring {
         let actor = Id::parse(self.actor_type, &body.sub).map_err(|_| RoomRefusal::TokenInvalid)?;
         let Body { n, life, exp, eta, lot, .. } = body;
         let named = named.to_owned();
-        Ok((Claims { of, actor, number: n, life, expires_s: exp, expected_ms: eta, by_lot: lot }, named))
+        Ok((Claims { of, actor, number: n, life, expires_s: exp, expected_ms: eta, by_lottery: lot }, named))
     }
 
     fn decode(&self, token: &str) -> Option<(Use, Body)> {

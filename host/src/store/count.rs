@@ -1,4 +1,4 @@
-//! Hits on counters as the store takes and answers them.
+//! The store's requests and results for hits on counters.
 
 use super::Idempotency;
 use crate::model::{CountRule, Digest, Id, Position, RateState};
@@ -6,25 +6,25 @@ use crate::model::{CountRule, Digest, Id, Position, RateState};
 /// One hit with its decided rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CountOp {
-    /// What is counted.
+    /// The counter.
     pub target: Id,
-    /// Who is counted. Without one neither the limit nor the window of the rule applies.
+    /// The actor. Without one neither the limit nor the window of the rule applies.
     pub actor: Option<Id>,
-    /// How much is asked for, 1 or more.
+    /// The requested increment, 1 or more.
     pub by: u32,
-    /// The rule; what is added is `by` times its weight.
+    /// The rule; the increment is `by` times its weight.
     pub rule: CountRule,
     /// Present when the caller sent an `Idempotency-Key`.
     pub idempotency: Option<Idempotency>,
 }
 
 impl CountOp {
-    /// What is added when it counts.
+    /// The increment if the hit counts.
     pub fn added(&self) -> u64 {
         u64::from(self.by) * u64::from(self.rule.weight)
     }
 
-    /// Whose window of uniqueness it asks for, and how long that is, in milliseconds; a window of no time is none.
+    /// The actor of the uniqueness window, and its length in milliseconds; a length of 0 means no window.
     pub(super) fn window(&self) -> Option<(&Id, u32)> {
         self.actor.as_ref().zip(self.rule.unique_ms.filter(|unique_ms| *unique_ms > 0))
     }
@@ -33,17 +33,16 @@ impl CountOp {
 /// Hits of one kind, decided by one module, to be applied in order.
 #[derive(Debug, Clone)]
 pub struct CountBatch {
-    /// The module that decided them; goes into the journal.
+    /// The module that decided them; recorded in the journal.
     pub digest: Digest,
-    /// When, in Unix milliseconds: the time of the entries.
+    /// Unix time in milliseconds: the time of the entries.
     pub at_ms: u64,
     /// The time that ages and times to live are measured by, in milliseconds; it never jumps (see [`crate::clock`]).
     pub now_ms: u64,
-    /// Whether the journal keeps the actors: the kind has a table of events.
+    /// Whether the journal records the actors: the kind has a table of events.
     pub keep_actors: bool,
-    /// How many (target, actor) pairs the kind remembers for windows of uniqueness: the size of their table follows from it.
-    /// With another number than before, pairs have other places in the table: windows that were begun are forgotten, and
-    /// their pairs may count again before their time.
+    /// How many (target, actor) pairs the kind remembers for uniqueness windows; the size of their table follows from it. A
+    /// changed number moves all pairs in the table: running windows are lost, and their pairs may count again too early.
     pub unique_pairs_max: u64,
     /// The hits. Several may concern the same target; each sees the effect of those before it.
     pub ops: Vec<CountOp>,
@@ -52,21 +51,21 @@ pub struct CountBatch {
 /// Result of one hit, index-aligned with the batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CountResult {
-    /// Evaluated. The state and, if it counted, the journal are durable as [`Store::durability`](super::Store::durability)
+    /// Evaluated. The state and, if it counted, the journal are durable as [`StoreHealth::durability`](super::StoreHealth::durability)
     /// says.
     Done(CountOutcome),
-    /// Over the rule's rate limit; nothing was counted, and the window was not begun.
+    /// Over the rule's rate limit; nothing was counted, and no window was started.
     Limited {
         /// Milliseconds until one hit is allowed again.
         retry_after_ms: u64,
-        /// What is left: `remaining` is 0.
+        /// The state of the limit: `remaining` is 0.
         rate: RateState,
     },
     /// The target does not exist in SQL (cached absence).
     TargetMissing,
-    /// The target's state is unknown: hydrate it, then apply the hit again. Nothing was done.
-    ColdTarget,
-    /// The count would leave the range that every part holds exactly (2^53 - 1). Nothing was done.
+    /// The target is not loaded: hydrate it, then apply the hit again. Nothing was done.
+    TargetNotLoaded,
+    /// The count would exceed the range that every part represents exactly (2^53 - 1). Nothing was done.
     Overflow,
     /// The idempotency key was used with another request. Nothing was done.
     IdempotencyConflict,
@@ -84,9 +83,9 @@ pub struct CountOutcome {
     pub position: Position,
     /// The limit's state, when the rule had a limit and there is an actor.
     pub rate: Option<RateState>,
-    /// The answer is that of an earlier request with the same idempotency key.
+    /// The answer to an earlier request with the same idempotency key.
     pub replayed: bool,
 }
 
-/// Greatest count: what a double holds exactly, and with it Redis and JavaScript.
+/// Greatest count that a double represents exactly, and so Redis and JavaScript.
 pub(super) const COUNT_MAX: u64 = (1 << 53) - 1;

@@ -1,4 +1,4 @@
-//! Creates as the store takes and answers them.
+//! The store's requests and results for creates.
 
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ pub struct CreateOp {
     pub partition: Partition,
     /// The documents, in order; ids are distinct. At least one.
     pub documents: Vec<Document>,
-    /// The ids were just made: nothing can be there under them, so no state is asked for. Otherwise each must be known to
-    /// be missing in SQL, or the result is [`CreateResult::Cold`].
+    /// The ids were freshly made, so no document can have them and no state is needed. Otherwise each must be known to be missing in
+    /// SQL, or the result is [`CreateResult::NotLoaded`].
     pub has_fresh_ids: bool,
     /// Present when the caller sent an `Idempotency-Key`.
     pub idempotency: Option<Idempotency>,
@@ -23,9 +23,9 @@ pub struct CreateOp {
 /// Requests of one kind, decided by one module, to be applied in order.
 #[derive(Debug, Clone)]
 pub struct CreateBatch {
-    /// The module that decided them; goes into the journal.
+    /// The module that decided them; recorded in the journal.
     pub digest: Digest,
-    /// When, in Unix milliseconds: the time of the documents.
+    /// Unix time in milliseconds: the time of the documents.
     pub at_ms: u64,
     /// The time that ages and times to live are measured by, in milliseconds; it never jumps (see [`crate::clock`]).
     pub now_ms: u64,
@@ -34,7 +34,7 @@ pub struct CreateBatch {
 }
 
 impl CreateBatch {
-    /// Refuses a partition that does not exist: nobody would ever flush it.
+    /// Refuses a partition that does not exist: no flusher would ever handle it.
     pub(super) fn check(&self, partitions: Partition) -> Result<(), StoreError> {
         match self.ops.iter().find(|op| op.partition >= partitions) {
             None => Ok(()),
@@ -48,21 +48,21 @@ impl CreateBatch {
 pub enum CreateResult {
     /// Accepted, or accepted before under the same idempotency key.
     Done(Created),
-    /// A document with the id of the one at this index waits or is in SQL; the first that is known of. Nothing was done.
+    /// A document with the id of the one at this index waits or is in SQL; the first such index. Nothing was done.
     Exists(usize),
-    /// Whether these ids are in SQL is unknown: hydrate them, then apply the request again. Nothing was done.
-    Cold(Vec<Id>),
+    /// These ids are not loaded: hydrate them, then apply the request again. Nothing was done.
+    NotLoaded(Vec<Id>),
     /// The idempotency key was used with another request. Nothing was done.
     IdempotencyConflict,
 }
 
-/// What became of an accepted request.
+/// The outcome of an accepted request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Created {
-    /// The entry of its documents, in the journal of the partition that they were accepted in: of a repetition, the first
-    /// time. Its entry may be gone from the journal by then.
+    /// The entry of its documents, in the journal of their partition; for a repetition, that of the first time. The entry may have
+    /// been trimmed since.
     pub position: Position,
-    /// When it was accepted, in Unix milliseconds: of a repetition, the first time.
+    /// When it was accepted, in Unix milliseconds; for a repetition, the first time.
     pub at_ms: u64,
     /// It was accepted before, under the same idempotency key.
     pub replayed: bool,

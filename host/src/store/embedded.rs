@@ -1,15 +1,15 @@
 //! The embedded store: the journal on disk, the state in memory, in one process; crash safe.
 //!
-//! Journal, heads and outcomes lie in a log-structured database (fjall), whose write-ahead log is what makes a group of
-//! batches atomic and durable. One thread writes (see `writer`): whatever waits while it syncs is the next group. The
-//! state of targets is a cache, so it is kept in memory and nowhere else, within `store.memory_bytes_max`: what a
-//! restart forgets is read from SQL again, with the journal's tail laid over it. Nobody is told of a change before it
-//! is on the disk.
+//! Journal, heads and outcomes lie in a log-structured database (fjall); its write-ahead log makes a group of batches atomic
+//! and durable. One thread writes (see `writer`): jobs that arrive during a sync form the next group. The state of targets is
+//! a cache, kept in memory only, within `store.memory_bytes_max`: after a restart the capabilities load it from SQL again, and
+//! the store lays the journal's tail over it. No caller learns of a change before it is on disk.
 //!
-//! - `files`: are they whole · `stamps` of batches · `layout`: keys and records · `state`: what is known, in memory: each `target`, the journal's `tail`, documents that are
-//!   `pending` · `transaction`: the writes of a group · `batch`: what all batches have in common, with `limits` and
-//!   `outcome` · `toggle`, `count`, `create`, `settings` · `hydrate` · `change`: the rest · `guest`: what policy modules
-//!   keep · `read` · `writer`: group commit · `room`: waiting rooms · `holdings`: what lies there, and whose it is
+//! - `roles`: what the store offers. `files`: checks of the files. `stamps` of batches. `layout`: keys and records.
+//! - In memory: `state` with each `target`, the journal's `tail` and `pending` documents. `handle`: the open database.
+//! - `writer`: group commit. `transaction`: the writes of a group. `batch`: what all batches share, with `limits` and
+//!   `outcome`. `toggle`, `count`, `create`, `settings`, `hydrate`, `change`: one kind of write each.
+//! - `read`: reads. `guest`: policy modules' keys. `room`: waiting rooms. `inventory`: contents and owner.
 //!
 //! Never merges data of another partition count, never repairs a damaged record.
 
@@ -20,14 +20,15 @@ mod count;
 mod create;
 mod files;
 mod guest;
-mod holder;
-pub(in crate::store) mod holdings;
+mod handle;
 mod hydrate;
+pub(in crate::store) mod inventory;
 mod layout;
 mod limits;
 mod outcome;
 mod pending;
 mod read;
+mod roles;
 mod room;
 mod settings;
 mod stamps;
@@ -43,20 +44,16 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
-use std::time::Duration;
 
-use async_trait::async_trait;
 use fjall::Database;
-use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 pub use self::files::salvage::{DirectoryReport, salvage, verify};
 
-use self::change::{Terms, Trim};
-use self::holder::{Health, Holder};
-use self::holdings::Copied;
-use self::hydrate::Prepared;
+use self::change::Terms;
+use self::handle::{DatabaseHandle, Health};
+use self::inventory::DirectoryCopy;
 use self::layout::{Spaces, failed};
 use self::limits::Limits;
 use self::read::{Reader, Seen};
@@ -64,27 +61,21 @@ use self::room::{Rooms, SharedRooms};
 use self::state::State;
 use self::transaction::Transaction;
 use self::writer::{Desk, Job, Progress, Writer};
-use super::page::page;
-use super::{
-    Binding, Commit, CountBatch, CountResult, Counted, CreateBatch, CreateResult, Durability, Head, Holdings, Hydrated,
-    Hydration, JournalRead, MemberRead, Members, PendingDocument, ReadResult, Refusing, RoomStore, SettingsBatch,
-    SettingsResult, Store, StoreError, ToggleBatch, ToggleResult, explain,
-};
+use super::{Durability, StoreError};
 use crate::config::StoreConfig;
-use crate::journal::{Hole, Mark};
-use crate::model::{Id, Incarnation, KeyEntry, KeyIncrement, Member, Partition, Position, partition_of};
+use crate::model::Partition;
 
 /// Memory for blocks read from disk, in bytes.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
 
-/// Tables that are kept open at most.
+/// Most tables that stay open.
 const CACHED_FILES: usize = 128;
-/// Files that the store has open at most, for the limit of the process: tables, while they are compacted too, and the log.
+/// Most files that the store has open, for the limit of the process: tables, also during compaction, and the log.
 pub const FILES_MAX: u64 = 2 * CACHED_FILES as u64;
 
-/// See the room's text.
+/// A store in a directory of its own, for one host. See the module's text.
 pub struct EmbeddedStore {
-    spaces: Holder,
+    spaces: DatabaseHandle,
     health: Health,
     path: PathBuf,
     state: Arc<RwLock<State>>,
@@ -92,37 +83,37 @@ pub struct EmbeddedStore {
     partitions: Partition,
     terms: Terms,
     idempotency_ttl_ms: u64,
-    /// The newest time that the store was told.
+    /// The newest time that a caller passed to the store.
     now_ms: Arc<AtomicU64>,
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
-    /// Per kind: who flushes, and until when.
+    /// The lease of each kind: its owner, and when it ends.
     leases: Mutex<HashMap<String, (String, Instant)>>,
     rooms: SharedRooms,
-    /// The directory, where it is a copy. Last: it goes when nobody has it open any more.
-    copy: Option<Copied>,
+    /// The directory, where it is a copy. The last field: it is removed after everything has closed it.
+    copy: Option<DirectoryCopy>,
 }
 
 impl EmbeddedStore {
-    /// Opens a copy of the directory `config.path`: what opening mends, and what is done to the store, stays in the copy, which
-    /// goes with the value.
+    /// Opens a copy of the directory `config.path`. Repairs at opening, and later changes, stay in the copy, which is removed
+    /// with the value.
     ///
     /// # Errors
     /// As [`EmbeddedStore::open`]; `Misconfigured` where no store was begun.
-    pub fn open_to_look(config: &StoreConfig) -> Result<Self, StoreError> {
+    pub fn open_copy(config: &StoreConfig) -> Result<Self, StoreError> {
         let path = &config.path;
         let nothing = || StoreError::Misconfigured(format!("store.path: there is no store in {}", path.display()));
-        let copy = holdings::copied(path)?.ok_or_else(nothing)?;
+        let copy = inventory::copy_of(path)?.ok_or_else(nothing)?;
         let mut store = Self::open(&StoreConfig { path: copy.0.clone(), ..config.clone() })?;
         store.copy = Some(copy);
         Ok(store)
     }
 
-    /// Opens the directory `config.path`, which is made when it does not exist.
+    /// Opens the directory `config.path`, and creates it when it does not exist.
     ///
     /// # Errors
-    /// `InUse` when another process has it open; `Misconfigured` when it was made with another number of partitions or
-    /// by a later weir; `Damaged` when it cannot be read; `Refused` when the disk fails.
+    /// `InUse` when another process has it open; `Misconfigured` when it has another number of partitions or a later format;
+    /// `Damaged` when it cannot be read; `Refused` when the disk fails.
     pub fn open(config: &StoreConfig) -> Result<Self, StoreError> {
         let path = &config.path;
         std::fs::create_dir_all(path).map_err(|error| {
@@ -130,7 +121,7 @@ impl EmbeddedStore {
         })?;
         let Opened { spaces, state, rooms } = open_all(path, config.partitions, config.memory_bytes_max)?;
         let (now_ms, health) = (Arc::new(AtomicU64::new(0)), Health::default());
-        let (spaces, state) = (Holder::new(spaces), Arc::new(RwLock::new(state)));
+        let (spaces, state) = (DatabaseHandle::new(spaces), Arc::new(RwLock::new(state)));
         let rooms = SharedRooms::new(Mutex::new(rooms));
         let (progress, watched) = watch::channel(Progress::default());
         let (sender, receiver) = mpsc::channel(writer::QUEUE_JOBS_MAX);
@@ -171,19 +162,19 @@ impl EmbeddedStore {
         })
     }
 
-    /// Takes no more writes and returns when those that wait are on the disk. Dropping the store does the same, and
-    /// gives the directory back.
+    /// Accepts no further writes, and returns when the waiting ones are on disk. Dropping the store does the same, and releases
+    /// the directory.
     pub async fn close(&self) {
         self.lock(&self.jobs).take();
         let writer = self.lock(&self.writer).take();
         if let Some(writer) = writer {
-            // A thread that panicked has answered its callers by dropping them.
+            // A thread that panicked has dropped its callers, which answers them.
             let _ = tokio::task::spawn_blocking(move || writer.join()).await;
         }
     }
 
     fn lock<'a, T>(&self, mutex: &'a Mutex<T>) -> std::sync::MutexGuard<'a, T> {
-        // What the mutexes hold is whole at every moment.
+        // The values in the mutexes are consistent at every moment.
         mutex.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -205,7 +196,7 @@ impl EmbeddedStore {
             };
             let keep = outcome.is_ok();
             let answer = move |committed: Result<(), StoreError>| {
-                // The caller may have gone; what it asked for is done all the same.
+                // The caller may be gone; its job has run all the same.
                 let _ = reply.send(committed.and(outcome));
             };
             (keep, Box::new(answer))
@@ -228,7 +219,7 @@ impl EmbeddedStore {
             .unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
     }
 
-    /// Runs `work` on what lies on the disk, on the blocking pool.
+    /// Runs `work` on the database, on the blocking pool.
     async fn on_disk<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -239,12 +230,12 @@ impl EmbeddedStore {
         done.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
     }
 
-    /// What is known. Held for microseconds by the writer, and never across an await.
+    /// The state. The writer locks it for microseconds; never hold it across an await.
     fn state(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells what was seen when the writes that it rests on are on the disk.
+    /// Returns a value once the writes that it rests on are on disk.
     async fn once_written<T>(&self, seen: Seen<T>) -> Result<T, StoreError> {
         let mut progress = self.progress.clone();
         let decided = progress.wait_for(|progress| progress.is_written(seen.group).is_some()).await;
@@ -253,7 +244,7 @@ impl EmbeddedStore {
     }
 }
 
-/// What an acknowledged write survives.
+/// Which losses an acknowledged write survives.
 pub(super) fn durability() -> Durability {
     Durability {
         mode: "fdatasync".into(),
@@ -262,7 +253,7 @@ pub(super) fn durability() -> Durability {
     }
 }
 
-/// Opens the database of a directory, once its files have been found to be whole.
+/// Opens the database of a directory, after its files have passed the checks.
 fn open_spaces(path: &Path) -> Result<Spaces, StoreError> {
     let log = files::prepare(path)?;
     let builder = Database::builder(path).cache_size(CACHE_BYTES).max_cached_files(Some(CACHED_FILES));
@@ -274,14 +265,14 @@ fn open_spaces(path: &Path) -> Result<Spaces, StoreError> {
     Spaces::open(database, path, log)
 }
 
-/// The database, and what is in memory.
+/// The database, and the state in memory.
 struct Opened {
     spaces: Spaces,
     state: State,
     rooms: Rooms,
 }
 
-/// Opens the database of a directory and reads what has to be in memory.
+/// Opens the database of a directory, and loads the state that must be in memory.
 fn open_all(path: &Path, partitions: Partition, memory_bytes_max: usize) -> Result<Opened, StoreError> {
     let spaces = open_spaces(path)?;
     layout::check_format(&spaces, path, partitions)?;
@@ -298,283 +289,5 @@ impl Drop for EmbeddedStore {
         if let Some(writer) = writer {
             let _ = writer.join();
         }
-    }
-}
-
-#[async_trait]
-impl Store for EmbeddedStore {
-    fn lays_tails(&self) -> bool {
-        true
-    }
-
-    async fn toggle(&self, kind: &str, batch: ToggleBatch) -> Result<Commit<ToggleResult>, StoreError> {
-        self.saw(batch.now_ms);
-        let (kind, terms) = (kind.to_owned(), (self.partitions, self.idempotency_ttl_ms));
-        self.write(move |transaction, state, limits| toggle::toggle(transaction, state, limits, terms, &kind, &batch))
-            .await
-    }
-
-    async fn count(&self, kind: &str, batch: CountBatch) -> Result<Commit<CountResult>, StoreError> {
-        self.saw(batch.now_ms);
-        let (kind, terms) = (kind.to_owned(), (self.partitions, self.idempotency_ttl_ms));
-        self.write(move |transaction, state, limits| count::count(transaction, state, limits, terms, &kind, &batch))
-            .await
-    }
-
-    async fn create(&self, kind: &str, batch: CreateBatch) -> Result<Commit<CreateResult>, StoreError> {
-        self.saw(batch.now_ms);
-        let (kind, terms) = (kind.to_owned(), (self.partitions, self.idempotency_ttl_ms));
-        self.write(move |transaction, state, _| create::create(transaction, state, terms, &kind, &batch)).await
-    }
-
-    async fn documents(&self, kind: &str, ids: &[(Partition, Id)]) -> Result<Vec<Option<PendingDocument>>, StoreError> {
-        let seen = read::places(&self.state(), kind, ids);
-        let places = self.once_written(seen).await?;
-        if places.iter().all(Option::is_none) {
-            return Ok(vec![None; places.len()]);
-        }
-        let kind = kind.to_owned();
-        self.snapshot(move |reader| reader.documents(&kind, places)).await
-    }
-
-    async fn documents_of(&self, kind: &str, actor: &Id, limit: usize) -> Result<Vec<PendingDocument>, StoreError> {
-        let seen = read::places_of(&self.state(), (kind, self.partitions), actor, limit);
-        let (kind, places) = (kind.to_owned(), self.once_written(seen).await?);
-        let found = self.snapshot(move |reader| reader.documents(&kind, read::newest(places, limit))).await?;
-        Ok(found.into_iter().flatten().collect())
-    }
-
-    async fn put_settings(&self, kind: &str, batch: SettingsBatch) -> Result<Commit<SettingsResult>, StoreError> {
-        self.saw(batch.now_ms);
-        let (kind, terms) = (kind.to_owned(), (self.partitions, self.idempotency_ttl_ms));
-        self.write(move |transaction, state, _| settings::put(transaction, state, terms, &kind, &batch)).await
-    }
-
-    async fn settings(&self, kind: &str, now_ms: u64, members: &[Id]) -> Vec<Result<MemberRead, StoreError>> {
-        let seen = read::settings(&self.state(), (kind, self.partitions), now_ms, members);
-        match self.once_written(seen).await {
-            Ok(found) => found.into_iter().map(Ok).collect(),
-            Err(error) => vec![Err(error); members.len()],
-        }
-    }
-
-    async fn read(&self, kind: &str, now_ms: u64, pairs: &[(Id, Option<Id>)]) -> Result<Vec<ReadResult>, StoreError> {
-        let seen = read::pairs(&self.state(), (kind, self.partitions), now_ms, pairs);
-        self.once_written(seen).await
-    }
-
-    async fn members(
-        &self,
-        kind: &str,
-        now_ms: u64,
-        target: &Id,
-        before: Option<&Member>,
-        limit: usize,
-    ) -> Result<Members, StoreError> {
-        let seen = read::members(&self.state(), (kind, partition_of(target, self.partitions)), now_ms, target);
-        match self.once_written(seen).await? {
-            Members::Whole(all) => {
-                let page = page(all, before, limit).await;
-                page.map(Members::Whole).ok_or_else(|| StoreError::Unavailable("the host is stopping".into()))
-            }
-            other => Ok(other),
-        }
-    }
-
-    async fn hydrate(&self, kind: &str, hydrations: Vec<Hydration>) -> Result<Vec<Hydrated>, StoreError> {
-        if let Some(first) = hydrations.first() {
-            self.saw(first.now_ms);
-        }
-        let (kind, terms) = (kind.to_owned(), self.terms);
-        let prepare =
-            move || hydrations.into_iter().map(|hydration| Prepared::new(hydration, &terms)).collect::<Vec<_>>();
-        let prepared = tokio::task::spawn_blocking(prepare).await;
-        let prepared = prepared.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        self.write(move |transaction, state, _| {
-            prepared.into_iter().map(|hydration| hydrate::hydrate(transaction, state, &kind, hydration)).collect()
-        })
-        .await
-    }
-
-    async fn heads(&self, kind: &str, partitions: &[Partition]) -> Result<Vec<Head>, StoreError> {
-        let (kind, partitions) = (kind.to_owned(), partitions.to_vec());
-        let (kind, partitions, found) = self
-            .snapshot(move |reader| {
-                let found = reader.heads(&kind, &partitions)?;
-                Ok((kind, partitions, found))
-            })
-            .await?;
-        if let Some(heads) = found {
-            return Ok(heads);
-        }
-        self.write(move |transaction, state, _| {
-            let head = |&partition: &Partition| {
-                let head = transaction.head_or_fresh(&kind, partition)?;
-                Ok(head.public(partition, state.waiting(&kind, partition)))
-            };
-            partitions.iter().map(head).collect()
-        })
-        .await
-    }
-
-    async fn read_journal(
-        &self,
-        kind: &str,
-        partition: Partition,
-        incarnation: Incarnation,
-        position: Position,
-        changes_max: usize,
-    ) -> Result<JournalRead, StoreError> {
-        let owned = kind.to_owned();
-        let read = move |reader: &Reader<'_>| reader.journal(&owned, partition, incarnation, position, changes_max);
-        let has_tails = self.state().has_tails(kind, partition);
-        if let Some(read) = self.snapshot(read).await? {
-            if let JournalRead::Entries(entries) = &read
-                && let Some(newest) = entries.last()
-                && has_tails
-            {
-                let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-                state.note_read(kind, partition, newest.position);
-            }
-            return Ok(read);
-        }
-        let head = self.heads(kind, &[partition]).await?;
-        head.first().map_or_else(
-            || Err(StoreError::Unavailable("the head could not be made".into())),
-            |head| Ok(JournalRead::OtherIncarnation(*head)),
-        )
-    }
-
-    async fn trim_to(
-        &self,
-        kind: &str,
-        partition: Partition,
-        incarnation: Incarnation,
-        upto: Mark,
-        touched: &[Id],
-        invalid: &[Id],
-    ) -> Result<(), StoreError> {
-        let (kind, terms, now_ms) = (kind.to_owned(), self.terms, self.now_ms.load(Ordering::Relaxed));
-        let trim = Trim { partition, incarnation, upto, touched: touched.to_vec(), invalid: invalid.to_vec() };
-        self.write(move |transaction, state, _| change::trim(transaction, state, &terms, &kind, trim, now_ms)).await
-    }
-
-    async fn lost_targets(
-        &self,
-        kind: &str,
-        partition: Partition,
-        hole: &Hole,
-        targets_max: usize,
-    ) -> Result<Vec<String>, StoreError> {
-        Ok(self.state().changed_between((kind, partition), (hole.after, hole.last), targets_max))
-    }
-
-    async fn reset(&self, kind: &str, partition: Partition, than: Incarnation) -> Result<Head, StoreError> {
-        let kind = kind.to_owned();
-        self.write(move |transaction, state, _| change::reset(transaction, state, &kind, partition, than)).await
-    }
-
-    async fn wipe_state(&self, kind: &str) -> Result<(), StoreError> {
-        let (kind, partitions) = (kind.to_owned(), self.partitions);
-        self.write(move |transaction, state, _| change::wipe_state(transaction, state, &kind, partitions)).await
-    }
-
-    async fn lease(&self, kind: &str, owner: &str, ttl_ms: u64) -> Result<bool, StoreError> {
-        let now = Instant::now();
-        let mut leases = self.lock(&self.leases);
-        if leases.get(kind).is_some_and(|(holder, until)| holder != owner && now < *until) {
-            return Ok(false);
-        }
-        leases.insert(kind.to_owned(), (owner.to_owned(), now + Duration::from_millis(ttl_ms)));
-        Ok(true)
-    }
-
-    async fn release(&self, kind: &str, owner: &str) -> Result<(), StoreError> {
-        let mut leases = self.lock(&self.leases);
-        if leases.get(kind).is_some_and(|(holder, _)| holder == owner) {
-            leases.remove(kind);
-        }
-        Ok(())
-    }
-
-    async fn guest_get(&self, module: &str, now_ms: u64, keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        let keys: Vec<Vec<u8>> = keys.iter().map(|key| guest::key(module, key)).collect();
-        self.snapshot(move |reader| keys.iter().map(|key| guest::get(&reader.view(), key, now_ms)).collect()).await
-    }
-
-    async fn guest_set(&self, module: &str, now_ms: u64, entries: Vec<KeyEntry>) -> Result<(), StoreError> {
-        self.saw(now_ms);
-        let module = module.to_owned();
-        self.write(move |transaction, _, _| guest::set(transaction, &module, now_ms, &entries)).await
-    }
-
-    async fn guest_increment(
-        &self,
-        module: &str,
-        now_ms: u64,
-        increments: Vec<KeyIncrement>,
-    ) -> Result<Counted, StoreError> {
-        self.saw(now_ms);
-        let module = module.to_owned();
-        self.write(move |transaction, _, _| guest::increment(transaction, &module, now_ms, &increments)).await
-    }
-
-    fn rooms(&self) -> &dyn RoomStore {
-        self
-    }
-
-    async fn explain(
-        &self,
-        kind: &str,
-        now_ms: u64,
-        (partition, target): (Partition, &Id),
-        actor: Option<&Id>,
-    ) -> Result<serde_json::Value, StoreError> {
-        let (owned, pair) = (kind.to_owned(), (target.clone(), actor.cloned()));
-        let read = move |reader: &Reader<'_>| reader.explain((&owned, partition), &pair.0, pair.1.as_ref());
-        let found = self.snapshot(read).await?;
-        let flushed = found.as_ref().map_or(0, |(head, _)| head.flushed);
-        let state = read::explain(&self.state(), (kind, partition), now_ms, (target, actor), flushed);
-        let (head, journal) = found.map(|(head, journal)| (explain::head(&head), journal)).unzip();
-        Ok(json!({ "partition": partition, "state": state, "head": head, "journal": journal.unwrap_or_default() }))
-    }
-
-    async fn holdings(&self) -> Result<Holdings, StoreError> {
-        self.on_disk(holdings::read).await
-    }
-
-    async fn bind(&self, binding: &Binding) -> Result<(), StoreError> {
-        let binding = binding.clone();
-        self.on_disk(move |spaces, path| holdings::bind(spaces, path, &binding)).await
-    }
-
-    async fn check_binding(&self) -> Result<(), StoreError> {
-        // The directory is locked: nobody else can give it to another database.
-        Ok(())
-    }
-
-    async fn drop_kind(&self, kind: &str) -> Result<(), StoreError> {
-        let kind = kind.to_owned();
-        self.on_disk(move |spaces, _| holdings::drop_kind(spaces, &kind)).await
-    }
-
-    async fn drop_all(&self) -> Result<(), StoreError> {
-        self.on_disk(|spaces, _| holdings::drop_all(spaces)).await
-    }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.write(|_, _, _| Ok(())).await
-    }
-
-    fn refusing(&self) -> Option<Refusing> {
-        self.health.refusing()
-    }
-
-    fn durability(&self) -> Durability {
-        durability()
-    }
-
-    fn partitions(&self) -> Partition {
-        self.partitions
     }
 }

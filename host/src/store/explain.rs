@@ -1,4 +1,4 @@
-//! The words of `weir explain` that both stores share.
+//! The parts of `weir explain` that both stores share.
 
 use std::collections::VecDeque;
 
@@ -8,10 +8,10 @@ use crate::journal::Entry;
 use crate::model::{Action, Change, Id};
 use crate::store::Head;
 
-/// Journal entries of one pair that are shown: the newest.
+/// Most journal entries of one pair that are shown: the newest.
 const ENTRIES_MAX: usize = 100;
 
-/// Adds what `entry` says of the target, or of the pair where there is an actor; keeps the newest [`ENTRIES_MAX`].
+/// Adds the changes in `entry` of the target, or of the pair where there is an actor; keeps the newest [`ENTRIES_MAX`].
 pub(super) fn entry(entry: &Entry, target: &Id, actor: Option<&Id>, found: &mut VecDeque<Value>) {
     let concerns = |change: &&Change| change.target() == target && (actor.is_none() || change.actor() == actor);
     for change in entry.changes.iter().filter(concerns) {

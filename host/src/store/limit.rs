@@ -1,16 +1,16 @@
-//! The rate limit: GCRA in whole microseconds. The embedded store calls it; `redis/batch.lua` says the same in Lua,
-//! and the conformance suite holds both to it.
+//! The rate limit: GCRA in whole microseconds. The embedded store calls it; `redis/batch.lua` implements the same in Lua, and the
+//! conformance suite tests both.
 //!
-//! An operation costs one *interval* = period / burst, rounded up, so that rounding never lets more through. The
-//! *theoretical arrival time* (TAT) is when the limit is whole again; it is at most burst intervals ahead. One that is
-//! further ahead comes from a clock that was set back or from an earlier, wider rule, and is cut to that.
+//! An operation costs one *interval* = period / burst, rounded up, so that rounding never admits more. The *theoretical arrival
+//! time* (TAT) is when the limit is full again; it is at most burst intervals ahead. A TAT further ahead comes from a clock that
+//! was set back or from an earlier, wider rule, and is capped.
 
 use crate::model::{RateLimit, RateState};
 
-/// What the limit says of one operation.
+/// The decision on one operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Let it pass; if it is evaluated, keep the new TAT.
+    /// Let it pass; store the new TAT if it is evaluated.
     Pass {
         /// The new theoretical arrival time, in microseconds.
         tat_us: u64,
@@ -26,7 +26,7 @@ pub(super) enum Verdict {
     },
 }
 
-/// Microseconds that one operation costs.
+/// Cost of one operation, in microseconds.
 pub(super) fn interval_us(limit: RateLimit) -> u64 {
     (u64::from(limit.period_ms.max(1)) * 1_000).div_ceil(u64::from(limit.burst.max(1)))
 }

@@ -4,11 +4,11 @@ use std::cmp::Reverse;
 
 use crate::model::Member;
 
-/// Members of a whole target above which a page of them is not made on a thread that answers requests.
+/// Most members that are sorted on a thread that answers requests.
 const INLINE_MAX: usize = 500;
 
-/// The newest `limit` of `all` that are older than `before`, newest first, ties by actor text descending. Of many
-/// members on the blocking pool; `None` when that has ended.
+/// The newest `limit` of `all` that are older than `before`, newest first, ties by actor text descending. Sorts many members on
+/// the blocking pool; `None` when the pool has shut down.
 pub(super) async fn page(all: Vec<Member>, before: Option<&Member>, limit: usize) -> Option<Vec<Member>> {
     if all.len() <= INLINE_MAX {
         return Some(cut(all, before, limit));
@@ -27,7 +27,7 @@ fn cut(all: Vec<Member>, before: Option<&Member>, limit: usize) -> Vec<Member> {
     };
     let mut page: Vec<Member> = all.into_iter().filter(is_older).collect();
     if limit < page.len() {
-        // Times tell most of them apart: texts are made only of those near the end of the page.
+        // Times order most members: only those near the end of the page need texts.
         page.sort_unstable_by_key(|member| Reverse(member.since_ms));
         let last_ms = page.get(limit.saturating_sub(1)).map_or(0, |member| member.since_ms);
         page.retain(|member| member.since_ms >= last_ms);

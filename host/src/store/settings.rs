@@ -1,4 +1,4 @@
-//! Settings of members as the store takes and answers them.
+//! The store's requests and results for settings of members.
 
 use super::Idempotency;
 use crate::model::{Digest, Id, Position, Settings};
@@ -6,9 +6,9 @@ use crate::model::{Digest, Id, Position, Settings};
 /// One change of a member's settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettingsOp {
-    /// Whose settings.
+    /// The member.
     pub member: Id,
-    /// The fields that change, and what they hold afterwards.
+    /// The fields that change, with their new values.
     pub settings: Settings,
     /// Present when the caller sent an `Idempotency-Key`.
     pub idempotency: Option<Idempotency>,
@@ -17,25 +17,25 @@ pub struct SettingsOp {
 /// Changes of one kind, to be applied in order.
 #[derive(Debug, Clone)]
 pub struct SettingsBatch {
-    /// The module whose rules the kind has; goes into the journal.
+    /// The module with the rules of the kind; recorded in the journal.
     pub digest: Digest,
-    /// When, in Unix milliseconds: the time of the entries.
+    /// Unix time in milliseconds: the time of the entries.
     pub at_ms: u64,
     /// The time that ages and times to live are measured by, in milliseconds; it never jumps (see [`crate::clock`]).
     pub now_ms: u64,
-    /// The changes. Several may concern the same member; of a field the last one holds.
+    /// The changes. Several may concern the same member; the last value of a field wins.
     pub ops: Vec<SettingsOp>,
 }
 
 /// Result of one change, index-aligned with the batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SettingsResult {
-    /// Applied. State and journal are durable as [`Store::durability`](super::Store::durability) says.
+    /// Applied. State and journal are durable as [`StoreHealth::durability`](super::StoreHealth::durability) says.
     Done(SettingsOutcome),
     /// The member does not exist in SQL (cached absence).
     TargetMissing,
-    /// The member's state is unknown: hydrate it, then apply the change again. Nothing was done.
-    ColdTarget,
+    /// The member is not loaded: hydrate it, then apply the change again. Nothing was done.
+    TargetNotLoaded,
     /// The idempotency key was used with another request. Nothing was done.
     IdempotencyConflict,
 }
@@ -45,17 +45,17 @@ pub enum SettingsResult {
 pub struct SettingsOutcome {
     /// Its entry in the partition's journal.
     pub position: Position,
-    /// The answer is that of an earlier request with the same idempotency key.
+    /// The answer to an earlier request with the same idempotency key.
     pub replayed: bool,
 }
 
 /// What the store knows of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MemberRead {
-    /// Its settings, as far as it has some: of a field that is not there the default holds.
+    /// The settings that it has; defaults apply to missing fields.
     Known(Settings),
     /// It does not exist in SQL (cached absence).
     Missing,
     /// Hydrate it, then read again.
-    Cold,
+    NotLoaded,
 }

@@ -1,4 +1,4 @@
-//! Ids as keys: the canonical text, and for ids that are read back a letter before it that says the type.
+//! Ids as keys: the canonical text, with a letter for the type before it where the id is read back.
 //!
 //! Part of the data format of both stores. Within one kind all targets (and all actors) have one type, so that the
 //! order of the tagged texts is the order of the canonical texts.
@@ -16,7 +16,7 @@ pub(super) fn tagged(id: &Id) -> String {
     }
 }
 
-/// The id of a tagged text; `None` when it is none.
+/// The id of a tagged text; `None` when the text is malformed.
 pub(super) fn untagged(bytes: &[u8]) -> Option<Id> {
     let text = std::str::from_utf8(bytes).ok()?;
     let rest = text.get(1..)?;

@@ -1,4 +1,4 @@
-//! Toggles as the store takes and answers them.
+//! The store's requests and results for toggles.
 
 use super::Idempotency;
 use crate::model::{Digest, Id, PairState, Position, RateState, ToggleRule};
@@ -6,9 +6,9 @@ use crate::model::{Digest, Id, PairState, Position, RateState, ToggleRule};
 /// One operation with its decided rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToggleOp {
-    /// What is liked.
+    /// The target, such as a post that is liked.
     pub target: Id,
-    /// Who likes it.
+    /// The actor, such as the person who likes it.
     pub actor: Id,
     /// The decision table to evaluate against the state.
     pub rule: ToggleRule,
@@ -19,9 +19,9 @@ pub struct ToggleOp {
 /// Operations of one kind, decided by one module, to be applied in order.
 #[derive(Debug, Clone)]
 pub struct ToggleBatch {
-    /// The module that decided them; goes into the journal.
+    /// The module that decided them; recorded in the journal.
     pub digest: Digest,
-    /// When, in Unix milliseconds: the time of the entries.
+    /// Unix time in milliseconds: the time of the entries.
     pub at_ms: u64,
     /// The time that ages and times to live are measured by, in milliseconds; it never jumps (see [`crate::clock`]).
     pub now_ms: u64,
@@ -32,7 +32,7 @@ pub struct ToggleBatch {
 /// Result of one operation, index-aligned with the batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToggleResult {
-    /// Evaluated. The state and, if it changed, the journal are durable as [`Store::durability`](super::Store::durability)
+    /// Evaluated. The state and, if it changed, the journal are durable as [`StoreHealth::durability`](super::StoreHealth::durability)
     /// says.
     Done(ToggleOutcome),
     /// The rule's effect is `deny`; the state and the rate limit are untouched.
@@ -41,15 +41,15 @@ pub enum ToggleResult {
     Limited {
         /// Milliseconds until one operation is allowed again.
         retry_after_ms: u64,
-        /// What is left: `remaining` is 0.
+        /// The state of the limit: `remaining` is 0.
         rate: RateState,
     },
     /// The target does not exist in SQL (cached absence).
     TargetMissing,
-    /// The target's state is unknown: hydrate it, then apply the operation again. Nothing was done.
-    ColdTarget,
-    /// The target is huge and this pair unknown: hydrate the pair, then again. Nothing was done.
-    ColdPair,
+    /// The target is not loaded: hydrate it, then apply the operation again. Nothing was done.
+    TargetNotLoaded,
+    /// The target is huge and this pair is not loaded: hydrate the pair, then apply the operation again. Nothing was done.
+    PairNotLoaded,
     /// The idempotency key was used with another request. Nothing was done.
     IdempotencyConflict,
 }
@@ -66,6 +66,6 @@ pub struct ToggleOutcome {
     pub position: Position,
     /// The limit's state, when the rule had a limit.
     pub rate: Option<RateState>,
-    /// The answer is that of an earlier request with the same idempotency key.
+    /// The answer to an earlier request with the same idempotency key.
     pub replayed: bool,
 }

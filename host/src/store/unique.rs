@@ -1,10 +1,10 @@
-//! Who was counted on what, and until when that is remembered: a table of fixed size.
+//! The windows of uniqueness: which pairs were counted, and until when that is remembered, in a table of fixed size.
 //!
-//! A slot is 8 bytes: 4 of a fingerprint of (target, actor), 4 of the Unix second at which it is forgotten, both little
-//! endian. Sixteen slots make a bucket; a pair has one bucket. A table has two slots for each pair that it is to remember,
-//! so a bucket holds eight of them on average, and it happens to less than two in a thousand that its bucket is full: then
-//! the one that would be forgotten first is forgotten at once, and may count again before its time. Two pairs of the same
-//! bucket look alike once in 2^32, and then the later counts nothing. Within these bounds the window is exact.
+//! A slot is 8 bytes: a fingerprint of (target, actor), and the Unix second in which it expires, 4 bytes each, little endian.
+//! Sixteen slots form a bucket; a pair has one bucket. A table has two slots per pair that it must remember, so a bucket holds
+//! eight on average, and fewer than two in a thousand are full: then the pair that expires first is evicted, and may count again
+//! too early. Two pairs of the same bucket collide once in 2^32, and then the later one does not count. Within these bounds the
+//! window is exact.
 //!
 //! Everything here is data format, the same in both stores.
 
@@ -16,21 +16,20 @@ pub(super) const BUCKET_SLOTS: usize = 16;
 pub(super) const SLOT_BYTES: usize = 8;
 /// Size of a bucket, in bytes.
 pub(super) const BUCKET_BYTES: usize = BUCKET_SLOTS * SLOT_BYTES;
-/// Buckets of the table of one partition at most: 512 MiB, the longest string of Redis.
+/// Most buckets of the table of one partition: 512 MiB, the longest string of Redis.
 const BUCKETS_MAX: u64 = (512 << 20) / BUCKET_BYTES as u64;
 
-/// Where a pair is remembered, and as what.
+/// The place and the fingerprint of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mark {
     /// Number of its bucket.
     pub(super) bucket: u32,
-    /// What stands in its slot.
+    /// The content of its slot.
     pub(super) fingerprint: [u8; 4],
 }
 
-/// Buckets of the table of one partition, when a kind remembers `pairs_max` pairs over `partitions`. With another number
-/// of buckets every pair has another place: what was remembered is as good as forgotten, and what is left of it goes when
-/// its time is over.
+/// Buckets of the table of one partition, when a kind remembers `pairs_max` pairs over `partitions`. Another number of buckets
+/// gives every pair another place: the old windows are lost, and their remains expire.
 pub(super) fn buckets(pairs_max: u64, partitions: u16) -> u32 {
     let slots = (pairs_max / u64::from(partitions.max(1))).saturating_mul(2);
     u32::try_from(slots.div_ceil(BUCKET_SLOTS as u64).clamp(1, BUCKETS_MAX)).unwrap_or(u32::MAX)
@@ -41,17 +40,17 @@ pub(super) fn mark(target: &Id, actor: &Id, buckets: u32) -> Mark {
     let hash = mixed(fnv(&[target.to_string().as_bytes(), &[0], actor.to_string().as_bytes()]));
     let [b0, b1, b2, b3, f0, f1, f2, f3] = hash.to_le_bytes();
     let spread = u32::from_le_bytes([b0, b1, b2, b3]);
-    // Multiply and shift: no bucket is preferred.
+    // Multiply and shift: uniform over the buckets.
     let bucket = ((u64::from(spread) * u64::from(buckets.max(1))) >> 32) as u32;
     Mark { bucket, fingerprint: [f0, f1, f2, f3] }
 }
 
-/// The second, from 1970, in which a mark that is set at `now_ms` is forgotten: no sooner than after the window.
+/// The Unix second in which a mark set at `now_ms` expires: no earlier than the window ends.
 pub(super) fn expires_s(now_ms: u64, unique_ms: u32) -> u32 {
     u32::try_from(now_ms.saturating_add(u64::from(unique_ms)).div_ceil(1_000)).unwrap_or(u32::MAX)
 }
 
-/// Where to write in a bucket, which may be shorter than it will be; `None` when the mark is there and holds.
+/// The slot to write in a bucket, which may be shorter than its full size; `None` when the mark is there and valid.
 pub(super) fn slot(bucket: &[u8], fingerprint: [u8; 4], now_ms: u64) -> Option<usize> {
     let now_s = u32::try_from(now_ms / 1_000).unwrap_or(u32::MAX);
     let (mut first_to_go, mut earliest_s) = (0, u32::MAX);
@@ -59,7 +58,7 @@ pub(super) fn slot(bucket: &[u8], fingerprint: [u8; 4], now_ms: u64) -> Option<u
         let (known, expires_s) = read(bucket, index);
         let holds = expires_s > now_s;
         if known == fingerprint {
-            // The same pair: its own slot is the place, whether it holds or not.
+            // The same pair: its own slot, valid or not.
             return if holds { None } else { Some(index) };
         }
         let rank_s = if holds { expires_s } else { 0 };
@@ -70,7 +69,7 @@ pub(super) fn slot(bucket: &[u8], fingerprint: [u8; 4], now_ms: u64) -> Option<u
     Some(first_to_go)
 }
 
-/// Writes a mark that holds until `expires_s` into its slot of a whole bucket.
+/// Writes a mark that is valid until `expires_s` into its slot of a full bucket.
 pub(super) fn write(bucket: &mut [u8; BUCKET_BYTES], index: usize, fingerprint: [u8; 4], expires_s: u32) {
     let [e0, e1, e2, e3] = expires_s.to_le_bytes();
     let [f0, f1, f2, f3] = fingerprint;
@@ -91,7 +90,7 @@ fn fnv(parts: &[&[u8]]) -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
-/// The finishing step of MurmurHash3: every bit of the input moves every bit of the output.
+/// The finalizer of MurmurHash3: every bit of the input affects every bit of the output.
 fn mixed(mut hash: u64) -> u64 {
     hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
@@ -102,7 +101,7 @@ fn mixed(mut hash: u64) -> u64 {
 mod tests {
     use super::*;
 
-    /// A table in memory, as both stores keep it.
+    /// A table in memory, as in both stores.
     struct Table(Vec<[u8; BUCKET_BYTES]>);
 
     impl Table {
@@ -145,7 +144,7 @@ mod tests {
         let again = (0..pairs).filter(|actor| table.see(1, *actor, 2_000, 60_000)).count();
         assert_eq!(first, pairs as usize, "nobody is taken for another");
         assert!(again < pairs as usize / 500, "{again} of {pairs} were forgotten at the bound");
-        // Ten times the bound: memory is what it was, and what does not fit counts again.
+        // Ten times the bound: memory stays the same, and evicted pairs count again.
         let beyond = (0..pairs * 10).filter(|actor| table.see(2, *actor, 3_000, 60_000)).count();
         assert_eq!(beyond, pairs as usize * 10);
     }

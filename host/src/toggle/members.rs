@@ -20,7 +20,7 @@ pub(super) async fn page(
     match known.map_err(|error| ground.store_refusal(&error))? {
         Members::Whole(page) => Ok(Some(page)),
         Members::TargetMissing => Err(Refusal::TargetMissing),
-        Members::ColdTarget => Ok(None),
+        Members::TargetNotLoaded => Ok(None),
         Members::Overlay { present, absent } => overlay(shared, target, before, limit, present, absent).await.map(Some),
     }
 }

@@ -181,7 +181,7 @@ impl Outcomes {
                 ToggleResult::Denied(_) => &self.denied,
                 ToggleResult::Limited { .. } => &self.limited,
                 ToggleResult::TargetMissing => &self.missing,
-                ToggleResult::ColdTarget | ToggleResult::ColdPair => &self.cold,
+                ToggleResult::TargetNotLoaded | ToggleResult::PairNotLoaded => &self.cold,
                 ToggleResult::IdempotencyConflict => &self.conflict,
             };
             counter.increment(1);

@@ -1,4 +1,4 @@
-//! What a rule makes of a response: less than RFC 9111 allows, or other times where the operator lets it loosen.
+//! The effect of a rule on a response: less than RFC 9111 allows, or other times where the operator lets a rule loosen.
 
 use hyper::StatusCode;
 use hyper::header::HeaderMap;
@@ -10,12 +10,12 @@ use crate::cache::eligibility::fresh_ms_max;
 use crate::config::UpstreamConfig;
 use crate::model::CacheRule;
 
-/// No bound: what the response says counts.
+/// No bound: the response decides.
 const AS_IT_SAYS: u64 = u64::MAX;
-/// Statuses of which a rule may loosen what the origin says.
+/// Statuses for which a rule may override the origin.
 const LOOSENED_STATUSES: [u16; 6] = [200, 203, 204, 300, 301, 308];
 
-/// For how long responses may be kept at most, in milliseconds; instead of what they say where it loosens.
+/// How long responses may be stored at most, in milliseconds; a loosening rule replaces their own times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Allowance {
     pub(super) ttl_ms: u64,
@@ -26,10 +26,10 @@ pub(super) struct Allowance {
 }
 
 impl Allowance {
-    /// What a rule allows.
+    /// The allowance of a rule.
     ///
     /// # Errors
-    /// Nothing, for this reason.
+    /// The rule allows nothing, for this reason.
     pub(super) fn of(rule: &CacheRule, config: &UpstreamConfig) -> Result<Self, String> {
         match rule {
             CacheRule::Bypass(reason) => Err(reason.clone()),
@@ -47,8 +47,8 @@ impl Allowance {
         }
     }
 
-    /// Whether its times take the place of those that a response has. Not of what is for one client: what the origin calls
-    /// private, what sets a cookie, what was asked for with a cookie or a credential.
+    /// Whether its times replace those of a response. Never for a response to one client: a private one, one that sets a cookie,
+    /// or one to a request with a cookie or a credential.
     pub(super) fn loosens(
         &self,
         person: Person,
@@ -63,7 +63,7 @@ impl Allowance {
             && !person.is_known()
     }
 
-    /// The shorter of what is allowed and what a response says; what is allowed where it is `loosened`.
+    /// The shorter of the allowed time and the response's own; the allowed time where it is `loosened`.
     pub(super) fn pick(&self, loosened: bool, allowed_ms: u64, said_ms: u64) -> u64 {
         if loosened && allowed_ms != AS_IT_SAYS { allowed_ms } else { said_ms.min(allowed_ms) }
     }

@@ -1,5 +1,5 @@
-//! Validation: conditions of a client answered from what is kept, conditions of our own put to the origin, and a 304
-//! merged into what is kept (RFC 9110, section 13; RFC 9111, section 4.3).
+//! Validation: a stored response answers a client's conditions, weir sends conditions of its own to the origin, and merges a 304
+//! into the stored response (RFC 9110, section 13; RFC 9111, section 4.3).
 
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 
@@ -9,7 +9,7 @@ use super::stored::date_ms;
 /// Headers of a request that make it conditional.
 pub(super) const CONDITIONS: [HeaderName; 5] =
     [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::IF_MATCH, header::IF_UNMODIFIED_SINCE, header::IF_RANGE];
-/// Headers that a 304 does not change: they describe the body that is kept.
+/// Headers that a 304 does not change: they describe the stored body.
 const OF_THE_BODY: [HeaderName; 5] = [
     header::CONTENT_LENGTH,
     header::CONTENT_ENCODING,
@@ -18,42 +18,42 @@ const OF_THE_BODY: [HeaderName; 5] = [
     HeaderName::from_static("content-md5"),
 ];
 
-/// Whether the client has what these response headers describe: it is answered 304.
-pub(super) fn is_not_modified(asked: &HeaderMap, stored: &HeaderMap) -> bool {
-    if asked.contains_key(header::IF_NONE_MATCH) {
-        let wanted = joined(asked, &header::IF_NONE_MATCH);
+/// Whether the client already has the response with these headers, and gets 304.
+pub(super) fn is_not_modified(request: &HeaderMap, stored: &HeaderMap) -> bool {
+    if request.contains_key(header::IF_NONE_MATCH) {
+        let wanted = joined(request, &header::IF_NONE_MATCH);
         let Some(etag) = stored.get(header::ETAG) else { return false };
         let etag = String::from_utf8_lossy(etag.as_bytes()).into_owned();
         return split(&wanted, b',').into_iter().any(|tag| tag == "*" || weakly(tag) == weakly(&etag));
     }
-    let since = asked.get(header::IF_MODIFIED_SINCE).and_then(|value| value.to_str().ok()).and_then(date_ms);
+    let since = request.get(header::IF_MODIFIED_SINCE).and_then(|value| value.to_str().ok()).and_then(date_ms);
     let Some(since_ms) = since else { return false };
     let of = |name: HeaderName| stored.get(name).and_then(|value| value.to_str().ok()).and_then(date_ms);
     of(header::LAST_MODIFIED).or_else(|| of(header::DATE)).is_some_and(|modified_ms| modified_ms <= since_ms)
 }
 
-/// A tag without its mark of weakness.
+/// A tag without its weakness prefix.
 fn weakly(tag: &str) -> &str {
     tag.strip_prefix("W/").unwrap_or(tag)
 }
 
-/// Whether an answer has the validators of what is kept, and so is no change of it.
+/// Whether an answer has the validators of the stored response, and so does not change it.
 pub(super) fn is_same(stored: &HeaderMap, fresh: &HeaderMap) -> bool {
     let name = if stored.contains_key(header::ETAG) { header::ETAG } else { header::LAST_MODIFIED };
     stored.get(&name).is_some_and(|known| fresh.get(&name) == Some(known))
 }
 
-/// Puts to the origin whether what is kept is still so.
-pub(super) fn put_conditions(asked: &mut HeaderMap, stored: &HeaderMap) {
+/// Adds conditions that ask the origin whether the stored response is still current.
+pub(super) fn put_conditions(request: &mut HeaderMap, stored: &HeaderMap) {
     if let Some(etag) = stored.get(header::ETAG) {
-        asked.insert(header::IF_NONE_MATCH, etag.clone());
+        request.insert(header::IF_NONE_MATCH, etag.clone());
     }
     if let Some(modified) = stored.get(header::LAST_MODIFIED) {
-        asked.insert(header::IF_MODIFIED_SINCE, modified.clone());
+        request.insert(header::IF_MODIFIED_SINCE, modified.clone());
     }
 }
 
-/// The kept headers after a 304.
+/// The stored headers after a 304.
 pub(super) fn merged(stored: &HeaderMap, fresh: &HeaderMap) -> HeaderMap {
     let mut merged = stored.clone();
     for name in fresh.keys() {
@@ -65,27 +65,27 @@ pub(super) fn merged(stored: &HeaderMap, fresh: &HeaderMap) -> HeaderMap {
             merged.append(name.clone(), value.clone());
         }
     }
-    // An age that the 304 does not speak of was that of the first answer.
+    // Without an age in the 304, the stored one is that of the first answer.
     if !fresh.contains_key(header::AGE) {
         merged.remove(header::AGE);
     }
     merged
 }
 
-/// What a 304 to the client carries of the kept headers (RFC 9110, section 15.4.5).
+/// The stored headers that a 304 to the client carries (RFC 9110, section 15.4.5).
 pub(super) fn not_modified_headers(headers: &HeaderMap) -> HeaderMap {
-    let mut kept = headers.clone();
+    let mut left = headers.clone();
     for name in [header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::CONTENT_TYPE, header::CONTENT_RANGE] {
-        kept.remove(name);
+        left.remove(name);
     }
-    kept
+    left
 }
 
-/// Whether `If-Range` allows a part of what is kept.
-pub(super) fn if_range_holds(asked: &HeaderMap, stored: &HeaderMap) -> bool {
-    let Some(wanted) = asked.get(header::IF_RANGE) else { return true };
+/// Whether `If-Range` allows a range of the stored response.
+pub(super) fn if_range_holds(request: &HeaderMap, stored: &HeaderMap) -> bool {
+    let Some(wanted) = request.get(header::IF_RANGE) else { return true };
     let same = |name: HeaderName| stored.get(name).is_some_and(|value: &HeaderValue| value == wanted);
-    // Only a strong tag names bytes.
+    // Only a strong tag identifies bytes.
     (same(header::ETAG) && !wanted.as_bytes().starts_with(b"W/")) || same(header::LAST_MODIFIED)
 }
 

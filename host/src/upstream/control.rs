@@ -1,17 +1,17 @@
-//! What an origin and a client say about caching: `Cache-Control` (RFC 9111), `CDN-Cache-Control` (RFC 9213) and its
-//! forerunner `Surrogate-Control`, read leniently where they are broken and always to the safe side: a lifetime that is
-//! not a number is none, of two the shorter counts.
+//! Caching directives of origins and clients: `Cache-Control` (RFC 9111), `CDN-Cache-Control` (RFC 9213) and its predecessor
+//! `Surrogate-Control`. Malformed headers are read leniently and always to the safe side: a lifetime that is not a number is 0, and
+//! of two lifetimes the shorter counts.
 
 use hyper::header::{self, HeaderMap, HeaderName};
 
 /// The targeted header of RFC 9213 that shared caches obey.
 const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
-/// The header of the Edge Architecture Specification, as many frameworks still send it.
+/// The header of the Edge Architecture Specification, which many frameworks still send.
 pub(super) const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
 /// The name that `Surrogate-Control` may address.
 const SURROGATE_ID: &str = "weir";
 
-/// What a response says. Times in seconds.
+/// The directives of a response. Times in seconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Control {
     pub(super) no_store: bool,
@@ -25,13 +25,13 @@ pub(super) struct Control {
     pub(super) s_maxage_s: Option<u64>,
     pub(super) stale_while_revalidate_s: Option<u64>,
     pub(super) stale_if_error_s: Option<u64>,
-    /// Fields that must not be told from the cache: those that `no-cache` and `private` name.
+    /// Fields that must not be served from the cache: those that `no-cache` and `private` name.
     pub(super) fields: Vec<String>,
-    /// It came from a header for caches like this one: `Expires` does not count.
+    /// They came from a header for shared caches: `Expires` does not count.
     pub(super) targeted: bool,
 }
 
-/// What a request says. Times in seconds.
+/// The directives of a request. Times in seconds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Wishes {
     pub(super) no_cache: bool,
@@ -39,12 +39,12 @@ pub(super) struct Wishes {
     pub(super) only_if_cached: bool,
     pub(super) max_age_s: Option<u64>,
     pub(super) min_fresh_s: Option<u64>,
-    /// `u64::MAX` where it has no number.
+    /// `u64::MAX` for `max-stale` without a number.
     pub(super) max_stale_s: Option<u64>,
 }
 
 impl Control {
-    /// What counts for this cache: the most specific header that is there and well-formed.
+    /// The directives for this cache: those of the most specific header that is present and well-formed.
     pub(super) fn of(headers: &HeaderMap) -> Self {
         if let Some(control) = dictionary(&joined(headers, &CDN_CACHE_CONTROL)) {
             return control;
@@ -85,11 +85,11 @@ impl Control {
 }
 
 impl Control {
-    /// Without what forbids to keep it or says for how long, but for what is about who may see it.
+    /// Drops the directives that forbid storing or limit its time, but keeps those that say who may see it.
     pub(super) fn loosened(self) -> Self {
         Self {
             private: self.private,
-            // It was allowed to be told to all.
+            // These allow serving it to all.
             public: self.public || self.must_revalidate || self.s_maxage_s.is_some(),
             stale_while_revalidate_s: self.stale_while_revalidate_s,
             stale_if_error_s: self.stale_if_error_s,
@@ -130,7 +130,7 @@ pub(super) fn joined(headers: &HeaderMap, name: &HeaderName) -> String {
     })
 }
 
-/// The members of a list, trimmed, without empty ones. What stands between quotes is not split.
+/// The members of a list, trimmed, without empty ones. Quoted text is not split.
 pub(super) fn split(text: &str, separator: u8) -> Vec<&str> {
     let (mut members, mut from, mut quoted, mut escaped) = (Vec::new(), 0, false, false);
     for (at, byte) in text.bytes().enumerate() {
@@ -166,20 +166,20 @@ fn unquoted(value: &str) -> String {
     }
 }
 
-/// A number of seconds; one that is too large for every purpose is still a number.
+/// A number of seconds, capped where it is too large for every purpose.
 pub(super) fn seconds(text: &str) -> Option<u64> {
     let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     plain.then(|| text.parse().unwrap_or(u64::MAX).min(u64::from(u32::MAX)))
 }
 
-/// Of several the shortest; one that cannot be read is 0.
+/// Takes the shorter of the known and the given time; a malformed one is 0.
 fn shorter(known: &mut Option<u64>, value: Option<&str>) {
     let given = value.and_then(seconds).unwrap_or(0);
     *known = Some(known.map_or(given, |known| known.min(given)));
 }
 
-/// A structured dictionary (RFC 8941) as RFC 9213 wants it: `None` where it is absent or malformed, and directives with
-/// values of a wrong type are left out.
+/// A structured dictionary (RFC 8941) as RFC 9213 requires: `None` where it is absent or malformed; directives with values of a
+/// wrong type are skipped.
 fn dictionary(text: &str) -> Option<Control> {
     if text.trim().is_empty() {
         return None;
@@ -196,7 +196,7 @@ fn dictionary(text: &str) -> Option<Control> {
         match value {
             None | Some("?1") => control.add(key, None),
             Some(value) if seconds(value).is_some() => {
-                // The last one counts.
+                // In a dictionary the last value counts.
                 match key {
                     "max-age" => control.max_age_s = seconds(value),
                     "s-maxage" => control.s_maxage_s = seconds(value),
@@ -210,7 +210,7 @@ fn dictionary(text: &str) -> Option<Control> {
     Some(control)
 }
 
-/// An item of a structured field that is not a plain number: known to be there, and of no use here.
+/// A valid item of a structured field that is not a plain number, and is of no use here.
 fn is_bare_item(value: &str) -> bool {
     let Some(first) = value.chars().next() else { return false };
     match first {
@@ -222,7 +222,7 @@ fn is_bare_item(value: &str) -> bool {
     }
 }
 
-/// `max-age=60+30;weir, no-store;other`: what is addressed to all or to us; `None` where nothing is.
+/// `max-age=60+30;weir, no-store;other`: the directives for all caches or for weir; `None` where there are none.
 fn surrogate(text: &str) -> Option<Control> {
     let mut control = Control { targeted: true, ..Control::default() };
     let mut any = false;

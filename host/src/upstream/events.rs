@@ -1,7 +1,7 @@
-//! Streams of events of an origin (`text/event-stream`): told as they come and never kept, not cut because nothing happens.
+//! Event streams of an origin (`text/event-stream`): passed on as they arrive, never stored, and not cut while they are silent.
 //!
-//! While nothing happens weir sends a comment now and then, where a line begins, so that proxies before it do not cut the
-//! stream either, and a client that has left is noticed. Comments mean nothing to event sources.
+//! During silence weir sends a comment now and then, at the start of a line: it keeps other proxies from cutting the stream, and
+//! reveals a client that has left. Event sources ignore comments.
 
 use std::time::Duration;
 
@@ -21,17 +21,17 @@ use crate::telemetry::SHED_TOTAL;
 
 /// A comment of an event stream.
 const COMMENT: &[u8] = b":\n";
-/// Between two looks at a stream into which nothing may be put.
-const LOOK: Duration = Duration::from_secs(15);
+/// Interval of the checks of a stream that may not carry comments.
+const CHECK_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Whether an answer is a stream of events.
+/// Whether an answer is an event stream.
 pub(super) fn is_events(headers: &HeaderMap) -> bool {
     let Some(given) = headers.get(header::CONTENT_TYPE) else { return false };
     let essence = given.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     essence.eq_ignore_ascii_case(b"text/event-stream")
 }
 
-/// Whether comments may be put into it: not into what is compressed, has a length, or is not to be changed.
+/// Whether the stream may carry comments: not when it is compressed, has a length, or forbids changes.
 fn may_be_commented(headers: &HeaderMap) -> bool {
     let control = joined(headers, &header::CACHE_CONTROL);
     !headers.contains_key(header::CONTENT_ENCODING)
@@ -39,7 +39,7 @@ fn may_be_commented(headers: &HeaderMap) -> bool {
         && !split(&control, b',').iter().any(|directive| directive.eq_ignore_ascii_case("no-transform"))
 }
 
-/// A stream on its way.
+/// An event stream in progress.
 struct Events {
     body: Incoming,
     /// One of the requests that the origin may have at once.
@@ -47,12 +47,12 @@ struct Events {
     heartbeat: Option<Duration>,
     idle: Option<Duration>,
     since: Instant,
-    /// A line begins.
+    /// The next byte starts a line.
     at_line: bool,
 }
 
-/// Tells the events as they come.
-pub(super) fn telling(
+/// The events as they arrive.
+pub(super) fn stream(
     body: Incoming,
     headers: &HeaderMap,
     limits: &UpstreamLimits,
@@ -78,8 +78,8 @@ pub(super) fn telling(
 impl Events {
     async fn next(&mut self) -> Option<Piece> {
         loop {
-            let look = self.heartbeat.unwrap_or(LOOK).min(self.idle.unwrap_or(LOOK));
-            let frame = match tokio::time::timeout(look, self.body.frame()).await {
+            let wait = self.heartbeat.unwrap_or(CHECK_INTERVAL).min(self.idle.unwrap_or(CHECK_INTERVAL));
+            let frame = match tokio::time::timeout(wait, self.body.frame()).await {
                 Ok(frame) => frame,
                 Err(_) if self.idle.is_some_and(|idle| self.since.elapsed() >= idle) => {
                     counter!(SHED_TOTAL, "limit" => "upstream.event_idle_timeout_ms").increment(1);

@@ -1,4 +1,4 @@
-//! Headers that concern one connection and must not go further (RFC 9110, section 7.6), and what a proxy adds to answers.
+//! Headers of one connection, which must not be forwarded (RFC 9110, section 7.6), and those that a proxy adds to answers.
 
 use hyper::Version;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -6,7 +6,7 @@ use rand::RngExt;
 
 use super::control::{joined, split};
 
-/// Headers that are always of one hop.
+/// Headers that always belong to one hop.
 const OF_ONE_HOP: [&str; 11] = [
     "connection",
     "keep-alive",
@@ -21,12 +21,12 @@ const OF_ONE_HOP: [&str; 11] = [
     "http2-settings",
 ];
 
-/// Takes out what is of one hop, also what `Connection` names.
+/// Removes the headers of one hop, including those that `Connection` names.
 pub(super) fn strip(headers: &mut HeaderMap) {
     let named = joined(headers, &header::CONNECTION);
     for name in split(&named, b',') {
         if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
-            // A length is of the message, whoever names it.
+            // Length and host belong to the message, even when `Connection` names them.
             if name != header::CONTENT_LENGTH && name != header::HOST {
                 headers.remove(name);
             }
@@ -37,14 +37,14 @@ pub(super) fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// What goes to the client of the headers of a response, which came through `via`.
+/// Prepares the headers of a response, which came through `via`, for the client.
 pub(super) fn to_client(headers: &mut HeaderMap, via: HeaderValue) {
     strip(headers);
     headers.append(header::VIA, via);
 }
 
-/// How often a request may be forwarded, where it says so (RFC 9110, section 7.6.2); what goes on says one less. `Some(0)`: it
-/// goes no further.
+/// How often a request may be forwarded, where it says so (RFC 9110, section 7.6.2); the forwarded request says one less.
+/// `Some(0)`: it may not be forwarded.
 pub(super) fn forwards_left(headers: &mut HeaderMap) -> Option<u64> {
     let said = super::control::seconds(headers.get(header::MAX_FORWARDS)?.to_str().ok()?.trim())?;
     if said > 0 {
@@ -74,13 +74,13 @@ impl Pseudonym {
         Self { name: name.to_owned(), via: [value("1.1"), value("1.0")] }
     }
 
-    /// What is added to `Via` of a message of this version.
+    /// The value that a message of this version adds to `Via`.
     pub(super) fn via(&self, version: Version) -> HeaderValue {
         let [newer, older] = &self.via;
         if version == Version::HTTP_10 { older.clone() } else { newer.clone() }
     }
 
-    /// Whether a message has been here before.
+    /// Whether a message has passed this host before.
     pub(super) fn has_seen(&self, headers: &HeaderMap) -> bool {
         let via = joined(headers, &header::VIA);
         split(&via, b',').iter().any(|hop| hop.split_ascii_whitespace().nth(1) == Some(&self.name))

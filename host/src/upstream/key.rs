@@ -1,4 +1,4 @@
-//! Keys: what an origin is asked for, and under which request headers it answered so (`Vary`, RFC 9111, section 4.1).
+//! Keys: the requested resource, and the request headers that select a variant (`Vary`, RFC 9111, section 4.1).
 
 use std::fmt::Write;
 
@@ -7,12 +7,12 @@ use hyper::header::{HeaderMap, HeaderName};
 
 use crate::config::UpstreamConfig;
 
-/// The key of what is asked for: of all its variants.
+/// The key of a resource, for all its variants.
 pub(super) fn primary(upstream: &str, path_and_query: &str) -> String {
     format!("{upstream}:{path_and_query}")
 }
 
-/// What all keys of an upstream begin with.
+/// The common prefix of all keys of an upstream.
 pub(super) fn begin(config: &UpstreamConfig) -> String {
     primary(&config.name, if config.strip_prefix { "/" } else { &config.prefix })
 }
@@ -22,19 +22,19 @@ pub(super) fn uri_group(primary: &str) -> String {
     format!("uri:{primary}")
 }
 
-/// The key of `primary` for those who see it at `origin`: the scheme and host that go to the origin, too. What is invalidated
-/// or purged by its path is so for all of them.
+/// The key of `primary` for clients that see it at `origin`: the scheme and host that go to the origin, too. An invalidation or
+/// a purge of its path concerns all of them.
 pub(super) fn at(primary: &str, origin: &str) -> String {
     format!("{primary}\n@{origin}")
 }
 
-/// Where those take their place who may be answered alike: whoever says who he is does not read for the others, whose
-/// answers may be kept where his is not.
-pub(super) fn seat(key: &str, is_person: bool) -> String {
+/// The key of the single flight of requests that may share a response. A request with an identity does not load for the others:
+/// their response may be stored where its own may not.
+pub(super) fn flight(key: &str, is_person: bool) -> String {
     format!("{key}\n@@{}", if is_person { "person" } else { "anyone" })
 }
 
-/// The key of the variant for these headers, as they are sent.
+/// The key of the variant for these request headers, as they are sent.
 pub(super) fn variant(key: &str, vary: &[HeaderName], sent: &HeaderMap) -> String {
     let mut key = key.to_owned();
     for name in vary {
@@ -48,7 +48,7 @@ pub(super) fn variant(key: &str, vary: &[HeaderName], sent: &HeaderMap) -> Strin
     key
 }
 
-/// Writes bytes so that others are written otherwise.
+/// Writes bytes injectively: different bytes give different text.
 fn push_bytes(key: &mut String, bytes: &[u8]) {
     for byte in bytes {
         match byte {
@@ -59,7 +59,7 @@ fn push_bytes(key: &mut String, bytes: &[u8]) {
     }
 }
 
-/// Path and query of what `location` refers to, seen from `base`, where it lies at the same origin.
+/// Path and query of `location`, resolved against `base`, where it is at the same origin.
 pub(super) fn same_origin(location: &str, base: &str, authorities: &[&str]) -> Option<String> {
     let location = location.split('#').next().unwrap_or_default();
     if let Some(rest) = location.strip_prefix("//") {

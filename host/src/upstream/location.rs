@@ -1,4 +1,4 @@
-//! Where answers send clients: an origin that knows itself by an address of its own is not sent to, the client sees weir.
+//! Locations in answers: an origin's own address is rewritten to the one that the client sees, so that clients stay at weir.
 
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 
@@ -10,7 +10,7 @@ const OF_ONE_URL: [HeaderName; 2] = [header::LOCATION, header::CONTENT_LOCATION]
 /// `5; url=/there`.
 const REFRESH: HeaderName = HeaderName::from_static("refresh");
 
-/// Rewrites what names the origin to what the client sees.
+/// Rewrites URLs of the origin to those that the client sees.
 pub(super) fn rewrite(headers: &mut HeaderMap, config: &UpstreamConfig, caller: &Caller) {
     for name in OF_ONE_URL {
         let url = headers.get(&name).and_then(|value| value.to_str().ok()).and_then(|url| public(url, config, caller));
@@ -42,7 +42,7 @@ fn public(url: &str, config: &UpstreamConfig, caller: &Caller) -> Option<String>
         _ => (None, url.strip_prefix("//")),
     };
     let Some(rest) = rest else {
-        // A path of the origin's.
+        // A path at the origin.
         return url.starts_with('/').then(|| path_of(url, config)).flatten();
     };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
@@ -56,7 +56,7 @@ fn public(url: &str, config: &UpstreamConfig, caller: &Caller) -> Option<String>
     let path = path_of(&path, config).unwrap_or(path);
     let Some(host) = &caller.host else { return Some(path) };
     match scheme {
-        // It was put together from how weir asked.
+        // The origin built it from weir's own request.
         Some(scheme) if !is_public && scheme.eq_ignore_ascii_case(config.scheme()) => {
             Some(format!("{}://{host}{path}", caller.scheme.as_str()))
         }
@@ -65,7 +65,7 @@ fn public(url: &str, config: &UpstreamConfig, caller: &Caller) -> Option<String>
     }
 }
 
-/// The path under which the client finds it; `None` where that is the same: also where the origin knows the prefix
+/// The path under which the client finds it; `None` where that is the same, or where the origin already added the prefix
 /// (`X-Forwarded-Prefix`).
 fn path_of(path: &str, config: &UpstreamConfig) -> Option<String> {
     let rest = path.strip_prefix('/').filter(|_| config.strip_prefix && !path.starts_with(&config.prefix))?;
@@ -107,7 +107,7 @@ mod tests {
         UpstreamConfig { strip_prefix, ..UpstreamConfig::new("shop", "/shop/", "http://10.0.0.5:9000") }
     }
 
-    fn told(name: &'static str, value: &str, strip_prefix: bool, caller: &Caller) -> String {
+    fn rewritten(name: &'static str, value: &str, strip_prefix: bool, caller: &Caller) -> String {
         let mut headers = HeaderMap::new();
         headers.insert(name, value.parse().unwrap());
         rewrite(&mut headers, &config(strip_prefix), caller);
@@ -117,11 +117,11 @@ mod tests {
     #[test]
     fn the_origins_own_address_becomes_the_clients() {
         let caller = caller(Some("shop.example"), "https");
-        let of = |url| told("location", url, false, &caller);
+        let of = |url| rewritten("location", url, false, &caller);
         assert_eq!(of("http://10.0.0.5:9000/shop/a?b#c"), "https://shop.example/shop/a?b#c");
         assert_eq!(of("https://10.0.0.5:9000/shop/a"), "https://shop.example/shop/a");
         assert_eq!(of("//10.0.0.5:9000"), "//shop.example/");
-        for kept in [
+        for same in [
             "/shop/a",
             "a",
             "?x",
@@ -130,10 +130,10 @@ mod tests {
             "https://login.example/",
             "mailto:a@b",
         ] {
-            assert_eq!(of(kept), kept);
+            assert_eq!(of(same), same);
         }
         assert_eq!(
-            told("content-location", "http://10.0.0.5:9000/shop/a", false, &caller),
+            rewritten("content-location", "http://10.0.0.5:9000/shop/a", false, &caller),
             "https://shop.example/shop/a"
         );
     }
@@ -141,14 +141,17 @@ mod tests {
     #[test]
     fn a_redirect_to_tls_stays_one() {
         let caller = caller(Some("shop.example"), "http");
-        assert_eq!(told("location", "https://10.0.0.5:9000/shop/a", false, &caller), "https://shop.example/shop/a");
-        assert_eq!(told("location", "https://shop.example/shop/a", false, &caller), "https://shop.example/shop/a");
+        assert_eq!(
+            rewritten("location", "https://10.0.0.5:9000/shop/a", false, &caller),
+            "https://shop.example/shop/a"
+        );
+        assert_eq!(rewritten("location", "https://shop.example/shop/a", false, &caller), "https://shop.example/shop/a");
     }
 
     #[test]
     fn a_prefix_that_the_origin_does_not_see_comes_back() {
         let caller = caller(Some("shop.example"), "http");
-        let of = |url| told("location", url, true, &caller);
+        let of = |url| rewritten("location", url, true, &caller);
         assert_eq!(of("/login?x"), "/shop/login?x");
         assert_eq!(of("http://10.0.0.5:9000/login"), "http://shop.example/shop/login");
         assert_eq!(
@@ -164,10 +167,10 @@ mod tests {
     #[test]
     fn a_refresh_is_one_too_and_without_a_host_the_path_is_left() {
         let named = caller(Some("shop.example"), "http");
-        let of = |value| told("refresh", value, false, &named);
+        let of = |value| rewritten("refresh", value, false, &named);
         assert_eq!(of("0; URL=http://10.0.0.5:9000/shop/a"), "0; URL=http://shop.example/shop/a");
         assert_eq!(of("0;url='http://10.0.0.5:9000/shop/a'"), "0;url='http://shop.example/shop/a'");
         assert_eq!(of("5"), "5");
-        assert_eq!(told("location", "http://10.0.0.5:9000/shop/a", false, &caller(None, "http")), "/shop/a");
+        assert_eq!(rewritten("location", "http://10.0.0.5:9000/shop/a", false, &caller(None, "http")), "/shop/a");
     }
 }

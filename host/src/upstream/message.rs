@@ -1,6 +1,6 @@
-//! Where an origin's answer ends, where it says so in two ways or in a wrong one (RFC 9112, section 6; RFC 9110, sections 8.6
-//! and 15). What can be mended is told whole; the rest is 502. A connection on which a next answer may begin at another
-//! place than both think is not used again.
+//! The end of an origin's answer, where its headers contradict each other or are wrong (RFC 9112, section 6; RFC 9110, sections
+//! 8.6 and 15). weir repairs what it can; the rest is 502. It does not reuse a connection on which both sides may disagree about
+//! where the next answer begins.
 
 use hyper::body::Body;
 use hyper::header::{self, HeaderValue};
@@ -9,23 +9,22 @@ use hyper::{Response, StatusCode};
 use super::UpstreamError;
 use super::control::{joined, split};
 
-/// Transfer codings that change the bytes of a body (RFC 9112, section 7.2). A name that nobody has registered means nothing.
+/// Transfer codings that change the bytes of a body (RFC 9112, section 7.2). Unregistered names mean nothing.
 const COMPRESSIONS: [&str; 5] = ["gzip", "x-gzip", "deflate", "compress", "x-compress"];
 
-/// Whether the connection may be used again.
+/// Whether a connection may be reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Connection {
-    /// It may.
+    /// It may be reused.
     Sound,
-    /// It may not.
+    /// It may not be reused.
     Doubtful,
 }
 
-/// Mends the lengths of an answer.
+/// Repairs the lengths of an answer.
 ///
 /// # Errors
-/// [`UpstreamError::Broken`]: it switches protocols, which nobody asked for, or is compressed for one hop, which nobody asked
-/// for either and is not undone here.
+/// [`UpstreamError::Broken`]: it switches protocols or is compressed for one hop. weir asks for neither, and does not undo it.
 pub(super) fn mend<B: Body>(response: &mut Response<B>) -> (Connection, Result<(), UpstreamError>) {
     let status = response.status();
     if status == StatusCode::SWITCHING_PROTOCOLS {
@@ -41,7 +40,7 @@ pub(super) fn mend<B: Body>(response: &mut Response<B>) -> (Connection, Result<(
         if chunked > 1 || codings.iter().any(|coding| COMPRESSIONS.contains(coding)) {
             return (Connection::Doubtful, Err(UpstreamError::Broken));
         }
-        // The chunks count, and what an intermediary tells further has one length.
+        // The chunks decide, and an intermediary forwards one length only.
         headers.remove(header::CONTENT_LENGTH);
         return (if has_length { Connection::Doubtful } else { Connection::Sound }, Ok(()));
     }
@@ -51,11 +50,11 @@ pub(super) fn mend<B: Body>(response: &mut Response<B>) -> (Connection, Result<(
     let said = joined(headers, &header::CONTENT_LENGTH);
     let length = one_number(&said);
     if status == StatusCode::NO_CONTENT {
-        // It has no body, so it has no length; what follows belongs to nobody.
+        // It has no body, so it has no length; bytes that follow belong to no answer.
         headers.remove(header::CONTENT_LENGTH);
         return (if length == Some(0) { Connection::Sound } else { Connection::Doubtful }, Ok(()));
     }
-    // hyper has read the length of a body; that of an answer without one (HEAD, 304) nobody has looked at.
+    // hyper has checked the length of a body, but not the one of an answer without a body (HEAD, 304).
     match length.filter(|length| exact.is_none_or(|exact| exact == *length || exact == 0)) {
         Some(length) => drop(headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length))),
         None => drop(headers.remove(header::CONTENT_LENGTH)),

@@ -1,31 +1,31 @@
-//! Which headers of a request go on to an origin, and which of them say who asks. By what a name says, not by a list of
-//! names: a list is never whole.
+//! Which headers of a request go to the origin, and which of them carry an identity. The words in a name decide, not a list of
+//! names: no list is ever complete.
 //!
-//! What a client says of the request line, of its connection or of proxies does not pass: it is in no key and nobody vouches
-//! for it, so one client could choose what others are told, or where their links lead. Words decide: `X-Original-Host`,
-//! `X-Forwarded-Prefix`, `True-Client-IP` and one that nobody has thought of yet. Nor do names with other characters than
-//! letters, digits and hyphens: many programs read `X_Forwarded_Host` or `X.Forwarded.Host` as `X-Forwarded-Host`.
+//! A client's claims about the request line, its connection or proxies are dropped. They are part of no key and unverified, so one
+//! client could choose the answers or the links of others. The words decide: `X-Original-Host`, `X-Forwarded-Prefix`,
+//! `True-Client-IP`, and names that are invented later. Names with other characters than letters, digits and hyphens are dropped,
+//! too: many programs read `X_Forwarded_Host` or `X.Forwarded.Host` as `X-Forwarded-Host`.
 
 use hyper::header::{HeaderMap, HeaderName};
 
 use crate::config::{ConfigError, UpstreamConfig};
 
-/// Headers that have such a word, and are no such claim.
+/// Headers with such a word that are no such claim.
 const NO_CLAIMS: [&str; 3] = ["origin", "max-forwards", "host"];
-/// What begins so is set by browsers themselves, and no script can set it.
+/// Prefixes of headers that only browsers set, and no script can.
 const OF_BROWSERS: [&str; 2] = ["sec-", "access-control-"];
 
-/// What an operator lets pass, and what not.
+/// The headers that an operator passes or drops.
 #[derive(Debug, Clone, Default)]
 pub(super) struct HeaderRules {
     pass: Vec<HeaderName>,
-    /// Whole names, or with `*` at the end what names begin with.
+    /// Full names, or prefixes with `*` at the end.
     drop: Vec<String>,
 }
 
 impl HeaderRules {
     /// # Errors
-    /// What is no name of a header.
+    /// A name that is not valid for a header.
     pub(super) fn new(config: &UpstreamConfig) -> Result<Self, ConfigError> {
         let name = |text: &String| {
             HeaderName::from_bytes(text.as_bytes()).map_err(|error| ConfigError::Value {
@@ -39,12 +39,13 @@ impl HeaderRules {
         })
     }
 
-    /// Those that pass because the operator says so, whatever their names say: they are part of the key.
+    /// The headers that pass because the operator says so: they are part of the key.
     pub(super) fn passed(&self) -> &[HeaderName] {
         &self.pass
     }
 
-    /// Takes out what does not go on. `identity` is weir's own trusted header: whoever is not believed has lost it before.
+    /// Removes the headers that do not go to the origin. `identity` is weir's own trusted header: an untrusted client's was removed
+    /// before.
     pub(super) fn apply(&self, headers: &mut HeaderMap, identity: Option<&HeaderName>) {
         let stays = |name: &HeaderName| Some(name) == identity || self.lets_pass(name);
         let dropped: Vec<HeaderName> = headers.keys().filter(|name| !stays(name)).cloned().collect();
@@ -65,7 +66,7 @@ impl HeaderRules {
     }
 }
 
-/// Whether a name says something of the request line, of the connection or of a proxy, or can be read as one that does.
+/// Whether a name makes a claim about the request line, the connection or a proxy, or can be read as one that does.
 fn is_claim(name: &str) -> bool {
     if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
         return true;
@@ -112,8 +113,8 @@ fn is_claim(name: &str) -> bool {
     })
 }
 
-/// Whether a header names who asks or proves it: its answer may be for nobody else. A cookie and `Authorization` are told
-/// apart elsewhere.
+/// Whether a header carries or proves an identity: the answer may be for that person alone. Cookies and `Authorization` are
+/// handled elsewhere.
 pub(super) fn is_credential(name: &str) -> bool {
     if name == "user-agent" || name.starts_with("sec-") {
         return false;
@@ -140,7 +141,7 @@ pub(super) fn is_credential(name: &str) -> bool {
     })
 }
 
-/// Whether a header of an answer hands somebody a credential, as `Set-Cookie` does.
+/// Whether a header of an answer hands out a credential, as `Set-Cookie` does.
 pub(super) fn hands_a_credential(name: &str) -> bool {
     name == "set-cookie"
         || name == "set-cookie2"

@@ -1,4 +1,4 @@
-//! The connections to an origin: a pool, bounds, and what each failure means. Never sends anything twice by itself.
+//! The connections to an origin: a pool, its bounds, and the meaning of each failure. Never resends a request by itself.
 
 use std::error::Error as StdError;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,8 +27,8 @@ use crate::listener::reply::{CutShort, Piece};
 use crate::telemetry::SHED_TOTAL;
 use crate::tls::{ClientTls, TlsFailure};
 
-/// How long an idle connection is kept: shorter than the servers' own time (5 s in Node, 60 s or more in others), so
-/// that a request seldom meets a connection that is just being closed.
+/// How long an idle connection stays open: shorter than the servers' own timeout (5 s in Node, 60 s or more in others), so that
+/// a request seldom meets a connection that the server is closing.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 type Cause = Box<dyn StdError + Send + Sync>;
@@ -47,9 +47,8 @@ pub(super) struct Origin {
     limits: UpstreamLimits,
 }
 
-/// What an origin answered; the permit is one of the requests, or of the event streams, that it may have at once, until the
-/// body has come.
-pub(super) struct Answered {
+/// An origin's answer. The permit stands for one of its concurrent requests or event streams, until the body has arrived.
+pub(super) struct OriginAnswer {
     pub(super) response: Response<Incoming>,
     pub(super) permit: OwnedSemaphorePermit,
 }
@@ -80,14 +79,14 @@ impl Origin {
         })
     }
 
-    /// Sends a request and waits for the head of the answer. What the origin says before that goes to `interim`.
+    /// Sends a request and waits for the head of the answer. Informational responses before it go to `interim`.
     pub(super) async fn send(
         &self,
         (method, path_and_query): (Method, &str),
         mut headers: HeaderMap,
         body: OutBody,
         interim: Interim,
-    ) -> Result<Answered, UpstreamError> {
+    ) -> Result<OriginAnswer, UpstreamError> {
         let Ok(permit) = Arc::clone(&self.requests).try_acquire_owned() else {
             counter!(SHED_TOTAL, "limit" => "upstream.requests_max").increment(1);
             return Err(UpstreamError::Overloaded);
@@ -124,14 +123,14 @@ impl Origin {
                     }
                 }
                 mended?;
-                // A stream may stay for hours: those have places of their own, so that they never use up those of requests.
+                // A stream may last for hours: streams have permits of their own, so that they never use up those of requests.
                 let permit = match is_events(response.headers()) {
                     false => permit,
-                    // What it was asked to do is done: the answer is told in the place of the request.
+                    // The request has taken effect: pass the answer on under the permit of the request.
                     true if changes => self.event_stream().unwrap_or(permit),
                     true => self.event_stream()?,
                 };
-                Ok(Answered { response, permit })
+                Ok(OriginAnswer { response, permit })
             }
             Ok(Err(error)) => {
                 if let Some(failure) = TlsFailure::of(&error) {
@@ -153,7 +152,7 @@ impl Origin {
         })
     }
 
-    /// Notes whether its connections can be encrypted, and says it once.
+    /// Records whether its connections can be encrypted, and logs each change once.
     fn trusts(&self, failure: Option<TlsFailure>) {
         let mut known = self.distrust.lock().unwrap_or_else(PoisonError::into_inner);
         if *known == failure {
@@ -183,20 +182,20 @@ impl Origin {
         Limited::new(body.map_err(ClientsBody), bytes_max).boxed_unsync()
     }
 
-    /// Whether a body says beforehand that it is too large.
+    /// Whether a body announces that it is too large.
     pub(super) fn is_too_large(&self, body: &Incoming) -> bool {
         body.size_hint().lower() > self.limits.request_body_bytes_max
     }
 }
 
-/// Connects in plain, or encrypted and in no other way.
+/// Connects without encryption, or with encryption only.
 fn encrypting(
     config: &UpstreamConfig,
     mut connector: HttpConnector,
 ) -> Result<HttpsConnector<HttpConnector>, ConfigError> {
     let place = format!("upstream {:?}", config.name);
     let Some(settings) = config.secured(&place)? else {
-        // Its origin is asked by `http` only: no certificate is ever looked at.
+        // This origin uses `http` only: no certificate is ever checked.
         let tls = crate::tls::plain().map_err(|reason| ConfigError::Value { field: place, reason })?;
         return Ok(HttpsConnectorBuilder::new()
             .with_tls_config(tls)
@@ -216,7 +215,7 @@ fn encrypting(
     })
 }
 
-/// Tries whether an origin's connections can be encrypted; an origin in plain is not asked.
+/// Tries whether an origin's connections can be encrypted; an `http` origin is not contacted.
 ///
 /// # Errors
 /// Why not, and what to do.
@@ -238,8 +237,8 @@ pub(super) async fn try_encrypting(config: &UpstreamConfig) -> Result<Option<()>
     tried.map(Some).map_err(|reason| format!("{}: {reason}", config.origin))
 }
 
-/// Says where the body of a GET or HEAD ends: hyper leaves out a body whose length is not known. An origin that does not read
-/// it would take it for the next request, so there is none on this connection.
+/// Frames the body of a GET or HEAD: hyper drops a body of unknown length. An origin that does not read the body would take it
+/// for the next request, so the connection is closed after it.
 fn put_framing(headers: &mut HeaderMap, body: &OutBody) {
     if body.is_end_stream() {
         return;
@@ -250,7 +249,7 @@ fn put_framing(headers: &mut HeaderMap, body: &OutBody) {
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
 }
 
-/// It was the client that did not send its body whole: nothing of that is the origin's fault.
+/// The client did not send its whole body: not a failure of the origin.
 #[derive(Debug, thiserror::Error)]
 #[error("the client's body: {0}")]
 struct ClientsBody(#[source] hyper::Error);
@@ -278,7 +277,7 @@ fn classify(error: &hyper_util::client::legacy::Error) -> UpstreamError {
     if error.is_connect() { UpstreamError::Unreachable } else { UpstreamError::Broken }
 }
 
-/// The next piece of a body: `None` at its end; an error when it was cut short or has stood still for too long.
+/// The next piece of a body: `None` at its end; an error when it was cut short or has stalled for too long.
 pub(super) async fn next_piece(body: &mut Incoming, idle: Duration) -> Option<Piece> {
     loop {
         let frame = match tokio::time::timeout(idle, body.frame()).await {
@@ -297,7 +296,7 @@ pub(super) async fn next_piece(body: &mut Incoming, idle: Duration) -> Option<Pi
     }
 }
 
-/// A body that is passed on as it comes.
+/// A body that is passed on as it arrives.
 pub(super) fn passing(
     body: Incoming,
     idle: Duration,

@@ -1,8 +1,8 @@
-//! A request as its origin gets it. Key and variant are made of this value and of nothing else, so what is kept under a key
-//! is what the origin says to just that request.
+//! A request as its origin gets it. Key and variant are made of this value and of nothing else, so the response under a key is
+//! the origin's answer to exactly that request.
 //!
-//! What a client wants for itself alone (conditions, ranges, directives that it may not give) stands beside it and goes
-//! along only where the answer is for this client.
+//! The client's own wishes (conditions, ranges, directives that it may not give) are separate, and go to the origin only where the
+//! answer is for this client alone.
 
 use hyper::Method;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -16,21 +16,21 @@ use super::names::{HeaderRules, is_credential};
 use crate::config::{ConfigError, UpstreamConfig};
 use crate::listener::forwarded::Caller;
 
-/// Says to an origin that `Surrogate-Control` is obeyed, and under which name.
+/// Announces to an origin that weir obeys `Surrogate-Control`, and under which name.
 const SURROGATE_CAPABILITY: HeaderName = HeaderName::from_static("surrogate-capability");
 const CAPABILITY: HeaderValue = HeaderValue::from_static("weir=\"Surrogate/1.0\"");
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
-/// How requests go to one origin.
+/// How requests are prepared for one origin.
 pub(super) struct Passage {
     upstream: String,
-    /// What the origin does not see of the path.
+    /// The part of the path that the origin does not see.
     strip: Option<String>,
-    /// The same, as programs want it to make links: `/shop`.
+    /// The same, in the form that programs use to make links: `/shop`.
     prefix: Option<HeaderValue>,
     authority: HeaderValue,
     preserve_host: bool,
-    /// An operator has named the hosts: no other gets here.
+    /// The operator configured the hosts: requests for others do not get here.
     has_hosts: bool,
     clients_may_force: bool,
     rules: HeaderRules,
@@ -40,7 +40,7 @@ pub(super) struct Passage {
     pub(super) pseudonym: Pseudonym,
 }
 
-/// What a request says of who asks.
+/// The identity in a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Person {
     pub(super) cookie: bool,
@@ -52,13 +52,13 @@ pub(super) struct Person {
 /// A request as its origin gets it.
 #[derive(Debug)]
 pub(super) struct Outgoing {
-    /// Of the client: what is read for all is always read with GET.
+    /// The client's method; a load for all always uses GET.
     pub(super) method: Method,
     /// Path and query, as the origin sees them.
     pub(super) path: String,
-    /// What the key of all variants for all hosts is made of: `shop:/items/1`.
+    /// The base of the key of all variants for all hosts: `shop:/items/1`.
     pub(super) primary: String,
-    /// The key of all variants that this client may be told.
+    /// The key of all variants that this client may get.
     pub(super) key: String,
     pub(super) caller: Caller,
     pub(super) person: Person,
@@ -67,7 +67,7 @@ pub(super) struct Outgoing {
 }
 
 impl Person {
-    /// Whether it says anything.
+    /// Whether there is any.
     pub(super) fn is_known(self) -> bool {
         self.cookie || self.authorization || self.credential
     }
@@ -88,7 +88,7 @@ impl Person {
 
 impl Passage {
     /// # Errors
-    /// A header's name that is none.
+    /// An invalid header name.
     pub(super) fn new(
         config: &UpstreamConfig,
         authority: HeaderValue,
@@ -111,10 +111,10 @@ impl Passage {
         })
     }
 
-    /// What the origin gets of a request.
+    /// Prepares a request for the origin.
     pub(super) fn outgoing(&self, head: Parts, caller: Caller) -> Outgoing {
-        // A host that nobody vouches for would be in links that the origin makes, also in mails; and one client could ask for
-        // the same thing under a thousand hosts.
+        // An unverified host would end up in links that the origin makes, also in mails; and one client could request the same
+        // resource under a thousand hosts.
         let is_vouched = self.preserve_host || self.has_hosts || caller.is_by_proxy;
         let caller = if is_vouched { caller } else { caller.without_host() };
         let path = key::path_and_query(&head.uri, self.strip.as_deref());
@@ -139,7 +139,7 @@ impl Passage {
         Outgoing { method: head.method, path, primary, key, caller, person, headers, own }
     }
 
-    /// What the client wants for itself.
+    /// Takes out the headers that the client sends for itself.
     fn take_own(&self, headers: &mut HeaderMap) -> HeaderMap {
         let directives = [header::CACHE_CONTROL, header::PRAGMA];
         let directives = directives.iter().filter(|_| !self.clients_may_force);
@@ -154,17 +154,17 @@ impl Passage {
 }
 
 impl Outgoing {
-    /// What is sent for all who ask so: what key and variant are made of.
+    /// The headers of a load for all: key and variant are made of them.
     pub(super) fn headers(&self) -> &HeaderMap {
         &self.headers
     }
 
-    /// What the client wants for itself: its conditions, and its range.
+    /// The client's own headers: its conditions, and its range.
     pub(super) fn own(&self) -> &HeaderMap {
         &self.own
     }
 
-    /// What is sent where the answer is for this client alone.
+    /// The headers of a request whose answer is for this client alone.
     pub(super) fn as_asked(&self) -> HeaderMap {
         let mut headers = self.headers.clone();
         for (name, value) in &self.own {
@@ -173,18 +173,19 @@ impl Outgoing {
         headers
     }
 
-    /// Whether what is sent for all is what this client asks for.
+    /// Whether a load for all is exactly the request of this client.
     pub(super) fn is_for_all(&self) -> bool {
         self.method == Method::GET && self.own.is_empty()
     }
 
-    /// Whether the whole answer is what this client is told: its conditions are answered here.
+    /// Whether this client gets the whole response; weir answers its conditions.
     pub(super) fn wants_whole(&self) -> bool {
         self.method == Method::GET && !self.own.contains_key(header::RANGE)
     }
 }
 
-/// One line for each header, and one spelling where that has no meaning. It is sent like this, not only compared.
+/// Joins repeated headers into one line, and unifies spelling that has no meaning. The request is sent in this form, not only
+/// compared.
 fn normalize(headers: &mut HeaderMap) {
     if headers.len() != headers.keys_len() {
         let several = |name: &&HeaderName| headers.get_all(*name).iter().nth(1).is_some();
@@ -205,8 +206,8 @@ fn normalize(headers: &mut HeaderMap) {
     }
 }
 
-/// Languages as browsers write them, the most wanted first; of those that are wanted as much the order stays: programs
-/// take the first. `None` where it is none.
+/// Languages as browsers write them, the most wanted first. Equally wanted ones stay in order, because programs take the first.
+/// `None` where the value is malformed.
 fn languages(text: &str) -> Option<String> {
     let mut languages: Vec<(u32, String)> = split(text, b',').into_iter().map(language).collect::<Option<_>>()?;
     languages.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
@@ -225,7 +226,7 @@ fn language(member: &str) -> Option<(u32, String)> {
         None => 1.0,
         Some(weight) => weight.trim().strip_prefix("q=")?.parse::<f64>().ok().filter(|q| (0.0..=1.0).contains(q))?,
     };
-    // A weight has three digits.
+    // Weights have three digits.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1,000")]
     let weight = (weight * 1_000.0).round() as u32;
     // RFC 5646, section 2.1.1: `zh-Hant-TW`.
@@ -240,7 +241,7 @@ fn language(member: &str) -> Option<(u32, String)> {
     is_tag.then(|| (weight, tag.split('-').enumerate().map(part).collect::<Vec<_>>().join("-")))
 }
 
-/// Codings as browsers write them.
+/// Content codings as browsers write them.
 fn codings(text: &str) -> Option<String> {
     let members = split(text, b',');
     let written: Vec<String> = members.iter().map(|member| member.to_ascii_lowercase().replace(' ', "")).collect();
@@ -358,8 +359,8 @@ mod tests {
         let language = |text| of(&[("accept-language", text)], "accept-language");
         assert_eq!(language("EN-us;q=0.7 , de,ZH-hant-tw"), "de,zh-Hant-TW,en-US;q=0.7");
         assert_eq!([language("ko, en"), language("en, ko")], ["ko,en", "en,ko"], "programs take the first");
-        for kept in ["en;q=x", "en;level=1", "de;q=2", "d_e"] {
-            assert_eq!(language(kept), kept);
+        for same in ["en;q=x", "en;level=1", "de;q=2", "d_e"] {
+            assert_eq!(language(same), same);
         }
         assert_eq!(of(&[("accept-encoding", "GZIP,br;q=0.5 , *")], "accept-encoding"), "gzip, br;q=0.5, *");
     }

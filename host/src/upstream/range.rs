@@ -1,23 +1,23 @@
-//! One range of a body that is kept whole (RFC 9110, section 14). Several at once are answered with the whole.
+//! One range of a complete body (RFC 9110, section 14). A request for several ranges gets the whole.
 
 use std::ops::Range;
 
 use hyper::header::{self, HeaderMap};
 
-/// What a request wants of a body.
+/// The part of a body that a request wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Part {
     /// All of it.
     Whole,
     /// These bytes.
     Bytes(Range<usize>),
-    /// Bytes that it does not have: 416.
+    /// Bytes beyond its end: 416.
     Beyond,
 }
 
-/// What `Range` wants of a body of `length` bytes. What cannot be read is ignored, as the RFC says.
-pub(super) fn part(asked: &HeaderMap, length: usize) -> Part {
-    let mut values = asked.get_all(header::RANGE).iter();
+/// The part of a body of `length` bytes that `Range` wants. A malformed header is ignored, as the RFC says.
+pub(super) fn part(request: &HeaderMap, length: usize) -> Part {
+    let mut values = request.get_all(header::RANGE).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return Part::Whole };
     let Some((unit, range)) = value.to_str().ok().and_then(|text| text.split_once('=')) else { return Part::Whole };
     if !unit.trim().eq_ignore_ascii_case("bytes") || range.contains(',') {
@@ -53,9 +53,9 @@ mod tests {
     #[test]
     fn ranges() {
         let of = |text: &str| {
-            let mut asked = HeaderMap::new();
-            asked.insert(header::RANGE, text.parse().unwrap());
-            part(&asked, 10)
+            let mut request = HeaderMap::new();
+            request.insert(header::RANGE, text.parse().unwrap());
+            part(&request, 10)
         };
         assert_eq!(of("bytes=0-1"), Part::Bytes(0..2));
         assert_eq!(of("bytes=1-"), Part::Bytes(1..10));

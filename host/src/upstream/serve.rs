@@ -1,4 +1,4 @@
-//! The way of a request: look, tell what is kept, or have the origin asked once for all who wait.
+//! The life of a request: look up the cache, serve a cached response, or have one request ask the origin for all waiters.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,66 +11,66 @@ use metrics::counter;
 
 use super::allowance::Allowance;
 use super::control::Wishes;
-use super::fill::Coming;
+use super::deliver::{Delivery, hit};
+use super::fill::InFlight;
 use super::origin::empty;
 use super::outgoing::Outgoing;
-use super::stored::{Kept, Stored, group_names};
-use super::tell::{Telling, hit};
-use super::{UPSTREAM_METHODS, Upstream, UpstreamError, UpstreamFailure, UpstreamLead, hop, key};
-use crate::cache::{CacheStatus, Entry, Flown, Forwarded, Freshness, Hardness, Seat, Seen, Wait};
+use super::stored::{Cached, Stored, group_names};
+use super::{UPSTREAM_METHODS, Upstream, UpstreamError, UpstreamFailure, UpstreamLeader, hop, key};
+use crate::cache::{CacheStatus, Entry, Forwarded, Freshness, Join, LoadResult, Progress, PurgeMode, Waiter};
 use crate::listener::forwarded::Caller;
 use crate::listener::reply::ReplyBody;
 use crate::listener::{Interim, Reply};
 use crate::telemetry::{SHED_TOTAL, request};
 
 const CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
-/// How often a request looks again after it has waited for another's.
-const LOOKS_MAX: usize = 4;
-/// How long the origin is left alone after it failed, where there is something stale to tell, in milliseconds.
-const HOLD_MS: u64 = 1_000;
+/// How often a request looks up the cache, once more after each wait for another request's load.
+const LOOKUPS_MAX: usize = 4;
+/// Backoff after a failure of the origin, in milliseconds: while it lasts, a stale response is served without a request.
+const BACKOFF_MS: u64 = 1_000;
 
 /// A request that reads.
 #[derive(Clone)]
-pub(super) struct Asked {
-    /// What the origin gets.
+pub(super) struct ReadRequest {
+    /// The request as the origin gets it.
     pub(super) out: Arc<Outgoing>,
     pub(super) wishes: Wishes,
-    /// What the rule allows to be kept, or why nothing.
+    /// What the rule allows to be stored, or why nothing.
     pub(super) allowance: Arc<Result<Allowance, String>>,
-    /// Where goes what the origin says before it answers.
+    /// Receives informational responses of the origin.
     pub(super) interim: Interim,
 }
 
 /// What the cache has for a request.
-pub(super) struct Found {
+pub(super) struct Lookup {
     pub(super) key: String,
-    /// The place of those who read it.
-    pub(super) seat: String,
-    pub(super) kept: Option<(Arc<Entry<Kept>>, Freshness)>,
+    /// The key of the single flight.
+    pub(super) flight_key: String,
+    pub(super) cached: Option<(Arc<Entry<Cached>>, Freshness)>,
     pub(super) why: Forwarded,
-    /// It is known that the answer is not kept.
-    unshared: bool,
+    /// The cache knows that the response may not be stored.
+    is_private: bool,
 }
 
-/// What is sent to the origin.
+/// What goes to the origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sending {
-    /// What all who ask so have in common: the answer may be kept.
+    /// The common part of all such requests: the response may be stored.
     ForAll,
-    /// All that this client asks for: the answer is for this client alone.
+    /// The whole request of this client: the response is for this client alone.
     AsAsked,
 }
 
-/// What a request has waited for.
+/// The load that a request has waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Waited {
-    /// Nothing yet.
+    /// None yet.
     Not,
-    /// The answer to another's request, that had begun to come when this one asked.
+    /// Another request's load, whose response had begun to arrive when this request came.
     ForAnother,
-    /// The same, that had not: the answer is not older than this request.
+    /// Another request's load, whose response had not: the response is not older than this request.
     FromTheBeginning,
-    /// What was read for all because it asked, for this reason.
+    /// A load for all that this request started, for this reason.
     ForItsOwn(Forwarded),
 }
 
@@ -80,19 +80,19 @@ impl Waited {
     }
 }
 
-impl Asked {
-    /// What to send where the answer is not known to be for all.
+impl ReadRequest {
+    /// What to send where the response may be for this client alone.
     fn alone(&self) -> Sending {
         if self.out.is_for_all() { Sending::ForAll } else { Sending::AsAsked }
     }
 
-    /// What the origin has not said for how long, or for less, is not for a request that says who asks.
-    fn may_be_told(&self, stored: &Stored) -> bool {
-        self.allowance.is_ok() && !(stored.for_strangers && self.out.person.is_known())
+    /// A response without an explicit lifetime, or with a loosened one, is not served to a request with an identity.
+    fn may_be_served(&self, stored: &Stored) -> bool {
+        self.allowance.is_ok() && !(stored.anonymous_only && self.out.person.is_known())
     }
 }
 
-/// The answer to an `OPTIONS` that goes no further.
+/// The response to an `OPTIONS` that ends here.
 fn options() -> Reply {
     let mut response = Response::new(ReplyBody::default());
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -100,23 +100,23 @@ fn options() -> Reply {
     response
 }
 
-/// What became of a wait.
-enum Awaited {
-    /// There is an answer, or none.
-    Told(Box<Result<Reply, UpstreamFailure>>),
-    /// It is kept.
-    Kept,
-    /// It is not for this one, and others may begin.
+/// The result of a wait.
+enum WaitResult {
+    /// There is a response, or a failure.
+    Answered(Box<Result<Reply, UpstreamFailure>>),
+    /// The response is in the cache.
+    Cached,
+    /// The response is of no use to this request, and another load may start.
     LookAgain,
-    /// It must be asked for once more.
-    InVain,
+    /// The request must ask the origin for itself.
+    LoadAlone,
 }
 
-impl Found {
-    pub(super) fn stored(&self) -> Option<(&Arc<Entry<Kept>>, &Stored, Freshness)> {
-        match &self.kept {
+impl Lookup {
+    pub(super) fn stored(&self) -> Option<(&Arc<Entry<Cached>>, &Stored, Freshness)> {
+        match &self.cached {
             Some((entry, freshness)) => match &entry.value {
-                Kept::Response(stored) => Some((entry, stored, *freshness)),
+                Cached::Response(stored) => Some((entry, stored, *freshness)),
                 _ => None,
             },
             None => None,
@@ -128,7 +128,7 @@ impl Upstream {
     /// Answers one request.
     ///
     /// # Errors
-    /// See [`UpstreamError`]: nothing was kept of what failed.
+    /// See [`UpstreamError`]. A failed response is never stored.
     pub async fn handle(
         self: &Arc<Self>,
         head: Parts,
@@ -137,11 +137,11 @@ impl Upstream {
         interim: Interim,
     ) -> Result<Reply, UpstreamFailure> {
         if self.ruling.is_due(self.clock.steady_ms()) {
-            // Nobody waits for it.
+            // No request waits for the rule.
             drop(self.ask_rule_aside());
         }
         let answered = self.answer(head, body, caller, interim).await;
-        // What a client asks wrongly says nothing of the upstream: no rule is to be moved by it.
+        // A bad request says nothing about the upstream, and must not change its rule.
         if answered.as_ref().is_err_and(|failure| failure.error.is_of_upstream()) {
             self.ruling.profile().failed();
         }
@@ -155,14 +155,14 @@ impl Upstream {
         caller: Caller,
         interim: Interim,
     ) -> Result<Reply, UpstreamFailure> {
-        // What it would name at the origin may lie outside the prefix, and under another key.
+        // At the origin such a path may leave the prefix, and name the resource of another key.
         if key::has_dot_segment(head.uri.path()) {
             return Err(UpstreamError::DotSegment.into());
         }
         if self.passage.pseudonym.has_seen(&head.headers) {
             return Err(UpstreamError::Loop.into());
         }
-        // It would tell a script what a browser hides from it, and an attacker what proxies add.
+        // TRACE would show a script the headers that a browser hides, and an attacker the headers that proxies add.
         if head.method == Method::TRACE {
             return Err(UpstreamError::MethodRefused.into());
         }
@@ -176,7 +176,7 @@ impl Upstream {
             let no_store = wishes.no_store && self.config.clients_may_force;
             let wishes = Wishes { no_store, ..wishes };
             let allowance = Arc::new(Allowance::of(&self.ruling.rule(), &self.config));
-            return self.read(Asked { out: Arc::new(out), wishes, allowance, interim }).await;
+            return self.read(ReadRequest { out: Arc::new(out), wishes, allowance, interim }).await;
         }
         if self.origin.is_too_large(&body) {
             return Err(UpstreamError::RequestBodyTooLarge.into());
@@ -192,200 +192,228 @@ impl Upstream {
         Ok(self.pass(&out, answered, CacheStatus::forwarded(Forwarded::Method), None))
     }
 
-    async fn read(self: &Arc<Self>, asked: Asked) -> Result<Reply, UpstreamFailure> {
-        if let Err(reason) = &*asked.allowance
-            && !asked.wishes.only_if_cached
+    /// Answers a GET or HEAD: from the cache, from a load in flight, or by a load of its own.
+    async fn read(self: &Arc<Self>, request: ReadRequest) -> Result<Reply, UpstreamFailure> {
+        if let Err(reason) = &*request.allowance
+            && !request.wishes.only_if_cached
         {
-            return self.bypass(&asked, reason).await;
+            return self.bypass(&request, reason).await;
         }
+        // Each round looks up the cache, then joins the single flight. Rounds are bounded, so that a request whose response never
+        // becomes usable ends with a load of its own.
         let (mut waited, mut last) = (Waited::Not, None);
-        for _ in 0..LOOKS_MAX {
-            let mut found = self.look(&asked);
-            if let Some(reply) = self.tell_kept(&asked, &found, waited) {
+        for _ in 0..LOOKUPS_MAX {
+            let mut lookup = self.look(&request);
+            if let Some(reply) = self.serve_cached(&request, &lookup, waited) {
                 return Ok(reply);
             }
-            if asked.wishes.only_if_cached {
-                return Err(UpstreamError::NotKept.into());
+            if request.wishes.only_if_cached {
+                return Err(UpstreamError::NotCached.into());
             }
-            if matches!(found.stored(), Some((_, stored, Freshness::Fresh)) if !stored.no_cache) {
-                found.why = Forwarded::Request;
+            // A fresh response that may not be served: the request itself rejects it.
+            if matches!(lookup.stored(), Some((_, stored, Freshness::Fresh)) if !stored.no_cache) {
+                lookup.why = Forwarded::Request;
             }
-            // What may not be kept cannot be told to those who wait either.
-            if found.unshared || asked.wishes.no_store {
-                return self.fetch(asked.clone(), found, asked.alone(), None).await;
+            // A response that may not be stored may not be served to waiters either.
+            if lookup.is_private || request.wishes.no_store {
+                return self.fetch(request.clone(), lookup, request.alone(), None).await;
             }
+            // This request started a load for all, and still cannot use the result.
             if matches!(waited, Waited::ForItsOwn(_)) {
                 break;
             }
-            let seat = self.cache.seat(&found.seat);
-            if matches!(seat, Seat::Lead(_)) {
-                // Whoever led before may have kept its answer since we looked.
-                let again = self.look(&asked);
-                if let Some(reply) = self.tell_kept(&asked, &again, waited) {
+            let join = self.cache.join(&lookup.flight_key);
+            if matches!(join, Join::Leader(_)) {
+                // An earlier leader may have stored its response since our lookup.
+                let again = self.look(&request);
+                if let Some(reply) = self.serve_cached(&request, &again, waited) {
                     return Ok(reply);
                 }
             }
-            let mut wait = match seat {
-                Seat::Lead(lead) if asked.out.wants_whole() => return self.lead(asked, found, lead).await,
-                Seat::Lead(lead) => {
-                    // A part, or the head: the whole is read for all, and this one is told what it wants of it.
-                    waited = Waited::ForItsOwn(found.why);
-                    let wait = lead.wait();
-                    self.read_aside(&asked, &found, lead);
-                    wait
+            let mut waiter = match join {
+                Join::Leader(leader) if request.out.wants_whole() => {
+                    return self.load_as_leader(request, lookup, leader).await;
                 }
-                Seat::Wait(wait) => {
-                    waited = if wait.is_early() { Waited::FromTheBeginning } else { Waited::ForAnother };
-                    wait
+                Join::Leader(leader) => {
+                    // A range, or HEAD: load the whole for all, and serve this request its part.
+                    waited = Waited::ForItsOwn(lookup.why);
+                    let waiter = leader.subscribe();
+                    self.load_in_background(&request, &lookup, leader);
+                    waiter
                 }
-                Seat::Full => return Err(UpstreamError::Overloaded.into()),
+                Join::Waiter(waiter) => {
+                    waited = if waiter.is_early() { Waited::FromTheBeginning } else { Waited::ForAnother };
+                    waiter
+                }
+                Join::Full => return Err(UpstreamError::Overloaded.into()),
             };
-            match self.wait(&asked, &found, &mut wait, waited).await {
-                Awaited::Told(reply) => return *reply,
-                Awaited::Kept => {}
-                // What is found then may be older than this request.
-                Awaited::LookAgain => waited = Waited::Not,
-                Awaited::InVain => return self.read_alone(&asked, &wait).await,
+            match self.wait(&request, &lookup, &mut waiter, waited).await {
+                WaitResult::Answered(reply) => return *reply,
+                WaitResult::Cached => {}
+                // The next lookup may find a response that is older than this request.
+                WaitResult::LookAgain => waited = Waited::Not,
+                WaitResult::LoadAlone => return self.load_alone(&request, &waiter).await,
             }
-            last = Some(wait);
+            last = Some(waiter);
         }
         match last {
-            Some(wait) => self.read_alone(&asked, &wait).await,
-            None => self.fetch(asked.clone(), self.look(&asked), asked.alone(), None).await,
+            Some(waiter) => self.load_alone(&request, &waiter).await,
+            None => self.fetch(request.clone(), self.look(&request), request.alone(), None).await,
         }
     }
 
-    /// Waits for an answer to come or to be kept. For its head as long as whoever asked for it does, which is bounded there.
-    async fn wait(&self, asked: &Asked, found: &Found, wait: &mut Wait<Coming>, waited: Waited) -> Awaited {
-        let flown = match wait.seen().await {
-            Seen::Landed(flown) => flown,
-            Seen::Coming(coming) if !coming.is_for(&asked.out) => return Awaited::LookAgain,
-            Seen::Coming(coming) => {
+    /// Waits until the response arrives or is stored. Waits for its head as long as the leader does, whose time is bounded.
+    async fn wait(
+        &self,
+        request: &ReadRequest,
+        lookup: &Lookup,
+        waiter: &mut Waiter<InFlight>,
+        waited: Waited,
+    ) -> WaitResult {
+        let result = match waiter.progress().await {
+            Progress::Done(result) => result,
+            Progress::Streaming(in_flight) if !in_flight.is_for(&request.out) => return WaitResult::LookAgain,
+            Progress::Streaming(in_flight) => {
                 let now_ms = self.clock.steady_ms();
-                let freshness = self.cache.judge(&coming.place, &coming.entry, now_ms);
-                if let Some(reply) = freshness.and_then(|fresh| self.join(asked, &coming, fresh, waited)) {
-                    return Awaited::Told(Box::new(Ok(reply)));
+                let freshness = self.cache.check(&in_flight.key, &in_flight.entry, now_ms);
+                if let Some(reply) = freshness.and_then(|fresh| self.follow(request, &in_flight, fresh, waited)) {
+                    return WaitResult::Answered(Box::new(Ok(reply)));
                 }
-                // It was invalidated, or is too old by now, or too large: it is for nobody who asks from now on.
-                if freshness.is_none() || freshness != Some(Freshness::Fresh) && !wait.is_early() {
-                    wait.unseat();
-                    return Awaited::LookAgain;
+                // The response was invalidated, is too old by now, or too large: later requests must start a new load.
+                if freshness.is_none() || freshness != Some(Freshness::Fresh) && !waiter.is_early() {
+                    waiter.release();
+                    return WaitResult::LookAgain;
                 }
-                match tokio::time::timeout(self.wait, wait.landed()).await {
-                    Ok(flown) => flown,
-                    Err(_) => return Awaited::InVain,
+                match tokio::time::timeout(self.wait, waiter.result()).await {
+                    Ok(result) => result,
+                    Err(_) => return WaitResult::LoadAlone,
                 }
             }
         };
-        match flown {
-            Flown::Kept => Awaited::Kept,
-            Flown::Failed => {
-                let mut failure = UpstreamFailure::after(UpstreamError::Broken, found.why);
+        match result {
+            LoadResult::Cached => WaitResult::Cached,
+            LoadResult::Failed => {
+                let mut failure = UpstreamFailure::after(UpstreamError::Broken, lookup.why);
                 failure.status.collapsed = waited.is_for_another();
-                Awaited::Told(Box::new(self.tell_on_error(asked, found).ok_or(failure)))
+                WaitResult::Answered(Box::new(self.serve_on_error(request, lookup).ok_or(failure)))
             }
-            Flown::Unshared | Flown::Lost => Awaited::InVain,
+            LoadResult::Private | LoadResult::Abandoned => WaitResult::LoadAlone,
         }
     }
 
-    /// Tells what comes, from its beginning, where it is for this one, too.
-    fn join(&self, asked: &Asked, coming: &Coming, freshness: Freshness, waited: Waited) -> Option<Reply> {
-        let Kept::Response(stored) = &coming.entry.value else { return None };
-        if !asked.may_be_told(stored) {
+    /// Serves a response in flight from its beginning, where it answers this request, too.
+    fn follow(
+        &self,
+        request: &ReadRequest,
+        in_flight: &InFlight,
+        freshness: Freshness,
+        waited: Waited,
+    ) -> Option<Reply> {
+        let Cached::Response(stored) = &in_flight.entry.value else { return None };
+        if !request.may_be_served(stored) {
             return None;
         }
-        let (status, _) = self.may_tell(asked, (&coming.entry, stored, freshness), waited)?;
-        let follower = coming.body.follow()?;
-        Some(self.tell_with(asked, stored, Telling::Coming(follower, coming.body.length()), status))
+        let (status, _) = self.may_serve(request, (&in_flight.entry, stored, freshness), waited)?;
+        let follower = in_flight.body.follow()?;
+        Some(self.serve_with(request, stored, Delivery::Streaming(follower, in_flight.body.length()), status))
     }
 
-    /// Asks the origin for this request alone, after it has waited for another's answer in vain. Those who did so go a few at
-    /// a time, so that no wait ends in a herd.
-    async fn read_alone(self: &Arc<Self>, asked: &Asked, wait: &Wait<Coming>) -> Result<Reply, UpstreamFailure> {
+    /// Asks the origin for this request alone, after it has waited for a load that it cannot use. Such requests go a few at a
+    /// time, so that no wait ends in a stampede.
+    async fn load_alone(
+        self: &Arc<Self>,
+        request: &ReadRequest,
+        waiter: &Waiter<InFlight>,
+    ) -> Result<Reply, UpstreamFailure> {
         let limit = Duration::from_millis(self.config.limits.head_timeout_ms);
-        let Ok(turn) = tokio::time::timeout(limit, wait.turn()).await else {
+        let Ok(turn) = tokio::time::timeout(limit, waiter.turn()).await else {
             counter!(SHED_TOTAL, "limit" => "upstream.head_timeout_ms").increment(1);
             return Err(UpstreamError::Overloaded.into());
         };
-        let found = self.look(asked);
-        // Somebody who says who he is waited for an answer of his own: not for what is kept for all meanwhile.
-        if !asked.out.person.is_known()
-            && let Some(reply) = self.tell_kept(asked, &found, Waited::Not)
+        let lookup = self.look(request);
+        // A request with an identity waited for a response of its own, not for one that was stored for all meanwhile.
+        if !request.out.person.is_known()
+            && let Some(reply) = self.serve_cached(request, &lookup, Waited::Not)
         {
             return Ok(reply);
         }
-        let reply = self.fetch(asked.clone(), found, asked.alone(), None).await;
+        let reply = self.fetch(request.clone(), lookup, request.alone(), None).await;
         drop(turn);
         reply
     }
 
-    /// Reads for all who wait.
-    async fn lead(self: &Arc<Self>, asked: Asked, found: Found, lead: UpstreamLead) -> Result<Reply, UpstreamFailure> {
-        let (upstream, why) = (Arc::clone(self), found.why);
-        // On a task of its own: others wait for it, also when this client goes away.
-        let fetching = async move { upstream.fetch(asked, found, Sending::ForAll, Some(lead)).await };
+    /// Loads the response for all waiters.
+    async fn load_as_leader(
+        self: &Arc<Self>,
+        request: ReadRequest,
+        lookup: Lookup,
+        leader: UpstreamLeader,
+    ) -> Result<Reply, UpstreamFailure> {
+        let (upstream, why) = (Arc::clone(self), lookup.why);
+        // On a task of its own: the waiters need the load even when this client disconnects.
+        let fetching = async move { upstream.fetch(request, lookup, Sending::ForAll, Some(leader)).await };
         let task = tokio::spawn(request::carry(fetching));
         task.await.unwrap_or(Err(UpstreamFailure::after(UpstreamError::Broken, why)))
     }
 
-    fn look(&self, asked: &Asked) -> Found {
-        let (now_ms, base) = (self.clock.steady_ms(), &asked.out.key);
-        let is_person = asked.out.person.is_known();
-        let (key, kept, why) = match self.cache.get(base, now_ms) {
+    fn look(&self, request: &ReadRequest) -> Lookup {
+        let (now_ms, base) = (self.clock.steady_ms(), &request.out.key);
+        let is_person = request.out.person.is_known();
+        let (key, cached, why) = match self.cache.get(base, now_ms) {
             None => (base.clone(), None, Forwarded::UriMiss),
             Some((entry, freshness)) => match &entry.value {
-                Kept::Vary(names) => {
-                    let key = key::variant(base, names, asked.out.headers());
-                    let kept = self.cache.get(&key, now_ms);
-                    (key, kept, Forwarded::VaryMiss)
+                Cached::Vary(names) => {
+                    let key = key::variant(base, names, request.out.headers());
+                    let cached = self.cache.get(&key, now_ms);
+                    (key, cached, Forwarded::VaryMiss)
                 }
                 _ => (base.clone(), Some((entry, freshness)), Forwarded::UriMiss),
             },
         };
-        let seat = key::seat(&key, is_person);
-        let (kept, why) = match &kept {
+        let flight_key = key::flight(&key, is_person);
+        let (cached, why) = match &cached {
             Some((entry, _)) => match &entry.value {
-                Kept::Response(stored) if asked.may_be_told(stored) => (kept, Forwarded::Stale),
-                Kept::Response(_) => (None, Forwarded::Request),
+                Cached::Response(stored) if request.may_be_served(stored) => (cached, Forwarded::Stale),
+                Cached::Response(_) => (None, Forwarded::Request),
                 _ => (None, why),
             },
             None => (None, why),
         };
-        let marked = || matches!(self.cache.get(&seat, now_ms), Some((_, Freshness::Fresh)));
-        let unshared = kept.is_none() && marked();
-        Found { key, seat, kept, why, unshared }
+        let is_marked = || matches!(self.cache.get(&flight_key, now_ms), Some((_, Freshness::Fresh)));
+        let is_private = cached.is_none() && is_marked();
+        Lookup { key, flight_key, cached, why, is_private }
     }
 
-    /// What is kept, where it may be told without asking.
-    fn tell_kept(self: &Arc<Self>, asked: &Asked, found: &Found, waited: Waited) -> Option<Reply> {
-        let (entry, stored, freshness) = found.stored()?;
-        let (status, refresh) = self.may_tell(asked, (entry, stored, freshness), waited)?;
-        if refresh && let Some(lead) = self.cache.lead(&found.seat) {
-            self.read_aside(asked, found, lead);
+    /// Serves the cached response, where that needs no request to the origin; starts its refresh where that is due.
+    fn serve_cached(self: &Arc<Self>, request: &ReadRequest, lookup: &Lookup, waited: Waited) -> Option<Reply> {
+        let (entry, stored, freshness) = lookup.stored()?;
+        let (status, refresh) = self.may_serve(request, (entry, stored, freshness), waited)?;
+        if refresh && let Some(leader) = self.cache.try_lead(&lookup.flight_key) {
+            self.load_in_background(request, lookup, leader);
         }
-        Some(self.tell(asked, stored, status))
+        Some(self.serve(request, stored, status))
     }
 
-    /// Whether something that is kept, or will be, may be told without asking; whether to read it anew then.
-    fn may_tell(
+    /// Whether a response may be served without a request to the origin, with its status; and whether to refresh it then.
+    fn may_serve(
         &self,
-        asked: &Asked,
-        (entry, stored, freshness): (&Entry<Kept>, &Stored, Freshness),
+        request: &ReadRequest,
+        (entry, stored, freshness): (&Entry<Cached>, &Stored, Freshness),
         waited: Waited,
     ) -> Option<(CacheStatus, bool)> {
         let now_ms = self.clock.steady_ms();
         if let Waited::ForItsOwn(why) = waited {
-            // Just read, because this one asked.
+            // This request started the load.
             return Some((CacheStatus { stored: true, ..CacheStatus::forwarded(why) }, false));
         }
         let collapsed = waited.is_for_another();
-        let (wanted, forced) = match stored.wanted(&asked.wishes, now_ms) {
-            // It was read after this one asked, or was being read: that is as new as it gets.
+        let (wanted, forced) = match stored.wanted(&request.wishes, now_ms) {
+            // The load started after this request, or was in flight: no response is newer.
             Some(false) if collapsed => (None, None),
             Some(false) if !self.config.clients_may_force => (None, Some("client-may-not-force")),
             wanted => (wanted, None),
         };
-        // The origin has made it since this one asked, so it is no older than an answer of its own would be.
+        // The origin made the response after this request came, so it is no older than one of its own would be.
         let is_new = waited == Waited::FromTheBeginning;
         let (refresh, detail) = match (wanted, freshness) {
             (Some(false), _) => return None,
@@ -393,38 +421,38 @@ impl Upstream {
             (None, Freshness::Fresh) if !stored.no_cache => (entry.is_due_early(now_ms, stored.lifetime_ms), forced),
             (None, _) if is_new && !stored.no_cache && !stored.strict => (false, None),
             (None, Freshness::Stale) if !stored.no_cache && !stored.strict => (true, Some("stale-while-revalidate")),
-            (None, Freshness::OnError) if stored.is_held(now_ms) => (false, Some("origin-failed")),
+            (None, Freshness::OnError) if stored.is_backing_off(now_ms) => (false, Some("origin-failed")),
             _ => return None,
         };
         Some((CacheStatus { collapsed, detail, ..hit(stored, freshness, now_ms) }, refresh))
     }
 
-    /// What is kept, where the origin has failed and it may be told then.
-    pub(super) fn tell_on_error(&self, asked: &Asked, found: &Found) -> Option<Reply> {
-        let (_, stored, freshness) = found.stored()?;
+    /// Serves the cached response after a failure of the origin, where that is allowed.
+    pub(super) fn serve_on_error(&self, request: &ReadRequest, lookup: &Lookup) -> Option<Reply> {
+        let (_, stored, freshness) = lookup.stored()?;
         let now_ms = self.clock.steady_ms();
         if freshness == Freshness::Spent || stored.strict || stored.no_cache {
             return None;
         }
-        stored.hold(now_ms + HOLD_MS);
-        Some(self.tell(asked, stored, hit(stored, freshness, now_ms).because("origin-failed")))
+        stored.back_off(now_ms + BACKOFF_MS);
+        Some(self.serve(request, stored, hit(stored, freshness, now_ms).because("origin-failed")))
     }
 
-    /// Reads the whole for all, on a task of its own.
-    fn read_aside(self: &Arc<Self>, asked: &Asked, found: &Found, lead: UpstreamLead) {
-        let found = Found {
-            key: found.key.clone(),
-            seat: found.seat.clone(),
-            kept: found.kept.clone(),
-            why: found.why,
-            unshared: false,
+    /// Loads the whole for all, on a task of its own.
+    fn load_in_background(self: &Arc<Self>, request: &ReadRequest, lookup: &Lookup, leader: UpstreamLeader) {
+        let lookup = Lookup {
+            key: lookup.key.clone(),
+            flight_key: lookup.flight_key.clone(),
+            cached: lookup.cached.clone(),
+            why: lookup.why,
+            is_private: false,
         };
-        let (upstream, asked) = (Arc::clone(self), asked.clone());
-        let fetching = async move { drop(upstream.fetch(asked, found, Sending::ForAll, Some(lead)).await) };
+        let (upstream, request) = (Arc::clone(self), request.clone());
+        let fetching = async move { drop(upstream.fetch(request, lookup, Sending::ForAll, Some(leader)).await) };
         tokio::spawn(request::carry(fetching));
     }
 
-    /// An unsafe request was done: what is kept of its target, and of what its answer names, is true no more (RFC 9111,
+    /// After an unsafe request: invalidates its target, and the locations and groups that its response names (RFC 9111,
     /// section 4.4; RFC 9875, section 3).
     fn invalidate(&self, out: &Outgoing, answer: &HeaderMap) {
         let host = out.caller.host.as_deref().unwrap_or_default();
@@ -438,6 +466,6 @@ impl Upstream {
         }
         let named = group_names(&self.config.name, answer, &CACHE_GROUP_INVALIDATION);
         let all = groups.iter().map(String::as_str).chain(named.iter().map(|group| &**group));
-        self.cache.ledger().invalidate_groups(all, Hardness::Hard);
+        self.cache.invalidations().invalidate_groups(all, PurgeMode::Hard);
     }
 }

@@ -1,4 +1,4 @@
-//! A response as it is kept, and the judgement whether and for how long (RFC 9111, sections 3 and 4.2).
+//! A stored response, and the decision whether and for how long to store it (RFC 9111, sections 3 and 4.2).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
@@ -17,28 +17,28 @@ use crate::config::UpstreamConfig;
 
 /// Names of the groups that a response belongs to (RFC 9875).
 const CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
-/// Groups that one response may name, and characters of a name: what the RFC asks caches to take.
+/// Most groups of one response, and most bytes of a name: the minimum that the RFC asks of caches.
 const GROUPS_MAX: usize = 32;
 const GROUP_BYTES_MAX: usize = 128;
-/// Statuses that a cache may keep without being told for how long (RFC 9110, section 15.1), but for 206.
+/// Statuses that a cache may store without an explicit lifetime (RFC 9110, section 15.1), except 206.
 const HEURISTIC_STATUSES: [u16; 11] = [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501];
-/// Statuses whose meaning for caching is known here; a response that must be understood is kept only with one of them.
+/// Statuses whose caching semantics weir implements; a response with `must-understand` is stored only with one of them.
 const UNDERSTOOD_STATUSES: [u16; 27] = [
     200, 203, 204, 300, 301, 302, 303, 307, 308, 400, 401, 403, 404, 405, 406, 409, 410, 411, 412, 413, 414, 421, 500,
     501, 502, 503, 504,
 ];
-/// One so many-th of the age of `Last-Modified` is fresh by heuristic.
+/// The heuristic lifetime is the time since `Last-Modified`, divided by this.
 const HEURISTIC_SHARE: u64 = 10;
 
-/// What is kept under a key.
+/// An entry of the cache.
 #[derive(Debug)]
-pub(super) enum Kept {
+pub(super) enum Cached {
     /// A response.
     Response(Box<Stored>),
-    /// The responses are under keys of their own, by the values of these request headers.
+    /// The variants are under keys of their own, by the values of these request headers.
     Vary(Box<[HeaderName]>),
-    /// Under a seat: it was not to be kept, and whoever asks for it need not wait for others.
-    Unshared,
+    /// Under the key of a single flight: the response may not be stored, so requests for it need not wait for each other.
+    Private,
 }
 
 /// A response.
@@ -49,17 +49,17 @@ pub(super) struct Stored {
     pub(super) body: Bytes,
     /// When it was received or validated, by the clock that never jumps.
     pub(super) response_ms: u64,
-    /// How old it was then.
+    /// Its age then.
     pub(super) initial_age_ms: u64,
     pub(super) lifetime_ms: u64,
-    /// It may not be told without asking.
+    /// It may not be served without validation.
     pub(super) no_cache: bool,
-    /// It may never be told when it is stale.
+    /// It may never be served stale.
     pub(super) strict: bool,
-    /// See [`Verdict::for_strangers`].
-    pub(super) for_strangers: bool,
-    /// The origin has just failed: it is told without asking until then.
-    pub(super) held_until_ms: AtomicU64,
+    /// See [`Verdict::anonymous_only`].
+    pub(super) anonymous_only: bool,
+    /// After a failure of the origin it is served without a request until then.
+    pub(super) backoff_until_ms: AtomicU64,
 }
 
 /// When a request was sent and its answer received, by the clock that never jumps.
@@ -67,18 +67,18 @@ pub(super) struct Stored {
 pub(super) struct Moments {
     pub(super) request_ms: u64,
     pub(super) response_ms: u64,
-    /// How far the wall clock is ahead of that one.
+    /// How far the wall clock is ahead of that clock.
     pub(super) ahead_ms: i64,
 }
 
 impl Moments {
-    /// When the answer was received as Unix time, which dates in headers are.
+    /// When the answer was received, in Unix time as in the headers.
     fn received_ms(self) -> u64 {
         self.response_ms.saturating_add_signed(self.ahead_ms)
     }
 }
 
-/// What may be kept.
+/// How a response may be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Verdict {
     pub(super) times: Times,
@@ -86,27 +86,27 @@ pub(super) struct Verdict {
     pub(super) lifetime_ms: u64,
     pub(super) no_cache: bool,
     pub(super) strict: bool,
-    /// Names of headers that are not kept.
+    /// Names of headers that are not stored.
     pub(super) fields: Vec<String>,
-    /// Names of request headers that it depends on.
+    /// Names of the request headers that it depends on.
     pub(super) vary: Vec<HeaderName>,
-    /// The origin has not said for how long, or for less: it is not told to whoever says who asks.
-    pub(super) for_strangers: bool,
+    /// The origin gave no lifetime, or a rule loosened it: it is not served to requests with an identity.
+    pub(super) anonymous_only: bool,
 }
 
-/// What counts besides the response.
+/// What the decision depends on besides the response.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Terms<'a> {
     pub(super) config: &'a UpstreamConfig,
     pub(super) allowance: &'a Allowance,
-    /// What the request says of who asks.
+    /// The identity in the request.
     pub(super) person: Person,
-    /// The request asks not to be kept, and may.
+    /// The request says `no-store`, and may.
     pub(super) no_store: bool,
 }
 
 impl Stored {
-    /// How old it is.
+    /// Its age.
     pub(super) fn age_ms(&self, now_ms: u64) -> u64 {
         self.initial_age_ms.saturating_add(now_ms.saturating_sub(self.response_ms))
     }
@@ -122,8 +122,8 @@ impl Stored {
         self.headers.contains_key(header::ETAG) || self.headers.contains_key(header::LAST_MODIFIED)
     }
 
-    /// Whether a request wants it although it is stale, or not although it is fresh; `None` where it leaves that to the
-    /// cache.
+    /// Whether a request accepts it although it is stale, or rejects it although it is fresh; `None` where the request leaves that
+    /// to the cache.
     pub(super) fn wanted(&self, wishes: &Wishes, now_ms: u64) -> Option<bool> {
         let (age_s, ttl_ms) = (self.age_ms(now_ms) / 1_000, self.ttl_ms(now_ms));
         let seconds = |ms: i64| u64::try_from(ms / 1_000).unwrap_or(0);
@@ -138,18 +138,18 @@ impl Stored {
             .then_some(true)
     }
 
-    /// Tells it without asking for so long, because the origin fails.
-    pub(super) fn hold(&self, until_ms: u64) {
-        self.held_until_ms.store(until_ms, Ordering::Relaxed);
+    /// Serves it without a request until then, because the origin has failed.
+    pub(super) fn back_off(&self, until_ms: u64) {
+        self.backoff_until_ms.store(until_ms, Ordering::Relaxed);
     }
 
-    /// Whether the origin has just failed.
-    pub(super) fn is_held(&self, now_ms: u64) -> bool {
-        self.held_until_ms.load(Ordering::Relaxed) > now_ms
+    /// Whether the backoff after a failure of the origin lasts.
+    pub(super) fn is_backing_off(&self, now_ms: u64) -> bool {
+        self.backoff_until_ms.load(Ordering::Relaxed) > now_ms
     }
 }
 
-/// Whether and for how long a response to a GET may be kept.
+/// Whether and for how long a response to a GET may be stored.
 ///
 /// # Errors
 /// The reason why not, as a token.
@@ -159,7 +159,7 @@ pub(super) fn judge(
     terms: Terms<'_>,
 ) -> Result<Verdict, &'static str> {
     let Terms { allowance, person, .. } = terms;
-    // It has no end.
+    // An event stream has no end.
     if is_events(headers) {
         return Err("event-stream");
     }
@@ -167,8 +167,8 @@ pub(super) fn judge(
     let loosened = allowance.loosens(person, (status, headers), &control);
     let mut control = if loosened { control.loosened() } else { control };
     let understood = UNDERSTOOD_STATUSES.contains(&status.as_u16());
-    may_be_kept(status, &control, understood)?;
-    may_be_told(headers, &control, terms)?;
+    may_be_stored(status, &control, understood)?;
+    may_be_shared(headers, &control, terms)?;
     control.fields.extend(headers.keys().map(|name| name.as_str().to_owned()).filter(|name| hands_a_credential(name)));
     let vary = vary(headers)?;
     let explicit_ms = explicit_lifetime_ms(&control, headers, at);
@@ -181,40 +181,40 @@ pub(super) fn judge(
     let strict = control.must_revalidate || control.proxy_revalidate || control.no_cache;
     let times = times(&control, (strict, loosened), (lifetime_ms, initial_age_ms), at, terms);
     let has_validator = headers.contains_key(header::ETAG) || headers.contains_key(header::LAST_MODIFIED);
-    // What can neither be told nor validated is not worth its memory.
+    // A response that can be neither served nor validated is not worth its memory.
     if times.error_until_ms <= at.response_ms && !has_validator {
         return Err("no-lifetime");
     }
     let no_cache = control.no_cache;
-    let for_strangers = loosened || explicit_ms.is_none();
-    Ok(Verdict { times, initial_age_ms, lifetime_ms, no_cache, strict, fields: control.fields, vary, for_strangers })
+    let anonymous_only = loosened || explicit_ms.is_none();
+    Ok(Verdict { times, initial_age_ms, lifetime_ms, no_cache, strict, fields: control.fields, vary, anonymous_only })
 }
 
-/// What the origin says of keeping it at all.
-fn may_be_kept(status: StatusCode, control: &Control, understood: bool) -> Result<(), &'static str> {
+/// Whether the origin allows a cache to store it at all.
+fn may_be_stored(status: StatusCode, control: &Control, understood: bool) -> Result<(), &'static str> {
     if matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED) || status.is_informational() {
         return Err("partial");
     }
     if control.must_understand && !understood {
         return Err("status-not-understood");
     }
-    // One that must be understood, and is, may say no-store for the caches that do not.
+    // With `must-understand` the `no-store` is for caches that do not understand the status.
     if control.no_store && !control.must_understand {
         return Err("no-store");
     }
     if control.private { Err("private") } else { Ok(()) }
 }
 
-/// Whether it may be told to others than the one who asked.
-fn may_be_told(headers: &HeaderMap, control: &Control, terms: Terms<'_>) -> Result<(), &'static str> {
+/// Whether it may be served to other clients than the one that asked.
+fn may_be_shared(headers: &HeaderMap, control: &Control, terms: Terms<'_>) -> Result<(), &'static str> {
     let Terms { config, person, no_store, .. } = terms;
-    // A standard allows more. But an application that never thought of a cache before it sets a lifetime for browsers,
-    // and means one person's.
+    // The standard allows more. But an application that never expected a shared cache sets lifetimes for browsers, and means one
+    // person's copy.
     let for_all = control.public || control.s_maxage_s.is_some();
     if person.cookie && !for_all && !config.keep_asked_with_cookie {
         return Err("cookie");
     }
-    // The header by which weir itself knows an actor, an API key or a token says as much as a credential.
+    // The header that names weir's own actor, an API key or a token proves as much as a credential.
     if person.credential && !for_all || person.authorization && !for_all && !control.must_revalidate {
         return Err("authorization");
     }
@@ -244,13 +244,13 @@ fn explicit_lifetime_ms(control: &Control, headers: &HeaderMap, at: Moments) -> 
         return Some(seconds * 1_000);
     }
     let expires = headers.get(header::EXPIRES).filter(|_| !control.targeted)?;
-    // One that cannot be read has passed.
+    // A malformed date counts as past.
     let expires_ms = expires.to_str().ok().and_then(date_ms).unwrap_or(0);
     Some(expires_ms.saturating_sub(date_of(headers).unwrap_or(at.received_ms())))
 }
 
-/// The lifetime of a response that says nothing, which may be none; an error where it may not be kept at all. Nothing is
-/// guessed of what is for one person.
+/// The lifetime of a response without an explicit one, which may be 0; an error where it may not be stored at all. A response for
+/// one person gets no heuristic lifetime.
 fn heuristic_ms(
     status: StatusCode,
     headers: &HeaderMap,
@@ -275,12 +275,12 @@ fn heuristic_ms(
 
 /// RFC 9111, section 4.2.3.
 fn initial_age_ms(headers: &HeaderMap, at: Moments) -> u64 {
-    // Of a list the first member counts, and what cannot be read is ignored (section 5.1).
+    // The first member of a list counts, and malformed values are ignored (section 5.1).
     let ages = joined(headers, &header::AGE);
     let age_s = split(&ages, b',').first().copied().and_then(super::control::seconds);
     let age_ms = age_s.unwrap_or(0).saturating_mul(1_000);
     let delay_ms = at.response_ms.saturating_sub(at.request_ms);
-    // A date has whole seconds.
+    // Dates have whole seconds.
     let apparent_ms = date_of(headers).map_or(0, |date_ms| (at.received_ms() / 1_000 * 1_000).saturating_sub(date_ms));
     apparent_ms.max(age_ms.saturating_add(delay_ms))
 }
@@ -303,12 +303,12 @@ fn times(
     let ms = |seconds: Option<u64>| seconds.map(|seconds| seconds.saturating_mul(1_000));
     let revalidate_ms = ms(control.stale_while_revalidate_s).unwrap_or(0);
     let revalidate_ms = allowance.pick(loosened, allowance.revalidate_ms, revalidate_ms);
-    // `s-maxage` forbids what the origin did not ask for; what was never fresh was not meant to be told later either.
+    // `s-maxage` forbids a default that the origin did not ask for; a response that was never fresh gets none either.
     let default_ms = if control.s_maxage_s.is_some() || lifetime_ms == 0 { 0 } else { config.limits.stale_if_error_ms };
     let error_ms = ms(control.stale_if_error_s).unwrap_or(default_ms);
     let error_ms = allowance.pick(loosened, allowance.error_ms, error_ms);
     let revalidate_until_ms = fresh_until_ms.saturating_add(revalidate_ms);
-    // A window counts from the end of freshness, or from now for what was stale when it came.
+    // A window counts from the end of freshness, or from now for a response that arrived stale.
     let error_from_ms =
         if control.stale_if_error_s.is_some() { fresh_until_ms } else { fresh_until_ms.max(at.response_ms) };
     let error_until_ms = error_from_ms.saturating_add(error_ms).max(revalidate_until_ms);
@@ -325,13 +325,13 @@ pub(super) fn date_ms(text: &str) -> Option<u64> {
     u64::try_from(since.as_millis()).ok()
 }
 
-/// The groups of a response, as the ledger names them.
+/// The groups of a response, as the invalidation log names them.
 pub(super) fn groups(upstream: &str, headers: &HeaderMap) -> Vec<Box<str>> {
     group_names(upstream, headers, &CACHE_GROUPS)
 }
 
-/// The groups that a header lists, as the ledger names them. Those that name a table (`"table:seat"`) are the same as
-/// those of SQL reads; all others are the upstream's own.
+/// The groups that a header lists, as the invalidation log names them. Groups of a table (`"table:seat"`) are the ones that SQL
+/// reads use, too; all others belong to the upstream.
 pub(super) fn group_names(upstream: &str, headers: &HeaderMap, name: &HeaderName) -> Vec<Box<str>> {
     let text = joined(headers, name);
     let inside = |member: &str| {
@@ -340,7 +340,7 @@ pub(super) fn group_names(upstream: &str, headers: &HeaderMap, name: &HeaderName
         (!group.is_empty() && group.len() <= GROUP_BYTES_MAX).then_some(group)
     };
     let named = |group: String| match group.strip_prefix("table:") {
-        // Names of tables are compared without case, as those of SQL reads are.
+        // Table names ignore case, as in SQL reads.
         Some(_) => group.to_ascii_lowercase().into_boxed_str(),
         None => format!("group:{upstream}:{group}").into_boxed_str(),
     };
@@ -533,8 +533,8 @@ mod tests {
 
     #[test]
     fn what_is_guessed_is_for_strangers() {
-        assert!(judged(200, &[("last-modified", &date(-1_000))]).unwrap().for_strangers);
-        assert!(!judged(200, &[("cache-control", "max-age=60")]).unwrap().for_strangers);
+        assert!(judged(200, &[("last-modified", &date(-1_000))]).unwrap().anonymous_only);
+        assert!(!judged(200, &[("cache-control", "max-age=60")]).unwrap().anonymous_only);
     }
 
     #[test]

@@ -97,7 +97,10 @@ async fn sentinels_that_are_away_or_know_nothing_are_told() {
     config.store.namespace = Some("test".to_owned().try_into().unwrap());
     let look = async |url: String| {
         let store = weir::config::StoreConfig { url, ..config.store.clone() };
-        weir::store::look(&store).await.map(|(holdings, _)| holdings.unwrap().place).map_err(|error| error.to_string())
+        weir::store::inspect(&store)
+            .await
+            .map(|(holdings, _)| holdings.unwrap().place)
+            .map_err(|error| error.to_string())
     };
     let place = look(sentinel.url()).await.unwrap();
     assert_eq!(place, format!("redis-sentinel 127.0.0.1:{}/weir-master/0 test", sentinel.port()));

@@ -95,7 +95,7 @@ fn store_config(url: String, ca: &Path) -> StoreConfig {
 }
 
 async fn ask_store(config: &StoreConfig) -> Result<(), String> {
-    weir::store::look(config).await.map(drop).map_err(|error| error.to_string())
+    weir::store::inspect(config).await.map(drop).map_err(|error| error.to_string())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -105,7 +105,7 @@ impl Crowd {
             person.joined_ms = random.random_range(0..ARRIVE_MS);
             let gives_up = random.random_range(0..10) < 3;
             person.gives_up_ms = gives_up.then(|| person.joined_ms + random.random_range(0..300_000));
-            let join = RoomVerb::Join { lane: 128, lot: None, through_ms: None };
+            let join = RoomVerb::Join { lane: 128, lottery_rank: None, through_ms: None };
             agenda.entry(step_of(person.joined_ms)).or_default().push((actor, join));
         }
         Self {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 use weir::model::{DatabaseId, Id, Partition, partition_of};
 use weir::store::redis::RedisStore;
-use weir::store::{Binding, Holdings, ReadResult, Store, StoreError};
+use weir::store::{Binding, Inventory, Journal, Ownership, ReadResult, StoreError};
 
 use crate::stand::{Backend, KIND, NAMESPACE, OnCluster, OnRedis, OnServer, Stand, known, namespace};
 
@@ -18,7 +18,7 @@ fn binding(of: DatabaseId) -> Binding {
     Binding { database: of, kinds, rooms: Vec::new(), take: Vec::new(), takes_all: false, is_forced: false }
 }
 
-fn waiting(holdings: &Holdings) -> Vec<(String, u64)> {
+fn waiting(holdings: &Inventory) -> Vec<(String, u64)> {
     holdings.all().map(|kind| (kind.kind.clone(), kind.waiting())).collect()
 }
 
@@ -32,20 +32,20 @@ pub async fn a_journal_belongs_to_one_database<B: Backend>() {
     let mut stand = Stand::<B>::new().await;
     stand.load_whole(1, &[]).await;
     stand.done(1, 2).await;
-    assert_eq!(stand.store().holdings().await.unwrap().database, None, "nobody has reached SQL so far");
+    assert_eq!(stand.store().inventory().await.unwrap().database, None, "nobody has reached SQL so far");
     stand.store().bind(&binding(database(1))).await.unwrap();
     stand.store().bind(&binding(database(1))).await.unwrap();
     stand.store().check_binding().await.unwrap();
     stand.done(1, 3).await;
-    let journal = stand.store().holdings().await.unwrap().journal;
+    let journal = stand.store().inventory().await.unwrap().journal;
     stand.close();
     stand.open().await;
     assert_stranger(stand.store().bind(&binding(database(2))).await);
-    let holdings = stand.store().holdings().await.unwrap();
+    let holdings = stand.store().inventory().await.unwrap();
     assert_eq!((holdings.database, holdings.journal), (Some(database(1)), journal), "a stranger changes nothing");
     assert_eq!(waiting(&holdings), [(KIND.to_owned(), 2)]);
     stand.store().bind(&Binding { is_forced: true, ..binding(database(2)) }).await.unwrap();
-    assert_eq!(stand.store().holdings().await.unwrap().database, Some(database(2)), "an operator says so");
+    assert_eq!(stand.store().inventory().await.unwrap().database, Some(database(2)), "an operator says so");
     stand.store().heads(KIND, &[0]).await.unwrap();
 }
 
@@ -57,27 +57,27 @@ pub async fn what_is_held_is_told_and_dropped<B: Backend>() {
     }
     stand.store().bind(&binding(database(1))).await.unwrap();
     stand.store().heads("other", &[0, 1]).await.unwrap();
-    let holdings = stand.store().holdings().await.unwrap();
+    let holdings = stand.store().inventory().await.unwrap();
     assert_eq!(waiting(&holdings), [(KIND.to_owned(), 3), ("other".to_owned(), 0)]);
     assert_eq!(holdings.kinds[0].backlog().entries, stand.head(stand.partition(1)).await.backlog.entries);
     assert!(!holdings.kinds[0].is_flushed);
     stand.store().lease(KIND, "somebody", 60_000).await.unwrap();
     let is_shared = holdings.place.starts_with("redis");
-    assert_eq!(stand.store().holdings().await.unwrap().kinds[0].is_flushed, is_shared);
+    assert_eq!(stand.store().inventory().await.unwrap().kinds[0].is_flushed, is_shared);
 
     // An embedded store is dropped while no host has it.
     stand.close();
     stand.open().await;
     stand.store().drop_kind(KIND).await.unwrap();
     stand.store().drop_kind(KIND).await.unwrap();
-    let left = stand.store().holdings().await.unwrap();
+    let left = stand.store().inventory().await.unwrap();
     assert_eq!((waiting(&left), left.database), (vec![("other".to_owned(), 0)], Some(database(1))));
     stand.close();
     stand.open().await;
     let read = stand.store().read(KIND, stand.now_ms(), &[(Id::Int(1), None)]).await.unwrap();
-    assert_eq!(read, [ReadResult::ColdTarget]);
+    assert_eq!(read, [ReadResult::TargetNotLoaded]);
     stand.store().drop_all().await.unwrap();
-    let left = stand.store().holdings().await.unwrap();
+    let left = stand.store().inventory().await.unwrap();
     assert_eq!((waiting(&left), left.database), (Vec::new(), None));
     assert_ne!(left.journal, holdings.journal, "it is another journal");
     stand.close();
@@ -96,7 +96,7 @@ async fn databases_with_namespaces_share_a_redis() {
     stand.open().await;
     stand.store().bind(&binding(database(2))).await.unwrap();
     let read = stand.store().read(KIND, stand.now_ms(), &[(Id::Int(1), None)]).await.unwrap();
-    assert_eq!(read, [ReadResult::ColdTarget], "nothing of the first is seen");
+    assert_eq!(read, [ReadResult::TargetNotLoaded], "nothing of the first is seen");
     stand.load_whole(1, &[7, 8]).await;
     assert_eq!(stand.read(1, 7).await, known(true, 2));
     first.check_binding().await.unwrap();
@@ -105,7 +105,7 @@ async fn databases_with_namespaces_share_a_redis() {
     let keys: Vec<String> = stand.backend.0.command(&["KEYS", "*"]);
     assert!(keys.iter().all(|key| key.starts_with("weir:test:") || key.starts_with("weir:another:")), "{keys:?}");
     stand.store().drop_all().await.unwrap();
-    assert_eq!(waiting(&first.holdings().await.unwrap()), [(KIND.to_owned(), 1)], "the other one is left alone");
+    assert_eq!(waiting(&first.inventory().await.unwrap()), [(KIND.to_owned(), 1)], "the other one is left alone");
 }
 
 /// The data goes as a whole under a running host, and another host, of another database, is the first to begin anew.
@@ -195,14 +195,14 @@ async fn format_4_is_taken_over<B: Raw>() {
     stand.open().await;
     let early = stand.store().heads(KIND, &[partition]).await;
     assert!(matches!(&early, Err(StoreError::Unavailable(reason)) if reason.contains("format 4")), "{early:?}");
-    let found = stand.store().holdings().await.unwrap();
+    let found = stand.store().inventory().await.unwrap();
     assert_eq!((found.kinds.len(), found.database, found.journal), (0, None, None));
     assert_eq!(waiting(&found), [(KIND.to_owned(), 4)]);
     let take = Binding { take: vec![KIND.to_owned()], takes_all: true, ..binding(database(1)) };
 
     // Somebody began, and was killed: some keys are there and some here.
     backend_half_way(&mut stand, partition);
-    let found = stand.store().holdings().await.unwrap();
+    let found = stand.store().inventory().await.unwrap();
     assert!(found.earlier.iter().all(|kind| kind.is_taken) && waiting(&found) == [(KIND.to_owned(), 4)], "{found:?}");
     stand.store().bind(&take).await.unwrap();
     stand.store().bind(&take).await.unwrap();
@@ -211,7 +211,7 @@ async fn format_4_is_taken_over<B: Raw>() {
     assert_eq!(stand.read(1, 3).await, known(true, 3));
     assert_eq!(stand.read(2, 5).await, known(false, 0));
     assert_eq!(stand.store().guest_get("m", stand.now_ms(), &["k".into()]).await.unwrap(), [Some(b"v".to_vec())]);
-    let found = stand.store().holdings().await.unwrap();
+    let found = stand.store().inventory().await.unwrap();
     assert_eq!(
         (found.database, found.earlier.len(), waiting(&found)),
         (Some(database(1)), 0, vec![(KIND.to_owned(), 4)])
@@ -259,7 +259,7 @@ async fn format_4_of_somebody_else_is_left_alone() {
     stand.open().await;
     stand.store().bind(&binding(database(2))).await.unwrap();
     let read = stand.store().read(KIND, stand.now_ms(), &[(Id::Int(1), None)]).await.unwrap();
-    assert_eq!(read, [ReadResult::ColdTarget]);
+    assert_eq!(read, [ReadResult::TargetNotLoaded]);
     let after = stand.backend.keys();
     assert!(before.iter().all(|key| after.contains(key)), "{before:?}\n{after:?}");
     assert_eq!(stand.backend.run::<String>("", &["HGET", "weir:format", "version"]), "4");

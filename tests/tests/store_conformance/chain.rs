@@ -141,7 +141,7 @@ pub async fn what_follows_a_hole_is_kept_and_what_was_lost_is_not_known_any_more
     let life = pass(&stand, &first).await;
     assert!(life.incarnation > head.incarnation && life.floor == life.last);
     assert_eq!(life.backlog.entries, 5, "three, the lost one, one");
-    assert_eq!(stand.read(1, 200).await, ReadResult::ColdTarget, "six were known, SQL holds one");
+    assert_eq!(stand.read(1, 200).await, ReadResult::TargetNotLoaded, "six were known, SQL holds one");
 
     assert_eq!(positions(&stand, 0).await, [at[2]]);
     stand.flush_readable(&mut sql).await;

@@ -33,7 +33,7 @@ async fn a_server_of_the_other_type_is_refused() {
     let store = RedisStore::connect(&single).await;
     let message = match store {
         Err(error) => error.to_string(),
-        Ok(store) => weir::store::Store::ping(&store).await.unwrap_err().to_string(),
+        Ok(store) => weir::store::StoreHealth::ping(&store).await.unwrap_err().to_string(),
     };
     assert!(message.contains("write store.type = \"redis\""), "{message}");
 }

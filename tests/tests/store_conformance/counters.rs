@@ -114,8 +114,8 @@ impl<B: Backend> Stand<B> {
 
 pub async fn a_counter_is_cold_until_it_is_loaded<B: Backend>() {
     let stand = Stand::<B>::tuned(|config| config.absent_ttl_s = 1).await;
-    assert_eq!(stand.hit(hit(1, 1)).await, CountResult::ColdTarget);
-    assert_eq!(stand.count_of(1).await, ReadResult::ColdTarget);
+    assert_eq!(stand.hit(hit(1, 1)).await, CountResult::TargetNotLoaded);
+    assert_eq!(stand.count_of(1).await, ReadResult::TargetNotLoaded);
     assert_eq!(stand.head(stand.partition(1)).await.backlog, Backlog::default(), "nothing was done");
     stand.load(vec![(1, LoadedState::Count(5)), (2, LoadedState::Missing)]).await;
     assert_eq!(stand.count_of(1).await, known(false, 5));
@@ -124,10 +124,10 @@ pub async fn a_counter_is_cold_until_it_is_loaded<B: Backend>() {
     assert_eq!(stand.hit(hit(2, 1)).await, CountResult::TargetMissing);
     assert_eq!(stand.count_of(2).await, ReadResult::TargetMissing);
     let members = stand.store().members(KIND, stand.now_ms(), &Id::Int(1), None, 9).await.unwrap();
-    assert_eq!(members, Members::ColdTarget, "nobody has told who they are");
+    assert_eq!(members, Members::TargetNotLoaded, "nobody has told who they are");
     stand.load_count(1, 100).await;
     assert_eq!(stand.count_of(1).await, known(false, 6), "what is known is not loaded over");
-    stand.until("absence is forgotten", async || stand.count_of(2).await == ReadResult::ColdTarget).await;
+    stand.until("absence is forgotten", async || stand.count_of(2).await == ReadResult::TargetNotLoaded).await;
     stand.load_count(2, COUNT_MAX + 5).await;
     assert_eq!(stand.count_of(2).await, known(false, COUNT_MAX), "no more than every part holds");
 }
@@ -246,7 +246,7 @@ pub async fn a_limit_counts_every_hit_that_it_lets_pass<B: Backend>() {
     for target in [3, 4] {
         for _ in 0..5 {
             let refused = stand.hit(by(target, 5, rule)).await;
-            assert!(matches!(refused, CountResult::TargetMissing | CountResult::ColdTarget), "{refused:?}");
+            assert!(matches!(refused, CountResult::TargetMissing | CountResult::TargetNotLoaded), "{refused:?}");
         }
     }
     stand.load_count(4, 0).await;
@@ -284,7 +284,7 @@ pub async fn an_idempotency_key_answers_the_first_count_again<B: Backend>() {
     assert!(!outcome(&stand.hit(window).await).counted);
     // What was not evaluated is not.
     let cold = keyed(hit(20, 1), 10, 10);
-    assert_eq!(stand.hit(cold.clone()).await, CountResult::ColdTarget);
+    assert_eq!(stand.hit(cold.clone()).await, CountResult::TargetNotLoaded);
     stand.load_count(20, 0).await;
     assert_eq!(told(&stand.hit(cold).await), (1, true));
     let once = limited(1, 600_000);
@@ -312,7 +312,7 @@ pub async fn a_flushed_counter_is_clean<B: Backend>() {
     let backlog = stand.head(0).await.backlog;
     assert_eq!((backlog.entries, backlog.targets), (1, 1), "one of them has a newer entry");
     assert_eq!(outcome(&stand.hit(CountOp { rule: CountRule { weight: 0, ..ONE }, ..hit(1, 1) }).await).position, 0);
-    stand.until("a flushed counter expires", async || stand.count_of(1).await == ReadResult::ColdTarget).await;
+    stand.until("a flushed counter expires", async || stand.count_of(1).await == ReadResult::TargetNotLoaded).await;
     assert_eq!(stand.count_of(2).await, known(false, 6), "a dirty one is kept");
     stand.load_count(1, sql[&Id::Int(1)]).await;
     assert_eq!(told(&stand.hit(hit(1, 1)).await), (6, true));
@@ -323,7 +323,7 @@ pub async fn a_flushed_counter_is_clean<B: Backend>() {
     stand.hit(hit(2, 1)).await;
     let head = stand.head(0).await;
     stand.store().trim(KIND, 0, head.incarnation, head.last, &[Id::Int(2)], &[Id::Int(2)]).await.unwrap();
-    assert_eq!(stand.count_of(2).await, ReadResult::ColdTarget);
+    assert_eq!(stand.count_of(2).await, ReadResult::TargetNotLoaded);
 }
 
 pub async fn wiped_counters_are_loaded_again_after_the_flush<B: Backend>() {
@@ -376,8 +376,8 @@ pub async fn capabilities_do_not_take_each_others_state<B: Backend>() {
     let stand = Stand::<B>::tuned(|config| config.partitions = 1).await;
     stand.load_whole(1, &[5]).await;
     stand.load_count(2, 7).await;
-    assert_eq!(stand.hit(hit(1, 1)).await, CountResult::ColdTarget);
-    assert_eq!(stand.one(op(2, 5, TOGGLE)).await, ToggleResult::ColdTarget);
+    assert_eq!(stand.hit(hit(1, 1)).await, CountResult::TargetNotLoaded);
+    assert_eq!(stand.one(op(2, 5, TOGGLE)).await, ToggleResult::TargetNotLoaded);
     // A kind that has become of another capability loads what it needs.
     stand.load_count(1, 3).await;
     stand.load_whole(2, &[5, 6]).await;
@@ -406,5 +406,5 @@ pub async fn a_batch_of_thousands_of_hits_is_one_step<B: Backend>() {
     let summed: u64 = records.iter().filter(|(_, change)| *change.target() == Id::Int(1)).map(|(_, c)| added(c)).sum();
     assert_eq!(summed, 12_060);
     let cold = stand.hits((1_000..7_000).map(|target| hit(target, 1)).collect()).await;
-    assert_eq!(cold, vec![CountResult::ColdTarget; 6_000]);
+    assert_eq!(cold, vec![CountResult::TargetNotLoaded; 6_000]);
 }

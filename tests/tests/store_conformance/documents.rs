@@ -118,7 +118,7 @@ pub async fn a_document_waits_until_it_is_flushed<B: Backend>() {
     assert_eq!(other, vec![None, Some(waiting(1))], "index-aligned, each in its partition");
     assert_eq!(stand.store().documents_of(KIND, &Id::Int(7), 9).await.unwrap(), vec![waiting(2), waiting(1)]);
     let pair = [(Id::Int(1), None)];
-    assert_eq!(stand.store().read(KIND, stand.now_ms(), &pair).await.unwrap(), vec![ReadResult::ColdTarget]);
+    assert_eq!(stand.store().read(KIND, stand.now_ms(), &pair).await.unwrap(), vec![ReadResult::TargetNotLoaded]);
     let change = |id: i64| {
         let change = DocumentChange { id: Id::Int(id), actor: Id::Int(7), body: body(id), at_ms: START_MS };
         (created.position, Change::Document(change))
@@ -142,7 +142,7 @@ pub async fn a_request_is_accepted_whole_or_not_at_all<B: Backend>() {
     assert_eq!(stand.create(fresh(0, &[6, 8, 6], 2)).await, CreateResult::Exists(2), "the same id twice");
     stand.load_ids(&[4, 6], LoadedState::Missing).await;
     assert_eq!(stand.create(create(0, &[4, 5, 6])).await, CreateResult::Exists(1));
-    assert_eq!(stand.create(create(0, &[4, 9, 6, 8])).await, CreateResult::Cold(ids(&[9, 8])));
+    assert_eq!(stand.create(create(0, &[4, 9, 6, 8])).await, CreateResult::NotLoaded(ids(&[9, 8])));
     assert_eq!(stand.waits(&[4, 5, 6, 8, 9]).await, [false, true, false, false, false]);
     assert_eq!((stand.head(0).await, stand.owned(7, 9).await.len()), (head, 0), "nothing was done");
     created(&stand.create(create(0, &[4, 6])).await);
@@ -177,7 +177,7 @@ pub async fn an_id_from_outside_is_taken_once<B: Backend>() {
     let stand =
         Stand::<B>::tuned(|config| (config.partitions, config.state_ttl_s, config.absent_ttl_s) = (1, 3, 3)).await;
     let mut sql = BTreeSet::new();
-    assert_eq!(stand.create(create(0, &[1, 2])).await, CreateResult::Cold(ids(&[1, 2])));
+    assert_eq!(stand.create(create(0, &[1, 2])).await, CreateResult::NotLoaded(ids(&[1, 2])));
     assert_eq!(stand.load_ids(&[1, 2, 3], LoadedState::Missing).await, Hydrated::Accepted);
     assert_eq!(stand.load_ids(&[4], LoadedState::Exists).await, Hydrated::Accepted);
     assert_eq!(stand.create(create(0, &[3, 4])).await, CreateResult::Exists(1), "SQL has it");
@@ -188,14 +188,14 @@ pub async fn an_id_from_outside_is_taken_once<B: Backend>() {
     assert_eq!(stand.create(create(0, &[1])).await, CreateResult::Exists(0));
     stand.flush_documents(&mut sql, 0, &[2]).await;
     assert_eq!(stand.create(create(0, &[1])).await, CreateResult::Exists(0), "it is in SQL now");
-    assert_eq!(stand.create(create(0, &[2])).await, CreateResult::Cold(ids(&[2])), "SQL refused it");
+    assert_eq!(stand.create(create(0, &[2])).await, CreateResult::NotLoaded(ids(&[2])), "SQL refused it");
     assert_eq!(stand.waits(&[1, 2]).await, [false, false]);
     created(&stand.create(fresh(0, &[3], 7)).await);
     stand.flush_documents(&mut sql, 0, &[]).await;
-    assert_eq!(stand.create(create(0, &[3])).await, CreateResult::Cold(ids(&[3])), "it is missing no longer");
+    assert_eq!(stand.create(create(0, &[3])).await, CreateResult::NotLoaded(ids(&[3])), "it is missing no longer");
     stand
         .until("all is forgotten", async || {
-            stand.create(create(0, &[1, 3, 4])).await == CreateResult::Cold(ids(&[1, 3, 4]))
+            stand.create(create(0, &[1, 3, 4])).await == CreateResult::NotLoaded(ids(&[1, 3, 4]))
         })
         .await;
     stand.load_ids(&[1], LoadedState::Exists).await;
@@ -224,7 +224,7 @@ pub async fn an_idempotency_key_answers_the_first_create_again<B: Backend>() {
     assert_eq!(third.at_ms, START_MS + 5_000);
     // What was not done is not remembered.
     let outside = |id| keyed(create(0, &[id]), 3, 3);
-    assert_eq!(stand.create(outside(30)).await, CreateResult::Cold(ids(&[30])));
+    assert_eq!(stand.create(outside(30)).await, CreateResult::NotLoaded(ids(&[30])));
     assert_eq!(stand.create(outside(1)).await, CreateResult::Exists(0));
     stand.load_ids(&[30], LoadedState::Missing).await;
     assert!(!created(&stand.create(outside(30)).await).replayed);
@@ -270,7 +270,7 @@ pub async fn what_waits_outlives_crashes_wipes_and_new_lives<B: Backend>() {
     stand.store().wipe_state(KIND).await.unwrap();
     assert_eq!(stand.head(0).await.backlog, head.backlog, "documents that wait are no cache");
     assert_eq!(stand.create(create(0, &[1, 2])).await, CreateResult::Exists(0));
-    assert_eq!(stand.create(create(0, &[2])).await, CreateResult::Cold(ids(&[2])), "absence is one");
+    assert_eq!(stand.create(create(0, &[2])).await, CreateResult::NotLoaded(ids(&[2])), "absence is one");
     assert!(matches!(stand.load_ids(&[2], LoadedState::Missing).await, Hydrated::Stale(_)));
     let after = stand.store().reset(KIND, 0, head.incarnation).await.unwrap();
     assert_eq!(after.backlog, head.backlog);
@@ -315,7 +315,7 @@ pub async fn a_trim_takes_what_it_drops<B: Backend>() {
     stand.store().reset(KIND, 0, head.incarnation).await.unwrap();
     assert_eq!((stand.waits(&[3, 4]).await, stand.owned(7, 9).await), (vec![false; 2], vec![]));
     // Its id can be asked for, and used, as if it had been named.
-    assert_eq!(stand.create(create(0, &[3])).await, CreateResult::Cold(ids(&[3])));
+    assert_eq!(stand.create(create(0, &[3])).await, CreateResult::NotLoaded(ids(&[3])));
     assert_eq!(stand.load_ids(&[3], LoadedState::Missing).await, Hydrated::Accepted);
     created(&stand.create(create(0, &[3])).await);
     assert_eq!((stand.waits(&[3, 4]).await, stand.owned(7, 9).await), (vec![true, false], ids(&[3])));

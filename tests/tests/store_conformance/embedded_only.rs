@@ -115,9 +115,9 @@ async fn a_closed_store_takes_no_more_and_lost_nothing() {
     let mut stand = Stand::<Embedded>::tuned(|config| config.partitions = 1).await;
     stand.close();
     let store = EmbeddedStore::open(&stand.config).unwrap();
-    weir::store::Store::heads(&store, KIND, &[0]).await.unwrap();
+    weir::store::Journal::heads(&store, KIND, &[0]).await.unwrap();
     store.close().await;
-    let refused = weir::store::Store::ping(&store).await;
+    let refused = weir::store::StoreHealth::ping(&store).await;
     assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
     drop(store);
     stand.open().await;

@@ -161,7 +161,7 @@ pub async fn an_invalid_target_becomes_cold<B: Backend>() {
     let touched = [Id::Int(1), Id::Int(2)];
     stand.store().trim(KIND, 0, head.incarnation, head.last, &touched, &[Id::Int(2)]).await.unwrap();
     assert_eq!(stand.read(1, 5).await, known(true, 1));
-    assert_eq!(stand.read(2, 5).await, ReadResult::ColdTarget, "SQL dead-lettered its row");
+    assert_eq!(stand.read(2, 5).await, ReadResult::TargetNotLoaded, "SQL dead-lettered its row");
     stand.load_whole(2, &[]).await;
     assert_eq!(stand.read(2, 5).await, known(false, 0));
 }
@@ -177,7 +177,7 @@ pub async fn an_invalid_target_with_newer_entries_becomes_cold_when_clean<B: Bac
     stand.done(1, 7).await;
     assert_eq!(stand.read(1, 7).await, known(true, 3));
     stand.flush(&mut Sql::default()).await;
-    assert_eq!(stand.read(1, 6).await, ReadResult::ColdTarget);
+    assert_eq!(stand.read(1, 6).await, ReadResult::TargetNotLoaded);
 }
 
 pub async fn a_journal_behind_sqls_life_drops_what_sql_has_and_keeps_the_rest<B: Backend>() {
@@ -198,5 +198,5 @@ pub async fn a_journal_behind_sqls_life_drops_what_sql_has_and_keeps_the_rest<B:
     );
     let positions: Vec<_> = stand.changes(0, 10).await.into_iter().map(|(position, _)| position).collect();
     assert_eq!(positions, [waits], "never applied twice: {committed}");
-    assert_eq!(stand.read(1, 3).await, ReadResult::ColdTarget);
+    assert_eq!(stand.read(1, 3).await, ReadResult::TargetNotLoaded);
 }

@@ -45,7 +45,7 @@ pub async fn kinds_do_not_meet<B: Backend>() {
     let pair = (Id::Int(1), Some(Id::Int(2)));
     for kind in ["feed", "feed-like-2", "other"] {
         let read = stand.store().read(kind, stand.now_ms(), std::slice::from_ref(&pair)).await.unwrap();
-        assert_eq!(read, vec![ReadResult::ColdTarget], "{kind}");
+        assert_eq!(read, vec![ReadResult::TargetNotLoaded], "{kind}");
         assert_eq!(stand.store().heads(kind, &[stand.partition(1)]).await.unwrap()[0].backlog.entries, 0);
     }
     stand.store().wipe_state("other").await.unwrap();
@@ -63,7 +63,7 @@ pub async fn lost_data_is_a_new_life<B: Backend>() {
     let JournalRead::OtherIncarnation(after) = read else { panic!("{read:?}") };
     assert!(after.incarnation > before.incarnation);
     assert_eq!((after.last, after.flushed, after.floor), (0, 0, 0));
-    assert_eq!(stand.read(1, 2).await, ReadResult::ColdTarget);
+    assert_eq!(stand.read(1, 2).await, ReadResult::TargetNotLoaded);
     let stale = stand
         .hydrate_at(
             0,
@@ -90,8 +90,8 @@ pub async fn a_reset_starts_a_new_life_and_keeps_the_journal<B: Backend>() {
     let backlog = Backlog { targets: 0, ..before.backlog };
     assert_eq!(after, Head { incarnation: after.incarnation, flushed: 0, floor: last, backlog, ..before });
     assert_eq!(stand.head(0).await, after);
-    assert_eq!(stand.read(1, 3).await, ReadResult::ColdTarget, "all state is cold");
-    assert_eq!(stand.one(op(1, 3, TOGGLE)).await, ToggleResult::ColdTarget);
+    assert_eq!(stand.read(1, 3).await, ReadResult::TargetNotLoaded, "all state is cold");
+    assert_eq!(stand.one(op(1, 3, TOGGLE)).await, ToggleResult::TargetNotLoaded);
     assert_eq!(stand.changes(0, 10).await.len(), 2, "entries stay");
     assert_eq!(stand.store().reset(KIND, 0, before.incarnation).await.unwrap(), after, "once is enough");
     let mut sql = Sql::default();
@@ -135,8 +135,8 @@ pub async fn wiped_state_is_loaded_again_after_the_flush<B: Backend>() {
         let backlog = Backlog { targets: 0, ..before.backlog };
         assert_eq!(after, Head { floor: before.last, backlog, ..*before }, "the same life, the journal kept");
     }
-    assert_eq!(stand.read(1, 5).await, ReadResult::ColdTarget);
-    assert_eq!(stand.read(9, 5).await, ReadResult::ColdTarget);
+    assert_eq!(stand.read(1, 5).await, ReadResult::TargetNotLoaded);
+    assert_eq!(stand.read(9, 5).await, ReadResult::TargetNotLoaded);
     let load = TargetLoad { target: Id::Int(1), state: LoadedState::Whole(vec![]) };
     assert!(matches!(stand.hydrate(stand.partition(1), vec![load], vec![]).await, Hydrated::Stale(_)));
     stand.flush(&mut sql).await;
@@ -161,7 +161,7 @@ pub async fn what_was_acknowledged_survives_a_crash<B: Backend>() {
     stand.crash().await;
     assert_eq!(stand.store().heads(KIND, &[0, 1]).await.unwrap(), heads);
     if !B::STATE_SURVIVES {
-        assert_eq!(stand.read(1, 5).await, ReadResult::ColdTarget);
+        assert_eq!(stand.read(1, 5).await, ReadResult::TargetNotLoaded);
     }
     // What is known already is left as it is.
     stand.load_whole(1, &[7]).await;

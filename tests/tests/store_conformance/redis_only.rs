@@ -7,8 +7,8 @@ use weir::config::{StoreConfig, StoreType};
 use weir::model::{Id, Incarnation};
 use weir::store::redis::RedisStore;
 use weir::store::{
-    CountBatch, CountOp, CountOutcome, CountResult, CreateBatch, CreateOp, CreateResult, JournalRead, LoadedState,
-    ReadResult, Store, StoreError, ToggleResult,
+    CountBatch, CountOp, CountOutcome, CountResult, CreateBatch, CreateOp, CreateResult, Journal, JournalRead,
+    LoadedState, ReadResult, State, StoreError, StoreHealth, ToggleResult,
 };
 use weir_tests::services::{AppendFsync, RedisOptions, free_port};
 
@@ -174,7 +174,7 @@ async fn a_flushed_redis_is_a_new_life_under_the_same_connection() {
     stand.done(1, 2).await;
     let before = stand.head(0).await;
     stand.backend.0.command::<()>(&["FLUSHALL"]);
-    assert_eq!(stand.one(op(1, 2, TOGGLE)).await, ToggleResult::ColdTarget);
+    assert_eq!(stand.one(op(1, 2, TOGGLE)).await, ToggleResult::TargetNotLoaded);
     let after = stand.head(0).await;
     assert!(after.incarnation > before.incarnation && after.last == 0);
     let read = stand.store().read_journal(KIND, 0, before.incarnation, before.last, 10).await.unwrap();
@@ -230,7 +230,7 @@ async fn what_weir_did_not_write_is_damage_and_left_alone() {
     assert_eq!(stand.read(1, 2).await, known(false, 0), "the whole batch was not done");
     stand.backend.0.command::<()>(&["DEL", "weir:test:{feed-like:0}:t:2"]);
     stand.backend.0.command::<()>(&["HSET", "weir:test:{feed-like:0}:t:2", "", "x"]);
-    assert_eq!(stand.read(2, 2).await, ReadResult::ColdTarget, "a record of no life is no record");
+    assert_eq!(stand.read(2, 2).await, ReadResult::TargetNotLoaded, "a record of no life is no record");
     stand.done(1, 2).await;
     let head = stand.head(0).await;
     stand.backend.0.command::<()>(&["DEL", "weir:test:{feed-like:0}:j"]);

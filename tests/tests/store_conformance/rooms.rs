@@ -3,7 +3,7 @@
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use weir::model::Id;
-use weir::room::draw;
+use weir::room::lottery;
 use weir::store::{
     Opened, Opening, RoomBatch, RoomCommit, RoomEnd, RoomFigures, RoomOp, RoomResult, RoomTick, RoomTimes, RoomVerb,
     Ticked,
@@ -16,7 +16,7 @@ const QUEUE: Id = Id::Int(1);
 const GRACE_MS: u64 = 10_000;
 const CLAIM_MS: u64 = 3_000;
 const STAY_MS: u64 = 20_000;
-const JOIN: RoomVerb = RoomVerb::Join { lane: 128, lot: None, through_ms: None };
+const JOIN: RoomVerb = RoomVerb::Join { lane: 128, lottery_rank: None, through_ms: None };
 
 fn opening(seed: u8, now_ms: u64) -> Opening {
     Opening { seed: [seed; 32], now_ms, queues_max: 2, idle_ms: 60_000 }
@@ -37,7 +37,7 @@ impl<'a, B: Backend> Room<'a, B> {
     }
 
     async fn open_at(stand: &'a Stand<B>, seed: u8, now_ms: u64) -> Self {
-        let opened = stand.store().rooms().open_room(ROOM, &QUEUE, opening(seed, now_ms)).await.unwrap();
+        let opened = stand.store().open_room(ROOM, &QUEUE, opening(seed, now_ms)).await.unwrap();
         let Opened::Open(seed) = opened else { panic!("{opened:?}") };
         Self { stand, seed, now_ms, pause_ms_max: u64::MAX }
     }
@@ -59,7 +59,7 @@ impl<'a, B: Backend> Room<'a, B> {
 
     async fn commit_of(&self, owner: &str, ops: Vec<RoomOp>) -> RoomCommit {
         let batch = RoomBatch { seed: self.seed, times: self.times(owner), waiting_max: 100_000, ops };
-        self.stand.store().rooms().apply_room(ROOM, &QUEUE, batch).await.unwrap()
+        self.stand.store().apply_room(ROOM, &QUEUE, batch).await.unwrap()
     }
 
     async fn all(&self, ops: Vec<RoomOp>) -> (Vec<RoomResult>, RoomFigures) {
@@ -87,7 +87,7 @@ impl<'a, B: Backend> Room<'a, B> {
             active_ttl_ms: STAY_MS,
             claim_ms: CLAIM_MS,
         };
-        self.stand.store().rooms().tick_room(ROOM, &QUEUE, tick).await.unwrap()
+        self.stand.store().tick_room(ROOM, &QUEUE, tick).await.unwrap()
     }
 
     async fn tick(&self, admit: u32, capacity: u64) -> (u32, RoomFigures) {
@@ -114,7 +114,7 @@ pub async fn a_person_has_one_place_and_positions_only_shrink<B: Backend>() {
     assert_eq!(joined, (1..=5).map(expected).collect::<Vec<_>>());
     let again = room.join(3..=3).await[0];
     assert!(matches!(again, RoomResult::Waiting { number: 3, ahead: 2, is_new: false, .. }), "{again:?}");
-    let early = RoomVerb::Join { lane: 1, lot: None, through_ms: None };
+    let early = RoomVerb::Join { lane: 1, lottery_rank: None, through_ms: None };
     assert_eq!(ahead(room.one(9, 0, early).await), 0, "a lane before the others");
     assert_eq!(ahead(room.one(5, 5, RoomVerb::Poll).await), 5);
     let left = RoomResult::Ended { end: RoomEnd::Left, is_new: true };
@@ -201,7 +201,7 @@ pub async fn stays_are_claimed_extended_and_over<B: Backend>() {
     let (_, figures) = room.tick(0, 2).await;
     assert_eq!((figures.expired, figures.no_shows), (1, 1), "each is counted once");
     assert_eq!(room.one(1, 1, RoomVerb::Poll).await, RoomResult::Ended { end: RoomEnd::Expired, is_new: false });
-    let through = RoomVerb::Join { lane: 0, lot: None, through_ms: Some(7) };
+    let through = RoomVerb::Join { lane: 0, lottery_rank: None, through_ms: Some(7) };
     assert_eq!(until(room.one(4, 0, through).await), 30_007);
 }
 
@@ -266,9 +266,9 @@ async fn a_silent_host_holds_the_time_for_a_while() {
 
     // One that says that it stops holds nothing up, and its turn is over at once.
     room.commit_of("c", vec![RoomOp { actor: Id::Int(4), number: 0, verb: JOIN }]).await;
-    stand.store().rooms().part_room(ROOM, &QUEUE, "a").await.unwrap();
+    stand.store().part_room(ROOM, &QUEUE, "a").await.unwrap();
     assert!(matches!(room.tick_of("c", 0, 0).await, Ticked::Done { .. }));
-    stand.store().rooms().part_room(ROOM, &QUEUE, "c").await.unwrap();
+    stand.store().part_room(ROOM, &QUEUE, "c").await.unwrap();
     assert_eq!(pass(&mut room, 10).await.abandoned, 3);
 }
 
@@ -283,7 +283,7 @@ pub async fn places_survive_a_crash<B: Backend>() {
         room.one(20, 20, RoomVerb::Leave).await;
     }
     stand.crash().await;
-    assert_eq!(stand.store().rooms().room_queues(ROOM).await.unwrap(), [QUEUE]);
+    assert_eq!(stand.store().room_queues(ROOM).await.unwrap(), [QUEUE]);
     let mut room = Room::open_at(&stand, 2, START_MS + 1_000).await;
     assert_eq!(room.seed, [1; 32], "the same life");
     let (_, figures) = room.all(Vec::new()).await;
@@ -319,13 +319,13 @@ pub async fn a_draw_is_reproduced_from_its_seed_and_log<B: Backend>() {
         actor: actor.clone(),
         number: 0,
         // Few lots, so that many are taken.
-        verb: RoomVerb::Join { lane: 64, lot: Some(draw::lot(&room.seed, actor)), through_ms: None },
+        verb: RoomVerb::Join { lane: 64, lottery_rank: Some(lottery::rank(&room.seed, actor)), through_ms: None },
     };
     room.all(actors.iter().map(join).collect()).await;
-    let mut logged = stand.store().rooms().room_draw(ROOM, &QUEUE, 0, 400).await.unwrap();
-    logged.extend(stand.store().rooms().room_draw(ROOM, &QUEUE, 400, 400).await.unwrap());
+    let mut logged = stand.store().room_entrants(ROOM, &QUEUE, 0, 400).await.unwrap();
+    logged.extend(stand.store().room_entrants(ROOM, &QUEUE, 400, 400).await.unwrap());
     assert_eq!(logged, actors);
-    let order = draw::order(&room.seed, &logged);
+    let order = lottery::order(&room.seed, &logged);
     let looks = order.iter().map(|actor| {
         let Id::Int(number) = actor else { panic!() };
         RoomOp { actor: actor.clone(), number: number.unsigned_abs(), verb: RoomVerb::Look }
@@ -333,13 +333,13 @@ pub async fn a_draw_is_reproduced_from_its_seed_and_log<B: Backend>() {
     let (results, _) = room.all(looks.collect()).await;
     let places: Vec<u64> = results.into_iter().map(ahead).collect();
     assert_eq!(places, (0..500).collect::<Vec<_>>());
-    let taken = RoomVerb::Join { lane: 64, lot: Some(draw::lot(&room.seed, &order[0])), through_ms: None };
+    let taken = RoomVerb::Join { lane: 64, lottery_rank: Some(lottery::rank(&room.seed, &order[0])), through_ms: None };
     assert_eq!(ahead(room.one(1_000, 0, taken).await), 1, "behind whoever has the lot");
 }
 
 pub async fn queues_are_bounded_and_make_room_when_idle<B: Backend>() {
     let stand = Stand::<B>::new().await;
-    let rooms = stand.store().rooms();
+    let rooms = stand.store();
     let open = async |queue: i64, now_ms| rooms.open_room(ROOM, &Id::Int(queue), opening(queue as u8, now_ms)).await;
     assert_eq!(open(1, START_MS).await, Ok(Opened::Open([1; 32])));
     assert_eq!(open(2, START_MS + 50_000).await, Ok(Opened::Open([2; 32])));
@@ -352,7 +352,7 @@ pub async fn queues_are_bounded_and_make_room_when_idle<B: Backend>() {
 
 pub async fn a_queue_where_somebody_is_makes_no_room<B: Backend>() {
     let stand = Stand::<B>::new().await;
-    let rooms = stand.store().rooms();
+    let rooms = stand.store();
     let open = async |queue: i64, now_ms| rooms.open_room(ROOM, &Id::Int(queue), opening(queue as u8, now_ms)).await;
     assert_eq!(open(2, START_MS - 1).await, Ok(Opened::Open([2; 32])));
     let mut room = Room::open(&stand, 1).await;

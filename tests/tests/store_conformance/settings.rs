@@ -60,8 +60,8 @@ fn done(result: &SettingsResult) -> (u64, bool) {
 
 pub async fn a_member_is_cold_until_it_is_loaded<B: Backend>() {
     let stand = Stand::<B>::new().await;
-    assert_eq!(stand.member(1).await, MemberRead::Cold);
-    assert_eq!(stand.put(set(1, on("a"))).await, SettingsResult::ColdTarget);
+    assert_eq!(stand.member(1).await, MemberRead::NotLoaded);
+    assert_eq!(stand.put(set(1, on("a"))).await, SettingsResult::TargetNotLoaded);
     stand.load_settings(1, on("b")).await;
     stand.load(vec![(2, LoadedState::Missing)]).await;
     assert_eq!(stand.told(1).await, json!({"b": true}));
@@ -85,7 +85,7 @@ pub async fn each_change_is_laid_over_those_before_it<B: Backend>() {
         ])
         .await;
     assert!(done(&results[0]).0 > 0);
-    assert_eq!(results[3], SettingsResult::ColdTarget);
+    assert_eq!(results[3], SettingsResult::TargetNotLoaded);
     assert_eq!(stand.told(1).await, json!({"a": false, "b": 7, "c": "é", "d": ""}));
     assert_eq!(stand.told(2).await["c"].as_str().unwrap().len(), 1_000);
     // All that was accepted is in the journal, in order, and nothing else.
@@ -123,7 +123,7 @@ pub async fn thousands_of_members_are_read_in_order<B: Backend>() {
     let found = stand.store().settings(KIND, stand.now_ms(), &members).await;
     for (n, read) in (1..=MEMBERS).rev().zip(found) {
         let expected = match n {
-            n if n % 3 == 0 => MemberRead::Cold,
+            n if n % 3 == 0 => MemberRead::NotLoaded,
             n if n % 5 == 0 => MemberRead::Missing,
             n => MemberRead::Known(settings(&[("n", Setting::Int(n))])),
         };
@@ -152,16 +152,16 @@ pub async fn changes_survive_a_crash_and_are_clean_after_the_flush<B: Backend>()
     done(&stand.put(set(1, on("c"))).await);
     let head = stand.head(partition).await;
     stand.store().trim(KIND, partition, head.incarnation, head.last, &id, &id).await.unwrap();
-    assert_eq!(stand.member(1).await, MemberRead::Cold);
+    assert_eq!(stand.member(1).await, MemberRead::NotLoaded);
 }
 
 pub async fn settings_are_no_other_capabilitys_state<B: Backend>() {
     let stand = Stand::<B>::new().await;
     stand.load_settings(1, on("a")).await;
-    assert_eq!(stand.hit(hit(1, 1)).await, CountResult::ColdTarget);
+    assert_eq!(stand.hit(hit(1, 1)).await, CountResult::TargetNotLoaded);
     stand.load_count(2, 5).await;
-    assert_eq!(stand.member(2).await, MemberRead::Cold);
-    assert_eq!(stand.put(set(2, on("a"))).await, SettingsResult::ColdTarget);
+    assert_eq!(stand.member(2).await, MemberRead::NotLoaded);
+    assert_eq!(stand.put(set(2, on("a"))).await, SettingsResult::TargetNotLoaded);
     stand.store().wipe_state(KIND).await.unwrap();
-    assert_eq!(stand.member(1).await, MemberRead::Cold);
+    assert_eq!(stand.member(1).await, MemberRead::NotLoaded);
 }

@@ -25,9 +25,9 @@ fn member(actor: i64, since_ms: u64) -> Member {
 
 pub async fn a_target_is_cold_until_it_is_loaded<B: Backend>() {
     let stand = Stand::<B>::new().await;
-    assert_eq!(stand.one(op(1, 2, TOGGLE)).await, ToggleResult::ColdTarget);
-    assert_eq!(stand.read(1, 2).await, ReadResult::ColdTarget);
-    assert_eq!(members(&stand, 1, None, 10).await, Members::ColdTarget);
+    assert_eq!(stand.one(op(1, 2, TOGGLE)).await, ToggleResult::TargetNotLoaded);
+    assert_eq!(stand.read(1, 2).await, ReadResult::TargetNotLoaded);
+    assert_eq!(members(&stand, 1, None, 10).await, Members::TargetNotLoaded);
     assert_eq!(stand.head(stand.partition(1)).await.backlog.entries, 0, "nothing was done");
     stand.load_whole(1, &[]).await;
     assert_eq!(stand.done(1, 2).await.state, state(true, 1));
@@ -41,7 +41,7 @@ pub async fn a_loaded_target_answers_for_sql<B: Backend>() {
     assert_eq!(stand.read(1, 5).await, known(false, 3));
     let all = [(Id::Int(1), None), (Id::Int(2), None), (Id::Int(1), Some(Id::Int(7)))];
     let read = stand.store().read(KIND, stand.now_ms(), &all).await.unwrap();
-    assert_eq!(read, vec![known(false, 3), ReadResult::ColdTarget, known(true, 3)], "index-aligned");
+    assert_eq!(read, vec![known(false, 3), ReadResult::TargetNotLoaded, known(true, 3)], "index-aligned");
     let removed = stand.done(1, 8).await;
     assert_eq!((removed.state, removed.changed), (state(false, 2), true), "whoever liked before unlikes");
     assert_eq!(stand.store().read(KIND, stand.now_ms(), &[]).await.unwrap(), vec![]);
@@ -53,7 +53,7 @@ pub async fn a_missing_target_is_refused_and_forgotten_after_its_ttl<B: Backend>
     assert_eq!(stand.one(op(1, 2, TOGGLE)).await, ToggleResult::TargetMissing);
     assert_eq!(stand.read(1, 2).await, ReadResult::TargetMissing);
     assert_eq!(members(&stand, 1, None, 10).await, Members::TargetMissing);
-    stand.until("absence is forgotten", async || stand.read(1, 2).await == ReadResult::ColdTarget).await;
+    stand.until("absence is forgotten", async || stand.read(1, 2).await == ReadResult::TargetNotLoaded).await;
     stand.load_whole(1, &[]).await;
     assert_eq!(stand.done(1, 2).await.state, state(true, 1));
 }
@@ -65,7 +65,7 @@ pub async fn a_load_must_be_of_this_incarnation<B: Backend>() {
     let other = Incarnation(Uuid::from_u128(head.incarnation.0.as_u128() - 1));
     let stale = stand.hydrate_at(partition, (other, 99), vec![whole(1, &[2])], vec![]).await;
     assert_eq!(stale, Hydrated::Stale(head));
-    assert_eq!(stand.read(1, 2).await, ReadResult::ColdTarget);
+    assert_eq!(stand.read(1, 2).await, ReadResult::TargetNotLoaded);
     // A partition that was never used: its head is made, and it is of no life that SQL could have named.
     let unused = Partition::try_from((usize::from(partition) + 1) % usize::from(stand.config.partitions)).unwrap();
     assert!(matches!(stand.hydrate_at(unused, (other, 0), vec![], vec![]).await, Hydrated::Stale(_)));
@@ -83,7 +83,7 @@ pub async fn a_load_must_not_be_older_than_the_trim_point<B: Backend>() {
     assert!(head.flushed > 0 && head.flushed == head.last);
     let early = stand.hydrate_at(0, (head.incarnation, head.flushed - 1), vec![whole(3, &[4])], vec![]).await;
     assert_eq!(early, Hydrated::Stale(head));
-    assert_eq!(stand.read(3, 4).await, ReadResult::ColdTarget);
+    assert_eq!(stand.read(3, 4).await, ReadResult::TargetNotLoaded);
     let exact = stand.hydrate_at(0, (head.incarnation, head.flushed), vec![whole(3, &[4])], vec![]).await;
     assert_eq!(exact, Hydrated::Accepted);
     let later = stand.hydrate_at(0, (head.incarnation, head.flushed + 1), vec![whole(5, &[4])], vec![]).await;
@@ -115,7 +115,7 @@ pub async fn what_is_known_is_not_loaded_over<B: Backend>() {
     stand.load_pair(1, 9, Some(1)).await;
     assert_eq!(stand.read(1, 9).await, known(false, 1), "pairs of a whole target are ignored");
     stand.load_pair(33, 9, Some(1)).await;
-    assert_eq!(stand.read(33, 9).await, ReadResult::ColdTarget, "pairs of a cold target are ignored");
+    assert_eq!(stand.read(33, 9).await, ReadResult::TargetNotLoaded, "pairs of a cold target are ignored");
     stand.load(vec![(2, LoadedState::Huge(1_000))]).await;
     stand.load_pair(2, 9, None).await;
     stand.done(2, 9).await;
@@ -138,14 +138,14 @@ pub async fn a_large_load_is_taken_whole<B: Backend>() {
     assert_eq!(stand.read(3, 9_000).await, known(false, 9_000));
     assert_eq!(stand.read(4, 8_998).await, known(true, 1 << 40));
     assert_eq!(stand.read(4, 8_999).await, known(false, 1 << 40));
-    assert_eq!(stand.read(4, 9_000).await, ReadResult::ColdPair);
+    assert_eq!(stand.read(4, 9_000).await, ReadResult::PairNotLoaded);
 }
 
 pub async fn a_huge_target_knows_only_the_pairs_it_was_told<B: Backend>() {
     let stand = Stand::<B>::new().await;
     stand.load(vec![(1, LoadedState::Huge(1_000_000))]).await;
-    assert_eq!(stand.one(op(1, 2, TOGGLE)).await, ToggleResult::ColdPair);
-    assert_eq!(stand.read(1, 2).await, ReadResult::ColdPair);
+    assert_eq!(stand.one(op(1, 2, TOGGLE)).await, ToggleResult::PairNotLoaded);
+    assert_eq!(stand.read(1, 2).await, ReadResult::PairNotLoaded);
     let count = stand.store().read(KIND, stand.now_ms(), &[(Id::Int(1), None)]).await.unwrap();
     assert_eq!(count, vec![known(false, 1_000_000)], "the count needs no pair");
     assert_eq!(stand.head(stand.partition(1)).await.backlog.entries, 0);
@@ -190,7 +190,7 @@ pub async fn known_pairs_of_a_huge_target_are_bounded<B: Backend>() {
     }
     assert_eq!(stand.read(1, 3).await, known(true, 503), "never dropped while dirty");
     stand.flush(&mut Sql::default()).await;
-    assert_eq!(stand.read(1, 3).await, ReadResult::ColdPair);
+    assert_eq!(stand.read(1, 3).await, ReadResult::PairNotLoaded);
     let count = stand.store().read(KIND, stand.now_ms(), &[(Id::Int(1), None)]).await.unwrap();
     assert_eq!(count, vec![known(false, 503)], "the count stays");
     stand.load_pair(1, 3, Some(1)).await;
@@ -300,8 +300,8 @@ pub async fn a_clean_target_expires_and_a_dirty_one_does_not<B: Backend>() {
     let touched = [Id::Int(2), Id::Int(3), Id::Int(6)];
     stand.store().trim(KIND, 0, head.incarnation, head.last, &touched, &[]).await.unwrap();
     assert_eq!(stand.read(2, 9).await, known(true, 2), "clean, and still known for its time");
-    stand.until("an untouched target expires", async || stand.read(1, 5).await == ReadResult::ColdTarget).await;
-    stand.until("a flushed target expires", async || stand.read(2, 9).await == ReadResult::ColdTarget).await;
+    stand.until("an untouched target expires", async || stand.read(1, 5).await == ReadResult::TargetNotLoaded).await;
+    stand.until("a flushed target expires", async || stand.read(2, 9).await == ReadResult::TargetNotLoaded).await;
     assert_eq!(stand.read(3, 9).await, known(false, 1), "a dirty one is kept");
     assert_eq!(stand.read(6, 5).await, known(false, 10));
     stand.load_whole(2, &[5, 9, 11]).await;
@@ -309,7 +309,8 @@ pub async fn a_clean_target_expires_and_a_dirty_one_does_not<B: Backend>() {
     stand.flush(&mut Sql::default()).await;
     stand
         .until("all is clean and expires", async || {
-            stand.read(3, 9).await == ReadResult::ColdTarget && stand.read(6, 5).await == ReadResult::ColdTarget
+            stand.read(3, 9).await == ReadResult::TargetNotLoaded
+                && stand.read(6, 5).await == ReadResult::TargetNotLoaded
         })
         .await;
     stand.load_whole(3, &[]).await;

@@ -168,7 +168,7 @@ async fn count_some<B: Backend>(
                         truth.remove(&op.target);
                     }
                 }
-                CountResult::ColdTarget => {
+                CountResult::TargetNotLoaded => {
                     warm_count(stand, &op.target, sql).await;
                     again.push(op);
                 }
@@ -246,7 +246,7 @@ async fn create_one<B: Backend>(
         match stand.create(create(0, &[id])).await {
             CreateResult::Done(_) => return assert!(truth.insert(Id::Int(id)), "{what}: created twice"),
             CreateResult::Exists(0) => return assert!(truth.contains(&Id::Int(id)), "{what}: there is none"),
-            CreateResult::Cold(cold) => {
+            CreateResult::NotLoaded(cold) => {
                 assert_eq!(cold, [Id::Int(id)], "{what}");
                 let state = if sql.contains(&Id::Int(id)) { LoadedState::Exists } else { LoadedState::Missing };
                 if matches!(stand.load_ids(&[id], state).await, Hydrated::Stale(_)) {
@@ -314,11 +314,11 @@ async fn toggle_some<B: Backend>(
         for (op, result) in waiting.into_iter().zip(results) {
             let pair = (op.target.clone(), op.actor.clone());
             match result {
-                ToggleResult::ColdTarget => {
+                ToggleResult::TargetNotLoaded => {
                     warm_target(stand, dice.below(3) == 0, &op.target, sql).await;
                     again.push(op);
                 }
-                ToggleResult::ColdPair => {
+                ToggleResult::PairNotLoaded => {
                     warm_pair(stand, &pair, sql).await;
                     again.push(op);
                 }
@@ -378,9 +378,9 @@ async fn list_one<B: Backend>(stand: &Stand<B>, target: i64, truth: &BTreeSet<(I
     let target = Id::Int(target);
     let expected: BTreeSet<Id> = truth.iter().filter(|(of, _)| *of == target).map(|(_, actor)| actor.clone()).collect();
     let listed: BTreeSet<Id> = match stand.store().members(KIND, stand.now_ms(), &target, None, 100).await.unwrap() {
-        Members::ColdTarget => {
+        Members::TargetNotLoaded => {
             let read = stand.store().read(KIND, stand.now_ms(), &[(target, None)]).await.unwrap();
-            assert_eq!(read, vec![ReadResult::ColdTarget]);
+            assert_eq!(read, vec![ReadResult::TargetNotLoaded]);
             return;
         }
         Members::Whole(members) => members.into_iter().map(|member| member.actor).collect(),

@@ -123,7 +123,7 @@ pub async fn what_is_refused_does_not_count<B: Backend>() {
     for _ in 0..3 {
         assert_eq!(stand.one(op(1, 2, deny)).await, ToggleResult::Denied(state(false, 0)));
         assert_eq!(stand.one(op(2, 2, limited(1, 600_000))).await, ToggleResult::TargetMissing);
-        assert_eq!(stand.one(op(3, 2, limited(1, 600_000))).await, ToggleResult::ColdPair);
+        assert_eq!(stand.one(op(3, 2, limited(1, 600_000))).await, ToggleResult::PairNotLoaded);
     }
     stand.load_pair(3, 2, None).await;
     for target in [1, 3] {
@@ -198,15 +198,15 @@ pub async fn an_idempotency_key_belongs_to_one_request<B: Backend>() {
         ops: vec![keyed(op(1, 2, TOGGLE), 7, 8)],
     };
     let other_kind = stand.store().toggle("other", batch).await.unwrap().results;
-    assert_eq!(other_kind, vec![ToggleResult::ColdTarget], "kinds do not share keys");
+    assert_eq!(other_kind, vec![ToggleResult::TargetNotLoaded], "kinds do not share keys");
 }
 
 pub async fn only_evaluated_outcomes_are_remembered<B: Backend>() {
     let stand = Stand::<B>::new().await;
     let cold = keyed(op(1, 2, TOGGLE), 1, 1);
-    assert_eq!(stand.one(cold.clone()).await, ToggleResult::ColdTarget);
+    assert_eq!(stand.one(cold.clone()).await, ToggleResult::TargetNotLoaded);
     stand.load(vec![(1, LoadedState::Huge(4)), (9, LoadedState::Missing)]).await;
-    assert_eq!(stand.one(cold.clone()).await, ToggleResult::ColdPair);
+    assert_eq!(stand.one(cold.clone()).await, ToggleResult::PairNotLoaded);
     stand.load_pair(1, 2, None).await;
     assert_eq!(outcome(&stand.one(cold).await).state, state(true, 5));
     let missing = keyed(op(9, 2, TOGGLE), 2, 2);

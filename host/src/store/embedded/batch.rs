@@ -1,6 +1,6 @@
-//! What the batches of all capabilities have in common: the partitions that they enter, and the entries that they leave.
+//! The common part of all batches: the partitions that they touch, and the entries that they append.
 //!
-//! What may fail (the disk) is read before anything is changed: a batch has its whole effect or none.
+//! Reads that may fail (the disk) come before any change: a batch takes effect as a whole or not at all.
 
 use std::collections::BTreeMap;
 
@@ -11,26 +11,26 @@ use crate::journal::{Link, entry};
 use crate::model::{Digest, Partition, Position};
 use crate::store::{Head, StoreError};
 
-/// Greatest position that a time can lead to, however wrong the clock: leaves room to count on.
+/// Greatest position that a time can lead to, however wrong the clock: leaves positions to count on.
 const POSITION_OF_TIME_MAX: Position = 1 << 62;
 
-/// What a batch gathers in one partition.
+/// The changes that a batch gathers in one partition.
 pub(super) struct Work {
     pub(super) head: HeadRecord,
-    /// The place of the entry, if there will be one.
+    /// The position of the entry, if there will be one.
     pub(super) position: Position,
     /// The entry, packed; empty as long as nothing changed.
     pub(super) entry: Vec<u8>,
     /// Records in the entry.
     pub(super) changes: u64,
-    /// What they amount to: see [`crate::model::Change::amount`].
+    /// Their sum: see [`crate::model::Change::amount`].
     pub(super) amount: u64,
 }
 
-/// What a batch gathers, by partition.
+/// The changes that a batch gathers, by partition.
 pub(super) type Works = BTreeMap<Partition, Work>;
 
-/// The heads of the partitions that a batch belongs to, made where there is none.
+/// The heads of the partitions of a batch, created where there are none.
 pub(super) fn enter(
     transaction: &mut Transaction<'_>,
     kind: &str,
@@ -41,7 +41,7 @@ pub(super) fn enter(
     for partition in partitions {
         if let std::collections::btree_map::Entry::Vacant(place) = works.entry(partition) {
             let head = transaction.head_or_fresh(kind, partition)?;
-            // Times make positions that are not met again by a journal that was restored from an old copy.
+            // Positions grow with time, so that a journal restored from an old copy never reuses one.
             let of_time = now_ms.saturating_mul(1_000).min(POSITION_OF_TIME_MAX);
             let position = head.newest().saturating_add(1).max(of_time);
             place.insert(Work { head, position, entry: Vec::new(), changes: 0, amount: 0 });
@@ -51,7 +51,7 @@ pub(super) fn enter(
 }
 
 impl Work {
-    /// The entry, to which one more record is appended, which amounts to so much.
+    /// Appends one more record to the entry, with this amount.
     pub(super) fn record(&mut self, digest: &Digest, at_ms: u64, amount: u64) -> &mut Vec<u8> {
         if self.entry.is_empty() {
             let link = Link::after(self.head.newest(), self.head.changes, self.head.amount);
@@ -63,7 +63,7 @@ impl Work {
     }
 }
 
-/// Appends the entries; the heads afterwards.
+/// Appends the entries. Returns the heads afterwards.
 pub(super) fn leave(
     transaction: &mut Transaction<'_>,
     state: &State,

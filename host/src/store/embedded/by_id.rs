@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::model::Id;
 
-/// What one entry takes besides its key and value, in bytes: a control byte, and what is kept free.
+/// Memory of one entry besides its key and value, in bytes: a control byte, and the table's free share.
 const OVERHEAD_BYTES: usize = 2;
 
 /// Values by id.
@@ -12,7 +12,7 @@ const OVERHEAD_BYTES: usize = 2;
 pub(super) struct ById<V> {
     integers: HashMap<i64, V>,
     others: HashMap<Id, V>,
-    /// What the texts take, in bytes.
+    /// Memory of the texts, in bytes.
     text_bytes: usize,
 }
 
@@ -56,7 +56,7 @@ impl<V> ById<V> {
         }
     }
 
-    /// Room for `more` values; `like` is one of the ids to come.
+    /// Reserves space for `more` values; `like` is one of the ids to come.
     pub(super) fn reserve(&mut self, more: usize, like: &Id) {
         match like {
             Id::Int(_) => self.integers.reserve(more),
@@ -82,7 +82,7 @@ impl<V> ById<V> {
         integers.chain(self.others.iter().map(|(id, value)| (id.clone(), value)))
     }
 
-    /// Memory that it takes, in bytes, besides itself.
+    /// Its memory, in bytes, besides itself.
     pub(super) fn bytes(&self) -> usize {
         self.integers.capacity() * (size_of::<(i64, V)>() + OVERHEAD_BYTES)
             + self.others.capacity() * (size_of::<(Id, V)>() + OVERHEAD_BYTES)

@@ -1,6 +1,6 @@
-//! Every other change of the store: trimming, new lives, and the sweeping of what expired.
+//! All other changes of the store: trims, new lives, and the sweep of expired records.
 //!
-//! What may fail (the disk) is read before anything is changed.
+//! Reads that may fail (the disk) come before any change.
 
 use std::collections::HashSet;
 
@@ -17,10 +17,10 @@ use crate::journal::{Link, Mark};
 use crate::model::{Change, Id, Incarnation, Partition, Position};
 use crate::store::{Head, LoadedState, StoreError};
 
-/// Keys on disk, and targets in memory, that one step of the sweeper looks at.
+/// Keys on disk, and targets in memory, that one step of the sweeper visits.
 const SWEEP_STEP: usize = 1_024;
 
-/// Times to live, and what else changes need of the configuration.
+/// Times to live, and the other settings that changes need.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Terms {
     pub(super) state_ttl_ms: u64,
@@ -28,7 +28,7 @@ pub(super) struct Terms {
     pub(super) huge_pairs_max: u64,
 }
 
-/// What a trim is told.
+/// The arguments of a trim.
 pub(super) struct Trim {
     pub(super) partition: Partition,
     pub(super) incarnation: Incarnation,
@@ -37,7 +37,7 @@ pub(super) struct Trim {
     pub(super) invalid: Vec<Id>,
 }
 
-/// See [`crate::store::Store::trim`]. `now_ms` is the newest time that the store was told.
+/// See [`crate::store::Journal::trim`]. `now_ms` is the newest time that a caller passed to the store.
 pub(super) fn trim(
     transaction: &mut Transaction<'_>,
     state: &mut State,
@@ -58,7 +58,7 @@ pub(super) fn trim(
     (head.flushed, head.gone) = (position, head.gone.max(position));
     let next = first_after(transaction, kind, partition, &head)?;
     head.oldest_at_ms = next.map_or(head.oldest_at_ms, |next| next.at_ms);
-    // Entries of the format before did not show what is missing among them: what follows will.
+    // Entries of the previous format do not name the one before them. Later entries will show what is missing.
     let trimmed = if dropped.is_end_unlinked { position.into() } else { trimmed(&head, upto, next) };
     let left = trimmed.changes.map_or(head.entries, |trimmed| head.changes.saturating_sub(trimmed));
     let is_some_lost = left < head.entries;
@@ -79,10 +79,10 @@ pub(super) fn trim(
         clean_document(state, (place, &id), exists_until_ms);
     }
     if is_some_lost {
-        // Documents that lay in what was lost do not wait any more.
+        // Documents in lost entries stop waiting.
         state.with_pending(place, |pending| pending.forget_upto(position));
     }
-    // The entries say themselves whom they touched: a caller that lost some targets does not keep them for ever.
+    // The entries name their targets: even when a caller has lost some of them, those targets become clean.
     let mut touched = dropped.targets;
     touched.extend(touched_by_caller);
     touched.extend(invalid.iter().cloned());
@@ -95,27 +95,27 @@ pub(super) fn trim(
             known.tails.remove(target);
         }
         if tail > head.flushed && is_invalid {
-            // Some of it SQL will never hold: let SQL have the rest first.
+            // SQL will never hold a part of it: let SQL have the rest first.
             head.floor = head.last;
         }
     }
-    // What was dirty until now may have grown beyond the bound.
+    // Targets that were dirty until now may have grown beyond the bound.
     state.make_room();
     transaction.put_head(kind, partition, &head);
     Ok(())
 }
 
-/// Entries that are dropped: their keys, and what they changed.
+/// The entries to drop: their keys, and their changes.
 #[derive(Default)]
 struct Dropped {
     keys: Vec<Vec<u8>>,
     documents: Vec<Id>,
     targets: HashSet<Id>,
-    /// Whether the entry at the place up to which is dropped is there, and of the format before.
+    /// Whether the last entry to drop exists, and has the previous format.
     is_end_unlinked: bool,
 }
 
-/// Reads the entries from `flushed` up to `position`, and takes them out of what the head says that waits.
+/// Reads the entries from `flushed` up to `position`, and subtracts them from the backlog in the head.
 fn take_entries(
     transaction: &Transaction<'_>,
     kind: &str,
@@ -142,8 +142,8 @@ fn take_entries(
     Ok(dropped)
 }
 
-/// A document does not wait any more. One whose id may be asked for again is known to exist; what SQL refused is then
-/// cleaned like every invalid target.
+/// The document stops waiting. If its id may be used again, the store remembers that it exists; a document that SQL refused is
+/// then cleaned like every invalid target.
 fn clean_document(state: &mut State, (place, id): ((usize, Partition), &Id), exists_until_ms: u64) {
     let waiting = state.with_pending(place, |pending| pending.remove(id)).flatten();
     if waiting.is_some_and(|waiting| waiting.is_asked_again) {
@@ -151,7 +151,7 @@ fn clean_document(state: &mut State, (place, id): ((usize, Partition), &Id), exi
     }
 }
 
-/// What the first entry above `flushed` says of itself.
+/// What the first entry above `flushed` says about itself.
 fn first_after(
     transaction: &Transaction<'_>,
     kind: &str,
@@ -166,7 +166,7 @@ fn first_after(
     entry::decode_head(&value).map(Some).map_err(|error| StoreError::Damaged(error.to_string()))
 }
 
-/// How many of all changes ever appended lie at or below what is trimmed, lost ones too, as far as it can be told.
+/// How many of all changes ever appended lie at or below the trim point, lost ones included, as far as the store can tell.
 fn trimmed(head: &HeadRecord, upto: Mark, next: Option<EntryHead>) -> Mark {
     let position = upto.position;
     match next.map(|next| next.link) {
@@ -178,7 +178,7 @@ fn trimmed(head: &HeadRecord, upto: Mark, next: Option<EntryHead>) -> Mark {
     }
 }
 
-/// What SQL has of a target's changes; `flushed` is how far SQL has got.
+/// Drops what SQL has of a target's changes; `flushed` is how far SQL has got.
 fn clean_target(
     state: &mut State,
     terms: &Terms,
@@ -207,7 +207,7 @@ fn clean_target(
     }
 }
 
-/// See [`crate::store::Store::reset`].
+/// See [`crate::store::Journal::reset`].
 pub(super) fn reset(
     transaction: &mut Transaction<'_>,
     state: &mut State,
@@ -232,7 +232,7 @@ pub(super) fn reset(
     Ok(head.public(partition, state.waiting(kind, partition)))
 }
 
-/// See [`crate::store::Store::wipe_state`].
+/// See [`crate::store::State::wipe_state`].
 pub(super) fn wipe_state(
     transaction: &mut Transaction<'_>,
     state: &mut State,
@@ -250,17 +250,17 @@ pub(super) fn wipe_state(
     Ok(())
 }
 
-/// Where the sweeper is in the keyspace of expiries. Before it, nothing is left: not looking there again spares the
-/// database the tombstones.
+/// The sweeper's place in the keyspace of expiries. Everything before it is deleted: starting there spares the database the
+/// tombstones.
 #[derive(Debug, Default)]
 pub(super) struct Sweeper {
     from: Vec<u8>,
-    /// Seen up to this time.
+    /// Swept up to this time.
     swept_ms: u64,
 }
 
 impl Sweeper {
-    /// Deletes some of what expired up to `now_ms`; whether there may be more.
+    /// Deletes some of the records that expired up to `now_ms`. Returns whether there may be more.
     pub(super) fn step(&mut self, transaction: &mut Transaction<'_>, now_ms: u64) -> Result<bool, StoreError> {
         if now_ms < self.swept_ms {
             // The clock was set back.
@@ -288,7 +288,7 @@ impl Sweeper {
     }
 }
 
-/// Deletes what one expiry stands for.
+/// Deletes the record of one expiry.
 fn sweep_one(transaction: &mut Transaction<'_>, key: &Slice) -> Result<(), StoreError> {
     let Some((at, [what, rest @ ..])) = key.split_first_chunk::<8>() else { return Err(damaged("an expiry")) };
     let at_ms = u64::from_be_bytes(*at);

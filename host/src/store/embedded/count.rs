@@ -1,6 +1,6 @@
 //! A batch of hits on counters: evaluates limits and windows in order, adds, appends the entries.
 //!
-//! Where nobody asks for the single hits, those of one target are one record of their sum.
+//! Where the kind has no table of events, the hits on one target are one record with their sum.
 
 use std::collections::HashMap;
 
@@ -27,14 +27,14 @@ struct Apply<'a> {
     batch: &'a CountBatch,
     works: Works,
     outcomes: Outcomes,
-    /// Every bucket that an operation looks at.
+    /// Every bucket that an operation reads.
     buckets: HashMap<(Partition, u32), Bucket>,
-    /// What is added to each target, in the order of the first hits that count.
+    /// The sum added to each target, in the order of the first hits that count.
     sums: Vec<(Partition, &'a Id, u64)>,
     sum_of: HashMap<&'a Id, usize>,
 }
 
-/// An operation, and where its window is looked up, if it has one.
+/// An operation, and the place of its window, if it has one.
 #[derive(Clone, Copy)]
 struct Placed<'a> {
     op: &'a CountOp,
@@ -42,7 +42,7 @@ struct Placed<'a> {
     window: Option<(u32, Mark)>,
 }
 
-/// Applies `batch`. See [`crate::store::Store::count`].
+/// Applies `batch`. See [`crate::store::State::count`].
 pub(super) fn count(
     transaction: &mut Transaction<'_>,
     state: &mut State,
@@ -118,14 +118,14 @@ impl<'a> Apply<'a> {
             Before::Again(first) => return replayed(first),
             Before::Conflict => return CountResult::IdempotencyConflict,
         }
-        let Some(work) = self.works.get_mut(&partition) else { return CountResult::ColdTarget };
+        let Some(work) = self.works.get_mut(&partition) else { return CountResult::TargetNotLoaded };
         let (limits, batch, kind, group) = (&mut *self.limits, self.batch, self.kind, self.state.group);
         let bucket = window
             .and_then(|(unique_ms, mark)| Some((unique_ms, mark, self.buckets.get_mut(&(partition, mark.bucket))?)));
         let evaluated = self.state.with((kind, partition), &op.target, |target| {
             evaluate(target, op, work, (limits, kind, batch.now_ms), bucket, group)
         });
-        let result = evaluated.unwrap_or(CountResult::ColdTarget);
+        let result = evaluated.unwrap_or(CountResult::TargetNotLoaded);
         if matches!(result, CountResult::Done(CountOutcome { counted: true, .. })) {
             if batch.keep_actors {
                 append(work, batch, (&op.target, op.actor.as_ref()), op.added());
@@ -155,12 +155,12 @@ fn evaluate(
     group: u64,
 ) -> CountResult {
     if !target.is_known(now_ms) {
-        return CountResult::ColdTarget;
+        return CountResult::TargetNotLoaded;
     }
     match target.mode {
         Mode::Missing => return CountResult::TargetMissing,
         Mode::Count => {}
-        Mode::Whole | Mode::Huge | Mode::Exists | Mode::Settings => return CountResult::ColdTarget,
+        Mode::Whole | Mode::Huge | Mode::Exists | Mode::Settings => return CountResult::TargetNotLoaded,
     }
     let limited = |actor| limits.check((kind, now_ms), (&op.target, actor), op.rule.limit, true);
     let rate = match op.actor.as_ref().map_or(Ok(None), limited) {
@@ -197,7 +197,7 @@ fn append(work: &mut Work, batch: &CountBatch, (target, actor): (&Id, Option<&Id
     entry::encode_count(entry, target, actor, by);
 }
 
-/// What an idempotency key remembers of a result; nothing where it would be evaluated anew.
+/// The part of a result that an idempotency key remembers; `None` where a repetition is evaluated again.
 fn remembered(result: &CountResult) -> Option<Outcome> {
     match result {
         CountResult::Done(CountOutcome { count, counted, position, rate, replayed: false }) => Some(Outcome {

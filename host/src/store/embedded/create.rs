@@ -1,4 +1,4 @@
-//! A batch of creates: finds what is there already, appends the documents, and keeps where they lie.
+//! A batch of creates: checks for existing ids, appends the documents, and records their places.
 
 use std::collections::HashSet;
 
@@ -20,18 +20,18 @@ struct Apply<'a> {
     outcomes: Outcomes,
 }
 
-/// What is known of an id.
+/// What the store knows of an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Known {
     /// A document with it waits or is in SQL.
     Taken,
-    /// There is none.
+    /// No document has it.
     Free,
-    /// SQL must be asked.
-    Cold,
+    /// Not loaded: SQL must answer.
+    NotLoaded,
 }
 
-/// Applies `batch`. See [`crate::store::Store::create`].
+/// Applies `batch`. See [`crate::store::State::create`].
 pub(super) fn create(
     transaction: &mut Transaction<'_>,
     state: &mut State,
@@ -79,11 +79,11 @@ impl Apply<'_> {
                 // The same id twice in one request.
                 _ if !seen.insert(&document.id) => return CreateResult::Exists(index),
                 Known::Free => {}
-                Known::Cold => cold.push(document.id.clone()),
+                Known::NotLoaded => cold.push(document.id.clone()),
             }
         }
         if !cold.is_empty() {
-            return CreateResult::Cold(cold);
+            return CreateResult::NotLoaded(cold);
         }
         let mut position = 0;
         for document in &op.documents {
@@ -94,7 +94,7 @@ impl Apply<'_> {
 
     fn known(&mut self, op: &CreateOp, id: &Id) -> Known {
         let now_ms = self.batch.now_ms;
-        let Some(known) = self.state.known(self.kind, op.partition) else { return Known::Cold };
+        let Some(known) = self.state.known(self.kind, op.partition) else { return Known::NotLoaded };
         if known.pending.get(id).is_some() {
             return Known::Taken;
         }
@@ -102,11 +102,11 @@ impl Apply<'_> {
             Some(Mode::Exists) => Known::Taken,
             Some(Mode::Missing) => Known::Free,
             _ if op.has_fresh_ids => Known::Free,
-            _ => Known::Cold,
+            _ => Known::NotLoaded,
         }
     }
 
-    /// Appends a document; the position of its entry.
+    /// Appends a document. Returns the position of its entry.
     fn append(&mut self, op: &CreateOp, document: &Document) -> u64 {
         let Some(work) = self.works.get_mut(&op.partition) else { return 0 };
         let entry = work.record(&self.batch.digest, self.batch.at_ms, 1);
@@ -121,7 +121,7 @@ impl Apply<'_> {
         entry::encode_document(entry, &document.id, &document.actor, &document.body);
         let waiting = Waiting { position: work.position, ..waiting };
         let (place, position) = ((self.kind, op.partition), work.position);
-        // That it was missing holds no longer, not even after the flush.
+        // The id is no longer missing, not even after the flush.
         self.state.remove(place, &document.id);
         self.state.with_pending(place, |pending| pending.insert(document.id.clone(), waiting));
         position

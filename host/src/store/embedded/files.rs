@@ -1,11 +1,11 @@
-//! The files of the store, read before the database opens them: the database cuts its log at the first batch that it cannot
-//! read, takes a keyspace for new whose files have gone, and says nothing of it.
+//! Checks of the store's files before the database opens them. The database cuts its log at the first batch that it cannot read,
+//! takes a keyspace whose files are gone for new, and reports neither.
 //!
-//! - `wal`: the log · `stamp`: what its batches say of each other, and the mark beside it · `judge`: torn or damaged ·
-//!   `trees`: tables · `inspect`: all of it, changing nothing · `salvage`: what can be read, into a new directory
+//! - `wal`: the log. `stamp`: links between its batches, and the mark beside it. `judge`: torn or damaged. `trees`: tables.
+//! - `inspect`: all of it, changing nothing. `salvage`: readable data, into a new directory.
 //!
-//! A torn tail is what a power cut leaves: never acknowledged, it is cut off. Everything else that is not as it was
-//! written is damage: refused, with the way out. Never repairs a damaged file.
+//! A power cut leaves a torn tail: it was never acknowledged, so it is cut off. Every other difference from what was written is
+//! damage: refused, with the way out. Never repairs a damaged file.
 
 mod inspect;
 mod judge;
@@ -26,19 +26,19 @@ use self::judge::Damage;
 use self::stamp::{MARK_FILE, Stamp};
 use crate::store::StoreError;
 
-/// What says that a directory holds a database.
+/// The file that marks a directory as a database.
 const MARKER: &str = "version";
 const MARKER_BYTES: &[u8] = b"FJL\x03";
 const LOCK: &str = "lock";
 
-/// What the log says of itself at a start.
+/// The state of the log at a start.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     /// The last batch, with `last` as after it; none where the log has no numbers yet.
     pub(super) stamp: Option<Stamp>,
 }
 
-/// Checks the directory, and cuts off what was never acknowledged.
+/// Checks the directory, and cuts off the part of the log that was never acknowledged.
 ///
 /// # Errors
 /// `Damaged` with the way out; `Misconfigured` when another process has it open or it cannot be read.
@@ -67,7 +67,7 @@ pub(super) fn prepare(directory: &Path) -> Result<Log, StoreError> {
     Ok(Log { stamp: findings.last })
 }
 
-/// Takes away what a first start left that did not come to its end.
+/// Removes the remains of a first start that did not complete.
 fn begin_again(directory: &Path) -> Result<(), StoreError> {
     let findings = inspect::unmarked(directory).map_err(|error| unreadable(directory, &error))?;
     if let Some(first) = findings.first() {
@@ -91,8 +91,8 @@ fn cut(file: &Path, from: usize) -> io::Result<()> {
     open.sync_all()
 }
 
-/// Writes what a file holds over itself and syncs it: after a sync that failed the system may take pages for written that are
-/// not, and would tell the next sync that all is well.
+/// Overwrites a file with its own content and syncs it. After a failed sync the system may take pages for written that are not,
+/// and the next sync would report success.
 fn write_again(file: &Path, range: Range<usize>) -> io::Result<()> {
     let open = OpenOptions::new().read(true).write(true).open(file)?;
     let end = range.end.min(usize::try_from(open.metadata()?.len()).map_err(io::Error::other)?);
@@ -102,7 +102,7 @@ fn write_again(file: &Path, range: Range<usize>) -> io::Result<()> {
     open.sync_all()
 }
 
-/// Keeps others out, as the database does.
+/// Locks the directory, as the database does.
 ///
 /// # Errors
 /// `Misconfigured` when another process has it open.
@@ -116,23 +116,23 @@ pub(super) fn lock(directory: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// What is said when another process has the directory open.
+/// The error when another process has the directory open.
 pub(super) fn in_use(directory: &Path) -> StoreError {
     StoreError::InUse(directory.display().to_string())
 }
 
-/// What is said when the directory cannot be opened.
+/// The error when the directory cannot be opened.
 pub(super) fn unreadable(directory: &Path, error: &io::Error) -> StoreError {
     StoreError::Misconfigured(format!("store.path: cannot open {}: {error}", directory.display()))
 }
 
-/// What is damaged, and the way out.
+/// The error for damage, with the way out.
 fn refusal(directory: &Path, first: &Damage, others: usize) -> String {
     let more = if others > 0 { format!(" (and {others} more places)") } else { String::new() };
     format!("{}{more}. {}", said(directory, first), remedy(directory))
 }
 
-/// One damage as it is told.
+/// The text of one damage.
 fn said(directory: &Path, damage: &Damage) -> String {
     let Damage { file, range, why, groups } = damage;
     let range = range.as_ref().map_or(String::new(), |range| format!(", bytes {} to {}", range.start, range.end));
@@ -155,7 +155,7 @@ pub(super) fn remedy(directory: &Path) -> String {
     )
 }
 
-/// A path as a shell reads it.
+/// A path, quoted for a shell.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@".contains(&byte);

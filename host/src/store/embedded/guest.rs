@@ -1,26 +1,26 @@
-//! What policy modules keep: values and counters with a time to live, under keys of each module's own.
+//! Policy modules' values and counters with a time to live, under keys of each module's own.
 //!
-//! Written by the writer like everything else, which makes increments atomic, but not waited for until it is on the
-//! disk: a crash may lose the last of it. What expired is not read any more, and the sweeper deletes it. Never touches
-//! another keyspace than those of modules and of expiries.
+//! The writer handles them like everything else, which makes increments atomic, but no call waits for the disk: a crash may lose
+//! the latest ones. Reads skip expired values, and the sweeper deletes them. Touches no keyspaces but those of modules and of
+//! expiries.
 
 use super::layout::{Fields, Space, View, damaged, expiry_key};
 use super::transaction::Transaction;
 use crate::model::{KeyEntry, KeyIncrement};
 use crate::store::{Counted, StoreError};
 
-/// Disk that the values of all modules may take, in bytes; beyond, nothing is set until some of it has expired. Counted
-/// when it is written out of memory, so that a little more may be there.
+/// Most disk space of the values of all modules, in bytes; beyond, writes are refused until some have expired. Measured when
+/// memory is flushed, so the real size may be slightly larger.
 const DISK_BYTES_MAX: u64 = 1 << 30;
 
-/// What lies under a key.
+/// The content of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Content {
     Value(Vec<u8>),
     Counter(i64),
 }
 
-/// `time u64 · 'v' bytes | 'c' i64`: when it expires, and what it holds.
+/// `time u64 · 'v' bytes | 'c' i64`: the expiry, and the content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct GuestRecord {
     expires_ms: u64,
@@ -48,18 +48,18 @@ impl GuestRecord {
     }
 }
 
-/// A key as it lies on disk. No name of a module holds a 0 byte, so that none begins with another's.
+/// A key on disk. Module names hold no 0 byte, so no key starts with another module's prefix.
 pub(super) fn key(module: &str, key: &str) -> Vec<u8> {
     [module.as_bytes(), &[0], key.as_bytes()].concat()
 }
 
-/// What is there, expired or not.
+/// The record, expired or not.
 fn record(view: &impl View, key: &[u8]) -> Result<Option<GuestRecord>, StoreError> {
     let bytes = view.get(Space::Modules, key)?;
     bytes.map(|bytes| GuestRecord::decode(&bytes).ok_or_else(|| damaged("a policy module"))).transpose()
 }
 
-/// See [`crate::store::Store::guest_get`].
+/// See [`crate::store::ModuleKeys::guest_get`].
 pub(super) fn get(view: &impl View, key: &[u8], now_ms: u64) -> Result<Option<Vec<u8>>, StoreError> {
     let found = record(view, key)?.filter(|record| now_ms < record.expires_ms);
     Ok(found.map(|record| match record.content {
@@ -68,7 +68,7 @@ pub(super) fn get(view: &impl View, key: &[u8], now_ms: u64) -> Result<Option<Ve
     }))
 }
 
-/// See [`crate::store::Store::guest_set`].
+/// See [`crate::store::ModuleKeys::guest_set`].
 pub(super) fn set(
     transaction: &mut Transaction<'_>,
     module: &str,
@@ -89,7 +89,7 @@ pub(super) fn set(
     Ok(())
 }
 
-/// See [`crate::store::Store::guest_increment`]. Nothing is written before all of it is known to be good.
+/// See [`crate::store::ModuleKeys::guest_increment`]. Checks every increment before it writes any.
 pub(super) fn increment(
     transaction: &mut Transaction<'_>,
     module: &str,
@@ -126,7 +126,7 @@ pub(super) fn increment(
     Ok(Counted::Totals(totals))
 }
 
-/// Writes a record, and when it expires instead of when the one before it would have.
+/// Writes a record, and replaces the expiry of the one before it.
 fn put(transaction: &mut Transaction<'_>, key: &[u8], new: &GuestRecord) -> Result<(), StoreError> {
     let old_ms = record(transaction, key)?.map(|old| old.expires_ms);
     if old_ms != Some(new.expires_ms) {
@@ -139,7 +139,7 @@ fn put(transaction: &mut Transaction<'_>, key: &[u8], new: &GuestRecord) -> Resu
     Ok(())
 }
 
-/// Deletes what expired at `at_ms`, unless it was set anew.
+/// Deletes a key that expired at `at_ms`, unless it was set again.
 pub(super) fn sweep(transaction: &mut Transaction<'_>, key: &[u8], at_ms: u64) -> Result<(), StoreError> {
     if record(transaction, key)?.is_some_and(|record| record.expires_ms == at_ms) {
         transaction.delete(Space::Modules, key.to_vec());
@@ -151,7 +151,7 @@ pub(super) fn sweep(transaction: &mut Transaction<'_>, key: &[u8], at_ms: u64) -
 mod tests {
     use super::*;
     use crate::config::StoreConfig;
-    use crate::store::Store;
+    use crate::store::ModuleKeys as _;
     use crate::store::embedded::EmbeddedStore;
 
     #[test]
@@ -173,7 +173,7 @@ mod tests {
         let keys = |space: Space| store.spaces.get().unwrap().of(space).len().unwrap();
         let entry = |key: String, ttl_ms| KeyEntry { key, value: vec![7; 100], ttl_ms };
         let start_ms = 1_800_000_000_000;
-        // Set again and again, a key leaves one expiry behind, not one for each time.
+        // A key that is set repeatedly leaves one expiry behind, not one per write.
         for now_ms in start_ms..start_ms + 100 {
             store.guest_set("m", now_ms, vec![entry("same".into(), 60_000)]).await.unwrap();
         }

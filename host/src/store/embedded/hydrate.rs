@@ -1,6 +1,6 @@
-//! What is known of targets comes from SQL, and at the start from the journal's tail.
+//! Loads the state of targets from SQL, and at the start from the journal's tail.
 //!
-//! What may fail (the disk) is read before anything is changed.
+//! Reads that may fail (the disk) come before any change.
 
 use fjall::Readable;
 
@@ -15,10 +15,10 @@ use crate::journal::entry;
 use crate::model::{Aside, Change, Id, Incarnation, Partition, Position};
 use crate::store::{Hydrated, Hydration, LoadedState, PairLoad, StoreError, TargetLoad};
 
-/// Changes of one journal's tail that are read at a start; a longer one must reach SQL before its targets are known.
+/// Most changes of one journal's tail that are read at a start; a longer tail must reach SQL before its targets can be loaded.
 const TAIL_CHANGES_MAX: u64 = 100_000;
 
-/// A hydration whose tables are made: what takes long is done before the writer's turn.
+/// A hydration with its tables built: the slow part happens before the writer's turn.
 pub(super) struct Prepared {
     partition: Partition,
     incarnation: Incarnation,
@@ -49,7 +49,7 @@ impl Prepared {
     }
 }
 
-/// See [`crate::store::Store::hydrate`].
+/// See [`crate::store::State::hydrate`].
 pub(super) fn hydrate(
     transaction: &mut Transaction<'_>,
     state: &mut State,
@@ -63,14 +63,15 @@ pub(super) fn hydrate(
     let Some(known) = state.known(place.0, partition).filter(|_| speaks) else {
         return Ok(Hydrated::Stale(head.public(partition, state.waiting(kind, partition))));
     };
-    // What waits for a lock SQL has not got, whoever has read it; what does not is stored beyond the checkpoint.
+    // SQL does not have a change that waits for a lock, even if the flusher has read it; every other change is stored beyond the
+    // checkpoint.
     let fits = |id: &Id, target: &Target| match &aside {
         Some(aside) if aside.holds(id) => target.mode != Mode::Huge || known.fits(id, target, position),
         Some(aside) => known.fits(id, target, aside.ahead),
         None => known.fits(id, target, position),
     };
     if targets.iter().any(|(id, target)| !fits(id, target)) {
-        // SQL must have it first. Where something waits for a lock, the checkpoint does not tell when it has.
+        // SQL must have it first. While a change waits for a lock, the checkpoint does not tell when SQL has it.
         if aside.is_none() {
             head.floor = head.last;
             transaction.put_head(kind, partition, &head);
@@ -78,7 +79,7 @@ pub(super) fn hydrate(
         return Ok(Hydrated::Stale(head.public(partition, state.waiting(kind, partition))));
     }
     for (id, target) in targets {
-        // What SQL holds already is not added once more.
+        // Skip increments that SQL already holds.
         let ahead = aside.as_ref().filter(|aside| !aside.holds(&id)).map_or(position, |aside| aside.ahead);
         hydrate_target(state, place, (id, target), (ahead, head.flushed), now_ms);
     }
@@ -104,7 +105,7 @@ fn hydrate_target(
     if stays || known.pending.get(&id).is_some() {
         return;
     }
-    // One that is missing may come back before what waits for it has gone.
+    // A missing target may return before its waiting changes are gone.
     if target.mode != Mode::Missing
         && let Some(tail) = known.tails.remove(&id)
     {
@@ -113,8 +114,8 @@ fn hydrate_target(
     state.insert(place, &id, target);
 }
 
-/// What is left of the journals by an earlier process: what changed is laid over what SQL says of a target, so that it
-/// need not reach SQL first. Writes the heads of those with too much of it. Documents are found again, however many.
+/// Reads the rest of an earlier process's journals: the store lays those changes over the rows of SQL, so they need not reach SQL
+/// first. Writes the heads of journals whose tail is too long. Finds waiting documents, however many.
 pub(super) fn read_tails(spaces: &Spaces, state: &mut State) -> Result<(), StoreError> {
     let mut transaction = Transaction::new(spaces);
     let (_, snapshot) = transaction.committed();
@@ -147,7 +148,7 @@ pub(super) fn read_tails(spaces: &Spaces, state: &mut State) -> Result<(), Store
     if transaction.is_empty() { Ok(()) } else { transaction.commit(true).map_err(failed) }
 }
 
-/// Whose ids were just made, the journal does not say: after the flush SQL is asked for those that are used again.
+/// The journal does not say whether an id was freshly made: after the flush, ids that are used again are looked up in SQL.
 fn read_documents(
     state: &mut State,
     place: (usize, Partition),

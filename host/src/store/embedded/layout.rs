@@ -1,4 +1,4 @@
-//! What lies where on disk: keyspaces, keys and records. Everything here is data format.
+//! The layout on disk: keyspaces, keys and records. Everything here is data format.
 //!
 //! ```text
 //! system    "format" → "4" · "partitions" → u16 · "journal" → its id · all written once; "database" → the id of the database
@@ -45,15 +45,14 @@ pub(super) enum Space {
 
 /// The data format on disk.
 const FORMAT: &[u8] = b"4";
-/// The format before. What it lacks is an id, and whose the journal is; all else is as it was.
+/// The format before. It lacks an id and an owner of the journal; everything else is the same.
 const EARLIER: &[u8] = b"3";
 /// Names on disk, in the order of [`Space`].
 pub(super) const NAMES: [&str; 8] = ["system", "heads", "journal", "outcomes", "expiry", "modules", "uniques", "rooms"];
 /// How many keyspaces there are.
 pub(super) const SPACES: usize = NAMES.len();
-/// Where a key of its own is written with every batch, which is never deleted: so the newest write in the tables is never
-/// compacted away, and says how far the keyspace has been written to tables. What modules keep is no promise; of `system`
-/// the stamp is that key.
+/// Keyspaces where every batch writes a key of its own, which is never deleted: so compaction never drops the newest write, which
+/// shows how far the keyspace has been written to tables. Modules' keys are no promise; in `system` the stamp is that key.
 pub(super) const BEACONS: [Space; 5] = [Space::Heads, Space::Journal, Space::Outcomes, Space::Uniques, Space::Rooms];
 /// Memory for the fresh writes of one keyspace, in bytes.
 const MEMTABLE_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -69,7 +68,7 @@ pub(super) struct Spaces {
 }
 
 impl Spaces {
-    /// `log` is what was found in `directory` before it was opened.
+    /// `log` is the state of the log in `directory` before it was opened.
     pub(super) fn open(database: Database, directory: &Path, log: Log) -> Result<Self, StoreError> {
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES_MAX);
         let keyspaces = NAMES.iter().map(|name| database.keyspace(name, options)).collect::<Result<Vec<_>, _>>();
@@ -79,7 +78,7 @@ impl Spaces {
         Ok(Self { keyspaces, database, stamps: Mutex::new(stamps) })
     }
 
-    /// One atomic write; with `sync`, returns when it is on the disk.
+    /// One atomic write; with `sync`, returns when it is on disk.
     pub(super) fn commit(&self, writes: Writes, sync: bool) -> fjall::Result<()> {
         let mut stamps = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
         let stamp = stamps.next(self.database.seqno());
@@ -104,12 +103,12 @@ impl Spaces {
         Ok(())
     }
 
-    /// Whether it takes writes: a write in the background may have failed.
+    /// Whether it accepts writes: a background write may have failed.
     pub(super) fn check(&self) -> fjall::Result<()> {
         self.database.persist(PersistMode::Buffer)
     }
 
-    /// Brings the mark of what has been synced to the disk.
+    /// Syncs the mark of the synced batches to disk.
     pub(super) fn sync_mark(&self) {
         self.stamps.lock().unwrap_or_else(PoisonError::into_inner).sync();
     }
@@ -129,7 +128,7 @@ impl Spaces {
     }
 }
 
-/// What an error of the database means to the callers of the store.
+/// The store error for an error of the database.
 pub(super) fn failed(error: fjall::Error) -> StoreError {
     match error {
         fjall::Error::Poisoned => StoreError::Refused(
@@ -140,19 +139,18 @@ pub(super) fn failed(error: fjall::Error) -> StoreError {
     }
 }
 
-/// What is not as it was written.
+/// The error for data that is not as it was written.
 pub(super) fn damaged(what: &str) -> StoreError {
     StoreError::Damaged(format!("a record of {what} in the embedded store is not as weir wrote it"))
 }
 
-/// An entry of the journal, as it lies on disk.
+/// An entry of the journal on disk.
 pub(super) fn decoded(key: &[u8], value: &[u8]) -> Result<Entry, StoreError> {
     let position = position_of(key).ok_or_else(|| damaged("the journal"))?;
     entry::decode(position, value).map_err(|error| StoreError::Damaged(error.to_string()))
 }
 
-/// Compares format and number of partitions with what is recorded; records them in a new directory, and brings the format before
-/// up to this one.
+/// Compares format and number of partitions with the record; records them in a new directory, and upgrades the format before.
 pub(super) fn check_format(spaces: &Spaces, path: &Path, partitions: Partition) -> Result<(), StoreError> {
     let system = spaces.of(Space::System);
     let format = system.get("format").map_err(failed)?;
@@ -174,7 +172,7 @@ pub(super) fn check_format(spaces: &Spaces, path: &Path, partitions: Partition) 
     }
 }
 
-/// Refuses what another version wrote, but for what this one can take over.
+/// Refuses the data of another version, except of those that this one can upgrade.
 pub(super) fn check_version(spaces: &Spaces, path: &Path) -> Result<(), StoreError> {
     match spaces.of(Space::System).get("format").map_err(failed)? {
         Some(format) if *format != *FORMAT && *format != *EARLIER => Err(StoreError::Misconfigured(format!(
@@ -188,33 +186,33 @@ pub(super) fn check_version(spaces: &Spaces, path: &Path) -> Result<(), StoreErr
     }
 }
 
-/// The number of partitions that is recorded.
+/// The recorded number of partitions.
 pub(super) fn recorded_partitions(spaces: &Spaces) -> Result<Option<Partition>, StoreError> {
     let recorded = spaces.of(Space::System).get("partitions").map_err(failed)?;
     Ok(recorded.as_deref().and_then(|bytes| bytes.try_into().ok()).map(Partition::from_le_bytes))
 }
 
-/// Whether the journal is of a version that knew no databases, and nobody has shown whose it is.
+/// Whether the journal is of a version that recorded no database, and its owner was not proved yet.
 pub(super) fn is_unproven(spaces: &Spaces) -> Result<bool, StoreError> {
     let system = spaces.of(Space::System);
     let is_earlier = system.get("format").map_err(failed)?.is_some_and(|format| *format == *EARLIER);
     Ok(is_earlier || system.get("unproven").map_err(failed)?.is_some())
 }
 
-/// An id of 16 bytes among what is recorded.
+/// A recorded id of 16 bytes.
 pub(super) fn recorded_id(spaces: &Spaces, name: &'static str) -> Result<Option<Uuid>, StoreError> {
     let bytes = spaces.of(Space::System).get(name).map_err(failed)?;
     bytes.map(|bytes| Uuid::from_slice(&bytes).map_err(|_| damaged(name))).transpose()
 }
 
-/// The kind and the partition that a key of a head names.
+/// The kind and the partition in a key of a head.
 pub(super) fn place_of(key: &[u8]) -> Result<(&str, Partition), StoreError> {
     let Some((kind, [0, partition @ ..])) = key.split_last_chunk::<3>() else { return Err(damaged("a head")) };
     let kind = std::str::from_utf8(kind).map_err(|_| damaged("a head"))?;
     Ok((kind, Partition::from_be_bytes(*partition)))
 }
 
-/// Reads keys: as of a snapshot, or with the writes of a transaction before it.
+/// Reads keys: of a snapshot, or with the writes of a transaction on top of it.
 pub(super) trait View {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Slice>, StoreError>;
 
@@ -224,7 +222,7 @@ pub(super) trait View {
     }
 }
 
-/// Beginning of all keys of a (kind, partition).
+/// The prefix of all keys of a (kind, partition).
 pub(super) fn prefix(kind: &str, partition: Partition) -> Vec<u8> {
     let mut key = Vec::with_capacity(kind.len() + 64);
     key.extend_from_slice(kind.as_bytes());
@@ -292,22 +290,22 @@ pub(super) struct HeadRecord {
     pub(super) last: Position,
     pub(super) flushed: Position,
     pub(super) floor: Position,
-    /// What waits above `flushed`.
+    /// The backlog above `flushed`.
     pub(super) entries: u64,
     pub(super) bytes: u64,
-    /// When the oldest of it was accepted.
+    /// When its oldest change was accepted.
     pub(super) oldest_at_ms: u64,
-    /// The last position that was trimmed, in whatever life.
+    /// The last position that was trimmed, in any life.
     pub(super) gone: Position,
     /// Changes ever appended.
     pub(super) changes: u64,
-    /// What these amounted to (see [`crate::model::Change::amount`]), since entries name the one before them.
+    /// The sum of their amounts (see [`crate::model::Change::amount`]), since entries name the one before them.
     pub(super) amount: u64,
-    /// The same of those that were trimmed; [`UNKNOWN`] where entries of the format before were not trimmed yet.
+    /// The same for trimmed changes; [`UNKNOWN`] while entries of the format before are not trimmed.
     pub(super) amount_gone: u64,
 }
 
-/// An amount that nobody has counted.
+/// An unknown amount.
 pub(super) const UNKNOWN: u64 = u64::MAX;
 
 impl HeadRecord {
@@ -327,12 +325,12 @@ impl HeadRecord {
         }
     }
 
-    /// The entry that the next one names: the newest, also where nothing is left of it.
+    /// The entry that the next one names: the newest, even when it is trimmed.
     pub(super) fn newest(&self) -> Position {
         self.last.max(self.gone)
     }
 
-    /// What it knows of the chain of entries.
+    /// Its part of the chain of entries.
     pub(super) fn chain(&self) -> Chain {
         Chain {
             trimmed: (self.gone, self.changes.saturating_sub(self.entries)),
@@ -380,7 +378,7 @@ impl HeadRecord {
         fields.end(head)
     }
 
-    /// As it is told; `targets` wait, as far as the state knows.
+    /// The public head; `targets` are the dirty targets that the state knows.
     pub(super) fn public(&self, partition: Partition, targets: u64) -> Head {
         let oldest_at_ms = (self.entries > 0).then_some(self.oldest_at_ms);
         Head {

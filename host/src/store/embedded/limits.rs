@@ -1,14 +1,14 @@
-//! Rate limits of the embedded store: in memory only. A restart forgives; nothing that was promised depends on them.
+//! Rate limits of the embedded store, in memory only: a restart resets them, and no promise depends on them.
 
 use std::collections::HashMap;
 
 use crate::model::{Id, RateLimit, RateState};
 use crate::store::limit::{self, Verdict};
 
-/// Rate limits in memory at most; beyond, those that are whole again are forgotten, and then all.
+/// Most rate limits in memory; beyond, full ones are dropped, and then all.
 const LIMITS_MAX: usize = 1_000_000;
 
-/// See the room's text.
+/// The rate limits of all kinds.
 #[derive(Default)]
 pub(super) struct Limits {
     /// By index of the kind, target and actor.
@@ -24,8 +24,8 @@ pub(super) struct Limited {
 }
 
 impl Limits {
-    /// What is left of `limit` after an operation of `actor` on `target` that passes; nothing where there is no limit.
-    /// `counts`: whether one that passes is counted.
+    /// The rest of `limit` after an operation of `actor` on `target` that passes; `None` where there is no limit. `counts`:
+    /// whether a passing operation is counted.
     pub(super) fn check(
         &mut self,
         (kind, now_ms): (usize, u64),

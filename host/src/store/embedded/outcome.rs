@@ -1,4 +1,4 @@
-//! First outcomes under idempotency keys, of whatever capability: on disk until their time is over.
+//! First outcomes under idempotency keys, of any capability: on disk until they expire.
 
 use std::collections::HashMap;
 
@@ -7,40 +7,40 @@ use super::transaction::Transaction;
 use crate::model::{Position, RateState};
 use crate::store::{Idempotency, StoreError};
 
-/// What was answered to an operation that was evaluated.
+/// The answer to an operation that was evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Outcome {
-    /// It was denied; of the rest only `active` and `number` say something.
+    /// It was denied; only `active` and `number` have a meaning besides.
     pub(super) denied: bool,
     pub(super) active: bool,
     /// It changed the pair, counted, or created.
     pub(super) changed: bool,
-    /// The count; of a create the time at which it was accepted, in Unix milliseconds.
+    /// The count; for a create the time of acceptance, in Unix milliseconds.
     pub(super) number: u64,
     pub(super) position: Position,
     pub(super) rate: Option<RateState>,
 }
 
-/// What an idempotency key says of an operation.
+/// The result of looking up an idempotency key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Before {
-    /// Nothing: evaluate it.
+    /// New: evaluate the operation.
     New,
-    /// It is a repetition, and was answered so.
+    /// A repetition, with the first answer.
     Again(Outcome),
     /// The key was used with another request.
     Conflict,
 }
 
-/// The outcomes that the keys of one batch have.
+/// The outcomes under the keys of one batch.
 pub(super) struct Outcomes {
     records: HashMap<[u8; 16], OutcomeRecord>,
-    /// When outcomes of this batch are forgotten.
+    /// When the outcomes of this batch expire.
     expires_ms: u64,
 }
 
 impl Outcomes {
-    /// Reads what `keys` were answered before, as far as it still holds at `now_ms`.
+    /// Reads the earlier answers under `keys` that are still valid at `now_ms`.
     pub(super) fn read<'a>(
         transaction: &Transaction<'_>,
         kind: &str,
@@ -58,7 +58,7 @@ impl Outcomes {
         Ok(Self { records, expires_ms: now_ms.saturating_add(ttl_ms) })
     }
 
-    /// What the key of an operation says of it.
+    /// Looks up the key of an operation.
     pub(super) fn before(&self, idempotency: Option<&Idempotency>) -> Before {
         match idempotency.and_then(|idempotency| Some((idempotency, self.records.get(&idempotency.key)?))) {
             None => Before::New,
@@ -67,7 +67,7 @@ impl Outcomes {
         }
     }
 
-    /// Keeps the outcome of an operation, if its key was new.
+    /// Stores the outcome of an operation, if its key was new.
     pub(super) fn remember(
         &mut self,
         transaction: &mut Transaction<'_>,
@@ -86,7 +86,7 @@ impl Outcomes {
     }
 }
 
-/// The first outcome under an idempotency key, as it lies on disk.
+/// The first outcome under an idempotency key, on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct OutcomeRecord {
     fingerprint: [u8; 16],

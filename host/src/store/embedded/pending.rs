@@ -1,35 +1,35 @@
-//! Documents that wait, in memory: where each lies in the journal, and whose it is. Their bodies stay on the disk.
+//! Waiting documents, in memory: the place of each in the journal, and its owner. Their bodies stay on disk.
 //!
-//! Bounded by what waits in the journal. Made from it again after a restart, always completely.
+//! Bounded by the backlog of the journal. Rebuilt from it after a restart, always completely.
 
 use std::collections::{BTreeSet, HashMap};
 
 use crate::model::{Id, Position};
 
-/// Memory that one document takes in all tables, in bytes, besides its texts.
+/// Memory of one document in all tables, in bytes, besides its texts.
 const DOCUMENT_BYTES: usize = 2 * size_of::<(Id, Waiting)>() + 2 * size_of::<(Position, Id)>();
 
-/// Where a document lies, and what becomes of it.
+/// The place of a document, and its fate after the flush.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Waiting {
     /// Its entry.
     pub(super) position: Position,
-    /// The place of its record in the entry, in bytes.
+    /// The offset of its record in the entry, in bytes.
     pub(super) place: usize,
-    /// Who created it.
+    /// Its actor.
     pub(super) actor: Id,
-    /// Its id is from outside: whoever uses it again is told that it exists, also after the flush.
+    /// Its id is from outside: a request that uses it again learns that it exists, even after the flush.
     pub(super) is_asked_again: bool,
-    /// The group of writes that it belongs to: until that is on the disk, nobody is told.
+    /// The group of writes that it belongs to: no caller learns of it before that group is on disk.
     pub(super) group: u64,
 }
 
-/// The documents that wait in one (kind, partition).
+/// The waiting documents of one (kind, partition).
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     documents: HashMap<Id, Waiting>,
     owners: HashMap<Id, BTreeSet<(Position, Id)>>,
-    /// What the texts take, in bytes.
+    /// Memory of the texts, in bytes.
     text_bytes: usize,
 }
 
@@ -42,7 +42,7 @@ impl Pending {
         self.documents.get(id)
     }
 
-    /// Takes a document that does not wait yet.
+    /// Adds a document that does not wait yet.
     pub(super) fn insert(&mut self, id: Id, waiting: Waiting) {
         self.text_bytes += text_bytes(&id) + text_bytes(&waiting.actor);
         self.owners.entry(waiting.actor.clone()).or_default().insert((waiting.position, id.clone()));
@@ -59,26 +59,26 @@ impl Pending {
             }
         }
         if self.documents.is_empty() {
-            // Gives the memory of the tables back.
+            // Frees the memory of the tables.
             *self = Self::default();
         }
         Some(waiting)
     }
 
-    /// Forgets those that lie at or below `position`.
+    /// Drops those at or below `position`.
     pub(super) fn forget_upto(&mut self, position: Position) {
         let lie_there = |(_, waiting): &(&Id, &Waiting)| waiting.position <= position;
         let ids: Vec<Id> = self.documents.iter().filter(lie_there).map(|(id, _)| id.clone()).collect();
         ids.iter().for_each(|id| drop(self.remove(id)));
     }
 
-    /// Documents that lie above `after`, up to `last`.
+    /// The number of documents above `after`, up to `last`.
     pub(super) fn between(&self, after: Position, last: Position) -> impl Iterator<Item = &Id> {
         let lies = move |waiting: &Waiting| waiting.position > after && waiting.position <= last;
         self.documents.iter().filter(move |(_, waiting)| lies(waiting)).map(|(id, _)| id)
     }
 
-    /// The newest `limit` documents of `actor`, in no order; more where the last ones lie in one entry.
+    /// The newest `limit` documents of `actor`, in no order; more where the last ones share an entry.
     pub(super) fn newest_of(&self, actor: &Id, limit: usize) -> Vec<(&Id, &Waiting)> {
         let mut newest: Vec<(&Id, &Waiting)> = Vec::new();
         for (position, id) in self.owners.get(actor).into_iter().flatten().rev() {
@@ -90,7 +90,7 @@ impl Pending {
         newest
     }
 
-    /// Memory that it takes, in bytes, besides itself.
+    /// Its memory, in bytes, besides itself.
     pub(super) fn bytes(&self) -> usize {
         self.documents.len() * DOCUMENT_BYTES + self.text_bytes
     }

@@ -1,4 +1,4 @@
-//! Reads: of the state in memory, and of the journal on disk; both run beside the writer.
+//! Reads of the state in memory and of the journal on disk; both run beside the writer.
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -16,13 +16,13 @@ use crate::model::{Id, Incarnation, Member, PairState, Partition, Position, part
 use crate::store::explain;
 use crate::store::{Head, JournalRead, MemberRead, Members, PendingDocument, READ_BYTES_MAX, ReadResult, StoreError};
 
-/// What was read, and the group of writes that must be on the disk before it is told.
+/// A value that was read, and the group of writes that must be on disk before it may be returned.
 pub(super) struct Seen<T> {
     pub(super) value: T,
     pub(super) group: u64,
 }
 
-/// See [`crate::store::Store::read`].
+/// See [`crate::store::State::read`].
 pub(super) fn pairs(
     state: &State,
     (kind, partitions): (&str, Partition),
@@ -32,14 +32,14 @@ pub(super) fn pairs(
     let mut group = 0;
     let one = |(id, actor): &(Id, Option<Id>)| {
         let Some(target) = state.target(kind, partition_of(id, partitions), id, now_ms) else {
-            return ReadResult::ColdTarget;
+            return ReadResult::TargetNotLoaded;
         };
         group = group.max(target.group);
         if target.mode == Mode::Missing {
             return ReadResult::TargetMissing;
         }
         let active = match actor.as_ref().map(|actor| target.pair(actor)) {
-            Some(Pair::Unknown) => return ReadResult::ColdPair,
+            Some(Pair::Unknown) => return ReadResult::PairNotLoaded,
             Some(Pair::Present(_)) => true,
             Some(Pair::Absent) | None => false,
         };
@@ -49,7 +49,7 @@ pub(super) fn pairs(
     Seen { value, group }
 }
 
-/// See [`crate::store::Store::settings`].
+/// See [`crate::store::State::settings`].
 pub(super) fn settings(
     state: &State,
     (kind, partitions): (&str, Partition),
@@ -59,31 +59,31 @@ pub(super) fn settings(
     let mut group = 0;
     let one = |id: &Id| {
         let Some(target) = state.target(kind, partition_of(id, partitions), id, now_ms) else {
-            return MemberRead::Cold;
+            return MemberRead::NotLoaded;
         };
         group = group.max(target.group);
         match target.mode {
             Mode::Settings => MemberRead::Known(target.settings.clone()),
             Mode::Missing => MemberRead::Missing,
             // Of another capability.
-            Mode::Whole | Mode::Huge | Mode::Count | Mode::Exists => MemberRead::Cold,
+            Mode::Whole | Mode::Huge | Mode::Count | Mode::Exists => MemberRead::NotLoaded,
         }
     };
     let value = members.iter().map(one).collect();
     Seen { value, group }
 }
 
-/// See [`crate::store::Store::members`]. Of a whole target all members, in no order and not cut, so that the
-/// writer does not wait for that.
+/// See [`crate::store::State::members`]. Of a whole target all members, in no order and uncut, so that the writer does not wait
+/// for sorting.
 pub(super) fn members(state: &State, (kind, partition): (&str, Partition), now_ms: u64, id: &Id) -> Seen<Members> {
     let Some(target) = state.target(kind, partition, id, now_ms) else {
-        return Seen { value: Members::ColdTarget, group: 0 };
+        return Seen { value: Members::TargetNotLoaded, group: 0 };
     };
     let member = |(actor, since_ms): (Id, u64)| Member { actor, since_ms };
     let value = match target.mode {
         Mode::Missing => Members::TargetMissing,
-        // Of another capability: nobody has told who the members are.
-        Mode::Count | Mode::Exists | Mode::Settings => Members::ColdTarget,
+        // Of another capability: its members are unknown.
+        Mode::Count | Mode::Exists | Mode::Settings => Members::TargetNotLoaded,
         Mode::Whole => Members::Whole(target.members().map(member).collect()),
         Mode::Huge => {
             let (mut present, mut absent) = (Vec::new(), Vec::new());
@@ -99,17 +99,17 @@ pub(super) fn members(state: &State, (kind, partition): (&str, Partition), now_m
     Seen { value, group: target.group }
 }
 
-/// Where a document lies that waits.
+/// The place of a waiting document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
     partition: Partition,
     position: Position,
-    /// Of its record in the entry, in bytes.
+    /// The offset of its record in the entry, in bytes.
     place: usize,
     id: Id,
 }
 
-/// Where documents lie; `None` for those that do not wait. Index-aligned with `ids`.
+/// The places of documents; `None` for those that do not wait. Index-aligned with `ids`.
 pub(super) fn places(state: &State, kind: &str, ids: &[(Partition, Id)]) -> Seen<Vec<Option<Place>>> {
     let mut group = 0;
     let one = |(partition, id): &(Partition, Id)| {
@@ -121,7 +121,7 @@ pub(super) fn places(state: &State, kind: &str, ids: &[(Partition, Id)]) -> Seen
     Seen { value, group }
 }
 
-/// Where the newest `limit` documents of an actor lie in each partition, in no order: the writer does not wait for that.
+/// The places of an actor's newest `limit` documents in each partition, in no order: the writer does not wait for sorting.
 pub(super) fn places_of(
     state: &State,
     (kind, partitions): (&str, Partition),
@@ -146,7 +146,7 @@ pub(super) fn newest(mut places: Vec<Place>, limit: usize) -> Vec<Option<Place>>
     places.into_iter().map(Some).collect()
 }
 
-/// What is known of a target, and of a pair where there is an actor, in words.
+/// The state of a target, and of a pair where there is an actor, for operators.
 pub(super) fn explain(
     state: &State,
     (kind, partition): (&str, Partition),
@@ -180,7 +180,7 @@ pub(super) fn explain(
     })
 }
 
-/// How many changes there were up to an entry, as far as it says.
+/// The number of changes up to an entry, where the entry says so.
 fn mark_of(position: Position, bytes: &[u8]) -> Result<Mark, StoreError> {
     let entry = entry::decode(position, bytes).map_err(|error| StoreError::Damaged(error.to_string()))?;
     Ok(Mark::from(&entry))
@@ -190,7 +190,7 @@ fn mark_of(position: Position, bytes: &[u8]) -> Result<Mark, StoreError> {
 pub(super) struct Reader<'a> {
     spaces: &'a Spaces,
     snapshot: Snapshot,
-    /// As it is now: only what a head tells besides.
+    /// The present state: only for the figures of a head.
     state: &'a RwLock<State>,
 }
 
@@ -294,7 +294,7 @@ impl<'a> Reader<'a> {
         let mut found = vec![None; places.len()];
         let mut sorted: Vec<(usize, Place)> =
             places.into_iter().enumerate().filter_map(|(index, place)| Some((index, place?))).collect();
-        // Each entry is read once, and only one is held.
+        // Reads each entry once, and holds one at a time.
         sorted.sort_by_key(|(_, place)| (place.partition, place.position));
         let mut held: Option<(Partition, Position, Option<Slice>)> = None;
         for (index, place) in sorted {

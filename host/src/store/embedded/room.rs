@@ -1,14 +1,14 @@
-//! Waiting rooms of the embedded store: all in memory, every change of a place on the disk before it is told.
+//! Waiting rooms of the embedded store: all in memory, every change of a place on disk before a reply.
 //!
 //! ```text
 //! rooms  'q' kind 0 queue 0            → seed, number, draws, totals
 //!        'p' kind 0 queue 0 actor      → person
 //!        'd' kind 0 queue 0 place      → actor of the draw, tagged
 //! ```
-//! Ids are tagged texts, which hold no 0 byte. When somebody was seen last, and why somebody is gone, is in memory only:
-//! after a restart everybody has the whole grace period again. The queue's own time stands still while no host runs.
+//! Ids are tagged texts, which hold no 0 byte. The times at which people were seen, and the reasons of ended places, are in
+//! memory only: after a restart everybody has the whole grace period again. The queue's own time stands still while no host runs.
 //!
-//! - `queue`: one queue · `ranked`: places and ranks · `record`: what is on the disk
+//! - `queue`: one queue. `ranked`: places and ranks. `record`: records on disk.
 
 mod queue;
 mod ranked;
@@ -27,14 +27,14 @@ use super::read::Seen;
 use super::transaction::Transaction;
 use crate::model::Id;
 use crate::store::StoreError;
-use crate::store::room::{Opened, Opening, RoomBatch, RoomCommit, RoomResult, RoomStore, RoomTick, Ticked};
+use crate::store::queues::{Opened, Opening, Queues, RoomBatch, RoomCommit, RoomResult, RoomTick, Ticked};
 use crate::store::text::untagged;
 
 /// All queues, by kind.
 #[derive(Default)]
 pub(super) struct Rooms(HashMap<String, BTreeMap<Id, Queue>>);
 
-/// Shared by the writer's jobs and those who only look.
+/// Shared by the writer's jobs and by readers.
 pub(super) type SharedRooms = Arc<Mutex<Rooms>>;
 
 impl Rooms {
@@ -53,7 +53,7 @@ fn lock(rooms: &SharedRooms) -> MutexGuard<'_, Rooms> {
     rooms.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Reads what is on the disk. Whoever waits counts as seen when the queue is first used.
+/// Reads the queues from disk. A waiting person counts as seen when the queue is first used.
 pub(super) fn restore(spaces: &Spaces) -> Result<Rooms, StoreError> {
     let mut rooms = Rooms::default();
     let snapshot = spaces.snapshot();
@@ -74,7 +74,7 @@ pub(super) fn restore(spaces: &Spaces) -> Result<Rooms, StoreError> {
     Ok(rooms)
 }
 
-/// Writes down what changed in a queue.
+/// Writes the changes of a queue.
 fn write(transaction: &mut Transaction<'_>, (kind, id): (&str, &Id), queue: &mut Queue, changes: Changes) {
     queue.note_written();
     for (actor, person) in &changes.people {
@@ -90,7 +90,7 @@ fn write(transaction: &mut Transaction<'_>, (kind, id): (&str, &Id), queue: &mut
     transaction.put(Space::Rooms, record::queue_key(kind, id), &record::encode_queue(queue));
 }
 
-/// Takes a queue where nobody is off the disk, and what is left in it.
+/// Deletes an empty queue and its remains from disk.
 fn forget(transaction: &mut Transaction<'_>, kind: &str, id: &Id) -> Result<(), StoreError> {
     let (spaces, snapshot) = transaction.committed();
     for what in [b'p', b'd'] {
@@ -103,7 +103,7 @@ fn forget(transaction: &mut Transaction<'_>, kind: &str, id: &Id) -> Result<(), 
     Ok(())
 }
 
-/// See [`RoomStore::open_room`].
+/// See [`Queues::open_room`].
 fn open(
     transaction: &mut Transaction<'_>,
     rooms: &SharedRooms,
@@ -135,7 +135,7 @@ fn open(
     Ok(Opened::Open(opening.seed))
 }
 
-/// Answers a batch in which nothing has to be written down; `None` where something has.
+/// Answers a batch that needs no write; `None` where it does.
 fn peek(rooms: &SharedRooms, (kind, id): (&str, &Id), batch: &RoomBatch) -> Option<Seen<RoomCommit>> {
     let mut rooms = lock(rooms);
     let Some(queue) = rooms.of_life((kind, id), batch.seed) else {
@@ -144,14 +144,14 @@ fn peek(rooms: &SharedRooms, (kind, id): (&str, &Id), batch: &RoomBatch) -> Opti
     let now_ms = queue.pass(&batch.times).now_ms;
     let one = |op: &crate::store::RoomOp| queue.peek((&op.actor, op.number, op.verb), now_ms);
     let results: Vec<RoomResult> = batch.ops.iter().map(one).collect::<Option<_>>()?;
-    // A place is told at once: a crash can only improve it. What became of somebody is told when it is on the disk.
+    // Show a place at once: a crash can only improve it. Show an end only once it is on disk.
     let all_wait = results.iter().all(|result| matches!(result, RoomResult::Waiting { .. }));
     let group = if all_wait { 0 } else { queue.group };
     Some(Seen { value: RoomCommit::Done(results, queue.figures()), group })
 }
 
 #[async_trait]
-impl RoomStore for EmbeddedStore {
+impl Queues for EmbeddedStore {
     async fn open_room(&self, kind: &str, queue: &Id, opening: Opening) -> Result<Opened, StoreError> {
         self.saw(opening.now_ms);
         let (kind, queue, rooms) = (kind.to_owned(), queue.clone(), Arc::clone(&self.rooms));
@@ -211,7 +211,7 @@ impl RoomStore for EmbeddedStore {
         .await
     }
 
-    async fn room_draw(&self, kind: &str, queue: &Id, skip: u64, limit: usize) -> Result<Vec<Id>, StoreError> {
+    async fn room_entrants(&self, kind: &str, queue: &Id, skip: u64, limit: usize) -> Result<Vec<Id>, StoreError> {
         let (from, prefix) = (record::draw_key(kind, queue, skip), record::prefix(b'd', kind, queue));
         let spaces = self.spaces.get()?;
         let read = move || {

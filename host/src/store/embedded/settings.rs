@@ -17,7 +17,7 @@ struct Apply<'a> {
     outcomes: Outcomes,
 }
 
-/// Applies `batch`. See [`crate::store::Store::put_settings`].
+/// Applies `batch`. See [`crate::store::State::put_settings`].
 pub(super) fn put(
     transaction: &mut Transaction<'_>,
     state: &mut State,
@@ -55,22 +55,23 @@ impl Apply<'_> {
             Before::Again(first) => return done(first.position, true),
             Before::Conflict => return SettingsResult::IdempotencyConflict,
         }
-        let Some(work) = self.works.get_mut(&partition) else { return SettingsResult::ColdTarget };
+        let Some(work) = self.works.get_mut(&partition) else { return SettingsResult::TargetNotLoaded };
         let (now_ms, group, position) = (self.batch.now_ms, self.state.group, work.position);
         let change = |target: &mut Target| {
             if !target.is_known(now_ms) {
-                return SettingsResult::ColdTarget;
+                return SettingsResult::TargetNotLoaded;
             }
             match target.mode {
                 Mode::Missing => return SettingsResult::TargetMissing,
                 Mode::Settings => {}
-                Mode::Whole | Mode::Huge | Mode::Count | Mode::Exists => return SettingsResult::ColdTarget,
+                Mode::Whole | Mode::Huge | Mode::Count | Mode::Exists => return SettingsResult::TargetNotLoaded,
             }
             target.settings = op.settings.over(&target.settings);
             target.touch(position, group);
             done(position, false)
         };
-        let result = self.state.with((self.kind, partition), &op.member, change).unwrap_or(SettingsResult::ColdTarget);
+        let result =
+            self.state.with((self.kind, partition), &op.member, change).unwrap_or(SettingsResult::TargetNotLoaded);
         if matches!(result, SettingsResult::Done(_)) {
             let entry = work.record(&self.batch.digest, self.batch.at_ms, 1);
             entry.push(entry::SETTINGS);
@@ -80,7 +81,7 @@ impl Apply<'_> {
     }
 }
 
-/// What an idempotency key remembers of a change.
+/// The part of a change that an idempotency key remembers.
 fn remembered(position: Position) -> Outcome {
     Outcome { denied: false, active: false, changed: true, number: 0, position, rate: None }
 }

@@ -1,11 +1,10 @@
-//! What is known of targets, in memory: the cache of which SQL plus the journal's tail is the truth.
+//! The known state of targets, in memory: a cache of SQL plus the journal's tail.
 //!
-//! Bounded: beyond `store.memory_bytes_max` clean targets are forgotten, those first that became clean first, and new
-//! ones are known only as huge. What is dirty stays, and so does what is known of documents that wait; the journal's
-//! bounds are its bounds.
+//! Bounded: beyond `store.memory_bytes_max` the store evicts clean targets, in the order in which they became clean, and loads
+//! new ones as huge only. Dirty targets and waiting documents stay; the journal's bounds limit them.
 //!
-//! After a restart nothing is known, but what waits in the journal: a [`Tail`] is laid over what SQL says of a target, and
-//! documents that wait are found in it.
+//! After a restart the store knows only what waits in the journal: it lays a [`Tail`] over the rows that SQL returns for a
+//! target, and finds waiting documents in the journal.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -17,14 +16,14 @@ use crate::journal::Entry;
 use crate::model::{Id, Partition, Position};
 use crate::store::LoadedState;
 
-/// What is known of one (kind, partition).
+/// The state of one (kind, partition).
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) targets: HashMap<Id, Target>,
     pub(super) tails: HashMap<Id, Tail>,
-    /// Documents that wait: of the journal, and no cache.
+    /// Waiting documents: part of the journal, not of the cache.
     pub(super) pending: Pending,
-    /// Up to here the flusher has read the journal while there were tails: SQL may hold it at any moment.
+    /// The flusher has read the journal up to here while there were tails: SQL may hold it at any moment.
     read_to: Position,
     /// How many of `targets` are dirty.
     dirty: u64,
@@ -38,7 +37,7 @@ impl Known {
         }
     }
 
-    /// Whether what waits can be laid over what SQL says of a target as of the checkpoint at `position`.
+    /// Whether the tail of a target can be laid over its rows in SQL as of the checkpoint at `position`.
     pub(super) fn fits(&self, id: &Id, target: &Target, position: Position) -> bool {
         self.tails.get(id).is_none_or(|tail| tail.fits(target, position, self.read_to))
     }
@@ -47,16 +46,16 @@ impl Known {
         self.dirty = (self.dirty + u64::from(is_dirty)).saturating_sub(u64::from(was_dirty));
     }
 
-    /// Targets with entries that are not trimmed yet, as far as they are known.
+    /// The number of known targets with entries that are not trimmed yet.
     fn waiting(&self) -> u64 {
         self.dirty + (self.tails.len() + self.pending.len()) as u64
     }
 }
 
-/// Place of a target: index of its kind, its partition, its id.
+/// The place of a target: index of its kind, its partition, its id.
 type Place = (usize, Partition, Id);
 
-/// All that is known.
+/// The state of all kinds.
 #[derive(Debug, Default)]
 pub(super) struct State {
     kinds: HashMap<String, usize>,
@@ -67,7 +66,7 @@ pub(super) struct State {
     partitions: Partition,
     /// Clean targets by the time at which they expire.
     queue: BinaryHeap<Reverse<(u64, Place)>>,
-    /// The group of writes that is being gathered.
+    /// The group of writes that is being collected.
     pub(super) group: u64,
 }
 
@@ -76,7 +75,7 @@ impl State {
         Self { bytes_max, partitions, group: 1, ..Self::default() }
     }
 
-    /// The place of a kind in the tables, made when there is none.
+    /// The index of a kind, created when there is none.
     pub(super) fn kind(&mut self, kind: &str) -> usize {
         if let Some(index) = self.kinds.get(kind) {
             return *index;
@@ -87,18 +86,18 @@ impl State {
         index
     }
 
-    /// What is known of a partition. `kind` is of [`State::kind`]; `None` where a partition is out of range.
+    /// The state of a partition. `kind` comes from [`State::kind`]; `None` where a partition is out of range.
     pub(super) fn known(&mut self, kind: usize, partition: Partition) -> Option<&mut Known> {
         self.known.get_mut(kind)?.get_mut(usize::from(partition))
     }
 
-    /// The target, if it is known at `now_ms`.
+    /// The target, if it is loaded at `now_ms`.
     pub(super) fn target(&self, kind: &str, partition: Partition, target: &Id, now_ms: u64) -> Option<&Target> {
         let known = self.known.get(*self.kinds.get(kind)?)?.get(usize::from(partition))?;
         known.targets.get(target).filter(|target| target.is_known(now_ms))
     }
 
-    /// Works on a target, and counts what memory it takes afterwards.
+    /// Works on a target, and recounts its memory afterwards.
     pub(super) fn with<T>(
         &mut self,
         (kind, partition): (usize, Partition),
@@ -115,11 +114,11 @@ impl State {
         Some(result)
     }
 
-    /// Takes a target that was not known. Forgets others where memory is short; where that does not help, only the count
-    /// of a whole one is kept.
+    /// Adds a target that was not loaded. Evicts others where memory is short; where that does not help, keeps only the count of
+    /// a whole one.
     pub(super) fn insert(&mut self, (kind, partition): (usize, Partition), id: &Id, mut target: Target) {
         let may_shrink = target.mode == Mode::Whole && !target.is_dirty();
-        // One that would drive out a good part of all others, too.
+        // Also for a target that would evict a large part of all others.
         if !(may_shrink && target.bytes() > self.bytes_max / 4) {
             self.bytes += target.bytes();
             self.make_room();
@@ -138,7 +137,7 @@ impl State {
         self.queue((kind, partition), id, expires_ms);
     }
 
-    /// Puts a clean target into the queue of those that expire, unless it stands there.
+    /// Adds a clean target to the queue of expiries, unless it is already in it.
     pub(super) fn queue(&mut self, (kind, partition): (usize, Partition), id: &Id, expires_ms: u64) {
         let Some(target) = self.known(kind, partition).and_then(|known| known.targets.get_mut(id)) else { return };
         if expires_ms != 0 && target.queued_ms == 0 {
@@ -154,7 +153,7 @@ impl State {
         self.bytes -= target.bytes();
     }
 
-    /// Forgets all targets of a partition, and its tail. Documents that wait are of the journal: they stay.
+    /// Unloads all targets of a partition, and drops its tail. Waiting documents belong to the journal and stay.
     pub(super) fn clear(&mut self, kind: usize, partition: Partition) {
         if let Some(known) = self.known(kind, partition) {
             let bytes: usize = known.targets.values().map(Target::bytes).sum();
@@ -163,7 +162,7 @@ impl State {
         }
     }
 
-    /// Works on the documents that wait, and counts what memory they take afterwards.
+    /// Works on the waiting documents, and recounts their memory afterwards.
     pub(super) fn with_pending<T>(
         &mut self,
         (kind, partition): (usize, Partition),
@@ -176,12 +175,12 @@ impl State {
         Some(result)
     }
 
-    /// The documents that wait in a partition.
+    /// The waiting documents of a partition.
     pub(super) fn pending(&self, kind: &str, partition: Partition) -> Option<&Pending> {
         self.known.get(*self.kinds.get(kind)?)?.get(usize::from(partition)).map(|known| &known.pending)
     }
 
-    /// Targets of a partition of which the newest change lies above `after`, up to `last`; at most `targets_max`.
+    /// Targets of a partition whose newest change is above `after`, up to `last`; at most `targets_max`.
     pub(super) fn changed_between(
         &self,
         (kind, partition): (&str, Partition),
@@ -195,13 +194,13 @@ impl State {
         targets.chain(known.pending.between(after, last)).take(targets_max).map(Id::to_string).collect()
     }
 
-    /// Whether what is read of a journal must be noted, by [`State::note_read`]: tails wait for their targets.
+    /// Whether a read of the journal must be recorded by [`State::note_read`]: tails wait for their targets.
     pub(super) fn has_tails(&self, kind: &str, partition: Partition) -> bool {
         let known = self.kinds.get(kind).and_then(|kind| self.known.get(*kind)?.get(usize::from(partition)));
         known.is_some_and(|known| !known.tails.is_empty())
     }
 
-    /// The flusher is about to be given entries up to `position`.
+    /// Records that the flusher gets the entries up to `position`.
     pub(super) fn note_read(&mut self, kind: &str, partition: Partition, position: Position) {
         let place = self.kind(kind);
         if let Some(known) = self.known(place, partition) {
@@ -209,18 +208,18 @@ impl State {
         }
     }
 
-    /// As if the flusher had been given all that is there.
+    /// As if the flusher had read the whole journal.
     pub(super) fn note_all_read(&mut self) {
         self.known.iter_mut().flatten().for_each(|known| known.read_to = Position::MAX);
     }
 
-    /// Targets of a partition that have entries above the trim point, as far as they are known.
+    /// Known targets of a partition with entries above the trim point.
     pub(super) fn waiting(&self, kind: &str, partition: Partition) -> u64 {
         let known = self.kinds.get(kind).and_then(|kind| self.known.get(*kind)?.get(usize::from(partition)));
         known.map_or(0, Known::waiting)
     }
 
-    /// Forgets what has expired, at most `targets_max`; whether there may be more.
+    /// Drops expired targets, at most `targets_max`. Returns whether there may be more.
     pub(super) fn sweep(&mut self, now_ms: u64, targets_max: usize) -> bool {
         for _ in 0..targets_max {
             match self.queue.peek() {
@@ -231,14 +230,14 @@ impl State {
         true
     }
 
-    /// Forgets clean targets until the rest fits, or none is left.
+    /// Evicts clean targets until the rest fits, or none is left.
     pub(super) fn make_room(&mut self) {
         while self.bytes > self.bytes_max && !self.queue.is_empty() {
             self.pop(Target::is_dirty);
         }
     }
 
-    /// Takes the first out of the queue, and forgets it unless it is to be kept.
+    /// Takes the first target from the queue, and unloads it unless it must stay.
     fn pop(&mut self, keep: impl Fn(&Target) -> bool) {
         let Some(Reverse((queued_ms, (kind, partition, id)))) = self.queue.pop() else { return };
         let Some(target) = self.known(kind, partition).and_then(|known| known.targets.get_mut(&id)) else { return };

@@ -1,4 +1,4 @@
-//! What waits in the journal of targets that are not known, after a restart: it is laid over what SQL says of them.
+//! The tail of the journal for targets that are not loaded, after a restart: the store lays it over the rows of SQL.
 
 use std::collections::HashMap;
 
@@ -6,8 +6,8 @@ use super::target::{Mode, Pair, Target};
 use crate::model::{Action, Change, Id, Position, Settings};
 use crate::store::count::COUNT_MAX;
 
-/// What the journal holds of a target that is not known: of a toggle the last change of each pair, of a counter what each
-/// entry adds, of a member the last value of each field.
+/// The journal's changes of a target that is not loaded: of a toggle the last change of each pair, of a counter the amount of
+/// each entry, of a member the last value of each field.
 #[derive(Debug, Default)]
 pub(super) struct Tail {
     pairs: HashMap<Id, (Action, u64)>,
@@ -17,7 +17,7 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    /// Takes a change of the entry at `position`, no earlier than those before. Documents have no tail.
+    /// Takes a change of the entry at `position`, in journal order. Documents have no tail.
     pub(super) fn add(&mut self, position: Position, change: Change) {
         self.last = position;
         match change {
@@ -31,9 +31,9 @@ impl Tail {
         }
     }
 
-    /// Whether it can be laid over a target that SQL has shown as of the checkpoint at `position`, or later. Whether what
-    /// came later changed the count of a huge target, only its rows could tell. Whether SQL has shown it in a count, nobody
-    /// can tell once the flusher has read it: it has read up to `read_to`.
+    /// Whether it can be laid over a target whose rows were read at the checkpoint at `position`, or later. Only the rows of a
+    /// huge target could tell whether a later change altered its count. Once the flusher has read the journal up to `read_to`,
+    /// the store cannot tell whether a count in SQL contains it.
     pub(super) fn fits(&self, target: &Target, position: Position, read_to: Position) -> bool {
         match target.mode {
             Mode::Huge => self.last <= position,
@@ -42,9 +42,9 @@ impl Tail {
         }
     }
 
-    /// Lays it over what SQL said of the target as of the checkpoint at `position`, which is no earlier than the journal's
-    /// `flushed`. Changes of pairs say what holds afterwards, so it does not matter which of them SQL has already;
-    /// increments do not, so they count from the checkpoint on.
+    /// Lays it over what SQL returned for the target as of the checkpoint at `position`, which is no earlier than the journal's
+    /// `flushed`. A change of a pair states the result, so it does not matter whether SQL already has it; increments do not, so
+    /// they count from the checkpoint on.
     pub(super) fn over(self, target: &mut Target, position: Position, flushed: Position) {
         if target.mode == Mode::Whole {
             for (actor, (action, at_ms)) in self.pairs {

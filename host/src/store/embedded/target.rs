@@ -1,4 +1,4 @@
-//! What is known of one target, in memory.
+//! The state of one target, in memory.
 
 use super::by_id::ById;
 use crate::model::{Id, Position, Settings};
@@ -8,7 +8,7 @@ use crate::store::count::COUNT_MAX;
 /// The time of a pair that is known to be absent.
 const ABSENT: u64 = u64::MAX;
 
-/// What is known of a target.
+/// The loaded state of a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     Missing,
@@ -23,7 +23,7 @@ pub(super) enum Mode {
 }
 
 impl Mode {
-    /// Whether both are of one capability. What is missing is so for every one.
+    /// Whether both belong to one capability. A missing target belongs to every one.
     fn fits(self, other: Self) -> bool {
         let capability = |mode| match mode {
             Self::Missing => 0,
@@ -36,7 +36,7 @@ impl Mode {
     }
 }
 
-/// What is known of one actor on a target.
+/// The state of one actor on a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pair {
     Unknown,
@@ -49,16 +49,16 @@ pub(super) enum Pair {
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) mode: Mode,
-    /// SQL holds something else: becomes cold when it becomes clean.
+    /// SQL holds something else: the target is unloaded when it becomes clean.
     pub(super) invalid: bool,
     pub(super) count: u64,
-    /// Newest entry with a change of it; at or below the head's `flushed` when it is clean.
+    /// The newest entry with a change of it; at or below the head's `flushed` when it is clean.
     pub(super) last: Position,
-    /// When it is forgotten, in Unix milliseconds; 0 while it is dirty.
+    /// When it expires, in Unix milliseconds; 0 while it is dirty.
     pub(super) expires_ms: u64,
-    /// The group of writes that changed it last: until that is on the disk, nobody is told.
+    /// The group of writes that changed it last: no caller learns of the change before that group is on disk.
     pub(super) group: u64,
-    /// Its place in the queue of those that expire; 0 when it has none. An item of another time is not its own.
+    /// Its place in the queue of expiries; 0 when it has none. An item with another time is outdated.
     pub(super) queued_ms: u64,
     /// Of a member: its settings.
     pub(super) settings: Settings,
@@ -100,7 +100,7 @@ impl Target {
         target
     }
 
-    /// Whether it speaks for the target at `now_ms`.
+    /// Whether it is valid at `now_ms`.
     pub(super) fn is_known(&self, now_ms: u64) -> bool {
         self.is_dirty() || now_ms < self.expires_ms
     }
@@ -110,8 +110,8 @@ impl Target {
         self.expires_ms == 0
     }
 
-    /// Whether it stays where `load` comes from SQL at `now_ms`: it is known. What an earlier capability of the kind left
-    /// behind does not stay.
+    /// Whether it stays when `load` comes from SQL at `now_ms`, because it is loaded. State that an earlier capability of the
+    /// kind left does not stay.
     pub(super) fn stays(&self, load: &Self, now_ms: u64) -> bool {
         self.is_dirty() || (self.is_known(now_ms) && self.mode.fits(load.mode))
     }
@@ -130,7 +130,7 @@ impl Target {
         }
     }
 
-    /// Takes what holds now of a pair. Does not count.
+    /// Sets the present state of a pair. Does not change the count.
     pub(super) fn set(&mut self, actor: &Id, pair: Pair) {
         let since_ms = match pair {
             Pair::Present(since_ms) => since_ms.min(ABSENT - 1),
@@ -142,24 +142,24 @@ impl Target {
         self.pairs.insert(actor, since_ms);
     }
 
-    /// Notes that a change lies in the entry at `position`, which is of the group `group`.
+    /// Records that the entry at `position`, of the group `group`, changed it.
     pub(super) fn touch(&mut self, position: Position, group: u64) {
         (self.last, self.expires_ms, self.group) = (position, 0, group);
     }
 
-    /// Notes that the change of a pair lies in the entry at `position`, besides [`Target::touch`].
+    /// Records that the entry at `position` changed a pair, in addition to [`Target::touch`].
     pub(super) fn touch_pair(&mut self, actor: &Id, position: Position) {
         if self.mode == Mode::Huge {
             self.dirty.insert(actor, position);
         }
     }
 
-    /// Changes up to `flushed` lie in SQL: they are no longer laid over it.
+    /// Changes up to `flushed` are in SQL: they leave the overlay.
     pub(super) fn forget_dirty(&mut self, flushed: Position) {
         self.dirty.retain(|position| *position > flushed);
     }
 
-    /// Known pairs: of a huge target what was looked up or changed.
+    /// Known pairs: of a huge target those that were loaded or changed.
     pub(super) fn pairs_known(&self) -> u64 {
         self.pairs.len() as u64
     }
@@ -168,12 +168,12 @@ impl Target {
         (self.pairs, self.dirty) = (ById::default(), ById::default());
     }
 
-    /// Who is present, and since when.
+    /// The present actors, and since when.
     pub(super) fn members(&self) -> impl Iterator<Item = (Id, u64)> {
         self.pairs.iter().filter(|(_, since_ms)| **since_ms != ABSENT).map(|(actor, since_ms)| (actor, *since_ms))
     }
 
-    /// Pairs that are laid over SQL.
+    /// The pairs of the overlay over SQL.
     pub(super) fn dirty(&self) -> impl Iterator<Item = (Id, Pair)> {
         self.dirty.iter().map(|(actor, _)| {
             let pair = self.pair(&actor);
@@ -181,7 +181,7 @@ impl Target {
         })
     }
 
-    /// Memory that it takes, in bytes.
+    /// Its memory, in bytes.
     pub(super) fn bytes(&self) -> usize {
         size_of::<(Id, Self)>() + self.settings.as_bytes().len() + self.pairs.bytes() + self.dirty.bytes()
     }

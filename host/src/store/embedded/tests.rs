@@ -1,12 +1,15 @@
-//! What only the embedded store does: memory bounds, expiry in memory, the tail after a restart.
+//! Behaviour of the embedded store alone: memory bounds, expiry in memory, the tail after a restart.
 
 #![cfg(test)]
 
 use super::layout::{Space, Writes, decoded, journal_key, position_of, prefix};
 use super::*;
 use crate::journal::entry;
-use crate::model::{Digest, Document, Effect, PairState, ToggleRule};
-use crate::store::{CreateOp, LoadedState, TargetLoad, ToggleOp, ToggleResult};
+use crate::model::{Digest, Document, Effect, Id, PairState, Position, ToggleRule};
+use crate::store::{
+    CreateBatch, CreateOp, CreateResult, Hydrated, Hydration, Journal as _, JournalRead, LoadedState, ReadResult,
+    State as _, TargetLoad, ToggleBatch, ToggleOp, ToggleResult,
+};
 
 pub(super) const NOW_MS: u64 = 1_800_000_000_000;
 
@@ -74,7 +77,7 @@ async fn memory_is_bounded_by_forgetting_what_is_clean() {
     load(&store, 100, whole(100_000), NOW_MS).await;
     assert_eq!(count(&store, 100, NOW_MS).await, Some(100_000));
     assert!(store.state().bytes <= bytes_max);
-    assert_eq!(toggle(&store, 100, 5).await, ToggleResult::ColdPair);
+    assert_eq!(toggle(&store, 100, 5).await, ToggleResult::PairNotLoaded);
 }
 
 #[tokio::test]
@@ -97,7 +100,7 @@ async fn after_a_restart_the_journals_tail_lies_over_what_sql_says() {
     let active = |result: &ReadResult| matches!(result, ReadResult::Known(PairState { active: true, .. }));
     assert_eq!(states.iter().map(active).collect::<Vec<_>>(), [false, true, true, false]);
 
-    // Of a huge target the rows would have to tell what the tail did to the count: SQL must have it first.
+    // Only the rows of a huge target could tell how the tail changed its count: SQL must have it first.
     drop(store);
     let store = EmbeddedStore::open(&config(directory.path())).unwrap();
     assert!(matches!(load(&store, 1, LoadedState::Huge(3), NOW_MS).await, Hydrated::Stale(_)));
@@ -160,7 +163,7 @@ fn what_waits_is_told_when_its_group_is_on_the_disk() {
     assert_eq!((of_actor(7), of_actor(8)), (9, 0));
 }
 
-/// Entries 1 to 5 of kind `k`, with as many changes each, on a directory that nobody has open; their positions.
+/// Entries 1 to 5 of kind `k`, with as many changes each, on a closed directory; their positions.
 async fn written(path: &Path) -> Vec<Position> {
     let store = EmbeddedStore::open(&config(path)).unwrap();
     load(&store, 1, whole(0), NOW_MS).await;
@@ -176,7 +179,7 @@ async fn written(path: &Path) -> Vec<Position> {
     positions
 }
 
-/// Works on the records of a directory that nobody has open.
+/// Edits the records of a closed directory.
 fn tamper(path: &Path, work: impl FnOnce(&Spaces, &mut Writes)) {
     let spaces = open_spaces(&path.join("store")).unwrap();
     let mut writes = Writes::default();
@@ -224,7 +227,7 @@ async fn entries_that_are_missing_are_noticed_wherever_they_were() {
         });
         let store = EmbeddedStore::open(&config(directory.path())).unwrap();
         let gone: u64 = (0..5).filter(is_gone).map(|index| index as u64 + 1).sum();
-        // What is left lies over what SQL says, and nothing else.
+        // The rest of the tail lies over the rows of SQL, and nothing else.
         load(&store, 1, whole(0), NOW_MS).await;
         assert_eq!(count(&store, 1, NOW_MS).await, Some(15 - gone), "{mask:05b}");
         assert_eq!(read_all(&store).await, (15 - gone, gone), "{mask:05b}");

@@ -19,7 +19,7 @@ struct Apply<'a> {
     outcomes: Outcomes,
 }
 
-/// Applies `batch`. See [`crate::store::Store::toggle`].
+/// Applies `batch`. See [`crate::store::State::toggle`].
 pub(super) fn toggle(
     transaction: &mut Transaction<'_>,
     state: &mut State,
@@ -58,12 +58,12 @@ impl Apply<'_> {
             Before::Again(first) => return replayed(first),
             Before::Conflict => return ToggleResult::IdempotencyConflict,
         }
-        let Some(work) = self.works.get_mut(&partition) else { return ToggleResult::ColdTarget };
+        let Some(work) = self.works.get_mut(&partition) else { return ToggleResult::TargetNotLoaded };
         let (limits, batch, kind, group) = (&mut *self.limits, self.batch, self.kind, self.state.group);
         let evaluated = self
             .state
             .with((kind, partition), &op.target, |target| evaluate(target, op, work, (limits, kind), (batch, group)));
-        evaluated.unwrap_or(ToggleResult::ColdTarget)
+        evaluated.unwrap_or(ToggleResult::TargetNotLoaded)
     }
 }
 
@@ -77,20 +77,20 @@ fn evaluate(
 ) -> ToggleResult {
     let now_ms = batch.now_ms;
     if !target.is_known(now_ms) {
-        return ToggleResult::ColdTarget;
+        return ToggleResult::TargetNotLoaded;
     }
     match target.mode {
         Mode::Missing => return ToggleResult::TargetMissing,
         Mode::Whole | Mode::Huge => {}
-        Mode::Count | Mode::Exists | Mode::Settings => return ToggleResult::ColdTarget,
+        Mode::Count | Mode::Exists | Mode::Settings => return ToggleResult::TargetNotLoaded,
     }
     let active = match target.pair(&op.actor) {
-        Pair::Unknown => return ToggleResult::ColdPair,
+        Pair::Unknown => return ToggleResult::PairNotLoaded,
         Pair::Absent => false,
         Pair::Present(_) => true,
     };
     let effect = if active { op.rule.when_present } else { op.rule.when_absent };
-    // What is denied does not count.
+    // A denied operation does not count.
     let counts = effect != Effect::Deny;
     let rate = match limits.check((kind, now_ms), (&op.target, &op.actor), op.rule.limit, counts) {
         Ok(rate) => rate,
@@ -111,7 +111,7 @@ fn evaluate(
     done(present, true, target.count, work.position, rate)
 }
 
-/// What an idempotency key remembers of a result; nothing where it would be evaluated anew.
+/// The part of a result that an idempotency key remembers; `None` where a repetition is evaluated again.
 fn remembered(result: &ToggleResult) -> Option<Outcome> {
     let outcome = |state: &PairState| Outcome {
         denied: false,

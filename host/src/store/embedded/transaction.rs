@@ -1,4 +1,4 @@
-//! The writes of one group: an overlay of a snapshot, in two layers, so that a job that fails leaves nothing behind.
+//! The writes of one group: an overlay of a snapshot, in two layers, so that a failed job leaves nothing behind.
 
 use std::collections::HashMap;
 
@@ -8,13 +8,13 @@ use super::layout::{HeadRecord, Space, Spaces, View, Writes, failed, prefix};
 use crate::model::{Incarnation, Partition};
 use crate::store::StoreError;
 
-/// See the room's text. A key is written at most once per commit, which the database's batches ask for.
+/// The writes of one group. A commit writes each key at most once, as the database's batches require.
 pub(super) struct Transaction<'a> {
     spaces: &'a Spaces,
     snapshot: Snapshot,
     /// Writes of the jobs before.
     accepted: Writes,
-    /// Writes of the job that runs now.
+    /// Writes of the present job.
     pending: Writes,
 }
 
@@ -52,7 +52,7 @@ impl<'a> Transaction<'a> {
         self.put(Space::Heads, prefix(kind, partition), &head.encode());
     }
 
-    /// The head, made when there is none.
+    /// The head, created when there is none.
     pub(super) fn head_or_fresh(&mut self, kind: &str, partition: Partition) -> Result<HeadRecord, StoreError> {
         if let Some(head) = self.head(kind, partition)? {
             return Ok(head);
@@ -62,12 +62,12 @@ impl<'a> Transaction<'a> {
         Ok(head)
     }
 
-    /// What was committed before this group, for ranges. Keys of this group are not in it.
+    /// The committed state before this group, for ranges. It lacks the keys of this group.
     pub(super) fn committed(&self) -> (&'a Spaces, Snapshot) {
         (self.spaces, self.snapshot.clone())
     }
 
-    /// Ends a job: keeps its writes or forgets them.
+    /// Ends a job: adopts its writes or drops them.
     pub(super) fn end_job(&mut self, keep: bool) {
         for (accepted, pending) in self.accepted.iter_mut().zip(&mut self.pending) {
             if keep {
@@ -82,13 +82,13 @@ impl<'a> Transaction<'a> {
         self.accepted.iter().all(HashMap::is_empty)
     }
 
-    /// Whether something was kept that callers are promised: all but what policy modules keep, and when that expires.
+    /// Whether a job wrote data that callers are promised: everything except policy modules' keys and their expiry.
     pub(super) fn holds_promises(&self) -> bool {
         let helps = [Space::Modules as usize, Space::Expiry as usize];
         self.accepted.iter().enumerate().any(|(space, layer)| !layer.is_empty() && !helps.contains(&space))
     }
 
-    /// One atomic write of all that was kept; with `sync`, returns when it is on the disk.
+    /// Commits all adopted writes atomically; with `sync`, returns when they are on disk.
     pub(super) fn commit(self, sync: bool) -> fjall::Result<()> {
         self.spaces.commit(self.accepted, sync)
     }

@@ -1,9 +1,9 @@
-//! The one thread that writes: takes all jobs that wait, runs them on one transaction, commits it with one fdatasync
-//! (none where only policy modules keep something), then answers them all.
+//! The single writing thread: takes all waiting jobs, runs them on one transaction, commits it with one fdatasync (none where
+//! only policy modules wrote), then answers them all.
 //!
-//! After a failed commit it is unknown what reached the disk, and nothing in memory can be trusted: the store refuses,
-//! until the disk takes writes again. Then the database is closed and opened anew, what the disk may only seem to have is
-//! written again, and everything in memory is read from there: what a restart would do, without one.
+//! After a failed commit it is unknown what reached the disk, and nothing in memory can be trusted: the store refuses writes
+//! until the disk accepts them again. Then it closes and reopens the database, rewrites data that the disk may only seem to have,
+//! and reloads all memory from there: a restart without a restart.
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
 
 use super::change::Sweeper;
-use super::holder::{Health, Holder, probe};
+use super::handle::{DatabaseHandle, Health, probe};
 use super::layout::{Spaces, failed};
 use super::limits::Limits;
 use super::room::SharedRooms;
@@ -27,44 +27,44 @@ use crate::model::Partition;
 use crate::store::StoreError;
 use crate::telemetry::STORE_MEMORY_BYTES;
 
-/// Jobs of one group at most.
+/// Most jobs of one group.
 const GROUP_JOBS_MAX: usize = 512;
-/// Jobs that wait at most; beyond, callers wait to hand theirs over.
+/// Most waiting jobs; beyond, callers wait to submit theirs.
 pub(super) const QUEUE_JOBS_MAX: usize = 1_024;
-/// Targets in memory that one step of the sweeper looks at.
+/// Targets in memory that one step of the sweeper visits.
 const SWEEP_TARGETS: usize = 1_024;
-/// How often it is tried whether the disk takes writes again.
+/// How often the writer tests whether the disk accepts writes again.
 const MEND_INTERVAL: Duration = Duration::from_millis(500);
-/// How often jobs are looked for meanwhile, to be refused.
+/// How often waiting jobs are refused meanwhile.
 const REFUSE_INTERVAL: Duration = Duration::from_millis(10);
-/// Groups of one life of the database: the next has numbers above.
+/// Groups of one life of the database: the next life has higher numbers.
 const LIFE_BITS: u32 = 40;
 
-/// Answers the caller when the group is on the disk, or when it is not.
+/// Answers the caller once the group is on disk, or has failed.
 pub(super) type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-/// What a job works on.
+/// The arguments of a job.
 pub(super) struct Desk<'a, 'b> {
     pub(super) transaction: &'a mut Transaction<'b>,
     pub(super) state: &'a mut State,
     pub(super) limits: &'a mut Limits,
 }
-/// Runs on the transaction and the state; on nothing where it is refused. A job that fails says so with `false`: its writes
-/// are forgotten, and it has left the state as it was.
+/// Runs on the transaction and the state; with `None` where it is refused. A job that fails returns `false`: its writes are
+/// dropped, and it has left the state unchanged.
 pub(super) type Job = Box<dyn FnOnce(Option<Desk<'_, '_>>) -> (bool, Answer) + Send>;
 
 /// How far the disk has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Progress {
-    /// The last group that is on the disk.
+    /// The last group that is on disk.
     pub(super) group: u64,
-    /// A commit failed: no group comes after in this life of the database.
+    /// A commit failed: no further group follows in this life of the database.
     pub(super) failed: bool,
-    /// The last group of the life before that was on the disk.
+    /// The last group of the life before that was on disk.
     before: u64,
 }
 
 impl Progress {
-    /// Whether a group is on the disk; `None` as long as that is not decided.
+    /// Whether a group is on disk; `None` while that is undecided.
     pub(super) fn is_written(&self, group: u64) -> Option<bool> {
         let (life, of) = (self.group >> LIFE_BITS, group >> LIFE_BITS);
         if group == 0 || life == of && group <= self.group {
@@ -82,21 +82,21 @@ impl Progress {
     }
 }
 
-/// What the writer works on.
+/// The state of the writer.
 pub(super) struct Writer {
-    pub(super) spaces: Holder,
+    pub(super) spaces: DatabaseHandle,
     pub(super) state: Arc<RwLock<State>>,
     pub(super) rooms: SharedRooms,
     pub(super) progress: watch::Sender<Progress>,
     pub(super) health: Health,
-    /// The newest time that the store was told.
+    /// The newest time that a caller passed to the store.
     pub(super) now_ms: Arc<AtomicU64>,
     pub(super) path: PathBuf,
     pub(super) partitions: Partition,
     pub(super) memory_bytes_max: usize,
 }
 
-/// Why jobs are refused, and when mending is tried next.
+/// Why jobs are refused, and when to test the disk next.
 struct Trouble {
     cause: StoreError,
     next_try: Instant,
@@ -105,7 +105,7 @@ struct Trouble {
 impl Writer {
     /// Runs until all senders are gone and the queue is empty.
     pub(super) fn run(&self, mut jobs: mpsc::Receiver<Job>) {
-        // The database has panics of its own; without this thread nothing would be answered, and nobody would know.
+        // The database may panic; without this thread no call would be answered, and nobody would know.
         if std::panic::catch_unwind(AssertUnwindSafe(|| self.work(&mut jobs))).is_err() {
             self.health.refuse("the thread that writes has ended; restart weir");
             self.progress.send_modify(|progress| progress.failed = true);
@@ -145,7 +145,7 @@ impl Writer {
         }
     }
 
-    /// The next job; while there is trouble mending is tried.
+    /// The next job; after a failure this also tries to recover.
     fn next(
         &self,
         jobs: &mut mpsc::Receiver<Job>,
@@ -174,7 +174,7 @@ impl Writer {
         jobs.blocking_recv()
     }
 
-    /// Opens the database anew, and reads everything from it.
+    /// Reopens the database, and reloads everything from it.
     fn mend(&self) -> Result<(), StoreError> {
         probe(&self.path).map_err(|error| StoreError::Refused(format!("disk: {error}; tried again until it works")))?;
         self.spaces.close()?;
@@ -184,9 +184,9 @@ impl Writer {
         })?;
         let progress = self.progress.borrow().next_life();
         state.group = progress.group + 1;
-        // What the flusher has read it may commit at any moment.
+        // The flusher may commit at any moment what it has read.
         state.note_all_read();
-        // In this order: nobody finds what was never on the disk once others are told that it is mended.
+        // In this order: a caller that sees the recovery never sees data that was not on disk.
         *self.rooms.lock().unwrap_or_else(PoisonError::into_inner) = rooms;
         *self.state() = state;
         self.spaces.put(spaces);
@@ -196,13 +196,13 @@ impl Writer {
         Ok(())
     }
 
-    /// `Err` when the commit failed; the answers are given in any case.
+    /// `Err` when the commit failed; the jobs are answered in any case.
     fn run_group(&self, limits: &mut Limits, group: impl Iterator<Item = Job>) -> Result<(), StoreError> {
         let spaces = self.spaces.get()?;
         let mut transaction = Transaction::new(&spaces);
         let mut answers = Vec::new();
         for job in group {
-            // Taken for each job: readers need not wait for the whole group.
+            // Locked per job, so that readers need not wait for the whole group.
             let (keep, answer) =
                 job(Some(Desk { transaction: &mut transaction, state: &mut self.state(), limits: &mut *limits }));
             transaction.end_job(keep);
@@ -222,7 +222,7 @@ impl Writer {
                 Ok(())
             }
             Err(error) => {
-                // A database that an earlier background write poisoned refused before it wrote anything.
+                // A database that an earlier background write poisoned refuses before it writes anything.
                 let cause = match error {
                     fjall::Error::Poisoned => failed(error),
                     fjall::Error::Io(error) => StoreError::OutcomeUnknown(format!("disk: {error}")),
@@ -245,7 +245,7 @@ impl Writer {
     }
 }
 
-/// One step of the sweeper; whether there is more to do. Nothing depends on it being on the disk.
+/// One step of the sweeper. Returns whether there is more to do. It need not reach the disk.
 fn sweep(spaces: &Spaces, sweeper: &mut Sweeper, now_ms: u64) -> bool {
     let mut transaction = Transaction::new(spaces);
     let more = match sweeper.step(&mut transaction, now_ms) {

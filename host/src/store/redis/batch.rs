@@ -1,4 +1,4 @@
-//! How the batches of all capabilities are sent (see `batch.lua`): the order, what is the same of all, what comes back.
+//! The common part of all batches (see `batch.lua`): the order of operations, shared arguments, and replies.
 
 use std::collections::{HashMap, HashSet};
 use std::io::Write as _;
@@ -19,8 +19,8 @@ pub(super) struct Target<'a> {
     pub(super) ops: Vec<usize>,
 }
 
-/// Groups operations by partition and target, so that the script reads each target once. Different targets are
-/// independent, so that they may be evaluated one after the other. `ids`: the target of each operation.
+/// Groups operations by partition and target, so that the script reads each target once. Targets are independent, so their
+/// operations may be evaluated one target after the other. `ids`: the target of each operation.
 pub(super) fn by_target<'a>(ids: impl Iterator<Item = &'a Id>, partitions: Partition) -> Vec<Target<'a>> {
     let (mut targets, mut place): (Vec<Target<'a>>, HashMap<&Id, usize>) = (Vec::new(), HashMap::new());
     for (index, id) in ids.enumerate() {
@@ -30,7 +30,7 @@ pub(super) fn by_target<'a>(ids: impl Iterator<Item = &'a Id>, partitions: Parti
         });
         targets[target].ops.push(index);
     }
-    // Then as they occur first.
+    // A stable sort: within a partition in the order of first occurrence.
     targets.sort_by_key(|target| target.partition);
     targets
 }
@@ -46,7 +46,7 @@ impl<R: Copy + Eq + std::hash::Hash> Rules<R> {
     pub(super) fn new(rules: impl Iterator<Item = R>) -> Self {
         let (mut distinct, mut numbers, mut of) = (Vec::new(), HashMap::new(), Vec::new());
         for rule in rules {
-            // Nearly always the rule before it.
+            // Most rules equal the one before.
             let number = match distinct.last() {
                 Some(last) if *last == rule => distinct.len() - 1,
                 _ => *numbers.entry(rule).or_insert_with(|| {
@@ -54,14 +54,14 @@ impl<R: Copy + Eq + std::hash::Hash> Rules<R> {
                     distinct.len() - 1
                 }),
             };
-            // A batch has far fewer operations than this can count.
+            // A batch has fewer operations than a `u16` can count.
             of.push(u16::try_from(number).unwrap_or(u16::MAX));
         }
         Self { distinct, of }
     }
 }
 
-/// What every batch says of itself.
+/// The shared arguments of every batch.
 pub(super) struct Envelope<'a> {
     pub(super) digest: &'a Digest,
     pub(super) at_ms: u64,
@@ -80,7 +80,7 @@ pub(super) fn sent_by_target(targets: &[Target<'_>]) -> Vec<(usize, Partition)> 
 impl Envelope<'_> {
     fn arguments(&self, command: &mut Cmd, keys: &Keys, kind: &str, (ttl_ms, is_told): (u64, bool)) {
         let at_ms = self.at_ms.min(TIME_MS_MAX / 2_000);
-        // Rates and windows are of all hosts: they go by the server's clock, not by one of the hosts'.
+        // Hosts share rates and windows, so the server's clock decides, not a host's.
         let told_ms = if is_told { self.now_ms.min(TIME_MS_MAX / 2_000).to_string() } else { String::new() };
         command.arg(format!("{at_ms} {told_ms}")).arg(&self.digest.0[..]).arg(ttl_ms);
         fresh_arguments(command);
@@ -91,7 +91,7 @@ impl Envelope<'_> {
             (number_of[index], partition_of[index]) = (number + 1, partition);
         }
         let keyed = || self.keys.iter().enumerate().filter_map(|(index, key)| Some((index, (*key)?)));
-        // Operations that share an idempotency key are evaluated in their order, not in that of sending.
+        // Operations with the same idempotency key are evaluated in their own order, not in the order of sending.
         let mut seen = HashSet::new();
         let order: Vec<String> = match keyed().any(|(_, idempotency)| !seen.insert(idempotency.key)) {
             true => number_of.iter().map(usize::to_string).collect(),
@@ -105,20 +105,20 @@ impl Envelope<'_> {
     }
 }
 
-/// What came back for one operation.
+/// The reply for one operation.
 pub(super) struct Sent {
     /// Of the operation in the batch.
     pub(super) index: usize,
     pub(super) letter: u8,
     /// The count of its target; 0 for a create.
     pub(super) count: u64,
-    /// The place of its partition's new entry.
+    /// The position of its partition's new entry.
     pub(super) entry: Position,
 }
 
 impl RedisStore {
-    /// Runs the script of a batch. `arguments` are the script's own. `one` makes the result of an operation; it is given
-    /// what belongs to it of the numbers that some operations need, if anything does.
+    /// Runs the script of a batch. `arguments` are the script's own. `one` builds the result of an operation from its letter and,
+    /// where it has some, its extra numbers.
     pub(super) async fn batch_call<R: Clone>(
         &self,
         script: &redis::Script,
@@ -141,7 +141,7 @@ impl RedisStore {
         let mut replies = reply.list()?;
         let heads: Vec<Head> = partitions.iter().map(|&partition| replies.head(partition)).collect::<Result<_, _>>()?;
         let results = results(&mut reply, &envelope.sent, &heads, one)?;
-        // The batch is applied: whatever fails now is no reason to send it again.
+        // The batch is applied: a later failure must not make the caller send it again.
         self.after_heads(kind, &heads).await.map_err(|error| match error {
             StoreError::Unavailable(reason) | StoreError::Refused(reason) => StoreError::OutcomeUnknown(reason),
             other => other,
@@ -150,8 +150,8 @@ impl RedisStore {
     }
 }
 
-/// The results in the order of the batch. `reply` is at: one letter for each operation; of those that need more numbers,
-/// their number and these; of operations on targets, the count of each.
+/// The results in the order of the batch. `reply` is at: one letter per operation; the extra numbers of those that have some,
+/// after their own number; the count of each, for operations on targets.
 fn results<R: Clone>(
     reply: &mut Reply,
     sent: &[(usize, Partition)],
@@ -164,7 +164,7 @@ fn results<R: Clone>(
         return Err(unexpected("a letter for each operation"));
     }
     let entry_of: HashMap<Partition, Position> = heads.iter().map(|head| (head.partition, head.last)).collect();
-    // Everything comes in the order of sending.
+    // Everything is in the order of sending.
     let mut back = Vec::with_capacity(sent.len());
     for (&(index, partition), letter) in sent.iter().zip(letters) {
         let count = counts.as_mut().map_or(Ok(0), Reply::number)?;
@@ -184,7 +184,7 @@ fn results<R: Clone>(
     results.into_iter().collect::<Option<_>>().ok_or_else(|| unexpected("a result for each operation"))
 }
 
-/// Two bytes for a target: how many operations it has. A batch has far fewer than this can count.
+/// The number of operations on a target, in two bytes. A batch has fewer operations than that can count.
 pub(super) fn size(target: &Target<'_>) -> [u8; 2] {
     u16::try_from(target.ops.len()).unwrap_or(u16::MAX).to_be_bytes()
 }

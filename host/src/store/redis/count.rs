@@ -1,5 +1,5 @@
-//! A batch of hits on counters as the script takes it, and its answers: grouped as toggles are. The host says where a pair
-//! is remembered; the script looks there.
+//! A batch of hits on counters as the script takes it, and its replies, grouped as toggles are. The host computes the place of a
+//! pair in the table of windows; the script reads it.
 
 use redis::Cmd;
 
@@ -11,7 +11,7 @@ use crate::model::{RateLimit, partition_of};
 use crate::store::unique::{self, Mark};
 use crate::store::{Commit, CountBatch, CountOp, CountOutcome, CountResult, StoreError, limit};
 
-/// What of an operation's rule the script must know: of one without an actor neither limit nor window.
+/// The part of an operation's rule that the script needs: without an actor neither limit nor window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Rule {
     limit: Option<RateLimit>,
@@ -29,7 +29,7 @@ impl Rule {
 /// How a batch is sent.
 struct Plan<'a> {
     batch: &'a CountBatch,
-    /// By partition, and then as they occur first.
+    /// By partition, then in the order of first occurrence.
     targets: Vec<Target<'a>>,
     rules: Rules<Rule>,
     /// Size of a partition's table of windows.
@@ -37,7 +37,7 @@ struct Plan<'a> {
 }
 
 impl RedisStore {
-    /// See [`crate::store::Store::count`].
+    /// See [`crate::store::State::count`].
     pub(super) async fn apply_counts(&self, kind: &str, batch: &CountBatch) -> Result<Commit<CountResult>, StoreError> {
         let step = |ops: Vec<CountOp>| {
             let CountBatch { digest, at_ms, now_ms, keep_actors, unique_pairs_max, .. } = *batch;
@@ -116,7 +116,7 @@ impl Plan<'_> {
         }
     }
 
-    /// Number of the rule, what is added, where the pair is remembered and as what.
+    /// Number of the rule, the amount, the place of the pair and its fingerprint.
     fn operation(&self, index: usize) -> [u8; 18] {
         let op = &self.batch.ops[index];
         let mark = op.window().map(|(actor, _)| unique::mark(&op.target, actor, self.buckets));
@@ -131,7 +131,7 @@ impl Plan<'_> {
     }
 }
 
-/// What the letter of an operation says. `extra` is at what belongs to it, if anything does.
+/// Decodes the letter of an operation. `extra` is at its extra numbers, if it has some.
 fn result(sent: &Sent, is_limited: bool, extra: &mut Reply) -> Result<CountResult, StoreError> {
     let Sent { letter, count, entry, .. } = *sent;
     match letter {
@@ -146,7 +146,7 @@ fn result(sent: &Sent, is_limited: bool, extra: &mut Reply) -> Result<CountResul
             Ok(CountResult::Limited { retry_after_ms, rate })
         }
         b'm' => Ok(CountResult::TargetMissing),
-        b'c' => Ok(CountResult::ColdTarget),
+        b'c' => Ok(CountResult::TargetNotLoaded),
         b'o' => Ok(CountResult::Overflow),
         b'x' => Ok(CountResult::IdempotencyConflict),
         b'r' => {

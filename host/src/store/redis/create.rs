@@ -1,4 +1,4 @@
-//! Creates as the script takes them, and its answers; the documents that wait.
+//! Creates as the script takes them, and its replies; waiting documents.
 
 use std::cmp::Reverse;
 
@@ -13,11 +13,11 @@ use crate::model::{Id, Partition, Position};
 use crate::store::text::tagged;
 use crate::store::{Commit, CreateBatch, CreateOp, CreateResult, Created, PendingDocument, StoreError};
 
-/// Documents of one call at most where many are read: what one call may hold Redis up.
+/// Most documents of one call that reads many: bounds how long one call occupies Redis.
 const CALL_DOCUMENTS_MAX: usize = 200;
 
 impl RedisStore {
-    /// See [`crate::store::Store::create`].
+    /// See [`crate::store::State::create`].
     pub(super) async fn apply_creates(
         &self,
         kind: &str,
@@ -56,7 +56,7 @@ impl RedisStore {
         self.batch_call(&self.link.scripts.create, kind, &envelope, arguments, one).await
     }
 
-    /// See [`crate::store::Store::documents`].
+    /// See [`crate::store::State::documents`].
     pub(super) async fn waiting_documents(
         &self,
         kind: &str,
@@ -91,7 +91,7 @@ impl RedisStore {
         ids.iter().map(|(partition, _)| reply.document(*partition)).collect()
     }
 
-    /// See [`crate::store::Store::documents_of`].
+    /// See [`crate::store::State::documents_of`].
     pub(super) async fn waiting_documents_of(
         &self,
         kind: &str,
@@ -107,7 +107,7 @@ impl RedisStore {
             found.into_iter().take(limit).map(|(_, id, partition)| (partition, id)).collect();
         let mut documents = Vec::with_capacity(newest.len());
         for some in newest.chunks(CALL_DOCUMENTS_MAX) {
-            // Those that have gone meanwhile do not wait any more.
+            // Documents that are gone by now do not wait any more.
             documents.extend(self.waiting_documents(kind, some).await?.into_iter().flatten());
         }
         Ok(documents)
@@ -115,7 +115,7 @@ impl RedisStore {
 }
 
 impl RedisStore {
-    /// What an actor has that waits in each of `partitions`.
+    /// An actor's waiting documents in each of `partitions`.
     async fn owned_call(
         &self,
         kind: &str,
@@ -160,7 +160,7 @@ fn operation_arguments(command: &mut Cmd, op: &CreateOp) {
     }
 }
 
-/// What the letter of an operation says. `extra` is at what belongs to it, if anything does.
+/// Decodes the letter of an operation. `extra` is at its extra numbers, if it has some.
 fn result(sent: &Sent, op: &CreateOp, at_ms: u64, extra: &mut Reply) -> Result<CreateResult, StoreError> {
     match sent.letter {
         b'd' => Ok(CreateResult::Done(Created { position: sent.entry, at_ms, replayed: false })),
@@ -168,7 +168,7 @@ fn result(sent: &Sent, op: &CreateOp, at_ms: u64, extra: &mut Reply) -> Result<C
         b'c' => {
             let id = |index: usize| op.documents.get(index).map(|document| document.id.clone());
             let cold = (0..extra.number()?).map(|_| id(index(extra)?).ok_or_else(|| unexpected("an index")));
-            cold.collect::<Result<_, _>>().map(CreateResult::Cold)
+            cold.collect::<Result<_, _>>().map(CreateResult::NotLoaded)
         }
         b'x' => Ok(CreateResult::IdempotencyConflict),
         b'r' => {

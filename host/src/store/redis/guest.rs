@@ -1,7 +1,7 @@
-//! What policy modules keep: plain keys of Redis with a time to live, `weir:<namespace>:module:{<module>}:<key>`.
+//! Policy modules' keys: plain keys of Redis with a time to live, `weir:<namespace>:module:{<module>}:<key>`.
 //!
-//! A value that was set begins with the letter `v`, so that it is never taken for a counter, which is a number as
-//! `INCRBY` writes it. Never reads or writes another key.
+//! A value that was set starts with the letter `v`, so that it is never taken for a counter, which is a number as `INCRBY` writes
+//! it. Never reads or writes another key.
 
 use redis::Value;
 
@@ -12,7 +12,7 @@ use crate::model::{KeyEntry, KeyIncrement};
 use crate::store::{Counted, StoreError};
 
 impl RedisStore {
-    /// See [`crate::store::Store::guest_get`].
+    /// See [`crate::store::ModuleKeys::guest_get`].
     pub(super) async fn get_of_guest(
         &self,
         module: &str,
@@ -38,7 +38,7 @@ impl RedisStore {
         if values.len() == names.len() { Ok(values) } else { Err(unexpected("a value for each key")) }
     }
 
-    /// See [`crate::store::Store::guest_set`].
+    /// See [`crate::store::ModuleKeys::guest_set`].
     pub(super) async fn set_of_guest(&self, module: &str, entries: &[KeyEntry]) -> Result<(), StoreError> {
         if entries.is_empty() {
             return Ok(());
@@ -52,7 +52,7 @@ impl RedisStore {
         self.link.run(&self.link.scripts.guest_set, Nature::Writes, &names, arguments).await.map(|_| ())
     }
 
-    /// See [`crate::store::Store::guest_increment`].
+    /// See [`crate::store::ModuleKeys::guest_increment`].
     pub(super) async fn increment_of_guest(
         &self,
         module: &str,

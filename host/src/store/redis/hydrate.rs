@@ -1,4 +1,4 @@
-//! Hydration: what SQL said is handed over in calls of bounded size.
+//! Hydration: sends what SQL returned in calls of bounded size.
 
 use std::collections::HashSet;
 
@@ -12,10 +12,10 @@ use crate::store::text::tagged;
 use crate::store::{Head, Hydrated, Hydration, LoadedState, PairLoad, StoreError, TargetLoad};
 
 impl RedisStore {
-    /// See [`crate::store::Store::hydrate`].
+    /// See [`crate::store::State::hydrate`].
     pub(super) async fn hydrate_one(&self, kind: &str, hydration: &Hydration) -> Result<Hydrated, StoreError> {
         let (mut targets, mut pairs) = (&hydration.targets[..], &hydration.pairs[..]);
-        // Each call checks the law for itself, so what an earlier one took stays true.
+        // Each call checks the hydration invariant for itself, so what an earlier call took stays valid.
         loop {
             let (now, later) = targets.split_at(targets_of_one_call(targets));
             targets = later;
@@ -74,7 +74,7 @@ fn target_arguments(command: &mut Cmd, load: &TargetLoad) {
         LoadedState::Exists => command.arg("e").arg(0),
         LoadedState::Settings(settings) => command.arg("f").arg(0).arg(settings.as_bytes()),
         LoadedState::Whole(members) => {
-            // The first time counts where an actor is there twice.
+            // Of duplicate actors the first time counts.
             let mut seen = HashSet::with_capacity(members.len());
             let members: Vec<_> = members.iter().filter(|(actor, _)| seen.insert(actor)).collect();
             command.arg("w").arg(members.len());

@@ -57,10 +57,10 @@ use crate::model::Partition;
 /// The hash of format and number of partitions up to format 4.
 pub(super) const EARLIER_FORMAT: &str = "weir:format";
 
-/// What hosts told each other up to format 4: a stream, and versions of cached reads. Nothing is lost with them.
+/// The invalidation bus up to format 4: a stream, and versions of cached reads. They can be lost without harm.
 pub(super) const EARLIER_RELAY: [&str; 2] = ["weir:relay", "weir:{weir:relay}:v"];
 
-/// What keys of kinds, and of policy modules, began with up to format 4; a hash tag follows.
+/// Prefixes of the keys of kinds, and of policy modules, up to format 4; a hash tag follows.
 const EARLIER: &str = "weir:";
 const EARLIER_MODULE: &str = "weir-module:";
 
@@ -74,7 +74,7 @@ pub(super) struct Keys {
     prefix: String,
 }
 
-/// Whose an earlier key is.
+/// The owner of an earlier key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner<'a> {
     /// Of a kind: its journal and state.
@@ -83,7 +83,7 @@ pub(super) enum Owner<'a> {
     Room(&'a str),
     /// Of a policy module.
     Module,
-    /// Nobody's that may be moved: a lease.
+    /// No owner, or a lease: must not be moved.
     Nobody,
 }
 
@@ -97,12 +97,12 @@ impl Keys {
         format!("{}format", self.prefix)
     }
 
-    /// The stream of what hosts tell each other.
+    /// The stream of the invalidation bus.
     pub(super) fn relay(&self) -> String {
         format!("{}relay", self.prefix)
     }
 
-    /// Versions of cached reads: in the slot of the stream, so that one step raises a version and tells of it.
+    /// Versions of cached reads: in the slot of the stream, so that one step changes a version and sends a message.
     pub(super) fn versions(&self) -> String {
         format!("{}{{{}}}:v", self.prefix, self.relay())
     }
@@ -122,7 +122,7 @@ impl Keys {
         format!("{}{{{kind}}}:flusher", self.prefix)
     }
 
-    /// The outcome of an idempotency key: in the partition of the operation, so that both are written in one step.
+    /// The outcome of an idempotency key: in the partition of the operation, so that one step writes both.
     pub(super) fn outcome(&self, kind: &str, partition: Partition, key: &[u8; 16]) -> String {
         format!("{}{{{kind}:{partition}}}:i:{:032x}", self.prefix, u128::from_be_bytes(*key))
     }
@@ -137,12 +137,12 @@ impl Keys {
         format!("{}{{{kind}:q:{}}}:m", self.prefix, braceless(queue))
     }
 
-    /// Who takes part in the draw of a queue.
+    /// The people who take part in the lottery of a queue.
     pub(super) fn draw(&self, kind: &str, queue: &str) -> String {
         format!("{}{{{kind}:q:{}}}:d", self.prefix, braceless(queue))
     }
 
-    /// A key of a policy module's own. Whatever `key` is: no name of a module holds a brace or a colon.
+    /// A key of a policy module. Unambiguous for any `key`, because module names hold no brace or colon.
     pub(super) fn guest(&self, module: &str, key: &str) -> String {
         format!("{}module:{{{module}}}:{key}", self.prefix)
     }
@@ -157,7 +157,7 @@ impl Keys {
         format!("{}*", self.prefix)
     }
 
-    /// What a tagged key of an earlier format is called now; in the same slot.
+    /// The present name of a tagged key of an earlier format; in the same slot.
     pub(super) fn of_earlier(&self, key: &str) -> Option<String> {
         match (key.strip_prefix(EARLIER), key.strip_prefix(EARLIER_MODULE)) {
             (Some(rest), _) if rest.starts_with('{') => Some(format!("{}{rest}", self.prefix)),
@@ -177,7 +177,7 @@ pub(super) fn earlier_flusher(kind: &str) -> String {
     format!("{EARLIER}{{{kind}}}:flusher")
 }
 
-/// Whose a key up to format 4 is; `None` for keys of other names.
+/// The owner of a key up to format 4; `None` for other names.
 pub(super) fn earlier_owner(key: &str) -> Option<Owner<'_>> {
     if key.starts_with(EARLIER_MODULE) {
         return Some(Owner::Module);
@@ -193,7 +193,7 @@ pub(super) fn earlier_owner(key: &str) -> Option<Owner<'_>> {
     })
 }
 
-/// Without braces, which would end the hash tag: `%7b` and `%7d`, and `%25` for what makes them.
+/// Escapes braces, which would end the hash tag, as `%7b` and `%7d`, and `%` as `%25`.
 fn braceless(text: &str) -> String {
     text.replace('%', "%25").replace('{', "%7b").replace('}', "%7d")
 }

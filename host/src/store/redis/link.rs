@@ -1,11 +1,11 @@
-//! The way to Redis: to one server, or to the nodes of a cluster. Nothing is ever sent twice.
+//! The connections to Redis: to one server, or to the nodes of a cluster. Nothing is ever sent twice.
 //!
-//! What was not sent is [`StoreError::Unavailable`]. A write that was handed to a connection and not answered, for
-//! whatever reason, is [`StoreError::OutcomeUnknown`]. What is repeated are calls of which the server said that nothing
-//! ran: NOSCRIPT, and in a cluster all that says "not here" or "not now".
+//! A call that was not sent is [`StoreError::Unavailable`]. A write that was passed to a connection and not answered, for
+//! whatever reason, is [`StoreError::OutcomeUnknown`]. The link repeats only calls of which the server said that nothing ran:
+//! NOSCRIPT, and in a cluster every "not here" or "not now".
 //!
-//! - `open`: a connection, in plain or encrypted · `sentinel`: who the master is · `node`: one server and its connection · `cluster`: which node has what, and where to go when it has not ·
-//!   `slots`: the map of that
+//! - `open`: a connection, plain or encrypted. `sentinel`: the present master. `node`: one server and its connection.
+//! - `cluster`: routing to nodes and redirections. `slots`: the map of slots.
 
 mod cluster;
 mod node;
@@ -23,25 +23,25 @@ use self::node::{Failure, Node};
 pub(super) use self::open::Opener;
 pub(super) use self::sentinel::Sentinels;
 use self::slots::slot_of;
-use super::custody::{Custody, Way};
+use super::ownership::{OwnershipGuard, Way};
 use super::scripts::Scripts;
 use super::server::{self, Facts, Refusal};
 use crate::config::{SentinelUrl, StoreConfig, StoreType, StoreUrl};
 use crate::store::{Durability, NodeStatus, StoreError};
 
-/// Names that a server looks at for one page.
+/// Names that a server visits for one page.
 const SCAN_KEYS: usize = 1_000;
 
-/// What a call may leave behind.
+/// The effect that a call may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Nature {
-    /// Nothing.
+    /// None.
     Reads,
-    /// Nothing; but what is read is acted on elsewhere, so that no failover may take it back: waits for replicas.
+    /// None; but other systems act on the result, so no failover may take it back: waits for replicas.
     ReadsForSql,
-    /// What is made again when it is lost: a lease, a load, a trim.
+    /// An effect that is repeated when it is lost: a lease, a load, a trim.
     Writes,
-    /// What is acknowledged to a client: waits for replicas.
+    /// An effect that a client learns of: waits for replicas.
     Accepts,
 }
 
@@ -57,24 +57,24 @@ impl Nature {
     }
 }
 
-/// One call, as often as it may be sent.
+/// One call, which can be sent several times.
 struct Call<'a> {
     command: Cmd,
-    /// Loaded where it is not known, when the command runs it.
+    /// Loaded on demand, when the server does not know it.
     script: Option<&'a Script>,
     nature: Nature,
 }
 
-/// What all connections have in common.
+/// The settings that all connections share.
 struct Settings {
     timeout: Duration,
     opener: Opener,
-    custody: Arc<Custody>,
-    /// Whether what is recorded is compared at each connection; not where it is only looked at, or set.
+    guard: Arc<OwnershipGuard>,
+    /// Whether each connection checks the record of the owner; not where operators read or change it.
     is_watched: bool,
     /// Replicas that must have a write before it is acknowledged.
     replicas_min: u32,
-    /// How long they are waited for.
+    /// How long to wait for them.
     replicas_timeout_ms: u64,
     is_cluster: bool,
 }
@@ -86,7 +86,7 @@ enum Servers {
 
 pub(super) struct Link {
     pub(super) scripts: Arc<Scripts>,
-    pub(super) custody: Arc<Custody>,
+    pub(super) guard: Arc<OwnershipGuard>,
     is_watched: bool,
     servers: Servers,
 }
@@ -101,22 +101,22 @@ impl Link {
                 "store.namespace: none is set, and there is no database that gives one".into(),
             ));
         };
-        Self::with(config, Arc::new(Custody::new(namespace, config.partitions)), true)
+        Self::with(config, Arc::new(OwnershipGuard::new(namespace, config.partitions)), true)
     }
 
-    /// A second way to the same, which compares nothing: for those who look at, or set, whose the journal is.
-    pub(super) fn unwatched(config: &StoreConfig, custody: &Arc<Custody>) -> Result<Self, StoreError> {
-        Self::with(config, Arc::clone(custody), false)
+    /// A second link to the same servers without ownership checks, for operators who read or change the owner.
+    pub(super) fn unwatched(config: &StoreConfig, guard: &Arc<OwnershipGuard>) -> Result<Self, StoreError> {
+        Self::with(config, Arc::clone(guard), false)
     }
 
-    fn with(config: &StoreConfig, custody: Arc<Custody>, is_watched: bool) -> Result<Self, StoreError> {
+    fn with(config: &StoreConfig, guard: Arc<OwnershipGuard>, is_watched: bool) -> Result<Self, StoreError> {
         let is_cluster = config.store_type == StoreType::RedisCluster;
         let scripts = Arc::new(Scripts::new(is_cluster));
         let timeout = Duration::from_millis(config.response_timeout_ms);
         let settings = Arc::new(Settings {
             timeout,
             opener: opener_of(config, timeout)?,
-            custody: Arc::clone(&custody),
+            guard: Arc::clone(&guard),
             is_watched,
             replicas_min: config.replicas_min,
             replicas_timeout_ms: config.replicas_timeout_ms,
@@ -127,7 +127,7 @@ impl Link {
             let sentinels = Arc::new(Sentinels::new(&sentinels, opener)?);
             let node = Arc::new(Node::watched(sentinels, settings, Arc::clone(&scripts)));
             node::follow(&node);
-            return Ok(Self { scripts, custody, is_watched, servers: Servers::One(node) });
+            return Ok(Self { scripts, guard, is_watched, servers: Servers::One(node) });
         }
         let infos = addresses(&config.url)?;
         let servers = match (settings.is_cluster, infos.as_slice()) {
@@ -137,7 +137,7 @@ impl Link {
                 return Err(wrong("several servers are the nodes of a cluster: write store.type = \"redis-cluster\""));
             }
         };
-        Ok(Self { scripts, custody, is_watched, servers })
+        Ok(Self { scripts, guard, is_watched, servers })
     }
 
     /// Whether the partitions are on several nodes, so that a call can carry one of them only.
@@ -153,14 +153,14 @@ impl Link {
         }
     }
 
-    /// What made connections fail is mended: the next attempt need not wait.
+    /// The cause of failed connections is fixed: the next attempt need not wait.
     pub(super) async fn forget_failure(&self) {
         if let Servers::One(node) = &self.servers {
             node.forget_failure().await;
         }
     }
 
-    /// Compares what is recorded: see [`Custody::check`].
+    /// Checks the record of the owner: see [`OwnershipGuard::check`].
     pub(super) async fn check_record(&self, kind: Option<&str>) -> Result<(), StoreError> {
         match &self.servers {
             Servers::One(node) => node.check_record(kind).await,
@@ -177,8 +177,8 @@ impl Link {
         }
     }
 
-    /// A page of the names that fit `pattern` on one server, and where the next one begins; 0 after the last. Servers are
-    /// numbered from 0; `None` beyond the last.
+    /// A page of the names that match `pattern` on one server, and the cursor of the next; 0 after the last. Servers are numbered
+    /// from 0; `None` beyond the last.
     pub(super) async fn scan(
         &self,
         server: usize,
@@ -196,11 +196,11 @@ impl Link {
         let Some(reply) = reply else { return Ok(None) };
         let (cursor, names): (u64, Vec<Vec<u8>>) =
             redis::FromRedisValue::from_redis_value(reply).map_err(|error| StoreError::Damaged(error.to_string()))?;
-        // No name of weir's is anything but UTF-8.
+        // All names of weir's are UTF-8.
         Ok(Some((cursor, names.into_iter().filter_map(|name| String::from_utf8(name).ok()).collect())))
     }
 
-    /// The names by what they have in common up to the end of their hash tags: those of one slot.
+    /// Groups the names by their prefixes up to the end of their hash tags: each group is in one slot.
     pub(super) fn by_slot(names: Vec<String>) -> impl Iterator<Item = Vec<String>> {
         let mut slots: std::collections::BTreeMap<u16, Vec<String>> = std::collections::BTreeMap::new();
         for name in names {
@@ -218,9 +218,9 @@ impl Link {
         arguments: impl FnOnce(&mut Cmd),
     ) -> Result<Value, StoreError> {
         if self.is_watched
-            && let Err(refused) = self.custody.admit()
+            && let Err(refused) = self.guard.admit()
         {
-            if !self.custody.is_look_due() {
+            if !self.guard.is_check_due() {
                 return Err(refused);
             }
             self.check_record(None).await?;
@@ -243,7 +243,7 @@ impl Link {
         }
     }
 
-    /// What each server is now; asks all of them.
+    /// The present status of each server; asks all of them.
     pub(super) async fn nodes(&self) -> Vec<NodeStatus> {
         match &self.servers {
             Servers::One(_) => Vec::new(),
@@ -259,7 +259,7 @@ impl Link {
     }
 }
 
-/// The way to whoever has a key.
+/// Sends commands through a link.
 pub(super) struct OnLink<'a>(pub(super) &'a Link);
 
 impl Way for OnLink<'_> {
@@ -281,13 +281,13 @@ pub(super) fn opener_of(config: &StoreConfig, timeout: Duration) -> Result<Opene
     Opener::new("store", tls.as_ref(), config.tls, timeout)
 }
 
-/// The sentinels that `store.url` names, if it does.
+/// The sentinels in `store.url`, if there are some.
 pub(super) fn sentinels_of(config: &StoreConfig) -> Result<Option<SentinelUrl>, StoreError> {
     let url = StoreUrl::parse(&config.url).map_err(|reason| wrong(&reason))?;
     Ok(url.sentinels)
 }
 
-/// Where a server is, without anything else.
+/// The address of a server, without anything else.
 pub(super) fn address_text(info: &ConnectionInfo) -> String {
     match info.addr() {
         ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => format!("{host}:{port}"),
@@ -295,7 +295,7 @@ pub(super) fn address_text(info: &ConnectionInfo) -> String {
     }
 }
 
-/// The servers that `store.url` names. Those after the first may leave out what they have in common with it.
+/// The servers in `store.url`. Those after the first may omit the parts that they share with it.
 pub(super) fn addresses(url: &str) -> Result<Vec<ConnectionInfo>, StoreError> {
     let (first, rest) = url.split_once(',').map_or((url, ""), |(first, rest)| (first, rest));
     let (before, _) = first.rsplit_once('@').or_else(|| first.rsplit_once("//")).unwrap_or(("redis:", first));

@@ -1,6 +1,6 @@
-//! After a hole in a journal: which targets it concerns, and what it leaves behind in the state.
+//! After a hole in a journal: the targets that it concerns, and the state that it leaves behind.
 //!
-//! Redis has no list of what is dirty, so the keys are looked through, some at a time, beside everything else.
+//! Redis has no list of dirty targets, so this scans the keys in small steps, beside everything else.
 
 use super::RedisStore;
 use super::link::Nature;
@@ -9,13 +9,13 @@ use crate::journal::Hole;
 use crate::model::Partition;
 use crate::store::StoreError;
 
-/// Keys that one step looks at.
+/// Keys that one step visits.
 const STEP_KEYS: usize = 1_000;
-/// Steps of a search for the targets of one hole: it keeps the flusher waiting.
+/// Most steps of a search for the targets of one hole: the flusher waits for it.
 const SEARCH_STEPS_MAX: usize = 50;
 
 impl RedisStore {
-    /// See [`crate::store::Store::lost_targets`].
+    /// See [`crate::store::Journal::lost_targets`].
     pub(super) async fn lost_targets_of(
         &self,
         kind: &str,
@@ -40,14 +40,14 @@ impl RedisStore {
                 break;
             }
         }
-        // A key that is there all the while may be told twice.
+        // A scan may return the same key twice.
         found.sort();
         found.dedup();
         found.truncate(targets_max);
         Ok(found)
     }
 
-    /// See [`crate::store::Store::forget_lost`].
+    /// See [`crate::store::Journal::forget_lost`].
     pub(super) async fn forget_lost_of(&self, kind: &str, partitions: &[Partition]) -> Result<(), StoreError> {
         if !self.link.is_cluster() {
             return self.sweep(kind, partitions).await;

@@ -13,13 +13,13 @@ use crate::journal::chain::{Chain, Followed, Found, follow};
 use crate::model::{Id, Incarnation, Member, Partition, Position, Settings, partition_of};
 use crate::store::page::page;
 use crate::store::text::tagged;
-use crate::store::{JournalRead, Members, READ_BYTES_MAX, ReadResult, Store, StoreError, explain};
+use crate::store::{Journal as _, JournalRead, Members, READ_BYTES_MAX, ReadResult, StoreError, explain};
 
 /// Journal changes that `explain` reads in one call.
 const EXPLAIN_PAGE_CHANGES: usize = 2_000;
 
 impl RedisStore {
-    /// See [`crate::store::Store::read`].
+    /// See [`crate::store::State::read`].
     pub(super) async fn read_pairs(
         &self,
         kind: &str,
@@ -50,7 +50,7 @@ impl RedisStore {
         pairs.iter().map(|_| reply.read_result()).collect()
     }
 
-    /// See [`crate::store::Store::members`].
+    /// See [`crate::store::State::members`].
     pub(super) async fn members_of(
         &self,
         kind: &str,
@@ -81,7 +81,7 @@ impl RedisStore {
                     return Ok(Members::Overlay { present, absent: reply.actors()? });
                 }
                 3 => return Ok(Members::TargetMissing),
-                _ => return Ok(Members::ColdTarget),
+                _ => return Ok(Members::TargetNotLoaded),
             }
         }
         let all = whole.into_iter().map(|(actor, since_ms)| Member { actor, since_ms }).collect();
@@ -117,16 +117,16 @@ impl RedisStore {
         while !listed.is_empty() {
             entries.push(listed.entry()?);
         }
-        let (mut told, mut there) = (reply.list()?, reply.list()?);
+        let (mut numbers, mut there) = (reply.list()?, reply.list()?);
         let chain = Chain {
-            trimmed: (told.number()?, told.number()?),
-            trimmed_amount: u64::try_from(told.signed()?).ok(),
+            trimmed: (numbers.number()?, numbers.number()?),
+            trimmed_amount: u64::try_from(numbers.signed()?).ok(),
             last: head.last,
-            changes: told.number()?,
-            amount: told.number()?,
+            changes: numbers.number()?,
+            amount: numbers.number()?,
         };
         let there = if there.is_empty() { None } else { Some(Mark::from(&there.entry()?)) };
-        let found = Found { position, there, entries, is_all: told.number()? == 1 };
+        let found = Found { position, there, entries, is_all: numbers.number()? == 1 };
         Ok(Some(match follow(&chain, found) {
             Followed::Entries(entries) => JournalRead::Entries(entries),
             Followed::Hole(hole) => JournalRead::Hole(head, hole),
@@ -135,7 +135,7 @@ impl RedisStore {
         }))
     }
 
-    /// An entry that names another one before it than there is, and no later one either.
+    /// An entry that names a predecessor other than the real one, and not a later one either.
     fn misplaced(&self, kind: &str, partition: Partition, position: Position) -> StoreError {
         let journal = self.keys.head(kind, partition).trim_end_matches('x').to_owned() + "j";
         StoreError::Damaged(format!(
@@ -144,7 +144,7 @@ impl RedisStore {
         ))
     }
 
-    /// See [`crate::store::Store::explain`].
+    /// See [`crate::store::State::explain`].
     pub(super) async fn explain_target(
         &self,
         kind: &str,
@@ -174,12 +174,12 @@ impl RedisStore {
             break;
         }
         let head = explain::head(head);
-        // What the flusher has recorded meanwhile, SQL says.
+        // SQL reports what the flusher has recorded meanwhile.
         Ok(json!({ "partition": partition, "state": state, "head": head, "journal": found, "journal_hole": hole }))
     }
 }
 
-/// What is known of a target and a pair, in words.
+/// The state of a target and a pair, for operators.
 fn explained(reply: &mut Reply) -> Result<Value, StoreError> {
     let (mode, count, dirty, invalid) = (reply.text()?, reply.number()?, reply.number()? == 1, reply.number()? == 1);
     let (pair, ttl_ms, position) = (reply.bytes()?, reply.signed()?, reply.number()?);

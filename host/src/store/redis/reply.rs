@@ -1,4 +1,4 @@
-//! Reads what the scripts reply. Whatever does not fit is damage, never a panic.
+//! Decodes the replies of scripts. An unexpected reply is damage, never a panic.
 
 use std::collections::VecDeque;
 
@@ -13,7 +13,7 @@ use crate::store::{Head, PendingDocument, ReadResult, StoreError};
 /// Values of an array, taken in order.
 pub(super) struct Reply(VecDeque<Value>);
 
-/// The reply is not what the scripts of this version give.
+/// The reply does not come from the scripts of this version.
 pub(super) fn unexpected(what: &str) -> StoreError {
     StoreError::Damaged(format!("Redis replied something else than {what}"))
 }
@@ -26,7 +26,7 @@ impl Reply {
         }
     }
 
-    /// The next value, whatever it is.
+    /// The next value, of any type.
     pub(super) fn next(&mut self) -> Value {
         self.0.pop_front().unwrap_or(Value::Nil)
     }
@@ -89,7 +89,7 @@ impl Reply {
         self.head(partition).map(Some)
     }
 
-    /// Actors and since when, without what a target's field '' says.
+    /// Actors and since when, without the target's field ''.
     pub(super) fn members(&mut self) -> Result<Vec<(Id, u64)>, StoreError> {
         let (mut listed, mut members) = (self.list()?, Vec::new());
         while !listed.is_empty() {
@@ -109,13 +109,13 @@ impl Reply {
         Ok(actors)
     }
 
-    /// What is left of a rate limit.
+    /// The rest of a rate limit.
     pub(super) fn rate(&mut self) -> Result<RateState, StoreError> {
         let remaining = u32::try_from(self.number()?).map_err(|_| unexpected("a number"))?;
         Ok(RateState { remaining, reset_ms: self.number()? })
     }
 
-    /// Over a rate limit: milliseconds to wait, and what is left of it.
+    /// Over a rate limit: milliseconds to wait, and the rest of the limit.
     pub(super) fn limited(&mut self) -> Result<(u64, RateState), StoreError> {
         let retry_after_ms = self.number()?;
         Ok((retry_after_ms, RateState { remaining: 0, reset_ms: self.number()? }))
@@ -130,7 +130,7 @@ impl Reply {
         Ok(Outcome { denied: code == 1, active, count, changed, position, rate })
     }
 
-    /// A document that waits in `partition`; `None` where there is none.
+    /// A waiting document in `partition`; `None` where there is none.
     pub(super) fn document(&mut self, partition: Partition) -> Result<Option<PendingDocument>, StoreError> {
         let mut fields = match self.next() {
             Value::Nil => return Ok(None),
@@ -146,8 +146,8 @@ impl Reply {
         Ok(match code {
             0 => ReadResult::Known(PairState { active, count }),
             3 => ReadResult::TargetMissing,
-            4 => ReadResult::ColdTarget,
-            5 => ReadResult::ColdPair,
+            4 => ReadResult::TargetNotLoaded,
+            5 => ReadResult::PairNotLoaded,
             _ => return Err(unexpected("the code of a result")),
         })
     }
@@ -169,12 +169,12 @@ impl Reply {
     }
 }
 
-/// What an entry's field `n` says.
+/// The field `n` of an entry.
 struct Numbers {
     at_ms: u64,
     /// Changes ever appended, up to it.
     total: u64,
-    /// The entry before it, and what all changes before it amounted to. Not in the format before.
+    /// The entry before it, and the sum of all changes before it. Not in the previous format.
     link: Option<(u64, u64)>,
 }
 
@@ -190,13 +190,13 @@ impl Numbers {
     }
 }
 
-/// What the scripts remember of an operation, whatever the capability.
+/// The remembered outcome of an operation, of any capability.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Outcome {
-    /// It was denied; of the rest only `active` and `count` say something.
+    /// It was denied; only `active` and `count` have a meaning besides.
     pub(super) denied: bool,
     pub(super) active: bool,
-    /// The count; of a create the time at which it was accepted, in Unix milliseconds.
+    /// The count; for a create the time of acceptance, in Unix milliseconds.
     pub(super) count: u64,
     /// It changed the pair, counted, or created.
     pub(super) changed: bool,

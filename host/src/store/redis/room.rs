@@ -9,21 +9,21 @@ use super::link::Nature;
 use super::reply::{Reply, tagged_id, unexpected};
 use crate::model::Id;
 use crate::store::StoreError;
-use crate::store::room::{
-    Opened, Opening, RoomBatch, RoomCommit, RoomEnd, RoomFigures, RoomOp, RoomResult, RoomStore, RoomTick, RoomTimes,
+use crate::store::queues::{
+    Opened, Opening, Queues, RoomBatch, RoomCommit, RoomEnd, RoomFigures, RoomOp, RoomResult, RoomTick, RoomTimes,
     RoomVerb, TICK_PEOPLE_MAX, Ticked,
 };
 use crate::store::text::tagged;
 
-/// Operations of one call at most: what one call may hold Redis up.
+/// Most operations of one call: bounds how long one call occupies Redis.
 const CALL_OPS_MAX: usize = 500;
 
 /// A pause that is never reached, in milliseconds.
 const PAUSE_MS_MAX: u64 = 1 << 50;
-/// Queues at most that one opening asks whether they make room.
+/// Most queues that one opening checks for an idle one.
 const OPENING_QUEUES_MAX: usize = 16;
 
-/// A seed as it lies in Redis.
+/// A seed in Redis.
 fn hex(seed: &[u8; 32]) -> String {
     seed.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -51,8 +51,8 @@ fn push_op(command: &mut Cmd, op: &RoomOp) {
     command.arg(letter).arg(tagged(&op.actor)).arg(op.number);
     let optional = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
     match op.verb {
-        RoomVerb::Join { lane, lot, through_ms } => {
-            command.arg(lane).arg(optional(lot)).arg(optional(through_ms));
+        RoomVerb::Join { lane, lottery_rank, through_ms } => {
+            command.arg(lane).arg(optional(lottery_rank)).arg(optional(through_ms));
         }
         RoomVerb::Extend { ttl_ms, stay_ms_max } => {
             command.arg(optional(ttl_ms)).arg(stay_ms_max);
@@ -77,24 +77,24 @@ fn figures(reply: &mut Reply) -> Result<RoomFigures, StoreError> {
 }
 
 fn result(reply: &mut Reply) -> Result<RoomResult, StoreError> {
-    let mut told = reply.list()?;
-    Ok(match told.number()? {
+    let mut status = reply.list()?;
+    Ok(match status.number()? {
         1 => RoomResult::Waiting {
-            number: told.number()?,
-            ahead: told.number()?,
-            lane: u8::try_from(told.number()?).map_err(|_| unexpected("a lane"))?,
-            joined_ms: told.number()?,
-            is_new: told.number()? == 1,
+            number: status.number()?,
+            ahead: status.number()?,
+            lane: u8::try_from(status.number()?).map_err(|_| unexpected("a lane"))?,
+            joined_ms: status.number()?,
+            is_new: status.number()? == 1,
         },
         2 => RoomResult::Active {
-            number: told.number()?,
-            until_ms: told.number()?,
-            admitted_ms: told.number()?,
-            is_new: told.number()? == 1,
+            number: status.number()?,
+            until_ms: status.number()?,
+            admitted_ms: status.number()?,
+            is_new: status.number()? == 1,
         },
         4 => {
-            let end = RoomEnd::of_code(told.number()?).ok_or_else(|| unexpected("a reason"))?;
-            RoomResult::Ended { end, is_new: told.number()? == 1 }
+            let end = RoomEnd::of_code(status.number()?).ok_or_else(|| unexpected("a reason"))?;
+            RoomResult::Ended { end, is_new: status.number()? == 1 }
         }
         5 => RoomResult::Unknown,
         6 => RoomResult::Full,
@@ -103,15 +103,15 @@ fn result(reply: &mut Reply) -> Result<RoomResult, StoreError> {
 }
 
 impl RedisStore {
-    /// What every script of a queue is told first. `touches`: 'CH' when somebody asks through this host, 'XX' when only its
-    /// clock does.
+    /// The first arguments of every script of a queue. `touches`: 'CH' when a person polls through this host, 'XX' when only its
+    /// clock runs.
     fn room_arguments(&self, command: &mut Cmd, seed: &[u8; 32], times: &RoomTimes, touches: &str) {
         let told_ms = if self.is_time_told { times.now_ms.to_string() } else { String::new() };
         command.arg(hex(seed)).arg(format!("{} {told_ms}", times.at_ms)).arg(times.ended_ttl_ms.max(1));
         command.arg(times.pause_ms_max.min(PAUSE_MS_MAX)).arg(&times.owner).arg(touches);
     }
 
-    /// Names: of the queues of a kind, or of those who take part in a draw.
+    /// The names of the queues of a kind, or of the people in a lottery.
     async fn room_names(&self, key: String, what: &str, (first, last): (i64, i64)) -> Result<Vec<Id>, StoreError> {
         let arguments = |command: &mut Cmd| {
             command.arg(what).arg(first).arg(last);
@@ -124,7 +124,7 @@ impl RedisStore {
         Ok(names)
     }
 
-    /// Notes that a queue is in use, whatever has to make room for it; whether it could.
+    /// Records that a queue is in use, and removes an idle one where there is no room. Returns whether there is room.
     async fn list_room(&self, kind: &str, queue: &Id, opening: Opening) -> Result<bool, StoreError> {
         let known = |command: &mut Cmd| {
             command.arg(tagged(queue)).arg(opening.now_ms).arg(opening.queues_max).arg(opening.idle_ms);
@@ -143,8 +143,7 @@ impl RedisStore {
         Ok(false)
     }
 
-    /// Takes away the first of these queues where nobody is; whether there was one. Those that are in use are not asked again
-    /// for a while.
+    /// Removes the first empty queue of these. Returns whether there was one. Queues in use are not checked again for a while.
     async fn make_room(&self, kind: &str, mut named: Reply, opening: Opening) -> Result<bool, StoreError> {
         let scripts = &self.link.scripts;
         let since_ms = opening.now_ms.saturating_sub(opening.idle_ms);
@@ -178,7 +177,7 @@ impl RedisStore {
             ops.iter().for_each(|op| push_op(command, op));
         };
         let scripts = &self.link.scripts;
-        // A place is a promise: replicas are waited for.
+        // A place is a promise: wait for replicas.
         let (script, nature) = match batch.joins() {
             true => (&scripts.room_join, Nature::Accepts),
             false => (&scripts.room_apply, Nature::Writes),
@@ -195,7 +194,7 @@ impl RedisStore {
 }
 
 #[async_trait]
-impl RoomStore for RedisStore {
+impl Queues for RedisStore {
     async fn open_room(&self, kind: &str, queue: &Id, opening: Opening) -> Result<Opened, StoreError> {
         if !self.list_room(kind, queue, opening).await? {
             return Ok(Opened::Full);
@@ -216,7 +215,7 @@ impl RoomStore for RedisStore {
     async fn apply_room(&self, kind: &str, queue: &Id, batch: RoomBatch) -> Result<RoomCommit, StoreError> {
         let key = self.keys.queue(kind, &tagged(queue));
         let (mut results, mut newest) = (Vec::with_capacity(batch.ops.len()), RoomFigures::default());
-        // Without an operation the figures are asked for all the same.
+        // Without an operation this still fetches the figures.
         let none: &[RoomOp] = &[];
         let is_empty = batch.ops.is_empty();
         for ops in batch.ops.chunks(CALL_OPS_MAX).chain(is_empty.then_some(none)) {
@@ -259,7 +258,7 @@ impl RoomStore for RedisStore {
         self.link.run(&self.link.scripts.room_part, Nature::Writes, &[key], host).await.map(drop)
     }
 
-    async fn room_draw(&self, kind: &str, queue: &Id, skip: u64, limit: usize) -> Result<Vec<Id>, StoreError> {
+    async fn room_entrants(&self, kind: &str, queue: &Id, skip: u64, limit: usize) -> Result<Vec<Id>, StoreError> {
         let first = i64::try_from(skip).unwrap_or(i64::MAX);
         let last = first.saturating_add(i64::try_from(limit).unwrap_or(i64::MAX)).saturating_sub(1);
         if limit == 0 {

@@ -1,4 +1,4 @@
-//! The scripts, each with the prelude before it, in a cluster a look at its slot, and a `#!lua` line that says what Redis
+//! The scripts. Each has the prelude before it, in a cluster a check of its slot, and a `#!lua` line with the flags that Redis
 //! checks before it runs.
 
 use redis::Script;
@@ -27,7 +27,7 @@ pub(super) struct Scripts {
     pub(super) guest_get: Script,
     pub(super) guest_set: Script,
     pub(super) guest_increment: Script,
-    /// Operations on a queue of which one adds somebody.
+    /// Operations on a queue, one of which adds a person.
     pub(super) room_join: Script,
     pub(super) room_apply: Script,
     pub(super) room_tick: Script,

@@ -1,4 +1,4 @@
-//! What a Redis is and how it is configured: checked at each connection, before anything else is sent.
+//! The role and the settings of a Redis: checked at each connection, before anything else is sent.
 
 use std::collections::HashMap;
 
@@ -9,10 +9,10 @@ use crate::store::{Durability, StoreError};
 /// The scripts need `#!lua` flags and PEXPIRE NX.
 const VERSION_MIN: u32 = 7;
 
-/// What a setting is called that a user may not see.
+/// Shown for a setting that the user may not see.
 const UNKNOWN: &str = "unknown";
 
-/// How a server is configured, and what it is.
+/// The role and the settings of a server.
 #[derive(Debug, Clone)]
 pub(super) struct Facts {
     settings: HashMap<String, String>,
@@ -20,16 +20,16 @@ pub(super) struct Facts {
     role: String,
 }
 
-/// How many nodes a cluster has.
+/// The size of a cluster.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Topology {
     pub(super) masters: usize,
     pub(super) replicas: usize,
-    /// Replicas of the master that has the fewest.
+    /// The smallest number of replicas of a master.
     pub(super) fewest: usize,
 }
 
-/// Refuses a server that would break a promise; says what it is.
+/// Refuses a server that would break a promise; describes it otherwise.
 pub(super) async fn check(connection: &mut MultiplexedConnection, is_cluster: bool) -> Result<Facts, Refusal> {
     let info: String = redis::cmd("INFO").query_async(connection).await?;
     let info = fields(&info);
@@ -68,13 +68,13 @@ fn fields(info: &str) -> HashMap<&str, &str> {
     info.lines().filter_map(|line| line.trim().split_once(':')).collect()
 }
 
-/// Asks a single server whether it still is one to write to.
+/// Asks a single server whether it still accepts writes.
 pub(super) async fn check_role(connection: &mut MultiplexedConnection) -> Result<(), Refusal> {
     let info: String = redis::cmd("INFO").arg("replication").query_async(connection).await?;
     fit_to_write(&fields(&info))
 }
 
-/// Refuses a replica, and what has not read its data yet.
+/// Refuses a replica, and a server that is still loading its data.
 fn fit_to_write(info: &HashMap<&str, &str>) -> Result<(), Refusal> {
     if info.get("loading").copied() == Some("1") {
         return Err(Refusal::Store(StoreError::Unavailable("it is loading its data (LOADING)".into())));
@@ -91,11 +91,11 @@ fn fit_to_write(info: &HashMap<&str, &str>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Why a connection is not used.
+/// Why a connection cannot be used.
 pub(super) enum Refusal {
     /// It failed.
     Connection(redis::RedisError),
-    /// The server is not fit.
+    /// The server is unfit.
     Store(StoreError),
 }
 
@@ -122,7 +122,7 @@ impl Refusal {
         }
     }
 
-    /// What it means to the callers of the store, where a connection has been judged already.
+    /// The store error, on a connection that was already checked.
     pub(super) fn into_error(self) -> StoreError {
         match self {
             Self::Store(error) => error,
@@ -135,7 +135,7 @@ fn misconfigured(message: String) -> Refusal {
     Refusal::Store(StoreError::Misconfigured(message))
 }
 
-/// By CONFIG GET, or, where that is not allowed, what INFO says.
+/// From CONFIG GET, or, where that is not allowed, from INFO.
 async fn settings(
     connection: &mut MultiplexedConnection,
     info: &HashMap<&str, &str>,
@@ -143,8 +143,8 @@ async fn settings(
     let mut command = redis::cmd("CONFIG");
     command.arg("GET").arg("maxmemory-policy").arg("appendonly").arg("appendfsync").arg("save");
     command.arg("min-replicas-to-write");
-    let asked: redis::RedisResult<HashMap<String, String>> = command.query_async(connection).await;
-    match asked {
+    let settings: redis::RedisResult<HashMap<String, String>> = command.query_async(connection).await;
+    match settings {
         Ok(settings) if settings.contains_key("maxmemory-policy") => return Ok(settings),
         Err(error) if error.is_io_error() => return Err(error.into()),
         _ => {}
@@ -166,7 +166,7 @@ impl Facts {
         self.settings.get(name).map_or("", String::as_str)
     }
 
-    /// How much survives, ascending, in a word, and what does not.
+    /// The durability, ascending, its name, and what it lacks.
     fn class(&self) -> (u8, &'static str, &'static str) {
         match (self.setting("appendonly"), self.setting("appendfsync"), self.setting("save")) {
             ("yes", "always", _) => (4, "aof-always", "every acknowledged write has been synced to the disk of Redis"),
@@ -192,7 +192,7 @@ impl Facts {
         }
     }
 
-    /// One word for what survives.
+    /// A short name for the durability.
     pub(super) fn mode(&self) -> &'static str {
         self.class().1
     }
@@ -210,7 +210,7 @@ impl Facts {
     }
 }
 
-/// What an acknowledged write survives on these masters: what it survives on the weakest. `topology` of a cluster.
+/// Which losses an acknowledged write survives on these masters: the weakest one decides. `topology` for a cluster.
 pub(super) fn durability(masters: &[Facts], replicas_min: u32, topology: Option<Topology>) -> Durability {
     let Some(weakest) = masters.iter().min_by_key(|facts| facts.class().0) else {
         return Durability {
@@ -233,7 +233,7 @@ pub(super) fn durability(masters: &[Facts], replicas_min: u32, topology: Option<
     }
 }
 
-/// What a failover can lose.
+/// The writes that a failover can lose.
 fn replication(replicas_min: u32, topology: Option<Topology>) -> String {
     match (replicas_min, topology) {
         (0, None) => String::new(),
@@ -284,9 +284,9 @@ mod tests {
         assert_eq!(of("no", "everysec", "3600 1").mode, "rdb-only");
         assert_eq!(of("no", "always", "").mode, "none");
         assert!(of("yes", "always", "").survives_power_loss);
-        let told = of("yes", "unknown", "unknown");
-        assert_eq!((told.mode.as_str(), told.survives_power_loss), ("aof-unknown", false));
-        assert!(told.description.contains("may not run CONFIG GET"), "{}", told.description);
+        let found = of("yes", "unknown", "unknown");
+        assert_eq!((found.mode.as_str(), found.survives_power_loss), ("aof-unknown", false));
+        assert!(found.description.contains("may not run CONFIG GET"), "{}", found.description);
         assert_eq!(of("no", "unknown", "unknown").mode, "unknown");
     }
 
@@ -302,17 +302,17 @@ mod tests {
     fn a_cluster_is_as_lasting_as_its_weakest_master() {
         let nodes = [facts("yes", "always", ""), facts("yes", "everysec", ""), facts("yes", "always", "")];
         let topology = |fewest| Some(Topology { masters: 3, replicas: 3 * fewest, fewest });
-        let told = durability(&nodes, 0, topology(1));
-        assert_eq!((told.mode.as_str(), told.survives_power_loss), ("aof-everysec", false));
-        assert!(told.description.contains("replication is asynchronous"), "{}", told.description);
+        let found = durability(&nodes, 0, topology(1));
+        assert_eq!((found.mode.as_str(), found.survives_power_loss), ("aof-everysec", false));
+        assert!(found.description.contains("replication is asynchronous"), "{}", found.description);
         assert!(durability(&nodes, 0, topology(0)).description.contains("no failover"));
-        let told = durability(&nodes[..1], 1, topology(1));
-        assert_eq!((told.mode.as_str(), told.survives_power_loss), ("aof-always replicas-1", true));
-        assert!(told.description.ends_with("loses nothing that was acknowledged"), "{}", told.description);
-        let told = durability(&nodes[..1], 2, topology(1));
-        assert!(told.description.ends_with("answered as unknown"), "{}", told.description);
-        let told = durability(&nodes[..1], 1, topology(2));
-        assert!(told.description.ends_with("does not promise it"), "{}", told.description);
+        let found = durability(&nodes[..1], 1, topology(1));
+        assert_eq!((found.mode.as_str(), found.survives_power_loss), ("aof-always replicas-1", true));
+        assert!(found.description.ends_with("loses nothing that was acknowledged"), "{}", found.description);
+        let found = durability(&nodes[..1], 2, topology(1));
+        assert!(found.description.ends_with("answered as unknown"), "{}", found.description);
+        let found = durability(&nodes[..1], 1, topology(2));
+        assert!(found.description.ends_with("does not promise it"), "{}", found.description);
         assert_eq!(durability(&[], 1, topology(1)).mode, "unknown");
     }
 }

@@ -1,7 +1,7 @@
-//! Settings of members: a batch of changes as the script takes it, and look-ups of many members.
+//! Settings of members: a batch of changes as the script takes it, and lookups of many members.
 //!
-//! A look-up is one call for each partition, all in flight together. What is packed in the field '' of a member is all of
-//! its settings, so that one command reads a member; the host checks and unpacks it.
+//! A lookup is one call per partition, all in flight together. The field '' of a member packs all of its settings, so that one
+//! command reads a member; the host checks and unpacks it.
 
 use std::collections::BTreeMap;
 
@@ -16,15 +16,15 @@ use crate::journal::entry::encode_settings;
 use crate::model::{Id, Partition, Settings, partition_of};
 use crate::store::{Commit, MemberRead, SettingsBatch, SettingsOp, SettingsOutcome, SettingsResult, StoreError};
 
-/// Members of one call: what a look-up may hold Redis up, about a millisecond.
+/// Most members of one call: bounds how long a lookup occupies Redis, about a millisecond.
 const MEMBERS_PER_CALL: usize = 1_000;
-/// What stands before the settings in the field '' of a member: see `read_meta` in `prelude.lua`.
+/// The header of the field '' of a member: see `read_meta` in `prelude.lua`.
 const META_BYTES: usize = 30;
-/// Where the life stands in it.
+/// The place of the life in it.
 const LIFE: std::ops::Range<usize> = 2..14;
 
 impl RedisStore {
-    /// See [`crate::store::Store::put_settings`].
+    /// See [`crate::store::State::put_settings`].
     pub(super) async fn apply_settings(
         &self,
         kind: &str,
@@ -57,7 +57,7 @@ impl RedisStore {
         self.batch_call(&self.link.scripts.put_settings, kind, &envelope, arguments, result).await
     }
 
-    /// See [`crate::store::Store::settings`].
+    /// See [`crate::store::State::settings`].
     pub(super) async fn read_settings(&self, kind: &str, members: &[Id]) -> Vec<Result<MemberRead, StoreError>> {
         let mut by_partition: BTreeMap<Partition, Vec<usize>> = BTreeMap::new();
         for (index, member) in members.iter().enumerate() {
@@ -67,7 +67,7 @@ impl RedisStore {
             let one = move |part| async move { (part, self.settings_call(kind, *partition, members, part).await) };
             indexes.chunks(MEMBERS_PER_CALL).map(one)
         });
-        let mut found = vec![Ok(MemberRead::Cold); members.len()];
+        let mut found = vec![Ok(MemberRead::NotLoaded); members.len()];
         for (part, reads) in join_all(calls).await {
             match reads {
                 Ok(reads) => part.iter().zip(reads).for_each(|(index, read)| found[*index] = read),
@@ -120,18 +120,18 @@ fn partition_arguments(command: &mut Cmd, batch: &SettingsBatch, targets: &[Targ
     }
 }
 
-/// What the field '' of a member says, where `life` is the valid one.
+/// Decodes the field '' of a member, where `life` is the valid one.
 fn member_read(life: &[u8], meta: &Value) -> Result<MemberRead, StoreError> {
     let meta = match meta {
         Value::BulkString(meta) => meta,
-        Value::Nil => return Ok(MemberRead::Cold),
+        Value::Nil => return Ok(MemberRead::NotLoaded),
         _ => return Err(unexpected("a member")),
     };
     if let Some(why) = meta.strip_prefix(b"!") {
         return Err(StoreError::Damaged(String::from_utf8_lossy(why).into_owned()));
     }
     if meta.get(LIFE) != Some(life) {
-        return Ok(MemberRead::Cold);
+        return Ok(MemberRead::NotLoaded);
     }
     match (meta.first(), meta.get(META_BYTES..)) {
         (Some(b'f'), Some(packed)) => {
@@ -139,16 +139,16 @@ fn member_read(life: &[u8], meta: &Value) -> Result<MemberRead, StoreError> {
         }
         (Some(b'm'), _) => Ok(MemberRead::Missing),
         // Of another capability.
-        _ => Ok(MemberRead::Cold),
+        _ => Ok(MemberRead::NotLoaded),
     }
 }
 
-/// What the letter of an operation says. `extra` is at what belongs to it, if anything does.
+/// Decodes the letter of an operation. `extra` is at its extra numbers, if it has some.
 fn result(sent: &Sent, extra: &mut Reply) -> Result<SettingsResult, StoreError> {
     match sent.letter {
         b'+' => Ok(SettingsResult::Done(SettingsOutcome { position: sent.entry, replayed: false })),
         b'm' => Ok(SettingsResult::TargetMissing),
-        b'c' => Ok(SettingsResult::ColdTarget),
+        b'c' => Ok(SettingsResult::TargetNotLoaded),
         b'x' => Ok(SettingsResult::IdempotencyConflict),
         b'r' => {
             let Outcome { position, .. } = extra.outcome()?;

@@ -1,11 +1,11 @@
-//! The cache that hosts share: what one has read, the others need not. It may lose anything at any time.
+//! The cache that hosts share: an answer that one host has read spares the others a query. It may lose anything at any time.
 //!
-//! An entry is true while the versions are those that it was read under. Who reads anew asks for the versions before it asks
-//! SQL; who finds an entry asks for the versions after it has found it; whoever invalidates gives them another version
-//! in the step in which it tells the others (see `relay`). So none is true that was being read when it was invalidated,
-//! and none that a host has heard of as invalid.
+//! An entry is valid while the versions are those under which it was read. A host that loads an answer fetches the versions
+//! before it queries SQL; a host that finds an entry fetches the versions after it has found it; an invalidation changes versions
+//! in the same step in which it notifies the other hosts (see `bus`). So no entry is valid whose read was in flight during its
+//! invalidation, or whose invalidation a host has received.
 //!
-//! Entries and versions are in two places: entries in a Redis that may drop them when it is full, versions where the stream is.
+//! Entries and versions are in two places: entries in a Redis that may evict them, versions beside the stream of the bus.
 
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
@@ -13,28 +13,28 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ConnectionInfo, RedisError, Value};
 
+use super::bus::VERSION_OF_ALL;
 use super::link::{Link, Nature, Opener, addresses};
-use super::relay::VERSION_OF_ALL;
 use super::reply::unexpected;
 use crate::config::{SharedCacheConfig, StoreConfig};
 use crate::store::StoreError;
 
-/// The way to it.
+/// The connections of the shared cache.
 pub struct SharedCache {
     versions: Link,
     info: ConnectionInfo,
     opener: Opener,
     timeout: Duration,
-    /// Made anew after each failure: of a server that went away without a word it would wait for the system to notice.
+    /// Replaced after each failure: a connection to a server that disappeared silently would wait for the system to notice.
     entries: RwLock<Option<MultiplexedConnection>>,
 }
 
 /// An entry that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharedEntry {
-    /// As it was kept.
+    /// Its bytes, as they were stored.
     pub bytes: Vec<u8>,
-    /// How long it is still there, in milliseconds.
+    /// Its remaining time to live, in milliseconds.
     pub left_ms: u64,
 }
 
@@ -42,7 +42,7 @@ impl SharedCache {
     /// Connects when it is first used.
     ///
     /// # Errors
-    /// A URL that is none, or that names several servers.
+    /// An invalid URL, or one that names several servers.
     pub fn new(store: &StoreConfig, config: &SharedCacheConfig) -> Result<Self, StoreError> {
         let wrong = |reason: String| StoreError::Misconfigured(format!("cache.shared.url: {reason}"));
         let infos = addresses(&config.url).map_err(|error| wrong(error.to_string()))?;
@@ -53,13 +53,13 @@ impl SharedCache {
         Ok(Self { versions: Link::new(store)?, info: info.clone(), opener, timeout, entries: RwLock::default() })
     }
 
-    /// The connection; of those who make one at once the last one's stays.
+    /// The connection; when several callers open one at once, the last one stays.
     async fn entries(&self) -> Result<MultiplexedConnection, StoreError> {
         if let Some(entries) = self.entries.read().unwrap_or_else(PoisonError::into_inner).clone() {
             return Ok(entries);
         }
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(self.timeout));
-        // The caller does without it for a while when this fails: it is not tried again here.
+        // After a failure the caller does without the cache for a while, so this does not retry.
         let opened = tokio::time::timeout(self.timeout, self.opener.open_and_drive(&self.info, config)).await;
         let late = || RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
         let opened = opened.unwrap_or_else(|_| Err(late())).map_err(|error| self.failed(&error))?;
@@ -75,30 +75,30 @@ impl SharedCache {
     /// The entry under `hash`, if there is one.
     ///
     /// # Errors
-    /// The Redis of entries does not answer.
+    /// The Redis of the entries does not answer.
     pub async fn find(&self, hash: &str) -> Result<Option<SharedEntry>, StoreError> {
-        let key = self.versions.custody.keys.shared(hash);
+        let key = self.versions.guard.keys.shared(hash);
         let mut pipe = redis::pipe();
         // Both of the same entry.
         pipe.atomic().cmd("GET").arg(&key).cmd("PTTL").arg(&key);
         let (bytes, left_ms): (Option<Vec<u8>>, i64) =
             pipe.query_async(&mut self.entries().await?).await.map_err(|error| self.failed(&error))?;
-        // Gone between the two, or kept by somebody else for ever: none.
+        // Expired between the two, or stored by another program without expiry: no entry.
         let left_ms = u64::try_from(left_ms).ok().filter(|left_ms| *left_ms > 0);
         Ok(bytes.zip(left_ms).map(|(bytes, left_ms)| SharedEntry { bytes, left_ms }))
     }
 
-    /// Keeps an entry.
+    /// Stores an entry.
     ///
     /// # Errors
-    /// The Redis of entries does not answer.
-    pub async fn keep(&self, hash: &str, bytes: &[u8], life_ms: u64) -> Result<(), StoreError> {
+    /// The Redis of the entries does not answer.
+    pub async fn put(&self, hash: &str, bytes: &[u8], life_ms: u64) -> Result<(), StoreError> {
         let mut command = redis::cmd("SET");
-        command.arg(self.versions.custody.keys.shared(hash)).arg(bytes).arg("PX").arg(life_ms);
+        command.arg(self.versions.guard.keys.shared(hash)).arg(bytes).arg("PX").arg(life_ms);
         command.query_async(&mut self.entries().await?).await.map_err(|error| self.failed(&error))
     }
 
-    /// The versions of these groups now, as one text; `None` while there is none of all.
+    /// The present versions of these groups, as one text; `None` while there is no version of everything.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -108,7 +108,7 @@ impl SharedCache {
         let arguments = |command: &mut redis::Cmd| {
             command.arg(&fields);
         };
-        let keys = [self.versions.custody.keys.versions()];
+        let keys = [self.versions.guard.keys.versions()];
         let found = self.versions.run(&self.versions.scripts.versions, Nature::Reads, &keys, arguments).await?;
         let Value::Array(found) = found else { return Err(unexpected("a list")) };
         if found.len() != fields.len() {
@@ -128,8 +128,8 @@ impl SharedCache {
     }
 }
 
-/// Whether a group has a version. Those that requests to an upstream make up have none: they are without number, and no
-/// SQL read has one.
+/// Whether a group has a version. Groups made up by requests to an upstream have none: their number is unbounded, and no SQL read
+/// has one.
 pub fn is_versioned(group: &str) -> bool {
     !["uri:", "group:", "upstream:"].iter().any(|prefix| group.starts_with(prefix))
 }

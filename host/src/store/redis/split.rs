@@ -1,5 +1,5 @@
-//! One call, or one for each partition: a single server takes what concerns many partitions in one call, a cluster has them
-//! on several nodes. The calls go at once, so that those to one node are written together.
+//! One call, or one for each partition: a single server handles many partitions in one call, a cluster has them on several nodes.
+//! The calls go at once, so that those to one node are written together.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +13,8 @@ use crate::store::{Commit, StoreError};
 type Calls = Vec<Vec<usize>>;
 
 impl RedisStore {
-    /// Asks for `items` in one call, in a cluster in one for each partition. `call` answers its items index-aligned, and so
-    /// does this. Fails as a whole.
+    /// Sends `items` in one call, in a cluster in one per partition. `call` answers its items index-aligned, and so does this.
+    /// Fails as a whole.
     pub(super) async fn in_calls<T: Clone, R, F>(
         &self,
         items: &[T],
@@ -30,7 +30,7 @@ impl RedisStore {
         Ok(in_order(calls.into_iter().zip(answers)))
     }
 
-    /// The steps of a batch whose operations are in several partitions of a cluster; `None` where it is one.
+    /// The steps of a batch whose operations are in several partitions of a cluster; `None` where one step is enough.
     pub(super) fn steps<T>(&self, items: &[T], partition_of: impl Fn(&T) -> Partition) -> Option<Calls> {
         if !self.link.is_cluster() {
             return None;
@@ -42,7 +42,7 @@ impl RedisStore {
         (by_partition.len() > 1).then(|| by_partition.into_values().collect())
     }
 
-    /// Runs a batch in several steps. Fails when one of them does: as unknown when another was applied.
+    /// Runs a batch in several steps. Fails when one of them does: with an unknown outcome when another one was applied.
     pub(super) async fn in_steps<Op: Clone, R, F>(
         &self,
         ops: &[Op],
@@ -68,7 +68,7 @@ fn pick<T: Clone>(items: &[T], indexes: &[usize]) -> Vec<T> {
     indexes.iter().filter_map(|&index| items.get(index)).cloned().collect()
 }
 
-/// Answers in the order of what was asked.
+/// Puts the answers in the order of the items.
 fn in_order<R>(answers: impl Iterator<Item = (Vec<usize>, Vec<R>)>) -> Vec<R> {
     let mut all: Vec<(usize, R)> = answers.flat_map(|(indexes, answers)| indexes.into_iter().zip(answers)).collect();
     all.sort_by_key(|(index, _)| *index);

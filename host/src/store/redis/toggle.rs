@@ -1,5 +1,5 @@
-//! A batch of toggles as the script takes it, and its answers: grouped by partition and target, so that the script reads
-//! each target once; rules named by number, because few are distinct.
+//! A batch of toggles as the script takes it, and its replies: grouped by partition and target, so that the script reads each
+//! target once; rules are numbered, because few are distinct.
 
 use redis::Cmd;
 
@@ -13,13 +13,13 @@ use crate::store::{Commit, StoreError, ToggleBatch, ToggleOp, ToggleOutcome, Tog
 /// How a batch is sent.
 struct Plan<'a> {
     batch: &'a ToggleBatch,
-    /// By partition, and then as they occur first.
+    /// By partition, then in the order of first occurrence.
     targets: Vec<Target<'a>>,
     rules: Rules<ToggleRule>,
 }
 
 impl RedisStore {
-    /// See [`crate::store::Store::toggle`].
+    /// See [`crate::store::State::toggle`].
     pub(super) async fn apply_toggles(
         &self,
         kind: &str,
@@ -98,7 +98,7 @@ fn letter(effect: Effect) -> u8 {
     }
 }
 
-/// What the letter of an operation says. `extra` is at what belongs to it, if anything does.
+/// Decodes the letter of an operation. `extra` is at its extra numbers, if it has some.
 fn result(sent: &Sent, is_limited: bool, extra: &mut Reply) -> Result<ToggleResult, StoreError> {
     let Sent { letter, count, entry, .. } = *sent;
     let state = PairState { active: matches!(letter, b'+' | b'p' | b'D'), count };
@@ -115,8 +115,8 @@ fn result(sent: &Sent, is_limited: bool, extra: &mut Reply) -> Result<ToggleResu
             Ok(ToggleResult::Limited { retry_after_ms, rate })
         }
         b'm' => Ok(ToggleResult::TargetMissing),
-        b'c' => Ok(ToggleResult::ColdTarget),
-        b'u' => Ok(ToggleResult::ColdPair),
+        b'c' => Ok(ToggleResult::TargetNotLoaded),
+        b'u' => Ok(ToggleResult::PairNotLoaded),
         b'x' => Ok(ToggleResult::IdempotencyConflict),
         b'r' => {
             let Outcome { denied, active, count, changed, position, rate } = extra.outcome()?;

@@ -1,5 +1,5 @@
-//! Reads all files of a directory and says what is damaged. Changes nothing but what the database itself tidies up, and
-//! with [`Place::Beside`] nothing at all.
+//! Reads all files of a directory and reports damage. Changes only what the database itself tidies up, and with [`Place::Beside`]
+//! nothing at all.
 
 use std::fs;
 use std::io::{self, Read, Seek};
@@ -16,28 +16,28 @@ use super::trees::{self, Keyspace};
 use super::wal::{Piece, scan};
 use super::{MARKER, MARKER_BYTES};
 
-/// Where tables are opened.
+/// The directory in which tables are opened.
 pub(in super::super) enum Place {
-    /// Where they lie: the database will do so next.
+    /// In place: the database will open them there next.
     Here,
     /// Through links below this directory.
     Beside(PathBuf),
 }
 
-/// What was found.
+/// The result of an inspection.
 #[derive(Debug, Default)]
 pub(in super::super) struct Findings {
     pub(in super::super) damage: Vec<Damage>,
-    /// Files of the log with what was never acknowledged at their end, and where it begins.
+    /// Files of the log with an unacknowledged end, and where it begins.
     pub(in super::super) torn: Vec<(String, usize)>,
-    /// Bytes of the newest files of the log that nothing says to be on the disk: a sync of them may have failed.
+    /// Bytes of the newest files of the log without proof that they are on disk: a sync of them may have failed.
     pub(in super::super) unsynced: Vec<(PathBuf, Range<usize>)>,
     /// The last batch of the log, with `last` as after it.
     pub(in super::super) last: Option<Stamp>,
-    /// There should be a mark.
+    /// Whether there should be a mark.
     pub(in super::super) mark_is_lost: bool,
     pub(in super::super) keyspaces: Vec<Keyspace>,
-    /// Which number the keyspace of each name has.
+    /// The number of each keyspace, by name.
     pub(in super::super) numbers: Vec<Option<u64>>,
     /// Files of the log, oldest first, and the batches in them.
     pub(in super::super) log: Vec<PathBuf>,
@@ -49,7 +49,7 @@ fn damage(file: &str, why: impl Into<String>) -> Damage {
     Damage { file: file.into(), range: None, why: why.into(), groups: None }
 }
 
-/// What lies in a directory without the database's marker that a first start which did not come to its end cannot have left.
+/// Contents of a directory without the database's marker that an incomplete first start cannot have left.
 pub(in super::super) fn unmarked(directory: &Path) -> io::Result<Vec<Damage>> {
     let (log, mut found) = log_files(directory)?;
     let has_writes = read_log(&log, None).iter().any(|file| !file.pieces.is_empty());
@@ -60,7 +60,7 @@ pub(in super::super) fn unmarked(directory: &Path) -> io::Result<Vec<Damage>> {
     Ok(found)
 }
 
-/// See the file's text.
+/// The inspection of one directory.
 pub(in super::super) fn inspect(directory: &Path, place: &Place) -> io::Result<Findings> {
     let mut findings = Findings::default();
     if fs::read(directory.join(MARKER)).map_or(true, |bytes| bytes != MARKER_BYTES) {
@@ -96,12 +96,12 @@ pub(in super::super) fn inspect(directory: &Path, place: &Place) -> io::Result<F
 
 type Numbers = Vec<Option<u64>>;
 
-/// What is assumed of damaged tables: all numbers as in a new directory, everything written.
+/// The assumption for damaged tables: numbers as in a new directory, everything written.
 fn unknown() -> (Numbers, Vec<Option<u64>>) {
     ((1..=SPACES as u64).map(Some).collect(), vec![Some(u64::MAX); SPACES])
 }
 
-/// Which number each keyspace has, and the newest sequence number in its tables.
+/// The number of each keyspace, and the newest sequence number in its tables.
 fn persisted(directory: &Path, place: &Place, findings: &mut Findings) -> io::Result<(Numbers, Vec<Option<u64>>)> {
     let mut open = |number: u64| -> Option<AnyTree> {
         let keyspace = findings.keyspaces.iter().find(|keyspace| keyspace.number == number && !keyspace.is_unmade)?;
@@ -120,7 +120,7 @@ fn persisted(directory: &Path, place: &Place, findings: &mut Findings) -> io::Re
     Ok((numbers, persisted))
 }
 
-/// Keyspaces that were written to must be there, and have a name: the database takes away what it does not know.
+/// Keyspaces with writes must exist and have a name, because the database removes keyspaces that it does not know.
 fn missing_keyspaces(
     findings: &mut Findings,
     files: &[LogFile],
@@ -177,7 +177,7 @@ fn last(files: &[LogFile], verdict: &Verdict, mark: &Mark, numbers: &Numbers) ->
     Some(stamp)
 }
 
-/// Of the newest file and the one before: between them a sync may have failed.
+/// The newest file and the one before it: a sync between them may have failed.
 fn unsynced(log: &[PathBuf], files: &[LogFile], mark: &Mark) -> Vec<(PathBuf, Range<usize>)> {
     let marked = mark.stamp().map_or(0, |stamp| stamp.number);
     let first = |file: &LogFile| {
@@ -208,7 +208,7 @@ fn log_files(directory: &Path) -> io::Result<(Vec<PathBuf>, Vec<Damage>)> {
     Ok((files.into_iter().map(|(_, path)| path).collect(), strange))
 }
 
-/// Reads the log. A file that cannot be read is one gap.
+/// Reads the log. An unreadable file is one gap.
 fn read_log(files: &[PathBuf], salt: Option<u64>) -> Vec<LogFile> {
     let mut salt = salt;
     let read = |path: &PathBuf| {
@@ -228,12 +228,12 @@ fn read_log(files: &[PathBuf], salt: Option<u64>) -> Vec<LogFile> {
     files.iter().map(read).collect()
 }
 
-/// The bytes of a file of the log, without the space at its end that was never written to.
+/// The bytes of a log file, without the unwritten space at its end.
 pub(in super::super) fn read_data(path: &Path) -> io::Result<Vec<u8>> {
     let mut file = fs::File::open(path)?;
     let len = file.metadata()?.len();
     let mut end = 0;
-    // A file system that knows of no holes says that there is one at the end of the file.
+    // A file system without holes reports one at the end of the file.
     while end < len {
         let Ok(data) = seek(&file, SeekFrom::Data(end)) else { break };
         end = seek(&file, SeekFrom::Hole(data)).unwrap_or(len);

@@ -1,14 +1,14 @@
-//! Tells a torn tail from damage: what was never acknowledged from what was.
+//! Distinguishes a torn tail from damage: unacknowledged writes from acknowledged ones.
 //!
-//! All batches have numbers without a break. One that is missing is damage if anything says that it had been synced;
-//! otherwise a power cut took it, and whatever lies behind it was not acknowledged either. Pure.
+//! Batches are numbered without gaps. A missing batch is damage if there is proof that it was synced; otherwise a power cut took
+//! it, and no later batch was acknowledged either. Pure.
 
 use std::ops::{Range, RangeInclusive};
 
 use super::stamp::{Mark, Stamp};
 use super::wal::{Batch, Gap, Piece};
 
-/// The database gives sequence numbers to flushes and compactions too, but never so many between two batches.
+/// The database also numbers flushes and compactions, but never this many between two batches.
 pub(in super::super) const SEQNO_SKIP_MAX: u64 = 1 << 20;
 
 /// One file of the log.
@@ -21,7 +21,7 @@ pub(in super::super) struct LogFile {
     pub(in super::super) pieces: Vec<Piece>,
 }
 
-/// What is not as it was written, although it was acknowledged.
+/// An acknowledged write that is missing or changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) struct Damage {
     /// The file, within the directory.
@@ -32,11 +32,11 @@ pub(in super::super) struct Damage {
     pub(in super::super) groups: Option<RangeInclusive<u64>>,
 }
 
-/// What the log says.
+/// The verdict on the log.
 #[derive(Debug, Default)]
 pub(in super::super) struct Verdict {
     pub(in super::super) damage: Vec<Damage>,
-    /// Files with what was never acknowledged at their end, and where it begins: cut it off.
+    /// Files with an unacknowledged end, and where it begins: cut it off.
     pub(in super::super) torn: Vec<(String, usize)>,
     /// The last batch that is whole and without a break; none where the log has no numbers yet.
     pub(in super::super) last: Option<Stamp>,
@@ -46,7 +46,7 @@ pub(in super::super) struct Verdict {
     pub(in super::super) batches: u64,
 }
 
-/// `files` in their order; `persisted` says of each keyspace the newest sequence number in its tables.
+/// `files` in their order; `persisted` is the newest sequence number in the tables of each keyspace.
 pub(in super::super) fn judge(files: &[LogFile], mark: &Mark, persisted: &[Option<u64>]) -> Verdict {
     let batches = || files.iter().flat_map(|file| &file.pieces).filter_map(batch_of);
     let by_log = batches().filter_map(|batch| batch.stamp.as_ref()).map(|stamp| stamp.synced).max();
@@ -74,12 +74,12 @@ fn batch_of(piece: &Piece) -> Option<&Batch> {
 struct Walk<'a> {
     persisted: &'a [Option<u64>],
     verdict: Verdict,
-    /// Batches that have not been passed.
+    /// Batches not checked yet.
     left: u64,
     /// The batch before: its file, and where it ends.
     at: Option<(&'a LogFile, usize)>,
     seqno: Option<u64>,
-    /// What lies between the batch before and the next one.
+    /// The bytes between the batch before and the next one.
     gaps: Vec<(&'a LogFile, &'a Gap)>,
 }
 
@@ -89,7 +89,7 @@ impl<'a> Walk<'a> {
         self.left -= 1;
         let is_old = |stamp: &Stamp| self.verdict.last.as_ref().is_some_and(|last| stamp.number <= last.number);
         if !self.gaps.is_empty() && batch.stamp.as_ref().is_some_and(is_old) {
-            // What the disk had in a place before that was not written.
+            // Old content of the disk, where nothing was written.
             return true;
         }
         let goes_on = match &batch.stamp {
@@ -107,7 +107,7 @@ impl<'a> Walk<'a> {
     fn numbered(&mut self, file: &'a LogFile, stamp: &Stamp) -> bool {
         let expected = match (&self.verdict.last, self.at) {
             (Some(before), _) => before.number + 1,
-            // The log goes back to the first batch that has a number, or to before.
+            // The log reaches back to the first numbered batch, or further.
             (None, Some(_)) => 1,
             (None, None) => {
                 let is_begun = stamp.number > 1 && self.gaps.is_empty();
@@ -127,18 +127,18 @@ impl<'a> Walk<'a> {
         } else if self.gaps.iter().any(|(of, _)| std::ptr::eq(*of, file)) {
             self.missing_none();
         } else {
-            // The end of a file before, where a write failed half done.
+            // The end of an earlier file, where a write failed halfway.
             self.tear();
         }
         true
     }
 
-    /// A batch of a version that gave no numbers.
+    /// A batch of a version that did not number batches.
     fn unnumbered(&mut self, file: &'a LogFile) -> bool {
         if self.gaps.is_empty() {
             return true;
         }
-        // One may have been on its way when the power went; of two the first had been synced.
+        // One batch may have been in flight when the power failed; of two the first had been synced.
         if self.left == 0 && self.is_torn(file) {
             return false;
         }
@@ -180,14 +180,14 @@ impl<'a> Walk<'a> {
         self.verdict.damage.push(damage);
     }
 
-    /// Bytes that cannot be read, between batches that follow each other.
+    /// Unreadable bytes between consecutive batches.
     fn missing_none(&mut self) {
         for (file, gap) in std::mem::take(&mut self.gaps) {
             self.damage(file, Some(gap.range.clone()), gap.why, None);
         }
     }
 
-    /// Groups that should lie between the batch before and one in `file`.
+    /// The groups that are missing between the batch before and one in `file`.
     fn missing(&mut self, file: &'a LogFile, groups: RangeInclusive<u64>) {
         if self.gaps.is_empty() {
             let (file, range) = match self.at {
@@ -226,8 +226,8 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Whether all that was written before is in the tables, of the keyspaces where that can be told: there the newest write is
-/// never deleted.
+/// Whether everything written before is in the tables, for the keyspaces where that is known: their newest write is never
+/// deleted.
 fn is_in_tables(last: &[u64], persisted: &[Option<u64>]) -> bool {
     let is_there = |(index, last): (usize, &u64)| {
         *last == 0 || persisted.get(index).copied().flatten().is_some_and(|persisted| persisted >= *last)

@@ -1,9 +1,9 @@
-//! What can be read of a directory, and what is missing from it: for `weir store verify`, and into a new directory for
-//! `weir store salvage`. Changes nothing in the directory.
+//! Readable data of a directory, and a report of missing data: for `weir store verify`, and into a new directory for `weir store
+//! salvage`. Changes nothing in the directory.
 //!
-//! Batches of the log behind damage are taken, and so is what is left of damaged tables; of what is damaged itself nothing
-//! is taken, because a bit of it may be another person's like. The journal's entries name each other, so what is missing is
-//! noticed by the flush of the new directory too, and what follows it is kept.
+//! It takes log batches behind damage, and the intact part of damaged tables. It takes nothing from the damaged bytes themselves,
+//! because a flipped bit may name another person's like. Journal entries name each other, so the flush of the new directory
+//! notices missing ones, too, and keeps those that follow.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,19 +26,19 @@ use crate::store::StoreError;
 /// Bytes of one write into the new directory.
 const WRITE_BYTES: usize = 4 << 20;
 
-/// Blocks of a table in a row that cannot be read, after which the rest is given up.
+/// Consecutive unreadable blocks of a table after which the rest is given up.
 const BLOCKS_LOST_MAX: u64 = 100_000;
 
-/// What a directory holds, and what is missing from it.
+/// The contents of a directory, and what is missing from it.
 #[derive(Debug, Default)]
 pub struct DirectoryReport {
-    /// What is damaged: file, range, reason.
+    /// The damage: file, range, reason.
     pub damage: Vec<String>,
-    /// What is missing, as far as it can be told: kinds, partitions, positions, numbers of changes.
+    /// The missing data, as far as it is known: kinds, partitions, positions, numbers of changes.
     pub missing: Vec<String>,
-    /// What was never acknowledged, at the end of the log.
+    /// Unacknowledged writes at the end of the log.
     pub torn: Vec<String>,
-    /// What is there.
+    /// The readable data.
     pub there: Vec<String>,
 }
 
@@ -76,7 +76,7 @@ pub fn verify(directory: &Path) -> Result<DirectoryReport, StoreError> {
     reading.report(directory, &findings, |_, _, _| Ok(()))
 }
 
-/// Takes what can be read into a directory that is not there yet.
+/// Copies the readable data into a directory that does not exist yet.
 ///
 /// # Errors
 /// As [`verify`]; and when the new directory cannot be written.
@@ -130,7 +130,7 @@ fn place_of(key: &[u8]) -> Option<(Where, &[u8])> {
     Some(((String::from_utf8(key[..zero].to_vec()).ok()?, Partition::from_be_bytes(*partition)), rest))
 }
 
-/// What is known of the journal of one (kind, partition).
+/// The known part of the journal of one (kind, partition).
 #[derive(Default)]
 struct Journal {
     head: Option<HeadRecord>,
@@ -139,7 +139,7 @@ struct Journal {
     spoiled: Vec<(Position, Option<u64>)>,
 }
 
-/// The directory as the database would see it, with what lies behind damage.
+/// The directory as the database would see it, and the data behind damage.
 struct Reading {
     trees: Vec<AnyTree>,
     journals: BTreeMap<Where, Journal>,
@@ -180,10 +180,10 @@ impl Reading {
         Ok(reading)
     }
 
-    /// Lays the log over the tables.
+    /// Replays the log over the tables.
     fn replay(&mut self, findings: &Findings) -> io::Result<()> {
         let newest = |(tree, keyspace): (&AnyTree, bool)| {
-            // Where a table is damaged the log may hold what was in it.
+            // The log may hold data of a damaged table.
             if keyspace { None } else { tree.get_highest_persisted_seqno() }
         };
         let number_of = |index: usize| findings.numbers[index].unwrap_or(index as u64 + 1);
@@ -219,7 +219,7 @@ impl Reading {
         Ok(())
     }
 
-    /// Notes what was in a damaged batch, as far as it can be told.
+    /// Records the content of a damaged batch, as far as it is known.
     fn describe(&mut self, bytes: &[u8], gap: &Gap, space_of: impl Fn(u64) -> Option<usize>) {
         let Err(Broken { items, .. }) = parse(&bytes[gap.range.clone()]) else { return };
         for item in items.iter().filter(|item| item.key != Stamp::KEY) {
@@ -236,7 +236,7 @@ impl Reading {
         }
     }
 
-    /// Reads everything, hands it on, and says what is there and what is missing.
+    /// Reads everything, passes it on, and reports what is there and what is missing.
     fn report(
         &mut self,
         directory: &Path,
@@ -296,7 +296,7 @@ impl Reading {
     }
 }
 
-/// Notes a record of the journal; whether it can be taken. Without a head nobody knows which entries SQL has already.
+/// Records a journal record. Returns whether it can be taken: without a head it is unknown which entries SQL already has.
 fn note(journals: &mut BTreeMap<Where, Journal>, space: usize, key: &[u8], value: &[u8]) -> Result<bool, String> {
     let is_odd = |what: &str| format!("{what} that is not as weir wrote it, at {}", key.escape_ascii());
     if space == Space::Heads as usize {
@@ -370,13 +370,13 @@ fn apply(tree: &AnyTree, item: &Item<'_>, seqno: SeqNo) {
     }
 }
 
-/// Takes what can be read of a damaged table into `tree`; how many of its blocks cannot.
+/// Copies the readable part of a damaged table into `tree`. Returns how many of its blocks are unreadable.
 fn take_table(tree: &AnyTree, damaged: &AnyTree) -> u64 {
     let mut lost = 0;
     for table in damaged.current_version().iter_tables() {
         let mut in_a_row = 0;
         for record in table.iter() {
-            // Past a block that cannot be read the next one is.
+            // Skip an unreadable block.
             let Ok(InternalValue { key, value }) = record else {
                 (lost, in_a_row) = (lost + 1, in_a_row + 1);
                 if in_a_row > BLOCKS_LOST_MAX {

@@ -1,9 +1,9 @@
-//! What every batch says of itself, so that a batch that has gone is noticed: its number, and how far the disk had got
-//! when it was written. And the mark: the same beside the log, for its end.
+//! The stamp of each batch, which reveals a missing batch: its number, and how far the disk had got when it was written. And the
+//! mark: the same beside the log, for its end.
 //!
-//! A batch that is missing was acknowledged if anything says that it had been synced: a later batch, or the mark. The mark
-//! is written after each sync and before anybody is told, but not synced itself: a process that is killed leaves it exact,
-//! a power cut may leave it old, and then it says less, never too much.
+//! A missing batch was acknowledged if there is proof that it was synced: a later batch, or the mark. The mark is written after
+//! each sync and before any caller gets an answer, but it is not synced itself. After a kill it is exact; after a power cut it
+//! may be old, and then it proves less, never too much.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -14,23 +14,23 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::layout::Fields;
 
-/// See the file's text.
+/// The numbers that one batch carries.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(in super::super) struct Stamp {
-    /// The directory's own number, which nobody outside knows.
+    /// A random number of the directory.
     pub(in super::super) salt: u64,
-    /// Each batch has the number of the one before it, and one.
+    /// The number of the batch: the one before it, plus one.
     pub(in super::super) number: u64,
-    /// Up to this number all batches had been synced.
+    /// All batches up to this number had been synced.
     pub(in super::super) synced: u64,
     /// The database gave the batch no smaller sequence number.
     pub(in super::super) seqno_min: u64,
-    /// Of each keyspace `seqno_min` of the last batch before this one that wrote to it; 0 where none did.
+    /// For each keyspace `seqno_min` of the last earlier batch that wrote to it; 0 where there is none.
     pub(in super::super) last: Vec<u64>,
 }
 
 impl Stamp {
-    /// Where it lies in the keyspace `system`.
+    /// Its key in the keyspace `system`.
     pub(in super::super) const KEY: &'static [u8] = b"stamp";
 
     pub(in super::super) fn encode(&self) -> Vec<u8> {
@@ -56,16 +56,16 @@ impl Stamp {
 
 /// The file of the mark.
 pub(in super::super) const MARK_FILE: &str = "weir.synced";
-/// Bytes of one of its two places, which are written in turns.
+/// Bytes of one of its two slots, which are written in turns.
 const PLACE_BYTES: usize = 512;
 const MAGIC: &[u8; 8] = b"weirsync";
 
-/// What the mark says: a stamp that speaks for what has been synced.
+/// The content of the mark: a stamp that covers all synced batches.
 #[derive(Debug, PartialEq, Eq)]
 pub(in super::super) enum Mark {
-    /// There never was one, or it was deleted.
+    /// There is none, or it was deleted.
     Missing,
-    /// Both places are damaged.
+    /// Both slots are damaged.
     Unreadable,
     /// All up to `number` has been synced; `last` is as after it.
     Synced(Stamp),
@@ -118,12 +118,12 @@ pub(in super::super) struct MarkFile {
 }
 
 impl MarkFile {
-    /// Opens the mark, and makes both its places say `stamp`.
+    /// Opens the mark, and writes `stamp` to both slots.
     pub(in super::super) fn open(directory: &Path, stamp: &Stamp) -> io::Result<Self> {
         let options = OpenOptions::new().write(true).create(true).truncate(false).open(directory.join(MARK_FILE));
         let mark = Self { file: options?, is_odd: false };
         let place = encode_place(stamp);
-        // One after the other: one of them is whole at every moment.
+        // One slot after the other, so that one of them is intact at every moment.
         for at in [0, PLACE_BYTES as u64] {
             mark.file.write_all_at(&place, at)?;
             mark.file.sync_all()?;
@@ -132,7 +132,7 @@ impl MarkFile {
         Ok(mark)
     }
 
-    /// Says that all up to the number of `stamp` has been synced. Takes no sync of its own, and no new space.
+    /// Records that all batches up to the number of `stamp` are synced. Needs no sync of its own, and no new space.
     pub(in super::super) fn write(&mut self, stamp: &Stamp) -> io::Result<()> {
         self.is_odd = !self.is_odd;
         self.file.write_all_at(&encode_place(stamp), if self.is_odd { PLACE_BYTES as u64 } else { 0 })

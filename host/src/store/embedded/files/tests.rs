@@ -1,4 +1,4 @@
-//! Directories that the store wrote, damaged in every way: each is refused, or nothing that was acknowledged is missing.
+//! Directories of the store, damaged in every way: each is refused, or has lost nothing that was acknowledged.
 
 #![cfg(test)]
 
@@ -15,8 +15,8 @@ use super::super::*;
 use super::stamp::Stamp;
 use super::wal::Piece;
 use super::*;
-use crate::model::{Digest, Document};
-use crate::store::CreateOp;
+use crate::model::{Digest, Document, Id};
+use crate::store::{CreateBatch, CreateOp, State as _};
 
 /// All that is promised, by keyspace and key.
 type Records = BTreeMap<(usize, Vec<u8>), Vec<u8>>;
@@ -48,7 +48,7 @@ async fn fill(store: &EmbeddedStore, rounds: std::ops::Range<i64>) {
     }
 }
 
-/// A directory as a host leaves it that is killed: everything was acknowledged, part of it lies in tables.
+/// A directory after a kill of its host: everything was acknowledged, a part of it is in tables.
 async fn killed() -> (tempfile::TempDir, PathBuf, Records) {
     let directory = tempfile::tempdir().unwrap();
     let store = EmbeddedStore::open(&config(directory.path())).unwrap();

@@ -1,12 +1,12 @@
-//! The tables of the database (lsm-tree 3), as they lie on disk: one directory for each keyspace.
+//! The tables of the database (lsm-tree 3) on disk: one directory for each keyspace.
 //!
 //! ```text
 //! keyspaces/K/current   number of the version u64 · xxh3 of its file u128 · 0
 //! keyspaces/K/vN        an archive (sfa); section "tables": levels u8 · runs u8 · tables u32 · (id u64 · 0 · xxh3 u128 · seqno u64)
 //! keyspaces/K/tables/T  a table: the whole file is under the checksum in the version
 //! ```
-//! The database checks blocks of tables when it reads them, and takes a keyspace without `current` for one that was never
-//! made: so all of it is checked before the database is opened. Keyspace 0 says which name has which number.
+//! The database checks blocks of tables when it reads them, and takes a keyspace without `current` for a new one. So all of this
+//! is checked before the database opens. Keyspace 0 maps names to numbers.
 
 use std::fs::{self, File};
 use std::io::{self, Cursor, Read};
@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::judge::Damage;
 
-/// Where keyspaces lie.
+/// The directory of all keyspaces.
 pub(in super::super) const KEYSPACES: &str = "keyspaces";
 const CURRENT: &str = "current";
 const TABLES: &str = "tables";
@@ -32,7 +32,7 @@ pub(in super::super) struct TableRef {
     record: Range<usize>,
 }
 
-/// The version of a keyspace that is in force.
+/// The current version of a keyspace.
 #[derive(Debug)]
 pub(in super::super) struct Version {
     pub(in super::super) number: u64,
@@ -41,18 +41,18 @@ pub(in super::super) struct Version {
     pub(in super::super) tables: Vec<TableRef>,
 }
 
-/// What is on the disk of one keyspace.
+/// The files of one keyspace.
 #[derive(Debug, Default)]
 pub(in super::super) struct Keyspace {
     pub(in super::super) number: u64,
-    /// Without one it was never made, or its version cannot be read.
+    /// `None` when the keyspace was never created, or its version is unreadable.
     pub(in super::super) version: Option<Version>,
     /// It has no `current`.
     pub(in super::super) is_unmade: bool,
-    /// Tables of the version that are damaged or have gone.
+    /// Tables of the version that are damaged or missing.
     pub(in super::super) bad: Vec<u64>,
     pub(in super::super) damage: Vec<Damage>,
-    /// Bytes that were read.
+    /// Bytes read.
     pub(in super::super) bytes: u64,
 }
 
@@ -64,7 +64,7 @@ fn why(error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::NotFound { "it has gone".into() } else { format!("it cannot be read: {error}") }
 }
 
-/// The directories of keyspaces, in order; what is none of them is damage.
+/// The directories of keyspaces, in order; any other directory is damage.
 pub(in super::super) fn list(directory: &Path) -> io::Result<(Vec<u64>, Vec<Damage>)> {
     let (mut numbers, mut found) = (Vec::new(), Vec::new());
     let entries = match fs::read_dir(directory.join(KEYSPACES)) {
@@ -191,7 +191,7 @@ fn tables(section: &[u8]) -> Option<Vec<TableRef>> {
 }
 
 impl Version {
-    /// The same without the tables that `keep` does not want.
+    /// The same version without the tables that `keep` rejects.
     fn with_only(&self, keep: impl Fn(u64) -> bool) -> Option<Vec<u8>> {
         let reader = sfa::Reader::from_reader(&mut Cursor::new(&self.bytes)).ok()?;
         let mut writer = sfa::Writer::from_writer(Cursor::new(Vec::new()));
@@ -238,7 +238,7 @@ impl Version {
     }
 }
 
-/// Opens the tree of a keyspace where it lies. What the database would tidy up when it opens it is tidied up.
+/// Opens the tree of a keyspace in place. The database tidies up as usual.
 pub(in super::super) fn open(directory: &Path, number: u64) -> lsm_tree::Result<AnyTree> {
     open_at(&directory.join(KEYSPACES).join(number.to_string()))
 }
@@ -247,8 +247,8 @@ fn open_at(path: &Path) -> lsm_tree::Result<AnyTree> {
     lsm_tree::Config::new(path, SequenceNumberCounter::default(), SequenceNumberCounter::default()).open()
 }
 
-/// Opens the tree of a keyspace through links below `beside`, so that nothing where it lies is touched; only the tables that
-/// `keep` wants. Without any version it is empty.
+/// Opens the tree of a keyspace through links below `beside`, so that the original stays untouched, with the tables that `keep`
+/// accepts. Empty without any version.
 pub(in super::super) fn open_beside(
     directory: &Path,
     keyspace: &Keyspace,
@@ -270,11 +270,11 @@ pub(in super::super) fn open_beside(
     open_at(beside).map_err(io::Error::other)
 }
 
-/// Which number the keyspace of each name has, as keyspace 0 says.
+/// The number of each keyspace by name, from keyspace 0.
 pub(in super::super) fn numbers(meta: &AnyTree, names: &[&str]) -> lsm_tree::Result<Vec<Option<u64>>> {
     let mut numbers = vec![None; names.len()];
     let key = |number: u64| [&b"n"[..], &number.to_be_bytes()].concat();
-    // Numbers are given out one after the other, and one that was left out is never used again.
+    // Numbers are assigned in order and never reused.
     for number in 1..=4 * names.len() as u64 {
         let name = meta.get(key(number), lsm_tree::SeqNo::MAX)?;
         if let Some(place) = name.and_then(|name| names.iter().position(|known| known.as_bytes() == &*name)) {
@@ -284,7 +284,7 @@ pub(in super::super) fn numbers(meta: &AnyTree, names: &[&str]) -> lsm_tree::Res
     Ok(numbers)
 }
 
-/// A directory of its own, which goes with it.
+/// A temporary directory, removed with its value.
 pub(in super::super) struct Scratch(pub(in super::super) PathBuf);
 
 impl Scratch {

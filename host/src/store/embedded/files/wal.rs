@@ -1,11 +1,11 @@
-//! The write-ahead log of the database (fjall 3), as it lies on disk: files `N.jnl`, each a row of batches.
+//! The write-ahead log of the database (fjall 3) on disk: files `N.jnl`, each a sequence of batches.
 //!
 //! ```text
 //! batch  1 · items u32 · sequence number u64 │ item … │ 3 · xxh3 of the items u64 · "FJL" 3
 //! item   2 · 0 = put, 1 = delete · 0 · keyspace u64 · length of key u16 · of value u32 · the same u32 · key · value
 //! ```
-//! The database stops at the first batch that it cannot read, and cuts the file there; so whoever wants to know what is
-//! behind it reads the file first. Pure: reads bytes, touches no file.
+//! The database stops at the first batch that it cannot read, and cuts the file there; the bytes behind it must be read before.
+//! Pure: reads bytes, touches no file.
 
 use std::ops::Range;
 
@@ -31,7 +31,7 @@ pub(in super::super) struct Item<'a> {
     pub(in super::super) value: Option<&'a [u8]>,
 }
 
-/// A batch that is whole.
+/// An intact batch.
 #[derive(Debug, PartialEq, Eq)]
 pub(in super::super) struct Parsed<'a> {
     /// Its bytes in the file.
@@ -41,13 +41,13 @@ pub(in super::super) struct Parsed<'a> {
 }
 
 impl Parsed<'_> {
-    /// What weir wrote into the batch of itself.
+    /// The stamp that weir wrote into the batch.
     pub(in super::super) fn stamp(&self) -> Option<Stamp> {
         self.items.iter().filter(|item| item.key == Stamp::KEY).find_map(|item| Stamp::decode(item.value?))
     }
 }
 
-/// Why bytes are no whole batch, and the items before the place where that shows, which may be damaged too.
+/// Why bytes are no intact batch, and the items before the fault, which may be damaged, too.
 #[derive(Debug, PartialEq, Eq)]
 pub(in super::super) struct Broken<'a> {
     pub(in super::super) why: &'static str,
@@ -92,13 +92,13 @@ impl<'a> Bytes<'a> {
     }
 }
 
-/// Reads the batch at the beginning of `bytes`.
+/// Reads the batch at the start of `bytes`.
 pub(in super::super) fn parse(bytes: &[u8]) -> Result<Parsed<'_>, Broken<'_>> {
     let broken = |why, items| Err(Broken { why, items });
     let mut rest = Bytes(bytes);
     let head = (|| Some((rest.u8()?, rest.u32()?, rest.u64()?)))();
     let Some((START, count, seqno)) = head else { return broken("no batch begins here", Vec::new()) };
-    // Not by what the bytes say alone: they may be damaged.
+    // Never trust the sizes in the bytes: they may be damaged.
     let mut items = Vec::with_capacity((count as usize).min(rest.0.len() / ITEM_HEAD).min(4_096));
     for _ in 0..count {
         match rest.item() {
@@ -135,15 +135,15 @@ pub(in super::super) struct Gap {
     pub(in super::super) why: &'static str,
 }
 
-/// What lies in a file, in its order.
+/// A part of a file, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) enum Piece {
     Batch(Batch),
     Gap(Gap),
 }
 
-/// Reads a whole file, past what cannot be read. Zeros at its end are no piece: the database makes files larger than it
-/// needs. Behind a gap only what carries `salt` is a batch, so that nothing that users wrote is taken for one.
+/// Reads a whole file, past unreadable parts. Zeros at its end are no part, because the database allocates more than it needs.
+/// Behind a gap only bytes with `salt` count as a batch, so that no user data is taken for one.
 pub(in super::super) fn scan(bytes: &[u8], mut salt: Option<u64>) -> Vec<Piece> {
     let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let (mut pieces, mut at) = (Vec::new(), 0);
@@ -170,7 +170,7 @@ fn batch(parsed: &Parsed<'_>, at: usize) -> Batch {
     Batch { range: at..at + parsed.len, seqno: parsed.seqno, stamp: parsed.stamp(), keyspaces }
 }
 
-/// Where the next batch begins.
+/// The start of the next batch.
 fn next_batch(bytes: &[u8], range: Range<usize>, salt: Option<u64>) -> Option<usize> {
     range.into_iter().find(|&at| {
         let is_likely = bytes[at] == START && bytes.get(at + FRAME) == Some(&ITEM);
@@ -247,7 +247,7 @@ mod tests {
     fn what_lies_behind_a_gap_is_found_but_not_what_users_wrote() {
         let mut file: Vec<u8> = (1..=5).flat_map(|number| stamped(number, 7)).collect();
         let one = file.len() / 5;
-        // A value that looks like a batch, in a batch that is damaged.
+        // A value that looks like a batch, inside a damaged batch.
         let mut forged = encode(6, &[(3, b"key", Some(&stamped(6, 8)))]);
         forged[FRAME + 4] ^= 1;
         file.extend(&forged);
@@ -268,7 +268,7 @@ mod tests {
             let mut bytes = stamped(3, 7);
             let place = place % bytes.len();
             bytes[place] ^= 1 << bit;
-            // The sequence number is under no checksum: what it may be, the stamps say.
+            // No checksum covers the sequence number: the stamps bound it.
             let is_seqno = (5..FRAME).contains(&place);
             prop_assert_eq!(parse(&bytes).is_err(), !is_seqno);
         }

@@ -1,43 +1,43 @@
-//! One queue in memory: who waits, who is in, and when whose time is over.
+//! One queue in memory: waiting people, active people, and their deadlines.
 //!
-//! Deadlines are looked at lazily: each person has one entry in a heap, and a poll only writes down when it was. When the
-//! entry comes up, whoever asked meanwhile gets a later one. All of them are in the queue's own time, which stands still when
-//! nobody is served (see [`RoomTimes`]); people are told times of the wall clock.
+//! Deadlines are checked lazily: each person has one entry in a heap, and a poll only records its time. When the entry comes up,
+//! a person who polled meanwhile gets a later one. Deadlines are in the queue's own time, which stands still while people cannot
+//! be served (see [`RoomTimes`]); people see times of the wall clock.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 
 use super::ranked::Ranked;
 use crate::model::Id;
-use crate::store::room::{
+use crate::store::queues::{
     LANE_SCORES, RoomEnd, RoomFigures, RoomResult, RoomTick, RoomTimes, RoomVerb, TICK_PEOPLE_MAX,
 };
 
-/// Where somebody is.
+/// The status of a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
     Waiting { score: u64, joined_ms: u64 },
     Active { ttl_ms: u64, admitted_ms: u64, has_come: bool },
 }
 
-/// Somebody.
+/// A person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Person {
     pub(super) actor: Id,
     pub(super) number: u64,
     pub(super) standing: Standing,
-    /// Of somebody who waits, when seen last; of somebody who is in, until when.
+    /// When a waiting person was seen last; when the stay of an active person ends.
     pub(super) time_ms: u64,
-    /// When they were let in, by the wall clock: told the same each time. Earlier versions did not write it down.
+    /// The admission by the wall clock: the same in each reply. Earlier versions did not record it.
     pub(super) entered_ms: Option<u64>,
 }
 
-/// What must be written down.
+/// Changes that must be written to disk.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    /// Persons that are new or other than before; without one, gone.
+    /// New or changed persons; `None` for removed ones.
     pub(super) people: Vec<(Id, Option<Person>)>,
-    /// Who takes part in the draw, by place.
+    /// People who take part in the lottery, by place.
     pub(super) draws: Vec<(u64, Id)>,
 }
 
@@ -47,16 +47,16 @@ impl Changes {
     }
 }
 
-/// A crash gives those who are in at most so much more time, in milliseconds: the queue's time is written down as often.
+/// A crash extends stays by at most this long, in milliseconds: the queue's time is written to disk as often.
 const WRITE_TIME_MS: u64 = 5_000;
 
-/// Two looks at two clocks differ by less, in milliseconds.
+/// Largest difference between two readings of two clocks, in milliseconds.
 const TOLD_MS: i64 = 50;
 
-/// Times that operations need.
+/// The times that operations need.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Times {
-    /// Of the queue.
+    /// In the queue's time.
     pub(super) now_ms: u64,
     /// By the wall clock.
     pub(super) at_ms: u64,
@@ -64,16 +64,16 @@ pub(super) struct Times {
     pub(super) ended_ttl_ms: u64,
 }
 
-/// People by when to look at them: time, slot, number.
+/// People by the time of their next check: time, slot, number.
 type Deadlines = BinaryHeap<Reverse<(u64, u32, u64)>>;
 
-/// Slot and number of one that is due.
+/// Slot and number of a person whose check is due.
 fn pop_due(deadlines: &mut Deadlines, now_ms: u64) -> Option<(u32, u64)> {
     deadlines.peek().filter(|Reverse((due_ms, ..))| *due_ms <= now_ms)?;
     deadlines.pop().map(|Reverse((_, slot, number))| (slot, number))
 }
 
-/// See the file's text.
+/// One queue of this store.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     pub(super) seed: [u8; 32],
@@ -81,27 +81,27 @@ pub(super) struct Queue {
     pub(super) number: u64,
     pub(super) figures: RoomFigures,
     pub(super) draws: u64,
-    /// When it was opened, or somebody came or went last, in Unix milliseconds.
+    /// When it was opened, or a person came or left last, in Unix milliseconds.
     pub(super) used_ms: u64,
     /// The group of writes of its last change.
     pub(super) group: u64,
-    /// The queue's own time, in milliseconds; of a queue that an earlier weir wrote down, none yet: deadlines are Unix times.
+    /// The queue's own time, in milliseconds; `None` for a queue of an earlier version, whose deadlines are Unix times.
     pub(super) time_ms: Option<u64>,
-    /// What of it is written down.
+    /// The part of it that is on disk.
     written_ms: u64,
-    /// When it passed last, by the clock that never jumps; `None` since the start.
+    /// When it advanced last, by the clock that never jumps; `None` since the start.
     heard_ms: Option<u64>,
-    /// How far the wall clock is ahead of it, as people are told.
+    /// How far the wall clock is ahead of it, for replies.
     ahead_ms: i64,
-    /// When it was asked last, by the wall clock.
+    /// The last call, by the wall clock.
     at_ms: u64,
     people: Vec<Option<Person>>,
     free: Vec<u32>,
     index: HashMap<Id, u32>,
     waiting: Ranked,
-    /// It was read from the disk, and no tick came since.
+    /// It was read from disk, and no tick came since.
     is_restored: bool,
-    /// Of those who wait, and of those who are in.
+    /// Checks of waiting people, and of active people.
     waits: Deadlines,
     stays: Deadlines,
     ended: HashMap<Id, (u64, RoomEnd)>,
@@ -113,7 +113,7 @@ impl Queue {
         Self { seed, ..Self::default() }
     }
 
-    /// Takes somebody as they were written down.
+    /// Adds a person from a record.
     pub(super) fn restore(&mut self, person: Person) {
         if matches!(person.standing, Standing::Active { .. }) {
             self.figures.active += 1;
@@ -122,14 +122,14 @@ impl Queue {
         self.put(person, 0);
     }
 
-    /// Lets the queue's time pass.
+    /// Advances the queue's time.
     pub(super) fn pass(&mut self, times: &RoomTimes) -> Times {
         let before_ms = self.heard_ms.replace(times.now_ms).unwrap_or(times.now_ms);
         let passed_ms = times.now_ms.saturating_sub(before_ms).min(times.pause_ms_max);
         let now_ms = self.time_ms.unwrap_or(times.at_ms).saturating_add(passed_ms);
         self.time_ms = Some(now_ms);
         let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
-        // As people are told: the same as before unless it has really changed.
+        // Replies show the same offset as before unless it has really changed.
         self.at_ms = times.at_ms;
         let ahead_ms = signed(times.at_ms) - signed(now_ms);
         if (ahead_ms - self.ahead_ms).abs() > TOLD_MS {
@@ -138,18 +138,18 @@ impl Queue {
         Times { now_ms, at_ms: times.at_ms, grace_ms: times.grace_ms, ended_ttl_ms: times.ended_ttl_ms }
     }
 
-    /// Whether so much has passed while somebody was there that it must be written down.
+    /// Whether enough time has passed, with people in the queue, that it must be written to disk.
     pub(super) fn is_time_to_write(&self) -> bool {
         let is_idle = self.figures.active == 0 && self.waiting.len() == 0;
         !is_idle && self.time_ms.unwrap_or(0) >= self.written_ms.saturating_add(WRITE_TIME_MS)
     }
 
-    /// It is written down as it is now.
+    /// Records that its present time is on disk.
     pub(super) fn note_written(&mut self) {
         self.written_ms = self.time_ms.unwrap_or(0);
     }
 
-    /// Whoever waited through a restart counts as seen when the first tick comes after it: nobody could ask meanwhile.
+    /// A person who waited through a restart counts as seen at the first tick after it: polls were impossible meanwhile.
     fn wake(&mut self, now_ms: u64, grace_ms: u64) {
         if !std::mem::take(&mut self.is_restored) {
             return;
@@ -165,7 +165,7 @@ impl Queue {
         }
     }
 
-    /// The figures, with who waits now.
+    /// The figures, with the number of waiting people.
     pub(super) fn figures(&self) -> RoomFigures {
         RoomFigures { waiting: self.waiting.len() as u64, ..self.figures }
     }
@@ -191,7 +191,7 @@ impl Queue {
         self.people.get(slot as usize)?.as_ref()
     }
 
-    /// Ends the time of somebody.
+    /// Ends a place or a stay.
     fn end(&mut self, slot: u32, mut end: RoomEnd, times: Times, changes: &mut Changes) {
         let Some(person) = self.people.get_mut(slot as usize).and_then(Option::take) else { return };
         self.free.push(slot);
@@ -219,7 +219,7 @@ impl Queue {
         changes.people.push((person.actor, None));
     }
 
-    /// Forgets why people are gone, of those whose time for that is over.
+    /// Forgets the reasons of ended places and stays whose time is over.
     fn forget_ended(&mut self, now_ms: u64) {
         while let Some((_, actor, number)) = self.ended_until.pop_front_if(|(until_ms, ..)| *until_ms <= now_ms) {
             if self.ended.get(&actor).is_some_and(|(known, _)| *known == number) {
@@ -228,7 +228,7 @@ impl Queue {
         }
     }
 
-    /// The person, unless the stay is over: then it is ended.
+    /// The person, unless the stay is over: then this ends it.
     fn find(&mut self, actor: &Id, times: Times, changes: &mut Changes) -> Option<u32> {
         let slot = *self.index.get(actor)?;
         let person = self.person(slot)?;
@@ -239,7 +239,7 @@ impl Queue {
         Some(slot)
     }
 
-    /// How it stands, without looking at who is asking.
+    /// The status, without recording a poll.
     fn told(&self, slot: u32, is_new: bool) -> RoomResult {
         match self.person(slot) {
             None => RoomResult::Unknown,
@@ -251,7 +251,7 @@ impl Queue {
                 is_new,
             },
             Some(Person { number, standing: Standing::Active { admitted_ms, .. }, time_ms, entered_ms, .. }) => {
-                // By the wall clock: what is left is what counts.
+                // By the wall clock: the remaining time counts.
                 let told_ms = |ms: u64| ms.saturating_add_signed(self.ahead_ms);
                 let (until_ms, admitted_ms) = (told_ms(*time_ms), entered_ms.unwrap_or_else(|| told_ms(*admitted_ms)));
                 RoomResult::Active { number: *number, until_ms, admitted_ms, is_new }
@@ -259,7 +259,7 @@ impl Queue {
         }
     }
 
-    /// Whether an operation can be answered without a change that must be written down. What it says then is noted.
+    /// Whether an operation can be answered without a change that must go to disk. Records a poll in that case.
     pub(super) fn peek(&mut self, (actor, number, verb): (&Id, u64, RoomVerb), now_ms: u64) -> Option<RoomResult> {
         if !matches!(verb, RoomVerb::Poll | RoomVerb::Look) {
             return None;
@@ -298,14 +298,14 @@ impl Queue {
         changes: &mut Changes,
     ) -> RoomResult {
         let found = self.find(actor, times, changes);
-        if let RoomVerb::Join { lane, lot, through_ms } = verb {
+        if let RoomVerb::Join { lane, lottery_rank, through_ms } = verb {
             return match found {
                 Some(slot) => {
                     self.note_seen(slot, times.now_ms);
                     self.told(slot, false)
                 }
                 None if through_ms.is_none() && self.waiting.len() as u64 >= waiting_max => RoomResult::Full,
-                None => self.join(actor, (lane, lot, through_ms), times, changes),
+                None => self.join(actor, (lane, lottery_rank, through_ms), times, changes),
             };
         }
         let Some(slot) = found.filter(|slot| self.person(*slot).is_some_and(|person| person.number == number)) else {
@@ -336,7 +336,7 @@ impl Queue {
     fn join(
         &mut self,
         actor: &Id,
-        (lane, lot, through_ms): (u8, Option<u64>, Option<u64>),
+        (lane, lottery_rank, through_ms): (u8, Option<u64>, Option<u64>),
         times: Times,
         changes: &mut Changes,
     ) -> RoomResult {
@@ -350,11 +350,11 @@ impl Queue {
                 (Standing::Active { ttl_ms, admitted_ms: now_ms, has_come: true }, now_ms + ttl_ms)
             }
             None => {
-                let mut score = u64::from(lane) * LANE_SCORES + lot.unwrap_or(self.number) % LANE_SCORES;
+                let mut score = u64::from(lane) * LANE_SCORES + lottery_rank.unwrap_or(self.number) % LANE_SCORES;
                 while self.waiting.contains(score) {
                     score += 1;
                 }
-                if lot.is_some() {
+                if lottery_rank.is_some() {
                     changes.draws.push((self.draws, actor.clone()));
                     self.draws += 1;
                 }
@@ -376,7 +376,7 @@ impl Queue {
         }
     }
 
-    /// Whoever was let in has come: the whole stay is theirs.
+    /// An admitted person has shown up: the whole stay is theirs.
     fn note_come(&mut self, slot: u32, changes: &mut Changes) -> bool {
         let Some(Some(person)) = self.people.get_mut(slot as usize) else { return false };
         let Standing::Active { ttl_ms, admitted_ms, has_come } = &mut person.standing else { return false };
@@ -407,7 +407,7 @@ impl Queue {
         true
     }
 
-    /// One step of the clock: how many were let in, and whether there may be more to sweep.
+    /// One step of the clock. Returns the number of admissions, and whether there may be more people to sweep.
     pub(super) fn tick(&mut self, tick: &RoomTick, changes: &mut Changes) -> (u32, bool) {
         let times = self.pass(&tick.times);
         let (now_ms, grace_ms) = (times.now_ms, times.grace_ms);

@@ -1,10 +1,10 @@
-//! Numbers in order, each with a slot, and how many are before one of them.
+//! An ordered set of scores, each with a slot, and the rank of a score.
 //!
-//! Two levels: chunks of neighbours, and how many lie before each chunk, kept as a Fenwick tree. A rank is one search among
-//! the chunks, one within, and a sum over log n nodes. Arrivals come in order, so that nearly all go to the end of the last
-//! chunk; a chunk that is cut in two, or empty, makes the tree anew, once in some hundred changes.
+//! Two levels: chunks of neighbours, and a Fenwick tree over the sizes of the chunks. A rank is one search among the chunks, one
+//! within a chunk, and a sum over log n nodes. Arrivals come in order, so nearly all go to the end of the last chunk; splitting
+//! or emptying a chunk rebuilds the tree, once in some hundred changes.
 
-/// Entries of one chunk at most.
+/// Most entries of one chunk.
 const CHUNK_MAX: usize = 512;
 
 /// An ordered set of scores.
@@ -21,7 +21,7 @@ impl Ranked {
         self.length
     }
 
-    /// The chunk that `score` belongs to: the last that begins at or below it.
+    /// The chunk of `score`: the last that begins at or below it.
     fn chunk_of(&self, score: u64) -> usize {
         self.chunks.partition_point(|chunk| chunk.first().is_some_and(|(first, _)| *first <= score)).saturating_sub(1)
     }
@@ -31,7 +31,7 @@ impl Ranked {
         self.chunks.get(self.chunk_of(score)).is_some_and(found)
     }
 
-    /// Adds a score that is not there.
+    /// Adds a score that is not in the set.
     pub(super) fn insert(&mut self, score: u64, slot: u32) {
         if self.chunks.is_empty() {
             self.chunks.push(Vec::new());
@@ -48,7 +48,7 @@ impl Ranked {
             return;
         }
         if is_last && place == chunk.len() {
-            // At the very end: nothing is moved, and chunks stay full.
+            // At the very end nothing moves, and chunks stay full.
             let mut fresh = Vec::with_capacity(CHUNK_MAX);
             fresh.push((score, slot));
             self.chunks.push(fresh);
@@ -65,7 +65,7 @@ impl Ranked {
         self.rebuild();
     }
 
-    /// Takes a score out; `false` when it is not there.
+    /// Removes a score; `false` when it is not in the set.
     pub(super) fn remove(&mut self, score: u64) -> bool {
         let at = self.chunk_of(score);
         let Some(chunk) = self.chunks.get_mut(at) else { return false };
@@ -82,7 +82,7 @@ impl Ranked {
         true
     }
 
-    /// How many are before `score`.
+    /// The number of scores below `score`.
     pub(super) fn rank(&self, score: u64) -> u64 {
         let at = self.chunk_of(score);
         let Some(chunk) = self.chunks.get(at) else { return 0 };

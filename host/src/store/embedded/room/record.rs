@@ -1,9 +1,9 @@
-//! Queues and people as they lie on the disk. Everything here is data format.
+//! Records of queues and people on disk. Everything here is data format.
 
 use super::queue::{Person, Queue, Standing};
 use crate::model::Id;
 use crate::store::embedded::layout::Fields;
-use crate::store::room::RoomFigures;
+use crate::store::queues::RoomFigures;
 use crate::store::text::{tagged, untagged};
 
 pub(super) fn prefix(what: u8, kind: &str, queue: &Id) -> Vec<u8> {
@@ -49,7 +49,7 @@ pub(super) fn encode_queue(queue: &Queue) -> Vec<u8> {
     let RoomFigures { joined, admitted, completed, expired, no_shows, abandoned, left, .. } = queue.figures;
     let totals = [joined, admitted, completed, expired, no_shows, abandoned, left];
     let numbers = [&[queue.number, queue.draws, queue.used_ms], &totals[..]].concat();
-    // A queue that nothing happened in yet has no time.
+    // A queue without any event has no time.
     encode(&queue.seed, &queue.time_ms.iter().fold(numbers, |numbers, time_ms| [&numbers[..], &[*time_ms]].concat()))
 }
 

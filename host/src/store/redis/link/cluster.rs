@@ -1,9 +1,9 @@
-//! The nodes of a cluster: each call goes to the node that has its slot, and where that says "not here" or "not now", to
-//! the one that it names or the map says next.
+//! The nodes of a cluster: each call goes to the node that has its slot, and after a "not here" or "not now" to the node that the
+//! answer or the map names next.
 //!
-//! Only calls of which a node said that nothing ran are sent again, and only until the time for an answer is over: what was
-//! sent and not answered is an unknown outcome, as on one server. Each call is of one slot, so that a lost node fails its
-//! own slots only.
+//! Only calls of which a node said that nothing ran are sent again, and only until the time for an answer is over: a call that
+//! was sent and not answered has an unknown outcome, as on one server. Each call is of one slot, so a lost node fails its own
+//! slots only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,15 +19,15 @@ use tokio::time::Instant;
 use super::node::{Failure, Node};
 use super::slots::{Address, SLOTS, SlotMap, slot_of};
 use super::{Call, Nature, Scripts, Settings, server, wrong};
-use crate::store::redis::custody::Way;
+use crate::store::redis::ownership::Way;
 use crate::store::redis::server::{Facts, Refusal, Topology};
 use crate::store::{Durability, NodeStatus, StoreError};
 use crate::telemetry;
 
-/// Pauses before a call is sent again. The first time it goes at once.
+/// Backoff before a call is sent again. The first retry is immediate.
 const PAUSE_MIN: Duration = Duration::from_millis(2);
 const PAUSE_MAX: Duration = Duration::from_millis(50);
-/// The map is asked for at most once in this time.
+/// The map is refreshed at most once in this time.
 const REFRESH_GAP: Duration = Duration::from_millis(50);
 
 pub(super) struct Cluster {
@@ -36,9 +36,9 @@ pub(super) struct Cluster {
     scripts: Arc<Scripts>,
     map: RwLock<Arc<SlotMap>>,
     nodes: RwLock<BTreeMap<Address, Arc<Node>>>,
-    /// Held while the map is asked for; when it was, last.
+    /// Held during a refresh of the map; the time of the last one.
     refreshed: Mutex<Option<Instant>>,
-    /// What is recorded fits.
+    /// The record of the owner was checked.
     is_checked: AtomicBool,
 }
 
@@ -67,7 +67,7 @@ impl Cluster {
     }
 
     fn set_map(&self, map: SlotMap) {
-        // Those that are in it no more are forgotten, with their connections.
+        // Drops the nodes that left the cluster, with their connections.
         let known: BTreeSet<&Address> = map.masters().into_iter().chain(map.replicas(None)).collect();
         self.nodes.write().unwrap_or_else(PoisonError::into_inner).retain(|address, _| known.contains(address));
         *self.map.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(map);
@@ -80,7 +80,7 @@ impl Cluster {
         let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
         let made = || {
             let at = ConnectionAddr::Tcp(address.host.clone(), address.port);
-            // With the first seed's user and password; whether it is encrypted is the opener's.
+            // With the first seed's user and password; the opener decides on encryption.
             let info = self.seeds[0].clone().set_addr(at);
             Arc::new(Node::new(info, Arc::clone(&self.settings), Arc::clone(&self.scripts)))
         };
@@ -91,8 +91,8 @@ impl Cluster {
         self.seeds.iter().filter_map(address_of)
     }
 
-    /// Asks all nodes for the map, and takes the first answer; not `except`, which has just shown that it does not know.
-    /// Whoever asked with the map that somebody else has replaced meanwhile has a new one already.
+    /// Asks all nodes for the map, and takes the first answer; skips `except`, which has just proved that it is outdated. A
+    /// caller whose map was replaced meanwhile already has a new one.
     async fn refresh(&self, seen: &Arc<SlotMap>, except: Option<&Address>) -> Result<(), StoreError> {
         let mut refreshed = self.refreshed.lock().await;
         if !Arc::ptr_eq(seen, &self.map()) || refreshed.is_some_and(|at| at.elapsed() < REFRESH_GAP) {
@@ -103,14 +103,14 @@ impl Cluster {
         if known.len() > 1 {
             known.retain(|address| Some(address) != except);
         }
-        let asked = known.into_iter().map(|address| {
+        let answers = known.into_iter().map(|address| {
             Box::pin(async move {
                 let reply = self.node(&address).slots().await?;
                 let map = SlotMap::of(reply, &address.host).filter(|map| !map.masters().is_empty());
                 map.ok_or_else(|| StoreError::Unavailable(format!("{address}: no node of the cluster has a slot")))
             })
         });
-        let found = select_ok(asked).await;
+        let found = select_ok(answers).await;
         *refreshed = Some(Instant::now());
         let (map, _) = found?;
         if map != **seen {
@@ -120,7 +120,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// There is a map, and what lies in the cluster is ours.
+    /// Ensures that there is a map, and that the data in the cluster is ours.
     async fn ready(&self) -> Result<(), StoreError> {
         if self.is_checked.load(Ordering::Acquire) {
             return Ok(());
@@ -136,7 +136,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Connects to all nodes. Fails when nothing can be served, or a node would break a promise.
+    /// Connects to all nodes. Fails when no slot can be served, or a node would break a promise.
     pub(super) async fn ensure(&self) -> Result<(), StoreError> {
         self.ready().await?;
         for (_, _, facts) in self.learn().await {
@@ -149,10 +149,10 @@ impl Cluster {
 
     /// See [`super::Link::check_record`].
     pub(super) async fn check_record(&self, kind: Option<&str>) -> Result<(), StoreError> {
-        self.settings.custody.check(&mut OnCluster(self), kind).await.map_err(Refusal::into_error)
+        self.settings.guard.check(&mut OnCluster(self), kind).await.map_err(Refusal::into_error)
     }
 
-    /// Sends a call to the master at this place of the map, if there is one.
+    /// Sends a call to the master at this index of the map, if there is one.
     pub(super) async fn on_master(&self, place: usize, call: &Call<'_>) -> Result<Option<Value>, StoreError> {
         self.ready().await?;
         let map = self.map();
@@ -194,7 +194,7 @@ impl Cluster {
                 Failure::Away(reason) => {
                     self.refresh(&map, Some(master)).await?;
                     if self.map().master(slot) == Some(master) {
-                        // Nobody has taken its place so far: whoever asks may ask again.
+                        // No node has replaced it yet: the caller may retry.
                         return Err(StoreError::Unavailable(reason));
                     }
                     reason
@@ -209,7 +209,7 @@ impl Cluster {
         }
     }
 
-    /// Sends a call to a node, and from there to where the slot goes, if the key is there already.
+    /// Sends a call to a node, and from there to the node that the slot moves to, if the key is already there.
     async fn at(&self, master: &Address, call: &Call<'_>) -> Result<Value, Failure> {
         match self.node(master).call(call, false).await {
             Err(Failure::Asked(to)) => self.node(&to).call(call, true).await,
@@ -217,10 +217,10 @@ impl Cluster {
         }
     }
 
-    /// A node says that another has the slot: the map is old. Should whoever is asked for it not know so yet, the node is
+    /// A node says that another one has the slot, so the map is old. If the other nodes do not know that yet, this node is
     /// believed.
     async fn follow(&self, seen: &Arc<SlotMap>, slot: u16, to: &Address) {
-        // Without an answer the node's word is all there is.
+        // Without an answer this node's word is all there is.
         let _ = self.refresh(seen, seen.master(slot)).await;
         let map = self.map();
         if map.master(slot) == seen.master(slot) && map.master(slot) != Some(to) {
@@ -228,21 +228,21 @@ impl Cluster {
         }
     }
 
-    /// Whether anything can be served: a lost node is its own slots' trouble, not that of the host.
+    /// Whether any slot can be served: a lost node concerns its own slots, not the host.
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         self.ready().await?;
         let map = self.map();
-        let asked = map.masters().into_iter().map(|master| {
+        let answers = map.masters().into_iter().map(|master| {
             let node = self.node(master);
             Box::pin(async move { node.ping().await })
         });
-        select_ok(asked).await.map(|_| ())
+        select_ok(answers).await.map(|_| ())
     }
 
-    /// All nodes of the map, as they are now; whether each is a master.
+    /// The present status of all nodes of the map; whether each is a master.
     async fn learn(&self) -> Vec<(Address, bool, Result<Facts, StoreError>)> {
         let map = self.map();
-        // Without an answer the old map is what there is to look at.
+        // Without an answer use the old map.
         let _ = self.refresh(&map, None).await;
         let map = self.map();
         let masters = map.masters();
@@ -270,7 +270,7 @@ impl Cluster {
                 } else {
                     "replica".to_owned()
                 };
-                // One that is away is no reason to take hosts away that serve the others.
+                // A node that is down must not take hosts out of service that serve the other slots.
                 let (fit, detail) = match facts {
                     Ok(facts) => (true, facts.describe()),
                     Err(StoreError::Misconfigured(reason)) => (false, reason),
@@ -305,7 +305,7 @@ fn address_of(seed: &ConnectionInfo) -> Option<Address> {
     }
 }
 
-/// The way to whoever has a key.
+/// Sends commands to the node of their keys.
 struct OnCluster<'a>(&'a Cluster);
 
 impl Way for OnCluster<'_> {

@@ -1,4 +1,4 @@
-//! One server: its connection, shared by all callers and made anew when it is lost; what its answers mean.
+//! One server: its connection, shared by all callers and replaced when it is lost, and the meaning of its answers.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -16,32 +16,32 @@ use super::sentinel::{Sentinels, WATCH_EVERY};
 use super::slots::Address;
 use super::{Call, Facts, Nature, Scripts, Settings, address_text, server};
 use crate::store::StoreError;
-use crate::store::redis::custody::OnConnection;
+use crate::store::redis::ownership::OnConnection;
 use crate::store::redis::server::Refusal;
 use crate::tls::TlsFailure;
 
-/// Commands that wait to be written to the socket at most; beyond, callers wait.
+/// Most commands that wait to be written to the socket; beyond, callers wait.
 const PIPELINE_COMMANDS_MAX: usize = 1_024;
-/// After a failed attempt, callers are answered at once for this long.
+/// Backoff after a failed attempt: callers get an immediate answer meanwhile.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(100);
 
-/// Why a server did not do what it was asked.
+/// Why a server did not execute a call.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// No other server would do better.
+    /// Final: no other server would do better.
     Store(StoreError),
     /// Nothing was done: this node has the slot.
     Moved(Address),
-    /// Nothing was done: the slot is on its way to this node, and the key is there already.
+    /// Nothing was done: the slot is moving to this node, and the key is there already.
     Asked(Address),
-    /// Nothing was done: the slot is on its way.
+    /// Nothing was done: the slot is moving.
     OnTheWay(String),
-    /// Nothing was done: the server is not there, or serves nobody now.
+    /// Nothing was done: the server is down, or serves no client now.
     Away(String),
 }
 
 impl Failure {
-    /// The word of the metric's `cause`.
+    /// The value of the metric label `cause`.
     pub(super) fn cause(&self) -> &'static str {
         match self {
             Self::Store(error) => error.cause(),
@@ -64,21 +64,21 @@ impl Failure {
 #[derive(Clone)]
 struct Live {
     connection: MultiplexedConnection,
-    /// Where it leads.
+    /// Its address.
     address: String,
-    /// Its driver has ended, or it is not to be used any more.
+    /// Its driver has ended, or it must not be used any more.
     dead: Arc<AtomicBool>,
 }
 
 pub(super) struct Node {
     info: ConnectionInfo,
-    /// Who says where it is; without them it is where `info` says.
+    /// The sentinels that know its address; without them `info` has it.
     sentinels: Option<Arc<Sentinels>>,
     settings: Arc<Settings>,
     scripts: Arc<Scripts>,
     live: RwLock<Option<Live>>,
     facts: RwLock<Option<Facts>>,
-    /// Held while connecting; when the last attempt failed, and with what.
+    /// Held while connecting; the time of the last failed attempt, and its error.
     attempt: Mutex<Option<(Instant, StoreError)>>,
 }
 
@@ -88,13 +88,13 @@ impl Node {
         Self { info, sentinels: None, settings, scripts, live, facts, attempt: Mutex::new(None) }
     }
 
-    /// The master that sentinels watch, whoever that is.
+    /// The present master according to sentinels.
     pub(super) fn watched(sentinels: Arc<Sentinels>, settings: Arc<Settings>, scripts: Arc<Scripts>) -> Self {
         let node = Self::new(sentinels.template().clone(), settings, scripts);
         Self { sentinels: Some(sentinels), ..node }
     }
 
-    /// What it is called: its address, or, where sentinels say that, the name that they have for it.
+    /// Its name: its address, or the sentinels' name for the master.
     fn name(&self) -> String {
         let address =
             || self.live.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|live| live.address.clone());
@@ -107,7 +107,7 @@ impl Node {
         }
     }
 
-    /// Leaves a master that its sentinels do not name any more, and connects to the new one.
+    /// Leaves a master that its sentinels no longer name, and connects to the new one.
     async fn follow(&self) {
         let (Some(sentinels), Some(live)) = (&self.sentinels, self.current()) else { return };
         // Without an answer there is no better address.
@@ -116,12 +116,12 @@ impl Node {
         if now != live.address {
             tracing::warn!(master = sentinels.name(), before = live.address, now, "the sentinels name another master");
             live.dead.store(true, Ordering::Release);
-            // What fails is met again by the next caller.
+            // The next caller will see a failure.
             let _ = self.live().await;
         }
     }
 
-    /// What it was like when it was connected, or asked for it, last.
+    /// Its status at the last connect or check.
     pub(super) fn facts(&self) -> Option<Facts> {
         self.facts.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -130,7 +130,7 @@ impl Node {
         self.settings.replicas_min
     }
 
-    /// Asks what it is like now.
+    /// Asks for its present status.
     pub(super) async fn learn(&self) -> Result<Facts, StoreError> {
         let mut live = self.live().await?;
         match server::check(&mut live.connection, self.settings.is_cluster).await {
@@ -148,18 +148,18 @@ impl Node {
         live.filter(|live| !live.dead.load(Ordering::Acquire))
     }
 
-    /// The connection, made when there is none. One caller makes it; the others wait for the same attempt.
+    /// The connection. One caller opens it; the others wait for the same attempt.
     async fn live(&self) -> Result<Live, StoreError> {
         if let Some(live) = self.current() {
             return Ok(live);
         }
-        let asked = Instant::now();
+        let called_at = Instant::now();
         let mut attempt = self.attempt.lock().await;
         if let Some(live) = self.current() {
             return Ok(live);
         }
         if let Some((failed_at, error)) = attempt.as_ref()
-            && (*failed_at >= asked || failed_at.elapsed() < PAUSE_AFTER_FAILURE)
+            && (*failed_at >= called_at || failed_at.elapsed() < PAUSE_AFTER_FAILURE)
         {
             return Err(error.clone());
         }
@@ -181,7 +181,7 @@ impl Node {
         }
     }
 
-    /// What made the last attempt fail is mended: the next one need not wait.
+    /// The cause of the last failure is fixed: the next attempt need not wait.
     pub(super) async fn forget_failure(&self) {
         *self.attempt.lock().await = None;
     }
@@ -196,7 +196,7 @@ impl Node {
             let mut live = self.open().await?;
             let facts = server::check(&mut live.connection, self.settings.is_cluster).await?;
             if self.settings.is_watched && !self.settings.is_cluster {
-                self.settings.custody.check(&mut OnConnection(&mut live.connection), None).await?;
+                self.settings.guard.check(&mut OnConnection(&mut live.connection), None).await?;
             }
             for script in self.scripts.all() {
                 script.load_async(&mut live.connection).await?;
@@ -212,7 +212,7 @@ impl Node {
                 Err(self.named(StoreError::Unavailable(told)))
             }
             Ok(Err(Refusal::Connection(error))) => Err(self.named(match classify(&error, Nature::Reads) {
-                // It was met before anything was asked of it.
+                // The fault was there before the call was sent.
                 StoreError::Refused(reason) => StoreError::Unavailable(reason),
                 other => other,
             })),
@@ -238,14 +238,14 @@ impl Node {
     /// See [`super::Link::check_record`].
     pub(super) async fn check_record(&self, kind: Option<&str>) -> Result<(), StoreError> {
         let mut live = self.live().await?;
-        match self.settings.custody.check(&mut OnConnection(&mut live.connection), kind).await {
+        match self.settings.guard.check(&mut OnConnection(&mut live.connection), kind).await {
             Ok(()) => Ok(()),
             Err(Refusal::Store(error)) => Err(error),
             Err(Refusal::Connection(error)) => Err(self.failed(&live, &error, Nature::Reads).into_error()),
         }
     }
 
-    /// Sends a call. `is_asked`: the node gets the slot, and another one has sent the caller here for this call.
+    /// Sends a call. `is_asked`: the slot is moving to this node, and another node redirected this call with ASK.
     pub(super) async fn call(&self, call: &Call<'_>, is_asked: bool) -> Result<Value, Failure> {
         let mut live = self.live().await.map_err(|error| match error {
             StoreError::Unavailable(reason) => Failure::Away(reason),
@@ -274,8 +274,8 @@ impl Node {
         }
     }
 
-    /// What it answered, and how many replicas have it, where that was asked. WAIT is for what its own connection wrote,
-    /// so that it must be sent on the same one; it holds up what comes behind it.
+    /// The answer, and the number of replicas that have the write, where that was requested. WAIT covers the writes of its own
+    /// connection, so it must use the same one; it delays the commands behind it.
     async fn send(&self, live: &mut Live, call: &Call<'_>, is_asked: bool) -> Result<(Value, Option<u64>), RedisError> {
         let waits = call.nature.waits() && self.settings.replicas_min > 0;
         if !is_asked && !waits {
@@ -304,7 +304,7 @@ impl Node {
         Ok((answer, replicas))
     }
 
-    /// Whether it answers, and, of a single server, takes writes: one that was put down since it was connected is left.
+    /// Whether it answers, and, of a single server, accepts writes: a server that was demoted since the connect is left.
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         let mut live = self.live().await?;
         if self.settings.is_cluster {
@@ -321,7 +321,7 @@ impl Node {
         }
     }
 
-    /// The same, with the address where that says which server is meant.
+    /// The same error, with the address where that identifies the server.
     fn named(&self, error: StoreError) -> StoreError {
         match error {
             StoreError::Unavailable(reason) => StoreError::Unavailable(format!("Redis at {}: {reason}", self.name())),
@@ -329,7 +329,7 @@ impl Node {
         }
     }
 
-    /// Who has which slots, as this node sees it.
+    /// The map of slots, as this node sees it.
     pub(super) async fn slots(&self) -> Result<Value, StoreError> {
         let mut live = self.live().await?;
         let answer = redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut live.connection).await;
@@ -337,7 +337,7 @@ impl Node {
     }
 
     fn failed(&self, live: &Live, error: &RedisError, nature: Nature) -> Failure {
-        // Lost, late, or out of step: what comes next on it cannot be trusted.
+        // Lost, late, or out of step: later answers on this connection cannot be trusted.
         let is_lost = !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension);
         if is_lost || serves_nobody(error) {
             live.dead.store(true, Ordering::Release);
@@ -353,7 +353,7 @@ impl Node {
         }
     }
 
-    /// What a node of a cluster says instead of doing something.
+    /// The redirection or refusal of a cluster node.
     fn elsewhere(&self, error: &RedisError) -> Option<Failure> {
         let (ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. }) = self.info.addr() else {
             return None;
@@ -366,14 +366,14 @@ impl Node {
             "MOVED" => to().map(Failure::Moved),
             "ASK" => to().map(Failure::Asked),
             "TRYAGAIN" | "WEIRMOVING" => Some(Failure::OnTheWay(error.to_string())),
-            // A master that was put down: its call was refused before it began.
+            // A demoted master: it refused the call before it ran.
             "READONLY" => Some(Failure::Away(error.to_string())),
             _ => None,
         }
     }
 }
 
-/// Looks every now and then whether the sentinels still name the same master, as long as somebody has the node.
+/// Checks at intervals whether the sentinels still name the same master, as long as the node is in use.
 pub(super) fn follow(node: &Arc<Node>) {
     let node = Arc::downgrade(node);
     tokio::spawn(async move {
@@ -394,9 +394,9 @@ fn drive(driver: impl Future<Output = ()> + Send + 'static, dead: &Arc<AtomicBoo
     });
 }
 
-/// Whether a server says that it is not the one to be asked now: it was put down, is still loading, or asks who we are, which it
-/// did not when we connected. A connection to it is left, so that the name is resolved anew and what is there is checked; it may
-/// be another server.
+/// Whether an error means that this server is the wrong one now: it was demoted, is still loading, or demands a login that it did
+/// not demand at the connect. The connection is then closed, so that the name is resolved again and the server is checked; it may
+/// be another one.
 fn serves_nobody(error: &RedisError) -> bool {
     matches!(
         error.code(),
@@ -404,11 +404,11 @@ fn serves_nobody(error: &RedisError) -> bool {
     ) || error.kind() == ErrorKind::AuthenticationFailed
 }
 
-/// What an error means to the callers of the store.
+/// The store error for an error of the server.
 fn classify(error: &RedisError, nature: Nature) -> StoreError {
     let text = error.to_string();
     match error.code() {
-        // The script did not begin: its `#!lua` line makes Redis check these first.
+        // The script did not start: its `#!lua` line makes Redis check these first.
         Some("OOM" | "READONLY" | "MISCONF" | "NOREPLICAS") => StoreError::Refused(text),
         Some("LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "NOSCRIPT") => {
             StoreError::Unavailable(text)

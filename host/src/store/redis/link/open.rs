@@ -1,4 +1,4 @@
-//! A connection to one server, in plain or encrypted, before anything is asked of it. The name is looked up anew each time.
+//! Opens a connection to one server, plain or encrypted, before the first command. Resolves the name each time.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,21 +14,21 @@ use crate::store::StoreError;
 use crate::store::redis::server::Refusal;
 use crate::tls::{ClientTls, TlsFailure};
 
-/// How long a server that does not answer a handshake is given to show that it speaks in plain.
+/// How long a server that does not answer a TLS handshake has to show that it speaks plain.
 const PLAIN_ANSWER: Duration = Duration::from_millis(300);
 
-/// What drives a connection until it is lost or no longer used.
+/// The task that drives a connection until it is lost or no longer used.
 pub(in crate::store::redis) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// How the connections of one place are opened.
+/// How the connections of one setting are opened.
 #[derive(Debug, Clone)]
 pub(in crate::store::redis) struct Opener {
-    /// Where the settings stand.
+    /// The name of the setting.
     place: &'static str,
     tls: Option<ClientTls>,
-    /// Connections in plain may leave this machine: somebody has said so.
+    /// The operator allows plain connections to other machines.
     may_leave: bool,
-    /// Time for a handshake.
+    /// Time limit of a handshake.
     timeout: Duration,
 }
 
@@ -45,7 +45,7 @@ impl Opener {
         Ok(Self { place, tls, may_leave: word == Some(TlsMode::Off), timeout: timeout.max(Duration::from_millis(100)) })
     }
 
-    /// Connects, and says who we are. The connection lives while the driver does.
+    /// Connects and authenticates. The connection lives as long as the driver does.
     pub(in crate::store::redis) async fn open(
         &self,
         info: &ConnectionInfo,
@@ -59,7 +59,7 @@ impl Opener {
                 Ok((connection, Box::pin(driver)))
             }
             ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
-                // As URLs have it, an IPv6 address stands in brackets.
+                // URLs write an IPv6 address in brackets.
                 let host = host.trim_start_matches('[').trim_end_matches(']');
                 let stream = TcpStream::connect((host, *port)).await.map_err(RedisError::from)?;
                 stream.set_nodelay(true).map_err(RedisError::from)?;
@@ -79,8 +79,8 @@ impl Opener {
         }
     }
 
-    /// Refuses to speak in plain with another machine. The URL may name only this one: then a sentinel, a node of a cluster or a
-    /// resolver has led there.
+    /// Refuses a plain connection to another machine. The URL may name this one: a sentinel, a node of a cluster or a resolver
+    /// may have led elsewhere.
     fn check_plain(&self, (host, port): (&str, u16), stream: &TcpStream) -> Result<(), Refusal> {
         let peer = stream.peer_addr().map_err(RedisError::from)?;
         if self.may_leave || peer.ip().to_canonical().is_loopback() {
@@ -118,14 +118,14 @@ impl Opener {
         let late = || TlsFailure::Other(format!("no answer to a TLS handshake within {} ms", self.timeout.as_millis()));
         let encrypted = tokio::time::timeout(self.timeout, tls.connect(host, stream)).await;
         match encrypted.unwrap_or_else(|_| Err(late())) {
-            // A Redis in plain waits for the end of a line, or ends the connection: it is asked what it is.
+            // A plain Redis waits for the end of a line, or closes the connection: probe it.
             Err(TlsFailure::Other(_)) if is_plain((host, port)).await => Err(TlsFailure::Plain),
             encrypted => encrypted,
         }
     }
 }
 
-/// Whether a server answers in plain; nothing is told to it.
+/// Whether a server answers in plain; sends it nothing secret.
 async fn is_plain((host, port): (&str, u16)) -> bool {
     let asking = async {
         let mut stream = TcpStream::connect((host, port)).await.ok()?;

@@ -1,8 +1,8 @@
-//! Sentinels: who the master is. They are asked anew at each connect, and every half second while there is a connection, so that
-//! a master that was put down is left before it says so itself.
+//! Sentinels, which know the present master. They are asked at each connect, and every half second while there is a connection,
+//! so that a demoted master is left before it says so itself.
 //!
-//! All are asked at once, and the one with the latest configuration is believed: a sentinel that was cut off goes on naming the
-//! master of before. Whether what it names is a master at all is looked at when it is connected (see `server`).
+//! All sentinels are asked at once, and the latest configuration wins: a sentinel that was cut off goes on naming the old master.
+//! The connect checks whether the named server really is a master (see `server`).
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,45 +18,45 @@ use super::{Opener, wrong};
 use crate::config::SentinelUrl;
 use crate::store::StoreError;
 
-/// How often it is asked whether the master is still the same.
+/// How often the sentinels are asked whether the master is still the same.
 pub(super) const WATCH_EVERY: Duration = Duration::from_millis(500);
-/// Time for the answer of one sentinel.
+/// Time limit for the answer of one sentinel.
 const ANSWER: Duration = Duration::from_millis(500);
-/// How long the others are waited for when one has answered.
+/// How long to wait for the others after the first answer.
 const OTHERS: Duration = Duration::from_millis(100);
 
 /// One sentinel.
-struct Seat {
+struct Sentinel {
     info: ConnectionInfo,
     connection: Mutex<Option<MultiplexedConnection>>,
 }
 
-/// All of a master.
+/// All sentinels of a master.
 pub(in crate::store::redis) struct Sentinels {
     master: String,
     template: ConnectionInfo,
-    seats: Vec<Seat>,
+    sentinels: Vec<Sentinel>,
     opener: Opener,
-    /// The configuration that was believed last.
+    /// The last accepted configuration.
     epoch: AtomicU64,
 }
 
-/// Where the master is, and all that is known of it, as Redis words it.
+/// The address of the master, and its other settings in the syntax of Redis.
 type Answer = (Option<(String, u16)>, HashMap<String, String>);
 
-/// What one says.
+/// The answer of one sentinel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Told {
+struct MasterAnswer {
     epoch: u64,
     host: String,
     port: u16,
 }
 
 impl Sentinels {
-    /// Of a URL; connects when it is asked.
+    /// From a URL; connects on demand.
     pub(in crate::store::redis) fn new(url: &SentinelUrl, opener: Opener) -> Result<Self, StoreError> {
         let info = |text: String| text.into_connection_info().map_err(|error| wrong(&error.to_string()));
-        let seat = |(host, port): &(String, u16)| {
+        let sentinel = |(host, port): &(String, u16)| {
             let info = info(format!("redis://{host}:{port}"))?;
             let mut settings = info.redis_settings().clone();
             if let Some(username) = &url.username {
@@ -65,18 +65,18 @@ impl Sentinels {
             if let Some(password) = &url.password {
                 settings = settings.set_password(password);
             }
-            Ok(Seat { info: info.set_redis_settings(settings), connection: Mutex::default() })
+            Ok(Sentinel { info: info.set_redis_settings(settings), connection: Mutex::default() })
         };
         Ok(Self {
             master: url.master.clone(),
             template: info(url.template.clone())?,
-            seats: url.nodes.iter().map(seat).collect::<Result<_, StoreError>>()?,
+            sentinels: url.nodes.iter().map(sentinel).collect::<Result<_, StoreError>>()?,
             epoch: AtomicU64::new(0),
             opener,
         })
     }
 
-    /// What they call the master.
+    /// The sentinels' name of the master.
     pub(super) fn name(&self) -> &str {
         &self.master
     }
@@ -86,43 +86,47 @@ impl Sentinels {
         &self.template
     }
 
-    /// How to connect to the master, as it is now.
+    /// The connection settings of the present master.
     pub(in crate::store::redis) async fn find(&self) -> Result<ConnectionInfo, StoreError> {
-        let mut asking: FuturesUnordered<_> = self.seats.iter().map(|seat| self.ask(seat)).collect();
-        let (mut best, mut answers, mut failures): (Option<Told>, usize, Vec<String>) = (None, 0, Vec::new());
+        let mut asking: FuturesUnordered<_> = self.sentinels.iter().map(|sentinel| self.ask(sentinel)).collect();
+        let (mut best, mut answers, mut failures): (Option<MasterAnswer>, usize, Vec<String>) = (None, 0, Vec::new());
         let known = self.epoch.load(Ordering::Acquire);
         loop {
             let next = match &best {
-                Some(told) if told.epoch >= known => tokio::time::timeout(OTHERS, asking.next()).await.ok().flatten(),
+                Some(answer) if answer.epoch >= known => {
+                    tokio::time::timeout(OTHERS, asking.next()).await.ok().flatten()
+                }
                 _ => asking.next().await,
             };
             match next {
                 None => break,
                 Some(Err(reason)) => failures.push(reason),
-                Some(Ok(told)) => {
+                Some(Ok(answer)) => {
                     answers += 1;
-                    if best.as_ref().is_none_or(|best| best.epoch < told.epoch) {
-                        best = Some(told);
+                    if best.as_ref().is_none_or(|best| best.epoch < answer.epoch) {
+                        best = Some(answer);
                     }
                 }
             }
         }
         drop(asking);
-        // What was known is not unlearnt because those who knew it are silent: a sentinel that was cut off goes on naming the
-        // master that was put down. Most of them together may have been set up anew.
+        // A configuration stays valid while the sentinels that know it are silent: a sentinel that was cut off goes on naming the
+        // demoted master. A majority of them together may have been set up anew.
         match best.take() {
-            Some(told) if !may_be_believed((told.epoch, known), answers, self.seats.len()) => failures.push(format!(
+            Some(answer) if !may_be_believed((answer.epoch, known), answers, self.sentinels.len()) => failures.push(format!(
                 "{}:{} is named by so few that they may have been cut off, and by an older configuration (epoch {}, {known} is \
                  known)",
-                told.host, told.port, told.epoch
+                answer.host, answer.port, answer.epoch
             )),
-            told => best = told,
+            answer => best = answer,
         }
-        if let Some(told) = &best {
-            self.epoch.store(told.epoch, Ordering::Release);
+        if let Some(answer) = &best {
+            self.epoch.store(answer.epoch, Ordering::Release);
         }
         match best {
-            Some(Told { host, port, .. }) => Ok(self.template.clone().set_addr(ConnectionAddr::Tcp(host, port))),
+            Some(MasterAnswer { host, port, .. }) => {
+                Ok(self.template.clone().set_addr(ConnectionAddr::Tcp(host, port)))
+            }
             None => Err(StoreError::Unavailable(format!(
                 "no sentinel names the master {:?}: {}",
                 self.master,
@@ -131,20 +135,20 @@ impl Sentinels {
         }
     }
 
-    async fn ask(&self, seat: &Seat) -> Result<Told, String> {
-        let asked = tokio::time::timeout(ANSWER, self.ask_at(seat)).await;
+    async fn ask(&self, sentinel: &Sentinel) -> Result<MasterAnswer, String> {
+        let asked = tokio::time::timeout(ANSWER, self.ask_at(sentinel)).await;
         let asked = asked.unwrap_or_else(|_| Err(format!("no answer within {} ms", ANSWER.as_millis())));
-        asked.map_err(|reason| format!("{}: {reason}", seat.info.addr()))
+        asked.map_err(|reason| format!("{}: {reason}", sentinel.info.addr()))
     }
 
-    async fn ask_at(&self, seat: &Seat) -> Result<Told, String> {
-        let mut kept = seat.connection.lock().await;
-        // Not put back when this fails, or is given up.
-        let mut connection = match kept.take() {
+    async fn ask_at(&self, sentinel: &Sentinel) -> Result<MasterAnswer, String> {
+        let mut cached = sentinel.connection.lock().await;
+        // Not returned when this fails, or is cancelled.
+        let mut connection = match cached.take() {
             Some(connection) => connection,
             None => {
                 let config = AsyncConnectionConfig::new().set_response_timeout(Some(ANSWER));
-                let opened = self.opener.open_and_drive(&seat.info, config).await;
+                let opened = self.opener.open_and_drive(&sentinel.info, config).await;
                 opened.map_err(|error| error.to_string())?
             }
         };
@@ -153,17 +157,17 @@ impl Sentinels {
         pipe.cmd("SENTINEL").arg("MASTER").arg(&self.master);
         let answer: Result<Answer, RedisError> = pipe.query_async(&mut connection).await;
         let (address, fields) = answer.map_err(|error| error.to_string())?;
-        *kept = Some(connection);
+        *cached = Some(connection);
         let (host, port) = address.ok_or("it watches no such master")?;
         let epoch = fields.get("config-epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0);
-        Ok(Told { epoch, host, port })
+        Ok(MasterAnswer { epoch, host, port })
     }
 }
 
-/// Whether a configuration is believed that `answers` of so many sentinels have told together, where another one was believed
-/// before: a later one always, an older one of most of them.
-fn may_be_believed((told, known): (u64, u64), answers: usize, sentinels: usize) -> bool {
-    told >= known || answers * 2 > sentinels
+/// Whether to accept a configuration that `answers` of all sentinels name, over the last accepted one: a later configuration
+/// always, an older one from a majority.
+fn may_be_believed((answer, known): (u64, u64), answers: usize, sentinels: usize) -> bool {
+    answer >= known || answers * 2 > sentinels
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Which slot a key is in, and which node has it. Knows no connection.
+//! The slot of a key, and the node of a slot. Uses no connection.
 
 use std::collections::BTreeSet;
 
@@ -9,14 +9,14 @@ pub(super) const SLOTS: u16 = 16_384;
 
 const CRC: crc::Crc<u16> = crc::Crc::<u16>::new(&crc::CRC_16_XMODEM);
 
-/// The slot of a key: of what is between its first brace and the next closing one, if that is anything.
+/// The slot of a key: of the text between its first brace and the next closing one, unless that is empty.
 pub(super) fn slot_of(key: &str) -> u16 {
     let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag);
     let hashed = tag.filter(|tag| !tag.is_empty()).unwrap_or(key);
     CRC.checksum(hashed.as_bytes()) % SLOTS
 }
 
-/// Where a node listens.
+/// The address of a node.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(in crate::store::redis) struct Address {
     pub(super) host: String,
@@ -24,7 +24,7 @@ pub(in crate::store::redis) struct Address {
 }
 
 impl Address {
-    /// `host:port`, as MOVED and ASK name it. Without a host it is the host of the node that said so.
+    /// `host:port`, as in MOVED and ASK. Without a host it is the host of the node that said so.
     pub(super) fn parse(text: &str, said_by: &str) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
         Some(Self { host: if host.is_empty() { said_by } else { host }.to_owned(), port: port.parse().ok()? })
@@ -37,7 +37,7 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// Slots that lie together, and who has them.
+/// Consecutive slots, and their nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Range {
     first: u16,
@@ -46,21 +46,21 @@ struct Range {
     replicas: Vec<Address>,
 }
 
-/// Who has which slots, as one node saw it. Never taken for the truth: a node that does not have the slot says so.
+/// The map of slots, as one node saw it. A hint, not the truth: a node without the slot says so.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct SlotMap {
     ranges: Vec<Range>,
 }
 
 impl SlotMap {
-    /// From the reply of CLUSTER SLOTS, given by a node at `said_by`. `None` when it is something else.
+    /// From the reply of CLUSTER SLOTS by the node at `said_by`. `None` when the reply is something else.
     pub(super) fn of(reply: Value, said_by: &str) -> Option<Self> {
         let Value::Array(listed) = reply else { return None };
         let ranges = listed.into_iter().map(|range| range_of(range, said_by)).collect::<Option<_>>()?;
         Some(Self { ranges })
     }
 
-    /// The master of a slot; `None` where nobody has it.
+    /// The master of a slot; `None` where no node has it.
     pub(super) fn master(&self, slot: u16) -> Option<&Address> {
         let range = self.ranges.iter().find(|range| (range.first..=range.last).contains(&slot));
         range.map(|range| &range.master)
@@ -77,15 +77,15 @@ impl SlotMap {
         ranges.flat_map(|range| &range.replicas).collect()
     }
 
-    /// How many slots a master has.
+    /// The number of slots of a master.
     pub(super) fn slots(&self, master: &Address) -> usize {
         let ranges = self.ranges.iter().filter(|range| range.master == *master);
         ranges.map(|range| usize::from(range.last - range.first) + 1).sum()
     }
 
-    /// The same, but for one slot, of which its former master says that `master` has it.
+    /// The same map, except for one slot, which now belongs to `master` according to its former master.
     pub(super) fn moved(&self, slot: u16, master: Address) -> Self {
-        // Before the range that it was in: the first one holds.
+        // Before the range that contained it: the first match counts.
         let replicas = self.replicas(Some(&master)).into_iter().cloned().collect();
         let mut ranges = vec![Range { first: slot, last: slot, master, replicas }];
         ranges.extend(self.ranges.iter().filter(|range| (range.first, range.last) != (slot, slot)).cloned());
@@ -93,7 +93,7 @@ impl SlotMap {
     }
 }
 
-/// First and last slot, master, replicas; a node: host, port, what does not matter here.
+/// First and last slot, master, replicas; a node: host, port, and fields that do not matter here.
 fn range_of(range: Value, said_by: &str) -> Option<Range> {
     let Value::Array(parts) = range else { return None };
     let mut parts = parts.into_iter();
@@ -112,7 +112,7 @@ fn node_of(node: Value, said_by: &str) -> Option<Address> {
         _ => String::new(),
     };
     let Value::Int(port) = parts.next()? else { return None };
-    // `?` is a node of which this one does not know where it is.
+    // `?` is a node whose address this one does not know.
     let host = if host.is_empty() || host == "?" { said_by.to_owned() } else { host };
     Some(Address { host, port: u16::try_from(port).ok()? })
 }

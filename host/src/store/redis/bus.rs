@@ -1,10 +1,10 @@
-//! What hosts tell each other: short messages in one stream, which every host reads from where it has been. Whoever was
-//! away reads on from there, or learns that it has missed some because the stream was cut meanwhile.
+//! The invalidation bus: short messages of hosts in one stream, which every host reads from its last position. A host that was
+//! away reads on from there, or learns that it has missed messages because the stream was cut meanwhile.
 //!
-//! What a message makes untrue in the cache that hosts share (see `shared`) gets another version in the same step. So who has
-//! heard the message finds the version, too.
+//! The step that sends a message also changes the versions of the shared cache entries that the message invalidates (see
+//! `shared`). So a host that has received the message finds the new version, too.
 //!
-//! On a connection of its own, because a reader waits in it. A message that could not be sent is the caller's to repeat.
+//! It has a connection of its own, because a reader blocks in it. The caller must repeat a message that could not be sent.
 
 use std::time::Duration;
 
@@ -19,51 +19,51 @@ use super::link::{Opener, Sentinels, addresses, opener_of, sentinels_of};
 use crate::config::{Namespace, StoreConfig};
 use crate::store::StoreError;
 
-/// Messages kept for hosts that were away, about.
+/// Messages kept for hosts that were away, approximately.
 const MESSAGES_KEPT: usize = 10_000;
-/// Versions kept.
+/// Most versions in the hash.
 const FIELDS_KEPT: usize = 4_096;
-/// Messages that are read at once.
+/// Most messages of one read.
 const MESSAGES_READ: usize = 1_000;
-/// How long a reader waits for one, in milliseconds.
+/// How long a read blocks, in milliseconds.
 const BLOCK_MS: usize = 2_000;
-/// Time for an answer besides.
+/// Additional time for an answer.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The field with the version of all that is shared.
+/// The field with the version of everything that is shared.
 pub const VERSION_OF_ALL: &str = "*";
 
-/// What was heard.
+/// The result of a read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Heard {
-    /// These messages, in the order in which they were sent.
+pub enum Received {
+    /// These messages, in the order of sending.
     Messages(Vec<Vec<u8>>),
-    /// Some that cannot be read any more.
+    /// Some messages are lost.
     Missed,
 }
 
-/// A place in the stream.
-pub struct Relay {
-    /// The servers that are configured.
+/// A position in the stream.
+pub struct InvalidationBus {
+    /// The configured servers.
     seeds: Vec<ConnectionInfo>,
-    /// Or who knows where the one is.
+    /// The sentinels that know the server, where they are configured.
     sentinels: Option<Sentinels>,
     opener: Opener,
     keys: Keys,
-    /// Which of them is asked next.
+    /// The index of the next server to try.
     next: usize,
-    /// In a cluster, the node that is said to have the stream.
+    /// In a cluster, the node that has the stream according to another node.
     moved_to: Option<ConnectionInfo>,
     connection: Option<MultiplexedConnection>,
-    /// What was read last; `None` before the first connection.
+    /// The last message read; `None` before the first connection.
     after: Option<String>,
 }
 
-impl Relay {
+impl InvalidationBus {
     /// Connects when it is first used.
     ///
     /// # Errors
-    /// A URL that is none, a certificate that cannot be read.
+    /// An invalid URL, an unreadable certificate.
     pub fn new(config: &StoreConfig, namespace: &Namespace) -> Result<Self, StoreError> {
         let (keys, opener) = (Keys::new(namespace), opener_of(config, RESPONSE_TIMEOUT)?);
         let sentinels = sentinels_of(config)?.map(|url| Sentinels::new(&url, opener.clone())).transpose()?;
@@ -92,14 +92,14 @@ impl Relay {
         Ok(self.connection.insert(connection))
     }
 
-    /// Sends a message to all hosts, this one too, and gives these `fields` of the versions another one. No replica is waited for:
-    /// where one is away, every message would be late. What a failover takes back is noticed by who had heard it.
+    /// Sends a message to all hosts, including this one, and changes the versions in these `fields`. Waits for no replica:
+    /// otherwise every message would be late while one is down. Hosts that received a message notice when a failover loses it.
     ///
     /// # Errors
     /// It may have been sent all the same.
     pub async fn send(&mut self, message: &[u8], fields: &[String]) -> Result<(), StoreError> {
         let mut command = redis::cmd("EVAL");
-        command.arg(include_str!("relay.lua")).arg(2).arg(self.keys.relay()).arg(self.keys.versions()).arg(message);
+        command.arg(include_str!("publish.lua")).arg(2).arg(self.keys.relay()).arg(self.keys.versions()).arg(message);
         command.arg(Uuid::new_v4().simple().to_string()).arg(MESSAGES_KEPT).arg(FIELDS_KEPT).arg(fields);
         let sent: Result<String, RedisError> = match self.connection().await {
             Ok(connection) => command.query_async(connection).await,
@@ -108,39 +108,39 @@ impl Relay {
         sent.map(drop).map_err(|error| self.lost(&error))
     }
 
-    /// Waits for messages, not longer than some seconds; none is no error. The first time it only takes its place.
+    /// Waits some seconds for messages; none is no error. The first call only takes its position.
     ///
     /// # Errors
-    /// Redis is away; call again, and nothing is lost.
-    pub async fn hear(&mut self) -> Result<Heard, StoreError> {
-        let heard = self.read().await;
-        heard.map_err(|error| self.lost(&error))
+    /// Redis does not answer. Call again: no message is lost.
+    pub async fn receive(&mut self) -> Result<Received, StoreError> {
+        let received = self.read().await;
+        received.map_err(|error| self.lost(&error))
     }
 
-    async fn read(&mut self) -> Result<Heard, RedisError> {
+    async fn read(&mut self) -> Result<Received, RedisError> {
         let (relay, versions) = (self.keys.relay(), self.keys.versions());
         let Some(after) = self.after.clone() else {
             let connection = self.connection().await?;
             begin_versions(connection, &versions, false).await?;
             let (_, newest) = ends(connection, &relay).await?;
             self.after = Some(newest.unwrap_or_else(|| "0-0".into()));
-            return Ok(Heard::Messages(Vec::new()));
+            return Ok(Received::Messages(Vec::new()));
         };
         let connection = self.connection().await?;
         let (oldest, newest) = ends(connection, &relay).await?;
-        // What was read last is older than all that is kept, or newer than all that there is: a gap, or another Redis.
+        // The last message read is older than all in the stream, or newer than all in it: a gap, or another Redis.
         let read = number(&after);
         let is_behind = oldest.as_deref().is_some_and(|oldest| read < number(oldest) && read != (0, 0));
-        // What was read last is missing although it was not cut off: the stream went back to an earlier state.
+        // The last message read is missing although it was not cut off: the stream went back to an earlier state.
         let is_other = read > newest.as_deref().map_or((0, 0), number)
             || (!is_behind && read != (0, 0) && !has(connection, &relay, &after).await?);
         if is_other {
-            // Versions that were raised may be those of before, and stand for what is not true any more.
+            // Versions may have gone back, too, and would validate outdated entries.
             begin_versions(connection, &versions, true).await?;
         }
         if is_behind || is_other {
             self.after = Some(newest.unwrap_or_else(|| "0-0".into()));
-            return Ok(Heard::Missed);
+            return Ok(Received::Missed);
         }
         let mut command = redis::cmd("XREAD");
         command.arg("COUNT").arg(MESSAGES_READ).arg("BLOCK").arg(BLOCK_MS).arg("STREAMS").arg(&relay).arg(&after);
@@ -152,10 +152,10 @@ impl Relay {
                 messages.push(message.clone());
             }
         }
-        Ok(Heard::Messages(messages))
+        Ok(Received::Messages(messages))
     }
 
-    /// Goes on elsewhere: where the cluster says that the stream is, or else with the next of the configured servers.
+    /// Continues elsewhere: at the node that the cluster names, or else at the next configured server.
     fn lost(&mut self, error: &RedisError) -> StoreError {
         self.connection = None;
         let place = error.redirect_node().and_then(|(address, _)| address.rsplit_once(':'));
@@ -173,14 +173,14 @@ impl Relay {
     }
 }
 
-/// Gives what is shared a version as a whole, another one where it must be.
+/// Sets the version of everything that is shared, and replaces it where it must change.
 async fn begin_versions(connection: &mut MultiplexedConnection, versions: &str, anew: bool) -> Result<(), RedisError> {
     let command = if anew { "HSET" } else { "HSETNX" };
     let version = Uuid::new_v4().simple().to_string();
     redis::cmd(command).arg(versions).arg(VERSION_OF_ALL).arg(version).query_async(connection).await
 }
 
-/// Ids of the first and the last message that are kept.
+/// Ids of the first and the last message in the stream.
 async fn ends(
     connection: &mut MultiplexedConnection,
     relay: &str,
@@ -196,7 +196,7 @@ async fn ends(
     Ok((id(first), id(last)))
 }
 
-/// Whether this message is there.
+/// Whether this message is in the stream.
 async fn has(connection: &mut MultiplexedConnection, relay: &str, id: &str) -> Result<bool, RedisError> {
     let mut range = redis::cmd("XRANGE");
     let found: redis::streams::StreamRangeReply = range.arg(relay).arg(id).arg(id).query_async(connection).await?;

@@ -12,19 +12,19 @@ use super::layout::Spaces;
 use crate::store::{Refusing, StoreError};
 use crate::telemetry::STORE_REFUSING;
 
-/// How long those who read are waited for before the database is closed.
+/// How long to wait for readers before closing the database.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
-/// What must fit on the disk before the database is opened again, in bytes: what waits in memory for the disk.
+/// Free disk space that reopening the database needs, in bytes: the size of the unwritten data in memory.
 const PROBE_BYTES: usize = 8 << 20;
-/// Files that must be free to be opened.
+/// File handles that must be available.
 const PROBE_FILES: usize = 32;
 const PROBE_FILE: &str = "weir.probe";
 
-/// See the file's text. Between a failure and its mending there may be no database.
+/// Access to the open database. Between a failure and its recovery there may be none.
 #[derive(Clone)]
-pub(super) struct Holder(Arc<RwLock<Option<Arc<Spaces>>>>);
+pub(super) struct DatabaseHandle(Arc<RwLock<Option<Arc<Spaces>>>>);
 
-impl Holder {
+impl DatabaseHandle {
     pub(super) fn new(spaces: Spaces) -> Self {
         Self(Arc::new(RwLock::new(Some(Arc::new(spaces)))))
     }
@@ -39,7 +39,7 @@ impl Holder {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(spaces));
     }
 
-    /// Closes the database, once nobody reads from it.
+    /// Closes the database, once no reader uses it.
     pub(super) fn close(&self) -> Result<(), StoreError> {
         let taken = self.0.write().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut spaces) = taken else { return Ok(()) };
@@ -61,13 +61,13 @@ impl Holder {
     }
 }
 
-/// Whether the disk takes writes again, and files can be opened: tried before anything is given up for it.
+/// Whether the disk accepts writes again, and files can be opened. Tested before the old database is given up.
 pub(super) fn probe(directory: &Path) -> io::Result<()> {
     let files: Vec<File> = (0..PROBE_FILES).map(|_| File::open(directory)).collect::<io::Result<_>>()?;
     let path = directory.join(PROBE_FILE);
     let written = (|| {
         let mut file = File::create(&path)?;
-        // No zeros: a file system may not keep those.
+        // No zeros: a file system may store those as holes.
         file.write_all(&vec![0x5a; PROBE_BYTES])?;
         file.sync_all()
     })();
@@ -81,7 +81,7 @@ pub(super) fn probe(directory: &Path) -> io::Result<()> {
 pub(super) struct Health(Arc<Mutex<Option<Refusing>>>);
 
 impl Health {
-    /// It refuses from now on, if it did not before.
+    /// The store refuses writes from now on, if it did not before.
     pub(super) fn refuse(&self, reason: &str) {
         let mut refusing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let since = refusing.as_ref().map_or_else(Instant::now, |refusing| refusing.since);
@@ -89,7 +89,7 @@ impl Health {
         gauge!(STORE_REFUSING).set(1.0);
     }
 
-    /// It works again; for how long it did not.
+    /// The store works again. Returns how long it did not.
     pub(super) fn recover(&self) -> Option<Duration> {
         gauge!(STORE_REFUSING).set(0.0);
         let refusing = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();

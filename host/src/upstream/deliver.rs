@@ -1,4 +1,4 @@
-//! What a client is told: what is kept, whole or in part, or what the origin says as it comes.
+//! Delivery to the client: a stored response, whole or in part, or the origin's answer as it arrives.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use hyper::body::Body;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Response, StatusCode, Version};
 
-use super::growing::Follower;
-use super::origin::{Answered, passing};
+use super::origin::{OriginAnswer, passing};
 use super::outgoing::Outgoing;
 use super::range::{Part, part};
-use super::serve::Asked;
+use super::serve::ReadRequest;
+use super::shared_body::Follower;
 use super::stored::Stored;
 use super::{Upstream, conditional, events, hop, location};
 use crate::cache::{CacheStatus, Freshness};
@@ -21,35 +21,35 @@ use crate::listener::reply::ReplyBody;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// A whole answer.
-pub(super) struct Whole {
+/// A full response, before ranges and conditions apply.
+pub(super) struct FullAnswer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
-    pub(super) body: Telling,
+    pub(super) body: Delivery,
 }
 
-/// The body of a whole answer.
-pub(super) enum Telling {
-    /// It is there.
+/// The body of a full response.
+pub(super) enum Delivery {
+    /// It is complete.
     Whole(Bytes),
-    /// It comes; with its length, where that is known.
-    Coming(Follower, Option<u64>),
+    /// It is arriving; with its length, where that is known.
+    Streaming(Follower, Option<u64>),
 }
 
-impl Telling {
+impl Delivery {
     fn length(&self) -> Option<usize> {
         match self {
             Self::Whole(body) => Some(body.len()),
-            Self::Coming(_, length) => length.and_then(|length| usize::try_from(length).ok()),
+            Self::Streaming(_, length) => length.and_then(|length| usize::try_from(length).ok()),
         }
     }
 
     fn part(self, range: Range<usize>) -> Self {
         match self {
             Self::Whole(body) => Self::Whole(body.slice(range)),
-            Self::Coming(follower, _) => {
+            Self::Streaming(follower, _) => {
                 let length = range.len() as u64;
-                Self::Coming(follower.part(range), Some(length))
+                Self::Streaming(follower.part(range), Some(length))
             }
         }
     }
@@ -57,20 +57,26 @@ impl Telling {
     fn into_body(self) -> ReplyBody {
         match self {
             Self::Whole(body) => ReplyBody::whole(body),
-            Self::Coming(follower, length) => ReplyBody::stream(follower.into_stream(), length),
+            Self::Streaming(follower, length) => ReplyBody::stream(follower.into_stream(), length),
         }
     }
 }
 
 impl Upstream {
-    /// The headers of an answer as the client sees them; those that are kept are kept so.
+    /// The headers of a response as the client sees them; they are stored in this form.
     pub(super) fn to_client(&self, out: &Outgoing, version: Version, headers: &mut HeaderMap) {
         hop::to_client(headers, self.passage.pseudonym.via(version));
         location::rewrite(headers, &self.config, &out.caller);
     }
 
-    /// Passes an answer on as it comes.
-    pub(super) fn pass(&self, out: &Outgoing, answered: Answered, status: CacheStatus, reason: Option<&str>) -> Reply {
+    /// Streams an answer to one client, without storing it.
+    pub(super) fn pass(
+        &self,
+        out: &Outgoing,
+        answered: OriginAnswer,
+        status: CacheStatus,
+        reason: Option<&str>,
+    ) -> Reply {
         let (mut head, body) = answered.response.into_parts();
         let is_events = events::is_events(&head.headers);
         self.to_client(out, head.version, &mut head.headers);
@@ -79,7 +85,7 @@ impl Upstream {
         let body = if body.is_end_stream() {
             ReplyBody::default()
         } else if is_events {
-            let events = events::telling(body, &head.headers, &self.config.limits, answered.permit);
+            let events = events::stream(body, &head.headers, &self.config.limits, answered.permit);
             ReplyBody::stream(events, length)
         } else {
             ReplyBody::stream(passing(body, idle, answered.permit), length)
@@ -88,32 +94,44 @@ impl Upstream {
         self.reply((head.status, head.headers), body, (status, reason), bytes)
     }
 
-    /// Tells what is kept.
-    pub(super) fn tell(&self, asked: &Asked, stored: &Stored, status: CacheStatus) -> Reply {
-        self.tell_with(asked, stored, Telling::Whole(stored.body.clone()), status)
+    /// Serves a stored response.
+    pub(super) fn serve(&self, request: &ReadRequest, stored: &Stored, status: CacheStatus) -> Reply {
+        self.serve_with(request, stored, Delivery::Whole(stored.body.clone()), status)
     }
 
-    /// Tells what is kept, or will be, with this body.
-    pub(super) fn tell_with(&self, asked: &Asked, stored: &Stored, body: Telling, status: CacheStatus) -> Reply {
+    /// Serves a response that is stored, or will be, with this body.
+    pub(super) fn serve_with(
+        &self,
+        request: &ReadRequest,
+        stored: &Stored,
+        body: Delivery,
+        status: CacheStatus,
+    ) -> Reply {
         let age_ms = stored.age_ms(self.clock.steady_ms());
-        let whole = Whole { status: stored.status, headers: stored.headers.clone(), body };
-        self.tell_whole(asked, whole, age_ms, status)
+        let whole = FullAnswer { status: stored.status, headers: stored.headers.clone(), body };
+        self.serve_full(request, whole, age_ms, status)
     }
 
-    /// Tells a whole answer: all of it, a part, or that the client has it.
-    pub(super) fn tell_whole(&self, asked: &Asked, whole: Whole, age_ms: u64, status: CacheStatus) -> Reply {
-        let Whole { status: code, mut headers, body } = whole;
-        let own = asked.out.own();
+    /// Serves a full response: all of it, a range, or 304.
+    pub(super) fn serve_full(
+        &self,
+        request: &ReadRequest,
+        whole: FullAnswer,
+        age_ms: u64,
+        status: CacheStatus,
+    ) -> Reply {
+        let FullAnswer { status: code, mut headers, body } = whole;
+        let own = request.out.own();
         let is_ok = code == StatusCode::OK;
         let is_same = is_ok && conditional::is_not_modified(own, &headers);
-        let wants_part = is_ok && asked.out.method == Method::GET && conditional::if_range_holds(own, &headers);
+        let wants_part = is_ok && request.out.method == Method::GET && conditional::if_range_holds(own, &headers);
         headers.insert(header::AGE, HeaderValue::from(age_ms / 1_000));
         headers.remove(header::CONTENT_LENGTH);
         if is_same {
             let headers = conditional::not_modified_headers(&headers);
             return self.reply((StatusCode::NOT_MODIFIED, headers), ReplyBody::default(), (status, None), 0);
         }
-        // A range of what comes is told where its length is known; otherwise the whole, as RFC 9110, 14.2 allows.
+        // A range of an arriving body needs its length; without it serve the whole, as RFC 9110, section 14.2 allows.
         let length = body.length();
         let wanted = length.filter(|_| wants_part).map_or(Part::Whole, |length| part(own, length));
         let length = length.unwrap_or_default();
@@ -128,10 +146,10 @@ impl Upstream {
             }
             Part::Beyond => {
                 headers.insert(header::CONTENT_RANGE, content_range(format!("bytes */{length}")));
-                (StatusCode::RANGE_NOT_SATISFIABLE, Telling::Whole(Bytes::new()))
+                (StatusCode::RANGE_NOT_SATISFIABLE, Delivery::Whole(Bytes::new()))
             }
         };
-        if asked.out.method == Method::HEAD {
+        if request.out.method == Method::HEAD {
             if let Some(length) = body.length() {
                 headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
             }
@@ -141,7 +159,7 @@ impl Upstream {
         self.reply((code, headers), body.into_body(), (status, None), bytes)
     }
 
-    /// With `Cache-Status`, and the reason that a rule gave.
+    /// Builds the reply, with `Cache-Status` and the reason that a rule gave.
     pub(super) fn reply(
         &self,
         (code, mut headers): (StatusCode, HeaderMap),
@@ -149,7 +167,7 @@ impl Upstream {
         (status, reason): (CacheStatus, Option<&str>),
         bytes: usize,
     ) -> Reply {
-        self.ruling.told(status, bytes);
+        self.ruling.served(status, bytes);
         let mut text = status.text();
         if let Some(reason) = reason {
             text.push('-');
@@ -165,7 +183,7 @@ impl Upstream {
     }
 }
 
-/// What is said of what is kept when it is told.
+/// The cache status of a stored response.
 pub(super) fn hit(stored: &Stored, freshness: Freshness, now_ms: u64) -> CacheStatus {
     let hit = CacheStatus::hit(stored.ttl_ms(now_ms));
     if freshness == Freshness::Fresh { hit } else { hit.stale() }

@@ -1,4 +1,4 @@
-//! What lies in a directory: looked at without changing it, given to a database, and deleted when an operator says so.
+//! Contents and owner of a directory: inventory without changes, binding to a database, deletion by an operator.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -13,26 +13,26 @@ use super::layout::{
 };
 use crate::journal::Head;
 use crate::model::{DatabaseId, JournalId};
-use crate::store::{Binding, HeldKind, Holdings, StoreError, Stranger};
+use crate::store::{Binding, ForeignJournal, Inventory, KindInventory, StoreError};
 
-/// The database's lock, which a process holds that has it open.
+/// The database's lock file, held by the process that has it open.
 const LOCK_FILE: &str = "lock";
-/// Keys of one write that deletes.
+/// Most keys of one deleting write.
 const DROPPED_AT_ONCE: usize = 4_096;
 
-/// How a directory is named: absolute, so that it can be found from elsewhere.
+/// The location of a directory: absolute, so that it can be found from elsewhere.
 fn place(path: &Path) -> String {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     format!("embedded {}", absolute.display())
 }
 
-/// What a store in this directory holds; `None` where none was begun. Opening the database mends what a crash has torn, so it is a
-/// copy that is opened.
+/// The inventory of the store in this directory; `None` where none was begun. Opening a database repairs the remains of a crash,
+/// so this opens a copy.
 ///
 /// # Errors
-/// `InUse` by a running host; what cannot be read.
-pub(in crate::store) fn look(path: &Path) -> Result<Option<Holdings>, StoreError> {
-    let Some(copy) = copied(path)? else { return Ok(None) };
+/// `InUse` by a running host; `Refused` or `Damaged` where it cannot be read.
+pub(in crate::store) fn inspect(path: &Path) -> Result<Option<Inventory>, StoreError> {
+    let Some(copy) = copy_of(path)? else { return Ok(None) };
     let spaces = super::open_spaces(&copy.0)?;
     check_version(&spaces, path)?;
     read(&spaces, path).map(Some)
@@ -41,8 +41,8 @@ pub(in crate::store) fn look(path: &Path) -> Result<Option<Holdings>, StoreError
 /// A copy of a directory that no process has open; `None` where none was begun.
 ///
 /// # Errors
-/// `InUse` by a running host; what cannot be read.
-pub(super) fn copied(path: &Path) -> Result<Option<Copied>, StoreError> {
+/// `InUse` by a running host; `Refused` where it cannot be read.
+pub(super) fn copy_of(path: &Path) -> Result<Option<DirectoryCopy>, StoreError> {
     let Ok(lock) = File::open(path.join(LOCK_FILE)) else { return Ok(None) };
     match lock.try_lock() {
         Ok(()) => {}
@@ -51,16 +51,16 @@ pub(super) fn copied(path: &Path) -> Result<Option<Copied>, StoreError> {
             return Err(StoreError::Refused(format!("{}: {error}", path.display())));
         }
     }
-    let copy =
-        Copied::of(path).map_err(|error| StoreError::Refused(format!("cannot copy {}: {error}", path.display())))?;
+    let copy = DirectoryCopy::of(path)
+        .map_err(|error| StoreError::Refused(format!("cannot copy {}: {error}", path.display())))?;
     drop(lock);
     Ok(Some(copy))
 }
 
-/// A copy of a directory, which goes with its value.
-pub(super) struct Copied(pub(super) PathBuf);
+/// A copy of a directory, removed with its value.
+pub(super) struct DirectoryCopy(pub(super) PathBuf);
 
-impl Copied {
+impl DirectoryCopy {
     fn of(path: &Path) -> std::io::Result<Self> {
         let copied = Self(std::env::temp_dir().join(format!("weir-look-{}", uuid::Uuid::new_v4().simple())));
         copy(path, &copied.0)?;
@@ -68,7 +68,7 @@ impl Copied {
     }
 }
 
-impl Drop for Copied {
+impl Drop for DirectoryCopy {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.0) {
             tracing::warn!(%error, path = %self.0.display(), "a copy could not be removed");
@@ -90,8 +90,8 @@ fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// See [`crate::store::Store::holdings`].
-pub(super) fn read(spaces: &Spaces, path: &Path) -> Result<Holdings, StoreError> {
+/// See [`crate::store::Ownership::inventory`].
+pub(super) fn read(spaces: &Spaces, path: &Path) -> Result<Inventory, StoreError> {
     let mut kinds: BTreeMap<String, Vec<Head>> = BTreeMap::new();
     for guard in spaces.snapshot().iter(spaces.of(Space::Heads)) {
         let (key, value) = guard.into_inner().map_err(failed)?;
@@ -102,10 +102,10 @@ pub(super) fn read(spaces: &Spaces, path: &Path) -> Result<Holdings, StoreError>
         let head = HeadRecord::decode(&value).ok_or_else(|| damaged("a head"))?;
         kinds.entry(kind.to_owned()).or_default().push(head.public(partition, 0));
     }
-    let held = |(kind, heads)| HeldKind { kind, heads, is_flushed: false, is_taken: false };
-    let kinds: Vec<HeldKind> = kinds.into_iter().map(held).collect();
+    let held = |(kind, heads)| KindInventory { kind, heads, is_flushed: false, is_taken: false };
+    let kinds: Vec<KindInventory> = kinds.into_iter().map(held).collect();
     let (kinds, earlier) = if is_unproven(spaces)? { (Vec::new(), kinds) } else { (kinds, Vec::new()) };
-    Ok(Holdings {
+    Ok(Inventory {
         partitions: recorded_partitions(spaces)?,
         place: place(path),
         journal: recorded_id(spaces, "journal")?.map(JournalId),
@@ -115,12 +115,12 @@ pub(super) fn read(spaces: &Spaces, path: &Path) -> Result<Holdings, StoreError>
     })
 }
 
-/// See [`crate::store::Store::bind`]. Nobody else has the directory, so it stays what it is from then on.
+/// See [`crate::store::Ownership::bind`]. The directory is locked, so the binding stays.
 pub(super) fn bind(spaces: &Spaces, path: &Path, wanted: &Binding) -> Result<(), StoreError> {
     match recorded_id(spaces, "database")?.map(DatabaseId) {
         Some(owner) if owner == wanted.database => return Ok(()),
         Some(owner) if !wanted.is_forced => {
-            return Err(Stranger::new(&place(path), owner, Some(wanted.database)).into());
+            return Err(ForeignJournal::new(&place(path), owner, Some(wanted.database)).into());
         }
         _ => {}
     }
@@ -131,7 +131,7 @@ pub(super) fn bind(spaces: &Spaces, path: &Path, wanted: &Binding) -> Result<(),
     spaces.commit(writes, true).map_err(failed)
 }
 
-/// See [`crate::store::Store::drop_kind`]: the heads last, which say that there is something.
+/// See [`crate::store::Ownership::drop_kind`]. Deletes the heads last: they show that there is data.
 pub(super) fn drop_kind(spaces: &Spaces, kind: &str) -> Result<(), StoreError> {
     let prefix = [kind.as_bytes(), &[0]].concat();
     for space in [Space::Journal, Space::Outcomes, Space::Uniques, Space::Heads] {
@@ -140,7 +140,7 @@ pub(super) fn drop_kind(spaces: &Spaces, kind: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// See [`crate::store::Store::drop_all`]. The directory stays, with a journal that belongs to nobody.
+/// See [`crate::store::Ownership::drop_all`]. The directory stays, with a journal without an owner.
 pub(super) fn drop_all(spaces: &Spaces) -> Result<(), StoreError> {
     let all =
         [Space::Journal, Space::Outcomes, Space::Uniques, Space::Expiry, Space::Modules, Space::Rooms, Space::Heads];
@@ -161,7 +161,7 @@ fn drop_keys(spaces: &Spaces, space: Space, prefix: &[u8]) -> Result<(), StoreEr
         let mut writes = Writes::default();
         for guard in spaces.snapshot().prefix(keyspace, prefix).take(DROPPED_AT_ONCE) {
             let (key, _) = guard.into_inner().map_err(failed)?;
-            // The beacon stays: it says how far the keyspace has been written to tables.
+            // The beacon stays: it shows how far the keyspace has been written to tables.
             if *key != *Stamp::KEY {
                 writes[space as usize].insert(key.to_vec(), None);
             }

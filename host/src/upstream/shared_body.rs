@@ -1,9 +1,9 @@
-//! A body that is told while it comes: one reads it from the origin, all who asked for it follow, each at a pace of its own
+//! A body that many clients share while it arrives: one task reads it from the origin, every follower reads it at its own pace
 //! and from the first byte.
 //!
-//! While the body may still be kept nobody waits for anybody, because its bytes are bounded by what is kept. One that grows
-//! too large for that is no longer joined; what all have been told is dropped, and the reader waits for the slowest. Who
-//! holds the others up for too long is torn off.
+//! While the body may still be stored, the task waits for no follower: the size limit of stored bodies bounds its memory. Once
+//! the body is larger, it takes no new followers; the bytes that all followers have read are dropped, and the task waits for
+//! the slowest. A follower that stalls the others for too long is cut off.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -18,20 +18,20 @@ use tokio::time::Instant;
 
 use crate::listener::reply::{CutShort, Piece};
 
-/// Pieces smaller than this are gathered, so that an origin that sends single bytes takes no more memory than they have.
+/// Smaller pieces are gathered, so that an origin that sends single bytes takes no more memory than the bytes.
 const SMALL_BYTES: usize = 16 << 10;
-/// Up to so many bytes.
+/// Most bytes that are gathered into one piece.
 const GATHERED_BYTES: usize = 64 << 10;
-/// How far the slowest may be behind, in bytes, once the body is too large to be kept.
-const BEHIND_BYTES_MAX: u64 = 256 << 10;
+/// How far the slowest follower may lag, in bytes, once the body is too large to be stored.
+const LAG_BYTES_MAX: u64 = 256 << 10;
 
-/// A body on its way.
+/// An arriving body.
 #[derive(Debug)]
-pub(super) struct Growing {
+pub(super) struct SharedBody {
     state: Mutex<State>,
-    /// There is more of it, or it has ended.
+    /// Notified when the body has grown or ended.
     grown: Notify,
-    /// Somebody was told some of it, or has left.
+    /// Notified when a follower has read or left.
     taken: Notify,
     length: Option<u64>,
 }
@@ -39,75 +39,75 @@ pub(super) struct Growing {
 #[derive(Debug, Default)]
 struct State {
     sealed: VecDeque<Bytes>,
-    /// The number of the first of `sealed`.
+    /// The number of the first piece in `sealed`.
     first: usize,
-    /// What comes after `sealed`.
+    /// The bytes after `sealed`.
     open: BytesMut,
     bytes: u64,
-    /// All of it, in the place of `sealed` and `open`.
+    /// The complete body, in place of `sealed` and `open`.
     whole: Option<Bytes>,
     end: Option<Result<(), CutShort>>,
-    /// It is too large to be kept: nobody joins any more.
-    is_passing: bool,
-    followers: HashMap<u64, Place>,
+    /// It is too large to be stored, and takes no new followers.
+    is_oversized: bool,
+    followers: HashMap<u64, Cursor>,
     numbers: u64,
 }
 
-/// How far one has got: in which piece, and where in it.
+/// The position of a follower: the piece, and the offset in it.
 #[derive(Debug, Clone, Copy, Default)]
-struct Place {
+struct Cursor {
     piece: usize,
     offset: usize,
     bytes: u64,
-    /// How long others have waited for it since it had taken so many bytes.
-    cost: Duration,
-    cost_from: u64,
+    /// How long it has stalled the others since it had read `stalled_from` bytes.
+    stalled: Duration,
+    stalled_from: u64,
     is_cut: bool,
 }
 
-/// The one who reads it from the origin. Dropped without an end, the body was cut short.
-pub(super) struct Source(Arc<Growing>);
+/// The writing end, for the task that reads the origin. A drop without an end means that the body was cut short.
+pub(super) struct BodySource(Arc<SharedBody>);
 
-/// One who is told it.
+/// The reading end of one client.
 pub(super) struct Follower {
-    growing: Arc<Growing>,
+    body: Arc<SharedBody>,
     number: u64,
-    /// Bytes that it is not told, before and behind what it wants.
+    /// Bytes to skip, then bytes to read; all of them without `left`.
     skip: u64,
     left: Option<u64>,
     is_over: bool,
 }
 
-/// What there is for a follower.
+/// The next thing for a follower.
 enum Next {
     Piece(Bytes),
     End(Option<CutShort>),
     Wait,
 }
 
-impl Growing {
-    /// Begins one, with its length where that is known.
-    pub(super) fn begin(length: Option<u64>) -> (Source, Arc<Self>) {
-        let growing = Arc::new(Self { state: Mutex::default(), grown: Notify::new(), taken: Notify::new(), length });
-        (Source(Arc::clone(&growing)), growing)
+impl SharedBody {
+    /// A new body, with its length where that is known.
+    pub(super) fn begin(length: Option<u64>) -> (BodySource, Arc<Self>) {
+        let body = Arc::new(Self { state: Mutex::default(), grown: Notify::new(), taken: Notify::new(), length });
+        (BodySource(Arc::clone(&body)), body)
     }
 
-    /// Its length in bytes, where that is known beforehand.
+    /// Its length in bytes, where that is known in advance.
     pub(super) fn length(&self) -> Option<u64> {
         self.length
     }
 
-    /// Joins it; `None` where its beginning may be gone.
+    /// Adds a follower; `None` where the beginning of the body may be gone.
     pub(super) fn follow(self: &Arc<Self>) -> Option<Follower> {
         let mut state = self.state();
-        if state.is_passing {
+        if state.is_oversized {
             return None;
         }
         state.numbers += 1;
         let number = state.numbers;
-        state.followers.insert(number, Place::default());
+        state.followers.insert(number, Cursor::default());
         drop(state);
-        Some(Follower { growing: Arc::clone(self), number, skip: 0, left: None, is_over: false })
+        Some(Follower { body: Arc::clone(self), number, skip: 0, left: None, is_over: false })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -116,12 +116,12 @@ impl Growing {
 
     fn next(&self, number: u64) -> Next {
         let mut state = self.state();
-        let Some(mut place) = state.followers.get(&number).copied() else { return Next::End(None) };
-        let next = state.next(&mut place);
-        state.followers.insert(number, place);
-        let is_passing = state.is_passing;
+        let Some(mut cursor) = state.followers.get(&number).copied() else { return Next::End(None) };
+        let next = state.next(&mut cursor);
+        state.followers.insert(number, cursor);
+        let is_oversized = state.is_oversized;
         drop(state);
-        if is_passing {
+        if is_oversized {
             self.taken.notify_one();
         }
         next
@@ -129,27 +129,27 @@ impl Growing {
 }
 
 impl State {
-    fn next(&self, place: &mut Place) -> Next {
-        if place.is_cut {
+    fn next(&self, cursor: &mut Cursor) -> Next {
+        if cursor.is_cut {
             return Next::End(Some(CutShort("it was told too slowly for the others who are told the same".into())));
         }
         if let Some(whole) = &self.whole {
-            let from = usize::try_from(place.bytes).unwrap_or(usize::MAX).min(whole.len());
+            let from = usize::try_from(cursor.bytes).unwrap_or(usize::MAX).min(whole.len());
             let rest = whole.slice(from..);
-            place.bytes = whole.len() as u64;
+            cursor.bytes = whole.len() as u64;
             return if rest.is_empty() { Next::End(None) } else { Next::Piece(rest) };
         }
-        while let Some(piece) = place.piece.checked_sub(self.first).and_then(|index| self.sealed.get(index)) {
-            let rest = piece.slice(place.offset.min(piece.len())..);
-            (place.piece, place.offset) = (place.piece + 1, 0);
+        while let Some(piece) = cursor.piece.checked_sub(self.first).and_then(|index| self.sealed.get(index)) {
+            let rest = piece.slice(cursor.offset.min(piece.len())..);
+            (cursor.piece, cursor.offset) = (cursor.piece + 1, 0);
             if !rest.is_empty() {
-                place.bytes += rest.len() as u64;
+                cursor.bytes += rest.len() as u64;
                 return Next::Piece(rest);
             }
         }
-        if let Some(rest) = self.open.get(place.offset..).filter(|rest| !rest.is_empty()) {
+        if let Some(rest) = self.open.get(cursor.offset..).filter(|rest| !rest.is_empty()) {
             let rest = Bytes::copy_from_slice(rest);
-            (place.offset, place.bytes) = (self.open.len(), place.bytes + rest.len() as u64);
+            (cursor.offset, cursor.bytes) = (self.open.len(), cursor.bytes + rest.len() as u64);
             return Next::Piece(rest);
         }
         match &self.end {
@@ -178,26 +178,26 @@ impl State {
         }
     }
 
-    /// Drops what all have been told; how far the slowest is behind.
+    /// Drops the bytes that all followers have read. Returns the lag of the slowest.
     fn trim(&mut self) -> u64 {
-        let live = || self.followers.values().filter(|place| !place.is_cut);
-        let piece = live().map(|place| place.piece).min().unwrap_or(usize::MAX);
-        let told = live().map(|place| place.bytes).min().unwrap_or(self.bytes);
+        let live = || self.followers.values().filter(|cursor| !cursor.is_cut);
+        let piece = live().map(|cursor| cursor.piece).min().unwrap_or(usize::MAX);
+        let read = live().map(|cursor| cursor.bytes).min().unwrap_or(self.bytes);
         while self.first < piece && self.sealed.pop_front().is_some() {
             self.first += 1;
         }
-        self.bytes - told
+        self.bytes - read
     }
 
-    /// Those who are too far behind.
-    fn slow(&self) -> impl Iterator<Item = (&u64, &Place)> {
-        let is_behind = |place: &Place| !place.is_cut && self.bytes - place.bytes > BEHIND_BYTES_MAX;
-        self.followers.iter().filter(move |(_, place)| is_behind(place))
+    /// The followers that lag too far.
+    fn slow(&self) -> impl Iterator<Item = (&u64, &Cursor)> {
+        let is_behind = |cursor: &Cursor| !cursor.is_cut && self.bytes - cursor.bytes > LAG_BYTES_MAX;
+        self.followers.iter().filter(move |(_, cursor)| is_behind(cursor))
     }
 }
 
-impl Source {
-    /// There is more of it; how many bytes there are now.
+impl BodySource {
+    /// Adds bytes. Returns the size of the body so far.
     pub(super) fn push(&self, bytes: Bytes) -> u64 {
         let mut state = self.0.state();
         state.push(bytes);
@@ -207,7 +207,7 @@ impl Source {
         bytes
     }
 
-    /// All of it, when all has come.
+    /// The complete body, once all of it has arrived.
     pub(super) fn whole(&self) -> Bytes {
         let mut state = self.0.state();
         state.seal();
@@ -219,29 +219,28 @@ impl Source {
         whole.freeze()
     }
 
-    /// It has come whole, and is these bytes.
+    /// Ends the body, which is complete, and is these bytes.
     pub(super) fn finish(self, whole: Bytes) {
         let mut state = self.0.state();
         (state.sealed, state.open, state.whole) = (VecDeque::new(), BytesMut::new(), Some(whole));
         state.end = Some(Ok(()));
     }
 
-    /// It has ended.
+    /// Ends the body.
     pub(super) fn end(self, end: Result<(), CutShort>) {
         self.0.state().end = Some(end);
     }
 
-    /// It is too large to be kept.
-    pub(super) fn pass(&self) {
+    /// The body is too large to be stored.
+    pub(super) fn set_oversized(&self) {
         let mut state = self.0.state();
         state.seal();
-        state.is_passing = true;
+        state.is_oversized = true;
     }
 
-    /// Waits until the slowest is near enough; who has held others up for `patience` while it took less than
-    /// [`BEHIND_BYTES_MAX`] is torn off where others wait.
-    /// Whether anybody follows.
-    pub(super) async fn room(&self, patience: Duration) -> bool {
+    /// Waits until the slowest follower lags by no more than [`LAG_BYTES_MAX`]. Cuts off a follower that has stalled others for
+    /// `stall_limit` while it read less than that. Returns whether there are followers.
+    pub(super) async fn wait_for_slowest(&self, stall_limit: Duration) -> bool {
         loop {
             let mut taken = pin!(self.0.taken.notified());
             taken.as_mut().enable();
@@ -250,36 +249,37 @@ impl Source {
                 if state.followers.is_empty() {
                     return false;
                 }
-                if state.trim() <= BEHIND_BYTES_MAX {
+                if state.trim() <= LAG_BYTES_MAX {
                     return true;
                 }
                 let slow: Vec<u64> = state.slow().map(|(number, _)| *number).collect();
-                let costs = state.slow().map(|(_, place)| patience.saturating_sub(place.cost));
-                (slow, costs.min().unwrap_or(patience))
+                let left_of = state.slow().map(|(_, cursor)| stall_limit.saturating_sub(cursor.stalled));
+                (slow, left_of.min().unwrap_or(stall_limit))
             };
             let waited = Instant::now();
             tokio::select! {
                 () = taken => {}
                 () = tokio::time::sleep(left) => {}
             }
-            self.charge(&slow, waited.elapsed(), patience);
+            self.charge(&slow, waited.elapsed(), stall_limit);
         }
     }
 
-    /// Charges a wait to those who were waited for. Who takes a little now and then holds the others up as well as who takes
-    /// nothing, so it is the sum that counts; who has taken [`BEHIND_BYTES_MAX`] since is merely slower, and begins anew.
-    fn charge(&self, slow: &[u64], waited: Duration, patience: Duration) {
+    /// Charges a wait to the followers that caused it. A follower that reads a little now and then stalls the others as much as
+    /// one that reads nothing, so the sum counts. A follower that has read [`LAG_BYTES_MAX`] since is merely slower, and its sum
+    /// starts again.
+    fn charge(&self, slow: &[u64], waited: Duration, stall_limit: Duration) {
         let mut state = self.0.state();
-        let live = state.followers.values().filter(|place| !place.is_cut).count();
-        // Who is alone holds nobody up, and the listener bounds how long it may stand still.
+        let live = state.followers.values().filter(|cursor| !cursor.is_cut).count();
+        // A single follower stalls no other, and the listener bounds how long its connection may stand still.
         if slow.len() < live {
             for number in slow {
-                if let Some(place) = state.followers.get_mut(number) {
-                    if place.bytes - place.cost_from >= BEHIND_BYTES_MAX {
-                        (place.cost, place.cost_from) = (Duration::ZERO, place.bytes);
+                if let Some(cursor) = state.followers.get_mut(number) {
+                    if cursor.bytes - cursor.stalled_from >= LAG_BYTES_MAX {
+                        (cursor.stalled, cursor.stalled_from) = (Duration::ZERO, cursor.bytes);
                     }
-                    place.cost += waited;
-                    place.is_cut = place.cost >= patience;
+                    cursor.stalled += waited;
+                    cursor.is_cut = cursor.stalled >= stall_limit;
                 }
             }
         }
@@ -288,7 +288,7 @@ impl Source {
     }
 }
 
-impl Drop for Source {
+impl Drop for BodySource {
     fn drop(&mut self) {
         let mut state = self.0.state();
         if state.end.is_none() {
@@ -300,13 +300,13 @@ impl Drop for Source {
 }
 
 impl Follower {
-    /// The same, of which only this part is told.
+    /// The same follower, for this range only.
     pub(super) fn part(mut self, range: Range<usize>) -> Self {
         (self.skip, self.left) = (range.start as u64, Some(range.len() as u64));
         self
     }
 
-    /// What it is told, as it comes.
+    /// The body as a stream.
     pub(super) fn into_stream(self) -> impl Stream<Item = Piece> + Send {
         futures_util::stream::unfold(self, |mut follower| async move {
             let piece = follower.next().await?;
@@ -316,9 +316,9 @@ impl Follower {
 
     async fn next(&mut self) -> Option<Piece> {
         while !self.is_over && self.left != Some(0) {
-            let mut grown = pin!(self.growing.grown.notified());
+            let mut grown = pin!(self.body.grown.notified());
             grown.as_mut().enable();
-            match self.growing.next(self.number) {
+            match self.body.next(self.number) {
                 Next::Piece(bytes) => {
                     let piece = wanted(&mut self.skip, &mut self.left, bytes);
                     if !piece.is_empty() {
@@ -338,12 +338,12 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        self.growing.state().followers.remove(&self.number);
-        self.growing.taken.notify_one();
+        self.body.state().followers.remove(&self.number);
+        self.body.taken.notify_one();
     }
 }
 
-/// What is wanted of a piece.
+/// The wanted part of a piece.
 fn wanted(skip: &mut u64, left: &mut Option<u64>, mut piece: Bytes) -> Bytes {
     let skipped = usize::try_from(*skip).unwrap_or(usize::MAX).min(piece.len());
     piece.advance(skipped);
@@ -361,8 +361,8 @@ mod tests {
 
     use super::*;
 
-    /// All that is told until there is no more yet; whether that is the end, and a cut.
-    fn told(stream: &mut (impl Stream<Item = Piece> + Unpin)) -> (Vec<u8>, Option<Result<(), CutShort>>) {
+    /// Reads all that is there; whether that is the end, and a cut.
+    fn read(stream: &mut (impl Stream<Item = Piece> + Unpin)) -> (Vec<u8>, Option<Result<(), CutShort>>) {
         let mut all = Vec::new();
         loop {
             match stream.next().now_or_never() {
@@ -376,15 +376,15 @@ mod tests {
 
     type Follower = std::pin::Pin<Box<dyn Stream<Item = Piece> + Send>>;
 
-    fn begin() -> (Source, Arc<Growing>, impl Fn() -> Follower) {
-        let (source, growing) = Growing::begin(None);
-        let of = Arc::clone(&growing);
-        (source, growing, move || Box::pin(of.follow().unwrap().into_stream()))
+    fn begin() -> (BodySource, Arc<SharedBody>, impl Fn() -> Follower) {
+        let (source, body) = SharedBody::begin(None);
+        let of = Arc::clone(&body);
+        (source, body, move || Box::pin(of.follow().unwrap().into_stream()))
     }
 
     #[test]
     fn all_are_told_all_from_the_first_byte_whenever_they_join() {
-        let (source, growing, follow) = begin();
+        let (source, body, follow) = begin();
         let mut first = follow();
         let large = vec![b'x'; SMALL_BYTES];
         let mut expected = Vec::new();
@@ -398,72 +398,72 @@ mod tests {
                 others.push((follow(), Vec::new()));
             }
         }
-        let part = growing.follow().unwrap().part(1..SMALL_BYTES + 5);
-        let mut begun = told(&mut first).0;
+        let part = body.follow().unwrap().part(1..SMALL_BYTES + 5);
+        let mut begun = read(&mut first).0;
         assert_eq!(begun, expected);
         let whole = source.whole();
         assert_eq!(whole, expected);
         source.finish(whole);
-        begun.extend(told(&mut first).0);
+        begun.extend(read(&mut first).0);
         assert_eq!(begun, expected);
         for (mut other, mut all) in others {
-            let (rest, end) = told(&mut other);
+            let (rest, end) = read(&mut other);
             all.extend(rest);
             assert_eq!((all.len(), end), (expected.len(), Some(Ok(()))));
         }
-        assert_eq!(told(&mut Box::pin(part.into_stream())), (expected[1..SMALL_BYTES + 5].to_vec(), Some(Ok(()))));
-        assert_eq!(told(&mut follow()).0, expected, "it may be joined at its end");
+        assert_eq!(read(&mut Box::pin(part.into_stream())), (expected[1..SMALL_BYTES + 5].to_vec(), Some(Ok(()))));
+        assert_eq!(read(&mut follow()).0, expected, "it may be joined at its end");
     }
 
     #[test]
     fn what_ends_early_never_looks_whole() {
-        let (source, _growing, follow) = begin();
+        let (source, _body, follow) = begin();
         let mut one = follow();
         source.push(Bytes::from_static(b"half"));
         drop(source);
-        assert!(matches!(told(&mut one), (half, Some(Err(_))) if half == b"half"));
-        assert!(matches!(told(&mut follow()), (_, Some(Err(_)))));
+        assert!(matches!(read(&mut one), (half, Some(Err(_))) if half == b"half"));
+        assert!(matches!(read(&mut follow()), (_, Some(Err(_)))));
     }
 
     #[tokio::test]
     async fn what_is_too_large_waits_for_the_slowest_but_not_for_ever() {
-        let (source, growing, follow) = begin();
+        let (source, body, follow) = begin();
         let (mut fast, mut slow) = (follow(), follow());
         let piece = Bytes::from(vec![b'x'; 200 << 10]);
         source.push(piece.clone());
-        source.pass();
-        assert!(growing.follow().is_none());
+        source.set_oversized();
+        assert!(body.follow().is_none());
         source.push(piece.clone());
-        let patience = Duration::from_millis(20);
-        assert_eq!(told(&mut fast).0.len(), 2 * piece.len());
-        assert!(source.room(patience).now_or_never().is_none(), "one is behind");
-        assert_eq!(told(&mut slow).0.len(), 2 * piece.len());
-        assert!(source.room(patience).await);
-        assert!(growing.state().sealed.is_empty(), "what all have been told is dropped");
+        let stall_limit = Duration::from_millis(20);
+        assert_eq!(read(&mut fast).0.len(), 2 * piece.len());
+        assert!(source.wait_for_slowest(stall_limit).now_or_never().is_none(), "one is behind");
+        assert_eq!(read(&mut slow).0.len(), 2 * piece.len());
+        assert!(source.wait_for_slowest(stall_limit).await);
+        assert!(body.state().sealed.is_empty(), "what all have been told is dropped");
         source.push(piece.clone());
         source.push(piece.clone());
-        told(&mut fast);
-        assert!(source.room(patience).await, "the slow one is torn off");
-        assert!(matches!(told(&mut slow), (_, Some(Err(_)))));
+        read(&mut fast);
+        assert!(source.wait_for_slowest(stall_limit).await, "the slow one is torn off");
+        assert!(matches!(read(&mut slow), (_, Some(Err(_)))));
         drop((slow, fast));
-        assert!(!source.room(patience).await, "nobody follows");
+        assert!(!source.wait_for_slowest(stall_limit).await, "nobody follows");
     }
 
     #[test]
     fn who_takes_a_little_now_and_then_is_torn_off_and_who_is_merely_slower_is_not() {
-        let (source, growing, follow) = begin();
+        let (source, body, follow) = begin();
         let (mut fast, mut slow, mut trickle) = (follow(), follow(), follow());
-        let (patience, wait) = (Duration::from_secs(10), Duration::from_secs(3));
+        let (stall_limit, wait) = (Duration::from_secs(10), Duration::from_secs(3));
         let piece = Bytes::from(vec![b'x'; SMALL_BYTES]);
-        let many = BEHIND_BYTES_MAX / SMALL_BYTES as u64;
+        let many = LAG_BYTES_MAX / SMALL_BYTES as u64;
         let mut rounds = 0;
         loop {
             // Far enough ahead of both, whatever they take in a round.
             for _ in 0..4 * many {
                 source.push(piece.clone());
             }
-            told(&mut fast);
-            let behind: Vec<u64> = growing.state().slow().map(|(number, _)| *number).collect();
+            read(&mut fast);
+            let behind: Vec<u64> = body.state().slow().map(|(number, _)| *number).collect();
             (0..many).for_each(|_| drop(slow.next().now_or_never()));
             let taken = trickle.next().now_or_never();
             if matches!(taken, Some(Some(Err(_)))) {
@@ -471,17 +471,17 @@ mod tests {
             }
             rounds += 1;
             assert!(rounds < 9, "it would go on for ever");
-            source.charge(&behind, wait, patience);
+            source.charge(&behind, wait, stall_limit);
         }
         assert_eq!(rounds, 4, "3 s each time");
         for _ in 0..9 {
             (0..many).for_each(|_| assert!(matches!(slow.next().now_or_never(), Some(Some(Ok(_))))));
-            source.charge(&[2], wait, patience);
+            source.charge(&[2], wait, stall_limit);
         }
-        assert!(matches!(told(&mut fast), (_, None)), "the others go on");
-        // Whoever is left alone holds nobody up.
+        assert!(matches!(read(&mut fast), (_, None)), "the others go on");
+        // A single follower stalls no other.
         drop(fast);
-        (0..9).for_each(|_| source.charge(&[2], wait, patience));
+        (0..9).for_each(|_| source.charge(&[2], wait, stall_limit));
         assert!(matches!(slow.next().now_or_never(), Some(Some(Ok(_)))), "those who were torn off are no others");
     }
 }

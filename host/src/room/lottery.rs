@@ -1,8 +1,8 @@
-//! The draw: whoever comes before a queue opens is placed by lot, and everybody can check it afterwards.
+//! The lottery: people who come before a queue opens get random places, and anybody can verify them afterwards.
 //!
-//! A queue's seed is made with the queue. Its SHA-256 is public from the beginning, the seed itself when somebody has been let
-//! in: nobody can choose it late, and nobody can choose an id by it. A lot is the first 44 bits of
-//! SHA-256(seed, then the actor's id as text); where it is taken, the next that is free.
+//! A queue's seed is made with the queue. Its SHA-256 is public from the beginning, the seed itself once somebody has been
+//! admitted: so nobody can choose the seed late, or choose an id that suits it. A rank is the first 44 bits of
+//! SHA-256(seed, then the actor's id as text); when it is taken, the next free one.
 
 use std::collections::BTreeSet;
 
@@ -11,32 +11,32 @@ use sha2::{Digest as _, Sha256};
 use crate::model::Id;
 use crate::store::LANE_SCORES;
 
-/// The lot of somebody.
-pub fn lot(seed: &[u8; 32], actor: &Id) -> u64 {
+/// The rank of a person.
+pub fn rank(seed: &[u8; 32], actor: &Id) -> u64 {
     let hash = Sha256::new().chain_update(seed).chain_update(actor.to_string()).finalize();
     let mut first = [0; 8];
     first.copy_from_slice(&hash[..8]);
     u64::from_be_bytes(first) % LANE_SCORES
 }
 
-/// What is public of a seed before the draw.
+/// The public part of a seed before the lottery.
 pub fn commitment(seed: &[u8; 32]) -> String {
     hex(&Sha256::digest(seed))
 }
 
-/// The order that a seed makes of arrivals, which are given in the order of their arrival.
+/// The places of `arrivals` under a seed. `arrivals` are in the order of their arrival.
 pub fn order(seed: &[u8; 32], arrivals: &[Id]) -> Vec<Id> {
     let mut taken: BTreeSet<u64> = BTreeSet::new();
-    let mut drawn: Vec<(u64, &Id)> = Vec::with_capacity(arrivals.len());
+    let mut ranked: Vec<(u64, &Id)> = Vec::with_capacity(arrivals.len());
     for actor in arrivals {
-        let mut lot = lot(seed, actor);
-        while !taken.insert(lot) {
-            lot += 1;
+        let mut rank = rank(seed, actor);
+        while !taken.insert(rank) {
+            rank += 1;
         }
-        drawn.push((lot, actor));
+        ranked.push((rank, actor));
     }
-    drawn.sort_unstable();
-    drawn.into_iter().map(|(_, actor)| actor.clone()).collect()
+    ranked.sort_unstable();
+    ranked.into_iter().map(|(_, actor)| actor.clone()).collect()
 }
 
 /// Bytes in hexadecimal.
@@ -67,7 +67,7 @@ mod tests {
         let drawn = order(&seed, &arrivals);
         assert_ne!(drawn, arrivals);
         let backwards: Vec<Id> = arrivals.iter().rev().cloned().collect();
-        assert_eq!(order(&seed, &backwards), drawn, "when somebody arrived does not matter");
+        assert_eq!(order(&seed, &backwards), drawn, "the order of arrival does not matter");
         assert_ne!(order(&[8; 32], &arrivals), drawn);
         assert_eq!(seed_of(&hex(&seed)), Some(seed));
         assert_eq!(seed_of("zz"), None);

@@ -1,4 +1,4 @@
-//! What lies in a Redis: looked at without changing it, and deleted when an operator says so.
+//! Contents of a Redis: inventory without changes, deletion by an operator.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,45 +6,45 @@ use std::sync::Arc;
 use redis::{Cmd, FromRedisValue};
 
 use super::RedisStore;
-use super::custody::{Custody, EARLIER, KIND, MOVING};
 use super::keys::{EARLIER_FORMAT, Owner, earlier_flusher, earlier_head, earlier_owner};
 use super::link::{Link, Nature, OnLink, address_text, addresses, sentinels_of};
+use super::ownership::{EARLIER, KIND, MOVING, OwnershipGuard};
 use super::reply::{Reply, unexpected};
 use super::server::Refusal;
 use crate::config::{StoreConfig, StoreType};
 use crate::model::Partition;
-use crate::store::{Durability, HeldKind, Holdings, StoreError};
+use crate::store::{Durability, Inventory, KindInventory, StoreError};
 
-/// Keys of one call that renames or deletes.
+/// Most keys of one call that renames or deletes.
 pub(super) const CALL_KEYS: usize = 500;
 
-/// See [`crate::store::look`].
-pub async fn look(config: &StoreConfig) -> Result<(Holdings, Durability), StoreError> {
-    let custody = Arc::clone(&Link::new(config)?.custody);
-    let link = Link::unwatched(config, &custody)?;
+/// See [`crate::store::inspect`].
+pub async fn inspect(config: &StoreConfig) -> Result<(Inventory, Durability), StoreError> {
+    let guard = Arc::clone(&Link::new(config)?.guard);
+    let link = Link::unwatched(config, &guard)?;
     link.ensure().await?;
-    let record = custody.read(&mut OnLink(&link)).await.map_err(Refusal::into_error)?;
-    if custody.is_begun(&record) {
-        custody.judge(&record)?;
-    } else if let Err(error @ StoreError::Misconfigured(_)) = custody.find_earlier(&mut OnLink(&link)).await {
+    let record = guard.read(&mut OnLink(&link)).await.map_err(Refusal::into_error)?;
+    if guard.is_begun(&record) {
+        guard.judge(&record)?;
+    } else if let Err(error @ StoreError::Misconfigured(_)) = guard.find_earlier(&mut OnLink(&link)).await {
         return Err(error);
     }
-    Ok((read(&link, &custody, config).await?, link.durability()))
+    Ok((read(&link, &guard, config).await?, link.durability()))
 }
 
-/// See [`crate::store::Store::holdings`].
-pub(super) async fn read(link: &Link, custody: &Custody, config: &StoreConfig) -> Result<Holdings, StoreError> {
-    let record = custody.read(&mut OnLink(link)).await.map_err(Refusal::into_error)?;
+/// See [`crate::store::Ownership::inventory`].
+pub(super) async fn read(link: &Link, guard: &OwnershipGuard, config: &StoreConfig) -> Result<Inventory, StoreError> {
+    let record = guard.read(&mut OnLink(link)).await.map_err(Refusal::into_error)?;
     let mut kinds = Vec::new();
-    for kind in recorded_kinds(link, custody).await? {
-        let head = |partition| custody.keys.head(&kind, partition);
-        kinds.push(held(link, custody.partitions, (&kind, head), &custody.keys.flusher(&kind)).await?);
+    for kind in recorded_kinds(link, guard).await? {
+        let head = |partition| guard.keys.head(&kind, partition);
+        kinds.push(held(link, guard.partitions, (&kind, head), &guard.keys.flusher(&kind)).await?);
     }
     let (mut journal, mut earlier) = (record.journal, Vec::new());
-    if !custody.is_begun(&record)
-        && let Some(found) = earlier_kinds(link, custody).await?
+    if !guard.is_begun(&record)
+        && let Some(found) = earlier_kinds(link, guard).await?
     {
-        // Those that are named already were shown to be this database's by somebody who could not end it.
+        // A start that did not complete has already proved that these kinds are this database's.
         earlier = std::mem::take(&mut kinds);
         earlier.iter_mut().for_each(|kind| kind.is_taken = true);
         for kind in found {
@@ -56,17 +56,17 @@ pub(super) async fn read(link: &Link, custody: &Custody, config: &StoreConfig) -
         journal = None;
     }
     let partitions = record.partitions;
-    Ok(Holdings { place: place(config, custody)?, journal, database: record.database, partitions, kinds, earlier })
+    Ok(Inventory { place: place(config, guard)?, journal, database: record.database, partitions, kinds, earlier })
 }
 
-/// The type of the store, its servers, and the namespace. No password is in it.
-fn place(config: &StoreConfig, custody: &Custody) -> Result<String, StoreError> {
+/// The type of the store, its servers, and the namespace. Contains no password.
+fn place(config: &StoreConfig, guard: &OwnershipGuard) -> Result<String, StoreError> {
     if let Some(sentinels) = sentinels_of(config)? {
-        // Whoever is the master: what lies there goes with it.
+        // Whichever server is the master: the data goes with it.
         let mut nodes: Vec<String> = sentinels.nodes.iter().map(|(host, port)| format!("{host}:{port}")).collect();
         nodes.sort();
         let database = sentinels.template.rsplit_once('/').map_or("0", |(_, database)| database);
-        let (nodes, namespace) = (nodes.join(","), &custody.namespace);
+        let (nodes, namespace) = (nodes.join(","), &guard.namespace);
         return Ok(format!("redis-sentinel {nodes}/{}/{database} {namespace}", sentinels.master));
     }
     let infos = addresses(&config.url)?;
@@ -75,11 +75,11 @@ fn place(config: &StoreConfig, custody: &Custody) -> Result<String, StoreError> 
     servers.sort();
     let database = infos.first().map_or(0, |info| info.redis_settings().db());
     let word = if config.store_type == StoreType::RedisCluster { "redis-cluster" } else { "redis" };
-    Ok(format!("{word} {}/{database} {}", servers.join(","), custody.namespace))
+    Ok(format!("{word} {}/{database} {}", servers.join(","), guard.namespace))
 }
 
-async fn recorded_kinds(link: &Link, custody: &Custody) -> Result<Vec<String>, StoreError> {
-    let key = custody.keys.format();
+async fn recorded_kinds(link: &Link, guard: &OwnershipGuard) -> Result<Vec<String>, StoreError> {
+    let key = guard.keys.format();
     let mut command = redis::cmd("HKEYS");
     command.arg(&key);
     let fields = link.ask(&key, command, Nature::Reads).await?;
@@ -90,13 +90,13 @@ async fn recorded_kinds(link: &Link, custody: &Custody) -> Result<Vec<String>, S
     Ok(kinds)
 }
 
-/// What lies of one kind under these names.
+/// The inventory of one kind under these names.
 async fn held(
     link: &Link,
     partitions: Partition,
     (kind, head): (&str, impl Fn(Partition) -> String),
     flusher: &str,
-) -> Result<HeldKind, StoreError> {
+) -> Result<KindInventory, StoreError> {
     let all: Vec<Partition> = (0..partitions).collect();
     // In a cluster each partition is on a node of its own.
     let calls = all.chunks(if link.is_cluster() { 1 } else { all.len().max(1) });
@@ -111,13 +111,13 @@ async fn held(
     let mut command = redis::cmd("EXISTS");
     command.arg(flusher);
     let is_flushed = link.ask(flusher, command, Nature::Reads).await? == redis::Value::Int(1);
-    Ok(HeldKind { kind: kind.to_owned(), heads, is_flushed, is_taken: false })
+    Ok(KindInventory { kind: kind.to_owned(), heads, is_flushed, is_taken: false })
 }
 
-/// The kinds of format 4; `None` where there is nothing of it that may be taken over.
-async fn earlier_kinds(link: &Link, custody: &Custody) -> Result<Option<Vec<HeldKind>>, StoreError> {
+/// The kinds of format 4; `None` where there is nothing to take over.
+async fn earlier_kinds(link: &Link, guard: &OwnershipGuard) -> Result<Option<Vec<KindInventory>>, StoreError> {
     let Some((version, partitions)) = earlier_format(link).await? else { return Ok(None) };
-    if version != EARLIER && version != format!("{MOVING}{}", custody.namespace) {
+    if version != EARLIER && version != format!("{MOVING}{}", guard.namespace) {
         return Ok(None);
     }
     let (mut names, mut pages) = (BTreeSet::new(), Pages::new("weir:{*}:x"));
@@ -136,12 +136,12 @@ async fn earlier_kinds(link: &Link, custody: &Custody) -> Result<Option<Vec<Held
     Ok(Some(kinds))
 }
 
-/// What is recorded of format 4.
+/// The record of format 4.
 pub(super) async fn earlier_format(link: &Link) -> Result<Option<(String, Partition)>, StoreError> {
     let mut command = redis::cmd("HMGET");
     command.arg(EARLIER_FORMAT).arg("version").arg("partitions");
     let found = match link.ask(EARLIER_FORMAT, command, Nature::Reads).await {
-        // See `Custody::check`.
+        // See `OwnershipGuard::check`.
         Err(error) if Refusal::Store(error.clone()).is_forbidden() => return Ok(None),
         found => found?,
     };
@@ -150,7 +150,7 @@ pub(super) async fn earlier_format(link: &Link) -> Result<Option<(String, Partit
     Ok(version.zip(partitions))
 }
 
-/// Goes through the names that fit a pattern, page by page, on all servers.
+/// Iterates over the names that match a pattern, page by page, on all servers.
 pub(super) struct Pages<'a> {
     pattern: &'a str,
     server: usize,
@@ -173,7 +173,7 @@ impl<'a> Pages<'a> {
     }
 }
 
-/// Deletes what fits, until nothing does: while a slot moves, a look may miss some of it.
+/// Deletes all matching keys, and repeats until there are none: a scan may miss keys while a slot moves.
 async fn unlink(link: &Link, pattern: &str) -> Result<(), StoreError> {
     loop {
         let (mut is_any, mut pages) = (false, Pages::new(pattern));
@@ -193,10 +193,10 @@ async fn unlink(link: &Link, pattern: &str) -> Result<(), StoreError> {
 
 impl RedisStore {
     pub(super) fn unwatched(&self) -> Result<Link, StoreError> {
-        Link::unwatched(&self.config, &self.link.custody)
+        Link::unwatched(&self.config, &self.link.guard)
     }
 
-    /// See [`crate::store::Store::drop_kind`]. That there is such a kind is forgotten last.
+    /// See [`crate::store::Ownership::drop_kind`]. Removes the record of the kind last.
     pub(super) async fn drop_of_kind(&self, kind: &str) -> Result<(), StoreError> {
         let link = self.unwatched()?;
         for pattern in self.keys.of_kind(kind) {
@@ -208,7 +208,7 @@ impl RedisStore {
         link.ask(&key, command, Nature::Writes).await.map(|_| ())
     }
 
-    /// See [`crate::store::Store::drop_all`].
+    /// See [`crate::store::Ownership::drop_all`].
     pub(super) async fn drop_everything(&self) -> Result<(), StoreError> {
         unlink(&self.unwatched()?, &self.keys.all()).await
     }

@@ -1,9 +1,8 @@
-//! Whose the journal in this Redis is, in which format: checked at each connection, when a partition begins a new life, and when a
-//! flusher renews its lease.
+//! The owner of the journal in this Redis, and its format: checked at each connection, when a partition begins a new life, and
+//! when a flusher renews its lease.
 //!
-//! What is recorded lies in one hash (see `keys`). Whoever finds it empty writes it; of several the first one wins, and all
-//! others compare. As long as the database is not known (SQL is away since the start), nothing is compared: then nothing is
-//! flushed, either.
+//! One hash holds the record (see `keys`). A host that finds it empty writes it; the first writer wins, and all others compare.
+//! While the database is unknown (SQL has been down since the start), nothing is compared: nothing is flushed then, either.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -22,22 +21,22 @@ use super::server::Refusal;
 use crate::config::Namespace;
 use crate::journal::Head;
 use crate::model::{DatabaseId, Incarnation, JournalId, Partition};
-use crate::store::{StoreError, Stranger};
+use crate::store::{ForeignJournal, StoreError};
 
 /// The data format in Redis. 5: keys have a namespace, and the journal belongs to a database.
 pub(super) const FORMAT: &str = "5";
-/// The format before, which is taken over (see `upgrade`).
+/// The previous format, which is taken over (see `upgrade`).
 pub(super) const EARLIER: &str = "4";
-/// In [`EARLIER_FORMAT`]: its keys are on their way to a namespace, or there. Hosts of earlier versions refuse both.
+/// In [`EARLIER_FORMAT`]: its keys are moving to a namespace, or have moved. Hosts of earlier versions refuse both.
 pub(super) const MOVING: &str = "moving to ";
 pub(super) const MOVED: &str = "moved to ";
-/// Before the name of a kind in the hash of what is recorded.
+/// Prefix of the name of a kind in the record.
 pub(super) const KIND: &str = "kind:";
 
-/// How often it is looked whether a refusal still holds.
-const LOOK_GAP: Duration = Duration::from_secs(1);
+/// How often a refusal is checked again.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Sends a command to whoever has its key.
+/// Sends a command to the server of its key.
 pub(super) trait Way: Send {
     /// The answer.
     fn ask(&mut self, key: &str, command: Cmd, nature: Nature) -> impl Future<Output = Result<Value, Refusal>> + Send;
@@ -52,7 +51,7 @@ impl Way for OnConnection<'_> {
     }
 }
 
-/// What is recorded.
+/// The record.
 #[derive(Debug, Default)]
 pub(super) struct Record {
     version: Option<String>,
@@ -67,21 +66,21 @@ impl Record {
     }
 }
 
-/// What is expected of this Redis, and whether it was found.
-pub(super) struct Custody {
+/// The expected record of this Redis, and the result of the last check.
+pub(super) struct OwnershipGuard {
     pub(super) keys: Keys,
     pub(super) namespace: Namespace,
     pub(super) partitions: Partition,
     database: RwLock<Option<DatabaseId>>,
     is_refused: AtomicBool,
     refusal: RwLock<Option<String>>,
-    /// When it was looked last whether the refusal still holds.
-    looked: Mutex<Option<Instant>>,
-    /// The lives of journals that were looked at.
+    /// When the refusal was last checked.
+    checked: Mutex<Option<Instant>>,
+    /// The lives of journals that were checked.
     lives: RwLock<HashMap<String, HashMap<Partition, Incarnation>>>,
 }
 
-impl Custody {
+impl OwnershipGuard {
     pub(super) fn new(namespace: Namespace, partitions: Partition) -> Self {
         Self {
             keys: Keys::new(&namespace),
@@ -90,7 +89,7 @@ impl Custody {
             database: RwLock::default(),
             is_refused: AtomicBool::new(false),
             refusal: RwLock::default(),
-            looked: Mutex::default(),
+            checked: Mutex::default(),
             lives: RwLock::default(),
         }
     }
@@ -104,7 +103,7 @@ impl Custody {
         *self.database.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Refuses every call while the journal belongs to somebody else.
+    /// Refuses every call while the journal belongs to another database.
     pub(super) fn admit(&self) -> Result<(), StoreError> {
         if !self.is_refused.load(Ordering::Acquire) {
             return Ok(());
@@ -113,12 +112,12 @@ impl Custody {
         Err(StoreError::Misconfigured(reason.unwrap_or_default()))
     }
 
-    /// Whether it is time to look whether a refusal still holds; once for whoever asks first.
-    pub(super) fn is_look_due(&self) -> bool {
-        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = looked.is_none_or(|at| at.elapsed() >= LOOK_GAP);
+    /// Whether to check a refusal again; true for one caller per interval.
+    pub(super) fn is_check_due(&self) -> bool {
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = checked.is_none_or(|at| at.elapsed() >= CHECK_INTERVAL);
         if is_due {
-            *looked = Some(Instant::now());
+            *checked = Some(Instant::now());
         }
         is_due
     }
@@ -135,21 +134,21 @@ impl Custody {
         self.is_refused.store(is_refused, Ordering::Release);
     }
 
-    /// Whether these lives were looked at.
+    /// Whether these lives were checked.
     pub(super) fn knows(&self, kind: &str, heads: &[Head]) -> bool {
         let lives = self.lives.read().unwrap_or_else(PoisonError::into_inner);
         let Some(lives) = lives.get(kind) else { return heads.is_empty() };
         heads.iter().all(|head| lives.get(&head.partition) == Some(&head.incarnation))
     }
 
-    /// Notes that these lives were looked at.
+    /// Records that these lives were checked.
     pub(super) fn learn(&self, kind: &str, heads: &[Head]) {
         let mut lives = self.lives.write().unwrap_or_else(PoisonError::into_inner);
         let lives = lives.entry(kind.to_owned()).or_default();
         lives.extend(heads.iter().map(|head| (head.partition, head.incarnation)));
     }
 
-    /// What is recorded.
+    /// Reads the record.
     pub(super) async fn read<W: Way>(&self, way: &mut W) -> Result<Record, Refusal> {
         let mut read = redis::cmd("HMGET");
         read.arg(self.keys.format()).arg("version").arg("partitions").arg("journal").arg("database");
@@ -164,19 +163,19 @@ impl Custody {
         Ok(Record { version, partitions, journal, database: id("database", database)?.map(DatabaseId) })
     }
 
-    /// Whether what is recorded is whole: the namespace is in use.
+    /// Whether the record is complete: the namespace is in use.
     pub(super) fn is_begun(&self, record: &Record) -> bool {
         record.is_whole()
     }
 
-    /// Gives the journal to `database`, whoever had it.
+    /// Assigns the journal to `database`, whatever was recorded.
     pub(super) async fn give<W: Way>(&self, way: &mut W, database: DatabaseId) -> Result<(), Refusal> {
         let mut write = redis::cmd("HSET");
         write.arg(self.keys.format()).arg("database").arg(database.to_string());
         way.ask(&self.keys.format(), write, Nature::Writes).await.map(|_| ())
     }
 
-    /// Records what is missing, the version last: with it all is there. Another host may be doing the same.
+    /// Writes the missing fields, the version last: it marks the record as complete. Another host may be doing the same.
     pub(super) async fn write<W: Way>(&self, way: &mut W) -> Result<(), Refusal> {
         let journal = Uuid::new_v4().hyphenated().to_string();
         let database = self.expected().map(|id| ("database", id.to_string()));
@@ -194,8 +193,8 @@ impl Custody {
         way.ask(&self.keys.format(), write, Nature::Writes).await.map(|_| ())
     }
 
-    /// Compares what is recorded; records it where there is nothing, with `kind` where one is named. What an earlier version has
-    /// left must be taken over first.
+    /// Checks the record; writes it where there is none, with `kind` where one is named. Data of an earlier version must be taken
+    /// over first.
     pub(super) async fn check<W: Way>(&self, way: &mut W, kind: Option<&str>) -> Result<(), Refusal> {
         let mut record = self.read(way).await?;
         if !record.is_whole() {
@@ -213,7 +212,7 @@ impl Custody {
         }
     }
 
-    /// Refuses what another version wrote, or for another number of partitions, or what belongs to another database.
+    /// Refuses data of another version, of another number of partitions, or of another database.
     pub(super) fn judge(&self, record: &Record) -> Result<(), StoreError> {
         if record.version.as_deref() != Some(FORMAT) {
             return Err(other_format(record.version.as_deref(), &self.keys.all()));
@@ -227,7 +226,7 @@ impl Custody {
         match (record.database, self.expected()) {
             (Some(owner), Some(ours)) if owner != ours => {
                 let place = format!("namespace {} of the Redis at store.url", self.namespace);
-                let refusal = StoreError::from(Stranger::new(&place, owner, Some(ours)));
+                let refusal = StoreError::from(ForeignJournal::new(&place, owner, Some(ours)));
                 self.set_refusal(Some(refusal.to_string()));
                 return Err(refusal);
             }
@@ -237,17 +236,17 @@ impl Custody {
         Ok(())
     }
 
-    /// As [`Custody::check`] where nothing is recorded, without writing anything.
+    /// As [`OwnershipGuard::check`] without a record, but writes nothing.
     pub(super) async fn find_earlier<W: Way>(&self, way: &mut W) -> Result<(), StoreError> {
         self.check_earlier(way).await.map_err(Refusal::into_error)
     }
 
-    /// Where nothing is recorded: whether an earlier version has left something.
+    /// Without a record: whether an earlier version left data.
     async fn check_earlier<W: Way>(&self, way: &mut W) -> Result<(), Refusal> {
         let mut read = redis::cmd("HGET");
         read.arg(EARLIER_FORMAT).arg("version");
         let version = match way.ask(EARLIER_FORMAT, read, Nature::Reads).await {
-            // A user who may see the keys of the namespace only: what an earlier version has left is not for it.
+            // This user may see the keys of the namespace only: earlier data is not for it.
             Err(refusal) if refusal.is_forbidden() => return Ok(()),
             version => version?,
         };
