@@ -132,7 +132,12 @@ impl App {
         let sql = crate::sql::open(&config.sql).await?;
         let granted =
             grants::capabilities(Arc::<dyn Store>::clone(&store), Arc::clone(&sql), &config.policy, clock.clone());
-        let setup = PolicySetup { compiler, capabilities: Some((granted, Handle::current())), clock: clock.clone(), is_look: false };
+        let setup = PolicySetup {
+            compiler,
+            capabilities: Some((granted, Handle::current())),
+            clock: clock.clone(),
+            is_look: false,
+        };
         let policies = load_policies(&config, setup).await?;
         policies.registry.watch()?;
         let schema = Schema::start(&config, Arc::clone(&store), Arc::clone(&sql)).await?;

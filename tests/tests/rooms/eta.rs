@@ -11,7 +11,7 @@ use weir::config::StoreConfig;
 use weir::model::Id;
 use weir::room::flow::{Eta, Flow, poll_after_ms};
 use weir::store::{
-    Opened, Opening, RoomBatch, RoomCommit, RoomFigures, RoomOp, RoomResult, RoomStore, RoomTick, RoomTimes, RoomVerb,
+    Opened, Opening, Queues, RoomBatch, RoomCommit, RoomFigures, RoomOp, RoomResult, RoomTick, RoomTimes, RoomVerb,
     TICK_PEOPLE_MAX, Ticked,
 };
 use weir_tests::services::temporary_directory;
@@ -124,7 +124,7 @@ impl Crowd {
     }
 
     /// One batch of joins, polls and ends.
-    async fn act(&mut self, rooms: &dyn RoomStore, doing: &[(usize, RoomVerb)], now_ms: u64) {
+    async fn act(&mut self, rooms: &dyn Queues, doing: &[(usize, RoomVerb)], now_ms: u64) {
         let op = |&(actor, verb): &(usize, RoomVerb)| RoomOp {
             actor: Id::Int(actor as i64),
             number: self.people[actor].number,
@@ -193,7 +193,7 @@ impl Crowd {
     }
 
     /// Ticks until nobody more can be let in.
-    async fn tick(&mut self, rooms: &dyn RoomStore, now_ms: u64) -> RoomFigures {
+    async fn tick(&mut self, rooms: &dyn Queues, now_ms: u64) -> RoomFigures {
         loop {
             let tick = RoomTick {
                 seed: [3; 32],
