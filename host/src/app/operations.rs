@@ -10,7 +10,7 @@ use tokio::sync::OnceCell;
 
 use super::{App, AppError};
 use crate::admin::{Check, ModuleCommand, Operations, OperationsError, Purge, Upload};
-use crate::capability::explain;
+use crate::capability::{Explained, explain};
 use crate::clock::Clock;
 use crate::config::{Config, KindTable, StoreType};
 use crate::error::{Refusal, RoomRefusal};
@@ -138,8 +138,8 @@ impl Operator {
         }
         let (store, now_ms) = (self.store().await?, self.clock.steady_ms());
         let partition = self.partition(kind, &target, store.partitions());
-        let rooms = (&**store, &*self.sql);
-        Ok(explain((kind, &table), rooms, now_ms, (partition, &target), actor.as_ref()).await)
+        let explained = Explained { kind, table: &table, partition, target: &target, actor: actor.as_ref() };
+        Ok(explain(explained, &**store, &*self.sql, now_ms).await)
     }
 
     /// A queue of a waiting room: it has no row, and nothing is written behind.

@@ -8,20 +8,30 @@ use crate::sql::{DeadLetter, Sql};
 use crate::store::Store;
 
 /// Dead letters of one kind that are looked through.
-const LETTERS_MAX: usize = 1_000;
+const DEAD_LETTERS_MAX: usize = 1_000;
 
 /// Holes of one kind that are looked through, the newest.
 const HOLES_MAX: usize = 1_000;
 
-/// Everything known of a target, and of one actor on it where that makes a difference: `store` (state, head, journal entries), `sql` (row and count), `checkpoint`,
-/// `dead_letters`, `holes` in the journal of its partition. What cannot be reached is a text that says why.
-pub async fn explain(
-    (kind, table): (&str, &KindTable),
-    (store, sql): (&dyn Store, &dyn Sql),
-    now_ms: u64,
-    (partition, target): (Partition, &Id),
-    actor: Option<&Id>,
-) -> Value {
+/// What is to be explained.
+pub struct Explained<'a> {
+    /// The kind.
+    pub kind: &'a str,
+    /// Its tables.
+    pub table: &'a KindTable,
+    /// The partition of the target.
+    pub partition: Partition,
+    /// The target.
+    pub target: &'a Id,
+    /// The actor, where it makes a difference.
+    pub actor: Option<&'a Id>,
+}
+
+/// Everything known of a target, and of one actor on it where that makes a difference: `store` (state, head, journal entries),
+/// `sql` (row and count), `checkpoint`, `dead_letters`, `holes` in the journal of its partition. What cannot be reached is a
+/// text that says why.
+pub async fn explain(explained: Explained<'_>, store: &dyn Store, sql: &dyn Sql, now_ms: u64) -> Value {
+    let Explained { kind, table, partition, target, actor } = explained;
     let unreachable = |error: &dyn std::fmt::Display| json!(error.to_string());
     let known = store.explain(kind, now_ms, (partition, target), actor).await;
     let row = sql.explain(table, target, actor).await;
@@ -33,12 +43,12 @@ pub async fn explain(
         Err(error) => unreachable(&error),
     };
     let (target_text, actor_text) = (target.to_string(), actor.map(Id::to_string));
-    let letters = match sql.dead_letters(Some(kind), 0, LETTERS_MAX).await {
-        Ok(letters) => {
+    let dead = match sql.dead_letters(Some(kind), 0, DEAD_LETTERS_MAX).await {
+        Ok(dead) => {
             let concerns = |letter: &DeadLetter| {
                 letter.target == target_text && actor_text.as_ref().is_none_or(|actor| *actor == letter.actor)
             };
-            json!(letters.into_iter().filter(concerns).collect::<Vec<_>>())
+            json!(dead.into_iter().filter(concerns).collect::<Vec<_>>())
         }
         Err(error) => unreachable(&error),
     };
@@ -54,7 +64,7 @@ pub async fn explain(
         "store": known.unwrap_or_else(|error| unreachable(&error)),
         "sql": row.unwrap_or_else(|error| unreachable(&error)),
         "checkpoint": checkpoint,
-        "dead_letters": letters,
+        "dead_letters": dead,
         "holes": holes,
     })
 }

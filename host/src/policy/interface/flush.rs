@@ -172,6 +172,5 @@ pub(in crate::policy) fn to_change(entry: &vectors::Entry) -> ToggleChange {
             vectors::Action::Add => Action::Add,
             vectors::Action::Remove => Action::Remove,
         },
-        at_ms: 0,
     }
 }
