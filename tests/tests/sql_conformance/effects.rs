@@ -7,7 +7,7 @@ use weir::model::{Id, IdType, Setting, SettingType, Settings};
 use weir::sql::{Applied, CountRow, EventRow, Finding, Row, RowChange, SettingsRow};
 
 use crate::documents::{create, playlists};
-use crate::fixture::{AT_MS, Engine, Fixture, KIND, ORIGIN, Toggles as _, add, remove};
+use crate::fixture::{Engine, Fixture, KIND, ORIGIN, Toggles as _, add, remove};
 
 /// Makes the database leave out rows of `table` for which `condition` holds (`NEW` or `OLD` in it): without an error
 /// where the engine can do that, and where it cannot with one.

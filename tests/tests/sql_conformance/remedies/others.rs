@@ -5,7 +5,7 @@ use weir::model::{Id, IdType, Setting, SettingType, Settings};
 use weir::sql::{Advice, CountRow, Problem, Row, SettingsRow};
 
 use super::{Case, Said, Shape, views};
-use crate::fixture::{AT_MS, Engine, ORIGIN};
+use crate::fixture::{Engine, ORIGIN};
 
 /// The cases of this file.
 pub const CASES: &[Case] = &[
