@@ -37,21 +37,17 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::cache::{InvalidationLog, Rules};
-use crate::capability::{Fit, Parts};
+use crate::capability::{Fit, KindParts};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, KindTable, PolicyFailure};
-use crate::counter::CounterKind;
 use crate::flush::{FlushError, FlushParts, FlushStatus, Flusher};
 use crate::http::Kinds;
-use crate::ingest::{IngestKind, check_schema};
 use crate::journal::JournalWatch;
 use crate::policy::{Compiler, KindPolicy, LoadError, Policies, PolicySetup};
-use crate::preference::PreferenceKind;
 use crate::read::{ReadParts, Reads, Shared};
 use crate::room::{RoomKind, RoomParts};
 use crate::sql::{Sql, SqlError};
 use crate::store::{Store, StoreError};
-use crate::toggle::ToggleKind;
 use crate::upstream::Upstreams;
 use eligibility::ByPolicy;
 use relay::Relays;
@@ -127,7 +123,7 @@ impl App {
     pub async fn start(config: Config, clock: Clock, compiler: Compiler) -> Result<Self, AppError> {
         let config = config.with_namespace();
         config.validate()?;
-        config.ingests.iter().try_for_each(check_schema)?;
+        crate::write::check(&config)?;
         let store = crate::store::open(&config.store).await?;
         let sql = crate::sql::open(&config.sql).await?;
         let granted =
@@ -145,8 +141,8 @@ impl App {
         let ledger = Arc::new(InvalidationLog::default());
         let owner = format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
         let (mut served, mut flushers) = (Kinds::default(), BTreeMap::new());
-        let parts = |kind: &str, table: KindTable| Parts {
-            fit: Arc::new(Fit::new(kind, table, Arc::clone(&sql), (&config.batch, &config.fit))),
+        let parts = |kind: &str, table: KindTable| KindParts {
+            fit: Arc::new(Fit::new(kind, table, Arc::clone(&sql), &config.batch, &config.fit)),
             kind: kind.to_owned(),
             batch: config.batch.clone(),
             journal: config.journal.clone(),
@@ -157,29 +153,14 @@ impl App {
             watch: Arc::new(JournalWatch::new(store.partitions(), clock.clone())),
             clock: clock.clone(),
         };
-        let kinds: BTreeMap<String, Parts> =
+        let kinds: BTreeMap<String, KindParts> =
             config.kinds().into_iter().map(|(kind, table)| (kind.to_owned(), parts(kind, table))).collect();
         learn_limits(&kinds, &schema).await;
         for (kind, table) in config.kinds() {
             let flusher = flusher(&config, table, &kinds[kind], (&owner, &ledger), schema.ready());
             flushers.insert(kind.to_owned(), flusher);
         }
-        for toggle in &config.toggles {
-            let kind = ToggleKind::start(toggle.clone(), kinds[&toggle.kind].clone());
-            served.toggles.kinds.insert(toggle.kind.clone(), Arc::new(kind));
-        }
-        for counter in &config.counters {
-            let kind = CounterKind::start(counter.clone(), kinds[&counter.kind].clone());
-            served.counters.kinds.insert(counter.kind.clone(), Arc::new(kind));
-        }
-        for ingest in &config.ingests {
-            let kind = IngestKind::start(ingest.clone(), kinds[&ingest.kind].clone())?;
-            served.ingests.kinds.insert(ingest.kind.clone(), Arc::new(kind));
-        }
-        for preference in &config.preferences {
-            let kind = PreferenceKind::start(preference.clone(), kinds[&preference.kind].clone());
-            served.preferences.kinds.insert(preference.kind.clone(), Arc::new(kind));
-        }
+        served.written = crate::write::start(&config, &kinds)?;
         for room in &config.rooms {
             let parts = RoomParts {
                 batch: config.batch.clone(),
@@ -281,7 +262,7 @@ impl App {
 }
 
 /// Lets kinds know what fits into their tables: before the first request where SQL answers, and from then on.
-async fn learn_limits(kinds: &BTreeMap<String, Parts>, schema: &Schema) {
+async fn learn_limits(kinds: &BTreeMap<String, KindParts>, schema: &Schema) {
     if *schema.ready().borrow() {
         for (kind, parts) in kinds {
             if let Err(error) = parts.fit.learn().await {
@@ -296,13 +277,14 @@ async fn learn_limits(kinds: &BTreeMap<String, Parts>, schema: &Schema) {
 fn flusher(
     config: &Config,
     table: KindTable,
-    parts: &Parts,
+    parts: &KindParts,
     (owner, ledger): (&str, &Arc<InvalidationLog>),
     schema_ready: watch::Receiver<bool>,
 ) -> Flusher {
     Flusher::start(FlushParts {
         kind: parts.kind.clone(),
         table,
+        fold: crate::write::fold,
         config: config.flush.clone(),
         owner: owner.to_owned(),
         ledger: Arc::clone(ledger),
@@ -334,17 +316,11 @@ pub(crate) fn kind_policies(config: &Config) -> Vec<KindPolicy> {
         settings,
         on_failure,
     };
-    let toggles = config.toggles.iter().map(|kind| of(&kind.kind, kind.settings.clone(), kind.on_policy_failure));
-    let counters = config.counters.iter().map(|kind| of(&kind.kind, kind.policy_settings(), kind.on_policy_failure));
-    let ingests = config.ingests.iter().map(|kind| of(&kind.kind, kind.policy_settings(), kind.on_policy_failure));
-    let preferences =
-        config.preferences.iter().map(|kind| of(&kind.kind, kind.policy_settings(), kind.on_policy_failure));
     let rooms = config.rooms.iter().map(|kind| of(&kind.kind, kind.settings.clone(), kind.on_policy_failure));
     let reads = config.reads.iter().map(|read| of(&read.name, read.settings.clone(), PolicyFailure::BuiltIn));
     let upstreams = config
         .upstreams
         .iter()
         .map(|upstream| of(&format!("upstream:{}", upstream.name), upstream.settings.clone(), PolicyFailure::BuiltIn));
-    let written = toggles.chain(counters).chain(ingests).chain(preferences);
-    written.chain(rooms).chain(reads).chain(upstreams).collect()
+    crate::write::rules(config).into_iter().chain(rooms).chain(reads).chain(upstreams).collect()
 }

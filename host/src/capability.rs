@@ -1,149 +1,250 @@
-//! What all capabilities stand on: store, SQL, the journal's watch, and the ways in which these fail a request.
+//! The write path, once: what a capability says of itself, and everything that all of them do alike.
 //!
-//! Tier 3, below the other capabilities: imports tiers 0 to 2. Never imports a capability, flush or http. Holds no rule and
-//! no state of a kind: [`Ground`] is made anew at each start.
+//! Tier 3, below the capabilities: imports tiers 0 to 2. Never imports a capability, flush or http. Holds no rule and no state
+//! of a kind.
 //!
-//! - `explain`: everything that is known of a target.
+//! A capability implements [`Capability`] and is listed in `write`. [`Kind`] takes a request through the path: submit → decide
+//! → store step → hydrate what was not loaded, and again → receipt → durability level → reply.
+//!
+//! - `kind`: the way of one request.
+//! - `batch`: the way of what is concurrent: one policy call, one store step.
+//! - `steps`: into which store steps a batch goes; the rules are asked of each item once.
+//! - `context`: what a kind is made of, and the ways in which store and SQL fail a request.
 //! - `fit`: what SQL could never take is refused at the door.
 //! - `hydrate`: what the store does not know is read from SQL, in bulk, under the law of hydration.
-//! - `step`: idempotency keys; the store steps of a batch; each item is decided once.
+//! - `idempotency`: what makes a request the same request.
 //! - `receipt`: a place in the journal, and waiting until SQL has got there.
+//! - `fold`: what a flush makes of a capability's changes.
+//! - `plug`: a capability without its types, as the list holds it.
+//! - `explain`: everything that is known of a target.
 
+mod batch;
+mod context;
 mod explain;
 mod fit;
+mod fold;
 mod hydrate;
+mod idempotency;
+mod kind;
+mod plug;
 mod receipt;
-mod step;
+mod steps;
 
+use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use metrics::counter;
-use tokio::time::Instant;
-
-use crate::clock::Clock;
-use crate::config::{BatchConfig, JournalConfig};
+use crate::config::{Config, ConfigError, DurabilityLevel, KindTable};
 use crate::error::Refusal;
-use crate::journal::JournalWatch;
-use crate::model::{Id, Partition, partition_of};
-use crate::policy::Rules;
-use crate::sql::{Sql, SqlError};
-use crate::store::{Store, StoreError};
-use crate::telemetry;
+use crate::model::{Digest, Partition, Position};
+use crate::policy::{Decided, KindPolicy};
+use crate::store::{Commit, Idempotency, StoreError};
 
+pub use context::{KindContext, KindParts};
 pub use explain::{Explained, dead_letter, explain, journal_hole};
 pub use fit::Fit;
-pub use hydrate::{Hydrator, Load, hydrate_all};
+pub use fold::{Fold, NoFold, OtherCapability};
+pub use hydrate::{Hydrations, Hydrator, Load, hydrate_all, put_targets};
+pub use idempotency::RequestKey;
+pub use kind::{Kind, Written};
+pub use plug::{Plug, WrittenKinds};
 pub use receipt::Receipt;
-pub use step::{Ruled, decided_apart, idempotency, in_steps, kept};
 
-/// What a kind is made of, whatever it does.
-#[derive(Clone)]
-pub struct Parts {
-    /// Its name.
-    pub kind: String,
-    /// Bounds of its batches.
-    pub batch: BatchConfig,
-    /// Bounds of its journal.
-    pub journal: JournalConfig,
-    /// Time within which hydration and waiting for SQL must be done, in milliseconds.
-    pub deadline_ms: u64,
-    /// The rules.
-    pub policies: Arc<Rules>,
-    /// Hot state and journal.
-    pub store: Arc<dyn Store>,
-    /// The truth.
-    pub sql: Arc<dyn Sql>,
-    /// What fits into its tables.
-    pub fit: Arc<Fit>,
-    /// Shared with the flusher of the kind.
-    pub watch: Arc<JournalWatch>,
-    /// The time.
-    pub clock: Clock,
-}
+/// A capability that is written behind. Its value is one kind of it: the configuration, and what only this capability needs.
+///
+/// Everything here is plain data or short: who waits for what, in which batches, and how failures are reported is [`Kind`]'s.
+/// Types and functions are known at compile time, so that the path of a request is one future, without a box.
+pub trait Capability: Sized + Send + Sync + 'static {
+    /// Its one name.
+    const NAME: &'static str;
+    /// The queue of its writes, in refusals and metrics.
+    const QUEUE: &'static str;
+    /// The store's operation, in metrics.
+    const OPERATION: &'static str;
+    /// What becomes of its writes, in metrics.
+    const OUTCOMES: Outcomes;
+    /// Whether the rules are asked of each request. They are asked once: what they said stays with the request while what the
+    /// store does not know is loaded.
+    const IS_RULED: bool = true;
+    /// Whether who waits for the level `stored` has the flush begin at once; otherwise it begins when the rules plan it.
+    const FLUSHES_FOR_WAITERS: bool = true;
+    /// Bytes of one store step at most, unless one operation alone has more: what one call may hold a store up.
+    const STEP_BYTES_MAX: usize = usize::MAX;
 
-/// What requests, batches and hydration of one kind share.
-pub struct Ground {
-    /// What it is made of.
-    pub parts: Parts,
-    store_failing: AtomicBool,
-    sql_failing: AtomicBool,
-}
+    /// What is configured of a kind.
+    type Config: Clone + Send + Sync + 'static;
+    /// What a caller asks for.
+    type Request: Send + Sync;
+    /// A request that was checked: it goes into a batch, more than once where something must be loaded first.
+    type Prepared: Clone + Send + Sync + 'static;
+    /// What the rules see of a request.
+    type Subject: Send + Sync;
+    /// What the rules say of one.
+    type Ruling: Clone + Send + Sync + 'static;
+    /// What the store is to do.
+    type Op: Send;
+    /// What the store made of it.
+    type Outcome: Send + 'static;
+    /// What is left of an outcome that answers the request.
+    type Done: Send + Sync;
+    /// What the caller gets.
+    type Reply: Send;
+    /// Why a caller gets nothing.
+    type Refusal: From<Refusal> + Clone + Send + 'static;
+    /// How it reads what the store does not know.
+    type Load: Load;
 
-impl Ground {
-    /// On `parts`.
-    pub fn new(parts: Parts) -> Self {
-        Self { parts, store_failing: AtomicBool::new(false), sql_failing: AtomicBool::new(false) }
-    }
+    /// The kinds that are configured.
+    fn configs(config: &Config) -> &[Self::Config];
 
-    /// The kind's name.
-    pub fn kind(&self) -> &str {
-        &self.parts.kind
-    }
+    /// The kinds that are configured, to be changed.
+    fn configs_mut(config: &mut Config) -> &mut [Self::Config];
 
-    /// The partition of a target.
-    pub fn partition(&self, target: &Id) -> Partition {
-        partition_of(target, self.parts.store.partitions())
-    }
+    /// The name of a kind.
+    fn kind(config: &Self::Config) -> &str;
 
-    /// The store step that operations on a target belong to: see [`Store::step_of`].
-    pub fn step_of(&self, target: &Id) -> Partition {
-        self.parts.store.step_of(self.partition(target))
-    }
+    /// The name of a kind, to be changed.
+    fn kind_mut(config: &mut Self::Config) -> &mut String;
 
-    /// When a request that begins now must be answered.
-    pub fn deadline(&self) -> Instant {
-        Instant::now() + Duration::from_millis(self.parts.deadline_ms)
-    }
+    /// What policy modules learn of a kind.
+    fn rules(config: &Self::Config) -> KindPolicy;
 
-    /// Refuses a write while the journal is at one of its bounds.
+    /// Whether a kind can be started, before anything is opened.
     ///
     /// # Errors
-    /// [`Refusal::JournalFull`].
-    pub fn admit(&self) -> Result<(), Refusal> {
-        if self.parts.watch.is_full(&self.parts.journal) {
-            counter!(telemetry::SHED_TOTAL, "limit" => "journal.backlog").increment(1);
-            return Err(Refusal::JournalFull);
-        }
+    /// What is wrong with it.
+    fn check_config(_config: &Self::Config) -> Result<(), ConfigError> {
         Ok(())
     }
 
-    /// The refusal for a failed store call that changed nothing. Logs when the store begins to fail, not for each
-    /// request.
-    pub fn store_refusal(&self, error: &StoreError) -> Refusal {
-        if !self.store_failing.swap(true, Ordering::Relaxed) {
-            tracing::error!(kind = self.parts.kind, %error, "the store does not serve requests");
-        }
-        Refusal::StoreUnavailable
+    /// Starts a kind on the current runtime.
+    ///
+    /// # Errors
+    /// What is wrong with its configuration.
+    fn start(config: Self::Config, context: &Arc<KindContext>) -> Result<Self, ConfigError>;
+
+    /// Its configuration.
+    fn config(&self) -> &Self::Config;
+
+    /// The level that a reply waits for.
+    fn durability(&self) -> DurabilityLevel;
+
+    /// How it reads what the store does not know.
+    fn load(&self, context: &Arc<KindContext>) -> Arc<Self::Load>;
+
+    /// Refuses what SQL could never take, before anything is done.
+    fn check(
+        &self,
+        context: &KindContext,
+        request: &Self::Request,
+    ) -> impl Future<Output = Result<(), Self::Refusal>> + Send;
+
+    /// Makes a request ready for a batch.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn prepare(&self, context: &KindContext, request: Self::Request) -> Result<Self::Prepared, Self::Refusal>;
+
+    /// A batch has ended, whatever it made of the request.
+    fn submitted(&self, _request: &Self::Prepared) {}
+
+    /// What the rules see of a request, and its idempotency key.
+    fn subject(&self, context: &KindContext, request: Self::Prepared) -> (Self::Subject, Option<Idempotency>);
+
+    /// Asks the rules of a whole batch, in one call. Index-aligned with `subjects`.
+    fn decide(
+        &self,
+        context: &KindContext,
+        at_ms: u64,
+        subjects: &[Self::Subject],
+    ) -> impl Future<Output = Result<Decided<Self::Ruling>, Refusal>> + Send;
+
+    /// The operation of a subject under its ruling. The ruling stays with the request until it is answered; what can not be
+    /// needed again may be taken out of it.
+    ///
+    /// # Errors
+    /// Why the rules refuse it.
+    fn op(
+        &self,
+        subject: Self::Subject,
+        ruling: &mut Self::Ruling,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Self::Op, Self::Refusal>;
+
+    /// The partition of an operation.
+    fn partition(context: &KindContext, op: &Self::Op) -> Partition;
+
+    /// How many outcomes an operation is counted as.
+    fn amount(_op: &Self::Op) -> u64 {
+        1
     }
 
-    /// The refusal for a failed store step, which may have been applied.
-    pub fn step_refusal(&self, operation: &'static str, error: &StoreError) -> Refusal {
-        counter!(telemetry::STORE_FAILURES_TOTAL, "operation" => operation, "cause" => error.cause()).increment(1);
-        let refusal = self.store_refusal(error);
-        if matches!(error, StoreError::OutcomeUnknown(_)) { Refusal::OutcomeUnknown } else { refusal }
+    /// Bytes of an operation, where a store step is bounded by them.
+    fn bytes(_op: &Self::Op) -> usize {
+        0
     }
 
-    /// The store has answered.
-    pub fn store_served(&self) {
-        if self.store_failing.load(Ordering::Relaxed) && self.store_failing.swap(false, Ordering::Relaxed) {
-            tracing::info!(kind = self.parts.kind, "the store serves requests again");
-        }
-    }
+    /// One atomic step of the store. Index-aligned with the operations.
+    fn step(
+        &self,
+        context: &KindContext,
+        batch: StepBatch<Self::Op>,
+    ) -> impl Future<Output = Result<Commit<Self::Outcome>, StoreError>> + Send;
 
-    /// The refusal for what SQL did not answer.
-    pub fn sql_refusal(&self, error: &SqlError) -> Refusal {
-        if !self.sql_failing.swap(true, Ordering::Relaxed) {
-            tracing::error!(kind = self.parts.kind, %error, "SQL does not answer for what the store does not know");
-        }
-        Refusal::SqlUnavailable
-    }
+    /// Whether an outcome has put something new into the journal.
+    fn is_new(outcome: &Self::Outcome) -> bool;
 
-    /// SQL has answered.
-    pub fn sql_served(&self) {
-        if self.sql_failing.load(Ordering::Relaxed) && self.sql_failing.swap(false, Ordering::Relaxed) {
-            tracing::info!(kind = self.parts.kind, "SQL answers again for what the store does not know");
-        }
-    }
+    /// The outcome, as one of [`Capability::OUTCOMES`].
+    fn outcome(outcome: &Self::Outcome) -> &'static str;
+
+    /// What an outcome means for its request. What a request that is done needs no more may be taken out of the ruling.
+    fn settle(
+        &self,
+        context: &KindContext,
+        request: &Self::Prepared,
+        ruling: &mut Self::Ruling,
+        outcome: Self::Outcome,
+    ) -> Settled<Self>;
+
+    /// The reply to what was written, and the level that was reached.
+    fn reply(written: Written<Self>, durability: DurabilityLevel) -> Self::Reply;
+
+    /// An empty fold for the tables of a kind; `None` where they are of another capability.
+    fn fold(table: &KindTable) -> Option<Box<dyn Fold>>;
+}
+
+/// The metric that counts what became of writes.
+pub struct Outcomes {
+    /// Its name.
+    pub metric: &'static str,
+    /// The values of its label `outcome`.
+    pub labels: &'static [&'static str],
+}
+
+/// Operations for one step of the store, decided by one module, to be applied in order.
+pub struct StepBatch<Op> {
+    /// The module that decided them.
+    pub digest: Digest,
+    /// When, in Unix milliseconds.
+    pub at_ms: u64,
+    /// The time that never jumps, in milliseconds.
+    pub now_ms: u64,
+    /// The operations.
+    pub ops: Vec<Op>,
+}
+
+/// What an outcome of the store means for its request.
+pub enum Settled<C: Capability> {
+    /// It is done: what the reply needs, and where it lies in the journal.
+    Done {
+        /// What the reply needs.
+        done: C::Done,
+        /// The partition.
+        partition: Partition,
+        /// The entry.
+        position: Position,
+    },
+    /// Nothing was done: the store does not know these. They are loaded, and the request is submitted again.
+    NotLoaded(Vec<<C::Load as Load>::Miss>),
+    /// It is refused.
+    Refused(C::Refusal),
 }

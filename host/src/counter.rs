@@ -1,25 +1,26 @@
 //! The counter capability: views, plays, downloads; how often, not by whom.
 //!
 //! Tier 3: imports tiers 0 to 2 and `capability`. Never imports flush or http. Holds no rule: the policy decides what a hit
-//! counts for, the store evaluates windows and limits and adds, this room moves data in batches between them.
+//! counts for, the store evaluates windows and limits and adds.
 //!
-//! - `step`: one batch: one policy call, one store step.
+//! - `load`: counts that the store does not know.
+//! - `fold`: what a flush makes of its changes.
 
-mod step;
+mod fold;
+mod load;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use metrics::{counter, histogram};
-
-use crate::batcher::Batcher;
-use crate::capability::{Ground, Hydrator, Load, Parts, Receipt};
-use crate::config::{CounterConfig, DurabilityLevel};
+use crate::capability::{
+    Capability, Fold, Kind, KindContext, Outcomes, Receipt, RequestKey, Settled, StepBatch, Written,
+};
+use crate::config::{Config, ConfigError, CounterConfig, DurabilityLevel, KindTable};
 use crate::error::Refusal;
-use crate::model::{Id, Partition, RateLimit, RateState};
-use crate::store::{CountResult, Hydration, LoadedState, ReadResult, TargetLoad};
+use crate::model::{CountRule, Hit, Id, Partition, RateLimit, RateState};
+use crate::policy::{Decided, KindPolicy};
+use crate::store::{Commit, CountBatch, CountOp, CountOutcome, CountResult, Idempotency, ReadResult, StoreError};
 use crate::telemetry;
-use step::{Asked, Evaluated, Step};
+pub use load::CountLoad;
 
 /// One request to count.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,158 +54,196 @@ pub struct CountReply {
     pub at_ms: u64,
 }
 
-/// All kinds of the capability, by name.
-#[derive(Clone, Default)]
-pub struct Counters {
-    /// The kinds.
-    pub kinds: BTreeMap<String, Arc<CounterKind>>,
-}
+/// One kind of the capability.
+pub type CounterKind = Kind<Counter>;
 
-/// One kind: its configuration, its batchers, its way to policy, store and SQL.
-pub struct CounterKind {
+/// What only this capability needs of a kind.
+pub struct Counter {
     config: CounterConfig,
-    ground: Arc<Ground>,
-    steps: Batcher<Asked, Result<Evaluated, Refusal>>,
-    hydrator: Hydrator<CountLoad>,
 }
 
-impl CounterKind {
-    /// Starts the kind's batchers on the current runtime.
-    pub fn start(config: CounterConfig, parts: Parts) -> Self {
-        let ground = Arc::new(Ground::new(parts));
-        let load = CountLoad { ground: Arc::clone(&ground), config: config.clone() };
-        let hydrator = Hydrator::start(Arc::clone(&ground), Arc::new(load));
-        let step = Step::new(Arc::clone(&ground), &config);
-        let steps =
-            Batcher::start(&ground.parts.batch, "counters", ground.kind(), move |batch| step.clone().run(batch));
-        Self { config, ground, steps, hydrator }
+impl Capability for Counter {
+    const NAME: &'static str = "counter";
+    const QUEUE: &'static str = "counters";
+    const OPERATION: &'static str = "count";
+    const OUTCOMES: Outcomes = Outcomes {
+        metric: telemetry::COUNTS_TOTAL,
+        labels: &["counted", "uncounted", "replayed", "limited", "missing", "cold", "overflow", "conflict"],
+    };
+
+    type Config = CounterConfig;
+    type Request = CountRequest;
+    type Prepared = CountRequest;
+    type Subject = Hit;
+    type Ruling = CountRule;
+    type Op = CountOp;
+    type Outcome = CountResult;
+    type Done = CountOutcome;
+    type Reply = CountReply;
+    type Refusal = Refusal;
+    type Load = CountLoad;
+
+    fn configs(config: &Config) -> &[CounterConfig] {
+        &config.counters
     }
 
-    /// Its configuration.
-    pub fn config(&self) -> &CounterConfig {
+    fn configs_mut(config: &mut Config) -> &mut [CounterConfig] {
+        &mut config.counters
+    }
+
+    fn kind(config: &CounterConfig) -> &str {
+        &config.kind
+    }
+
+    fn kind_mut(config: &mut CounterConfig) -> &mut String {
+        &mut config.kind
+    }
+
+    fn rules(config: &CounterConfig) -> KindPolicy {
+        let (kind, settings) = (config.kind.clone(), config.policy_settings());
+        KindPolicy { kind, settings, on_failure: config.on_policy_failure }
+    }
+
+    fn start(config: CounterConfig, _context: &Arc<KindContext>) -> Result<Self, ConfigError> {
+        Ok(Self { config })
+    }
+
+    fn config(&self) -> &CounterConfig {
         &self.config
     }
 
-    /// What it stands on.
-    pub fn ground(&self) -> &Ground {
-        &self.ground
+    fn durability(&self) -> DurabilityLevel {
+        self.config.durability
     }
 
-    /// Decides, counts and journals one hit, together with whatever is concurrent. With the kind's level `stored` it also
-    /// waits for the flush, up to the deadline; the reply names the level really reached.
-    ///
-    /// # Errors
-    /// See [`Refusal`]. A hit on a cold counter whose count SQL cannot give is refused with nothing done.
-    pub async fn count(&self, request: CountRequest) -> Result<CountReply, Refusal> {
-        let ground = self.ground();
-        ground.admit()?;
-        ground.parts.fit.check(&request.target, request.actor.as_ref(), Some(request.by), true).await?;
-        let deadline = ground.deadline();
-        let mut ruled = None;
-        loop {
-            let evaluated = self.steps.submit(Asked { request: request.clone(), ruled }).await??;
-            ruled = Some(evaluated.ruled);
-            let outcome = match evaluated.result {
-                CountResult::Done(outcome) => outcome,
-                CountResult::TargetNotLoaded => {
-                    self.hydrator.fetch(vec![request.target.clone()], deadline).await?;
-                    continue;
-                }
-                CountResult::Limited { retry_after_ms, rate } => {
-                    return Err(Refusal::RateLimited { retry_after_ms, rate, limit: evaluated.limit });
-                }
-                CountResult::TargetMissing => return Err(Refusal::TargetMissing),
-                CountResult::Overflow => return Err(Refusal::CountOverflow),
-                CountResult::IdempotencyConflict => return Err(Refusal::IdempotencyConflict),
-            };
-            let partition = ground.partition(&request.target);
-            let receipt = Receipt { partition, incarnation: evaluated.incarnation, position: outcome.position };
-            let stored = match self.config.durability {
-                // What was counted just now is hardly in SQL yet: that is not worth asking.
-                DurabilityLevel::Journaled => !outcome.counted && ground.knows_stored(receipt),
-                DurabilityLevel::Stored => {
-                    ground.parts.watch.want_flush();
-                    ground.wait_stored(receipt, ground.wait_until(deadline)).await
-                }
-            };
-            return Ok(CountReply {
-                count: outcome.count,
-                counted: outcome.counted,
-                durability: if stored { DurabilityLevel::Stored.as_str() } else { DurabilityLevel::Journaled.as_str() },
-                receipt,
-                rate: outcome.rate.zip(evaluated.limit),
-                replayed: outcome.replayed,
-                at_ms: evaluated.at_ms,
-            });
+    fn load(&self, context: &Arc<KindContext>) -> Arc<CountLoad> {
+        Arc::new(CountLoad { context: Arc::clone(context), table: self.config.table.clone() })
+    }
+
+    async fn check(&self, context: &KindContext, request: &CountRequest) -> Result<(), Refusal> {
+        context.parts.fit.check(&request.target, request.actor.as_ref(), Some(request.by), true).await
+    }
+
+    fn prepare(&self, _context: &KindContext, request: CountRequest) -> Result<CountRequest, Refusal> {
+        Ok(request)
+    }
+
+    fn subject(&self, context: &KindContext, request: CountRequest) -> (Hit, Option<Idempotency>) {
+        let CountRequest { target, actor, by, idempotency_key } = request;
+        let idempotency = idempotency_key.map(|key| {
+            let actor = actor.as_ref().map(ToString::to_string).unwrap_or_default();
+            let key = RequestKey { kind: context.kind(), actor: &actor, key: &key, target: Some(&target) };
+            key.of(&["count", &by.to_string()])
+        });
+        (Hit { target, actor, by }, idempotency)
+    }
+
+    async fn decide(&self, context: &KindContext, at_ms: u64, hits: &[Hit]) -> Result<Decided<CountRule>, Refusal> {
+        // A failed module is logged, counted and reported by the policy itself.
+        let decided = context.parts.policies.decide_counts(context.kind(), at_ms, hits).await;
+        decided.map_err(|_| Refusal::PolicyFailed)
+    }
+
+    fn op(&self, hit: Hit, rule: &mut CountRule, idempotency: Option<Idempotency>) -> Result<CountOp, Refusal> {
+        let Hit { target, actor, by } = hit;
+        Ok(CountOp { target, actor, by, rule: *rule, idempotency })
+    }
+
+    fn partition(context: &KindContext, op: &CountOp) -> Partition {
+        context.partition(&op.target)
+    }
+
+    async fn step(&self, context: &KindContext, batch: StepBatch<CountOp>) -> Result<Commit<CountResult>, StoreError> {
+        let StepBatch { digest, at_ms, now_ms, ops } = batch;
+        let (keep_actors, unique_pairs_max) = (self.config.table.events.is_some(), self.config.unique_pairs_max);
+        let batch = CountBatch { digest, at_ms, now_ms, keep_actors, unique_pairs_max, ops };
+        context.parts.store.count(context.kind(), batch).await
+    }
+
+    fn is_new(outcome: &CountResult) -> bool {
+        matches!(outcome, CountResult::Done(CountOutcome { counted: true, .. }))
+    }
+
+    fn outcome(outcome: &CountResult) -> &'static str {
+        match outcome {
+            CountResult::Done(CountOutcome { replayed: true, .. }) => "replayed",
+            CountResult::Done(CountOutcome { counted: true, .. }) => "counted",
+            CountResult::Done(_) => "uncounted",
+            CountResult::Limited { .. } => "limited",
+            CountResult::TargetMissing => "missing",
+            CountResult::TargetNotLoaded => "cold",
+            CountResult::Overflow => "overflow",
+            CountResult::IdempotencyConflict => "conflict",
         }
     }
 
+    fn settle(
+        &self,
+        context: &KindContext,
+        request: &CountRequest,
+        rule: &mut CountRule,
+        outcome: CountResult,
+    ) -> Settled<Self> {
+        match outcome {
+            CountResult::Done(done) => {
+                let (partition, position) = (context.partition(&request.target), done.position);
+                Settled::Done { done, partition, position }
+            }
+            CountResult::TargetNotLoaded => Settled::NotLoaded(vec![request.target.clone()]),
+            CountResult::Limited { retry_after_ms, rate } => {
+                // Nobody has a limit without an actor.
+                let limit = request.actor.as_ref().and(rule.limit);
+                Settled::Refused(Refusal::RateLimited { retry_after_ms, rate, limit })
+            }
+            CountResult::TargetMissing => Settled::Refused(Refusal::TargetMissing),
+            CountResult::Overflow => Settled::Refused(Refusal::CountOverflow),
+            CountResult::IdempotencyConflict => Settled::Refused(Refusal::IdempotencyConflict),
+        }
+    }
+
+    fn reply(written: Written<Self>, durability: DurabilityLevel) -> CountReply {
+        let Written { done, ruling, receipt, at_ms, .. } = written;
+        CountReply {
+            count: done.count,
+            counted: done.counted,
+            durability: durability.as_str(),
+            receipt,
+            // The store says no rate where there is no actor.
+            rate: done.rate.zip(ruling.limit),
+            replayed: done.replayed,
+            at_ms,
+        }
+    }
+
+    fn fold(table: &KindTable) -> Option<Box<dyn Fold>> {
+        let KindTable::Counter(table) = table else { return None };
+        Some(Box::new(fold::CountFold::new(table.events.is_some())))
+    }
+}
+
+impl Kind<Counter> {
     /// The counts of many targets, in order; `None` for one that does not exist.
     ///
     /// # Errors
-    /// Fails as a whole when the store, or SQL for a cold counter, does not answer.
+    /// Fails as a whole when the store, or SQL for a counter that is not loaded, does not answer.
     pub async fn read(&self, targets: &[Id]) -> Result<Vec<Option<u64>>, Refusal> {
-        let deadline = self.ground.deadline();
+        let deadline = self.context().deadline();
         let asked: Vec<(Id, Option<Id>)> = targets.iter().map(|target| (target.clone(), None)).collect();
         loop {
-            let results = self.look_up(&asked).await?;
-            let mut cold = Vec::new();
+            let results = self.context().read(&asked).await?;
+            let mut misses = Vec::new();
             let mut counts = Vec::with_capacity(results.len());
             for (result, target) in results.into_iter().zip(targets) {
                 match result {
                     ReadResult::Known(state) => counts.push(Some(state.count)),
                     ReadResult::TargetMissing => counts.push(None),
-                    ReadResult::TargetNotLoaded | ReadResult::PairNotLoaded => cold.push(target.clone()),
+                    ReadResult::TargetNotLoaded | ReadResult::PairNotLoaded => misses.push(target.clone()),
                 }
             }
-            if cold.is_empty() {
+            if misses.is_empty() {
                 return Ok(counts);
             }
-            self.hydrator.fetch(cold, deadline).await?;
+            self.hydrate(misses, deadline).await?;
         }
-    }
-
-    async fn look_up(&self, asked: &[(Id, Option<Id>)]) -> Result<Vec<ReadResult>, Refusal> {
-        let parts = &self.ground.parts;
-        let started = std::time::Instant::now();
-        let results = parts.store.read(&parts.kind, parts.clock.steady_ms(), asked).await;
-        histogram!(telemetry::STORE_CALL_SECONDS, "operation" => "read").record(started.elapsed().as_secs_f64());
-        let results = results.map_err(|error| self.ground.store_refusal(&error))?;
-        self.ground.store_served();
-        Ok(results)
-    }
-}
-
-/// Reads counts from the kind's table.
-struct CountLoad {
-    ground: Arc<Ground>,
-    config: CounterConfig,
-}
-
-impl Load for CountLoad {
-    type Want = Id;
-
-    /// A count takes next to no memory: a cold start of many counters is a few reads.
-    const ITEMS_MAX: usize = 1_000;
-
-    const NEEDS_STILL_CHECKPOINT: bool = true;
-
-    fn partition(&self, want: &Id) -> Partition {
-        self.ground.partition(want)
-    }
-
-    async fn load(&self, wants: &[&Id], hydrations: &mut BTreeMap<Partition, Hydration>) -> Result<(), Refusal> {
-        let targets: Vec<Id> = wants.iter().map(|target| (*target).clone()).collect();
-        let counts = self.ground.parts.sql.load_counts(&self.config.table, &targets).await;
-        let counts = counts.map_err(|error| self.ground.sql_refusal(&error))?;
-        let kind = self.ground.kind().to_owned();
-        counter!(telemetry::HYDRATED_TOTAL, "kind" => kind, "what" => "count").increment(targets.len() as u64);
-        for (target, count) in targets.into_iter().zip(counts) {
-            let state = count.map_or(LoadedState::Missing, LoadedState::Count);
-            if let Some(hydration) = hydrations.get_mut(&self.ground.partition(&target)) {
-                hydration.targets.push(TargetLoad { target, state });
-            }
-        }
-        Ok(())
     }
 }

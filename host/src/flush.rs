@@ -1,23 +1,26 @@
 //! Flush: from the journal to SQL, exactly once.
 //!
-//! Tier 3: imports tiers 0 to 2 (journal, policy, store, sql). Never imports a capability, never answers a request.
+//! Tier 3: imports tiers 0 to 2 (journal, policy, store, sql), and of `capability` what folds changes. Never imports a
+//! capability, never answers a request.
 //! When to flush and which entries survive is the policy's; what is safe is decided here and in SQL.
 //!
 //! One [`Flusher`] per kind and host. Of several hosts the one with the lease works, which only saves work: what keeps
 //! two flushers apart is the compare-and-set of the checkpoint, first in each transaction.
 //!
-//! - `gather`: what one round takes, as SQL will be told.
+//! - `gather`: what one round takes, folded by the capability.
 //! - `round`: read after the checkpoint → coalesce → one transaction → trim.
 //! - `adopt`: make SQL's checkpoint and the journal's life agree before anything is flushed.
 //! - `hole`: entries that the journal has lost: said, recorded, left behind.
 //! - `aside`: targets whose rows another session has locked wait by themselves.
-//! - `pace`: adaptive batch size, patient retry.
+//! - `batch_size`: the adaptive batch size.
+//! - `backoff`: pauses between attempts.
 
 mod adopt;
 mod aside;
+mod backoff;
+mod batch_size;
 mod gather;
 mod hole;
-mod pace;
 mod round;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +34,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::cache::InvalidationLog;
+use crate::capability::Fold;
 use crate::clock::Clock;
 use crate::config::{FlushConfig, JournalConfig, KindTable};
 use crate::journal::{Hole, JournalWatch};
@@ -40,7 +44,8 @@ use crate::sql::{JournalHole, Sql, SqlError};
 use crate::store::{Head, Journal, StoreError};
 use crate::telemetry;
 use aside::SetAside;
-use pace::{BatchSize, Patience};
+use backoff::Backoff;
+use batch_size::BatchSize;
 
 pub use aside::AsideStatus;
 
@@ -50,6 +55,8 @@ pub struct FlushParts {
     pub kind: String,
     /// The user's tables.
     pub table: KindTable,
+    /// Makes an empty fold for these tables: what the kind's capability makes of changes.
+    pub fold: fn(&KindTable) -> Box<dyn Fold>,
     /// The host's bounds.
     pub config: FlushConfig,
     /// Name of this host in leases.
@@ -142,7 +149,7 @@ pub enum FlushError {
 }
 
 impl FlushError {
-    /// The word of the metric's `cause`.
+    /// The value of the metric's label `cause`.
     fn cause(&self) -> &'static str {
         match self {
             Self::Store(_) => "store",
@@ -173,7 +180,7 @@ const WAKE_GAP_MS: u64 = 5;
 /// Failures of SQL in a row after which a host gives the lease back.
 const SQL_FAILURES_MAX: u32 = 3;
 
-/// What a flusher is told from outside.
+/// What a flusher is asked from outside.
 enum Command {
     /// Flush all that waits now, whatever the policy plans.
     FlushNow(oneshot::Sender<Result<u64, FlushError>>, Instant),
@@ -269,7 +276,7 @@ struct Worker {
     sweeping: Option<JoinHandle<()>>,
     lease_until: Option<Instant>,
     batch: BatchSize,
-    patience: Patience,
+    backoff: Backoff,
     /// Failures of SQL in a row.
     sql_failures: u32,
     /// Since when the policy does not flush what is older than the host allows; until it plans a flush again.
@@ -283,7 +290,7 @@ impl Worker {
         Self {
             partitions: (0..parts.store.partitions()).collect(),
             batch: BatchSize::new(&parts.config),
-            patience: Patience::new(&parts.config),
+            backoff: Backoff::new(&parts.config),
             sql_failures: 0,
             overdue_since: None,
             parts,
@@ -330,7 +337,7 @@ impl Worker {
                     look_at = if poll { next } else { look_at.min(next) };
                     wakeful = wake;
                 }
-                // After a failure new changes do not wake it: patience is the point.
+                // After a failure new changes do not wake it: backing off is the point.
                 Err(error) => {
                     (look_at, wakeful) = (Instant::now() + self.failed(&error), false);
                     if self.sql_failures >= SQL_FAILURES_MAX {
@@ -515,7 +522,7 @@ impl Worker {
 
     /// A turn went well: whatever failed before is over.
     fn recovered(&mut self) {
-        self.patience.reset();
+        self.backoff.reset();
         self.sql_failures = 0;
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
         if status.last_error.take().is_some() {
@@ -556,7 +563,7 @@ impl Worker {
             status.stuck = error.needs_operator();
         }
         self.report();
-        self.patience.next()
+        self.backoff.next()
     }
 
     fn report(&self) {

@@ -46,11 +46,12 @@ use metrics::counter;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::capability::{Capability, Kind, WrittenKinds};
 use crate::clock::Clock;
 use crate::config::{AuthConfig, ConfigError, HttpConfig};
-use crate::counter::Counters;
+use crate::counter::Counter;
 use crate::error::Refusal;
-use crate::ingest::Ingests;
+use crate::ingest::Ingest;
 use crate::listener::body::{self, BodyLimits};
 use crate::listener::forwarded::Trust;
 use crate::listener::head;
@@ -58,11 +59,11 @@ use crate::listener::problem::{BAD_BODY, METHOD_NOT_ALLOWED, Problem};
 use crate::listener::text::decode_segment;
 use crate::listener::{self, Handler, Handling, Limits, Reply};
 use crate::model::Verb;
-use crate::preference::Preferences;
+use crate::preference::Preference;
 use crate::read::Reads;
 use crate::room::Rooms;
 use crate::telemetry::{SHED_TOTAL, request};
-use crate::toggle::Toggles;
+use crate::toggle::Toggle;
 use crate::upstream::{UPSTREAM_METHODS, Upstreams};
 pub use access::AccessLog;
 use counter::CounterView;
@@ -89,14 +90,8 @@ const PATCH_TYPES: HeaderValue = HeaderValue::from_static("application/merge-pat
 /// All kinds, by capability.
 #[derive(Clone, Default)]
 pub struct Kinds {
-    /// Those of the toggle capability.
-    pub toggles: Toggles,
-    /// Those of the counter capability.
-    pub counters: Counters,
-    /// Those of the ingest capability.
-    pub ingests: Ingests,
-    /// Those of the preference capability.
-    pub preferences: Preferences,
+    /// Those that are written behind.
+    pub written: WrittenKinds,
     /// Waiting rooms.
     pub rooms: Rooms,
     /// SQL reads.
@@ -139,23 +134,25 @@ impl HttpState {
     pub fn new(config: &HttpConfig, auth: &AuthConfig, kinds: Kinds, clock: Clock) -> Result<Self, ConfigError> {
         let routes = Routes::new()
             .map_err(|error| ConfigError::Value { field: "http".into(), reason: format!("routes: {error}") })?;
-        let Kinds { toggles, counters, ingests, preferences, rooms, reads, upstreams } = kinds;
+        let Kinds { written, rooms, reads, upstreams } = kinds;
+        let (toggles, counters) = (written.of::<Toggle>(), written.of::<Counter>());
+        let (ingests, preferences) = (written.of::<Ingest>(), written.of::<Preference>());
         let root = serde_json::json!({
             "service": "weir",
             "version": env!("CARGO_PKG_VERSION"),
             "openapi": Route::OpenApi.pattern(),
-            "toggles": toggles.kinds.keys().collect::<Vec<_>>(),
-            "counters": counters.kinds.keys().collect::<Vec<_>>(),
-            "ingest": ingests.kinds.keys().collect::<Vec<_>>(),
-            "preferences": preferences.kinds.keys().collect::<Vec<_>>(),
+            "toggles": names(&toggles),
+            "counters": names(&counters),
+            "ingest": names(&ingests),
+            "preferences": names(&preferences),
             "rooms": rooms.kinds.keys().collect::<Vec<_>>(),
             "reads": reads.names(),
             "upstreams": upstreams.prefixes(),
         });
-        let of_toggles = toggles.kinds.values().map(|kind| KindConfig::Toggle(kind.config()));
-        let of_counters = counters.kinds.values().map(|kind| KindConfig::Counter(kind.config()));
-        let of_ingests = ingests.kinds.values().map(|kind| KindConfig::Ingest(kind.config()));
-        let of_preferences = preferences.kinds.values().map(|kind| KindConfig::Preference(kind.config()));
+        let of_toggles = toggles.iter().map(|kind| KindConfig::Toggle(kind.config()));
+        let of_counters = counters.iter().map(|kind| KindConfig::Counter(kind.config()));
+        let of_ingests = ingests.iter().map(|kind| KindConfig::Ingest(kind.config()));
+        let of_preferences = preferences.iter().map(|kind| KindConfig::Preference(kind.config()));
         let of_rooms = rooms.kinds.values().map(|kind| KindConfig::Room(kind.config()));
         let of_reads = reads.configs().map(KindConfig::Read);
         let configs: Vec<_> = of_toggles
@@ -166,11 +163,10 @@ impl HttpState {
             .chain(of_reads)
             .collect();
         let openapi = openapi::document(&configs, config, auth).to_string().into();
-        let of_toggles = toggles.kinds.into_iter().map(|(name, kind)| (name, View::Toggle(KindView::new(kind))));
-        let of_counters = counters.kinds.into_iter().map(|(name, kind)| (name, View::Counter(CounterView::new(kind))));
-        let of_ingests = ingests.kinds.into_iter().map(|(name, kind)| (name, View::Ingest(IngestView::new(kind))));
-        let of_preferences = preferences.kinds.into_iter();
-        let of_preferences = of_preferences.map(|(name, kind)| (name, View::Preference(PreferenceView::new(kind))));
+        let of_toggles = named(toggles).map(|(name, kind)| (name, View::Toggle(KindView::new(kind))));
+        let of_counters = named(counters).map(|(name, kind)| (name, View::Counter(CounterView::new(kind))));
+        let of_ingests = named(ingests).map(|(name, kind)| (name, View::Ingest(IngestView::new(kind))));
+        let of_preferences = named(preferences).map(|(name, kind)| (name, View::Preference(PreferenceView::new(kind))));
         let of_rooms = rooms.kinds.into_iter().map(|(name, kind)| (name, View::Room(Arc::new(RoomView::new(kind)))));
         let kinds: BTreeMap<_, _> =
             of_toggles.chain(of_counters).chain(of_ingests).chain(of_preferences).chain(of_rooms).collect();
@@ -457,6 +453,16 @@ impl HttpState {
         }
         view.answer(&self.shared, place, head, &bytes, peer).await
     }
+}
+
+/// The names of kinds.
+fn names<C: Capability>(kinds: &[Arc<Kind<C>>]) -> Vec<&str> {
+    kinds.iter().map(|kind| C::kind(kind.config())).collect()
+}
+
+/// Kinds with their names.
+fn named<C: Capability>(kinds: Vec<Arc<Kind<C>>>) -> impl Iterator<Item = (String, Arc<Kind<C>>)> {
+    kinds.into_iter().map(|kind| (C::kind(kind.config()).to_owned(), kind))
 }
 
 /// The public keys of all waiting rooms, as a JSON Web Key Set.

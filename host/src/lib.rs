@@ -5,11 +5,12 @@
 //! | room | duty | tier |
 //! |---|---|---|
 //! | [`http`] | parse, bound, authenticate, route; map every cause to its one status | 4 |
-//! | [`capability`] | what all capabilities stand on: refusals, hydration, receipts | 3 |
-//! | [`toggle`] | the toggle capability: operation → batch → rule → store step → reply; hydrates cold targets | 3 |
-//! | [`counter`] | the counter capability: hit → batch → rule → store step → reply | 3 |
-//! | [`ingest`] | the ingest capability: documents → shape → batch → rule → store step → reply; their status | 3 |
+//! | [`capability`] | the write path, once: batch → rule → store step → hydrate → receipt → level; what a capability says of itself | 3 |
+//! | [`toggle`] | the toggle capability: reactions and likes of one actor on one target | 3 |
+//! | [`counter`] | the counter capability: how often, not by whom | 3 |
+//! | [`ingest`] | the ingest capability: documents, checked for shape, all of a request or none; their status | 3 |
 //! | [`preference`] | the preference capability: settings of members; look-ups of thousands in chunks: fetch, columns, rule | 3 |
+//! | [`write`] | the capabilities that are written behind, listed once | 3 |
 //! | [`room`] | the room capability: arrivals → batch → rule → store step → place; the clocks of queues; tokens | 3 |
 //! | [`listener`] | bounded HTTP/1 connections for `http` and `admin`: strict framing, limits, problem+json, drain | 1 |
 //! | [`tls`] | encrypted connections to others: trust, our certificates, what a failed handshake means | 1 |
@@ -50,3 +51,4 @@ pub mod sql;
 pub mod store;
 pub mod toggle;
 pub mod upstream;
+pub mod write;

@@ -1,31 +1,28 @@
 //! The toggle capability: like / unlike by one actor on one target.
 //!
-//! Tier 3: imports tiers 0 to 2 and `capability`. Never imports flush or http. Holds no rule: the
-//! policy decides, the store evaluates, this room moves data in batches between them.
+//! Tier 3: imports tiers 0 to 2 and `capability`. Never imports flush or http. Holds no rule: the policy decides, the store
+//! evaluates.
 //!
-//! - `step`: one batch: one policy call, one store step.
-//! - `hydrate`: what the store does not know of targets and pairs.
+//! - `load`: what the store does not know of targets and pairs.
 //! - `members`: who is on a target; for a huge one SQL with the store's newer knowledge laid over it.
+//! - `fold`: what a flush makes of its changes.
 
-mod hydrate;
+mod fold;
+mod load;
 mod members;
-mod step;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use metrics::histogram;
-use tokio::time::Instant;
-
-use crate::batcher::Batcher;
-use crate::capability::{Ground, Hydrator, Parts, Receipt};
-use crate::config::{DurabilityLevel, ToggleConfig};
+use crate::capability::{
+    Capability, Fold, Kind, KindContext, Outcomes, Receipt, RequestKey, Settled, StepBatch, Written,
+};
+use crate::config::{Config, ConfigError, DurabilityLevel, KindTable, ToggleConfig};
 use crate::error::Refusal;
-use crate::model::{Id, Member, PairState, RateState, Verb};
-use crate::store::{ReadResult, ToggleResult};
+use crate::model::{Id, Intent, Member, PairState, Partition, RateLimit, RateState, ToggleRule, Verb};
+use crate::policy::{Decided, KindPolicy};
+use crate::store::{Commit, Idempotency, ReadResult, StoreError, ToggleBatch, ToggleOp, ToggleOutcome, ToggleResult};
 use crate::telemetry;
-use hydrate::{ToggleLoad, Want};
-use step::{Asked, Evaluated, Step};
+pub use load::{ToggleLoad, ToggleMiss};
 
 /// One request for a toggle.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,143 +46,212 @@ pub struct ToggleReply {
     pub changed: bool,
     /// The level reached: `journaled` or `stored`.
     pub durability: &'static str,
-    /// Where the answered state lies in the journal: ask [`Ground::is_stored`] with it.
+    /// Where the answered state lies in the journal: ask [`KindContext::is_stored`] with it.
     pub receipt: Receipt,
     /// The rate limit afterwards, and the rule's limit as (burst, period in milliseconds).
-    pub rate: Option<(RateState, crate::model::RateLimit)>,
+    pub rate: Option<(RateState, RateLimit)>,
     /// The outcome of an earlier request with the same `Idempotency-Key`, answered again.
     pub replayed: bool,
     /// When it was evaluated, in Unix milliseconds.
     pub at_ms: u64,
 }
 
-/// All kinds of the capability, by name.
-#[derive(Clone, Default)]
-pub struct Toggles {
-    /// The kinds.
-    pub kinds: BTreeMap<String, Arc<ToggleKind>>,
-}
+/// One kind of the capability.
+pub type ToggleKind = Kind<Toggle>;
 
-/// One kind: its configuration, its batchers, its way to policy, store and SQL.
-pub struct ToggleKind {
-    shared: Arc<Shared>,
-    steps: Batcher<Asked, Result<Evaluated, Refusal>>,
-    hydrator: Hydrator<ToggleLoad>,
-}
-
-/// What requests and batches of one kind share.
-struct Shared {
+/// What only this capability needs of a kind.
+pub struct Toggle {
     config: ToggleConfig,
-    ground: Arc<Ground>,
 }
 
-impl ToggleKind {
-    /// Starts the kind's batchers on the current runtime.
-    pub fn start(config: ToggleConfig, parts: Parts) -> Self {
-        let ground = Arc::new(Ground::new(parts));
-        let load = ToggleLoad { ground: Arc::clone(&ground), table: config.table.clone() };
-        let hydrator = Hydrator::start(Arc::clone(&ground), Arc::new(load));
-        let shared = Arc::new(Shared { config, ground });
-        let step = Step::new(Arc::clone(&shared));
-        let (batch, kind) = (&shared.ground.parts.batch, shared.ground.kind());
-        let steps = Batcher::start(batch, "toggles", kind, move |batch| step.clone().run(batch));
-        Self { shared, steps, hydrator }
+impl Capability for Toggle {
+    const NAME: &'static str = "toggle";
+    const QUEUE: &'static str = "toggles";
+    const OPERATION: &'static str = "toggle";
+    const OUTCOMES: Outcomes = Outcomes {
+        metric: telemetry::TOGGLES_TOTAL,
+        labels: &["changed", "unchanged", "replayed", "denied", "limited", "missing", "cold", "conflict"],
+    };
+    const FLUSHES_FOR_WAITERS: bool = false;
+
+    type Config = ToggleConfig;
+    type Request = ToggleRequest;
+    type Prepared = ToggleRequest;
+    type Subject = Intent;
+    type Ruling = ToggleRule;
+    type Op = ToggleOp;
+    type Outcome = ToggleResult;
+    type Done = ToggleOutcome;
+    type Reply = ToggleReply;
+    type Refusal = Refusal;
+    type Load = ToggleLoad;
+
+    fn configs(config: &Config) -> &[ToggleConfig] {
+        &config.toggles
     }
 
-    /// Its configuration.
-    pub fn config(&self) -> &ToggleConfig {
-        &self.shared.config
+    fn configs_mut(config: &mut Config) -> &mut [ToggleConfig] {
+        &mut config.toggles
     }
 
-    /// What it stands on.
-    pub fn ground(&self) -> &Ground {
-        &self.shared.ground
+    fn kind(config: &ToggleConfig) -> &str {
+        &config.kind
     }
 
-    /// Decides, applies and journals one operation, together with whatever is concurrent. With the kind's level
-    /// `stored` it also waits for the flush, up to the deadline; the reply names the level really reached.
-    ///
-    /// # Errors
-    /// See [`Refusal`]. An operation on a cold target whose state SQL cannot give is refused with nothing done.
-    pub async fn apply(&self, request: ToggleRequest) -> Result<ToggleReply, Refusal> {
-        let ground = self.ground();
-        ground.admit()?;
-        ground.parts.fit.check(&request.target, Some(&request.actor), None, request.verb != Verb::Clear).await?;
-        let deadline = ground.deadline();
-        let mut ruled = None;
-        loop {
-            let evaluated = self.steps.submit(Asked { request: request.clone(), ruled }).await??;
-            ruled = Some(evaluated.ruled);
-            let cold = match evaluated.result {
-                ToggleResult::TargetNotLoaded => Want::Target(request.target.clone()),
-                ToggleResult::PairNotLoaded => Want::Pair(request.target.clone(), request.actor.clone()),
-                _ => return self.answer(&request, evaluated, deadline).await,
-            };
-            // In a box: what is known already must not hold room for it.
-            Box::pin(self.hydrator.fetch(vec![cold], deadline)).await?;
+    fn kind_mut(config: &mut ToggleConfig) -> &mut String {
+        &mut config.kind
+    }
+
+    fn rules(config: &ToggleConfig) -> KindPolicy {
+        let (kind, settings) = (config.kind.clone(), config.settings.clone());
+        KindPolicy { kind, settings, on_failure: config.on_policy_failure }
+    }
+
+    fn start(config: ToggleConfig, _context: &Arc<KindContext>) -> Result<Self, ConfigError> {
+        Ok(Self { config })
+    }
+
+    fn config(&self) -> &ToggleConfig {
+        &self.config
+    }
+
+    fn durability(&self) -> DurabilityLevel {
+        self.config.durability
+    }
+
+    fn load(&self, context: &Arc<KindContext>) -> Arc<ToggleLoad> {
+        Arc::new(ToggleLoad { context: Arc::clone(context), table: self.config.table.clone() })
+    }
+
+    async fn check(&self, context: &KindContext, request: &ToggleRequest) -> Result<(), Refusal> {
+        let makes_row = request.verb != Verb::Clear;
+        context.parts.fit.check(&request.target, Some(&request.actor), None, makes_row).await
+    }
+
+    fn prepare(&self, _context: &KindContext, request: ToggleRequest) -> Result<ToggleRequest, Refusal> {
+        Ok(request)
+    }
+
+    fn subject(&self, context: &KindContext, request: ToggleRequest) -> (Intent, Option<Idempotency>) {
+        let ToggleRequest { verb, target, actor, idempotency_key } = request;
+        let idempotency = idempotency_key.map(|key| {
+            let (kind, actor) = (context.kind(), &*actor.to_string());
+            RequestKey { kind, actor, key: &key, target: Some(&target) }.of(&[verb_text(verb)])
+        });
+        (Intent { target, actor, verb }, idempotency)
+    }
+
+    async fn decide(
+        &self,
+        context: &KindContext,
+        at_ms: u64,
+        intents: &[Intent],
+    ) -> Result<Decided<ToggleRule>, Refusal> {
+        // A failed module is logged, counted and reported by the policy itself.
+        let decided = context.parts.policies.decide_toggles(context.kind(), at_ms, intents).await;
+        decided.map_err(|_| Refusal::PolicyFailed)
+    }
+
+    fn op(&self, intent: Intent, rule: &mut ToggleRule, idempotency: Option<Idempotency>) -> Result<ToggleOp, Refusal> {
+        Ok(ToggleOp { target: intent.target, actor: intent.actor, rule: *rule, idempotency })
+    }
+
+    fn partition(context: &KindContext, op: &ToggleOp) -> Partition {
+        context.partition(&op.target)
+    }
+
+    async fn step(
+        &self,
+        context: &KindContext,
+        batch: StepBatch<ToggleOp>,
+    ) -> Result<Commit<ToggleResult>, StoreError> {
+        let StepBatch { digest, at_ms, now_ms, ops } = batch;
+        context.parts.store.toggle(context.kind(), ToggleBatch { digest, at_ms, now_ms, ops }).await
+    }
+
+    fn is_new(outcome: &ToggleResult) -> bool {
+        matches!(outcome, ToggleResult::Done(ToggleOutcome { changed: true, .. }))
+    }
+
+    fn outcome(outcome: &ToggleResult) -> &'static str {
+        match outcome {
+            ToggleResult::Done(ToggleOutcome { replayed: true, .. }) => "replayed",
+            ToggleResult::Done(ToggleOutcome { changed: true, .. }) => "changed",
+            ToggleResult::Done(_) => "unchanged",
+            ToggleResult::Denied(_) => "denied",
+            ToggleResult::Limited { .. } => "limited",
+            ToggleResult::TargetMissing => "missing",
+            ToggleResult::TargetNotLoaded | ToggleResult::PairNotLoaded => "cold",
+            ToggleResult::IdempotencyConflict => "conflict",
         }
     }
 
-    async fn answer(
+    fn settle(
         &self,
+        context: &KindContext,
         request: &ToggleRequest,
-        evaluated: Evaluated,
-        deadline: Instant,
-    ) -> Result<ToggleReply, Refusal> {
-        let outcome = match evaluated.result {
-            ToggleResult::Done(outcome) => outcome,
-            ToggleResult::Denied(_) => return Err(Refusal::Denied),
-            ToggleResult::Limited { retry_after_ms, rate } => {
-                return Err(Refusal::RateLimited { retry_after_ms, rate, limit: evaluated.limit() });
+        rule: &mut ToggleRule,
+        outcome: ToggleResult,
+    ) -> Settled<Self> {
+        let target = || request.target.clone();
+        match outcome {
+            ToggleResult::Done(done) => {
+                let (partition, position) = (context.partition(&request.target), done.position);
+                Settled::Done { done, partition, position }
             }
-            ToggleResult::TargetMissing => return Err(Refusal::TargetMissing),
-            ToggleResult::IdempotencyConflict => return Err(Refusal::IdempotencyConflict),
-            ToggleResult::TargetNotLoaded | ToggleResult::PairNotLoaded => return Err(Refusal::StoreUnavailable),
-        };
-        let ground = self.ground();
-        let partition = ground.partition(&request.target);
-        let receipt = Receipt { partition, incarnation: evaluated.incarnation, position: outcome.position };
-        let stored = match self.config().durability {
-            // What was changed just now is hardly in SQL yet: that is not worth asking.
-            DurabilityLevel::Journaled => !outcome.changed && ground.knows_stored(receipt),
-            DurabilityLevel::Stored => ground.wait_stored(receipt, ground.wait_until(deadline)).await,
-        };
-        Ok(ToggleReply {
-            state: outcome.state,
-            changed: outcome.changed,
-            durability: if stored { DurabilityLevel::Stored.as_str() } else { DurabilityLevel::Journaled.as_str() },
-            receipt,
-            rate: outcome.rate.zip(evaluated.limit()),
-            replayed: outcome.replayed,
-            at_ms: evaluated.at_ms,
-        })
+            ToggleResult::TargetNotLoaded => Settled::NotLoaded(vec![ToggleMiss::Target(target())]),
+            ToggleResult::PairNotLoaded => Settled::NotLoaded(vec![ToggleMiss::Pair(target(), request.actor.clone())]),
+            ToggleResult::Denied(_) => Settled::Refused(Refusal::Denied),
+            ToggleResult::Limited { retry_after_ms, rate } => {
+                Settled::Refused(Refusal::RateLimited { retry_after_ms, rate, limit: rule.limit })
+            }
+            ToggleResult::TargetMissing => Settled::Refused(Refusal::TargetMissing),
+            ToggleResult::IdempotencyConflict => Settled::Refused(Refusal::IdempotencyConflict),
+        }
     }
 
+    fn reply(written: Written<Self>, durability: DurabilityLevel) -> ToggleReply {
+        let Written { done, ruling, receipt, at_ms, .. } = written;
+        ToggleReply {
+            state: done.state,
+            changed: done.changed,
+            durability: durability.as_str(),
+            receipt,
+            rate: done.rate.zip(ruling.limit),
+            replayed: done.replayed,
+            at_ms,
+        }
+    }
+
+    fn fold(table: &KindTable) -> Option<Box<dyn Fold>> {
+        matches!(table, KindTable::Toggle(_)).then(|| Box::<fold::ToggleFold>::default() as Box<dyn Fold>)
+    }
+}
+
+impl Kind<Toggle> {
     /// State and count of many targets, in order; `None` for one that does not exist. `active` is false without actor.
     ///
     /// # Errors
-    /// Fails as a whole when the store, or SQL for a cold target, does not answer.
+    /// Fails as a whole when the store, or SQL for what is not loaded, does not answer.
     pub async fn read(&self, targets: &[Id], actor: Option<&Id>) -> Result<Vec<Option<PairState>>, Refusal> {
-        let deadline = self.ground().deadline();
+        let deadline = self.context().deadline();
         let pairs: Vec<(Id, Option<Id>)> = targets.iter().map(|target| (target.clone(), actor.cloned())).collect();
         loop {
-            let results = self.shared.read(&pairs).await?;
-            let cold: Vec<Want> = results
+            let results = self.context().read(&pairs).await?;
+            let misses: Vec<ToggleMiss> = results
                 .iter()
                 .zip(&pairs)
                 .filter_map(|(result, (target, actor))| match (result, actor) {
-                    (ReadResult::PairNotLoaded, Some(actor)) => Some(Want::Pair(target.clone(), actor.clone())),
-                    (ReadResult::TargetNotLoaded | ReadResult::PairNotLoaded, _) => Some(Want::Target(target.clone())),
+                    (ReadResult::PairNotLoaded, Some(actor)) => Some(ToggleMiss::Pair(target.clone(), actor.clone())),
+                    (ReadResult::TargetNotLoaded | ReadResult::PairNotLoaded, _) => Some(ToggleMiss::Target(target.clone())),
                     _ => None,
                 })
                 .collect();
-            if cold.is_empty() {
-                return Ok(results
-                    .into_iter()
-                    .map(|result| if let ReadResult::Known(state) = result { Some(state) } else { None })
-                    .collect());
+            if misses.is_empty() {
+                let state = |result| if let ReadResult::Known(state) = result { Some(state) } else { None };
+                return Ok(results.into_iter().map(state).collect());
             }
-            self.hydrator.fetch(cold, deadline).await?;
+            self.hydrate(misses, deadline).await?;
         }
     }
 
@@ -194,24 +260,21 @@ impl ToggleKind {
     /// # Errors
     /// [`Refusal::TargetMissing`] when the target does not exist; else as [`ToggleKind::read`].
     pub async fn members(&self, target: &Id, before: Option<&Member>, limit: usize) -> Result<Vec<Member>, Refusal> {
-        let deadline = self.ground().deadline();
+        let deadline = self.context().deadline();
         loop {
-            if let Some(page) = members::page(&self.shared, target, before, limit).await? {
+            if let Some(page) = members::page(self, target, before, limit).await? {
                 return Ok(page);
             }
-            self.hydrator.fetch(vec![Want::Target(target.clone())], deadline).await?;
+            self.hydrate(vec![ToggleMiss::Target(target.clone())], deadline).await?;
         }
     }
 }
 
-impl Shared {
-    async fn read(&self, pairs: &[(Id, Option<Id>)]) -> Result<Vec<ReadResult>, Refusal> {
-        let parts = &self.ground.parts;
-        let started = std::time::Instant::now();
-        let results = parts.store.read(&parts.kind, parts.clock.steady_ms(), pairs).await;
-        histogram!(telemetry::STORE_CALL_SECONDS, "operation" => "read").record(started.elapsed().as_secs_f64());
-        let results = results.map_err(|error| self.ground.store_refusal(&error))?;
-        self.ground.store_served();
-        Ok(results)
+/// Set, clear and toggle are different requests.
+fn verb_text(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Toggle => "toggle",
+        Verb::Set => "set",
+        Verb::Clear => "clear",
     }
 }

@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use weir::app::App;
 use weir::clock::Clock;
-use weir::ingest::{CreateRequest, Fields};
+use weir::ingest::{CreateRequest, Fields, Ingest};
 use weir::model::Id;
 use weir::policy::Compiler;
 use weir_tests::bench::contenders::cost;
@@ -93,7 +93,7 @@ async fn in_bulk(server: &Server, documents: usize) -> (f64, f64) {
     }
     let app = App::start(config, Clock::Real, Compiler::InProcess).await.unwrap();
     app.schema_ready().wait_for(|ready| *ready).await.unwrap();
-    let kind = app.kinds().ingests.kinds["playlist"].clone();
+    let kind = app.kinds().written.get::<Ingest>("playlist").expect("the kind is configured");
     let track = |number: usize| json!({ "title": format!("track {number}"), "seconds": 200 });
     let fields = |number: usize| -> Fields {
         let tracks: Vec<Value> = (0..TRACKS).map(track).collect();

@@ -96,7 +96,6 @@ fn changes(count: usize) -> Vec<ToggleChange> {
         target: Id::Int(rng.random_range(1..=TARGETS)),
         actor: Id::Int(rng.random_range(1..=1_000)),
         action: if rng.random() { Action::Add } else { Action::Remove },
-        at_ms: NOW_MS,
     };
     (0..count).map(|_| change()).collect()
 }

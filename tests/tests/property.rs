@@ -20,7 +20,7 @@ use weir::config::{AuthConfig, Config, SqlConfig, StoreConfig, StoreType, Toggle
 use weir::error::Refusal;
 use weir::model::{Id, Verb};
 use weir::policy::Compiler;
-use weir::toggle::{ToggleKind, ToggleReply, ToggleRequest};
+use weir::toggle::{Toggle, ToggleKind, ToggleReply, ToggleRequest};
 use weir_tests::database::Database;
 use weir_tests::services::{AppendFsync, Redis, RedisOptions, temporary_directory};
 use weir_tests::stand::{add_targets, create_tables};
@@ -190,7 +190,7 @@ impl<'a> Case<'a> {
     }
 
     fn kind(&self) -> Arc<ToggleKind> {
-        Arc::clone(&self.app().kinds().toggles.kinds[KIND])
+        self.app().kinds().written.get::<Toggle>(KIND).expect("the kind is configured")
     }
 
     fn count(&self, target: i64) -> u64 {
@@ -221,7 +221,7 @@ impl<'a> Case<'a> {
             Step::Read { actor } => self.read(actor).await,
             Step::Members { target } => self.members(target).await,
             Step::Missing { actor } => {
-                let outcome = self.kind().apply(request(Verb::Toggle, (TARGETS + 1, actor), None)).await;
+                let outcome = self.kind().write(request(Verb::Toggle, (TARGETS + 1, actor), None)).await;
                 assert_eq!(outcome.map(|reply| reply.state), Err(Refusal::TargetMissing));
             }
             Step::Flush => self.flush().await,
@@ -242,7 +242,7 @@ impl<'a> Case<'a> {
         self.keys += 1;
         let key = keyed.then(|| format!("key-{}", self.keys));
         let request = request(verb, pair, key);
-        let reply = answered(self.kind().apply(request.clone()).await);
+        let reply = answered(self.kind().write(request.clone()).await);
         let present = self.expect(verb, pair);
         assert_eq!((reply.state.active, reply.state.count), (present, self.count(pair.0)), "{request:?}");
         assert!(!reply.replayed);
@@ -254,18 +254,18 @@ impl<'a> Case<'a> {
 
     async fn again(&mut self) {
         let Some(keyed) = &self.last_keyed else { return };
-        let reply = answered(self.kind().apply(keyed.request.clone()).await);
+        let reply = answered(self.kind().write(keyed.request.clone()).await);
         assert_eq!((reply.state.active, reply.state.count), keyed.answer, "the first outcome must be answered again");
         assert!(reply.replayed);
         // The same key with another request for the target is refused.
         let mut other = keyed.request.clone();
         other.verb = if other.verb == Verb::Set { Verb::Clear } else { Verb::Set };
-        assert_eq!(self.kind().apply(other).await.map(|reply| reply.state), Err(Refusal::IdempotencyConflict));
+        assert_eq!(self.kind().write(other).await.map(|reply| reply.state), Err(Refusal::IdempotencyConflict));
     }
 
     async fn burst(&mut self, verb: Verb, target: i64) {
         let kind = self.kind();
-        let replies = join_all((1..=ACTORS).map(|actor| kind.apply(request(verb, (target, actor), None)))).await;
+        let replies = join_all((1..=ACTORS).map(|actor| kind.write(request(verb, (target, actor), None)))).await;
         for (actor, reply) in (1..=ACTORS).zip(replies) {
             let present = self.expect(verb, (target, actor));
             assert_eq!(answered(reply).state.active, present, "{verb:?} of {target} by {actor} in a burst");
@@ -275,7 +275,7 @@ impl<'a> Case<'a> {
 
     async fn storm(&mut self, pair: (i64, i64), toggles: usize) {
         let kind = self.kind();
-        let replies = join_all((0..toggles).map(|_| kind.apply(request(Verb::Toggle, pair, None)))).await;
+        let replies = join_all((0..toggles).map(|_| kind.write(request(Verb::Toggle, pair, None)))).await;
         let present = replies.into_iter().filter(|reply| answered(reply.clone()).state.active).count();
         let expected = (0..toggles).filter(|_| self.expect(Verb::Toggle, pair)).count();
         assert_eq!(present, expected, "{toggles} toggles of {pair:?} at once do not alternate");

@@ -1,4 +1,4 @@
-//! Plain data that every room speaks: ids, intents, rules, actions, positions.
+//! Plain data that every module uses: ids, intents, rules, actions, positions.
 //!
 //! Tier 0. Imports nothing of weir, does no I/O, knows no wasmtime, no Redis, no SQL. One file for each capability, and for
 //! what they share.
@@ -11,6 +11,7 @@ mod guest;
 mod id;
 mod journal;
 mod limit;
+mod origin;
 mod preference;
 mod room;
 mod toggle;
@@ -31,6 +32,7 @@ pub use guest::{KeyEntry, KeyIncrement, SqlValue};
 pub use id::{ID_TEXT_BYTES_MAX, Id, IdError, IdType, partition_of};
 pub use journal::{Backlog, Change, Checkpoint, DatabaseId, Digest, Incarnation, JournalId, KnownJournal};
 pub use limit::RateState;
+pub use origin::Origin;
 pub use preference::{
     FIELD_NAME_BYTES_MAX, SETTING_TEXT_BYTES_MAX, Setting, SettingColumn, SettingRef, SettingType, SettingValues,
     Settings, SettingsChange,

@@ -104,7 +104,7 @@ impl Keeper {
             .kinds()
             .into_iter()
             .find(|(kind, _)| *kind == to)
-            .map(|(_, table)| (table, with_kind(&self.config, to, from)))
+            .map(|(_, table)| (table, crate::write::renamed(&self.config, to, from)))
         else {
             return Err(refused(format!("the configuration has no kind {to}")));
         };
@@ -129,6 +129,7 @@ impl Keeper {
         Ok(Flusher::start(FlushParts {
             kind: kind.to_owned(),
             table,
+            fold: crate::write::fold,
             config: config.flush.clone(),
             owner: format!("store-{}", std::process::id()),
             policies: Arc::clone(&policies.rules),
@@ -157,15 +158,4 @@ fn found(holdings: &Inventory, kind: &str) -> Result<KindInventory, AppError> {
 
 fn is_at_rest(holdings: &Inventory) -> Result<(), AppError> {
     holdings.all().filter(|held| held.is_flushed).try_for_each(|held| found(holdings, &held.kind).map(|_| ()))
-}
-
-/// The configuration with a kind under another name.
-fn with_kind(config: &Config, from: &str, to: &str) -> Config {
-    let mut config = config.clone();
-    let names = (config.toggles.iter_mut().map(|kind| &mut kind.kind))
-        .chain(config.counters.iter_mut().map(|kind| &mut kind.kind))
-        .chain(config.ingests.iter_mut().map(|kind| &mut kind.kind))
-        .chain(config.preferences.iter_mut().map(|kind| &mut kind.kind));
-    names.filter(|name| **name == from).for_each(|name| *name = to.to_owned());
-    config
 }

@@ -42,6 +42,13 @@ struct Known {
     parents: Vec<Parents>,
 }
 
+/// The ids that a row is made of.
+#[derive(Clone, Copy)]
+struct RowIds<'i> {
+    target: Option<&'i Id>,
+    actor: Option<&'i Id>,
+}
+
 /// Rows that one foreign key leads to.
 struct Parents {
     parent: Arc<Parent>,
@@ -69,7 +76,7 @@ impl From<Unfit> for Refusal {
 
 impl Fit {
     /// For one kind. Knows nothing, and lets everything through, before [`Fit::learn`].
-    pub fn new(kind: &str, table: KindTable, sql: Arc<dyn Sql>, (batch, config): (&BatchConfig, &FitConfig)) -> Self {
+    pub fn new(kind: &str, table: KindTable, sql: Arc<dyn Sql>, batch: &BatchConfig, config: &FitConfig) -> Self {
         Self {
             kind: kind.to_owned(),
             table,
@@ -141,11 +148,12 @@ impl Fit {
     /// # Errors
     /// [`Refusal::Unfit`], [`Refusal::ParentMissing`].
     pub async fn check(&self, target: &Id, actor: Option<&Id>, by: Option<u32>, made: bool) -> Result<(), Refusal> {
-        if self.check_now((Some(target), actor), by, made)? {
+        let ids = RowIds { target: Some(target), actor };
+        if self.check_now(ids, by, made)? {
             return Ok(());
         }
         // In a box: who is remembered must not hold room for it.
-        Box::pin(self.ask_parents(Some(target), actor)).await
+        Box::pin(self.ask_parents(ids)).await
     }
 
     /// As [`Fit::check`], of who creates a document.
@@ -153,19 +161,20 @@ impl Fit {
     /// # Errors
     /// As [`Fit::check`].
     pub async fn check_actor(&self, actor: &Id) -> Result<(), Refusal> {
-        if self.check_now((None, Some(actor)), None, true)? {
+        let ids = RowIds { target: None, actor: Some(actor) };
+        if self.check_now(ids, None, true)? {
             return Ok(());
         }
-        Box::pin(self.ask_parents(None, Some(actor))).await
+        Box::pin(self.ask_parents(ids)).await
     }
 
     /// What can be said without asking; `false` where SQL must be asked.
-    fn check_now(&self, ids: (Option<&Id>, Option<&Id>), by: Option<u32>, made: bool) -> Result<bool, Refusal> {
+    fn check_now(&self, ids: RowIds<'_>, by: Option<u32>, made: bool) -> Result<bool, Refusal> {
         let known = self.known.load();
-        known.limits.check(ids.0, ids.1, by).map_err(|unfit| self.refuse(unfit.into()))?;
+        known.limits.check(ids.target, ids.actor, by).map_err(|unfit| self.refuse(unfit.into()))?;
         let mut is_known = true;
         for Parents { parent, rows, .. } in known.parents.iter().filter(|_| made) {
-            let Some(id) = id_of(parent, ids) else { continue };
+            let Some(id) = ids.that_must_be_there(parent) else { continue };
             match rows.remembered(id) {
                 Some(true) => {}
                 Some(false) => return Err(self.missing(parent)),
@@ -175,10 +184,10 @@ impl Fit {
         Ok(is_known)
     }
 
-    async fn ask_parents(&self, target: Option<&Id>, actor: Option<&Id>) -> Result<(), Refusal> {
+    async fn ask_parents(&self, ids: RowIds<'_>) -> Result<(), Refusal> {
         let known = self.known.load_full();
         for Parents { parent, rows, asked } in &known.parents {
-            let Some(id) = id_of(parent, (target, actor)) else { continue };
+            let Some(id) = ids.that_must_be_there(parent) else { continue };
             if rows.remembered(id) != Some(true) && !rows.wait(asked, id).await {
                 return Err(self.missing(parent));
             }
@@ -218,11 +227,13 @@ impl Fit {
     }
 }
 
-/// The id that must be there.
-fn id_of<'i>(parent: &Parent, (target, actor): (Option<&'i Id>, Option<&'i Id>)) -> Option<&'i Id> {
-    match parent.of {
-        ParentOf::Target => target,
-        ParentOf::Actor => actor,
+impl<'i> RowIds<'i> {
+    /// The id that must be there.
+    fn that_must_be_there(self, parent: &Parent) -> Option<&'i Id> {
+        match parent.of {
+            ParentOf::Target => self.target,
+            ParentOf::Actor => self.actor,
+        }
     }
 }
 

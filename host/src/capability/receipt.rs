@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Ground;
+use super::KindContext;
 use crate::error::Refusal;
 use crate::model::{Incarnation, Partition, Position};
 
@@ -29,7 +29,7 @@ impl std::fmt::Display for Receipt {
 /// Pause between two looks at a head that another host's flusher moves, in milliseconds.
 const POLL_MS: u64 = 100;
 
-impl Ground {
+impl KindContext {
     /// Whether this host knows that everything up to `receipt` is committed in SQL.
     pub fn knows_stored(&self, receipt: Receipt) -> bool {
         self.parts.watch.is_stored(receipt.partition, receipt.incarnation, receipt.position)

@@ -84,7 +84,7 @@ impl Worker {
     }
 
     /// The journal has lost entries that SQL holds (a failover, an old backup). What is left of it below the
-    /// checkpoint is committed, so it is dropped and never applied over what came later; all state becomes cold.
+    /// checkpoint is committed, so it is dropped and never applied over what came later; all state is forgotten.
     pub(super) async fn restart_life(&mut self, head: Head, checkpoint: Checkpoint) -> Result<(), FlushError> {
         tracing::error!(
             kind = self.parts.kind,
@@ -103,7 +103,7 @@ impl Worker {
     }
 
     /// SQL holds less than it had committed: an old backup was restored, or it is another database. What the store
-    /// knows is no longer what SQL holds, so all of it becomes cold; what still waits in the journal is flushed.
+    /// knows is no longer what SQL holds, so all of it is forgotten; what still waits in the journal is flushed.
     async fn forget(&mut self, head: Head, row: Checkpoint) -> Result<(), FlushError> {
         tracing::error!(
             kind = self.parts.kind,

@@ -14,8 +14,8 @@ use metrics::{counter, gauge};
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::backoff::Backoff;
 use super::gather::Gathered;
-use super::pace::Patience;
 use super::{FlushError, Worker};
 use crate::journal::Hole;
 use crate::model::{Aside, Backlog, Checkpoint, Partition, Position};
@@ -33,11 +33,11 @@ const LOGGED_MAX: usize = 5;
 /// What waits of one partition.
 pub(super) struct SetAside {
     pub(super) aside: Aside,
-    /// Canonical texts of targets of which a row went to the dead letters beyond the checkpoint: they become cold when it
+    /// Canonical texts of targets of which a row went to the dead letters beyond the checkpoint: the store forgets them when it
     /// moves.
     invalid: BTreeSet<String>,
     retry_at: Instant,
-    patience: Patience,
+    backoff: Backoff,
 }
 
 /// What an operator sees of it.
@@ -80,13 +80,13 @@ impl Worker {
             asides.insert(aside.partition, self.begin_waiting(aside, invalid));
         }
         self.asides = asides;
-        self.tell_asides();
+        self.report_asides();
         Ok(())
     }
 
     fn begin_waiting(&self, aside: Aside, invalid: BTreeSet<String>) -> SetAside {
-        let mut patience = Patience::new(&self.parts.config);
-        SetAside { aside, invalid, retry_at: Instant::now() + patience.next(), patience }
+        let mut backoff = Backoff::new(&self.parts.config);
+        SetAside { aside, invalid, retry_at: Instant::now() + backoff.next(), backoff }
     }
 
     /// The transaction; where rows are locked once more, around them.
@@ -156,7 +156,7 @@ impl Worker {
             reached.push((*fence, position));
             let Some(aside) = aside else { continue };
             let dead = applied.dead.iter().filter_map(|(index, _)| rows.get(*index));
-            let dead = dead.filter(|row| row.partition() == partition && !matches!(row, Row::Event(_)));
+            let dead = dead.filter(|row| row.origin().partition == partition && row.has_state());
             let dead: BTreeSet<String> = dead.map(|row| row.target().to_string()).collect();
             match self.asides.get_mut(&partition) {
                 Some(known) => {
@@ -169,7 +169,7 @@ impl Worker {
                 }
             }
         }
-        self.tell_asides();
+        self.report_asides();
         reached
     }
 
@@ -177,7 +177,7 @@ impl Worker {
         let tables = self.parts.table.tables().join(", ");
         for (index, reason) in applied.waiting.iter().take(LOGGED_MAX) {
             let Some(row) = rows.get(*index) else { continue };
-            if self.asides.get(&row.partition()).is_some_and(|known| known.aside.holds(row.target())) {
+            if self.asides.get(&row.origin().partition).is_some_and(|known| known.aside.holds(row.target())) {
                 continue;
             }
             tracing::warn!(
@@ -208,8 +208,7 @@ impl Worker {
     async fn let_go(&mut self, checkpoint: Checkpoint, aside: Aside) -> Result<(), FlushError> {
         let partition = checkpoint.partition;
         let Some(Waited { mut gathered, stored }) = self.read_waiting(checkpoint, &aside).await? else { return Ok(()) };
-        let (toggles, kept) = self.coalesce(gathered.take_toggles()).await?;
-        let rows = Arc::new(gathered.rows(toggles, &kept));
+        let rows = Arc::new(self.rows(gathered.take_fold()).await?);
         let fences = [Fence { from: checkpoint, to: stored }];
         // Where they are all stored, the checkpoint goes to where the others are.
         let freed = Aside { position: stored, targets: BTreeSet::new(), ..aside.clone() };
@@ -235,7 +234,7 @@ impl Worker {
         }
         if applied.asides.iter().all(|aside| aside.targets.is_empty()) {
             self.asides.remove(&partition);
-            self.tell_asides();
+            self.report_asides();
             tracing::info!(kind = self.parts.kind, partition, "the locks are gone: what waited for them is stored");
         } else {
             self.wait_longer(partition);
@@ -246,7 +245,7 @@ impl Worker {
     /// The changes of those that wait, from the checkpoint to where the others are. `None` where the journal is another one
     /// than it was.
     async fn read_waiting(&mut self, checkpoint: Checkpoint, aside: &Aside) -> Result<Option<Waited>, FlushError> {
-        let mut waited = Waited { gathered: Gathered::new(&self.parts.table), stored: checkpoint.position };
+        let mut waited = Waited { gathered: self.nothing_gathered(), stored: checkpoint.position };
         let (mut after, mut met) = (checkpoint.position, false);
         loop {
             let (kind, store) = (&self.parts.kind, &self.parts.store);
@@ -305,11 +304,11 @@ impl Worker {
 
     fn wait_longer(&mut self, partition: Partition) {
         if let Some(known) = self.asides.get_mut(&partition) {
-            known.retry_at = Instant::now() + known.patience.next();
+            known.retry_at = Instant::now() + known.backoff.next();
         }
     }
 
-    fn tell_asides(&self) {
+    fn report_asides(&self) {
         let targets: usize = self.asides.values().map(|known| known.aside.targets.len()).sum();
         gauge!(telemetry::FLUSH_SET_ASIDE_TARGETS, "kind" => self.parts.kind.clone()).set(targets as f64);
         let status = |known: &SetAside| AsideStatus {

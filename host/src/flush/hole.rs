@@ -63,14 +63,14 @@ impl Worker {
             "the journal has lost accepted changes that were not yet in SQL; what follows is flushed, the state is read from \
              SQL again (see `weir journal holes`; `weir journal acknowledge {}` makes the host ready again)", self.parts.kind
         );
-        self.tell_holes();
+        self.report_holes();
     }
 
     /// Entries follow the checkpoint: what was missing there is back, before SQL has taken note of it.
     pub(super) fn is_whole_again(&mut self, partition: Partition) {
         if self.found.remove(&partition).is_some() {
             tracing::warn!(kind = self.parts.kind, partition, "what the journal had lost is there again");
-            self.tell_holes();
+            self.report_holes();
         }
     }
 
@@ -79,11 +79,11 @@ impl Worker {
         let open = self.parts.sql.journal_holes(Some(&self.parts.kind), true, HOLES_SHOWN_MAX).await;
         if let Ok(open) = open {
             self.open = open;
-            self.tell_holes();
+            self.report_holes();
         }
     }
 
-    fn tell_holes(&self) {
+    fn report_holes(&self) {
         let count = self.found.len() + self.open.len();
         gauge!(telemetry::JOURNAL_HOLES, "kind" => self.parts.kind.clone()).set(count as f64);
         let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);

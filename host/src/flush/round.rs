@@ -9,8 +9,9 @@ use metrics::{counter, histogram};
 use super::gather::Gathered;
 use super::{FlushError, Worker};
 use crate::cache::PurgeMode;
+use crate::capability::Fold;
 use crate::journal::Mark;
-use crate::model::{Aside, Checkpoint, Id, Partition, Position, ToggleChange};
+use crate::model::{Aside, Checkpoint, Id, Partition, Position};
 use crate::sql::{Applied, Fence, Row};
 use crate::store::{JournalRead, StoreError};
 use crate::telemetry;
@@ -29,8 +30,7 @@ impl Worker {
         if gathered.fences.is_empty() {
             return Ok(0);
         }
-        let (toggles, kept) = self.coalesce(gathered.take_toggles()).await?;
-        let rows = Arc::new(gathered.rows(toggles, &kept));
+        let rows = Arc::new(self.rows(gathered.take_fold()).await?);
         let fences: Vec<Fence> = gathered.fences.values().copied().collect();
 
         let started = Instant::now();
@@ -61,7 +61,7 @@ impl Worker {
 
     /// Reads entries after the checkpoints, beginning with another partition each time.
     async fn gather(&mut self, limit: usize) -> Result<Gathered, FlushError> {
-        let mut gathered = Gathered::new(&self.parts.table);
+        let mut gathered = self.nothing_gathered();
         let heads = self.parts.watch.heads();
         let count = self.partitions.len();
         self.turn = (self.turn + 1) % count.max(1);
@@ -149,23 +149,23 @@ impl Worker {
         }
     }
 
-    /// Off the threads that answer requests: ten thousand text ids take the module some 20 ms.
-    pub(super) async fn coalesce(
-        &self,
-        changes: Vec<ToggleChange>,
-    ) -> Result<(Vec<ToggleChange>, Vec<usize>), FlushError> {
-        if changes.is_empty() {
-            return Ok((changes, Vec::new()));
+    /// Nothing yet, to be folded as the kind's capability does.
+    pub(super) fn nothing_gathered(&self) -> Gathered {
+        Gathered::new((self.parts.fold)(&self.parts.table))
+    }
+
+    /// The rows to write. What asks the rules is done off the threads that answer requests: ten thousand text ids take a module
+    /// some 20 ms.
+    pub(super) async fn rows(&self, fold: Box<dyn Fold>) -> Result<Vec<Row>, FlushError> {
+        let (rules, kind) = (Arc::clone(&self.parts.policies), self.parts.kind.clone());
+        if !fold.asks_rules() {
+            return Ok(fold.rows(&kind, &rules));
         }
-        let (policies, kind) = (Arc::clone(&self.parts.policies), self.parts.kind.clone());
-        let task = tokio::task::spawn_blocking(move || {
-            let coalesced = policies.coalesce(&kind, &changes);
-            (changes, coalesced.kept)
-        });
+        let task = tokio::task::spawn_blocking(move || fold.rows(&kind, &rules));
         task.await.map_err(|_| FlushError::Stopped)
     }
 
-    /// After the commit: tell the waiting requests, trim.
+    /// After the commit: wake the waiting requests, trim.
     async fn committed(
         &mut self,
         gathered: &mut Gathered,
@@ -188,7 +188,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Drops the entries up to `upto`, which SQL has, and tells those who wait for it.
+    /// Drops the entries up to `upto`, which SQL has, and wakes those who wait for it.
     async fn trim(&self, fence: Fence, upto: Mark, targets: &[Id], unsound: &[Id]) -> Result<(), FlushError> {
         let (partition, incarnation) = (fence.from.partition, fence.from.incarnation);
         let (kind, store) = (&self.parts.kind, &self.parts.store);
@@ -197,7 +197,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Tells of rows that went to the dead letters, in one line however many they are; their targets, of which the store knows
+    /// Reports rows that went to the dead letters, in one line however many they are; their targets, of which the store knows
     /// something else than SQL.
     pub(super) fn note_dead(&self, applied: &Applied, rows: &[Row]) -> BTreeSet<Id> {
         let mut invalid = BTreeSet::new();
@@ -211,9 +211,8 @@ impl Worker {
             );
         }
         for (row, _) in dead {
-            self.parts.watch.note_dead(row.partition(), row.position());
-            // Of an event nothing is known in the store.
-            if !matches!(row, Row::Event(_)) {
+            self.parts.watch.note_dead(row.origin().partition, row.origin().position);
+            if row.has_state() {
                 invalid.insert(row.target().clone());
             }
         }
@@ -244,14 +243,14 @@ fn first_dead<'r>(dead: impl Iterator<Item = (&'r Row, &'r str)>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Action, Digest};
+    use crate::model::{Action, Origin};
     use crate::sql::RowChange;
 
     #[test]
     fn the_first_dead_rows_are_named_and_no_more() {
         let row = |actor: i64| {
-            let (target, actor, digest) = (Id::Int(3), Id::Int(actor), Digest::default());
-            Row::Toggle(RowChange { partition: 0, target, actor, action: Action::Add, at_ms: 0, position: 0, digest })
+            let (origin, target, actor) = (Origin::default(), Id::Int(3), Id::Int(actor));
+            Row::Toggle(RowChange { origin, target, actor, action: Action::Add })
         };
         let rows: Vec<Row> = (0..5_000).map(row).collect();
         let said = first_dead(rows.iter().map(|row| (row, "23503: no such user")));

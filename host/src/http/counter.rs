@@ -58,7 +58,7 @@ impl CounterView {
         let by = by(body, self.kind.config().by_max)?;
         let Hit { target, actor, idempotency_key } = hit;
         let repeatable = if idempotency_key.is_some() { Repeatable::Yes } else { Repeatable::No };
-        let counted = shared.within(self.kind.count(CountRequest { target, actor, by, idempotency_key })).await;
+        let counted = shared.within(self.kind.write(CountRequest { target, actor, by, idempotency_key })).await;
         counted.map(|reply| reply::counted(&reply)).map_err(|refusal| from_refusal(&refusal, repeatable))
     }
 
@@ -84,7 +84,7 @@ impl CounterView {
     /// `GET …/status`.
     pub(super) async fn status(&self, shared: &Shared, head: &Parts, segment: &str) -> Result<Reply, Problem> {
         self.target(segment)?;
-        shared.status(self.kind.ground(), head).await
+        shared.status(self.kind.context(), head).await
     }
 }
 

@@ -74,7 +74,7 @@ impl PreferenceView {
         let settings = settings(self.table(), &json::read(body)?)?;
         let Put { member, actor, idempotency_key } = put;
         let request = PutRequest { member: member.clone(), actor, settings: settings.clone(), idempotency_key };
-        let put = shared.within(self.kind.put(request)).await;
+        let put = shared.within(self.kind.write(request)).await;
         let put = put.map_err(|refusal| from_refusal(&refusal, Repeatable::Yes))?;
         let body = json!({
             "member": member.to_json(),
@@ -101,7 +101,7 @@ impl PreferenceView {
     /// `GET …/status`.
     pub(super) async fn status(&self, shared: &Shared, head: &Parts, segment: &str) -> Result<Reply, Problem> {
         query::target(segment, self.table().member_type)?;
-        shared.status(self.kind.ground(), head).await
+        shared.status(self.kind.context(), head).await
     }
 
     /// `POST …/lookup`.

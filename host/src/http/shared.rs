@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::identity::Authenticator;
 use super::problem::{Repeatable, from_refusal};
 use super::{query, reply};
-use crate::capability::Ground;
+use crate::capability::KindContext;
 use crate::clock::Clock;
 use crate::config::{DurabilityLevel, HttpConfig};
 use crate::error::Refusal;
@@ -61,8 +61,8 @@ impl Shared {
         // From when it first has to wait: most do not, and need no clock.
         let mut until = None;
         let mut operation = std::pin::pin!(operation);
-        std::future::poll_fn(|context| {
-            let polled = operation.as_mut().poll(context);
+        std::future::poll_fn(|task| {
+            let polled = operation.as_mut().poll(task);
             if polled.is_ready() {
                 return polled;
             }
@@ -82,7 +82,7 @@ impl Shared {
     }
 
     /// `GET …/status`: at once, or as long as `Prefer: wait=N` and the deadline let it wait for `stored`.
-    pub(super) async fn status(&self, ground: &Ground, head: &Parts) -> Result<Reply, Problem> {
+    pub(super) async fn status(&self, context: &KindContext, head: &Parts) -> Result<Reply, Problem> {
         let [position] = query::parameters(head.uri.query(), ["position"])?;
         let receipt = query::receipt(position)?;
         let wait_s = query::prefer_wait_s(&head.headers);
@@ -92,10 +92,10 @@ impl Shared {
         let mut pause = STATUS_POLL_MIN;
         let looked = self.within(async {
             loop {
-                if ground.is_stored(receipt).await? {
+                if context.is_stored(receipt).await? {
                     return Ok(DurabilityLevel::Stored.as_str());
                 }
-                if ground.knows_dead(receipt) {
+                if context.knows_dead(receipt) {
                     return Ok(reply::DEAD_LETTER);
                 }
                 let now = Instant::now();

@@ -64,7 +64,7 @@ impl KindView {
         let absolute = write.request.verb != Verb::Toggle;
         let repeatable =
             if absolute || write.request.idempotency_key.is_some() { Repeatable::Yes } else { Repeatable::No };
-        let applied = shared.within(self.kind.apply(write.request)).await;
+        let applied = shared.within(self.kind.write(write.request)).await;
         applied.map(|reply| self.text.toggled(&reply)).map_err(|refusal| from_refusal(&refusal, repeatable))
     }
 
@@ -128,6 +128,6 @@ impl KindView {
     ) -> Result<Reply, Problem> {
         self.target(segment)?;
         self.actor(shared, &head.headers, peer)?;
-        shared.status(self.kind.ground(), head).await
+        shared.status(self.kind.context(), head).await
     }
 }

@@ -12,10 +12,10 @@ use crate::model::{Id, IdType, Violation};
 use crate::policy::Contract;
 use crate::sql::Unfit;
 
-/// Violations of one document that are told.
+/// Violations of one document that are reported.
 pub(super) const VIOLATIONS_MAX: usize = 20;
 
-/// See the room's text.
+/// What documents of one kind look like.
 pub(super) struct Shape {
     schema: Option<Validator>,
     /// Fields that have a place in SQL, and of each nested table those of its elements.
@@ -24,14 +24,6 @@ pub(super) struct Shape {
     id_field: Option<String>,
     id_type: IdType,
     document_bytes_max: usize,
-}
-
-/// Whether the schema of a kind can be read and is one.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn check_schema(config: &IngestConfig) -> Result<(), ConfigError> {
-    Shape::new(config).map(drop)
 }
 
 impl Shape {
@@ -77,35 +69,35 @@ impl Shape {
     pub(super) fn violations(&self, document: &Value) -> Vec<Violation> {
         let mut found = Vec::new();
         let Some(fields) = document.as_object() else {
-            tell(&mut found, String::new(), "must be a JSON object".into());
+            report(&mut found, String::new(), "must be a JSON object".into());
             return found;
         };
         for name in fields.keys().filter(|name| !self.fields.contains(*name)) {
-            tell(&mut found, pointer(&[name]), "is no field of this kind".into());
+            report(&mut found, pointer(&[name]), "is no field of this kind".into());
         }
         for (name, known) in &self.children {
             child_violations(fields.get(name), (name, known), &mut found);
         }
-        // What was told of a field is not told again of the object that it is in.
-        let told = found.clone();
+        // What was reported of a field is not reported again of the object that it is in.
+        let reported = found.clone();
         for error in self.schema.iter().flat_map(|schema| schema.iter_errors(document)).take(VIOLATIONS_MAX) {
             let path = error.instance_path().to_string();
-            let is_told = |name: &String| {
+            let is_reported = |name: &String| {
                 let of_field = format!("{path}{}", pointer(&[name]));
-                told.iter().any(|violation| violation.path == of_field)
+                reported.iter().any(|violation| violation.path == of_field)
             };
             match error.kind() {
-                ValidationErrorKind::AdditionalProperties { unexpected } if unexpected.iter().all(is_told) => {}
-                _ => tell(&mut found, path, error.to_string()),
+                ValidationErrorKind::AdditionalProperties { unexpected } if unexpected.iter().all(is_reported) => {}
+                _ => report(&mut found, path, error.to_string()),
             }
         }
         if let Some(path) = nul(document, &mut Vec::new()) {
-            tell(&mut found, path, "holds a NUL character, which not every database can store".into());
+            report(&mut found, path, "holds a NUL character, which not every database can store".into());
         }
         if let Some(id_field) = &self.id_field
             && let Err(reason) = self.id_in(fields.get(id_field))
         {
-            tell(&mut found, pointer(&[id_field]), reason);
+            report(&mut found, pointer(&[id_field]), reason);
         }
         found
     }
@@ -178,7 +170,7 @@ impl Contract for Shape {
 }
 
 /// Adds a violation, up to [`VIOLATIONS_MAX`].
-fn tell(found: &mut Vec<Violation>, path: String, message: String) {
+fn report(found: &mut Vec<Violation>, path: String, message: String) {
     if found.len() < VIOLATIONS_MAX {
         found.push(Violation { path, message });
     }
@@ -188,7 +180,7 @@ fn child_violations(value: Option<&Value>, (name, known): (&String, &BTreeSet<St
     let elements = match value {
         None | Some(Value::Null) => return,
         Some(Value::Array(elements)) => elements,
-        Some(_) => return tell(found, pointer(&[name]), "must be an array".into()),
+        Some(_) => return report(found, pointer(&[name]), "must be an array".into()),
     };
     for (index, element) in elements.iter().enumerate() {
         let at = index.to_string();
@@ -197,10 +189,10 @@ fn child_violations(value: Option<&Value>, (name, known): (&String, &BTreeSet<St
             _ if known.is_empty() => {}
             Value::Object(fields) => {
                 for unknown in fields.keys().filter(|field| !known.contains(*field)) {
-                    tell(found, pointer(&[name, &at, unknown]), "is no field of this kind".into());
+                    report(found, pointer(&[name, &at, unknown]), "is no field of this kind".into());
                 }
             }
-            _ => tell(found, pointer(&[name, &at]), "must be a JSON object".into()),
+            _ => report(found, pointer(&[name, &at]), "must be a JSON object".into()),
         }
     }
 }

@@ -5,7 +5,7 @@
 use serde_json::Value;
 
 use super::Fields;
-use crate::capability::Ground;
+use crate::capability::KindContext;
 use crate::config::IngestConfig;
 use crate::error::Refusal;
 use crate::model::{Id, Partition};
@@ -27,7 +27,7 @@ pub enum StatusOf {
 }
 
 impl StatusOf {
-    /// The word of replies.
+    /// As replies call it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -122,15 +122,14 @@ fn fields_of(body: &str) -> Fields {
 
 /// What has become of each; `None` for what nobody knows. Index-aligned with `ids`.
 pub(super) async fn look_up(
-    ground: &Ground,
+    context: &KindContext,
     config: &IngestConfig,
     ids: &[Id],
 ) -> Result<Vec<Option<Status>>, Refusal> {
-    let parts = &ground.parts;
+    let parts = &context.parts;
     let places: Vec<(Partition, Id)> =
         ids.iter().map(|id| (config.partition(id, parts.store.partitions()), id.clone())).collect();
-    let pending = parts.store.documents(&parts.kind, &places).await.map_err(|error| ground.store_refusal(&error))?;
-    ground.store_served();
+    let pending = context.store_answer(parts.store.documents(&parts.kind, &places).await)?;
     let mut found: Vec<Option<Status>> = pending.into_iter().map(|document| document.map(Status::pending)).collect();
     let open = |found: &[Option<Status>]| -> Vec<(usize, Id)> {
         let missing = found.iter().enumerate().filter(|(_, status)| status.is_none());
@@ -139,14 +138,14 @@ pub(super) async fn look_up(
     let (indexes, wanted): (Vec<usize>, Vec<Id>) = open(&found).into_iter().unzip();
     if !wanted.is_empty() {
         let stored = parts.sql.load_documents(&config.table, &wanted).await;
-        for (index, document) in indexes.into_iter().zip(stored.map_err(|error| ground.sql_refusal(&error))?) {
+        for (index, document) in indexes.into_iter().zip(stored.map_err(|error| context.sql_refusal(&error))?) {
             found[index] = document.map(Status::stored);
         }
-        ground.sql_served();
+        context.sql_served();
     }
     let (indexes, wanted): (Vec<usize>, Vec<Id>) = open(&found).into_iter().unzip();
     if !wanted.is_empty() {
-        let letters = parts.sql.rejections(&parts.kind, &wanted).await.map_err(|error| ground.sql_refusal(&error))?;
+        let letters = parts.sql.rejections(&parts.kind, &wanted).await.map_err(|error| context.sql_refusal(&error))?;
         for ((index, id), letter) in indexes.into_iter().zip(wanted).zip(letters) {
             found[index] = letter.map(|letter| Status::rejected(id, letter, config));
         }
@@ -156,17 +155,17 @@ pub(super) async fn look_up(
 
 /// A page of an actor's documents: pending ones come first, because they are the newest.
 pub(super) async fn list(
-    ground: &Ground,
+    context: &KindContext,
     config: &IngestConfig,
     actor: &Id,
     after: Option<&Listed>,
     limit: usize,
 ) -> Result<Page, Refusal> {
-    let parts = &ground.parts;
+    let parts = &context.parts;
     let mut documents: Vec<Status> = Vec::new();
     if !matches!(after, Some(Listed::Stored { .. })) {
         let pending = parts.store.documents_of(&parts.kind, actor, PENDING_MAX).await;
-        let mut pending = pending.map_err(|error| ground.store_refusal(&error))?;
+        let mut pending = pending.map_err(|error| context.store_refusal(&error))?;
         pending.sort_by(|a, b| (b.at_ms, &b.id).cmp(&(a.at_ms, &a.id)));
         if let Some(Listed::Pending { at_ms, id }) = after {
             pending.retain(|document| (document.at_ms, &document.id) < (*at_ms, id));
@@ -188,8 +187,8 @@ pub(super) async fn list(
     // One that was flushed between the two looks is in both.
     let wanted = limit.saturating_sub(documents.len());
     let stored = parts.sql.documents_of(&config.table, actor, before.as_ref(), wanted + documents.len() + 1).await;
-    let stored = stored.map_err(|error| ground.sql_refusal(&error))?;
-    ground.sql_served();
+    let stored = stored.map_err(|error| context.sql_refusal(&error))?;
+    context.sql_served();
     let known: Vec<Id> = documents.iter().map(|status| status.id.clone()).collect();
     let mut fresh: Vec<StoredDocument> = stored.into_iter().filter(|document| !known.contains(&document.id)).collect();
     let more = fresh.len() > wanted;

@@ -129,7 +129,6 @@ fn changes(length: usize, pairs: usize) -> Vec<ToggleChange> {
         target: if (n % pairs).is_multiple_of(2) { Id::Int((n % pairs) as i64) } else { uuid((n % pairs) as u128) },
         actor: Id::Text(format!("actor {}", n % pairs).into()),
         action: if n % 5 < 2 { Action::Remove } else { Action::Add },
-        at_ms: 7,
     };
     (0..length).map(change).collect()
 }

@@ -9,9 +9,9 @@ use futures_util::stream::FuturesUnordered;
 use metrics::{Counter, Histogram, counter, histogram};
 use tokio::sync::{Semaphore, watch};
 
-use super::hydrate::SettingsLoad;
-use super::share::{Claim, Fetched, Flight, Landing, Share};
-use crate::capability::{Ground, hydrate_all};
+use super::load::SettingsLoad;
+use super::share::{Claim, FetchAnswer, FetchSender, Fetched, Share};
+use crate::capability::{KindContext, hydrate_all};
 use crate::config::{FieldConfig, LookupFallback, PreferenceConfig, StoreFallback};
 use crate::error::Refusal;
 use crate::model::{Id, Setting, SettingColumn, SettingRef, SettingValues, Settings};
@@ -53,7 +53,7 @@ enum Enabled {
 /// Look-ups of one kind.
 pub(super) struct Lookups {
     config: Arc<PreferenceConfig>,
-    ground: Arc<Ground>,
+    context: Arc<KindContext>,
     fetcher: Arc<Fetcher>,
     lookup_seconds: Histogram,
     rule_seconds: Histogram,
@@ -63,7 +63,7 @@ pub(super) struct Lookups {
 /// Fetches members from the store, and from SQL what the store does not know.
 struct Fetcher {
     config: Arc<PreferenceConfig>,
-    ground: Arc<Ground>,
+    context: Arc<KindContext>,
     load: Arc<SettingsLoad>,
     share: Share,
     loads: Semaphore,
@@ -72,8 +72,8 @@ struct Fetcher {
 }
 
 impl Lookups {
-    pub(super) fn new(config: Arc<PreferenceConfig>, ground: Arc<Ground>, load: Arc<SettingsLoad>) -> Self {
-        let kind = || ground.kind().to_owned();
+    pub(super) fn new(config: Arc<PreferenceConfig>, context: Arc<KindContext>, load: Arc<SettingsLoad>) -> Self {
+        let kind = || context.kind().to_owned();
         let outcome = |outcome: &'static str| counter!(telemetry::PREFERENCE_MEMBERS_TOTAL, "kind" => kind(), "outcome" => outcome);
         let fetcher = Fetcher {
             share: Share::new(Duration::from_millis(config.share_ms), config.near_entries_max),
@@ -81,7 +81,7 @@ impl Lookups {
             fetches: counter!(telemetry::PREFERENCE_FETCHES_TOTAL, "kind" => kind()),
             store_seconds: histogram!(telemetry::STORE_CALL_SECONDS, "operation" => "settings"),
             config: Arc::clone(&config),
-            ground: Arc::clone(&ground),
+            context: Arc::clone(&context),
             load,
         };
         Self {
@@ -90,13 +90,13 @@ impl Lookups {
             outcomes: [outcome("disabled"), outcome("enabled"), outcome("missing"), outcome("failed")],
             fetcher: Arc::new(fetcher),
             config,
-            ground,
+            context,
         }
     }
 
     /// See [`super::PreferenceKind::topic`]. A field that is not configured is a mistake of the module.
     pub(super) async fn topic(&self, name: &str) -> Result<Option<Topic>, Refusal> {
-        let parts = &self.ground.parts;
+        let parts = &self.context.parts;
         let fields = parts.policies.delivery_fields(&parts.kind, name).await.map_err(|_| Refusal::PolicyFailed)?;
         if fields.is_empty() {
             return Ok(None);
@@ -122,7 +122,7 @@ impl Lookups {
         let (asked, place_of) = distinct(members);
         // Members of one partition are next to each other: a chunk is few calls of the store.
         let mut order: Vec<(u16, usize)> =
-            asked.iter().enumerate().map(|(place, member)| (self.ground.partition(member), place)).collect();
+            asked.iter().enumerate().map(|(place, member)| (self.context.partition(member), place)).collect();
         order.sort_unstable();
         let mut judged: Vec<Result<Enabled, Refusal>> = vec![Ok(Enabled::No); asked.len()];
         let mut waiting = order.chunks(self.config.chunk_members);
@@ -165,7 +165,7 @@ impl Lookups {
     async fn chunk(&self, topic: &Topic, places: Vec<usize>, members: Vec<Id>) -> Result<Vec<Judged>, Refusal> {
         let count = members.len();
         let fetched = self.fetcher.fetch(members).await;
-        let parts = &self.ground.parts;
+        let parts = &self.context.parts;
         let started = Instant::now();
         let columns: Vec<SettingColumn> = topic.fields.iter().map(|field| column(field, &fetched)).collect();
         let now_ms = parts.clock.now_ms();
@@ -228,56 +228,56 @@ fn column(field: &FieldConfig, fetched: &[Fetched]) -> SettingColumn {
 impl Fetcher {
     /// Each member once: from what is kept, with a fetch that is under way, or by a fetch of its own.
     async fn fetch(self: &Arc<Self>, members: Vec<Id>) -> Vec<Fetched> {
-        let (landing, flight) = watch::channel(None);
-        let (claims, mine) = self.share.claim(&members, &flight);
+        let (sender, answer) = watch::channel(None);
+        let (claims, mine) = self.share.claim(&members, &answer);
         if !mine.is_empty() {
             let fetcher = Arc::clone(self);
             // Others may wait for it: it goes on when this caller has gone.
-            tokio::spawn(async move { fetcher.fly(mine, landing).await });
+            tokio::spawn(async move { fetcher.fetch_for_all(mine, sender).await });
         }
         let mut found = Vec::with_capacity(claims.len());
         for claim in claims {
             found.push(match claim {
-                Claim::Kept(settings) => Ok(settings),
-                Claim::Mine(place) => landed(&flight, place).await,
-                Claim::Joined(flight, place) => landed(&flight, place).await,
+                Claim::Cached(settings) => Ok(settings),
+                Claim::Mine(place) => found_by(&answer, place).await,
+                Claim::Joined(answer, place) => found_by(&answer, place).await,
             });
         }
         found
     }
 
-    async fn fly(&self, members: Vec<Id>, landing: Landing) {
+    async fn fetch_for_all(&self, members: Vec<Id>, sender: FetchSender) {
         self.fetches.increment(members.len() as u64);
         let found = self.ask(&members).await;
-        self.share.land(members, &landing, found);
+        self.share.finish(members, &sender, found);
     }
 
     /// Asks the store; what it does not know is loaded, and then asked for again.
     async fn ask(&self, members: &[Id]) -> Vec<Fetched> {
-        let deadline = self.ground.deadline();
+        let deadline = self.context.deadline();
         let mut found: Vec<Fetched> = vec![Err(Refusal::SqlUnavailable); members.len()];
         let mut left: Vec<usize> = (0..members.len()).collect();
         loop {
             let asked: Vec<Id> = left.iter().map(|index| members[*index].clone()).collect();
-            let (cold, failed) = self.ask_store(&asked, &left, &mut found).await;
+            let (missed, failed) = self.ask_store(&asked, &left, &mut found).await;
             if !failed.is_empty() && self.config.on_store_failure == StoreFallback::Sql {
                 self.ask_sql(members, &failed, &mut found).await;
             }
-            if cold.is_empty() {
+            if missed.is_empty() {
                 return found;
             }
-            let wants = cold.iter().map(|index| members[*index].clone()).collect();
+            let misses = missed.iter().map(|index| members[*index].clone()).collect();
             // The semaphore is never closed.
             let _load = self.loads.acquire().await;
-            let refused = match hydrate_all(&self.ground, &*self.load, wants, deadline).await {
+            let refused = match hydrate_all(&self.context, &*self.load, misses, deadline).await {
                 Ok(refused) => refused,
                 Err(refusal) => {
-                    cold.iter().for_each(|index| found[*index] = self.of_sql_failure(&refusal));
+                    missed.iter().for_each(|index| found[*index] = self.of_sql_failure(&refusal));
                     return found;
                 }
             };
-            left = cold;
-            left.retain(|index| match refused.get(&self.ground.partition(&members[*index])) {
+            left = missed;
+            left.retain(|index| match refused.get(&self.context.partition(&members[*index])) {
                 Some(refusal) => {
                     found[*index] = Err(refusal.clone());
                     false
@@ -290,35 +290,35 @@ impl Fetcher {
         }
     }
 
-    /// Which of `left` are cold, and which the store did not answer for.
+    /// Which of `left` are not loaded, and which the store did not answer for.
     async fn ask_store(&self, asked: &[Id], left: &[usize], found: &mut [Fetched]) -> (Vec<usize>, Vec<usize>) {
-        let (parts, started) = (&self.ground.parts, Instant::now());
+        let (parts, started) = (&self.context.parts, Instant::now());
         let reads = parts.store.settings(&parts.kind, parts.clock.steady_ms(), asked).await;
         self.store_seconds.record(started.elapsed().as_secs_f64());
-        let (mut cold, mut failed) = (Vec::new(), Vec::new());
+        let (mut missed, mut failed) = (Vec::new(), Vec::new());
         for (index, read) in left.iter().zip(reads) {
             match read {
                 Ok(MemberRead::Known(settings)) => found[*index] = Ok(Some(settings)),
                 Ok(MemberRead::Missing) => found[*index] = Ok(None),
-                Ok(MemberRead::NotLoaded) => cold.push(*index),
+                Ok(MemberRead::NotLoaded) => missed.push(*index),
                 Err(error) => {
-                    found[*index] = Err(self.ground.store_refusal(&error));
+                    found[*index] = Err(self.context.store_refusal(&error));
                     failed.push(*index);
                 }
             }
         }
         if failed.is_empty() {
-            self.ground.store_served();
+            self.context.store_served();
         }
-        (cold, failed)
+        (missed, failed)
     }
 
     /// Asks SQL instead of the store. Where that fails, too, the store's failure stands.
     async fn ask_sql(&self, members: &[Id], failed: &[usize], found: &mut [Fetched]) {
-        let wants: Vec<Id> = failed.iter().map(|index| members[*index].clone()).collect();
+        let wanted: Vec<Id> = failed.iter().map(|index| members[*index].clone()).collect();
         // The semaphore is never closed.
         let _load = self.loads.acquire().await;
-        if let Ok(loaded) = self.ground.parts.sql.load_settings(&self.config.table, &wants).await {
+        if let Ok(loaded) = self.context.parts.sql.load_settings(&self.config.table, &wanted).await {
             failed.iter().zip(loaded).for_each(|(index, settings)| found[*index] = Ok(settings));
         }
     }
@@ -331,10 +331,10 @@ impl Fetcher {
     }
 }
 
-/// What a flight found at a place, when it has landed.
-async fn landed(flight: &Flight, place: usize) -> Fetched {
-    let mut flight = flight.clone();
-    match flight.wait_for(Option::is_some).await {
+/// What a fetch found at a place, when it has ended.
+async fn found_by(answer: &FetchAnswer, place: usize) -> Fetched {
+    let mut answer = answer.clone();
+    match answer.wait_for(Option::is_some).await {
         Ok(found) => {
             found.as_ref().and_then(|found| found.get(place).cloned()).unwrap_or(Err(Refusal::StoreUnavailable))
         }

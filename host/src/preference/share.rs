@@ -1,8 +1,8 @@
-//! Members that many look-ups ask for at the same time are fetched once: who asks while a fetch is under way gets its
-//! answer, and who asks soon after gets what this host has kept.
+//! Single answer: members that many look-ups ask for at the same time are fetched once. A look-up that asks while a fetch is
+//! under way gets its answer; one that asks soon after gets what this host has cached.
 //!
 //! What is written through this host is forgotten here at once, also where a fetch that began before is still under way: its
-//! answer goes to those who asked before the write, and is not kept.
+//! answer goes to those who asked before the write, and is not cached.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,45 +18,45 @@ use crate::model::{Id, Settings};
 pub(super) type Fetched = Result<Option<Settings>, Refusal>;
 
 /// A fetch under way: what it found, index-aligned with what it was asked for.
-pub(super) type Flight = watch::Receiver<Option<Arc<Vec<Fetched>>>>;
-/// Where a fetch tells what it found.
-pub(super) type Landing = watch::Sender<Option<Arc<Vec<Fetched>>>>;
+pub(super) type FetchAnswer = watch::Receiver<Option<Arc<Vec<Fetched>>>>;
+/// Where a fetch sends what it found.
+pub(super) type FetchSender = watch::Sender<Option<Arc<Vec<Fetched>>>>;
 
 enum Slot {
-    /// Being fetched: by which flight, at which place in it.
-    Pending(Flight, usize),
-    /// Kept until then.
-    Kept(Instant, Option<Settings>),
+    /// Being fetched: by which fetch, at which place in it.
+    Pending(FetchAnswer, usize),
+    /// Cached until then.
+    Cached(Instant, Option<Settings>),
 }
 
 /// How a member is answered.
 pub(super) enum Claim {
-    /// From what is kept.
-    Kept(Option<Settings>),
-    /// By a flight of somebody else, at that place.
-    Joined(Flight, usize),
+    /// From the cache.
+    Cached(Option<Settings>),
+    /// By a fetch of somebody else, at that place.
+    Joined(FetchAnswer, usize),
     /// By a fetch of the caller's, at that place.
     Mine(usize),
 }
 
-/// See the room's text.
+/// What look-ups share; see above.
 pub(super) struct Share {
     slots: Mutex<Slots>,
-    kept_for: Duration,
+    cached_for: Duration,
     entries_max: usize,
 }
 
 struct Slots {
     by_member: HashMap<Id, Slot>,
-    /// Until then nothing more is kept: it is full, and was looked through.
+    /// Until then nothing more is cached: it is full, and was looked through.
     full_until: Instant,
 }
 
 impl Share {
-    /// Keeps what is fetched for so long, of so many members at most.
-    pub(super) fn new(kept_for: Duration, entries_max: usize) -> Self {
+    /// Caches what is fetched for so long, of so many members at most.
+    pub(super) fn new(cached_for: Duration, entries_max: usize) -> Self {
         let slots = Slots { by_member: HashMap::new(), full_until: Instant::now() };
-        Self { slots: Mutex::new(slots), kept_for, entries_max }
+        Self { slots: Mutex::new(slots), cached_for, entries_max }
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
@@ -64,21 +64,21 @@ impl Share {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says of each member how it is answered. Those that are the caller's to fetch are handed back: their fetch must land.
-    pub(super) fn claim(&self, members: &[Id], flight: &Flight) -> (Vec<Claim>, Vec<Id>) {
+    /// Says of each member how it is answered. Those that are the caller's to fetch are handed back: their fetch must be finished.
+    pub(super) fn claim(&self, members: &[Id], answer: &FetchAnswer) -> (Vec<Claim>, Vec<Id>) {
         let now = Instant::now();
         let (mut claims, mut mine) = (Vec::with_capacity(members.len()), Vec::new());
         let mut slots = self.slots();
         for member in members {
             let claim = match slots.by_member.get(member) {
-                Some(Slot::Kept(until, settings)) if now < *until => Claim::Kept(settings.clone()),
+                Some(Slot::Cached(until, settings)) if now < *until => Claim::Cached(settings.clone()),
                 // A fetch that ended without an answer has died.
-                Some(Slot::Pending(flight, place)) if flight.has_changed().is_ok() || flight.borrow().is_some() => {
-                    Claim::Joined(flight.clone(), *place)
+                Some(Slot::Pending(answer, place)) if answer.has_changed().is_ok() || answer.borrow().is_some() => {
+                    Claim::Joined(answer.clone(), *place)
                 }
                 _ => {
                     mine.push(member.clone());
-                    slots.by_member.insert(member.clone(), Slot::Pending(flight.clone(), mine.len() - 1));
+                    slots.by_member.insert(member.clone(), Slot::Pending(answer.clone(), mine.len() - 1));
                     Claim::Mine(mine.len() - 1)
                 }
             };
@@ -87,27 +87,29 @@ impl Share {
         (claims, mine)
     }
 
-    /// Tells what was fetched to all who wait, and keeps it where nothing was written meanwhile.
-    pub(super) fn land(&self, members: Vec<Id>, landing: &Landing, found: Vec<Fetched>) {
+    /// Sends what was fetched to all who wait, and caches it where nothing was written meanwhile.
+    pub(super) fn finish(&self, members: Vec<Id>, sender: &FetchSender, found: Vec<Fetched>) {
         let (now, found) = (Instant::now(), Arc::new(found));
-        let until = now + self.kept_for;
-        let ours = landing.subscribe();
+        let until = now + self.cached_for;
+        let ours = sender.subscribe();
         let mut slots = self.slots();
         for (member, fetched) in members.into_iter().zip(&*found) {
             let is_ours = matches!(slots.by_member.get(&member),
-                Some(Slot::Pending(flight, _)) if flight.same_channel(&ours));
+                Some(Slot::Pending(answer, _)) if answer.same_channel(&ours));
             if !is_ours {
                 continue;
             }
             match fetched {
-                Ok(settings) if !self.kept_for.is_zero() && slots.has_room(self.entries_max, now, self.kept_for) => {
-                    slots.by_member.insert(member, Slot::Kept(until, settings.clone()));
+                Ok(settings)
+                    if !self.cached_for.is_zero() && slots.may_cache(self.entries_max, now, self.cached_for) =>
+                {
+                    slots.by_member.insert(member, Slot::Cached(until, settings.clone()));
                 }
                 _ => drop(slots.by_member.remove(&member)),
             }
         }
         drop(slots);
-        landing.send_replace(Some(found));
+        sender.send_replace(Some(found));
     }
 
     /// The member was written: whoever asks from now on asks the store.
@@ -117,16 +119,16 @@ impl Share {
 }
 
 impl Slots {
-    /// Whether one more may be kept. Looks through all at most once in the time that anything is kept.
-    fn has_room(&mut self, entries_max: usize, now: Instant, kept_for: Duration) -> bool {
+    /// Whether one more may be cached. Looks through all at most once in the time that anything is cached.
+    fn may_cache(&mut self, entries_max: usize, now: Instant, cached_for: Duration) -> bool {
         if self.by_member.len() <= entries_max {
             return true;
         }
         if now < self.full_until {
             return false;
         }
-        self.by_member.retain(|_, slot| !matches!(slot, Slot::Kept(until, _) if *until <= now));
-        self.full_until = now + kept_for;
+        self.by_member.retain(|_, slot| !matches!(slot, Slot::Cached(until, _) if *until <= now));
+        self.full_until = now + cached_for;
         self.by_member.len() <= entries_max
     }
 }
@@ -140,52 +142,52 @@ mod tests {
         Some(Settings::of([("a", &Setting::Bool(on))]))
     }
 
-    fn fly() -> (Landing, Flight) {
+    fn begin() -> (FetchSender, FetchAnswer) {
         watch::channel(None)
     }
 
     #[tokio::test]
-    async fn who_asks_during_a_fetch_joins_it_and_who_asks_after_gets_what_is_kept() {
+    async fn who_asks_during_a_fetch_joins_it_and_who_asks_after_gets_what_is_cached() {
         let share = Share::new(Duration::from_secs(60), 10);
-        let (landing, flight) = fly();
+        let (sender, answer) = begin();
         let members = [Id::Int(1), Id::Int(2)];
-        let (claims, mine) = share.claim(&members, &flight);
+        let (claims, mine) = share.claim(&members, &answer);
         assert!(matches!(claims[..], [Claim::Mine(0), Claim::Mine(1)]));
-        let (_other_landing, other) = fly();
+        let (_other_sender, other) = begin();
         let (claims, others) = share.claim(&[Id::Int(2), Id::Int(3)], &other);
         assert!(matches!(&claims[..], [Claim::Joined(_, 1), Claim::Mine(0)]));
         assert_eq!(others, [Id::Int(3)]);
-        share.land(mine, &landing, vec![Ok(settings(true)), Err(Refusal::StoreUnavailable)]);
-        assert_eq!(flight.borrow().as_ref().unwrap()[0], Ok(settings(true)));
-        let (claims, _) = share.claim(&members, &fly().1);
-        assert!(matches!(&claims[..], [Claim::Kept(found), Claim::Mine(0)] if *found == settings(true)));
+        share.finish(mine, &sender, vec![Ok(settings(true)), Err(Refusal::StoreUnavailable)]);
+        assert_eq!(answer.borrow().as_ref().unwrap()[0], Ok(settings(true)));
+        let (claims, _) = share.claim(&members, &begin().1);
+        assert!(matches!(&claims[..], [Claim::Cached(found), Claim::Mine(0)] if *found == settings(true)));
     }
 
     #[tokio::test]
-    async fn what_is_written_meanwhile_is_not_kept() {
+    async fn what_is_written_meanwhile_is_not_cached() {
         let share = Share::new(Duration::from_secs(60), 10);
-        let (landing, flight) = fly();
-        let (_, mine) = share.claim(&[Id::Int(1)], &flight);
+        let (sender, answer) = begin();
+        let (_, mine) = share.claim(&[Id::Int(1)], &answer);
         share.forget(&Id::Int(1));
-        let (later_landing, later) = fly();
+        let (later_sender, later) = begin();
         let (claims, later_mine) = share.claim(&[Id::Int(1)], &later);
         assert!(matches!(claims[..], [Claim::Mine(0)]));
-        share.land(mine, &landing, vec![Ok(settings(false))]);
-        share.land(later_mine, &later_landing, vec![Ok(settings(true))]);
-        let (claims, _) = share.claim(&[Id::Int(1)], &fly().1);
-        assert!(matches!(&claims[..], [Claim::Kept(found)] if *found == settings(true)));
+        share.finish(mine, &sender, vec![Ok(settings(false))]);
+        share.finish(later_mine, &later_sender, vec![Ok(settings(true))]);
+        let (claims, _) = share.claim(&[Id::Int(1)], &begin().1);
+        assert!(matches!(&claims[..], [Claim::Cached(found)] if *found == settings(true)));
     }
 
     #[tokio::test]
     async fn a_fetch_that_died_is_begun_anew_and_memory_is_bounded() {
         let share = Share::new(Duration::from_secs(60), 2);
-        let (landing, flight) = fly();
-        share.claim(&[Id::Int(1)], &flight);
-        drop(landing);
-        let (landing, flight) = fly();
-        let (claims, mine) = share.claim(&[Id::Int(1), Id::Int(2), Id::Int(3), Id::Int(4)], &flight);
+        let (sender, answer) = begin();
+        share.claim(&[Id::Int(1)], &answer);
+        drop(sender);
+        let (sender, answer) = begin();
+        let (claims, mine) = share.claim(&[Id::Int(1), Id::Int(2), Id::Int(3), Id::Int(4)], &answer);
         assert!(matches!(claims[0], Claim::Mine(0)));
-        share.land(mine, &landing, vec![Ok(settings(true)); 4]);
+        share.finish(mine, &sender, vec![Ok(settings(true)); 4]);
         assert!(share.slots().by_member.len() <= 2);
     }
 }

@@ -91,12 +91,12 @@ pub(super) fn aside_row(numbers: [i64; 3], incarnation: &str, targets: &str) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Checkpoint, Digest};
+    use crate::model::{Checkpoint, Origin};
     use crate::sql::CountRow;
 
     fn row(partition: Partition, target: i64) -> Row {
-        let (target, digest) = (Id::Int(target), Digest::default());
-        Row::Count(CountRow { partition, target, by: 1, at_ms: 0, position: 0, digest })
+        let origin = Origin { partition, ..Origin::default() };
+        Row::Count(CountRow { origin, target: Id::Int(target), by: 1 })
     }
 
     #[test]

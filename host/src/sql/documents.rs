@@ -128,7 +128,7 @@ fn fill_one(table: &IngestTable, forms: &Forms, document: &DocumentRow, nul: boo
     };
     let mut own = vec![given_id(forms.id, &document.id)];
     own.extend(forms.actor.map(|form| given_id(form, &document.actor)));
-    own.extend(forms.created.map(|_| Given::Time(document.at_ms)));
+    own.extend(forms.created.map(|_| Given::Time(document.origin.at_ms)));
     push_fields(&mut own, &forms.own, table.columns.keys(), &mut fields, nul)?;
     let mut children = Vec::with_capacity(forms.children.len());
     for (child, sheet) in table.children.iter().zip(&forms.children) {
@@ -324,7 +324,7 @@ mod tests {
 
     use super::*;
     use crate::config::IngestConfig;
-    use crate::model::Digest;
+    use crate::model::Origin;
 
     fn slot(name: &str, form: SlotForm) -> Slot {
         Slot { name: name.into(), declared: "text".into(), form, default: None }
@@ -354,13 +354,10 @@ mod tests {
 
     fn row(id: &str, body: &Value) -> DocumentRow {
         DocumentRow {
-            partition: 0,
+            origin: Origin { at_ms: 5, ..Origin::default() },
             id: Id::Text(id.into()),
             actor: Id::Int(7),
             body: Arc::from(body.to_string()),
-            at_ms: 5,
-            position: 1,
-            digest: Digest([0; 32]),
         }
     }
 

@@ -110,14 +110,14 @@ pub(super) fn settings_left(
 mod tests {
     use super::*;
     use crate::config::{PreferenceConfig, ToggleConfig};
-    use crate::model::{Digest, Setting, SettingRef};
+    use crate::model::{Origin, Setting, SettingRef};
     use crate::sql::RowChange;
 
     #[test]
     fn pairs_are_left_that_should_be_gone_or_there() {
         let row = |target: i64, action| {
-            let (target, actor, digest) = (Id::Int(target), Id::Int(9), Digest::default());
-            Row::Toggle(RowChange { partition: 0, target, actor, action, at_ms: 0, position: 0, digest })
+            let (origin, target, actor) = (Origin::default(), Id::Int(target), Id::Int(9));
+            Row::Toggle(RowChange { origin, target, actor, action })
         };
         let rows = [row(1, Action::Add), row(2, Action::Remove), row(3, Action::Add), row(4, Action::Remove)];
         let rows: Vec<&Row> = rows.iter().collect();

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{CountRow, DeadLetter, DocumentRow, EventRow, Row, RowChange, SettingsRow, SqlError};
 use crate::config::{KindTable, PreferenceTable};
-use crate::model::{Action, Digest, Id, Setting, Settings};
+use crate::model::{Action, Digest, Id, Origin, Setting, Settings};
 
 /// Why a count or an event of a target that is gone can never be stored.
 pub(super) const TARGET_GONE: &str = "the target is not there any more";
@@ -57,30 +57,29 @@ pub(super) fn replayed(table: &KindTable, letter: &DeadLetter) -> Result<Row, Sq
         let by = body.and_then(|body| serde_json::from_str::<Value>(body).ok()?.get("by")?.as_u64());
         by.ok_or_else(|| wrong("body", "says no number \"by\""))
     };
-    let (partition, at_ms, position, digest) = (letter.partition, letter.at_ms, letter.position, Digest::default());
+    let (partition, position, at_ms) = (letter.partition, letter.position, letter.at_ms);
+    let origin = Origin { partition, position, digest: Digest::default(), at_ms };
     Ok(match (table, letter.action.as_str()) {
         (KindTable::Toggle(_), name @ ("add" | "remove")) => {
             let action = if name == "add" { Action::Add } else { Action::Remove };
-            Row::Toggle(RowChange { partition, target, actor: actor()?, action, at_ms, position, digest })
+            Row::Toggle(RowChange { origin, target, actor: actor()?, action })
         }
-        (KindTable::Counter(_), "count") => {
-            Row::Count(CountRow { partition, target, by: by()?, at_ms, position, digest })
-        }
+        (KindTable::Counter(_), "count") => Row::Count(CountRow { origin, target, by: by()? }),
         (KindTable::Counter(table), "event") => {
             if table.events.is_none() {
                 return Err(wrong("action", "this kind has no table of events any more"));
             }
             let actor = if letter.actor.is_empty() { None } else { Some(actor()?) };
-            Row::Event(EventRow { partition, target, actor, by: by()?, at_ms, position, digest })
+            Row::Event(EventRow { origin, target, actor, by: by()? })
         }
         (KindTable::Ingest(_), CREATE) => {
             let body = Arc::from(body.ok_or_else(|| wrong("body", "there is none"))?);
-            Row::Document(DocumentRow { partition, id: target, actor: actor()?, body, at_ms, position, digest })
+            Row::Document(DocumentRow { origin, id: target, actor: actor()?, body })
         }
         (KindTable::Preference(table), SET) => {
             let settings = body.and_then(|body| settings(table, body));
             let settings = settings.ok_or_else(|| wrong("body", "does not fit the fields that are configured now"))?;
-            Row::Settings(SettingsRow { partition, member: target, settings, at_ms, position, digest })
+            Row::Settings(SettingsRow { origin, member: target, settings })
         }
         (_, other) => return Err(wrong("action", &format!("{other:?} is none of this kind"))),
     })
@@ -151,25 +150,17 @@ mod tests {
         let (toggle, counter) = (KindTable::Toggle(ToggleConfig::demo().table), KindTable::Counter(counter));
         let ingest = KindTable::Ingest(IngestConfig::demo().table);
         let preference = KindTable::Preference(PreferenceConfig::demo().table);
-        let (partition, at_ms, position, digest) = (3, 5, 7, Digest::default());
+        let origin = Origin { partition: 3, position: 7, digest: Digest::default(), at_ms: 5 };
         let (target, actor) = (Id::Int(1), Id::Int(2));
-        let add = RowChange {
-            partition,
-            target: target.clone(),
-            actor: actor.clone(),
-            action: Action::Add,
-            at_ms,
-            position,
-            digest,
-        };
+        let add = RowChange { origin, target: target.clone(), actor: actor.clone(), action: Action::Add };
         let remove = RowChange { action: Action::Remove, ..add.clone() };
-        let event = EventRow { partition, target: target.clone(), actor: None, by: 9, at_ms, position, digest };
+        let event = EventRow { origin, target: target.clone(), actor: None, by: 9 };
         let known = EventRow { actor: Some(actor.clone()), ..event.clone() };
-        let count = CountRow { partition, target, by: u64::MAX, at_ms, position, digest };
+        let count = CountRow { origin, target, by: u64::MAX };
         let (id, body) = (Id::Uuid(uuid::Uuid::from_u128(5)), Arc::from("{\"title\":\"é\"}"));
-        let document = DocumentRow { partition, id, actor, body, at_ms, position, digest };
+        let document = DocumentRow { origin, id, actor, body };
         let settings = Settings::of([("app_version", &Setting::Text("é1".into())), ("social", &Setting::Bool(false))]);
-        let settings = SettingsRow { partition, member: Id::Int(9), settings, at_ms, position, digest };
+        let settings = SettingsRow { origin, member: Id::Int(9), settings };
         for (table, row) in [
             (&preference, Row::Settings(settings)),
             (&toggle, Row::Toggle(add)),

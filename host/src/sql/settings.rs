@@ -108,18 +108,15 @@ pub(super) fn in_order(
 mod tests {
     use super::*;
     use crate::config::PreferenceConfig;
-    use crate::model::Digest;
+    use crate::model::Origin;
 
     #[test]
     fn a_row_changes_what_it_names_and_a_new_one_has_the_defaults() {
         let table = PreferenceConfig::demo().table;
         let row = |name: &str, value: Setting| SettingsRow {
-            partition: 0,
+            origin: Origin::default(),
             member: Id::Int(7),
             settings: Settings::of([(name, &value)]),
-            at_ms: 1,
-            position: 1,
-            digest: Digest::default(),
         };
         let good = row("social", Setting::Bool(false));
         let (unknown, wrong) = (row("colour", Setting::Int(1)), row("enabled", Setting::Int(1)));

@@ -27,7 +27,7 @@ pub(super) fn entry(entry: &Entry, target: &Id, actor: Option<&Id>, found: &mut 
                 Change::Document(_) => "create",
                 Change::Settings(_) => "set",
             },
-            "at_ms": change.at_ms(),
+            "at_ms": entry.at_ms,
             "digest": entry.digest.to_string(),
         }));
     }

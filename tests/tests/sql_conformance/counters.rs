@@ -2,10 +2,10 @@
 
 use uuid::Uuid;
 use weir::config::{CounterTable, EventTable, KindTable};
-use weir::model::{Digest, Id, IdType, Incarnation};
+use weir::model::{Id, IdType, Incarnation};
 use weir::sql::{CountRow, EventRow, Fence, Row, Sql, SqlError};
 
-use crate::fixture::{AT_MS, Engine, Fixture, KIND};
+use crate::fixture::{AT_MS, Engine, Fixture, KIND, ORIGIN};
 
 /// The usual binding, with ids of `id_type`.
 fn binding(id_type: IdType) -> CounterTable {
@@ -54,13 +54,11 @@ async fn views(fixture: &Fixture, extra: &str) -> CounterTable {
 }
 
 fn count(target: i64, by: u64) -> Row {
-    let (target, digest) = (Id::Int(target), Digest([7; 32]));
-    Row::Count(CountRow { partition: 0, target, by, at_ms: AT_MS, position: 7, digest })
+    Row::Count(CountRow { origin: ORIGIN, target: Id::Int(target), by })
 }
 
 fn event(target: i64, actor: Option<i64>, by: u64) -> Row {
-    let (target, actor, digest) = (Id::Int(target), actor.map(Id::Int), Digest([7; 32]));
-    Row::Event(EventRow { partition: 0, target, actor, by, at_ms: AT_MS, position: 7, digest })
+    Row::Event(EventRow { origin: ORIGIN, target: Id::Int(target), actor: actor.map(Id::Int), by })
 }
 
 async fn seen(fixture: &Fixture, target: i64) -> i64 {
@@ -270,14 +268,9 @@ pub async fn counters_of_every_id_type(fixture: &Fixture) {
             (other, _) => format!("'{}'", other.to_string().replace('\'', "''")),
         };
         fixture.run(&format!("INSERT INTO video_{index} (id) VALUES ({}), ({})", literal(1), literal(2))).await;
-        let of = |n: u8| (id(n), Digest([7; 32]));
-        let count = |n: u8| {
-            let (target, digest) = of(n);
-            Row::Count(CountRow { partition: 0, target, by: n.into(), at_ms: AT_MS, position: 7, digest })
-        };
+        let count = |n: u8| Row::Count(CountRow { origin: ORIGIN, target: id(n), by: n.into() });
         let event = |n: u8, actor: Option<u8>| {
-            let ((target, digest), actor) = (of(n), actor.map(id));
-            Row::Event(EventRow { partition: 0, target, actor, by: 1, at_ms: AT_MS, position: 7, digest })
+            Row::Event(EventRow { origin: ORIGIN, target: id(n), actor: actor.map(id), by: 1 })
         };
         let rows = [count(1), count(2), count(3), event(1, Some(2)), event(2, None)];
         let applied = fixture.store(&KindTable::Counter(table.clone()), &rows).await;

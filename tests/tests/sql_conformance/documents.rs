@@ -5,10 +5,10 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use weir::config::{ChildTable, IngestConfig, IngestTable, KindTable};
-use weir::model::{Digest, Id, IdType};
+use weir::model::{Id, IdType, Origin};
 use weir::sql::{DocumentRow, Fence, Row, SqlError, StoredDocument};
 
-use crate::fixture::{AT_MS, Engine, Fixture, KIND};
+use crate::fixture::{AT_MS, Engine, Fixture, KIND, ORIGIN};
 
 /// The tables of the demo, as each engine would have them; `extra` and `extra_child` are more constraints.
 pub async fn playlists(fixture: &Fixture, extra: &str, extra_child: &str) -> IngestTable {
@@ -42,8 +42,8 @@ pub fn create(n: u64, body: &Value) -> Row {
 }
 
 fn row(id: Id, at_ms: u64, body: &str) -> Row {
-    let (actor, body, digest) = (Id::Int(1), Arc::from(body), Digest([7; 32]));
-    Row::Document(DocumentRow { partition: 0, id, actor, body, at_ms, position: 7, digest })
+    let origin = Origin { at_ms, ..ORIGIN };
+    Row::Document(DocumentRow { origin, id, actor: Id::Int(1), body: Arc::from(body) })
 }
 
 fn tracks(n: u64, count: usize) -> Value {
@@ -274,7 +274,8 @@ pub async fn an_actors_documents_are_paged_newest_first(fixture: &Fixture) {
         .map(|n| match create(n, &tracks(n, 1)) {
             Row::Document(row) => {
                 let actor = Id::Int(if n % 10 == 9 { 2 } else { 1 });
-                Row::Document(DocumentRow { actor, at_ms: AT_MS + n / 3, ..row })
+                let origin = Origin { at_ms: AT_MS + n / 3, ..ORIGIN };
+                Row::Document(DocumentRow { origin, actor, ..row })
             }
             other => other,
         })

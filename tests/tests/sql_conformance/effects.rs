@@ -3,11 +3,11 @@
 
 use serde_json::json;
 use weir::config::{CounterTable, EventTable, FieldConfig, IngestTable, KindTable, PreferenceTable, ToggleTable};
-use weir::model::{Digest, Id, IdType, Setting, SettingType, Settings};
+use weir::model::{Id, IdType, Setting, SettingType, Settings};
 use weir::sql::{Applied, CountRow, EventRow, Finding, Row, RowChange, SettingsRow};
 
 use crate::documents::{create, playlists};
-use crate::fixture::{AT_MS, Engine, Fixture, KIND, Toggles as _, add, remove};
+use crate::fixture::{Engine, Fixture, KIND, ORIGIN, Toggles as _, add, remove};
 
 /// Makes the database leave out rows of `table` for which `condition` holds (`NEW` or `OLD` in it): without an error
 /// where the engine can do that, and where it cannot with one.
@@ -142,7 +142,7 @@ async fn settings(fixture: &Fixture, extra: &str) -> KindTable {
 
 fn set(member: i64, minute: i64) -> Row {
     let (member, settings) = (Id::Int(member), Settings::of([("minute", &Setting::Int(minute))]));
-    Row::Settings(SettingsRow { partition: 0, member, settings, at_ms: AT_MS, position: 7, digest: Digest([7; 32]) })
+    Row::Settings(SettingsRow { origin: ORIGIN, member, settings })
 }
 
 pub async fn another_unique_key_swallows_no_settings(fixture: &Fixture) {
@@ -225,22 +225,13 @@ pub async fn skipped_counts_and_events_are_dead_alone(fixture: &Fixture) {
     });
     skip(fixture, "UPDATE", "video", "NEW.id = 5").await;
     skip(fixture, "INSERT", "video_view", "NEW.user_id = 42").await;
-    let digest = Digest([7; 32]);
     let mut rows = Vec::new();
     for n in 1..=8 {
-        rows.push(Row::Count(CountRow { partition: 0, target: Id::Int(n), by: 2, at_ms: AT_MS, position: 7, digest }));
+        rows.push(Row::Count(CountRow { origin: ORIGIN, target: Id::Int(n), by: 2 }));
     }
     for n in 1..=8 {
         let actor = Some(Id::Int(if n == 3 { 42 } else { n }));
-        rows.push(Row::Event(EventRow {
-            partition: 0,
-            target: Id::Int(n),
-            actor,
-            by: 2,
-            at_ms: AT_MS,
-            position: 7,
-            digest,
-        }));
+        rows.push(Row::Event(EventRow { origin: ORIGIN, target: Id::Int(n), actor, by: 2 }));
     }
     let applied = fixture.store(&kind, &rows).await;
     dead_by_trigger(&applied, &[4, 10]);

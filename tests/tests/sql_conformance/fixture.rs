@@ -9,7 +9,7 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection};
 use tempfile::TempDir;
 use weir::config::{CountTable, KindTable, Pooler as PoolerConfig, SqlConfig, ToggleTable};
-use weir::model::{Action, Checkpoint, Digest, Id, IdType, Incarnation, Partition};
+use weir::model::{Action, Checkpoint, Digest, Id, IdType, Incarnation, Origin, Partition};
 use weir::sql::{self, Applied, Fence, Finding, Row, RowChange, Sql, SqlError};
 use weir_tests::certificates::Certificates;
 use weir_tests::services::{
@@ -379,9 +379,12 @@ pub fn table(id_type: IdType) -> ToggleTable {
     }
 }
 
+/// Where the rows of tests come from: partition 0, at [`AT_MS`].
+pub const ORIGIN: Origin = Origin { partition: 0, position: 7, digest: Digest([7; 32]), at_ms: AT_MS };
+
 /// A change of partition 0.
 pub fn change(target: Id, actor: Id, action: Action) -> RowChange {
-    RowChange { partition: 0, target, actor, action, at_ms: AT_MS, position: 7, digest: Digest([7; 32]) }
+    RowChange { origin: ORIGIN, target, actor, action }
 }
 
 /// An addition of integers in partition 0.

@@ -1,9 +1,9 @@
 //! One transaction: fence, rows, counts.
 
-use weir::model::{Checkpoint, Id};
+use weir::model::{Checkpoint, Id, Origin};
 use weir::sql::{Fence, RowChange, SqlError};
 
-use crate::fixture::{AT_MS, Fixture, KIND, Toggles as _, add, remove};
+use crate::fixture::{AT_MS, Fixture, KIND, ORIGIN, Toggles as _, add, remove};
 
 pub async fn a_flush_moves_checkpoint_rows_and_counts_together(fixture: &Fixture) {
     let table = fixture.tables(3, "").await;
@@ -90,7 +90,7 @@ pub async fn a_flush_over_many_partitions(fixture: &Fixture) {
     for partition in (0..16).rev() {
         fences.push(Fence { from: fixture.claim(partition).await, to: 3 });
         let target = Id::Int(i64::from(partition) + 1);
-        rows.push(RowChange { partition, target, ..add(0, 1) });
+        rows.push(RowChange { origin: Origin { partition, ..ORIGIN }, target, ..add(0, 1) });
     }
     let applied = fixture.sql.apply_toggles(KIND, &table, &fences, &rows, AT_MS).await.unwrap();
     assert_eq!(applied.inserted, 16);

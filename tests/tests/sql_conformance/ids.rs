@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use serde_json::json;
 use uuid::Uuid;
 use weir::config::{IngestTable, KindTable};
-use weir::model::{Action, Digest, Id, IdType};
+use weir::model::{Action, Id, IdType, Origin};
 use weir::sql::{Applied, DocumentRow, Finding, Problem, Row, StoredDocument, TargetState};
 
 use crate::documents::body;
-use crate::fixture::{AT_MS, Engine, Fixture, Toggles as _, change, table};
+use crate::fixture::{AT_MS, Engine, Fixture, ORIGIN, Toggles as _, change, table};
 
 /// Type of ids, and the column types that may hold them.
 fn columns(engine: Engine) -> Vec<(IdType, &'static str)> {
@@ -323,13 +323,10 @@ pub async fn document_ids_of_every_type(fixture: &Fixture) {
             IdType::Text => Id::Text(format!("it's {n:03} \\").into()),
         };
         let row = |n: u8| DocumentRow {
-            partition: 0,
+            origin: Origin { at_ms: AT_MS + u64::from(n / 2), ..ORIGIN },
             id: id(n),
             actor: id(200),
             body: json!({ "title": "t", "parts": [n, n + 1] }).to_string().into(),
-            at_ms: AT_MS + u64::from(n / 2),
-            position: 7,
-            digest: Digest([7; 32]),
         };
         let rows: Vec<Row> = (1..=9).map(|n| Row::Document(row(n))).collect();
         let applied = fixture.store(&KindTable::Ingest(table.clone()), &rows).await;

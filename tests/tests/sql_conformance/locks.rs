@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use weir::config::{CounterTable, EventTable, KindTable, ToggleTable};
-use weir::model::{Aside, Digest, Id, IdType};
+use weir::model::{Aside, Id, IdType};
 use weir::sql::{Applied, Around, CountRow, EventRow, Fence, Row, RowChange, Sql, SqlError};
 
-use crate::fixture::{AT_MS, Engine, Fixture, KIND, Probe, Toggles as _, add, remove};
+use crate::fixture::{AT_MS, Engine, Fixture, KIND, ORIGIN, Probe, Toggles as _, add, remove};
 
 /// Another session that holds what `select` finds. A file of SQLite has one lock.
 async fn hold(fixture: &Fixture, select: &str) -> Probe {
@@ -152,19 +152,11 @@ pub async fn a_count_waits_with_its_events(fixture: &Fixture) {
     let from = fixture.claim(0).await;
     let sql = impatient(fixture).await;
     let mut holder = hold(fixture, "SELECT id FROM video WHERE id = 3 FOR UPDATE").await;
-    let digest = Digest([7; 32]);
     let mut rows = Vec::new();
     for n in 1..=4 {
         let (target, actor) = (Id::Int(n), Some(Id::Int(n)));
-        rows.push(Row::Count(CountRow {
-            partition: 0,
-            target: target.clone(),
-            by: 1,
-            at_ms: AT_MS,
-            position: 7,
-            digest,
-        }));
-        rows.push(Row::Event(EventRow { partition: 0, target, actor, by: 1, at_ms: AT_MS, position: 7, digest }));
+        rows.push(Row::Count(CountRow { origin: ORIGIN, target: target.clone(), by: 1 }));
+        rows.push(Row::Event(EventRow { origin: ORIGIN, target, actor, by: 1 }));
     }
     let applied = around(&*sql, &kind, Fence { from, to: 7 }, &rows, vec![]).await;
     assert_eq!((applied.updated, applied.inserted), (3, 3), "{applied:?}");

@@ -1,10 +1,10 @@
 //! Numbers that a table gives to its rows by itself: how many are taken, and what happens when none is left.
 
 use weir::config::{FieldConfig, KindTable, PreferenceTable};
-use weir::model::{Digest, Id, IdType, Setting, SettingType, Settings};
+use weir::model::{Id, IdType, Setting, SettingType, Settings};
 use weir::sql::{Fence, Row, SettingsRow, SqlError};
 
-use crate::fixture::{AT_MS, Engine, Fixture, KIND, add, table};
+use crate::fixture::{AT_MS, Engine, Fixture, KIND, ORIGIN, add, table};
 
 fn binding() -> PreferenceTable {
     let minute = FieldConfig {
@@ -43,8 +43,7 @@ async fn settings_table(fixture: &Fixture) -> KindTable {
 
 fn set(member: i64, minute: i64) -> Row {
     let settings = Settings::of([("minute", &Setting::Int(minute))]);
-    let (member, digest) = (Id::Int(member), Digest([7; 32]));
-    Row::Settings(SettingsRow { partition: 0, member, settings, at_ms: AT_MS, position: 7, digest })
+    Row::Settings(SettingsRow { origin: ORIGIN, member: Id::Int(member), settings })
 }
 
 /// How many numbers a table has given so far.

@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 use weir::config::{FieldConfig, KindTable, MemberTable, PreferenceTable};
-use weir::model::{Digest, Id, IdType, Setting, SettingType, Settings};
+use weir::model::{Id, IdType, Setting, SettingType, Settings};
 use weir::sql::{Fence, Row, SettingsRow, SqlError};
 
-use crate::fixture::{AT_MS, Engine, Fixture, KIND};
+use crate::fixture::{AT_MS, Engine, Fixture, KIND, ORIGIN};
 
 fn binding(member_type: IdType) -> PreferenceTable {
     let field = |name: &str, field_type, default| FieldConfig {
@@ -46,7 +46,7 @@ fn settings(fields: &[(&str, Setting)]) -> Settings {
 
 fn row(member: impl Into<MemberId>, fields: &[(&str, Setting)]) -> Row {
     let (member, settings) = (member.into().0, settings(fields));
-    Row::Settings(SettingsRow { partition: 0, member, settings, at_ms: AT_MS, position: 7, digest: Digest([7; 32]) })
+    Row::Settings(SettingsRow { origin: ORIGIN, member, settings })
 }
 
 struct MemberId(Id);

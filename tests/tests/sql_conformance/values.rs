@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 use weir::config::{IngestTable, KindTable};
-use weir::model::{Digest, Id, IdType};
+use weir::model::{Id, IdType};
 use weir::sql::{DocumentRow, Fence, Row, SqlError, StoredDocument};
 
 use crate::documents::body;
-use crate::fixture::{AT_MS, Engine, Fixture, KIND};
+use crate::fixture::{AT_MS, Engine, Fixture, KIND, ORIGIN};
 
 /// A table of an integer id and the given columns, each the field of its name.
 async fn table(fixture: &Fixture, name: &str, columns: &[(&str, &str)]) -> IngestTable {
@@ -27,15 +27,7 @@ async fn table(fixture: &Fixture, name: &str, columns: &[(&str, &str)]) -> Inges
 }
 
 fn thing(n: i64, body: &Value) -> Row {
-    Row::Document(DocumentRow {
-        partition: 0,
-        id: Id::Int(n),
-        actor: Id::Int(1),
-        body: body.to_string().into(),
-        at_ms: AT_MS,
-        position: 7,
-        digest: Digest([7; 32]),
-    })
+    Row::Document(DocumentRow { origin: ORIGIN, id: Id::Int(n), actor: Id::Int(1), body: body.to_string().into() })
 }
 
 async fn load(fixture: &Fixture, table: &IngestTable, count: i64) -> Vec<Option<StoredDocument>> {

@@ -133,7 +133,8 @@ pub async fn what_follows_a_hole_is_kept_and_what_was_lost_is_not_known_any_more
 
     // What comes before the first hole is flushed; then each hole is left behind.
     let mut sql = Sql::default();
-    sql.apply(&stand.changes_of(&[at[0]]).await[0]);
+    let (change, at_ms) = stand.changes_of(&[at[0]]).await.swap_remove(0);
+    sql.apply(&change, at_ms);
     let head = stand.head(0).await;
     stand.store().trim(KIND, 0, head.incarnation, at[0], &[Id::Int(1)], &[]).await.unwrap();
     let first = hole_at(&stand, at[0]).await;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use weir::journal::Entry;
 use weir::model::{Backlog, Change, CountRule, Id, Partition, Position, RateLimit, RateState};
 use weir::store::{
     CountBatch, CountOp, CountOutcome, CountResult, Idempotency, LoadedState, Members, ReadResult, StoreError,
@@ -184,11 +185,13 @@ pub async fn each_hit_sees_those_before_it<B: Backend>() {
         assert_eq!(*head, stand.head(head.partition).await);
     }
     // One record of the sum for each target, in one entry.
-    let records = stand.records(stand.partition(1), 10).await;
-    let summed: Vec<_> = records
-        .iter()
-        .map(|(position, change)| (*position, change.target().clone(), change.actor(), added(change), change.at_ms()))
-        .collect();
+    let entries = stand.entries(stand.partition(1), 10).await;
+    let record = |entry: &Entry, change: &Change| {
+        let actor = change.actor().cloned();
+        (entry.position, change.target().clone(), actor, added(change), entry.at_ms)
+    };
+    let of_entry = |entry: &Entry| entry.changes.iter().map(|change| record(entry, change)).collect::<Vec<_>>();
+    let summed: Vec<_> = entries.iter().flat_map(of_entry).collect();
     let position = outcome(&commit.results[0]).position;
     let expected = [(position, Id::Int(1), None, 6, START_MS), (position, Id::Int(9), None, 5, START_MS)];
     assert_eq!(summed, expected);

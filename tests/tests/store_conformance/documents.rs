@@ -120,10 +120,11 @@ pub async fn a_document_waits_until_it_is_flushed<B: Backend>() {
     let pair = [(Id::Int(1), None)];
     assert_eq!(stand.store().read(KIND, stand.now_ms(), &pair).await.unwrap(), vec![ReadResult::TargetNotLoaded]);
     let change = |id: i64| {
-        let change = DocumentChange { id: Id::Int(id), actor: Id::Int(7), body: body(id), at_ms: START_MS };
+        let change = DocumentChange { id: Id::Int(id), actor: Id::Int(7), body: body(id) };
         (created.position, Change::Document(change))
     };
     assert_eq!(stand.records(0, 1).await, vec![change(1), change(2)]);
+    assert!(stand.entries(0, 1).await.iter().all(|entry| entry.at_ms == START_MS));
     let size = |id: i64| 1 + 9 + 9 + 4 + body(id).len() as u64;
     let backlog = Backlog { entries: 2, targets: 2, bytes: 41 + 24 + size(1) + size(2), oldest_at_ms: Some(START_MS) };
     assert_eq!(stand.head(0).await.backlog, backlog);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use weir::config::{Namespace, StoreConfig, StoreType};
+use weir::journal::Entry;
 use weir::model::{
     Action, Change, Digest, Effect, Id, Incarnation, PairState, Partition, Position, RateLimit, ToggleChange,
     ToggleRule, partition_of,
@@ -376,30 +377,35 @@ impl<B: Backend> Stand<B> {
         self.records(partition, changes_max).await.into_iter().map(toggle).collect()
     }
 
-    /// Entries above `flushed`, in pages of `changes_max` changes.
+    /// Changes above `flushed` with the places of their entries, in pages of `changes_max` changes.
     pub async fn records(&self, partition: Partition, changes_max: usize) -> Vec<(Position, Change)> {
+        let changes_of = |Entry { position, changes, .. }| changes.into_iter().map(move |change| (position, change));
+        self.entries(partition, changes_max).await.into_iter().flat_map(changes_of).collect()
+    }
+
+    /// Entries above `flushed`, in pages of `changes_max` changes.
+    pub async fn entries(&self, partition: Partition, changes_max: usize) -> Vec<Entry> {
         let head = self.head(partition).await;
-        let (mut position, mut changes) = (head.flushed, Vec::new());
+        let (mut position, mut found) = (head.flushed, Vec::new());
         loop {
             let read = self.store().read_journal(KIND, partition, head.incarnation, position, changes_max).await;
             let JournalRead::Entries(entries) = read.unwrap() else { panic!("the journal must be readable") };
-            let Some(newest) = entries.last() else { return changes };
+            let Some(newest) = entries.last() else { return found };
             position = newest.position;
-            for entry in entries {
-                assert_eq!(entry.digest, DIGEST);
-                changes.extend(entry.changes.into_iter().map(|change| (entry.position, change)));
-            }
+            assert!(entries.iter().all(|entry| entry.digest == DIGEST));
+            found.extend(entries);
         }
     }
 
-    /// The changes of these entries.
-    pub async fn changes_of(&self, positions: &[Position]) -> Vec<ToggleChange> {
+    /// The changes of these entries, and when each was accepted.
+    pub async fn changes_of(&self, positions: &[Position]) -> Vec<(ToggleChange, u64)> {
         let head = self.head(0).await;
         let read = self.store().read_journal(KIND, 0, head.incarnation, 0, 1_000).await.unwrap();
         let JournalRead::Entries(entries) = read else { panic!("{read:?}") };
         let entries = entries.into_iter().filter(|entry| positions.contains(&entry.position));
         let toggle = |change| if let Change::Toggle(change) = change { change } else { panic!("{change:?}") };
-        entries.flat_map(|entry| entry.changes).map(toggle).collect()
+        let changes_of = |Entry { changes, at_ms, .. }| changes.into_iter().map(move |change| (toggle(change), at_ms));
+        entries.flat_map(changes_of).collect()
     }
 
     /// Writes what can be read of partition 0 into `sql`, up to a hole, and trims it.
@@ -408,9 +414,8 @@ impl<B: Backend> Stand<B> {
         let read = self.store().read_journal(KIND, 0, head.incarnation, 0, 1_000).await.unwrap();
         let JournalRead::Entries(entries) = read else { panic!("{read:?}") };
         let mark = entries.last().expect("something to flush").into();
-        for change in entries.iter().flat_map(|entry| &entry.changes) {
-            let Change::Toggle(change) = change else { panic!("{change:?}") };
-            sql.apply(change);
+        for entry in &entries {
+            sql.apply_entry(entry);
         }
         self.store().trim_to(KIND, 0, head.incarnation, mark, &[], &[]).await.unwrap();
     }
@@ -435,11 +440,12 @@ impl<B: Backend> Stand<B> {
 
     pub async fn flush_partition(&self, sql: &mut Sql, partition: Partition) {
         let head = self.head(partition).await;
-        let changes = self.changes(partition, 100).await;
-        let Some((position, _)) = changes.last().cloned() else { return };
-        let touched: BTreeSet<Id> = changes.iter().map(|(_, change)| change.target.clone()).collect();
-        for (_, change) in changes {
-            sql.apply(&change);
+        let entries = self.entries(partition, 100).await;
+        let Some(position) = entries.last().map(|entry| entry.position) else { return };
+        let changes = entries.iter().flat_map(|entry| &entry.changes);
+        let touched: BTreeSet<Id> = changes.map(|change| change.target().clone()).collect();
+        for entry in &entries {
+            sql.apply_entry(entry);
         }
         let touched: Vec<Id> = touched.into_iter().collect();
         self.store().trim(KIND, partition, head.incarnation, position, &touched, &[]).await.unwrap();
@@ -463,11 +469,20 @@ impl<B: Backend> Stand<B> {
 pub struct Sql(pub BTreeMap<Id, BTreeMap<Id, u64>>);
 
 impl Sql {
-    pub fn apply(&mut self, change: &ToggleChange) {
+    /// Applies the toggles of an entry.
+    pub fn apply_entry(&mut self, entry: &Entry) {
+        for change in &entry.changes {
+            let Change::Toggle(change) = change else { panic!("{change:?}") };
+            self.apply(change, entry.at_ms);
+        }
+    }
+
+    /// Applies a toggle that was accepted at `at_ms`.
+    pub fn apply(&mut self, change: &ToggleChange, at_ms: u64) {
         let rows = self.0.entry(change.target.clone()).or_default();
         match change.action {
             Action::Add => {
-                rows.entry(change.actor.clone()).or_insert(change.at_ms);
+                rows.entry(change.actor.clone()).or_insert(at_ms);
             }
             Action::Remove => {
                 rows.remove(&change.actor);

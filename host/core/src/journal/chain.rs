@@ -253,7 +253,7 @@ mod tests {
     fn journal(forms: &[Form]) -> Vec<Entry> {
         let (mut before, mut amount) = (0, 0);
         let entry = |(index, form): (usize, &Form)| {
-            let change = Change::Count(CountChange { target: Id::Int(1), actor: None, by: 5, at_ms: 1 });
+            let change = Change::Count(CountChange { target: Id::Int(1), actor: None, by: 5 });
             let position = (index as Position + 1) * 10;
             let link = match form {
                 Form::Chained => Link::after(position - 10, before, amount),
@@ -264,7 +264,7 @@ mod tests {
             if *form == Form::Chained {
                 amount += (index as u64 + 1) * 5;
             }
-            Entry { position, digest: Digest([1; 32]), link, changes: vec![change; index + 1] }
+            Entry { position, digest: Digest([1; 32]), at_ms: 1, link, changes: vec![change; index + 1] }
         };
         forms.iter().enumerate().map(entry).collect()
     }

@@ -14,7 +14,7 @@
 //! ```
 //!
 //! Format 1 has no link. A store keeps the head (format, digest, time, link) and the records apart or together, as suits it: on Redis the script
-//! knows the outcome, and keeps one letter for each record apart from the bytes that the host prepared. Integrity of an
+//! knows the outcome, and keeps one tag for each record apart from the bytes that the host prepared. Integrity of an
 //! entry is the medium's (the embedded store checksums its blocks; Redis checks its AOF), that none is missing the chain's
 //! (see `chain`); the decoder refuses whatever does not fit.
 
@@ -24,7 +24,8 @@ use uuid::Uuid;
 
 use super::chain::Link;
 use crate::model::{
-    Action, Change, CountChange, Digest, DocumentChange, Id, Position, Settings, SettingsChange, ToggleChange,
+    Action, Change, CountChange, Digest, DocumentChange, Id, Origin, Partition, Position, Settings, SettingsChange,
+    ToggleChange,
 };
 
 /// The format that is written. A host refuses a greater one, with the request to upgrade.
@@ -36,18 +37,18 @@ const FORMAT_UNLINKED: u8 = 1;
 pub const ADD: u8 = b'+';
 /// A pair that was removed.
 pub const REMOVE: u8 = b'-';
-/// A pair that its operation left as it was. Only among letters that are kept apart.
+/// A pair that its operation left as it was. Only among tags that are kept apart.
 pub const UNCHANGED: u8 = b'0';
 /// An increment.
 pub const COUNT: u8 = b'c';
-/// A hit that counted nothing. Only among letters that are kept apart.
+/// A hit that counted nothing. Only among tags that are kept apart.
 pub const UNCOUNTED: u8 = b'x';
 /// A document.
 pub const DOCUMENT: u8 = b'd';
 
 /// Fields of a member.
 pub const SETTINGS: u8 = b's';
-/// Fields of a member that were not taken. Only among letters that are kept apart.
+/// Fields of a member that were not taken. Only among tags that are kept apart.
 pub const UNSET: u8 = b'z';
 
 /// Stands for an actor that is not kept.
@@ -64,10 +65,19 @@ pub struct Entry {
     pub position: Position,
     /// The policy module that decided the batch.
     pub digest: Digest,
+    /// When it was accepted, in Unix milliseconds, by the host's clock.
+    pub at_ms: u64,
     /// What it says of those before it.
     pub link: Link,
     /// The changes; those of one target in the order of acceptance. Never empty.
     pub changes: Vec<Change>,
+}
+
+impl Entry {
+    /// Where its changes come from, in the journal of `partition`.
+    pub fn origin(&self, partition: Partition) -> Origin {
+        Origin { partition, position: self.position, digest: self.digest, at_ms: self.at_ms }
+    }
 }
 
 /// What stands before the records of an entry.
@@ -196,17 +206,20 @@ pub fn encode_record(out: &mut Vec<u8>, action: Action, target: &Id, actor: &Id)
 pub fn decode(position: Position, bytes: &[u8]) -> Result<Entry, EntryError> {
     let (mut reader, EntryHead { digest, at_ms, link }) = Reader::of(bytes)?;
     let mut changes = Vec::new();
-    while let Some((_, change)) = reader.lettered(at_ms)? {
+    while let Some((_, change)) = reader.tagged()? {
         changes.push(change);
     }
-    if changes.is_empty() { Err(EntryError::Damaged(reader.at)) } else { Ok(Entry { position, digest, link, changes }) }
+    if changes.is_empty() {
+        return Err(EntryError::Damaged(reader.at));
+    }
+    Ok(Entry { position, digest, at_ms, link, changes })
 }
 
 /// The changes of a whole entry, each with the place of its record in it, in bytes.
 pub fn decode_places(bytes: &[u8]) -> Result<Vec<(usize, Change)>, EntryError> {
-    let (mut reader, EntryHead { at_ms, .. }) = Reader::of(bytes)?;
+    let (mut reader, _) = Reader::of(bytes)?;
     let mut changes = Vec::new();
-    while let Some(change) = reader.lettered(at_ms)? {
+    while let Some(change) = reader.tagged()? {
         changes.push(change);
     }
     Ok(changes)
@@ -224,9 +237,9 @@ pub fn decode_head(bytes: &[u8]) -> Result<EntryHead, EntryError> {
 
 /// The document whose record is at `place` in a whole entry, without reading those before it.
 pub fn decode_document(bytes: &[u8], place: usize) -> Result<DocumentChange, EntryError> {
-    let (mut reader, EntryHead { at_ms, .. }) = Reader::of(bytes)?;
+    let (mut reader, _) = Reader::of(bytes)?;
     reader.at = place;
-    match reader.lettered(at_ms)? {
+    match reader.tagged()? {
         Some((_, Change::Document(document))) => Ok(document),
         _ => Err(EntryError::Damaged(place)),
     }
@@ -238,23 +251,19 @@ pub fn is_of_documents(bytes: &[u8]) -> bool {
     bytes.get(head) == Some(&DOCUMENT)
 }
 
-/// Reads an entry of which the store keeps the head, the records without their letters, and one letter for each record
+/// Reads an entry of which the store keeps the head, the records without their tags, and one tag for each record
 /// apart, also for those that changed nothing.
-pub fn decode_records(
-    position: Position,
-    head: EntryHead,
-    (letters, records): (&[u8], &[u8]),
-) -> Result<Entry, EntryError> {
+pub fn decode_records(position: Position, head: EntryHead, tags: &[u8], records: &[u8]) -> Result<Entry, EntryError> {
     let EntryHead { digest, at_ms, link } = head;
     let mut reader = Reader { bytes: records, at: 0 };
-    let mut changes = Vec::with_capacity(letters.len());
-    for letter in letters {
-        changes.extend(reader.record(*letter, at_ms)?);
+    let mut changes = Vec::with_capacity(tags.len());
+    for tag in tags {
+        changes.extend(reader.record(*tag)?);
     }
     if reader.at != records.len() || changes.is_empty() {
         return Err(EntryError::Damaged(reader.at));
     }
-    Ok(Entry { position, digest, link, changes })
+    Ok(Entry { position, digest, at_ms, link, changes })
 }
 
 struct Reader<'a> {
@@ -284,15 +293,15 @@ impl<'a> Reader<'a> {
         Ok((reader, EntryHead { digest, at_ms, link }))
     }
 
-    /// The next record with its letter before it, and its place; `None` at the end.
-    fn lettered(&mut self, at_ms: u64) -> Result<Option<(usize, Change)>, EntryError> {
+    /// The next record with its tag before it, and its place; `None` at the end.
+    fn tagged(&mut self) -> Result<Option<(usize, Change)>, EntryError> {
         let at = self.at;
         if at >= self.bytes.len() {
             return Ok(None);
         }
-        let letter = self.take::<1>()?[0];
+        let tag = self.take::<1>()?[0];
         // What changed nothing has no record here.
-        let change = if matches!(letter, UNCHANGED | UNCOUNTED | UNSET) { None } else { self.record(letter, at_ms)? };
+        let change = if matches!(tag, UNCHANGED | UNCOUNTED | UNSET) { None } else { self.record(tag)? };
         change.map(|change| Some((at, change))).ok_or(EntryError::Damaged(at))
     }
 
@@ -308,14 +317,14 @@ impl<'a> Reader<'a> {
         self.slice(N)?.try_into().map_err(|_| EntryError::Damaged(at))
     }
 
-    /// What follows a letter; nothing where it changed nothing.
-    fn record(&mut self, letter: u8, at_ms: u64) -> Result<Option<Change>, EntryError> {
+    /// What follows a tag; nothing where it changed nothing.
+    fn record(&mut self, tag: u8) -> Result<Option<Change>, EntryError> {
         let at = self.at;
-        let change = match letter {
+        let change = match tag {
             ADD | REMOVE | UNCHANGED => {
                 let (target, actor) = (self.id()?, self.id()?);
-                let action = if letter == ADD { Action::Add } else { Action::Remove };
-                Change::Toggle(ToggleChange { target, actor, action, at_ms })
+                let action = if tag == ADD { Action::Add } else { Action::Remove };
+                Change::Toggle(ToggleChange { target, actor, action })
             }
             COUNT | UNCOUNTED => {
                 let target = self.id()?;
@@ -326,23 +335,23 @@ impl<'a> Reader<'a> {
                     Some(self.id()?)
                 };
                 let by = u64::from_le_bytes(self.take::<8>()?);
-                Change::Count(CountChange { target, actor, by, at_ms })
+                Change::Count(CountChange { target, actor, by })
             }
             DOCUMENT => {
                 let (id, actor) = (self.id()?, self.id()?);
                 let length = u32::from_le_bytes(self.take::<4>()?);
                 let body = self.text(length as usize)?;
-                Change::Document(DocumentChange { id, actor, body, at_ms })
+                Change::Document(DocumentChange { id, actor, body })
             }
             SETTINGS | UNSET => {
                 let member = self.id()?;
                 let length = u32::from_le_bytes(self.take::<4>()?);
                 let settings = Settings::from_bytes(self.slice(length as usize)?).ok_or(EntryError::Damaged(at))?;
-                Change::Settings(SettingsChange { member, settings, at_ms })
+                Change::Settings(SettingsChange { member, settings })
             }
             _ => return Err(EntryError::Damaged(at)),
         };
-        Ok((!matches!(letter, UNCHANGED | UNCOUNTED | UNSET)).then_some(change))
+        Ok((!matches!(tag, UNCHANGED | UNCOUNTED | UNSET)).then_some(change))
     }
 
     fn text(&mut self, length: usize) -> Result<Arc<str>, EntryError> {
@@ -383,49 +392,49 @@ mod tests {
     fn any_changes() -> impl Strategy<Value = Vec<Change>> {
         let toggle = (any_id(), any_id(), any::<bool>()).prop_map(|(target, actor, add)| {
             let action = if add { Action::Add } else { Action::Remove };
-            Change::Toggle(ToggleChange { target, actor, action, at_ms: AT_MS })
+            Change::Toggle(ToggleChange { target, actor, action })
         });
         let count = (any_id(), proptest::option::of(any_id()), any::<u64>())
-            .prop_map(|(target, actor, by)| Change::Count(CountChange { target, actor, by, at_ms: AT_MS }));
+            .prop_map(|(target, actor, by)| Change::Count(CountChange { target, actor, by }));
         let document = (any_id(), any_id(), "[{}a-zé\"]{0,60}").prop_map(|(id, actor, body)| {
-            Change::Document(DocumentChange { id, actor, body: Arc::from(body.as_str()), at_ms: AT_MS })
+            Change::Document(DocumentChange { id, actor, body: Arc::from(body.as_str()) })
         });
         let settings = (any_id(), any::<bool>(), any::<i64>(), "[a-zé]{0,9}").prop_map(|(member, on, number, text)| {
             let values = [Setting::Bool(on), Setting::Int(number), Setting::Text(text.as_str().into())];
             let settings = Settings::of(["a", "b", "c"].into_iter().zip(&values));
-            Change::Settings(SettingsChange { member, settings, at_ms: AT_MS })
+            Change::Settings(SettingsChange { member, settings })
         });
         proptest::collection::vec(prop_oneof![toggle, count, document, settings], 1..20)
     }
 
-    /// Records without their letters, each after one that changed nothing.
+    /// Records without their tags, each after one that changed nothing.
     fn apart(changes: &[Change]) -> (Vec<u8>, Vec<u8>) {
-        let (mut letters, mut records) = (Vec::new(), Vec::new());
+        let (mut tags, mut records) = (Vec::new(), Vec::new());
         for change in changes {
-            letters.extend([UNCHANGED, UNCOUNTED, UNSET]);
+            tags.extend([UNCHANGED, UNCOUNTED, UNSET]);
             encode_pair(&mut records, &Id::Int(1), &Id::Int(2));
             encode_count(&mut records, &Id::Int(1), None, 3);
             encode_settings(&mut records, &Id::Int(1), &Settings::of([("a", &Setting::Bool(true))]));
             match change {
                 Change::Toggle(change) => {
-                    letters.push(if change.action == Action::Add { ADD } else { REMOVE });
+                    tags.push(if change.action == Action::Add { ADD } else { REMOVE });
                     encode_pair(&mut records, &change.target, &change.actor);
                 }
                 Change::Count(change) => {
-                    letters.push(COUNT);
+                    tags.push(COUNT);
                     encode_count(&mut records, &change.target, change.actor.as_ref(), change.by);
                 }
                 Change::Document(change) => {
-                    letters.push(DOCUMENT);
+                    tags.push(DOCUMENT);
                     encode_document(&mut records, &change.id, &change.actor, &change.body);
                 }
                 Change::Settings(change) => {
-                    letters.push(SETTINGS);
+                    tags.push(SETTINGS);
                     encode_settings(&mut records, &change.member, &change.settings);
                 }
             }
         }
-        (letters, records)
+        (tags, records)
     }
 
     proptest! {
@@ -436,11 +445,11 @@ mod tests {
             prop_assert_eq!((&entry.changes, entry.link), (&changes, link));
             let unlinked = decode(9, &encode(&Digest([7; 32]), AT_MS, None, &changes)).unwrap();
             prop_assert_eq!((&unlinked.changes, unlinked.link), (&changes, Link::default()));
-            let (letters, records) = apart(&changes);
+            let (tags, records) = apart(&changes);
             let head = EntryHead { digest: Digest([7; 32]), at_ms: AT_MS, link };
-            let read = |letters: &[u8]| decode_records(9, head, (letters, &records));
-            prop_assert_eq!(read(&letters).unwrap(), entry);
-            prop_assert!(read(&letters[1..]).is_err());
+            let read = |tags: &[u8]| decode_records(9, head, tags, &records);
+            prop_assert_eq!(read(&tags).unwrap(), entry);
+            prop_assert!(read(&tags[1..]).is_err());
         }
 
         #[test]
@@ -481,9 +490,9 @@ mod tests {
     fn the_format_is_pinned() {
         let bo = Id::Text(Arc::from("bo"));
         let changes = [
-            Change::Toggle(ToggleChange { target: Id::Int(3), actor: bo.clone(), action: Action::Add, at_ms: 258 }),
-            Change::Count(CountChange { target: Id::Int(4), actor: None, by: 5, at_ms: 258 }),
-            Change::Document(DocumentChange { id: Id::Int(6), actor: bo, body: Arc::from("{}"), at_ms: 258 }),
+            Change::Toggle(ToggleChange { target: Id::Int(3), actor: bo.clone(), action: Action::Add }),
+            Change::Count(CountChange { target: Id::Int(4), actor: None, by: 5 }),
+            Change::Document(DocumentChange { id: Id::Int(6), actor: bo, body: Arc::from("{}") }),
         ];
         let records = [
             &b"+i\x03\0\0\0\0\0\0\0t\x02\0bo"[..],
@@ -499,7 +508,7 @@ mod tests {
         let unlinked = encode(&Digest([0xab; 32]), 258, None, &changes);
         assert_eq!(unlinked, [&[1][..], &head, &records].concat());
         for (bytes, link) in [(linked, Link::after(772, 1286, 1800)), (unlinked, Link::default())] {
-            let entry = Entry { position: 1, digest: Digest([0xab; 32]), link, changes: changes.to_vec() };
+            let entry = Entry { position: 1, digest: Digest([0xab; 32]), at_ms: 258, link, changes: changes.to_vec() };
             assert_eq!(decode(1, &bytes), Ok(entry));
         }
         assert_eq!(decode(1, &[3]), Err(EntryError::NewerFormat(3)));

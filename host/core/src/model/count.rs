@@ -22,6 +22,4 @@ pub struct CountChange {
     pub actor: Option<Id>,
     /// What is added, 1 or more.
     pub by: u64,
-    /// When it was accepted, in Unix milliseconds, by the host's clock.
-    pub at_ms: u64,
 }

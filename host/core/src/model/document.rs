@@ -24,6 +24,4 @@ pub struct DocumentChange {
     pub actor: Id,
     /// A JSON object, as text, as the rules left it.
     pub body: Arc<str>,
-    /// When it was accepted, in Unix milliseconds, by the host's clock.
-    pub at_ms: u64,
 }

@@ -55,16 +55,6 @@ impl Change {
     pub fn amount(&self) -> u64 {
         if let Self::Count(change) = self { change.by } else { 1 }
     }
-
-    /// When it was accepted, in Unix milliseconds.
-    pub fn at_ms(&self) -> u64 {
-        match self {
-            Self::Toggle(change) => change.at_ms,
-            Self::Count(change) => change.at_ms,
-            Self::Document(change) => change.at_ms,
-            Self::Settings(change) => change.at_ms,
-        }
-    }
 }
 
 /// SHA-256 of a policy component; names the module that accepted an entry.

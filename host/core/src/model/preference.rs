@@ -231,8 +231,6 @@ pub struct SettingsChange {
     pub member: Id,
     /// The fields that change, and what they hold afterwards.
     pub settings: Settings,
-    /// When it was accepted, in Unix milliseconds, by the host's clock.
-    pub at_ms: u64,
 }
 
 /// One field of many members, as the rules see it: where nothing is set, the field's default.

@@ -24,8 +24,6 @@ pub struct ToggleChange {
     pub actor: Id,
     /// What holds afterwards.
     pub action: Action,
-    /// When it was accepted, in Unix milliseconds, by the host's clock.
-    pub at_ms: u64,
 }
 
 /// Whether a pair is present, and how many are on its target.

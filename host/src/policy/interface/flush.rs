@@ -147,5 +147,5 @@ pub(in crate::policy) fn record_coalesce(kind: &str, changes: &[ToggleChange]) -
 
 /// A recorded change.
 pub(in crate::policy) fn to_change(entry: &vectors::Entry) -> ToggleChange {
-    ToggleChange { target: to_id(&entry.target), actor: to_id(&entry.actor), action: entry.action, at_ms: 0 }
+    ToggleChange { target: to_id(&entry.target), actor: to_id(&entry.actor), action: entry.action }
 }

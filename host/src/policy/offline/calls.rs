@@ -74,7 +74,6 @@ pub(super) fn calls_of_every_sort(kind: &str) -> Vec<Call> {
         target: id(n / 4 % 3),
         actor: id(n % 5),
         action: if n % 3 == 0 { Action::Remove } else { Action::Add },
-        at_ms: 0,
     };
     let hit =
         |n: i64| Hit { target: id(n / 3), actor: (n % 3 > 0).then(|| id(n)), by: 1 + n.unsigned_abs() as u32 % 9 };

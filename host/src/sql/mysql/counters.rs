@@ -143,7 +143,7 @@ impl MysqlFlight<'_> {
                 query = bind_id(query, forms.target, &row.target);
                 query = bind_optional_id(query, forms.actor, row.actor.as_ref());
                 if let Some(form) = forms.created {
-                    query = bind_time(query, form, row.at_ms);
+                    query = bind_time(query, form, row.origin.at_ms);
                 }
                 if table.by_column.is_some() {
                     query = query.bind(signed(row.by));

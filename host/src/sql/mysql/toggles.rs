@@ -259,7 +259,7 @@ impl MysqlFlight<'_> {
         for row in rows {
             query = bind_id(bind_id(query, forms.target, &row.target), forms.actor, &row.actor);
             if let Some(form) = forms.created {
-                query = bind_time(query, form, row.at_ms);
+                query = bind_time(query, form, row.origin.at_ms);
             }
             deltas.add(row.target.clone(), 1);
         }

@@ -129,7 +129,7 @@ impl PostgresFlight<'_> {
         query = bind_ids(query, forms.target, rows.iter().map(|row| &row.target));
         query = bind_optional_ids(query, forms.actor, rows.iter().map(|row| row.actor.as_ref()));
         if let Some(form) = forms.created {
-            query = bind_times(query, form, rows.iter().map(|row| row.at_ms));
+            query = bind_times(query, form, rows.iter().map(|row| row.origin.at_ms));
         }
         if table.by_column.is_some() {
             query = query.bind(rows.iter().map(|row| signed(row.by)).collect::<Vec<i64>>());

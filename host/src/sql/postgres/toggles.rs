@@ -270,7 +270,7 @@ impl PostgresFlight<'_> {
         query = bind_ids(query, forms.target, rows.iter().map(|row| &row.target));
         query = bind_ids(query, forms.actor, rows.iter().map(|row| &row.actor));
         if let (Some(form), true) = (forms.created, by > 0) {
-            query = bind_times(query, form, rows.iter().map(|row| row.at_ms));
+            query = bind_times(query, form, rows.iter().map(|row| row.origin.at_ms));
         }
         // Where nothing was changed, nobody says whether there are triggers.
         let mut changed = Changed { rows: 0, may_skip: true };

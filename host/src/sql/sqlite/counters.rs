@@ -143,7 +143,7 @@ impl SqliteFlight<'_> {
         let list = rows.iter().map(|row| {
             let actor = row.actor.as_ref().map_or(Value::Null, |actor| json_id(actor, forms.actor));
             let mut values = vec![json_id(&row.target, forms.target), actor];
-            values.extend(forms.created.map(|form| json_time(row.at_ms, form)));
+            values.extend(forms.created.map(|form| json_time(row.origin.at_ms, form)));
             values.extend(table.by_column.as_ref().map(|_| Value::from(signed(row.by))));
             Value::from(values)
         });

@@ -249,7 +249,7 @@ impl SqliteFlight<'_> {
                 let (target, actor) = (json_id(&row.target, forms.target), json_id(&row.actor, forms.actor));
                 match forms.created {
                     None => json!([target, actor]),
-                    Some(form) => json!([target, actor, json_time(row.at_ms, form)]),
+                    Some(form) => json!([target, actor, json_time(row.origin.at_ms, form)]),
                 }
             })
             .collect();

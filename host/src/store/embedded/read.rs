@@ -304,12 +304,12 @@ impl<'a> Reader<'a> {
                 _ => self.view().get(Space::Journal, &journal_key(kind, partition, position))?,
             };
             if let Some(bytes) = &entry {
-                let document = entry::decode_document(bytes, at);
-                let document = document.map_err(|error| StoreError::Damaged(error.to_string()))?;
+                let read = entry::decode_document(bytes, at).and_then(|of| Ok((of, entry::decode_at_ms(bytes)?)));
+                let (document, at_ms) = read.map_err(|error| StoreError::Damaged(error.to_string()))?;
                 if document.id != id {
                     return Err(damaged("a document"));
                 }
-                let (actor, body, at_ms) = (document.actor, document.body, document.at_ms);
+                let (actor, body) = (document.actor, document.body);
                 found[index] = Some(PendingDocument { id, actor, body, at_ms, partition, position });
             }
             held = Some((partition, position, entry));

@@ -33,7 +33,7 @@ impl Known {
     /// Takes an entry of the journal's tail.
     pub(super) fn add_tail(&mut self, entry: Entry) {
         for change in entry.changes {
-            self.tails.entry(change.target().clone()).or_default().add(entry.position, change);
+            self.tails.entry(change.target().clone()).or_default().add(entry.position, entry.at_ms, change);
         }
     }
 

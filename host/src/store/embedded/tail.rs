@@ -17,11 +17,11 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    /// Takes a change of the entry at `position`, in journal order. Documents have no tail.
-    pub(super) fn add(&mut self, position: Position, change: Change) {
+    /// Takes a change of the entry at `position`, accepted at `at_ms`, no earlier than those before. Documents have no tail.
+    pub(super) fn add(&mut self, position: Position, at_ms: u64, change: Change) {
         self.last = position;
         match change {
-            Change::Toggle(change) => drop(self.pairs.insert(change.actor, (change.action, change.at_ms))),
+            Change::Toggle(change) => drop(self.pairs.insert(change.actor, (change.action, at_ms))),
             Change::Count(change) => match self.increments.last_mut() {
                 Some((last, by)) if *last == position => *by = by.saturating_add(change.by),
                 _ => self.increments.push((position, change.by)),

@@ -160,7 +160,7 @@ impl Reply {
         let Numbers { at_ms, total, link } =
             Numbers::of(&self.bytes()?).ok_or_else(|| unexpected("an entry's numbers"))?;
         let head = EntryHead { digest, at_ms, link: Link::default() };
-        let mut entry = entry::decode_records(position, head, (&letters, &records))
+        let mut entry = entry::decode_records(position, head, &letters, &records)
             .map_err(|error| StoreError::Damaged(error.to_string()))?;
         let before = total.checked_sub(entry.changes.len() as u64).ok_or_else(|| unexpected("an entry's numbers"))?;
         let (previous, amount) = link.unzip();

@@ -1,11 +1,11 @@
 //! Tables of counters, documents and settings.
 
 use weir::config::{EventTable, FieldConfig, IngestConfig, KindTable, MemberTable, PreferenceTable};
-use weir::model::{Digest, Id, IdType, Setting, SettingType, Settings};
+use weir::model::{Id, IdType, Setting, SettingType, Settings};
 use weir::sql::{Advice, CountRow, Problem, Row, SettingsRow};
 
 use super::{Case, Said, Shape, views};
-use crate::fixture::{AT_MS, Engine};
+use crate::fixture::{Engine, ORIGIN};
 
 /// The cases of this file.
 pub const CASES: &[Case] = &[
@@ -172,8 +172,7 @@ fn events() -> KindTable {
 }
 
 fn hits() -> Vec<Row> {
-    let digest = Digest([7; 32]);
-    vec![Row::Count(CountRow { partition: 0, target: Id::Int(1), by: 5, at_ms: AT_MS, position: 7, digest })]
+    vec![Row::Count(CountRow { origin: ORIGIN, target: Id::Int(1), by: 5 })]
 }
 
 fn documents(engine: Engine) -> String {
@@ -213,8 +212,7 @@ fn settings() -> KindTable {
 fn changes() -> Vec<Row> {
     let row = |member: i64, value: bool| {
         let settings = Settings::of([("social", &Setting::Bool(value))]);
-        let (member, digest) = (Id::Int(member), Digest([7; 32]));
-        Row::Settings(SettingsRow { partition: 0, member, settings, at_ms: AT_MS, position: 7, digest })
+        Row::Settings(SettingsRow { origin: ORIGIN, member: Id::Int(member), settings })
     };
     vec![row(7, false), row(9, true)]
 }

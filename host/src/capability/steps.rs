@@ -1,48 +1,20 @@
-//! What the store steps of all capabilities have in common: idempotency keys, into which steps a batch goes, and that the
-//! rules are asked of each item once.
+//! Into which store steps a batch goes, and that the rules are asked of each item once.
 
 use std::collections::BTreeMap;
 use std::future::Future;
 
 use futures_util::future::join_all;
-use sha2::{Digest as _, Sha256};
 
 use crate::error::Refusal;
 use crate::model::{Digest, Partition};
 use crate::policy::{Decided, Decider};
-use crate::store::Idempotency;
-
-/// Makes an operation of (kind, actor) with an `Idempotency-Key` repeatable. The key is the actor's own: two actors may use
-/// the same. It is also the target's own, where there is one: with another target it is another request, because the
-/// outcome is kept where the target is. `asked` is what makes a request the same request.
-pub fn idempotency(
-    (kind, actor, key): (&str, &str, &str),
-    target: Option<&dyn std::fmt::Display>,
-    asked: &[&str],
-) -> Idempotency {
-    let target = target.map(ToString::to_string);
-    let key = hash(&[kind, actor, key].into_iter().chain(target.as_deref()).collect::<Vec<_>>());
-    Idempotency { key, fingerprint: hash(asked) }
-}
-
-/// First half of SHA-256 over the length-prefixed parts.
-fn hash(parts: &[&str]) -> [u8; 16] {
-    let mut hasher = Sha256::new();
-    for part in parts {
-        hasher.update((part.len() as u64).to_le_bytes());
-        hasher.update(part.as_bytes());
-    }
-    let mut half = [0; 16];
-    half.copy_from_slice(&hasher.finalize()[..16]);
-    half
-}
 
 /// What the rules said of one item, and which module did. A request keeps it while what the store did not know is loaded:
 /// a module that does I/O counts what it is asked, so that each item is decided exactly once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ruled<R> {
-    /// The rule.
-    pub rule: R,
+    /// What they said.
+    pub ruling: R,
     /// The module that decided.
     pub digest: Digest,
 }
@@ -50,7 +22,7 @@ pub struct Ruled<R> {
 /// The decisions that the items of a batch have kept; `None` where they have not been decided yet. See [`decided_apart`].
 pub fn kept<R>(ruled: impl Iterator<Item = Option<Ruled<R>>>) -> Option<Decided<R>> {
     let ruled: Vec<Ruled<R>> = ruled.collect::<Option<_>>()?;
-    let (rules, digests) = ruled.into_iter().map(|ruled| (ruled.rule, ruled.digest)).unzip();
+    let (rules, digests) = ruled.into_iter().map(|ruled| (ruled.ruling, ruled.digest)).unzip();
     Some(Decided { rules, decider: Decider::Each(digests) })
 }
 
@@ -77,7 +49,7 @@ where
 /// stays: one module decides them all, and they are in one step. Index-aligned with `ops`.
 ///
 /// [`Store::step_of`]: crate::store::Store::step_of
-pub async fn in_steps<Op, E: Clone, F>(
+pub async fn in_steps<Op, E, F>(
     decider: Decider,
     ops: Vec<Op>,
     step_of: impl Fn(&Op) -> Partition,
@@ -88,7 +60,7 @@ where
 {
     let all = |results: Result<Vec<E>, Refusal>, length: usize| match results {
         Ok(evaluated) => evaluated.into_iter().map(Ok).collect(),
-        Err(refusal) => vec![Err(refusal); length],
+        Err(refusal) => (0..length).map(|_| Err(refusal.clone())).collect(),
     };
     let first = ops.first().map(&step_of);
     let is_one_step = ops.iter().all(|op| Some(step_of(op)) == first);
@@ -101,7 +73,7 @@ where
         Decider::Each(digests) => digests,
     };
     let mut steps: BTreeMap<(Digest, Partition), (Vec<usize>, Vec<Op>)> = BTreeMap::new();
-    let mut results: Vec<Option<Result<E, Refusal>>> = vec![None; ops.len()];
+    let mut results: Vec<Option<Result<E, Refusal>>> = (0..ops.len()).map(|_| None).collect();
     for (index, (digest, op)) in digests.iter().zip(ops).enumerate() {
         let (indexes, of_step) = steps.entry((*digest, step_of(&op))).or_default();
         indexes.push(index);
@@ -140,12 +112,9 @@ mod tests {
 
     #[test]
     fn decisions_are_kept_with_who_decided() {
-        let ruled = |rule: u8| Ruled { rule, digest: Digest([rule; 32]) };
+        let ruled = |ruling: u8| Ruled { ruling, digest: Digest([ruling; 32]) };
         let decider = Decider::Each(vec![Digest([1; 32]), Digest([2; 32])]);
-        assert_eq!(
-            kept([1, 2].into_iter().map(|rule| Some(ruled(rule)))),
-            Some(Decided { rules: vec![1, 2], decider })
-        );
+        assert_eq!(kept([Some(ruled(1)), Some(ruled(2))].into_iter()), Some(Decided { rules: vec![1, 2], decider }));
         assert_eq!(kept([Some(ruled(1)), None].into_iter()), None);
     }
 }

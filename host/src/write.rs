@@ -1,0 +1,54 @@
+//! The capabilities that are written behind, listed once.
+//!
+//! Tier 3, above the capabilities: imports `capability` and each of them. From this list the host starts kinds, configures
+//! policy modules, and folds their changes; whoever adds a capability adds it here.
+
+use std::collections::BTreeMap;
+
+use crate::capability::{Fold, KindParts, NoFold, Plug, WrittenKinds};
+use crate::config::{Config, ConfigError, KindTable};
+use crate::counter::Counter;
+use crate::ingest::Ingest;
+use crate::policy::KindPolicy;
+use crate::preference::Preference;
+use crate::toggle::Toggle;
+
+/// All of them.
+pub const CAPABILITIES: [Plug; 4] =
+    [Plug::of::<Toggle>(), Plug::of::<Counter>(), Plug::of::<Ingest>(), Plug::of::<Preference>()];
+
+/// Whether all configured kinds can be started, before anything is opened.
+///
+/// # Errors
+/// What is wrong with the first that can not.
+pub fn check(config: &Config) -> Result<(), ConfigError> {
+    CAPABILITIES.iter().try_for_each(|capability| capability.check(config))
+}
+
+/// The configuration with a kind under another name.
+pub fn renamed(config: &Config, from: &str, to: &str) -> Config {
+    let mut config = config.clone();
+    CAPABILITIES.iter().for_each(|capability| capability.rename(&mut config, from, to));
+    config
+}
+
+/// What policy modules learn of all configured kinds.
+pub fn rules(config: &Config) -> Vec<KindPolicy> {
+    CAPABILITIES.iter().flat_map(|capability| capability.rules(config)).collect()
+}
+
+/// Starts all configured kinds, each of its parts, on the current runtime.
+///
+/// # Errors
+/// What is wrong with the configuration.
+pub fn start(config: &Config, parts: &BTreeMap<String, KindParts>) -> Result<WrittenKinds, ConfigError> {
+    let mut kinds = WrittenKinds::default();
+    CAPABILITIES.iter().try_for_each(|capability| capability.start(config, parts, &mut kinds))?;
+    Ok(kinds)
+}
+
+/// An empty fold for the tables of a kind.
+pub fn fold(table: &KindTable) -> Box<dyn Fold> {
+    let found = CAPABILITIES.iter().find_map(|capability| capability.fold(table));
+    found.unwrap_or_else(|| Box::new(NoFold))
+}
