@@ -243,7 +243,9 @@ impl Kind<Toggle> {
                 .zip(&pairs)
                 .filter_map(|(result, (target, actor))| match (result, actor) {
                     (ReadResult::PairNotLoaded, Some(actor)) => Some(ToggleMiss::Pair(target.clone(), actor.clone())),
-                    (ReadResult::TargetNotLoaded | ReadResult::PairNotLoaded, _) => Some(ToggleMiss::Target(target.clone())),
+                    (ReadResult::TargetNotLoaded | ReadResult::PairNotLoaded, _) => {
+                        Some(ToggleMiss::Target(target.clone()))
+                    }
                     _ => None,
                 })
                 .collect();

@@ -228,6 +228,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::ingest::check_schema;
 
     fn paths(shape: &Shape, document: &Value) -> Vec<String> {
         shape.violations(document).into_iter().map(|violation| violation.path).collect()
