@@ -216,15 +216,16 @@ pub struct ModuleRecord {
     pub upload: Option<UploadState>,
 }
 
-/// What is known of an uploaded module besides.
+/// What is known of an uploaded module besides. Its number tells it from one that serves without having been uploaded.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
 pub struct UploadState {
     /// Which upload it was, from 1; 0 of one that an earlier weir took.
     pub order: u64,
     /// Why it was taken out of service by itself, until it is activated again.
+    #[serde(default)]
     pub condemned: Option<Condemned>,
     /// Why it does not fit this weir.
+    #[serde(default)]
     pub unfit: Option<String>,
 }
 

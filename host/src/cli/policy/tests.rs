@@ -291,7 +291,7 @@ fn the_list_fits_the_terminal_whatever_the_names() {
     assert!(told.contains(breaker), "{told}");
     let condemned = json!({
         "digest": DIGEST, "name": long, "version": long, "serves": [], "healthy": null, "failures": null,
-        "last_failure": "3 calls in a row failed", "condemned": { "at_ms": 1000, "reason": "3 calls in a row failed" },
+        "last_failure": "3 calls in a row failed", "order": 1, "condemned": { "at_ms": 1000, "reason": "3 calls in a row failed" },
     });
     let unfit = json!({ "toggle": { "digest": DIGEST, "name": "older", "unfit": "plan is missing" } });
     let answer = json!({ "active": unfit, "modules": [condemned], "durable": false, "unsaved": "disk full" });
