@@ -6,21 +6,18 @@
 mod catalogue;
 mod check;
 mod connect;
-mod counters;
-mod documents;
+mod engine;
 mod granted;
 mod grants;
 mod holes;
 mod identity;
 mod letters;
 mod limits;
+mod migrate;
 mod numbers;
 mod pooler;
-mod read;
-mod settings;
 mod statements;
-mod toggles;
-mod write;
+mod wire;
 
 use std::slice;
 use std::sync::Arc;
@@ -31,17 +28,19 @@ use serde_json::Value;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection as _, PgPool, Postgres, Row as _};
 
-use self::read::{read_asides, read_checkpoints};
-use self::write::{PlanOf, PostgresFlight, claim, migrate, upgrade};
+use self::migrate::{migrate, upgrade};
 use super::classify::sql_error;
+use super::engine::Backend as _;
+use super::exec::checkpoints::{self, Claim};
+use super::exec::flush::{self, Flush, FlushTransaction};
+use super::exec::{counters, documents, preferences, toggles};
 use super::explain::{explained_count, explained_document, explained_settings};
-use super::flight::{Flush, fly};
 use super::granted::{Seats, column_names, finding};
 use super::health::{Health, Known};
 use super::hosts::Hosts;
 use super::identity::Pin;
 use super::lease::{Lease, UNTESTED_IDLE_MAX, leased, within};
-use super::plans::Plans;
+use super::plans::{PlanCache, PlanOf};
 use super::rows::{check_rows, in_order, is_older, other_partitions};
 use super::{
     Applied, Around, DeadLetter, Fence, Finding, JournalHole, Limits, Parent, Passed, Row, RowSets, Sql, SqlError,
@@ -60,10 +59,7 @@ const VERSION_MIN: i64 = 120_000;
 /// A PostgreSQL database.
 pub struct PostgresSql {
     pool: PgPool,
-    toggles: Plans<ToggleTable, toggles::Plan>,
-    counters: Plans<CounterTable, counters::Plan>,
-    ingests: Plans<IngestTable, documents::Plan>,
-    preferences: Plans<PreferenceTable, settings::Plan>,
+    plans: PlanCache<engine::Postgres>,
     pin: Pin,
     seats: Seats,
     settings: SqlConfig,
@@ -130,10 +126,7 @@ impl PostgresSql {
         let health = Health::start(Arc::clone(&known), connect::probing((&hosts, &pool, &known), patience));
         Ok(Self {
             pool,
-            toggles: Plans::default(),
-            counters: Plans::default(),
-            ingests: Plans::default(),
-            preferences: Plans::default(),
+            plans: PlanCache::default(),
             pin: Pin::default(),
             seats: Seats::new(settings.connections_max),
             settings: settings.clone(),
@@ -150,25 +143,6 @@ impl PostgresSql {
         leased.map_err(|error| {
             Lease::refused(&self.pool, error, (&self.hosts.address(), self.settings.acquire_timeout_ms))
         })
-    }
-
-    async fn plan_of(&self, table: &KindTable) -> Result<PlanOf, SqlError> {
-        Ok(match table {
-            KindTable::Toggle(table) => PlanOf::Toggle(self.toggle_plan(table).await?),
-            KindTable::Counter(table) => PlanOf::Counter(self.counter_plan(table).await?),
-            KindTable::Ingest(table) => PlanOf::Ingest(self.document_plan(table).await?),
-            KindTable::Preference(table) => PlanOf::Preference(self.settings_plan(table).await?),
-        })
-    }
-
-    /// Forgets what was prepared when a failure may come from a changed schema.
-    fn heed<T>(&self, table: &KindTable, result: Result<T, SqlError>) -> Result<T, SqlError> {
-        match table {
-            KindTable::Toggle(table) => self.toggles.heed(table, result),
-            KindTable::Counter(table) => self.counters.heed(table, result),
-            KindTable::Ingest(table) => self.ingests.heed(table, result),
-            KindTable::Preference(table) => self.preferences.heed(table, result),
-        }
     }
 }
 
@@ -238,10 +212,10 @@ impl Sql for PostgresSql {
 
     async fn check_table(&self, table: &KindTable) -> Result<Vec<Finding>, SqlError> {
         match table {
-            KindTable::Toggle(table) => self.check_toggle(table).await,
-            KindTable::Counter(table) => self.check_counter(table).await,
-            KindTable::Ingest(table) => self.check_documents(table).await,
-            KindTable::Preference(table) => self.check_settings(table).await,
+            KindTable::Toggle(table) => toggles::check_tables(self, table).await,
+            KindTable::Counter(table) => counters::check_tables(self, table).await,
+            KindTable::Ingest(table) => documents::check_tables(self, table).await,
+            KindTable::Preference(table) => preferences::check_tables(self, table).await,
         }
     }
 
@@ -254,9 +228,9 @@ impl Sql for PostgresSql {
     }
 
     async fn checkpoints(&self, kind: &str, partitions: &[Partition]) -> Result<Vec<Option<Checkpoint>>, SqlError> {
-        let rows = leased!(self.lease().await?, |connection| {
-            read_checkpoints(connection, statements::CHECKPOINTS, kind, partitions)
-        })?;
+        let rows = leased!(self.lease().await?, |connection| checkpoints::read::<engine::Postgres>(
+            connection, kind, partitions
+        ))?;
         Ok(partitions.iter().map(|partition| rows.get(partition).copied()).collect())
     }
 
@@ -266,9 +240,12 @@ impl Sql for PostgresSql {
         partitions: &[(Partition, Incarnation)],
         take_over: bool,
     ) -> Result<Vec<Checkpoint>, SqlError> {
-        let rows = leased!(self.lease().await?, |connection| {
-            claim(connection, &self.begin, self.pin.get(), kind, partitions, take_over)
-        })?;
+        let claim = Claim { database: self.pin.get(), kind, wanted: partitions, take_over };
+        let rows = leased!(self.lease().await?, |connection| checkpoints::claim::<engine::Postgres>(
+            connection,
+            self.begin(),
+            claim
+        ))?;
         in_order(partitions, &rows)
     }
 
@@ -283,26 +260,20 @@ impl Sql for PostgresSql {
     ) -> Result<Applied, SqlError> {
         check_rows(table, rows)?;
         let flush = Flush { kind, fences, rows, around, now_ms };
-        let plan = self.plan_of(table).await?;
+        let plan = PlanOf::of(self, table).await?;
         let mut lease = self.lease().await?;
-        let mut flight = PostgresFlight {
-            connection: lease.connection(),
-            plan: &plan,
-            begin: &self.begin,
-            table,
-            lock_ms: self.settings.lock_timeout_ms,
-            statements: 0,
-        };
-        let result = self.health.unless_moved(fly(&mut flight, self.limit, &flush)).await;
+        let mut transaction: FlushTransaction<'_, engine::Postgres> =
+            FlushTransaction::new(lease.connection(), self.dialect(), &plan, table, self.flush_texts());
+        let result = self.health.unless_moved(flush::run(&mut transaction, self.limit, &flush)).await;
         if result.is_ok() {
             lease.give_back();
         }
         self.health.heed_result(&result);
-        self.heed(table, result)
+        self.plans.invalidated_by(table, result)
     }
 
     async fn asides(&self, kind: &str) -> Result<Vec<Aside>, SqlError> {
-        leased!(self.lease().await?, |connection| read_asides(connection, kind))
+        leased!(self.lease().await?, |connection| checkpoints::read_asides::<engine::Postgres>(connection, kind))
     }
 
     fn lock_timeout(&self) -> Duration {
@@ -321,11 +292,11 @@ impl Sql for PostgresSql {
         targets: &[Id],
         huge_rows_min: u64,
     ) -> Result<Vec<TargetRow>, SqlError> {
-        self.toggle_targets(table, targets, huge_rows_min).await
+        toggles::load_targets(self, table, targets, huge_rows_min).await
     }
 
     async fn load_pairs(&self, table: &ToggleTable, pairs: &[(Id, Id)]) -> Result<Vec<Option<u64>>, SqlError> {
-        self.toggle_pairs(table, pairs).await
+        toggles::load_pairs(self, table, pairs).await
     }
 
     async fn load_members(
@@ -335,19 +306,19 @@ impl Sql for PostgresSql {
         before: Option<&Member>,
         limit: usize,
     ) -> Result<Vec<Member>, SqlError> {
-        self.toggle_members(table, target, before, limit).await
+        toggles::load_members(self, table, target, before, limit).await
     }
 
     async fn load_counts(&self, table: &CounterTable, targets: &[Id]) -> Result<Vec<Option<u64>>, SqlError> {
-        self.counts(table, targets).await
+        counters::load_counts(self, table, targets).await
     }
 
     async fn load_settings(&self, table: &PreferenceTable, members: &[Id]) -> Result<Vec<Option<Settings>>, SqlError> {
-        self.settings(table, members).await
+        preferences::load_settings(self, table, members).await
     }
 
     async fn load_documents(&self, table: &IngestTable, ids: &[Id]) -> Result<Vec<Option<StoredDocument>>, SqlError> {
-        self.documents(table, ids).await
+        documents::load_documents(self, table, ids).await
     }
 
     async fn documents_of(
@@ -357,7 +328,7 @@ impl Sql for PostgresSql {
         before: Option<&StoredDocument>,
         limit: usize,
     ) -> Result<Vec<StoredDocument>, SqlError> {
-        self.documents_page(table, actor, before, limit).await
+        documents::documents_of(self, table, actor, before, limit).await
     }
 
     async fn rejections(&self, kind: &str, ids: &[Id]) -> Result<Vec<Option<DeadLetter>>, SqlError> {
@@ -366,11 +337,15 @@ impl Sql for PostgresSql {
 
     async fn explain(&self, table: &KindTable, target: &Id, actor: Option<&Id>) -> Result<Value, SqlError> {
         match table {
-            KindTable::Toggle(table) => self.explain_toggle(table, target, actor).await,
-            KindTable::Counter(table) => Ok(explained_count(&self.counts(table, slice::from_ref(target)).await?)),
-            KindTable::Ingest(table) => Ok(explained_document(&self.documents(table, slice::from_ref(target)).await?)),
+            KindTable::Toggle(table) => toggles::explain(self, table, target, actor).await,
+            KindTable::Counter(table) => {
+                Ok(explained_count(&counters::load_counts(self, table, slice::from_ref(target)).await?))
+            }
+            KindTable::Ingest(table) => {
+                Ok(explained_document(&documents::load_documents(self, table, slice::from_ref(target)).await?))
+            }
             KindTable::Preference(table) => {
-                Ok(explained_settings(&self.settings(table, slice::from_ref(target)).await?))
+                Ok(explained_settings(&preferences::load_settings(self, table, slice::from_ref(target)).await?))
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Arithmetic on rows: claims, count deltas, states of targets, times as text.
 //!
-//! Engine-free part of the room. Pure.
+//! Knows no engine. Pure.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

@@ -6,20 +6,17 @@
 
 mod catalogue;
 mod check;
-mod counters;
-mod documents;
+mod engine;
 mod granted;
 mod holes;
 mod identity;
 mod letters;
 mod limits;
 mod look;
+mod migrate;
 mod numbers;
-mod read;
-mod settings;
 mod statements;
-mod toggles;
-mod write;
+mod wire;
 
 use std::slice;
 use std::time::Duration;
@@ -31,15 +28,17 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Sqlite, SqlitePool};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use self::read::{read_asides, read_checkpoints};
-use self::write::{PlanOf, SqliteFlight, claim, migrate, upgrade};
+use self::migrate::{migrate, upgrade};
 use super::classify::{Class, judge, sql_error};
+use super::engine::Backend as _;
+use super::exec::checkpoints::{self, Claim};
+use super::exec::flush::{self, Flush, FlushTransaction};
+use super::exec::{counters, documents, preferences, toggles};
 use super::explain::{explained_count, explained_document, explained_settings};
-use super::flight::{Flush, fly};
 use super::granted::{Seats, column_names, finding};
 use super::identity::Pin;
 use super::lease::{Lease, leased, within};
-use super::plans::Plans;
+use super::plans::{PlanCache, PlanOf};
 use super::rows::{check_rows, in_order, is_older, other_partitions};
 use super::{
     Applied, Around, DeadLetter, Fence, Finding, JournalHole, Limits, Parent, Passed, Row, RowSets, Sql, SqlError,
@@ -61,10 +60,7 @@ pub struct SqliteSql {
     seats: Seats,
     /// SQLite has one write lock; waiting for it here is fair, and does not keep a thread.
     writer: Mutex<()>,
-    toggles: Plans<ToggleTable, toggles::Plan>,
-    counters: Plans<CounterTable, counters::Plan>,
-    ingests: Plans<IngestTable, documents::Plan>,
-    preferences: Plans<PreferenceTable, settings::Plan>,
+    plans: PlanCache<engine::Sqlite>,
     pin: Pin,
     settings: SqlConfig,
     acquire_timeout: Duration,
@@ -122,10 +118,7 @@ impl SqliteSql {
             readers: pool(reading),
             seats: Seats::new(settings.connections_max),
             writer: Mutex::new(()),
-            toggles: Plans::default(),
-            counters: Plans::default(),
-            ingests: Plans::default(),
-            preferences: Plans::default(),
+            plans: PlanCache::default(),
             pin: Pin::default(),
             settings: settings.clone(),
             acquire_timeout,
@@ -148,25 +141,6 @@ impl SqliteSql {
                 }
                 other => return other.map_err(sql_error),
             }
-        }
-    }
-
-    async fn plan_of(&self, table: &KindTable) -> Result<PlanOf, SqlError> {
-        Ok(match table {
-            KindTable::Toggle(table) => PlanOf::Toggle(self.toggle_plan(table).await?),
-            KindTable::Counter(table) => PlanOf::Counter(self.counter_plan(table).await?),
-            KindTable::Ingest(table) => PlanOf::Ingest(self.document_plan(table).await?),
-            KindTable::Preference(table) => PlanOf::Preference(self.settings_plan(table).await?),
-        })
-    }
-
-    /// Forgets what was prepared when a failure may come from a changed schema.
-    fn heed<T>(&self, table: &KindTable, result: Result<T, SqlError>) -> Result<T, SqlError> {
-        match table {
-            KindTable::Toggle(table) => self.toggles.heed(table, result),
-            KindTable::Counter(table) => self.counters.heed(table, result),
-            KindTable::Ingest(table) => self.ingests.heed(table, result),
-            KindTable::Preference(table) => self.preferences.heed(table, result),
         }
     }
 }
@@ -239,10 +213,10 @@ impl Sql for SqliteSql {
 
     async fn check_table(&self, table: &KindTable) -> Result<Vec<Finding>, SqlError> {
         match table {
-            KindTable::Toggle(table) => self.check_toggle(table).await,
-            KindTable::Counter(table) => self.check_counter(table).await,
-            KindTable::Ingest(table) => self.check_documents(table).await,
-            KindTable::Preference(table) => self.check_settings(table).await,
+            KindTable::Toggle(table) => toggles::check_tables(self, table).await,
+            KindTable::Counter(table) => counters::check_tables(self, table).await,
+            KindTable::Ingest(table) => documents::check_tables(self, table).await,
+            KindTable::Preference(table) => preferences::check_tables(self, table).await,
         }
     }
 
@@ -255,7 +229,9 @@ impl Sql for SqliteSql {
     }
 
     async fn checkpoints(&self, kind: &str, partitions: &[Partition]) -> Result<Vec<Option<Checkpoint>>, SqlError> {
-        let rows = leased!(self.lease().await?, |connection| read_checkpoints(connection, kind, partitions))?;
+        let rows = leased!(self.lease().await?, |connection| checkpoints::read::<engine::Sqlite>(
+            connection, kind, partitions
+        ))?;
         Ok(partitions.iter().map(|partition| rows.get(partition).copied()).collect())
     }
 
@@ -266,8 +242,12 @@ impl Sql for SqliteSql {
         take_over: bool,
     ) -> Result<Vec<Checkpoint>, SqlError> {
         let _writer = self.writer.lock().await;
-        let rows =
-            leased!(self.lease().await?, |connection| claim(connection, self.pin.get(), kind, partitions, take_over))?;
+        let claim = Claim { database: self.pin.get(), kind, wanted: partitions, take_over };
+        let rows = leased!(self.lease().await?, |connection| checkpoints::claim::<engine::Sqlite>(
+            connection,
+            self.begin(),
+            claim
+        ))?;
         in_order(partitions, &rows)
     }
 
@@ -282,19 +262,20 @@ impl Sql for SqliteSql {
     ) -> Result<Applied, SqlError> {
         check_rows(table, rows)?;
         let flush = Flush { kind, fences, rows, around, now_ms };
-        let plan = self.plan_of(table).await?;
+        let plan = PlanOf::of(self, table).await?;
         let _writer = self.writer.lock().await;
         let mut lease = self.lease().await?;
-        let mut flight = SqliteFlight { connection: lease.connection(), plan: &plan, table, statements: 0 };
-        let result = fly(&mut flight, self.limit, &flush).await;
+        let mut transaction: FlushTransaction<'_, engine::Sqlite> =
+            FlushTransaction::new(lease.connection(), self.dialect(), &plan, table, self.flush_texts());
+        let result = flush::run(&mut transaction, self.limit, &flush).await;
         if result.is_ok() {
             lease.give_back();
         }
-        self.heed(table, result)
+        self.plans.invalidated_by(table, result)
     }
 
     async fn asides(&self, kind: &str) -> Result<Vec<Aside>, SqlError> {
-        leased!(self.lease().await?, |connection| read_asides(connection, kind))
+        leased!(self.lease().await?, |connection| checkpoints::read_asides::<engine::Sqlite>(connection, kind))
     }
 
     fn locks_rows(&self) -> bool {
@@ -315,11 +296,11 @@ impl Sql for SqliteSql {
         targets: &[Id],
         huge_rows_min: u64,
     ) -> Result<Vec<TargetRow>, SqlError> {
-        self.toggle_targets(table, targets, huge_rows_min).await
+        toggles::load_targets(self, table, targets, huge_rows_min).await
     }
 
     async fn load_pairs(&self, table: &ToggleTable, pairs: &[(Id, Id)]) -> Result<Vec<Option<u64>>, SqlError> {
-        self.toggle_pairs(table, pairs).await
+        toggles::load_pairs(self, table, pairs).await
     }
 
     async fn load_members(
@@ -329,19 +310,19 @@ impl Sql for SqliteSql {
         before: Option<&Member>,
         limit: usize,
     ) -> Result<Vec<Member>, SqlError> {
-        self.toggle_members(table, target, before, limit).await
+        toggles::load_members(self, table, target, before, limit).await
     }
 
     async fn load_counts(&self, table: &CounterTable, targets: &[Id]) -> Result<Vec<Option<u64>>, SqlError> {
-        self.counts(table, targets).await
+        counters::load_counts(self, table, targets).await
     }
 
     async fn load_settings(&self, table: &PreferenceTable, members: &[Id]) -> Result<Vec<Option<Settings>>, SqlError> {
-        self.settings(table, members).await
+        preferences::load_settings(self, table, members).await
     }
 
     async fn load_documents(&self, table: &IngestTable, ids: &[Id]) -> Result<Vec<Option<StoredDocument>>, SqlError> {
-        self.documents(table, ids).await
+        documents::load_documents(self, table, ids).await
     }
 
     async fn documents_of(
@@ -351,7 +332,7 @@ impl Sql for SqliteSql {
         before: Option<&StoredDocument>,
         limit: usize,
     ) -> Result<Vec<StoredDocument>, SqlError> {
-        self.documents_page(table, actor, before, limit).await
+        documents::documents_of(self, table, actor, before, limit).await
     }
 
     async fn rejections(&self, kind: &str, ids: &[Id]) -> Result<Vec<Option<DeadLetter>>, SqlError> {
@@ -360,11 +341,15 @@ impl Sql for SqliteSql {
 
     async fn explain(&self, table: &KindTable, target: &Id, actor: Option<&Id>) -> Result<Value, SqlError> {
         match table {
-            KindTable::Toggle(table) => self.explain_toggle(table, target, actor).await,
-            KindTable::Counter(table) => Ok(explained_count(&self.counts(table, slice::from_ref(target)).await?)),
-            KindTable::Ingest(table) => Ok(explained_document(&self.documents(table, slice::from_ref(target)).await?)),
+            KindTable::Toggle(table) => toggles::explain(self, table, target, actor).await,
+            KindTable::Counter(table) => {
+                Ok(explained_count(&counters::load_counts(self, table, slice::from_ref(target)).await?))
+            }
+            KindTable::Ingest(table) => {
+                Ok(explained_document(&documents::load_documents(self, table, slice::from_ref(target)).await?))
+            }
             KindTable::Preference(table) => {
-                Ok(explained_settings(&self.settings(table, slice::from_ref(target)).await?))
+                Ok(explained_settings(&preferences::load_settings(self, table, slice::from_ref(target)).await?))
             }
         }
     }

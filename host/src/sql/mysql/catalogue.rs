@@ -6,23 +6,8 @@ use sqlx::mysql::{MySqlConnection, MySqlRow};
 use super::statements;
 use super::statements::check::{self, Definition};
 use super::statements::words::{MysqlWords, default};
-use crate::config::ToggleTable;
 use crate::sql::facts::{Column, Facts, Holds, Trigger, UniqueKey, is_constant};
 use crate::sql::finding::{Finding, Problem, Remedy, refuse, warn};
-
-/// The table of the pairs and that of the targets.
-pub(super) async fn read_both(
-    connection: &mut MySqlConnection,
-    words: MysqlWords,
-    table: &ToggleTable,
-) -> Result<(Option<Facts>, Option<Facts>), sqlx::Error> {
-    let pairs = read_facts(connection, words, &table.name).await?;
-    let targets = match &table.targets {
-        None => None,
-        Some(targets) => read_facts(connection, words, &targets.name).await?,
-    };
-    Ok((pairs, targets))
-}
 
 /// One table; `None` when there is none of this name.
 pub(super) async fn read_facts(

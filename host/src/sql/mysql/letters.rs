@@ -1,19 +1,22 @@
 //! Dead letters: written in the flush, listed, stored again, dropped.
 
-use sqlx::Row as _;
-use sqlx::mysql::MySqlRow;
+use sqlx::mysql::{MySqlArguments, MySqlRow};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, MySql, Row as _};
 
 use super::catalogue::{number, text};
-use super::read::{kept, padded, pieces, read_checkpoints};
-use super::write::MysqlFlight;
+use super::engine::Mysql;
 use super::{CHUNK, MysqlSql, statements};
 use crate::config::KindTable;
 use crate::model::{Id, Partition};
 use crate::sql::classify::sql_error;
 use crate::sql::documents::BYTES_PER_INSERT;
-use crate::sql::flight::{Dead, Flight};
+use crate::sql::engine::Backend as _;
+use crate::sql::exec::checkpoints;
+use crate::sql::exec::flush::{Dead, FlushTransaction};
 use crate::sql::lease::leased;
 use crate::sql::letters::{CREATE, action, actor, body, newest, no_letter, replayed, still_dead};
+use crate::sql::plans::PlanOf;
 use crate::sql::rows::{parts_of, signed, unsigned};
 use crate::sql::{DeadLetter, Row, SqlError};
 
@@ -57,32 +60,24 @@ impl MysqlSql {
     /// See [`crate::sql::Sql::replay_dead_letter`].
     pub(super) async fn replay(&self, table: &KindTable, letter: &DeadLetter) -> Result<(), SqlError> {
         let row = replayed(table, letter)?;
-        let plan = self.plan_of(table).await?;
+        let plan = PlanOf::of(self, table).await?;
         let lease = self.lease().await?;
         let words = self.words();
         let result = leased!(lease, |connection| async {
             sqlx::raw_sql(statements::BEGIN).execute(&mut *connection).await?;
-            read_checkpoints(connection, &letter.kind, &[letter.partition], true).await?;
+            checkpoints::lock::<Mysql>(connection, &letter.kind, &[letter.partition]).await?;
             let query = kept(statements::dead_drop(1)).bind(letter.id);
             if query.execute(&mut *connection).await?.rows_affected() == 0 {
                 return Err(no_letter(letter.id));
             }
-            let mut flight = MysqlFlight {
-                connection: &mut *connection,
-                words,
-                plan: &plan,
-                table,
-                lock_s: 1,
-                takes_nowait: false,
-                is_probing: false,
-                statements: 0,
-            };
-            if let Some((_, reason)) = flight.store(&[&row]).await?.dead.pop() {
+            let mut transaction: FlushTransaction<'_, Mysql> =
+                FlushTransaction::new(&mut *connection, self.dialect(), &plan, table, self.flush_texts());
+            if let Some((_, reason)) = transaction.store(&[&row]).await?.dead.pop() {
                 return Err(still_dead(reason));
             }
             sqlx::raw_sql(statements::COMMIT).execute(&mut *connection).await.map(drop)
         });
-        self.heed(table, result)
+        self.plans.invalidated_by(table, result)
     }
 
     /// See [`crate::sql::Sql::drop_dead_letters`].
@@ -97,7 +92,7 @@ impl MysqlSql {
     }
 }
 
-impl MysqlFlight<'_> {
+impl FlushTransaction<'_, Mysql> {
     /// Writes dead letters.
     pub(super) async fn write_letters(
         &mut self,
@@ -149,4 +144,26 @@ fn dead_letter(row: &MySqlRow) -> Result<DeadLetter, sqlx::Error> {
         dead_at_ms: unsigned(number(row, 11)?),
         body: row.try_get_unchecked(12)?,
     })
+}
+
+/// A statement that stays prepared.
+fn kept(text: String) -> Query<'static, MySql, MySqlArguments> {
+    sqlx::query(AssertSqlSafe(text))
+}
+
+/// The rows, and the last one again until their number is a power of two: for lists in which repeating is harmless.
+fn padded<T>(rows: &[T]) -> impl ExactSizeIterator<Item = &T> + Clone {
+    let (count, last) = (rows.len().next_power_of_two(), rows.len().saturating_sub(1));
+    (0..if rows.is_empty() { 0 } else { count }).map(move |index| &rows[index.min(last)])
+}
+
+/// The rows in parts whose sizes are powers of two, `most` at most.
+fn pieces<T>(mut rows: &[T], most: usize) -> Vec<&[T]> {
+    let mut parts = Vec::new();
+    while !rows.is_empty() {
+        let (part, rest) = rows.split_at((1 << rows.len().ilog2()).min(most));
+        parts.push(part);
+        rows = rest;
+    }
+    parts
 }

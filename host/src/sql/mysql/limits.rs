@@ -6,14 +6,15 @@ use sqlx::mysql::MySqlConnection;
 
 use super::MysqlSql;
 use super::catalogue::{read_facts, text};
-use super::read::{bind_ids, kept, padded, read_id};
 use super::statements;
 use super::statements::words::MysqlWords;
 use crate::config::KindTable;
 use crate::model::Id;
 use crate::sql::SqlError;
+use crate::sql::exec::documents;
 use crate::sql::lease::leased;
 use crate::sql::limits::{Limits, Parent, Seen, table_of};
+use crate::sql::wire::{Batch, Record as _, Wire as _};
 
 impl MysqlSql {
     /// See [`crate::sql::Sql::limits`].
@@ -23,7 +24,7 @@ impl MysqlSql {
         let words = self.words();
         let mut seen = leased!(lease, |connection| look(connection, words, name))?;
         if let KindTable::Ingest(table) = table {
-            seen.forms = Some(self.document_plan(table).await?.forms.clone());
+            seen.forms = Some(documents::plan(self, table).await?.forms.clone());
         }
         Ok(Limits::new(&words, table, &seen))
     }
@@ -31,10 +32,8 @@ impl MysqlSql {
     /// See [`crate::sql::Sql::existing`].
     pub(super) async fn existing_parents(&self, parent: &Parent, ids: &[Id]) -> Result<Vec<bool>, SqlError> {
         let there: HashSet<Id> = leased!(self.lease().await?, |connection| async {
-            let list = padded(ids);
-            let query = kept(statements::parents(parent, list.len()));
-            let rows = bind_ids(query, parent.form, list).fetch_all(connection).await?;
-            rows.iter().map(|row| read_id(row, 0, parent.form)).collect::<Result<_, sqlx::Error>>()
+            let rows = connection.fetch(&statements::parents(parent), &Batch::new().ids(parent.form, ids)).await?;
+            rows.iter().map(|row| row.id(0, parent.form)).collect::<Result<_, sqlx::Error>>()
         })?;
         Ok(ids.iter().map(|id| there.contains(id)).collect())
     }

@@ -6,14 +6,16 @@
 //! first. Never `INSERT IGNORE` (it swallows errors). Identifiers come from the checked configuration and are quoted.
 
 pub(super) mod check;
+pub(super) mod checkpoints;
 pub(super) mod counters;
 pub(super) mod documents;
 pub(super) mod granted;
 pub(super) mod grants;
-pub(super) mod settings;
+pub(super) mod preferences;
 pub(super) mod toggles;
 pub(super) mod words;
 
+use super::wire::Template;
 use crate::config::SqlConfig;
 use crate::sql::facts::{IdForm, TimeForm};
 use crate::sql::limits::Parent;
@@ -137,53 +139,6 @@ pub(super) const COMMIT: &str = "COMMIT";
 /// Ends without effect.
 pub(super) const ROLLBACK: &str = "ROLLBACK";
 
-/// Moves `count` checkpoints: per row ? partition ? to; ? kind; per row ? partition; per row ? partition
-/// ? incarnation ? epoch ? from.
-pub(super) fn fence(count: usize) -> String {
-    format!(
-        "UPDATE weir_checkpoint SET `position` = CASE `partition`{} ELSE `position` END
-         WHERE kind = ? AND `partition` IN ({}) AND (`partition`, incarnation, epoch, `position`) IN ({})
-         ORDER BY `partition`",
-        " WHEN ? THEN ?".repeat(count),
-        list("?", count),
-        list("(?, ?, ?, ?)", count)
-    )
-}
-
-/// Checkpoints: ? kind, `count` partitions; locked in order when `lock`.
-pub(super) fn checkpoints(count: usize, lock: bool) -> String {
-    format!(
-        "SELECT CAST(`partition` AS SIGNED), incarnation, epoch, `position` FROM weir_checkpoint
-         WHERE kind = ? AND `partition` IN ({}) ORDER BY `partition`{}",
-        list("?", count),
-        if lock { " FOR UPDATE" } else { "" }
-    )
-}
-
-/// Creates `count` rows: per row ? kind ? partition ? incarnation.
-pub(super) fn claim_create(count: usize) -> String {
-    format!(
-        "INSERT INTO weir_checkpoint (kind, `partition`, incarnation, epoch, `position`) VALUES {}
-         ON DUPLICATE KEY UPDATE kind = kind",
-        list("(?, ?, ?, 0, 0)", count)
-    )
-}
-
-/// Sets a row: ? incarnation, ? epoch, ? position, ? kind, ? partition.
-pub(super) const CLAIM_SET: &str =
-    "UPDATE weir_checkpoint SET incarnation = ?, epoch = ?, `position` = ? WHERE kind = ? AND `partition` = ?";
-
-/// Puts a checkpoint: ? position, ? kind, ? partition.
-pub(super) const PLACE: &str = "UPDATE weir_checkpoint SET `position` = ? WHERE kind = ? AND `partition` = ?";
-/// What was set aside: ? kind.
-pub(super) const ASIDES: &str = "SELECT CAST(`partition` AS SIGNED), `position`, ahead, incarnation, targets
-    FROM weir_aside WHERE kind = ? ORDER BY `partition`";
-/// Nothing is set aside of a partition: ? kind, ? partition.
-pub(super) const ASIDE_DROP: &str = "DELETE FROM weir_aside WHERE kind = ? AND `partition` = ?";
-/// Sets aside: ? kind, ? partition, ? incarnation, ? position, ? ahead, ? targets.
-pub(super) const ASIDE_SET: &str = "INSERT INTO weir_aside (kind, `partition`, incarnation, `position`, ahead, targets)
-    VALUES (?, ?, ?, ?, ?, ?)";
-
 /// The sessions that hold locks for which sessions of this user wait, in words. Needs the right PROCESS.
 pub(super) fn lock_holders(maria: bool) -> &'static str {
     if maria {
@@ -282,10 +237,11 @@ pub(super) const FOREIGN: &str = "SELECT CAST(MIN(column_name) AS CHAR),
         AND NOT EXISTS (SELECT 1 FROM information_schema.triggers AS t WHERE t.event_object_schema = k.table_schema
             AND t.event_object_table = k.table_name AND t.action_timing = 'BEFORE' AND t.event_manipulation = 'INSERT')
     GROUP BY constraint_name HAVING COUNT(*) = 1 ORDER BY constraint_name";
-/// Which rows that a foreign key leads to are there: `count` × ? id.
-pub(super) fn parents(parent: &Parent, count: usize) -> String {
+/// Which rows that a foreign key leads to are there: ids.
+pub(super) fn parents(parent: &Parent) -> Template {
     let (name, key) = (path(&parent.table), quote(&parent.key));
-    format!("SELECT {} FROM {name} WHERE {key} IN ({})", shown(parent.form, &key), list("?", count))
+    let select = format!("SELECT {} FROM {name} WHERE {key} IN (", shown(parent.form, &key));
+    Template::padded(super::CHUNK).text(select).list().text(")")
 }
 /// The column that AUTO_INCREMENT numbers: ? schema or NULL, ? name; its name and type.
 pub(super) const NUMBERED: &str = "SELECT CAST(column_name AS CHAR), CAST(column_type AS CHAR)

@@ -5,25 +5,8 @@ use sqlx::postgres::PgConnection;
 
 use super::statements::words::PostgresWords;
 use super::statements::{self, check, path};
-use crate::config::ToggleTable;
 use crate::sql::facts::{Column, Facts, Holds, Skipping, Trigger, UniqueKey, is_constant};
 use crate::sql::finding::{Problem, Remedy, refuse};
-
-/// The table of the pairs and that of the targets.
-pub(super) async fn read_both(
-    connection: &mut PgConnection,
-    table: &ToggleTable,
-) -> Result<(Option<Facts>, Option<Facts>), sqlx::Error> {
-    let pairs = read_facts(connection, &table.name, &["SELECT", "INSERT", "DELETE"]).await?;
-    let targets = match &table.targets {
-        None => None,
-        Some(targets) => {
-            let rights: &[&str] = if targets.count_column.is_some() { &["SELECT", "UPDATE"] } else { &["SELECT"] };
-            read_facts(connection, &targets.name, rights).await?
-        }
-    };
-    Ok((pairs, targets))
-}
 
 /// One table, with a finding for each of `rights` that is missing; `None` when there is none of this name.
 pub(super) async fn read_facts(

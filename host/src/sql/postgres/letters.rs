@@ -3,15 +3,17 @@
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::read::read_checkpoints;
-use super::write::PostgresFlight;
+use super::engine::Postgres;
 use super::{PostgresSql, statements};
 use crate::config::KindTable;
 use crate::model::{Id, Partition};
 use crate::sql::classify::sql_error;
-use crate::sql::flight::{Dead, Flight};
+use crate::sql::engine::Backend as _;
+use crate::sql::exec::checkpoints;
+use crate::sql::exec::flush::{Dead, FlushTransaction};
 use crate::sql::lease::leased;
 use crate::sql::letters::{CREATE, action, actor, body, newest, no_letter, replayed, still_dead};
+use crate::sql::plans::PlanOf;
 use crate::sql::rows::{signed, unsigned};
 use crate::sql::{DeadLetter, SqlError};
 
@@ -51,29 +53,23 @@ impl PostgresSql {
     /// See [`crate::sql::Sql::replay_dead_letter`].
     pub(super) async fn replay(&self, table: &KindTable, letter: &DeadLetter) -> Result<(), SqlError> {
         let row = replayed(table, letter)?;
-        let plan = self.plan_of(table).await?;
+        let plan = PlanOf::of(self, table).await?;
         let lock_ms = self.settings.lock_timeout_ms;
         let result = leased!(self.lease().await?, |connection| async {
             sqlx::raw_sql(AssertSqlSafe(&*self.begin)).execute(&mut *connection).await?;
-            read_checkpoints(connection, statements::LOCK, &letter.kind, &[letter.partition]).await?;
+            checkpoints::lock::<Postgres>(connection, &letter.kind, &[letter.partition]).await?;
             let query = sqlx::query(statements::DEAD_DROP).bind(vec![letter.id]);
             if query.execute(&mut *connection).await?.rows_affected() == 0 {
                 return Err(no_letter(letter.id));
             }
-            let mut flight = PostgresFlight {
-                connection: &mut *connection,
-                plan: &plan,
-                table,
-                begin: &self.begin,
-                lock_ms,
-                statements: 0,
-            };
-            if let Some((_, reason)) = flight.store(&[&row]).await?.dead.pop() {
+            let mut transaction: FlushTransaction<'_, Postgres> =
+                FlushTransaction::new(&mut *connection, self.dialect(), &plan, table, self.flush_texts());
+            if let Some((_, reason)) = transaction.store(&[&row]).await?.dead.pop() {
                 return Err(still_dead(reason));
             }
             sqlx::raw_sql(statements::COMMIT).execute(&mut *connection).await.map(drop)
         });
-        self.heed(table, result)
+        self.plans.invalidated_by(table, result)
     }
 
     /// See [`crate::sql::Sql::drop_dead_letters`].
@@ -86,7 +82,7 @@ impl PostgresSql {
     }
 }
 
-impl PostgresFlight<'_> {
+impl FlushTransaction<'_, Postgres> {
     /// Writes dead letters.
     pub(super) async fn write_letters(
         &mut self,

@@ -4,22 +4,8 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteConnection;
 
 use super::statements;
-use crate::config::ToggleTable;
 use crate::sql::facts::{Column, Facts, Holds, Skipping, Trigger, UniqueKey, is_constant};
 use crate::sql::finding::{Problem, Remedy, refuse};
-
-/// The table of the pairs and that of the targets.
-pub(super) async fn read_both(
-    connection: &mut SqliteConnection,
-    table: &ToggleTable,
-) -> Result<(Option<Facts>, Option<Facts>), sqlx::Error> {
-    let pairs = read_facts(connection, &table.name).await?;
-    let targets = match &table.targets {
-        Some(targets) => read_facts(connection, &targets.name).await?,
-        None => None,
-    };
-    Ok((pairs, targets))
-}
 
 /// One table; `None` when there is none of this name.
 pub(super) async fn read_facts(connection: &mut SqliteConnection, table: &str) -> Result<Option<Facts>, sqlx::Error> {

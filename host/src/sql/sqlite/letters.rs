@@ -4,14 +4,17 @@ use serde_json::{Value, json};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use super::write::SqliteFlight;
+use super::engine::Sqlite;
 use super::{SqliteSql, statements};
 use crate::config::KindTable;
 use crate::model::{Id, Partition};
 use crate::sql::classify::sql_error;
-use crate::sql::flight::{Dead, Flight};
+use crate::sql::engine::Backend as _;
+use crate::sql::exec::checkpoints;
+use crate::sql::exec::flush::{Dead, FlushTransaction};
 use crate::sql::lease::leased;
 use crate::sql::letters::{CREATE, action, actor, body, newest, no_letter, replayed, still_dead};
+use crate::sql::plans::PlanOf;
 use crate::sql::rows::{signed, unsigned};
 use crate::sql::{DeadLetter, SqlError};
 
@@ -52,7 +55,7 @@ impl SqliteSql {
     /// See [`crate::sql::Sql::replay_dead_letter`].
     pub(super) async fn replay(&self, table: &KindTable, letter: &DeadLetter) -> Result<(), SqlError> {
         let row = replayed(table, letter)?;
-        let plan = self.plan_of(table).await?;
+        let plan = PlanOf::of(self, table).await?;
         let _writer = self.writer.lock().await;
         let result = leased!(self.lease().await?, |connection| async {
             sqlx::raw_sql(statements::BEGIN).execute(&mut *connection).await?;
@@ -60,13 +63,14 @@ impl SqliteSql {
             if query.execute(&mut *connection).await?.rows_affected() == 0 {
                 return Err(no_letter(letter.id));
             }
-            let mut flight = SqliteFlight { connection: &mut *connection, plan: &plan, table, statements: 0 };
-            if let Some((_, reason)) = flight.store(&[&row]).await?.dead.pop() {
+            let mut transaction: FlushTransaction<'_, Sqlite> =
+                FlushTransaction::new(&mut *connection, self.dialect(), &plan, table, self.flush_texts());
+            if let Some((_, reason)) = transaction.store(&[&row]).await?.dead.pop() {
                 return Err(still_dead(reason));
             }
             sqlx::raw_sql(statements::COMMIT).execute(&mut *connection).await.map(drop)
         });
-        self.heed(table, result)
+        self.plans.invalidated_by(table, result)
     }
 
     /// See [`crate::sql::Sql::drop_dead_letters`].
@@ -80,7 +84,7 @@ impl SqliteSql {
     }
 }
 
-impl SqliteFlight<'_> {
+impl FlushTransaction<'_, Sqlite> {
     /// Writes dead letters.
     pub(super) async fn write_letters(
         &mut self,

@@ -2,19 +2,20 @@
 
 use std::collections::HashSet;
 
+use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
-use sqlx::{AssertSqlSafe, Row as _};
 
 use super::SqliteSql;
 use super::catalogue::read_facts;
-use super::read::{json_ids, read_id};
 use super::statements;
 use super::statements::words::SqliteWords;
 use crate::config::KindTable;
 use crate::model::Id;
 use crate::sql::SqlError;
+use crate::sql::exec::documents;
 use crate::sql::lease::leased;
 use crate::sql::limits::{Limits, Parent, Seen, table_of};
+use crate::sql::wire::{Batch, Fixed, Record as _, Wire as _};
 
 impl SqliteSql {
     /// See [`crate::sql::Sql::limits`].
@@ -22,7 +23,7 @@ impl SqliteSql {
         let Some(name) = table_of(table) else { return Ok(Limits::default()) };
         let mut seen = leased!(self.lease().await?, |connection| look(connection, name))?;
         if let KindTable::Ingest(table) = table {
-            seen.forms = Some(self.document_plan(table).await?.forms.clone());
+            seen.forms = Some(documents::plan(self, table).await?.forms.clone());
         }
         Ok(Limits::new(&SqliteWords, table, &seen))
     }
@@ -30,9 +31,9 @@ impl SqliteSql {
     /// See [`crate::sql::Sql::existing`].
     pub(super) async fn existing_parents(&self, parent: &Parent, ids: &[Id]) -> Result<Vec<bool>, SqlError> {
         let there: HashSet<Id> = leased!(self.lease().await?, |connection| async {
-            let query = sqlx::query(AssertSqlSafe(statements::parents(parent)));
-            let rows = query.bind(json_ids(ids, parent.form)).fetch_all(connection).await?;
-            rows.iter().map(|row| read_id(row, 0, parent.form)).collect::<Result<_, sqlx::Error>>()
+            let statement = Fixed::from(statements::parents(parent));
+            let rows = connection.fetch(&statement, &Batch::new().ids(parent.form, ids)).await?;
+            rows.iter().map(|row| row.id(0, parent.form)).collect::<Result<_, sqlx::Error>>()
         })?;
         Ok(ids.iter().map(|id| there.contains(id)).collect())
     }

@@ -5,9 +5,10 @@
 //! the checked configuration and are quoted; values are bound. Into the user's tables always `OR ABORT`: a table of this
 //! engine may declare that conflicts are ignored, or that the other row goes.
 
+pub(super) mod checkpoints;
 pub(super) mod counters;
 pub(super) mod documents;
-pub(super) mod settings;
+pub(super) mod preferences;
 pub(super) mod toggles;
 pub(super) mod words;
 
@@ -69,37 +70,6 @@ pub(super) const BEGIN_READ: &str = "BEGIN DEFERRED";
 pub(super) const COMMIT: &str = "COMMIT";
 /// Ends without effect.
 pub(super) const ROLLBACK: &str = "ROLLBACK";
-
-/// Moves checkpoints: ?1 kind, ?2 `[[partition, incarnation, epoch, from, to], …]`.
-pub(super) const FENCE: &str = "UPDATE weir_checkpoint SET \"position\" = f.reached
-    FROM (SELECT value ->> 0 AS part, value ->> 1 AS life, value ->> 2 AS age, value ->> 3 AS was,
-                 value ->> 4 AS reached FROM json_each(?2)) AS f
-    WHERE kind = ?1 AND \"partition\" = f.part AND incarnation = f.life AND epoch = f.age AND \"position\" = f.was";
-/// Checkpoints: ?1 kind, ?2 `[partition, …]`.
-pub(super) const CHECKPOINTS: &str = "SELECT \"partition\", incarnation, epoch, \"position\" FROM weir_checkpoint
-    WHERE kind = ?1 AND \"partition\" IN (SELECT value FROM json_each(?2))";
-/// Creates rows: ?1 kind, ?2 `[[partition, incarnation], …]`.
-pub(super) const CLAIM_CREATE: &str =
-    "INSERT INTO weir_checkpoint (kind, \"partition\", incarnation, epoch, \"position\")
-    SELECT ?1, value ->> 0, value ->> 1, 0, 0 FROM json_each(?2) WHERE true ON CONFLICT DO NOTHING";
-/// Sets rows: ?1 kind, ?2 `[[partition, incarnation, epoch, position], …]`.
-pub(super) const CLAIM_SET: &str =
-    "UPDATE weir_checkpoint SET incarnation = f.life, epoch = f.age, \"position\" = f.reached
-    FROM (SELECT value ->> 0 AS part, value ->> 1 AS life, value ->> 2 AS age, value ->> 3 AS reached
-          FROM json_each(?2)) AS f
-    WHERE kind = ?1 AND \"partition\" = f.part";
-
-/// Puts a checkpoint: ?1 kind, ?2 partition, ?3 position.
-pub(super) const PLACE: &str = "UPDATE weir_checkpoint SET \"position\" = ?3 WHERE kind = ?1 AND \"partition\" = ?2";
-/// What was set aside: ?1 kind.
-pub(super) const ASIDES: &str = "SELECT \"partition\", \"position\", ahead, incarnation, targets FROM weir_aside
-    WHERE kind = ?1 ORDER BY \"partition\"";
-/// Nothing is set aside of a partition: ?1 kind, ?2 partition.
-pub(super) const ASIDE_DROP: &str = "DELETE FROM weir_aside WHERE kind = ?1 AND \"partition\" = ?2";
-/// Sets aside: ?1 kind, ?2 partition, ?3 incarnation, ?4 position, ?5 ahead, ?6 targets.
-pub(super) const ASIDE_SET: &str =
-    "INSERT INTO weir_aside (kind, \"partition\", incarnation, \"position\", ahead, targets)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 
 /// Writes dead letters: ?1 kind, ?2 rows, ?3 now.
 pub(super) const BURY: &str = "INSERT INTO weir_dead_letter

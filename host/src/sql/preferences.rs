@@ -1,6 +1,6 @@
 //! Settings of members as rows, and back.
 //!
-//! Engine-free part of the room. Pure. A member without a row has no settings; NULL is none either. What becomes a new row
+//! Knows no engine. Pure. A member without a row has no settings; NULL is none either. What becomes a new row
 //! has the defaults of the configuration in the columns that nobody has set.
 
 use std::collections::{HashMap, HashSet};
@@ -10,9 +10,6 @@ use super::facts::preference::FieldForm;
 use super::rows::Unstorable;
 use crate::config::PreferenceTable;
 use crate::model::{Id, SETTING_TEXT_BYTES_MAX, Setting, SettingRef, SettingType, Settings};
-
-/// Members that are loaded by one statement.
-pub(super) const MEMBERS_PER_LOAD: usize = 10_000;
 
 /// What changes of a member, in the order of the configuration's fields.
 #[derive(Debug)]
