@@ -130,7 +130,7 @@ impl App {
         config.ingests.iter().try_for_each(check_schema)?;
         let store = crate::store::open(&config.store).await?;
         let sql = crate::sql::open(&config.sql).await?;
-        let granted = grants::capabilities(Arc::clone(&store), Arc::clone(&sql), &config.policy, clock.clone());
+        let granted = grants::capabilities(Arc::clone(&store), sql.clone(), &config.policy, clock.clone());
         let setup = PolicySetup { compiler, capabilities: Some((granted, Handle::current())), is_look: false };
         let policies = load_policies(&config, setup).await?;
         policies.watch()?;
@@ -302,7 +302,7 @@ fn flusher(
         ledger: Arc::clone(ledger),
         policies: Arc::clone(&parts.policies),
         store: Arc::clone(&parts.store),
-        sql: Arc::clone(&parts.sql),
+        sql: parts.sql.clone(),
         journal: parts.journal.clone(),
         watch: Arc::clone(&parts.watch),
         clock: parts.clock.clone(),

@@ -12,11 +12,16 @@ use crate::clock::Clock;
 use crate::config::{ParameterType, PolicyConfig, StatementConfig};
 use crate::model::{KeyEntry, KeyIncrement, SqlValue};
 use crate::policy::{Capabilities, GrantError, GuestKeys, GuestStatements, RowSets};
-use crate::sql::{Sql, StatementError};
+use crate::sql::{self, StatementError};
 use crate::store::{Counted, Store, StoreError};
 
 /// Everything that can be granted, over this host's store and SQL.
-pub fn capabilities(store: Arc<dyn Store>, sql: Arc<dyn Sql>, policy: &PolicyConfig, clock: Clock) -> Capabilities {
+pub fn capabilities(
+    store: Arc<dyn Store>,
+    sql: Arc<dyn sql::Statements>,
+    policy: &PolicyConfig,
+    clock: Clock,
+) -> Capabilities {
     let statements = policy.statements.iter().map(|statement| (statement.name.clone(), statement.clone())).collect();
     Capabilities { keys: Arc::new(Keys { store, clock }), statements: Arc::new(Statements { sql, statements }) }
 }
@@ -58,7 +63,7 @@ fn unavailable(error: StoreError) -> GrantError {
 
 /// The operator's statements.
 struct Statements {
-    sql: Arc<dyn Sql>,
+    sql: Arc<dyn sql::Statements>,
     statements: BTreeMap<String, StatementConfig>,
 }
 

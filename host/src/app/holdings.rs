@@ -134,7 +134,7 @@ impl Keeper {
             policies,
             watch: Arc::new(JournalWatch::new(self.store.partitions(), Clock::Real)),
             store: Arc::clone(&self.store),
-            sql: Arc::clone(&self.sql),
+            sql: self.sql.clone(),
             journal: config.journal.clone(),
             ledger: Arc::new(Ledger::default()),
             clock: Clock::Real,

@@ -11,20 +11,24 @@ use sqlx::SqlStr;
 use super::exec::checkpoints::CheckpointStatements;
 use super::exec::counters::{self, CounterStatements};
 use super::exec::documents::{self, DocumentStatements};
-use super::exec::flush::{Dead, FlushTransaction};
 use super::exec::preferences::{self, PreferenceStatements};
 use super::exec::toggles::{self, TogglePlan, ToggleStatements};
 use super::facts::look::Ask;
 use super::facts::{Facts, Words};
 use super::lease::Lease;
+use super::limits::Parent;
+use super::own::OwnStatements;
 use super::plans::PlanCache;
-use super::wire::{Fixed, Wire};
+use super::wire::{Batch, Fixed, Wire};
 use super::{Finding, SqlError};
 use crate::config::{CounterTable, IngestTable, KindTable, PreferenceTable, ToggleTable};
-use crate::model::DatabaseId;
 
 /// The statements of an engine, as its connections take them.
 pub(super) type StatementOf<E> = <<E as Engine>::Connection as Wire>::Statement;
+/// A connection of an engine.
+pub(super) type ConnectionOf<E> = <E as Engine>::Connection;
+/// The dialect of an engine.
+pub(super) type DialectOf<E> = <E as Engine>::Dialect;
 /// The rows of an engine.
 pub(super) type RowOf<E> = <<E as Engine>::Connection as Wire>::Row;
 
@@ -65,6 +69,13 @@ pub(super) enum Role {
 
 /// The statements of an engine, of tables and of how values lie in their columns.
 pub(super) struct Statements<S: 'static> {
+    /// Of weir's own tables but those of checkpoints.
+    pub own: fn() -> &'static OwnStatements<S>,
+    /// Which rows are there that a foreign key leads to: ids; the same.
+    pub parents: fn(&Parent) -> S,
+    /// The foreign keys of one column of a table: schema or NULL, name; the column, the other table, and its column, which is
+    /// NULL where it is that table's primary key.
+    pub foreign_keys: fn(&str) -> (S, Batch<'_>),
     /// Of weir's own tables of checkpoints.
     pub checkpoints: fn() -> &'static CheckpointStatements<S>,
     /// Of a toggle.
@@ -78,16 +89,20 @@ pub(super) struct Statements<S: 'static> {
 }
 
 /// A kind of database.
-pub(super) trait Engine: Sized + Send + Sync + 'static {
+pub(super) trait Engine: Catalogue + Send + Sync + 'static {
     /// The driver's type.
     type Database: sqlx::Database<Connection = Self::Connection>;
     /// A connection.
-    type Connection: Wire;
+    type Connection: Wire + sqlx::Connection<Database = Self::Database>;
     /// How statements for operators are worded, and what is peculiar about values.
     type Dialect: Words + Copy + Send + Sync;
 
     /// How many are loaded with one connection.
     const LOAD: LoadSizes;
+    /// Whether texts may hold the character NUL.
+    const STORES_NUL: bool = true;
+    /// Whether dead letters go in statements of bounded sizes.
+    const SPLITS_DEAD_LETTERS: bool = false;
     /// The number of the first row, where a statement numbers them.
     const FIRST_ROW: i64;
     /// Added to the time before which a page begins, where an index finds it: more than the column may have cut off.
@@ -96,31 +111,10 @@ pub(super) trait Engine: Sized + Send + Sync + 'static {
     /// Its statements.
     const STATEMENTS: Statements<StatementOf<Self>>;
 
-    /// Reads a table from the catalogue, with a finding for each of `rights` that is missing; `None` where there is none of
-    /// this name.
-    fn read_facts(
-        connection: &mut Self::Connection,
-        dialect: Self::Dialect,
-        table: &str,
-        rights: &[&str],
-    ) -> impl Future<Output = Result<Option<Facts>, sqlx::Error>> + Send;
-
-    /// Reads what only the self-check needs of a table.
-    fn read_surroundings(
-        connection: &mut Self::Connection,
-        dialect: Self::Dialect,
-        table: &str,
-        role: Role,
-        facts: Option<&mut Facts>,
-    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
-
-    /// Reads what only tables of documents need.
-    fn read_of_documents(
-        connection: &mut Self::Connection,
-        dialect: Self::Dialect,
-        table: &str,
-        facts: &mut Facts,
-    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
+    /// The statements on weir's own tables but those of checkpoints.
+    fn own() -> &'static OwnStatements<StatementOf<Self>> {
+        (Self::STATEMENTS.own)()
+    }
 
     /// Whether the bulk delete of a toggle cannot use its unique key.
     fn unused_key(
@@ -128,28 +122,6 @@ pub(super) trait Engine: Sized + Send + Sync + 'static {
         plan: &TogglePlan<Self>,
         pairs: &Facts,
     ) -> impl Future<Output = Result<Option<Finding>, sqlx::Error>> + Send;
-
-    /// Whether a table has triggers that may discard a row, where statements do not say so.
-    fn may_skip(
-        _connection: &mut Self::Connection,
-        _table: &str,
-    ) -> impl Future<Output = Result<bool, sqlx::Error>> + Send {
-        std::future::ready(Ok(true))
-    }
-
-    /// Refuses the database of this connection where it is not the one that is expected.
-    fn check_id(
-        connection: &mut Self::Connection,
-        expected: Option<DatabaseId>,
-    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
-
-    /// Writes dead letters.
-    fn write_dead_letters(
-        transaction: &mut FlushTransaction<'_, Self>,
-        kind: &str,
-        dead: &[Dead<'_>],
-        now_ms: u64,
-    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send;
 
     /// What numbers rows and is to blame for what a row failed with, if anything is.
     fn blamed_number(
@@ -167,6 +139,52 @@ pub(super) trait Engine: Sized + Send + Sync + 'static {
         error: sqlx::Error,
     ) -> impl Future<Output = sqlx::Error> + Send {
         std::future::ready(error)
+    }
+}
+
+/// What an engine's catalogue says of tables.
+pub(super) trait Catalogue: Sized {
+    /// Reads a table from the catalogue, with a finding for each of `rights` that is missing; `None` where there is none of
+    /// this name.
+    fn read_facts(
+        connection: &mut ConnectionOf<Self>,
+        dialect: DialectOf<Self>,
+        table: &str,
+        rights: &[&str],
+    ) -> impl Future<Output = Result<Option<Facts>, sqlx::Error>> + Send
+    where
+        Self: Engine;
+
+    /// Reads what only the self-check needs of a table.
+    fn read_surroundings(
+        connection: &mut ConnectionOf<Self>,
+        dialect: DialectOf<Self>,
+        table: &str,
+        role: Role,
+        facts: Option<&mut Facts>,
+    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send
+    where
+        Self: Engine;
+
+    /// Reads what only tables of documents need.
+    fn read_of_documents(
+        connection: &mut ConnectionOf<Self>,
+        dialect: DialectOf<Self>,
+        table: &str,
+        facts: &mut Facts,
+    ) -> impl Future<Output = Result<(), sqlx::Error>> + Send
+    where
+        Self: Engine;
+
+    /// Whether a table has triggers that may discard a row, where statements do not say so.
+    fn may_skip(
+        _connection: &mut ConnectionOf<Self>,
+        _table: &str,
+    ) -> impl Future<Output = Result<bool, sqlx::Error>> + Send
+    where
+        Self: Engine,
+    {
+        std::future::ready(Ok(true))
     }
 }
 

@@ -6,6 +6,7 @@
 mod bisect;
 pub(super) mod checkpoints;
 pub(super) mod counters;
+mod dead_letters;
 pub(super) mod documents;
 pub(super) mod flush;
 mod pairs;

@@ -6,11 +6,11 @@ use sqlx::SqlStr;
 
 use super::flush::FlushTransaction;
 use crate::model::{Aside, Checkpoint, DatabaseId, Incarnation, Partition};
-use crate::sql::Fence;
 use crate::sql::aside::{aside_row, targets_text};
 use crate::sql::engine::{Engine, StatementOf};
 use crate::sql::rows::{checkpoint, claimed, signed};
 use crate::sql::wire::{Batch, Record as _, Statement as _, Wire};
+use crate::sql::{Fence, identity};
 
 /// The statements of weir's own tables of checkpoints.
 #[derive(Debug)]
@@ -98,6 +98,14 @@ pub(in crate::sql) async fn read_asides<E: Engine>(
     aside.collect()
 }
 
+/// Refuses the database of this connection where it is not the one that is expected.
+async fn check_id<E: Engine>(connection: &mut E::Connection, expected: Option<DatabaseId>) -> Result<(), sqlx::Error> {
+    let Some(expected) = expected else { return Ok(()) };
+    let read = connection.fetch(&E::own().meta_read, &Batch::new().text(identity::NAME)).await;
+    let found = read.and_then(|rows| rows.first().map(|row| row.text(0)).transpose());
+    identity::check(expected, found)
+}
+
 /// In a transaction of its own, which is refused in another database; the rows afterwards.
 pub(in crate::sql) async fn claim<E: Engine>(
     connection: &mut E::Connection,
@@ -109,7 +117,7 @@ pub(in crate::sql) async fn claim<E: Engine>(
     let mut ordered = wanted.to_vec();
     ordered.sort_unstable();
     connection.command(begin).await?;
-    E::check_id(connection, database).await?;
+    check_id::<E>(connection, database).await?;
     for part in statements.create.parts(&ordered) {
         let batch = Batch::new().text(kind).partitions(part.iter().map(|(partition, _)| *partition));
         connection.execute(&statements.create, &batch.uuids(part.iter().map(|(_, life)| life.0))).await?;

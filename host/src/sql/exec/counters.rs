@@ -7,7 +7,7 @@ use super::flush::{Effect, FlushTransaction};
 use crate::config::CounterTable;
 use crate::model::Id;
 use crate::sql::effect::{WriteOperation, all_met, discarded};
-use crate::sql::engine::{Backend, Engine, Findings, Role, StatementOf};
+use crate::sql::engine::{Backend, Catalogue as _, Engine, Findings, Role, StatementOf};
 pub(in crate::sql) use crate::sql::facts::counter::Forms;
 use crate::sql::facts::counter::{check, forms, misfit};
 use crate::sql::facts::{Facts, Known, changed, look};
@@ -71,7 +71,7 @@ pub(in crate::sql) async fn plan<B: Backend>(
     Ok(backend.plans().counters.put(table, Plan { table: table.clone(), forms, statements }))
 }
 
-/// See [`crate::sql::Sql::check_table`].
+/// See [`crate::sql::SchemaCheck::check_table`].
 pub(in crate::sql) async fn check_tables<B: Backend>(backend: &B, table: &CounterTable) -> Findings {
     backend.plans().counters.forget(table);
     let lease = backend.lease().await?;
@@ -90,7 +90,7 @@ pub(in crate::sql) async fn check_tables<B: Backend>(backend: &B, table: &Counte
     Ok(check(&dialect, table, tables.counted.as_ref(), tables.events.as_ref(), known))
 }
 
-/// See [`crate::sql::Sql::load_counts`].
+/// See [`crate::sql::Loader::load_counts`].
 pub(in crate::sql) async fn load_counts<B: Backend>(
     backend: &B,
     table: &CounterTable,

@@ -10,7 +10,7 @@ use crate::model::Id;
 pub(in crate::sql) use crate::sql::documents::Forms;
 use crate::sql::documents::{ChildRead, DOCUMENTS_PER_LOAD, OwnRead, Sheet, SlotForm, assemble, fill, parts};
 use crate::sql::effect::{WriteOperation, all_met};
-use crate::sql::engine::{Backend, Engine, Findings, Role, StatementOf};
+use crate::sql::engine::{Backend, Catalogue as _, Engine, Findings, Role, StatementOf};
 use crate::sql::facts::ingest::{check, forms, misfit};
 use crate::sql::facts::{Facts, Known, Words as _, changed, look};
 use crate::sql::lease::leased;
@@ -90,7 +90,7 @@ pub(in crate::sql) async fn plan<B: Backend>(
     Ok(backend.plans().documents.put(table, Plan { table: table.clone(), forms, statements }))
 }
 
-/// See [`crate::sql::Sql::check_table`].
+/// See [`crate::sql::SchemaCheck::check_table`].
 pub(in crate::sql) async fn check_tables<B: Backend>(backend: &B, table: &IngestTable) -> Findings {
     backend.plans().documents.forget(table);
     let lease = backend.lease().await?;
@@ -108,7 +108,7 @@ pub(in crate::sql) async fn check_tables<B: Backend>(backend: &B, table: &Ingest
     Ok(check(&dialect, table, tables.own.as_ref(), &tables.children, known))
 }
 
-/// See [`crate::sql::Sql::load_documents`].
+/// See [`crate::sql::Loader::load_documents`].
 pub(in crate::sql) async fn load_documents<B: Backend>(
     backend: &B,
     table: &IngestTable,
@@ -124,7 +124,7 @@ pub(in crate::sql) async fn load_documents<B: Backend>(
     Ok(found)
 }
 
-/// See [`crate::sql::Sql::documents_of`].
+/// See [`crate::sql::Loader::documents_of`].
 pub(in crate::sql) async fn documents_of<B: Backend>(
     backend: &B,
     table: &IngestTable,

@@ -24,7 +24,7 @@ const RESTARTS_MAX: usize = 4;
 /// Ends well.
 pub(in crate::sql) const COMMIT: &str = "COMMIT";
 /// Ends without effect.
-const ROLLBACK: &str = "ROLLBACK";
+pub(in crate::sql) const ROLLBACK: &str = "ROLLBACK";
 
 /// A flush, as it was asked for.
 pub(in crate::sql) struct Flush<'a> {
@@ -232,7 +232,7 @@ async fn transact<E: Engine>(
                 Dead { row, incarnation: fence.map(|fence| fence.from.incarnation), reason }
             })
             .collect();
-        within(limit, E::write_dead_letters(transaction, kind, &dead, now_ms)).await.map_err(sql_or_locked)?;
+        within(limit, transaction.write_dead_letters(kind, &dead, now_ms)).await.map_err(sql_or_locked)?;
     }
     applied.asides = settled(fences, around, rows, waiting)?;
     if !applied.asides.is_empty() {

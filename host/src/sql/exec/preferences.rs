@@ -7,7 +7,7 @@ use super::flush::{Effect, FlushTransaction};
 use crate::config::PreferenceTable;
 use crate::model::{Id, Setting, SettingType, Settings};
 use crate::sql::effect::{WriteOperation, all_met, settings_left};
-use crate::sql::engine::{Backend, Engine, Findings, Role, RowOf, StatementOf};
+use crate::sql::engine::{Backend, Catalogue as _, Engine, Findings, Role, RowOf, StatementOf};
 pub(in crate::sql) use crate::sql::facts::preference::Forms;
 use crate::sql::facts::preference::{check, forms, misfit};
 use crate::sql::facts::{Facts, Known, changed, look};
@@ -72,7 +72,7 @@ pub(in crate::sql) async fn plan<B: Backend>(
     Ok(backend.plans().preferences.put(table, Plan { table: table.clone(), forms, statements }))
 }
 
-/// See [`crate::sql::Sql::check_table`].
+/// See [`crate::sql::SchemaCheck::check_table`].
 pub(in crate::sql) async fn check_tables<B: Backend>(backend: &B, table: &PreferenceTable) -> Findings {
     backend.plans().preferences.forget(table);
     let lease = backend.lease().await?;
@@ -91,7 +91,7 @@ pub(in crate::sql) async fn check_tables<B: Backend>(backend: &B, table: &Prefer
     Ok(check(&dialect, table, tables.own.as_ref(), tables.members.as_ref(), known))
 }
 
-/// See [`crate::sql::Sql::load_settings`].
+/// See [`crate::sql::Loader::load_settings`].
 pub(in crate::sql) async fn load_settings<B: Backend>(
     backend: &B,
     table: &PreferenceTable,

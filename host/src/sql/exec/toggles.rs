@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::documents::PageWithin;
 use crate::config::ToggleTable;
 use crate::model::{Id, Member};
-use crate::sql::engine::{Backend, Engine, Findings, Role, StatementOf};
+use crate::sql::engine::{Backend, Catalogue as _, Engine, Findings, Role, StatementOf};
 use crate::sql::explain::explanation;
 pub(in crate::sql) use crate::sql::facts::toggle::Forms;
 use crate::sql::facts::toggle::{check, forms};
@@ -123,7 +123,7 @@ pub(in crate::sql) async fn plan<B: Backend>(
     Ok(backend.plans().toggles.put(table, Plan { table: table.clone(), forms, statements }))
 }
 
-/// See [`crate::sql::Sql::check_table`].
+/// See [`crate::sql::SchemaCheck::check_table`].
 pub(in crate::sql) async fn check_tables<B: Backend>(backend: &B, table: &ToggleTable) -> Findings {
     backend.plans().toggles.forget(table);
     let lease = backend.lease().await?;
@@ -148,7 +148,7 @@ pub(in crate::sql) async fn check_tables<B: Backend>(backend: &B, table: &Toggle
     Ok(findings)
 }
 
-/// See [`crate::sql::Sql::load_targets`].
+/// See [`crate::sql::Loader::load_targets`].
 pub(in crate::sql) async fn load_targets<B: Backend>(
     backend: &B,
     table: &ToggleTable,
@@ -166,7 +166,7 @@ pub(in crate::sql) async fn load_targets<B: Backend>(
     Ok(loaded)
 }
 
-/// See [`crate::sql::Sql::load_pairs`].
+/// See [`crate::sql::Loader::load_pairs`].
 pub(in crate::sql) async fn load_pairs<B: Backend>(
     backend: &B,
     table: &ToggleTable,
@@ -186,7 +186,7 @@ pub(in crate::sql) async fn load_pairs<B: Backend>(
     Ok(found)
 }
 
-/// See [`crate::sql::Sql::load_members`].
+/// See [`crate::sql::Loader::load_members`].
 pub(in crate::sql) async fn load_members<B: Backend>(
     backend: &B,
     table: &ToggleTable,
@@ -202,7 +202,7 @@ pub(in crate::sql) async fn load_members<B: Backend>(
     backend.plans().toggles.invalidated_by(table, members)
 }
 
-/// See [`crate::sql::Sql::explain`].
+/// See [`crate::sql::Loader::explain`].
 pub(in crate::sql) async fn explain<B: Backend>(
     backend: &B,
     table: &ToggleTable,

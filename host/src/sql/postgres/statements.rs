@@ -16,6 +16,7 @@ pub(super) mod words;
 use crate::config::SqlConfig;
 use crate::sql::facts::{IdForm, TimeForm};
 use crate::sql::limits::Parent;
+use crate::sql::wire::{Batch, Fixed};
 
 /// Settings of every connection: the server's time limits, UTC, no chatter; a commit is on disk when it is answered.
 pub(super) fn session(settings: &SqlConfig) -> String {
@@ -235,6 +236,10 @@ pub(super) const FOREIGN: &str = "SELECT a.attname::text, n.nspname || '.' || o.
         AND COALESCE(to_jsonb(c) ->> 'conenforced', 'true') = 'true'
         AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS g WHERE g.tgrelid = c.conrelid AND NOT g.tgisinternal
             AND g.tgenabled <> 'D' AND g.tgtype & 6 = 6) ORDER BY c.conname";
+/// The foreign keys of one column of a table, and what they are asked with.
+pub(super) fn foreign_keys(table: &str) -> (Fixed, Batch<'_>) {
+    (Fixed::of(FOREIGN), Batch::new().text(path(table)))
+}
 /// Which rows that a foreign key leads to are there: $1 ids.
 pub(super) fn parents(parent: &Parent) -> String {
     let (name, key, k) = (path(&parent.table), quote(&parent.key), sql_type(parent.form));

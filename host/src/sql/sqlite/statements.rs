@@ -14,6 +14,7 @@ pub(super) mod words;
 
 use crate::sql::facts::{IdForm, TimeForm};
 use crate::sql::limits::Parent;
+use crate::sql::wire::{Batch, Fixed};
 
 /// weir's own tables, as of schema 1, and that of schema 3.
 pub(super) const CREATE: &[&str] = &[
@@ -68,8 +69,6 @@ pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
 pub(super) const BEGIN_READ: &str = "BEGIN DEFERRED";
 /// Ends well.
 pub(super) const COMMIT: &str = "COMMIT";
-/// Ends without effect.
-pub(super) const ROLLBACK: &str = "ROLLBACK";
 
 /// Writes dead letters: ?1 kind, ?2 rows, ?3 now.
 pub(super) const BURY: &str = "INSERT INTO weir_dead_letter
@@ -132,6 +131,11 @@ pub(super) const ODD_KEYS: &str = "SELECT COALESCE(s.sql, l.name) FROM pragma_in
 pub(super) const FOREIGN: &str = "SELECT min(\"from\"), min(\"table\"), min(\"to\")
     FROM pragma_foreign_key_list(?1, ?2) WHERE NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'trigger'
         AND lower(tbl_name) = lower(?1) AND upper(sql) LIKE '%BEFORE%INSERT%') GROUP BY id HAVING count(*) = 1 ORDER BY id";
+/// The foreign keys of one column of a table, and what they are asked with.
+pub(super) fn foreign_keys(table: &str) -> (Fixed, Batch<'_>) {
+    let (schema, name) = table.split_once('.').unwrap_or(("main", table));
+    (Fixed::of(FOREIGN), Batch::new().text(name).text(schema))
+}
 /// Which rows that a foreign key leads to are there: ?1 `[id, …]`.
 pub(super) fn parents(parent: &Parent) -> String {
     let (name, key, one) = (path(&parent.table), quote(&parent.key), given(parent.form, "j.value"));
