@@ -82,7 +82,7 @@ pub(super) trait Engine: Sized + Send + Sync + 'static {
     /// The driver's type.
     type Database: sqlx::Database<Connection = Self::Connection>;
     /// A connection.
-    type Connection: Wire;
+    type Connection: Wire + sqlx::Connection<Database = Self::Database>;
     /// How statements for operators are worded, and what is peculiar about values.
     type Dialect: Words + Copy + Send + Sync;
 

@@ -62,7 +62,6 @@ impl MysqlSql {
         let row = replayed(table, letter)?;
         let plan = PlanOf::of(self, table).await?;
         let lease = self.lease().await?;
-        let words = self.words();
         let result = leased!(lease, |connection| async {
             sqlx::raw_sql(statements::BEGIN).execute(&mut *connection).await?;
             checkpoints::lock::<Mysql>(connection, &letter.kind, &[letter.partition]).await?;

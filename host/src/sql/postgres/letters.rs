@@ -54,7 +54,6 @@ impl PostgresSql {
     pub(super) async fn replay(&self, table: &KindTable, letter: &DeadLetter) -> Result<(), SqlError> {
         let row = replayed(table, letter)?;
         let plan = PlanOf::of(self, table).await?;
-        let lock_ms = self.settings.lock_timeout_ms;
         let result = leased!(self.lease().await?, |connection| async {
             sqlx::raw_sql(AssertSqlSafe(&*self.begin)).execute(&mut *connection).await?;
             checkpoints::lock::<Postgres>(connection, &letter.kind, &[letter.partition]).await?;

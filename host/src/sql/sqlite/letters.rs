@@ -10,7 +10,6 @@ use crate::config::KindTable;
 use crate::model::{Id, Partition};
 use crate::sql::classify::sql_error;
 use crate::sql::engine::Backend as _;
-use crate::sql::exec::checkpoints;
 use crate::sql::exec::flush::{Dead, FlushTransaction};
 use crate::sql::lease::leased;
 use crate::sql::letters::{CREATE, action, actor, body, newest, no_letter, replayed, still_dead};
