@@ -2,9 +2,9 @@
 
 use super::flush::{Dead, FlushTransaction};
 use crate::sql::Row;
+use crate::sql::dead_letters::{action, actor, body};
 use crate::sql::documents::BYTES_PER_INSERT;
 use crate::sql::engine::Engine;
-use crate::sql::letters::{action, actor, body};
 use crate::sql::rows::{parts_of, signed};
 use crate::sql::wire::{Batch, Statement as _};
 
