@@ -127,7 +127,7 @@ impl App {
         let store = crate::store::open(&config.store).await?;
         let sql = crate::sql::open(&config.sql).await?;
         let granted =
-            grants::capabilities(Arc::<dyn Store>::clone(&store), Arc::clone(&sql), &config.policy, clock.clone());
+            grants::capabilities(Arc::<dyn Store>::clone(&store), sql.clone(), &config.policy, clock.clone());
         let setup = PolicySetup {
             compiler,
             capabilities: Some((granted, Handle::current())),
@@ -290,7 +290,7 @@ fn flusher(
         ledger: Arc::clone(ledger),
         policies: Arc::clone(&parts.policies),
         store: Arc::<dyn Store>::clone(&parts.store),
-        sql: Arc::clone(&parts.sql),
+        sql: parts.sql.clone(),
         journal: parts.journal.clone(),
         watch: Arc::clone(&parts.watch),
         clock: parts.clock.clone(),

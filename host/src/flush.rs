@@ -40,7 +40,7 @@ use crate::config::{FlushConfig, JournalConfig, KindTable};
 use crate::journal::{Hole, JournalWatch};
 use crate::model::{Backlog, Checkpoint, Partition};
 use crate::policy::Rules;
-use crate::sql::{JournalHole, Sql, SqlError};
+use crate::sql::{JournalHole, Sink, SqlError};
 use crate::store::{Head, Journal, StoreError};
 use crate::telemetry;
 use aside::SetAside;
@@ -66,7 +66,7 @@ pub struct FlushParts {
     /// The journal.
     pub store: Arc<dyn Journal>,
     /// The truth.
-    pub sql: Arc<dyn Sql>,
+    pub sql: Arc<dyn Sink>,
     /// Bounds of the journal: a full one is flushed whatever the policy plans.
     pub journal: JournalConfig,
     /// Shared with the capability.

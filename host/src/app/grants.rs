@@ -12,13 +12,13 @@ use crate::clock::Clock;
 use crate::config::{ParameterType, PolicyConfig, StatementConfig};
 use crate::model::{KeyEntry, KeyIncrement, SqlValue};
 use crate::policy::{Capabilities, GrantError, GuestKeys, GuestStatements, RowSets};
-use crate::sql::{Sql, StatementError};
+use crate::sql::{self, StatementError};
 use crate::store::{Counted, ModuleKeys, StoreError};
 
 /// Everything that can be granted, over this host's store and SQL.
 pub fn capabilities(
     store: Arc<dyn ModuleKeys>,
-    sql: Arc<dyn Sql>,
+    sql: Arc<dyn sql::Statements>,
     policy: &PolicyConfig,
     clock: Clock,
 ) -> Capabilities {
@@ -63,7 +63,7 @@ fn unavailable(error: StoreError) -> GrantError {
 
 /// The operator's statements.
 struct Statements {
-    sql: Arc<dyn Sql>,
+    sql: Arc<dyn sql::Statements>,
     statements: BTreeMap<String, StatementConfig>,
 }
 

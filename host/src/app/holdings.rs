@@ -135,7 +135,7 @@ impl Keeper {
             policies: Arc::clone(&policies.rules),
             watch: Arc::new(JournalWatch::new(self.store.partitions(), Clock::Real)),
             store: Arc::<dyn Store>::clone(&self.store),
-            sql: Arc::clone(&self.sql),
+            sql: self.sql.clone(),
             journal: config.journal.clone(),
             ledger: Arc::new(InvalidationLog::default()),
             clock: Clock::Real,

@@ -1,6 +1,6 @@
 //! Documents as rows of tables, and back: which column gets what, and what is nested in them.
 //!
-//! Engine-free part of the room. Pure.
+//! Knows no engine. Pure.
 //!
 //! A field that is missing or null becomes NULL; in a column that is NOT NULL and has a default, the default. What comes
 //! back leaves NULLs out, and arrays that have no rows.

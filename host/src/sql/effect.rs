@@ -1,6 +1,6 @@
 //! What a statement may leave undone without an error, and how that is told.
 //!
-//! Engine-free part of the room. Pure. An upsert, a trigger that returns NULL, `RAISE(IGNORE)`, a rule: the database
+//! Pure. An upsert, a trigger that returns NULL, `RAISE(IGNORE)`, a rule: the database
 //! answers "done", and the row is not there. Each engine compares the number of rows that a statement met with the number
 //! that it was given, and looks again only where they differ. A row that is known by name becomes a dead letter at once;
 //! where the statement tells no more than a number, the part fails with [`unstored`], and the search for bad rows finds it.
@@ -9,28 +9,28 @@ use std::collections::{HashMap, HashSet};
 
 use super::Row;
 use super::classify::unstored;
+use super::preferences::Changed;
 use super::rows::{Known, Unstorable};
-use super::settings::Changed;
 use crate::config::{PreferenceTable, ToggleTable};
 use crate::model::{Action, Id, Settings};
 
-/// What was asked of a table.
+/// What a statement does to rows of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asked {
-    /// Rows.
+pub(super) enum WriteOperation {
+    /// Adds them.
     Insert,
-    /// Other values.
+    /// Changes them.
     Update,
-    /// That rows go.
+    /// Removes them.
     Delete,
 }
 
 /// Why a row is dead that the database left out without an error.
-pub(super) fn discarded(asked: Asked, table: &str) -> String {
-    let (verb, of, left) = match asked {
-        Asked::Insert => ("INSERT", "into", "the row is not there"),
-        Asked::Update => ("UPDATE", "of", "the row is as it was"),
-        Asked::Delete => ("DELETE", "from", "the row is still there"),
+pub(super) fn discarded(operation: WriteOperation, table: &str) -> String {
+    let (verb, of, left) = match operation {
+        WriteOperation::Insert => ("INSERT", "into", "the row is not there"),
+        WriteOperation::Update => ("UPDATE", "of", "the row is as it was"),
+        WriteOperation::Delete => ("DELETE", "from", "the row is still there"),
     };
     format!(
         "a trigger or rule of the database discarded it: it took the {verb} {of} {table} without an error, and {left}"
@@ -38,21 +38,21 @@ pub(super) fn discarded(asked: Asked, table: &str) -> String {
 }
 
 /// Fails unless a statement met as many rows as it was given.
-pub(super) fn all_met(asked: Asked, table: &str, met: u64, given: usize) -> Result<(), sqlx::Error> {
-    if met < given as u64 { Err(unstored(discarded(asked, table))) } else { Ok(()) }
+pub(super) fn all_met(operation: WriteOperation, table: &str, met: u64, given: usize) -> Result<(), sqlx::Error> {
+    if met < given as u64 { Err(unstored(discarded(operation, table))) } else { Ok(()) }
 }
 
 /// The rows of one action whose pairs are not as they should be: those that are `there` were not deleted, those that are
 /// not there were not inserted.
 pub(super) fn pairs_left(table: &str, rows: &[&Row], action: Action, there: &HashSet<(Id, Id)>) -> Vec<Unstorable> {
-    let asked = if action == Action::Add { Asked::Insert } else { Asked::Delete };
+    let operation = if action == Action::Add { WriteOperation::Insert } else { WriteOperation::Delete };
     let left = rows.iter().enumerate().filter(|(_, row)| match row {
         Row::Toggle(change) if change.action == action => {
             there.contains(&(change.target.clone(), change.actor.clone())) == (action == Action::Remove)
         }
         _ => false,
     });
-    left.map(|(index, _)| (index, discarded(asked, table))).collect()
+    left.map(|(index, _)| (index, discarded(operation, table))).collect()
 }
 
 /// Fails when counts of targets that are there were not changed. `known` is what holds afterwards.
@@ -71,7 +71,7 @@ pub(super) fn all_counted(
         return Ok(());
     }
     let name = table.targets.as_ref().map_or("", |targets| &targets.name);
-    all_met(Asked::Update, name, counted, is_there)
+    all_met(WriteOperation::Update, name, counted, is_there)
 }
 
 /// The members whose settings are not as they should be, where an update met fewer rows than members. `found` is what
@@ -92,8 +92,10 @@ pub(super) fn settings_left(
     let left: Vec<Unstorable> = changes
         .iter()
         .filter_map(|change| match found.get(change.member) {
-            None => Some((change.index, discarded(Asked::Insert, &table.name))),
-            Some(settings) if !holds(settings, change) => Some((change.index, discarded(Asked::Update, &table.name))),
+            None => Some((change.index, discarded(WriteOperation::Insert, &table.name))),
+            Some(settings) if !holds(settings, change) => {
+                Some((change.index, discarded(WriteOperation::Update, &table.name)))
+            }
             Some(_) => None,
         })
         .collect();
@@ -103,7 +105,7 @@ pub(super) fn settings_left(
     if left.len() == missing || left.len() as u64 == not_met {
         return Ok(left);
     }
-    Err(unstored(discarded(Asked::Update, &table.name)))
+    Err(unstored(discarded(WriteOperation::Update, &table.name)))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ pub(super) mod shape;
 pub(super) mod toggle;
 
 use self::checks::check_given;
-use super::finding::Remedy;
+use super::finding::{Advice, Remedy};
 use super::{Finding, SqlError};
 use crate::model::IdType;
 
@@ -252,12 +252,25 @@ pub(super) trait Words: Sync {
     fn add_unique(&self, table: &str, facts: &Facts, columns: &[&str]) -> Remedy;
     /// Adds an index.
     fn add_index(&self, table: &str, columns: &[&str]) -> Remedy;
+    /// The statement that adds a column.
+    fn add(&self, table: &str, column: &str, wanted: Wanted) -> String;
     /// Adds a column for a value; rows that are there get NULL.
-    fn add_value(&self, table: &str, column: &str, wanted: Wanted) -> Remedy;
+    fn add_value(&self, table: &str, column: &str, wanted: Wanted) -> Remedy {
+        Remedy::run(Advice::AddValue, [self.add(table, column, wanted)])
+    }
     /// Adds a column for the time; rows that are there get none, because nobody knows theirs.
     fn add_time(&self, table: &str, column: &str) -> Remedy;
     /// Adds a column for the count, and fills it from the rows that it counts, if there are any.
-    fn add_count(&self, table: &str, column: &str, counted: Option<&Counted<'_>>) -> Remedy;
+    fn add_count(&self, table: &str, column: &str, counted: Option<&Counted<'_>>) -> Remedy {
+        let statement = self.add(table, column, Wanted::Count);
+        let Some(counted) = counted else { return Remedy::run(Advice::AddCount, [statement]) };
+        let filling = self.fill_counts(counted);
+        Remedy {
+            statements: [statement].into_iter().chain(filling.statements).collect(),
+            in_batches: filling.in_batches,
+            ..Remedy::run(Advice::AddCount, []).saying("add it, and fill it from the rows that are there:")
+        }
+    }
     /// Makes counts what the rows say; repeatable.
     fn fill_counts(&self, counted: &Counted<'_>) -> Remedy;
     /// Lists all targets whose counts are not what the rows say.

@@ -1,6 +1,6 @@
 //! Statements that the operator wrote and grants to policy modules: their bounds, and what their failures mean.
 //!
-//! Engine-free part of the room: an engine begins the transaction, prepares, and reads its columns; what one call may
+//! Knows no engine: an engine begins the transaction, prepares, and reads its columns; what one call may
 //! take (connections, time, rows, bytes) and what it may be given is decided here. A connection that met anything but
 //! success is closed, as everywhere in this room. All runs of a call go to the server together. Never retries, never lets a module wait for longer than the
 //! statement's time.

@@ -1,6 +1,6 @@
 //! Columns that number rows by themselves (a sequence, AUTO_INCREMENT, AUTOINCREMENT): whether the number is to blame.
 //!
-//! Engine-free part of the room. Pure. A number that cannot be given, or that is taken, fails whatever row comes next: it is the
+//! Knows no engine. Pure. A number that cannot be given, or that is taken, fails whatever row comes next: it is the
 //! schema's fault, never the row's, so the kind is held back until somebody has mended it and nothing becomes a dead letter.
 //! Engines say it in words that are also used of rows ("out of range", "duplicate key"), so it is looked at where a row failed
 //! for such a word, before anybody is blamed.

@@ -1,12 +1,12 @@
 //! Arithmetic on rows: claims, count deltas, states of targets, times as text.
 //!
-//! Engine-free part of the room. Pure.
+//! Knows no engine. Pure.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use uuid::Uuid;
 
-use super::letters::TARGET_GONE;
+use super::dead_letters::TARGET_GONE;
 use super::{CountRow, DocumentRow, EventRow, Row, RowChange, SettingsRow, SqlError, TargetRow, TargetState};
 use crate::config::KindTable;
 use crate::model::{Action, Checkpoint, Id, IdType, Incarnation, Partition};

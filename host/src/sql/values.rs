@@ -1,6 +1,6 @@
 //! JSON values and the columns that they go to: what a column takes, in which form, and what comes back from it.
 //!
-//! Engine-free part of the room. Pure. An engine that would cut, round or reinterpret a value is not asked: what does
+//! Knows no engine. Pure. An engine that would cut, round or reinterpret a value is not asked: what does
 //! not fit is refused here, and a value that is handed on means the same in the column as it did in the document.
 //!
 //! Integers are exact to 64 bits (signed, or unsigned where the column is), other numbers are doubles. A column for

@@ -1,40 +1,17 @@
 //! What the self-check asks: the server's settings, and of rows what is to be had in a bounded time.
 
-use async_trait::async_trait;
+use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::MysqlSql;
 use super::catalogue::text;
 use super::statements::words::MysqlWords;
 use super::statements::{self, check};
-use crate::sql::classify::{Class, judge};
-use crate::sql::facts::look::{Answer, Ask};
+use super::{MysqlDriver, MysqlSql};
+use crate::sql::driver::{ServerCheck, TextRows};
+use crate::sql::engine::Backend as _;
 use crate::sql::finding::{Problem, Remedy, refuse, warn};
-use crate::sql::lease::{leased, within};
+use crate::sql::lease::leased;
 use crate::sql::{Finding, SqlError};
-
-#[async_trait]
-impl Ask for MysqlSql {
-    async fn ask(&self, query: String) -> Result<Answer, SqlError> {
-        let mut lease = self.lease().await?;
-        let query = check::bounded(self.words().maria, self.settings.check_timeout_ms, &query);
-        let asked = within(self.limit, sqlx::raw_sql(AssertSqlSafe(query)).fetch_all(lease.connection())).await;
-        let rows = asked.and_then(|rows| {
-            let text = |row: &sqlx::mysql::MySqlRow| (0..row.len()).map(|index| row.try_get_unchecked(index)).collect();
-            rows.iter().map(text).collect::<Result<Vec<Vec<Option<String>>>, sqlx::Error>>()
-        });
-        match rows {
-            Ok(rows) => {
-                lease.give_back();
-                Ok(Answer::Rows(rows))
-            }
-            Err(error) => match judge(&error) {
-                failure if matches!(failure.class, Class::Lost | Class::ReadOnly) => Err(failure.into()),
-                failure => Ok(Answer::Unknown(failure.reason)),
-            },
-        }
-    }
-}
 
 /// Whether a switch of the server is off. MySQL says 0, MariaDB OFF, and later versions have words for more than on: all that is
 /// not off is on.
@@ -57,11 +34,10 @@ fn switches(read_only: &[(&str, String)], log_bin: &str, format: &str) -> Vec<Fi
     findings
 }
 
-impl MysqlSql {
-    /// See [`crate::sql::Sql::check_server`].
-    pub(super) async fn check_settings_of_server(&self) -> Result<Vec<Finding>, SqlError> {
-        let lease = self.lease().await?;
-        let maria = self.words().maria;
+impl ServerCheck for MysqlDriver {
+    async fn check_server(database: &MysqlSql) -> Result<Vec<Finding>, SqlError> {
+        let lease = database.lease().await?;
+        let maria = database.driver.is_maria();
         let row = leased!(lease, |connection| {
             sqlx::raw_sql(AssertSqlSafe(statements::settings(maria))).fetch_one(connection)
         })?;
@@ -92,7 +68,7 @@ impl MysqlSql {
         }
         let read_only = [("read_only", setting(3)), ("super_read_only", setting(8)), ("innodb_read_only", setting(9))];
         findings.extend(switches(&read_only, &setting(4), &setting(5)));
-        let idle = self.settings.idle_transaction_timeout_ms.div_ceil(1_000).max(1).to_string();
+        let idle = database.settings.idle_transaction_timeout_ms.div_ceil(1_000).max(1).to_string();
         if setting(7) != idle {
             let problem = format!(
                 "idle transactions are ended after {} s, not {idle}: a stopped flusher could block others",
@@ -101,6 +77,17 @@ impl MysqlSql {
             findings.push(refuse(Problem::SessionSettings, problem, keep()));
         }
         Ok(findings)
+    }
+
+    async fn ask(
+        database: &MysqlSql,
+        connection: &mut MySqlConnection,
+        query: String,
+    ) -> Result<TextRows, sqlx::Error> {
+        let query = check::bounded(database.driver.is_maria(), database.settings.check_timeout_ms, &query);
+        let rows = sqlx::raw_sql(AssertSqlSafe(query)).fetch_all(connection).await?;
+        let texts = |row: &MySqlRow| (0..row.len()).map(|index| row.try_get_unchecked(index)).collect();
+        rows.iter().map(texts).collect()
     }
 }
 

@@ -7,70 +7,81 @@ use sqlx::mysql::{MySqlArguments, MySqlColumn, MySqlConnection, MySqlRow, MySqlS
 use sqlx::{AssertSqlSafe, Column, Executor, MySql, Row, SqlSafeStr, Statement, Type, TypeInfo, ValueRef};
 
 use super::statements::granted;
+use super::{MysqlDriver, MysqlSql};
 use crate::config::{SqlConfig, StatementConfig};
 use crate::model::SqlValue;
 use crate::sql::RowSets;
+use crate::sql::driver::OperatorStatements;
 use crate::sql::granted::{
     Message, Stop, Tally, arguments, check_values, clock_text, fits, is_plain, text, unreadable,
 };
 
 /// What a session is like outside of the operator's statements.
-pub(super) struct Session<'a> {
-    pub settings: &'a SqlConfig,
-    pub maria: bool,
+struct Session<'a> {
+    settings: &'a SqlConfig,
+    maria: bool,
 }
 
-/// Prepares the statement.
-pub(super) async fn prepare(
-    connection: &mut MySqlConnection,
-    statement: &StatementConfig,
-) -> Result<MySqlStatement, sqlx::Error> {
-    connection.prepare_with(AssertSqlSafe(text(statement)).into_sql_str(), &[]).await
-}
+impl OperatorStatements for MysqlDriver {
+    /// Prepares the statement.
+    async fn prepare(
+        connection: &mut MySqlConnection,
+        statement: &StatementConfig,
+    ) -> Result<MySqlStatement, sqlx::Error> {
+        connection.prepare_with(AssertSqlSafe(text(statement)).into_sql_str(), &[]).await
+    }
 
-/// Runs the statement once for each row of parameters, in one transaction, and one round trip: the transaction begins and
-/// ends in the message that has the runs. Where the statement writes the end is a second one, so that what is refused is not
-/// kept; parameters of more than half a megabyte go in several.
-pub(super) async fn run(
-    connection: &mut MySqlConnection,
-    session: &Session<'_>,
-    statement: &StatementConfig,
-    parameters: &[Vec<SqlValue>],
-) -> Result<RowSets, Stop> {
-    // Known to the connection from the second call on.
-    let prepared = prepare(connection, statement).await?;
-    fits(statement, &prepared)?;
-    // As text a FLOAT has six digits.
-    let is_cut = |column: &MySqlColumn| column.type_info().name() == "FLOAT";
-    if !is_plain(&statement.sql) || prepared.columns().iter().any(is_cut) {
-        return run_one_by_one(connection, session, statement, &prepared, parameters).await;
-    }
-    let (mut tally, mut sets) = (Tally::new(statement), Vec::with_capacity(parameters.len()));
-    let mut message = Message::default();
-    let begin = granted::begin(statement.write, statement.timeout_ms, session.maria);
-    begin.iter().for_each(|begin| message.add(begin));
-    granted::prepare(&text(statement)).iter().for_each(|prepare| message.add(prepare));
-    for values in parameters {
-        check_values(statement, values, cannot_be)?;
-        if message.is_full() {
-            sets.extend(exchange(connection, &mut tally, message).await?);
-            message = Message::default();
+    /// Runs the statement once for each row of parameters, in one transaction, and one round trip: the transaction begins and
+    /// ends in the message that has the runs. Where the statement writes the end is a second one, so that what is refused is not
+    /// kept; parameters of more than half a megabyte go in several.
+    async fn run(
+        database: &MysqlSql,
+        connection: &mut MySqlConnection,
+        statement: &StatementConfig,
+        parameters: &[Vec<SqlValue>],
+    ) -> Result<RowSets, Stop> {
+        let session = &Session { settings: &database.settings, maria: database.driver.is_maria() };
+        // Known to the connection from the second call on.
+        let prepared = Self::prepare(connection, statement).await?;
+        fits(statement, &prepared)?;
+        // As text a FLOAT has six digits.
+        let is_cut = |column: &MySqlColumn| column.type_info().name() == "FLOAT";
+        if !is_plain(&statement.sql) || prepared.columns().iter().any(is_cut) {
+            return run_one_by_one(connection, session, statement, &prepared, parameters).await;
         }
-        if let Some(assign) = granted::assign(values) {
-            message.add(&assign);
+        let (mut tally, mut sets) = (Tally::new(statement), Vec::with_capacity(parameters.len()));
+        let mut message = Message::default();
+        let begin = granted::begin(statement.write, statement.timeout_ms, session.maria);
+        begin.iter().for_each(|begin| message.add(begin));
+        granted::prepare(&text(statement)).iter().for_each(|prepare| message.add(prepare));
+        for values in parameters {
+            check_values(statement, values, cannot_be)?;
+            if message.is_full() {
+                sets.extend(exchange(connection, &mut tally, message).await?);
+                message = Message::default();
+            }
+            if let Some(assign) = granted::assign(values) {
+                message.add(&assign);
+            }
+            message.add_run(&granted::execute(values.len()));
         }
-        message.add_run(&granted::execute(values.len()));
+        message.add(granted::DEALLOCATE);
+        let end = granted::end(session.settings, session.maria);
+        if !statement.write {
+            end.iter().for_each(|end| message.add(end));
+        }
+        sets.extend(exchange(connection, &mut tally, message).await?);
+        if statement.write {
+            sqlx::raw_sql(AssertSqlSafe(end.join("; "))).execute(&mut *connection).await?;
+        }
+        Ok(sets)
     }
-    message.add(granted::DEALLOCATE);
-    let end = granted::end(session.settings, session.maria);
-    if !statement.write {
-        end.iter().for_each(|end| message.add(end));
+
+    /// What of a column's type cannot be read.
+    fn unreadable(column: &MySqlColumn) -> Option<String> {
+        let info = column.type_info();
+        form(info).is_none().then(|| unreadable(info.name()))
     }
-    sets.extend(exchange(connection, &mut tally, message).await?);
-    if statement.write {
-        sqlx::raw_sql(AssertSqlSafe(end.join("; "))).execute(&mut *connection).await?;
-    }
-    Ok(sets)
 }
 
 /// One round trip.
@@ -136,12 +147,6 @@ fn form(info: &MySqlTypeInfo) -> Option<Form> {
         _ if <str as Type<MySql>>::compatible(info) => Form::Text,
         _ => return None,
     })
-}
-
-/// What of a column's type cannot be read.
-pub(super) fn problem(column: &MySqlColumn) -> Option<String> {
-    let info = column.type_info();
-    form(info).is_none().then(|| unreadable(info.name()))
 }
 
 fn read(row: &MySqlRow, index: usize) -> Result<SqlValue, String> {

@@ -1,23 +1,22 @@
 //! The rights that the configured tables need, as statements.
 
+use std::collections::BTreeMap;
+
 use super::MysqlSql;
 use super::catalogue::text;
 use super::statements::grants;
-use crate::config::KindTable;
+use crate::sql::SqlError;
 use crate::sql::classify::sql_error;
-use crate::sql::grants::needed;
+use crate::sql::engine::Backend as _;
+use crate::sql::grants::Rights;
 use crate::sql::lease::leased;
-use crate::sql::{Sql as _, SqlError};
 
-impl MysqlSql {
-    /// See [`crate::sql::Sql::grants`].
-    pub(super) async fn needed_grants(&self, tables: &[KindTable], reads: &[String]) -> Result<Vec<String>, SqlError> {
-        let mut parents = Vec::new();
-        for table in tables {
-            parents.extend(self.limits(table).await?.parents);
-        }
-        let row = leased!(self.lease().await?, |connection| sqlx::raw_sql(grants::WHO).fetch_one(connection))?;
-        let (user, database) = (text(&row, 0).map_err(sql_error)?, text(&row, 1).map_err(sql_error)?);
-        Ok(grants::grants(&user, &database, &needed(tables.iter(), &parents, reads)))
-    }
+/// See [`crate::sql::driver::Driver::grants`].
+pub(super) async fn statements(
+    database: &MysqlSql,
+    needed: &BTreeMap<String, Rights>,
+) -> Result<Vec<String>, SqlError> {
+    let row = leased!(database.lease().await?, |connection| sqlx::raw_sql(grants::WHO).fetch_one(connection))?;
+    let (user, database) = (text(&row, 0).map_err(sql_error)?, text(&row, 1).map_err(sql_error)?);
+    Ok(grants::grants(&user, &database, needed))
 }

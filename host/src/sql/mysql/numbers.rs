@@ -1,41 +1,44 @@
 //! AUTO_INCREMENT: whether it is to blame for what a row failed with.
 
+use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::catalogue::text;
 use super::statements;
 use super::statements::words::MysqlWords;
-use super::write::MysqlFlight;
+use crate::config::KindTable;
 use crate::sql::numbers::{Numbering, grown};
 
-impl MysqlFlight<'_> {
-    /// What is to blame, if a row failed with `reason` for the number that it got: this engine gives the greatest number again
-    /// and calls it a duplicate, or says that it is out of range.
-    pub(super) async fn blamed_auto_increment(&mut self, reason: &str) -> Result<Option<String>, sqlx::Error> {
-        if !["1062", "1264", "167 "].iter().any(|number| reason.starts_with(number)) {
-            return Ok(None);
-        }
-        for grown in grown(self.table) {
-            let table = grown.table;
-            let (schema, name) = table.split_once('.').map_or((None, table), |(schema, name)| (Some(schema), name));
-            let query = sqlx::query(statements::NUMBERED).bind(schema).bind(name);
-            for row in query.fetch_all(&mut *self.connection).await? {
-                let (column, declared) = (text(&row, 0)?, text(&row, 1)?);
-                if !grown.is_numbered(&column) {
-                    continue;
-                }
-                let greatest = AssertSqlSafe(statements::greatest(table, &column));
-                let last: Option<String> = sqlx::query(greatest).fetch_one(&mut *self.connection).await?.try_get(0)?;
-                let Some((last, most)) = last.and_then(|last| last.parse().ok()).zip(most(&declared)) else { continue };
-                let source = "AUTO_INCREMENT".to_owned();
-                let numbering = Numbering { table: table.to_owned(), column, source, last, step: 1, most };
-                if numbering.is_used_up() {
-                    return Ok(Some(numbering.used_up(&MysqlWords::widen_number(table, &numbering.column))));
-                }
+/// What is to blame, if a row failed with `reason` for the number that it got: this engine gives the greatest number again
+/// and calls it a duplicate, or says that it is out of range.
+pub(super) async fn blamed_auto_increment(
+    connection: &mut MySqlConnection,
+    table: &KindTable,
+    reason: &str,
+) -> Result<Option<String>, sqlx::Error> {
+    if !["1062", "1264", "167 "].iter().any(|number| reason.starts_with(number)) {
+        return Ok(None);
+    }
+    for grown in grown(table) {
+        let table = grown.table;
+        let (schema, name) = table.split_once('.').map_or((None, table), |(schema, name)| (Some(schema), name));
+        let query = sqlx::query(statements::NUMBERED).bind(schema).bind(name);
+        for row in query.fetch_all(&mut *connection).await? {
+            let (column, declared) = (text(&row, 0)?, text(&row, 1)?);
+            if !grown.is_numbered(&column) {
+                continue;
+            }
+            let greatest = AssertSqlSafe(statements::greatest(table, &column));
+            let last: Option<String> = sqlx::query(greatest).fetch_one(&mut *connection).await?.try_get(0)?;
+            let Some((last, most)) = last.and_then(|last| last.parse().ok()).zip(most(&declared)) else { continue };
+            let source = "AUTO_INCREMENT".to_owned();
+            let numbering = Numbering { table: table.to_owned(), column, source, last, step: 1, most };
+            if numbering.is_used_up() {
+                return Ok(Some(numbering.used_up(&MysqlWords::widen_number(table, &numbering.column))));
             }
         }
-        Ok(None)
     }
+    Ok(None)
 }
 
 /// The greatest number of a column with this type.

@@ -6,17 +6,21 @@
 //! first. Never `INSERT IGNORE` (it swallows errors). Identifiers come from the checked configuration and are quoted.
 
 pub(super) mod check;
+pub(super) mod checkpoints;
 pub(super) mod counters;
 pub(super) mod documents;
 pub(super) mod granted;
 pub(super) mod grants;
-pub(super) mod settings;
+pub(super) mod own;
+pub(super) mod preferences;
 pub(super) mod toggles;
 pub(super) mod words;
 
+use super::wire::Template;
 use crate::config::SqlConfig;
 use crate::sql::facts::{IdForm, TimeForm};
 use crate::sql::limits::Parent;
+use crate::sql::wire::Batch;
 
 /// Tells MariaDB from MySQL.
 pub(super) const VERSION: &str = "SELECT VERSION()";
@@ -134,55 +138,6 @@ pub(super) fn lock_limit(lock_s: u64) -> String {
 pub(super) const NOWAIT: &str = " NOWAIT";
 /// Ends well.
 pub(super) const COMMIT: &str = "COMMIT";
-/// Ends without effect.
-pub(super) const ROLLBACK: &str = "ROLLBACK";
-
-/// Moves `count` checkpoints: per row ? partition ? to; ? kind; per row ? partition; per row ? partition
-/// ? incarnation ? epoch ? from.
-pub(super) fn fence(count: usize) -> String {
-    format!(
-        "UPDATE weir_checkpoint SET `position` = CASE `partition`{} ELSE `position` END
-         WHERE kind = ? AND `partition` IN ({}) AND (`partition`, incarnation, epoch, `position`) IN ({})
-         ORDER BY `partition`",
-        " WHEN ? THEN ?".repeat(count),
-        list("?", count),
-        list("(?, ?, ?, ?)", count)
-    )
-}
-
-/// Checkpoints: ? kind, `count` partitions; locked in order when `lock`.
-pub(super) fn checkpoints(count: usize, lock: bool) -> String {
-    format!(
-        "SELECT CAST(`partition` AS SIGNED), incarnation, epoch, `position` FROM weir_checkpoint
-         WHERE kind = ? AND `partition` IN ({}) ORDER BY `partition`{}",
-        list("?", count),
-        if lock { " FOR UPDATE" } else { "" }
-    )
-}
-
-/// Creates `count` rows: per row ? kind ? partition ? incarnation.
-pub(super) fn claim_create(count: usize) -> String {
-    format!(
-        "INSERT INTO weir_checkpoint (kind, `partition`, incarnation, epoch, `position`) VALUES {}
-         ON DUPLICATE KEY UPDATE kind = kind",
-        list("(?, ?, ?, 0, 0)", count)
-    )
-}
-
-/// Sets a row: ? incarnation, ? epoch, ? position, ? kind, ? partition.
-pub(super) const CLAIM_SET: &str =
-    "UPDATE weir_checkpoint SET incarnation = ?, epoch = ?, `position` = ? WHERE kind = ? AND `partition` = ?";
-
-/// Puts a checkpoint: ? position, ? kind, ? partition.
-pub(super) const PLACE: &str = "UPDATE weir_checkpoint SET `position` = ? WHERE kind = ? AND `partition` = ?";
-/// What was set aside: ? kind.
-pub(super) const ASIDES: &str = "SELECT CAST(`partition` AS SIGNED), `position`, ahead, incarnation, targets
-    FROM weir_aside WHERE kind = ? ORDER BY `partition`";
-/// Nothing is set aside of a partition: ? kind, ? partition.
-pub(super) const ASIDE_DROP: &str = "DELETE FROM weir_aside WHERE kind = ? AND `partition` = ?";
-/// Sets aside: ? kind, ? partition, ? incarnation, ? position, ? ahead, ? targets.
-pub(super) const ASIDE_SET: &str = "INSERT INTO weir_aside (kind, `partition`, incarnation, `position`, ahead, targets)
-    VALUES (?, ?, ?, ?, ?, ?)";
 
 /// The sessions that hold locks for which sessions of this user wait, in words. Needs the right PROCESS.
 pub(super) fn lock_holders(maria: bool) -> &'static str {
@@ -209,40 +164,13 @@ pub(super) fn lock_holders(maria: bool) -> &'static str {
     }
 }
 
-/// Writes `count` dead letters, with 12 values each.
-pub(super) fn bury(count: usize) -> String {
-    format!(
-        "INSERT INTO weir_dead_letter
-         (kind, `partition`, target, actor, action, at_ms, incarnation, `position`, digest, reason, dead_at_ms, body)
-         VALUES {}",
-        list("(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", count)
-    )
-}
-
 /// Reads dead letters: ? kind or NULL, ? the same, ? after, ? limit.
 pub(super) const DEAD_LETTERS: &str = "SELECT id, kind, CAST(`partition` AS SIGNED), target, actor, action, at_ms,
     incarnation, `position`, digest, reason, dead_at_ms, body FROM weir_dead_letter
     WHERE (? IS NULL OR kind = ?) AND id > ? ORDER BY id LIMIT ?";
 
-/// The newest dead letter of each target: ? kind, ? action, `count` targets. Targets that differ in trailing spaces are
-/// equal to this engine, but not here.
-pub(super) fn newest_letters(count: usize) -> String {
-    format!(
-        "SELECT l.id, l.kind, CAST(l.`partition` AS SIGNED), l.target, l.actor, l.action, l.at_ms, l.incarnation,
-         l.`position`, l.digest, l.reason, l.dead_at_ms, l.body FROM weir_dead_letter AS l
-         JOIN (SELECT MAX(id) AS id FROM weir_dead_letter WHERE kind = ? AND action = ? AND target IN ({})
-               GROUP BY CAST(target AS BINARY)) AS n ON n.id = l.id",
-        list("?", count)
-    )
-}
-
 /// Dead letters per kind.
 pub(super) const DEAD_COUNTS: &str = "SELECT kind, COUNT(*) FROM weir_dead_letter GROUP BY kind ORDER BY kind";
-
-/// Drops `count` dead letters by id.
-pub(super) fn dead_drop(count: usize) -> String {
-    format!("DELETE FROM weir_dead_letter WHERE id IN ({})", list("?", count))
-}
 
 /// Moves a checkpoint behind a hole: ? incarnation, ? epoch, ? to; ? kind, ? partition, ? incarnation, ? epoch, ? from.
 pub(super) const HOLE_PASS: &str = "UPDATE weir_checkpoint SET incarnation = ?, epoch = ?, `position` = ?
@@ -282,10 +210,16 @@ pub(super) const FOREIGN: &str = "SELECT CAST(MIN(column_name) AS CHAR),
         AND NOT EXISTS (SELECT 1 FROM information_schema.triggers AS t WHERE t.event_object_schema = k.table_schema
             AND t.event_object_table = k.table_name AND t.action_timing = 'BEFORE' AND t.event_manipulation = 'INSERT')
     GROUP BY constraint_name HAVING COUNT(*) = 1 ORDER BY constraint_name";
-/// Which rows that a foreign key leads to are there: `count` × ? id.
-pub(super) fn parents(parent: &Parent, count: usize) -> String {
+/// The foreign keys of one column of a table, and what they are asked with.
+pub(super) fn foreign_keys(table: &str) -> (Template, Batch<'_>) {
+    let (schema, name) = table.split_once('.').map_or((None, table), |(schema, name)| (Some(schema), name));
+    (Template::whole().once(FOREIGN, [0, 1]), Batch::new().optional_text(schema).text(name))
+}
+/// Which rows that a foreign key leads to are there: ids.
+pub(super) fn parents(parent: &Parent) -> Template {
     let (name, key) = (path(&parent.table), quote(&parent.key));
-    format!("SELECT {} FROM {name} WHERE {key} IN ({})", shown(parent.form, &key), list("?", count))
+    let start = format!("SELECT {} FROM {name} WHERE {key} IN (", shown(parent.form, &key));
+    Template::padded(usize::MAX).text(start).list().text(")")
 }
 /// The column that AUTO_INCREMENT numbers: ? schema or NULL, ? name; its name and type.
 pub(super) const NUMBERED: &str = "SELECT CAST(column_name AS CHAR), CAST(column_type AS CHAR)

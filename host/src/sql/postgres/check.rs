@@ -1,54 +1,27 @@
 //! What the self-check asks: the server's settings, and of rows what is to be had in a bounded time.
 
-use async_trait::async_trait;
+use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::statements::words::PostgresWords;
 use super::statements::{self, check};
-use super::{PostgresSql, VERSION_MIN};
+use super::{PostgresDriver, PostgresSql, VERSION_MIN};
 use crate::config::Pooler;
-use crate::sql::classify::{Class, judge};
-use crate::sql::facts::look::{Answer, Ask};
+use crate::sql::driver::{ServerCheck, TextRows};
+use crate::sql::engine::Backend as _;
 use crate::sql::finding::{Problem, Remedy, refuse, warn};
-use crate::sql::lease::{leased, within};
+use crate::sql::lease::leased;
 use crate::sql::rows::signed;
 use crate::sql::{Finding, SqlError};
 
-#[async_trait]
-impl Ask for PostgresSql {
-    async fn ask(&self, query: String) -> Result<Answer, SqlError> {
-        let mut lease = self.lease().await?;
-        let connection = lease.connection();
-        let asked = within(self.limit, async {
-            let begin = check::begin(self.settings.check_timeout_ms);
-            sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *connection).await?;
-            let rows = sqlx::raw_sql(AssertSqlSafe(query)).fetch_all(&mut *connection).await?;
-            sqlx::raw_sql(statements::ROLLBACK).execute(&mut *connection).await?;
-            let text = |row: &sqlx::postgres::PgRow| (0..row.len()).map(|index| row.try_get(index)).collect();
-            rows.iter().map(text).collect::<Result<Vec<Vec<Option<String>>>, sqlx::Error>>()
-        })
-        .await;
-        match asked {
-            Ok(rows) => {
-                lease.give_back();
-                Ok(Answer::Rows(rows))
-            }
-            Err(error) => match judge(&error) {
-                failure if matches!(failure.class, Class::Lost | Class::ReadOnly) => Err(failure.into()),
-                failure => Ok(Answer::Unknown(failure.reason)),
-            },
-        }
-    }
-}
-
-impl PostgresSql {
-    /// See [`crate::sql::Sql::check_server`].
-    pub(super) async fn check_settings_of_server(&self) -> Result<Vec<Finding>, SqlError> {
+impl ServerCheck for PostgresDriver {
+    async fn check_server(database: &PostgresSql) -> Result<Vec<Finding>, SqlError> {
         // Behind a pooler that is not careful nothing else can be asked.
-        if let Some(finding) = self.check_pooler().await? {
+        if let Some(finding) = database.check_pooler().await? {
             return Ok(vec![finding]);
         }
-        let row = leased!(self.lease().await?, |connection| sqlx::query(statements::SETTINGS).fetch_one(connection))?;
+        let row =
+            leased!(database.lease().await?, |connection| sqlx::query(statements::SETTINGS).fetch_one(connection))?;
         let number = |index: usize| row.try_get::<i64, _>(index).unwrap_or_default();
         let text = |index: usize| row.try_get::<String, _>(index).unwrap_or_default();
         let mut findings = Vec::new();
@@ -63,7 +36,7 @@ impl PostgresSql {
             }
         }
         // Behind a pooler each transaction sets it.
-        if text(3) == "off" && self.settings.pooler == Pooler::None {
+        if text(3) == "off" && database.settings.pooler == Pooler::None {
             let problem = "synchronous_commit is off and cannot be set: a crash could undo commits".into();
             findings.push(refuse(Problem::CrashLoss, problem, PostgresWords::set_on("synchronous_commit")));
         }
@@ -76,12 +49,12 @@ impl PostgresSql {
             findings.push(warn(Problem::ReadOnly, problem, Remedy::words("connect to the primary")));
         }
         let limits = [
-            (6, "statement_timeout", self.settings.statement_timeout_ms),
-            (7, "idle_in_transaction_session_timeout", self.settings.idle_transaction_timeout_ms),
+            (6, "statement_timeout", database.settings.statement_timeout_ms),
+            (7, "idle_in_transaction_session_timeout", database.settings.idle_transaction_timeout_ms),
         ];
         for (index, name, wanted) in limits {
             // Behind a pooler each transaction sets its own.
-            if self.settings.pooler == Pooler::None && number(index) != signed(wanted) {
+            if database.settings.pooler == Pooler::None && number(index) != signed(wanted) {
                 let problem =
                     format!("{name} is {}, not {wanted}: a stopped flusher could block others", number(index));
                 let remedy = Remedy::words("let sessions keep their settings (a pooler in the way?)");
@@ -89,5 +62,19 @@ impl PostgresSql {
             }
         }
         Ok(findings)
+    }
+
+    async fn ask(
+        database: &PostgresSql,
+        connection: &mut PgConnection,
+        query: String,
+    ) -> Result<TextRows, sqlx::Error> {
+        sqlx::raw_sql(AssertSqlSafe(check::begin(database.settings.check_timeout_ms)))
+            .execute(&mut *connection)
+            .await?;
+        let rows = sqlx::raw_sql(AssertSqlSafe(query)).fetch_all(&mut *connection).await?;
+        sqlx::raw_sql(statements::ROLLBACK).execute(&mut *connection).await?;
+        let texts = |row: &PgRow| (0..row.len()).map(|index| row.try_get(index)).collect();
+        rows.iter().map(texts).collect()
     }
 }

@@ -1,49 +1,60 @@
-//! How each server of the URL is connected to, and tried.
+//! How a server of the URL is connected to, and tried.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use sqlx::{ConnectOptions as _, Connection as _, PgConnection, PgPool, Row as _};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
+use sqlx::{AssertSqlSafe, Postgres, Row as _};
 
-use super::statements;
-use crate::config::{ConfigError, Pooler, SqlConfig, TlsConfig};
+use super::{PostgresDriver, statements};
+use crate::config::{Pooler, SqlConfig, TlsConfig};
+use crate::sql::SqlError;
 use crate::sql::classify::sql_error;
-use crate::sql::health::Known;
-use crate::sql::hosts::{Hosts, Shown, servers};
-use crate::sql::{SqlError, Standing};
+use crate::sql::server::{Endpoint, ServerDriver, unbracketed};
 
-/// How to connect to each server that the settings name.
-pub(super) fn hosts(settings: &SqlConfig) -> Result<Hosts<PgConnectOptions>, SqlError> {
-    let wrong = |error: ConfigError| SqlError::Permanent(error.to_string());
-    let (url, tls) = servers(settings).map_err(wrong)?;
-    let one = |url: &String| {
-        let mut options = url.parse::<PgConnectOptions>().map_err(sql_error)?;
-        // As URLs have it, an IPv6 address stands in brackets.
-        if let Some(bare) = options.get_host().strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-            let bare = bare.to_owned();
-            options = options.host(&bare);
-        }
-        let mut options = encrypted(options, tls.as_ref()).application_name("weir").disable_statement_logging();
+impl ServerDriver for PostgresDriver {
+    type Sqlx = Postgres;
+    type Session = Arc<str>;
+
+    fn endpoint(
+        settings: &SqlConfig,
+        url: &str,
+        tls: Option<&TlsConfig>,
+    ) -> Result<Endpoint<PgConnectOptions>, SqlError> {
+        let given: PgConnectOptions = url.parse().map_err(sql_error)?;
+        let options = match unbracketed(given.get_host()) {
+            Some(host) => given.host(&host),
+            None => given,
+        };
+        let mut options = encrypted(options, tls).application_name("weir");
         if settings.pooler == Pooler::Transaction {
             // PgBouncer lets no session begin with what it does not know.
             options = options.extra_float_digits(None);
         }
-        let address = match options.get_socket() {
-            Some(socket) => socket.display().to_string(),
-            None => format!("{}:{}", options.get_host(), options.get_port()),
-        };
-        // It may come from PGHOST in the environment, of which nothing was known so far.
-        if tls.is_none() && options.get_socket().is_none() {
-            settings.check_plain(options.get_host()).map_err(wrong)?;
+        let (socket, host, port) = (options.get_socket().cloned(), options.get_host().to_owned(), options.get_port());
+        Ok(Endpoint::new(options, socket, host, port, tls))
+    }
+
+    async fn begin_session(session: &Arc<str>, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        if session.is_empty() {
+            return Ok(());
         }
-        Ok((options, address))
-    };
-    Ok(Hosts::new(url.singles().iter().map(one).collect::<Result<_, SqlError>>()?))
+        sqlx::raw_sql(AssertSqlSafe(Arc::clone(session))).execute(connection).await.map(drop)
+    }
+
+    async fn read_only(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
+        let row = sqlx::raw_sql(statements::IS_READ_ONLY).fetch_one(connection).await?;
+        Ok(match (row.try_get::<bool, _>(0)?, row.try_get::<bool, _>(1)?) {
+            (true, _) => Some("a standby, which takes no writes".into()),
+            (_, true) => Some("its transactions are read-only".into()),
+            _ => None,
+        })
+    }
+
+    async fn write_nothing(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        sqlx::raw_sql(statements::WRITE_NOTHING).execute(connection).await.map(drop)
+    }
 }
 
-/// Never "if possible": whoever answers would decide that.
 fn encrypted(options: PgConnectOptions, tls: Option<&TlsConfig>) -> PgConnectOptions {
     let Some(tls) = tls else { return options.ssl_mode(PgSslMode::Disable) };
     let mode = if tls.verify_name { PgSslMode::VerifyFull } else { PgSslMode::VerifyCa };
@@ -51,56 +62,4 @@ fn encrypted(options: PgConnectOptions, tls: Option<&TlsConfig>) -> PgConnectOpt
     let options = tls.ca_file.iter().fold(options, PgConnectOptions::ssl_root_cert);
     let options = tls.client_certificate_file.iter().fold(options, PgConnectOptions::ssl_client_cert);
     tls.client_key_file.iter().fold(options, PgConnectOptions::ssl_client_key)
-}
-
-/// Why a server takes no writes; `None`: it does.
-pub(super) async fn read_only(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
-    let row = sqlx::raw_sql(statements::IS_READ_ONLY).fetch_one(connection).await?;
-    Ok(match (row.try_get::<bool, _>(0)?, row.try_get::<bool, _>(1)?) {
-        (true, _) => Some("a standby, which takes no writes".into()),
-        (_, true) => Some("its transactions are read-only".into()),
-        _ => None,
-    })
-}
-
-/// Tries a server on a connection of its own: whether it takes writes, with one that changes nothing. Where there is a choice one
-/// that says beforehand that it takes none is asked for none.
-pub(super) fn trying(is_choice: bool) -> impl Fn(PgConnectOptions) -> BoxFuture<'static, Shown> + Clone + Send + Sync {
-    move |options| {
-        Box::pin(async move {
-            let mut connection = match options.connect().await {
-                Ok(connection) => connection,
-                Err(error) => return Shown::Refuses(error),
-            };
-            let told = if is_choice { read_only(&mut connection).await } else { Ok(None) };
-            let shown = match told {
-                Ok(Some(reason)) => Shown::ReadOnly(reason),
-                Ok(None) => {
-                    Shown::of(sqlx::raw_sql(statements::WRITE_NOTHING).execute(&mut connection).await.map(drop))
-                }
-                Err(error) => Shown::Answers(error),
-            };
-            // It has done its work: how it ends does not matter.
-            drop(connection.close().await);
-            shown
-        })
-    }
-}
-
-/// What finds SQL back, and leads the pool there.
-pub(super) fn probing(
-    (hosts, pool, known): (&Arc<Hosts<PgConnectOptions>>, &PgPool, &Arc<Known>),
-    patience: Duration,
-) -> impl Fn() -> BoxFuture<'static, Standing> + Send + use<> {
-    let (hosts, pool, known) = (Arc::clone(hosts), pool.clone(), Arc::clone(known));
-    move || {
-        let (hosts, pool, known) = (Arc::clone(&hosts), pool.clone(), Arc::clone(&known));
-        Box::pin(async move {
-            let moved = |options| {
-                pool.set_connect_options(options);
-                known.moved();
-            };
-            hosts.find(patience, trying(hosts.are_several()), moved).await
-        })
-    }
 }

@@ -8,9 +8,11 @@ use sqlx::{AssertSqlSafe, Column, Executor, Row, SqlSafeStr, Statement, Type, Ty
 use uuid::Uuid;
 
 use super::statements::{self, granted};
+use super::{PostgresDriver, PostgresSql};
 use crate::config::{ParameterType, StatementConfig};
 use crate::model::SqlValue;
 use crate::sql::RowSets;
+use crate::sql::driver::OperatorStatements;
 use crate::sql::granted::{
     Message, Stop, Tally, arguments, check_values, clock_text, date_text, fits, is_plain, text, unreadable,
 };
@@ -23,62 +25,71 @@ const DAY_MICROS: i64 = 86_400_000_000;
 /// What the driver calls a type that it has not asked the database for.
 const UNKNOWN_TYPE: &str = "?";
 
-/// Prepares the statement with the types of its parameters.
-pub(super) async fn prepare(
-    connection: &mut PgConnection,
-    statement: &StatementConfig,
-) -> Result<sqlx::postgres::PgStatement, sqlx::Error> {
-    let types: Vec<PgTypeInfo> = statement
-        .parameters
-        .iter()
-        .map(|parameter| match parameter {
-            ParameterType::Integer => <i64 as Type<sqlx::Postgres>>::type_info(),
-            ParameterType::Real => <f64 as Type<sqlx::Postgres>>::type_info(),
-            ParameterType::Text => <String as Type<sqlx::Postgres>>::type_info(),
-        })
-        .collect();
-    connection.prepare_with(AssertSqlSafe(text(statement)).into_sql_str(), &types).await
-}
+impl OperatorStatements for PostgresDriver {
+    /// Prepares the statement with the types of its parameters.
+    async fn prepare(
+        connection: &mut PgConnection,
+        statement: &StatementConfig,
+    ) -> Result<sqlx::postgres::PgStatement, sqlx::Error> {
+        let types: Vec<PgTypeInfo> = statement
+            .parameters
+            .iter()
+            .map(|parameter| match parameter {
+                ParameterType::Integer => <i64 as Type<sqlx::Postgres>>::type_info(),
+                ParameterType::Real => <f64 as Type<sqlx::Postgres>>::type_info(),
+                ParameterType::Text => <String as Type<sqlx::Postgres>>::type_info(),
+            })
+            .collect();
+        connection.prepare_with(AssertSqlSafe(text(statement)).into_sql_str(), &types).await
+    }
 
-/// Runs the statement once for each row of parameters, in one transaction, and one round trip: the transaction begins and
-/// ends in the message that has the runs. Where the statement writes the end is a second one, so that what is refused is not
-/// kept; parameters of more than a megabyte go in several. `limits` are what a transaction that writes sets for itself.
-pub(super) async fn run(
-    connection: &mut PgConnection,
-    limits: &[String],
-    statement: &StatementConfig,
-    parameters: &[Vec<SqlValue>],
-) -> Result<RowSets, Stop> {
-    // Known to the connection from the second call on.
-    let prepared = prepare(connection, statement).await?;
-    fits(statement, &prepared)?;
-    if !is_plain(&statement.sql) {
-        return run_one_by_one(connection, limits, statement, &prepared, parameters).await;
-    }
-    let forms: Vec<Option<Form>> = prepared.columns().iter().map(|column| form(column.type_info())).collect();
-    let (mut tally, mut sets) = (Tally::new(statement), Vec::with_capacity(parameters.len()));
-    let mut message = Message::default();
-    for begin in granted::begin(statement.write, statement.timeout_ms, limits) {
-        message.add(&begin);
-    }
-    message.add(&granted::prepare(&text(statement), &statement.parameters));
-    for values in parameters {
-        check_values(statement, values, cannot_be)?;
-        if message.is_full() {
-            sets.extend(exchange(connection, &mut tally, message, &forms).await?);
-            message = Message::default();
+    /// Runs the statement once for each row of parameters, in one transaction, and one round trip: the transaction begins and
+    /// ends in the message that has the runs. Where the statement writes the end is a second one, so that what is refused is not
+    /// kept; parameters of more than a megabyte go in several.
+    async fn run(
+        database: &PostgresSql,
+        connection: &mut PgConnection,
+        statement: &StatementConfig,
+        parameters: &[Vec<SqlValue>],
+    ) -> Result<RowSets, Stop> {
+        let limits = &database.driver.limits;
+        // Known to the connection from the second call on.
+        let prepared = Self::prepare(connection, statement).await?;
+        fits(statement, &prepared)?;
+        if !is_plain(&statement.sql) {
+            return run_one_by_one(connection, limits, statement, &prepared, parameters).await;
         }
-        message.add_run(&granted::execute(values));
+        let forms: Vec<Option<Form>> = prepared.columns().iter().map(|column| form(column.type_info())).collect();
+        let (mut tally, mut sets) = (Tally::new(statement), Vec::with_capacity(parameters.len()));
+        let mut message = Message::default();
+        for begin in granted::begin(statement.write, statement.timeout_ms, limits) {
+            message.add(&begin);
+        }
+        message.add(&granted::prepare(&text(statement), &statement.parameters));
+        for values in parameters {
+            check_values(statement, values, cannot_be)?;
+            if message.is_full() {
+                sets.extend(exchange(connection, &mut tally, message, &forms).await?);
+                message = Message::default();
+            }
+            message.add_run(&granted::execute(values));
+        }
+        message.add(granted::DEALLOCATE);
+        if !statement.write {
+            message.add(statements::COMMIT);
+        }
+        sets.extend(exchange(connection, &mut tally, message, &forms).await?);
+        if statement.write {
+            sqlx::raw_sql(statements::COMMIT).execute(&mut *connection).await?;
+        }
+        Ok(sets)
     }
-    message.add(granted::DEALLOCATE);
-    if !statement.write {
-        message.add(statements::COMMIT);
+
+    /// What of a column's type cannot be read.
+    fn unreadable(column: &PgColumn) -> Option<String> {
+        let info = column.type_info();
+        form(info).is_none().then(|| unreadable(info.name()))
     }
-    sets.extend(exchange(connection, &mut tally, message, &forms).await?);
-    if statement.write {
-        sqlx::raw_sql(statements::COMMIT).execute(&mut *connection).await?;
-    }
-    Ok(sets)
 }
 
 /// One round trip.
@@ -153,12 +164,6 @@ fn form(info: &PgTypeInfo) -> Option<Form> {
         _ if matches!(info.kind(), PgTypeKind::Enum(_)) => Form::Text,
         _ => return None,
     })
-}
-
-/// What of a column's type cannot be read.
-pub(super) fn problem(column: &PgColumn) -> Option<String> {
-    let info = column.type_info();
-    form(info).is_none().then(|| unreadable(info.name()))
 }
 
 fn read(row: &PgRow, index: usize) -> Result<SqlValue, String> {

@@ -10,6 +10,7 @@ use sqlx::Row as _;
 
 use super::{PostgresSql, statements};
 use crate::config::Pooler;
+use crate::sql::engine::Backend as _;
 use crate::sql::finding::{Finding, Problem, Remedy, refuse};
 use crate::sql::lease::{leased, within};
 use crate::sql::{SqlError, classify::sql_error};

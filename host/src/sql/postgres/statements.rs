@@ -4,17 +4,19 @@
 //! Identifiers come from the checked configuration and are quoted; values are bound.
 
 pub(super) mod check;
+pub(super) mod checkpoints;
 pub(super) mod counters;
 pub(super) mod documents;
 pub(super) mod granted;
 pub(super) mod grants;
-pub(super) mod settings;
+pub(super) mod preferences;
 pub(super) mod toggles;
 pub(super) mod words;
 
 use crate::config::SqlConfig;
 use crate::sql::facts::{IdForm, TimeForm};
 use crate::sql::limits::Parent;
+use crate::sql::wire::{Batch, Fixed};
 
 /// Settings of every connection: the server's time limits, UTC, no chatter; a commit is on disk when it is answered.
 pub(super) fn session(settings: &SqlConfig) -> String {
@@ -125,39 +127,6 @@ pub(super) const COMMIT: &str = "COMMIT";
 /// Ends without effect.
 pub(super) const ROLLBACK: &str = "ROLLBACK";
 
-/// Locks checkpoints in order: $1 kind, $2 partitions.
-pub(super) const LOCK: &str = "SELECT \"partition\"::int8, incarnation::text, epoch, \"position\" FROM weir_checkpoint
-    WHERE kind = $1 AND \"partition\" = ANY ($2::int4[]) ORDER BY \"partition\" FOR UPDATE";
-/// Moves checkpoints: $1 kind, $2 partitions, $3 incarnations, $4 epochs, $5 from, $6 to.
-pub(super) const FENCE: &str = "UPDATE weir_checkpoint AS c SET \"position\" = f.reached
-    FROM unnest($2::int4[], $3::uuid[], $4::int8[], $5::int8[], $6::int8[]) AS f (part, life, age, was, reached)
-    WHERE c.kind = $1 AND c.\"partition\" = f.part AND c.incarnation = f.life AND c.epoch = f.age
-        AND c.\"position\" = f.was";
-/// Checkpoints: $1 kind, $2 partitions.
-pub(super) const CHECKPOINTS: &str = "SELECT \"partition\"::int8, incarnation::text, epoch, \"position\"
-    FROM weir_checkpoint WHERE kind = $1 AND \"partition\" = ANY ($2::int4[])";
-/// Creates rows: $1 kind, $2 partitions in order, $3 incarnations.
-pub(super) const CLAIM_CREATE: &str =
-    "INSERT INTO weir_checkpoint (kind, \"partition\", incarnation, epoch, \"position\")
-    SELECT $1, f.part, f.life, 0, 0 FROM unnest($2::int4[], $3::uuid[]) AS f (part, life) ON CONFLICT DO NOTHING";
-/// Sets rows: $1 kind, $2 partitions, $3 incarnations, $4 epochs, $5 positions.
-pub(super) const CLAIM_SET: &str =
-    "UPDATE weir_checkpoint AS c SET incarnation = f.life, epoch = f.age, \"position\" = f.reached
-    FROM unnest($2::int4[], $3::uuid[], $4::int8[], $5::int8[]) AS f (part, life, age, reached)
-    WHERE c.kind = $1 AND c.\"partition\" = f.part";
-
-/// Puts a checkpoint: $1 kind, $2 partition, $3 position.
-pub(super) const PLACE: &str =
-    "UPDATE weir_checkpoint SET \"position\" = $3 WHERE kind = $1 AND \"partition\" = $2::int4";
-/// What was set aside: $1 kind.
-pub(super) const ASIDES: &str = "SELECT \"partition\"::int8, \"position\", ahead, incarnation::text, targets
-    FROM weir_aside WHERE kind = $1 ORDER BY \"partition\"";
-/// Nothing is set aside of a partition: $1 kind, $2 partition.
-pub(super) const ASIDE_DROP: &str = "DELETE FROM weir_aside WHERE kind = $1 AND \"partition\" = $2::int4";
-/// Sets aside: $1 kind, $2 partition, $3 incarnation, $4 position, $5 ahead, $6 targets.
-pub(super) const ASIDE_SET: &str =
-    "INSERT INTO weir_aside (kind, \"partition\", incarnation, \"position\", ahead, targets)
-    VALUES ($1, $2::int4, $3, $4, $5, $6)";
 /// The sessions that hold locks for which sessions of this user wait, in words. What others do only members of
 /// `pg_read_all_stats` are told.
 pub(super) const LOCK_HOLDERS: &str = "SELECT DISTINCT concat('session ', h.pid, ' of user ', COALESCE(h.usename, '?'),
@@ -267,6 +236,10 @@ pub(super) const FOREIGN: &str = "SELECT a.attname::text, n.nspname || '.' || o.
         AND COALESCE(to_jsonb(c) ->> 'conenforced', 'true') = 'true'
         AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS g WHERE g.tgrelid = c.conrelid AND NOT g.tgisinternal
             AND g.tgenabled <> 'D' AND g.tgtype & 6 = 6) ORDER BY c.conname";
+/// The foreign keys of one column of a table, and what they are asked with.
+pub(super) fn foreign_keys(table: &str) -> (Fixed, Batch<'_>) {
+    (Fixed::of(FOREIGN), Batch::new().text(path(table)))
+}
 /// Which rows that a foreign key leads to are there: $1 ids.
 pub(super) fn parents(parent: &Parent) -> String {
     let (name, key, k) = (path(&parent.table), quote(&parent.key), sql_type(parent.form));

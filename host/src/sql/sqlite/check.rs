@@ -2,51 +2,27 @@
 
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::{SqliteSql, statements};
-use crate::sql::classify::{Class, judge};
-use crate::sql::facts::look::{Answer, Ask};
+use super::{SqliteDriver, SqliteSql, statements};
+use crate::sql::driver::{ServerCheck, TextRows};
+use crate::sql::engine::Backend as _;
 use crate::sql::finding::{Problem, Remedy, refuse, warn};
-use crate::sql::lease::{leased, within};
+use crate::sql::lease::leased;
 use crate::sql::{Finding, SqlError};
 
 /// Steps of the engine between two looks at the time.
 const STEPS_PER_LOOK: i32 = 1_000;
 
-#[async_trait]
-impl Ask for SqliteSql {
-    async fn ask(&self, query: String) -> Result<Answer, SqlError> {
-        let mut lease = self.lease().await?;
-        let connection = lease.connection();
-        let until = Instant::now() + Duration::from_millis(self.settings.check_timeout_ms);
-        let asked = within(self.limit, async {
-            connection.lock_handle().await?.set_progress_handler(STEPS_PER_LOOK, move || Instant::now() < until);
-            let rows = sqlx::raw_sql(AssertSqlSafe(query)).fetch_all(&mut *connection).await?;
-            connection.lock_handle().await?.remove_progress_handler();
-            let text =
-                |row: &sqlx::sqlite::SqliteRow| (0..row.len()).map(|index| row.try_get_unchecked(index)).collect();
-            rows.iter().map(text).collect::<Result<Vec<Vec<Option<String>>>, sqlx::Error>>()
-        })
-        .await;
-        match asked {
-            Ok(rows) => {
-                lease.give_back();
-                Ok(Answer::Rows(rows))
-            }
-            Err(error) => match judge(&error) {
-                failure if matches!(failure.class, Class::Lost | Class::ReadOnly) => Err(failure.into()),
-                failure => Ok(Answer::Unknown(failure.reason)),
-            },
+impl ServerCheck for SqliteDriver {
+    async fn check_server(database: &SqliteSql) -> Result<Vec<Finding>, SqlError> {
+        // All of it is set by whoever opens the file to write.
+        if database.driver.is_look {
+            return Ok(Vec::new());
         }
-    }
-}
-
-impl SqliteSql {
-    /// See [`crate::sql::Sql::check_server`].
-    pub(super) async fn check_settings_of_file(&self) -> Result<Vec<Finding>, SqlError> {
-        let row = leased!(self.lease().await?, |connection| sqlx::query(statements::SETTINGS).fetch_one(connection))?;
+        let row =
+            leased!(database.lease().await?, |connection| sqlx::query(statements::SETTINGS).fetch_one(connection))?;
         let text = |index: usize| row.try_get_unchecked::<String, _>(index).unwrap_or_default();
         let mut findings = Vec::new();
         if text(0) != "wal" {
@@ -70,5 +46,18 @@ impl SqliteSql {
             findings.push(warn(Problem::ForeignKeysOff, problem, Remedy::words(built)));
         }
         Ok(findings)
+    }
+
+    async fn ask(
+        database: &SqliteSql,
+        connection: &mut SqliteConnection,
+        query: String,
+    ) -> Result<TextRows, sqlx::Error> {
+        let until = Instant::now() + Duration::from_millis(database.settings.check_timeout_ms);
+        connection.lock_handle().await?.set_progress_handler(STEPS_PER_LOOK, move || Instant::now() < until);
+        let rows = sqlx::raw_sql(AssertSqlSafe(query)).fetch_all(&mut *connection).await?;
+        connection.lock_handle().await?.remove_progress_handler();
+        let texts = |row: &SqliteRow| (0..row.len()).map(|index| row.try_get_unchecked(index)).collect();
+        rows.iter().map(texts).collect()
     }
 }

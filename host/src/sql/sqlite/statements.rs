@@ -5,14 +5,16 @@
 //! the checked configuration and are quoted; values are bound. Into the user's tables always `OR ABORT`: a table of this
 //! engine may declare that conflicts are ignored, or that the other row goes.
 
+pub(super) mod checkpoints;
 pub(super) mod counters;
 pub(super) mod documents;
-pub(super) mod settings;
+pub(super) mod preferences;
 pub(super) mod toggles;
 pub(super) mod words;
 
 use crate::sql::facts::{IdForm, TimeForm};
 use crate::sql::limits::Parent;
+use crate::sql::wire::{Batch, Fixed};
 
 /// weir's own tables, as of schema 1, and that of schema 3.
 pub(super) const CREATE: &[&str] = &[
@@ -67,39 +69,6 @@ pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
 pub(super) const BEGIN_READ: &str = "BEGIN DEFERRED";
 /// Ends well.
 pub(super) const COMMIT: &str = "COMMIT";
-/// Ends without effect.
-pub(super) const ROLLBACK: &str = "ROLLBACK";
-
-/// Moves checkpoints: ?1 kind, ?2 `[[partition, incarnation, epoch, from, to], …]`.
-pub(super) const FENCE: &str = "UPDATE weir_checkpoint SET \"position\" = f.reached
-    FROM (SELECT value ->> 0 AS part, value ->> 1 AS life, value ->> 2 AS age, value ->> 3 AS was,
-                 value ->> 4 AS reached FROM json_each(?2)) AS f
-    WHERE kind = ?1 AND \"partition\" = f.part AND incarnation = f.life AND epoch = f.age AND \"position\" = f.was";
-/// Checkpoints: ?1 kind, ?2 `[partition, …]`.
-pub(super) const CHECKPOINTS: &str = "SELECT \"partition\", incarnation, epoch, \"position\" FROM weir_checkpoint
-    WHERE kind = ?1 AND \"partition\" IN (SELECT value FROM json_each(?2))";
-/// Creates rows: ?1 kind, ?2 `[[partition, incarnation], …]`.
-pub(super) const CLAIM_CREATE: &str =
-    "INSERT INTO weir_checkpoint (kind, \"partition\", incarnation, epoch, \"position\")
-    SELECT ?1, value ->> 0, value ->> 1, 0, 0 FROM json_each(?2) WHERE true ON CONFLICT DO NOTHING";
-/// Sets rows: ?1 kind, ?2 `[[partition, incarnation, epoch, position], …]`.
-pub(super) const CLAIM_SET: &str =
-    "UPDATE weir_checkpoint SET incarnation = f.life, epoch = f.age, \"position\" = f.reached
-    FROM (SELECT value ->> 0 AS part, value ->> 1 AS life, value ->> 2 AS age, value ->> 3 AS reached
-          FROM json_each(?2)) AS f
-    WHERE kind = ?1 AND \"partition\" = f.part";
-
-/// Puts a checkpoint: ?1 kind, ?2 partition, ?3 position.
-pub(super) const PLACE: &str = "UPDATE weir_checkpoint SET \"position\" = ?3 WHERE kind = ?1 AND \"partition\" = ?2";
-/// What was set aside: ?1 kind.
-pub(super) const ASIDES: &str = "SELECT \"partition\", \"position\", ahead, incarnation, targets FROM weir_aside
-    WHERE kind = ?1 ORDER BY \"partition\"";
-/// Nothing is set aside of a partition: ?1 kind, ?2 partition.
-pub(super) const ASIDE_DROP: &str = "DELETE FROM weir_aside WHERE kind = ?1 AND \"partition\" = ?2";
-/// Sets aside: ?1 kind, ?2 partition, ?3 incarnation, ?4 position, ?5 ahead, ?6 targets.
-pub(super) const ASIDE_SET: &str =
-    "INSERT INTO weir_aside (kind, \"partition\", incarnation, \"position\", ahead, targets)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 
 /// Writes dead letters: ?1 kind, ?2 rows, ?3 now.
 pub(super) const BURY: &str = "INSERT INTO weir_dead_letter
@@ -162,6 +131,11 @@ pub(super) const ODD_KEYS: &str = "SELECT COALESCE(s.sql, l.name) FROM pragma_in
 pub(super) const FOREIGN: &str = "SELECT min(\"from\"), min(\"table\"), min(\"to\")
     FROM pragma_foreign_key_list(?1, ?2) WHERE NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'trigger'
         AND lower(tbl_name) = lower(?1) AND upper(sql) LIKE '%BEFORE%INSERT%') GROUP BY id HAVING count(*) = 1 ORDER BY id";
+/// The foreign keys of one column of a table, and what they are asked with.
+pub(super) fn foreign_keys(table: &str) -> (Fixed, Batch<'_>) {
+    let (schema, name) = table.split_once('.').unwrap_or(("main", table));
+    (Fixed::of(FOREIGN), Batch::new().text(name).text(schema))
+}
 /// Which rows that a foreign key leads to are there: ?1 `[id, …]`.
 pub(super) fn parents(parent: &Parent) -> String {
     let (name, key, one) = (path(&parent.table), quote(&parent.key), given(parent.form, "j.value"));

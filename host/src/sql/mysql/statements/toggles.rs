@@ -1,167 +1,159 @@
 //! Statements of a toggle.
 
-use super::{list, millis, path, quote, shown};
+use super::{millis, path, quote, shown};
 use crate::config::ToggleTable;
-use crate::sql::facts::IdForm;
-use crate::sql::facts::toggle::Forms;
+use crate::sql::exec::documents::PageWithin;
+use crate::sql::exec::toggles::{Forms, MemberStatement, ToggleStatements, WriteStatements};
+use crate::sql::facts::{IdForm, TimeForm};
+use crate::sql::mysql::CHUNK;
+use crate::sql::mysql::wire::Template;
 
-/// The statements of one kind.
-#[derive(Debug)]
-pub(in crate::sql::mysql) struct Statements {
-    name: String,
+/// Targets whose members are loaded by one statement: each is a part of a UNION.
+const TARGETS_PER_UNION: usize = 64;
+
+/// Names, as the statements have them.
+struct Names {
+    table: String,
     target: String,
     actor: String,
     created: Option<String>,
-    shown_target: String,
     shown_actor: String,
-    actor_bytes: String,
+    /// The created-at column as Unix milliseconds.
     ms: String,
-    sample: String,
-    targets: Option<TargetNames>,
 }
 
-#[derive(Debug)]
-struct TargetNames {
-    name: String,
-    key: String,
-    shown_key: String,
-    count: Option<String>,
+/// The statements of one kind. Targets are numbered from 0.
+pub(in crate::sql::mysql) fn statements(table: &ToggleTable, forms: &Forms) -> ToggleStatements<Template> {
+    let (target, actor) = (quote(&table.target_column), quote(&table.actor_column));
+    let names = Names {
+        table: path(&table.name),
+        created: table.created_at_column.as_ref().map(|column| quote(column)),
+        shown_actor: shown(forms.actor, &actor),
+        ms: millis(table.created_at_column.as_ref(), forms.created),
+        target,
+        actor,
+    };
+    let Names { table: name, target, shown_actor, ms, .. } = &names;
+    let (lock_counts, counts, known) = target_statements(table, forms);
+    ToggleStatements {
+        write: writes(&names, forms),
+        lock_counts,
+        counts,
+        known,
+        members: MemberStatement::Bounded(Template::exact(TARGETS_PER_UNION).numbered(
+            "(SELECT CAST(".into(),
+            format!(" AS SIGNED), {shown_actor}, {ms} FROM {name} WHERE {target} = ? LIMIT "),
+            1,
+            ")",
+            " UNION ALL ",
+        )),
+        sizes: Template::exact(1)
+            .once(format!("SELECT COUNT(*) FROM (SELECT 1 FROM {name} WHERE {target} = ? LIMIT ?) AS m"), [0, 1]),
+        totals: Template::exact(1).once(format!("SELECT COUNT(*) FROM {name} WHERE {target} = ?"), [0]),
+        pairs: pairs(&names, forms).text(")"),
+        page: page(&names, false),
+        within: within(&names, forms),
+        delete_plan: delete_plan(&names, forms),
+    }
 }
 
-impl Statements {
-    /// Words the parts that do not depend on the size of a batch.
-    pub fn new(table: &ToggleTable, forms: Forms) -> Self {
-        let (target, actor) = (quote(&table.target_column), quote(&table.actor_column));
-        let shown_actor = shown(forms.actor, &actor);
-        let targets = table.targets.as_ref().zip(forms.key).map(|(targets, form)| TargetNames {
-            name: path(&targets.name),
-            shown_key: shown(form, &quote(&targets.key_column)),
-            key: quote(&targets.key_column),
-            count: targets.count_column.as_ref().map(|column| quote(column)),
-        });
-        Self {
-            name: path(&table.name),
-            created: table.created_at_column.as_ref().map(|column| quote(column)),
-            shown_target: shown(forms.target, &target),
-            // Bytes, because text of this engine is equal whatever spaces trail it.
-            actor_bytes: format!("CAST({shown_actor} AS BINARY)"),
-            shown_actor,
-            ms: millis(table.created_at_column.as_ref(), forms.created),
-            sample: format!("({0}, {1}), ({0}, {1})", sample(forms.target), sample(forms.actor)),
-            target,
-            actor,
-            targets,
-        }
+fn writes(names: &Names, forms: &Forms) -> WriteStatements<Template> {
+    let Names { table, target, actor, created, .. } = names;
+    let insert = Template::exact(CHUNK);
+    WriteStatements::Looking {
+        look: pairs(names, forms).text(") FOR UPDATE"),
+        delete: Template::padded(CHUNK)
+            .text(format!("DELETE FROM {table} WHERE ({target}, {actor}) IN ("))
+            .each("(?, ?)", ", ", [0, 1])
+            .text(")"),
+        insert: match created {
+            Some(created) => insert.text(format!("INSERT INTO {table} ({target}, {actor}, {created}) VALUES ")).each(
+                "(?, ?, ?)",
+                ", ",
+                [0, 1, 2],
+            ),
+            None => {
+                insert.text(format!("INSERT INTO {table} ({target}, {actor}) VALUES ")).each("(?, ?)", ", ", [0, 1])
+            }
+        },
     }
+}
 
-    /// Pairs, and their times: `count` × (? target, ? actor); locked when `lock`.
-    pub fn pairs(&self, count: usize, lock: bool) -> String {
-        format!(
-            "SELECT {}, {}, {} FROM {} WHERE ({}, {}) IN ({}){}",
-            self.shown_target,
-            self.shown_actor,
-            self.ms,
-            self.name,
-            self.target,
-            self.actor,
-            list("(?, ?)", count),
-            if lock { " FOR UPDATE" } else { "" }
-        )
-    }
+/// Pairs, and their times, up to the end of the list.
+fn pairs(names: &Names, forms: &Forms) -> Template {
+    let Names { table, target, actor, shown_actor, ms, .. } = names;
+    let shown_target = shown(forms.target, target);
+    Template::padded(CHUNK)
+        .text(format!("SELECT {shown_target}, {shown_actor}, {ms} FROM {table} WHERE ({target}, {actor}) IN ("))
+        .each("(?, ?)", ", ", [0, 1])
+}
 
-    /// Deletes pairs: `count` × (? target, ? actor).
-    pub fn delete(&self, count: usize) -> String {
-        format!("DELETE FROM {} WHERE ({}, {}) IN ({})", self.name, self.target, self.actor, list("(?, ?)", count))
-    }
+/// A page of members: ? target, three times ? time of the last one before, ? its text, ? limit. With `is_within`, after ?
+/// target: ? oldest, ? newer than all; an index on target and time can find them.
+fn page(names: &Names, is_within: bool) -> Template {
+    let Names { table, target, created, shown_actor, ms, .. } = names;
+    let (within, places) = match created {
+        Some(created) if is_within => (format!(" AND {created} >= ? AND {created} < ?"), vec![0, 4, 5, 1, 1, 1, 2, 3]),
+        _ => (String::new(), vec![0, 1, 1, 1, 2, 3]),
+    };
+    // Bytes, because text of this engine is equal whatever spaces trail it.
+    let text = format!(
+        "SELECT a, m FROM (SELECT {shown_actor} AS a, {ms} AS m, CAST({shown_actor} AS BINARY) AS x FROM {table}
+             WHERE {target} = ?{within}) AS p
+             WHERE ? IS NULL OR m < ? OR (m = ? AND x < CAST(? AS BINARY)) ORDER BY m DESC, x DESC LIMIT ?"
+    );
+    Template::whole().once(text, places)
+}
 
-    /// Inserts pairs: `count` × (? target, ? actor[, ? time]).
-    pub fn insert(&self, count: usize) -> String {
-        let (column, row) = match &self.created {
-            Some(created) => (format!(", {created}"), "(?, ?, ?)"),
-            None => (String::new(), "(?, ?)"),
-        };
-        format!("INSERT INTO {} ({}, {}{column}) VALUES {}", self.name, self.target, self.actor, list(row, count))
-    }
+/// Its start: ? target, ? time of the last one before, ? limit less one. Times that are text have no certain order.
+fn within(names: &Names, forms: &Forms) -> Option<PageWithin<Template>> {
+    forms.created.filter(|form| *form != TimeForm::Iso)?;
+    let Names { table, target, ms, .. } = names;
+    let created = names.created.as_ref()?;
+    let start = format!(
+        "SELECT {ms} FROM {table} WHERE {target} = ? AND {created} < ? ORDER BY {created} DESC LIMIT 1 OFFSET ?"
+    );
+    Some(PageWithin { start: Template::whole().once(start, [0, 1, 2]), page: page(names, true) })
+}
 
-    /// Locks rows of targets in order: `count` × ? target. `None` where no count is kept.
-    pub fn lock_counts(&self, count: usize) -> Option<String> {
-        let TargetNames { name, key, count: Some(_), .. } = self.targets.as_ref()? else { return None };
-        Some(format!("SELECT 1 FROM {name} WHERE {key} IN ({}) ORDER BY {key} FOR UPDATE", list("?", count)))
-    }
+/// `lock_counts`, `counts` and `known`.
+fn target_statements(table: &ToggleTable, forms: &Forms) -> (Option<Template>, Option<Template>, Option<Template>) {
+    let (Some(targets), Some(form)) = (&table.targets, forms.key) else { return (None, None, None) };
+    let (name, key) = (path(&targets.name), quote(&targets.key_column));
+    let count = targets.count_column.as_ref().map(|column| quote(column));
+    let lock = count.as_ref().map(|_| {
+        Template::padded(CHUNK)
+            .text(format!("SELECT 1 FROM {name} WHERE {key} IN ("))
+            .list()
+            .text(format!(") ORDER BY {key} FOR UPDATE"))
+            .no_wait(super::NOWAIT)
+    });
+    let counts = count.as_ref().map(|column| {
+        let start = format!("UPDATE {name} SET {column} = GREATEST(CAST(COALESCE({column}, 0) AS SIGNED) + CASE {key}");
+        Template::padded(CHUNK)
+            .text(start)
+            .each(" WHEN ? THEN CAST(? AS SIGNED)", "", [0, 1])
+            .text(format!(" ELSE 0 END, 0)\n             WHERE {key} IN ("))
+            .list()
+            .text(")")
+    });
+    let shown_count = match count {
+        Some(column) => format!("CAST(COALESCE({column}, 0) AS SIGNED)"),
+        None => "NULL".to_owned(),
+    };
+    let known = Template::padded(CHUNK)
+        .text(format!("SELECT {}, {shown_count} FROM {name} WHERE {key} IN (", shown(form, &key)))
+        .list()
+        .text(")");
+    (lock, counts, Some(known))
+}
 
-    /// Adds to counts: `count` × (? target, ? delta), then `count` × ? target. `None` where no count is kept.
-    pub fn counts(&self, count: usize) -> Option<String> {
-        let TargetNames { name, key, count: Some(column), .. } = self.targets.as_ref()? else { return None };
-        Some(format!(
-            "UPDATE {name} SET {column} = GREATEST(CAST(COALESCE({column}, 0) AS SIGNED) + CASE {key}{} ELSE 0 END, 0)
-             WHERE {key} IN ({})",
-            " WHEN ? THEN CAST(? AS SIGNED)".repeat(count),
-            list("?", count)
-        ))
-    }
-
-    /// Which targets exist, and their counts: `count` × ? target. `None` where there is no table of targets.
-    pub fn known(&self, count: usize) -> Option<String> {
-        let TargetNames { name, key, shown_key, count: column } = self.targets.as_ref()?;
-        let shown = match column {
-            Some(column) => format!("CAST(COALESCE({column}, 0) AS SIGNED)"),
-            None => "NULL".to_owned(),
-        };
-        Some(format!("SELECT {shown_key}, {shown} FROM {name} WHERE {key} IN ({})", list("?", count)))
-    }
-
-    /// Members of each of `count` targets, at most `bound` each: `count` × ? target; index, actor, time.
-    pub fn members(&self, count: usize, bound: i64) -> String {
-        let one = |index: usize| {
-            format!(
-                "(SELECT CAST({index} AS SIGNED), {}, {} FROM {} WHERE {} = ? LIMIT {bound})",
-                self.shown_actor, self.ms, self.name, self.target
-            )
-        };
-        (0..count).map(one).collect::<Vec<_>>().join(" UNION ALL ")
-    }
-
-    /// Number of members up to a bound: ? target, ? bound.
-    pub fn size(&self) -> String {
-        format!("SELECT COUNT(*) FROM (SELECT 1 FROM {} WHERE {} = ? LIMIT ?) AS m", self.name, self.target)
-    }
-
-    /// Exact number of members: ? target.
-    pub fn total(&self) -> String {
-        format!("SELECT COUNT(*) FROM {} WHERE {} = ?", self.name, self.target)
-    }
-
-    /// A page of members: ? target, three times ? time of the last one before, ? its text, ? limit. With `within`,
-    /// after ? target: ? oldest, ? newer than all; an index on target and time can find them.
-    pub fn page(&self, within: bool) -> String {
-        let within = match &self.created {
-            Some(created) if within => format!(" AND {created} >= ? AND {created} < ?"),
-            _ => String::new(),
-        };
-        format!(
-            "SELECT a, m FROM (SELECT {} AS a, {} AS m, {} AS x FROM {} WHERE {} = ?{within}) AS p
-             WHERE ? IS NULL OR m < ? OR (m = ? AND x < CAST(? AS BINARY)) ORDER BY m DESC, x DESC LIMIT ?",
-            self.shown_actor, self.ms, self.actor_bytes, self.name, self.target
-        )
-    }
-
-    /// How old a page's last member is at most: ? target, ? time of the last one before, ? limit less one. `None`
-    /// where there are no times.
-    pub fn page_start(&self) -> Option<String> {
-        let Self { ms, name, target, .. } = self;
-        let created = self.created.as_ref()?;
-        Some(format!(
-            "SELECT {ms} FROM {name} WHERE {target} = ? AND {created} < ? ORDER BY {created} DESC LIMIT 1 OFFSET ?"
-        ))
-    }
-
-    /// The plan of the bulk delete, as a table: of what both engines have in JSON, MySQL's newer form says nothing of a DELETE.
-    pub fn delete_plan(&self) -> String {
-        format!(
-            "EXPLAIN FORMAT=TRADITIONAL DELETE FROM {} WHERE ({}, {}) IN ({})",
-            self.name, self.target, self.actor, self.sample
-        )
-    }
+/// The plan of the bulk delete, as a table: of what both engines have in JSON, MySQL's newer form says nothing of a DELETE.
+fn delete_plan(names: &Names, forms: &Forms) -> Template {
+    let Names { table, target, actor, .. } = names;
+    let pair = format!("({}, {})", sample(forms.target), sample(forms.actor));
+    let text = format!("EXPLAIN FORMAT=TRADITIONAL DELETE FROM {table} WHERE ({target}, {actor}) IN ({pair}, {pair})");
+    Template::whole().text(text)
 }
 
 /// Any id, for a plan.

@@ -10,7 +10,7 @@ const FILL_TARGETS: usize = 10_000;
 
 /// Words of MariaDB, or of MySQL.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::sql::mysql) struct MysqlWords {
+pub(in crate::sql) struct MysqlWords {
     /// MariaDB.
     pub maria: bool,
 }
@@ -47,24 +47,12 @@ impl Words for MysqlWords {
         Remedy::run(Advice::AddIndex, [format!("ALTER TABLE {} ADD KEY ({})", path(table), names(columns))])
     }
 
-    fn add_value(&self, table: &str, column: &str, wanted: Wanted) -> Remedy {
-        Remedy::run(Advice::AddValue, [add(table, column, &self.type_for(wanted))])
+    fn add(&self, table: &str, column: &str, wanted: Wanted) -> String {
+        add(table, column, &self.type_for(wanted))
     }
 
     fn add_time(&self, table: &str, column: &str) -> Remedy {
         Remedy::run(Advice::AddTime, [add(table, column, "DATETIME(3)")])
-    }
-
-    fn add_count(&self, table: &str, column: &str, counted: Option<&Counted<'_>>) -> Remedy {
-        let statement = add(table, column, &self.type_for(Wanted::Count));
-        let Some(counted) = counted else { return Remedy::run(Advice::AddCount, [statement]) };
-        let filling = self.fill_counts(counted);
-        let text = "add it, and fill it from the rows that are there:";
-        Remedy {
-            statements: [statement].into_iter().chain(filling.statements).collect(),
-            in_batches: filling.in_batches,
-            ..Remedy::run(Advice::AddCount, []).saying(text)
-        }
     }
 
     fn fill_counts(&self, counted: &Counted<'_>) -> Remedy {

@@ -3,58 +3,35 @@
 //! A batch is one JSON parameter, read by `json_to_recordset` with the types of the columns themselves: their own input
 //! functions read the values, and refuse what they do not take.
 
-use std::sync::Arc;
-
 use super::{from_millis, millis, path, point, quote, sql_type};
 use crate::config::IngestTable;
-use crate::sql::documents::{Forms, Sheet, SlotForm};
+use crate::sql::documents::{Sheet, SlotForm};
+use crate::sql::exec::documents::{DocumentStatements, Forms, PageWithin};
 use crate::sql::facts::TimeForm;
 use crate::sql::values::ValueForm;
+use crate::sql::wire::Fixed;
 
-/// The statements of one kind.
-#[derive(Debug)]
-pub(in crate::sql::postgres) struct Statements {
-    /// Inserts documents: $1 `[{"0": …, "1": …}, …]`, keys being the places of the sheet's columns.
-    pub insert: Arc<str>,
-    /// Inserts what is nested in them, table by table: $1 as `insert`.
-    pub insert_children: Vec<Arc<str>>,
-    /// Documents: $1 ids; id, actor, time, then fields as JSON text.
-    pub documents: Arc<str>,
-    /// What is nested in them, table by table, in order: $1 ids; id of the document, then fields as JSON text.
-    pub children: Vec<Arc<str>>,
-    /// A page of an actor's documents: $1 one actor, $2 and $3 time and one id of the last one before, $4 limit; id, time.
-    /// Empty where there is no actor column.
-    pub page: Arc<str>,
-    /// As `page`, of those not older than $5 and older than $6: an index on actor and time can find them.
-    pub page_within: Arc<str>,
-    /// How old the page's last document is at most: $1 one actor, $2 time of the last one before, $3 limit less one.
-    /// Empty where times are not in an order that an index has.
-    pub page_start: Arc<str>,
-}
-
-impl Statements {
-    /// Words them.
-    pub fn new(table: &IngestTable, forms: &Forms) -> Self {
-        let (name, id, k) = (path(&table.name), quote(&table.id_column), sql_type(forms.id));
-        let actor = match (&table.actor_column, forms.actor) {
-            (Some(column), Some(form)) => format!("l.{}::{}", quote(column), sql_type(form)),
-            _ => "NULL::text".into(),
-        };
-        let ms = millis(table.created_at_column.as_ref(), forms.created);
-        let (page, page_within, page_start) = page_statements(table, forms);
-        Self {
-            insert: insert(&forms.own).into(),
-            insert_children: forms.children.iter().map(|sheet| insert(sheet).into()).collect(),
-            documents: format!(
-                "SELECT l.{id}::{k}, {actor}, {ms}{} FROM {name} AS l WHERE l.{id} = ANY ($1::{k}[])",
-                shown(&forms.own)
-            )
-            .into(),
-            children: forms.children.iter().map(|sheet| children(sheet).into()).collect(),
-            page,
-            page_within,
-            page_start,
-        }
+/// The statements of one kind. Inserts: $1 `[{"0": …, "1": …}, …]`, keys being the places of the sheet's columns. Fields are
+/// read as JSON text.
+pub(in crate::sql::postgres) fn statements(table: &IngestTable, forms: &Forms) -> DocumentStatements<Fixed> {
+    let (name, id, k) = (path(&table.name), quote(&table.id_column), sql_type(forms.id));
+    let actor = match (&table.actor_column, forms.actor) {
+        (Some(column), Some(form)) => format!("l.{}::{}", quote(column), sql_type(form)),
+        _ => "NULL::text".into(),
+    };
+    let ms = millis(table.created_at_column.as_ref(), forms.created);
+    let (page, within) = page_statements(table, forms);
+    DocumentStatements {
+        insert: insert(&forms.own).into(),
+        insert_children: forms.children.iter().map(|sheet| insert(sheet).into()).collect(),
+        documents: format!(
+            "SELECT l.{id}::{k}, {actor}, {ms}{} FROM {name} AS l WHERE l.{id} = ANY ($1::{k}[])",
+            shown(&forms.own)
+        )
+        .into(),
+        children: forms.children.iter().map(|sheet| children(sheet).into()).collect(),
+        page,
+        within,
     }
 }
 
@@ -105,16 +82,15 @@ fn children(sheet: &Sheet) -> String {
     )
 }
 
-/// `page`, `page_within` and `page_start`.
-fn page_statements(table: &IngestTable, forms: &Forms) -> (Arc<str>, Arc<str>, Arc<str>) {
-    let (Some(actor), Some(actor_form)) = (&table.actor_column, forms.actor) else {
-        return ("".into(), "".into(), "".into());
-    };
+/// The page: $1 one actor, $2 and $3 time and one id of the last one before, $4 limit; within $5 and $6. Its start: $1 one
+/// actor, $2 time of the last one before, $3 limit less one.
+fn page_statements(table: &IngestTable, forms: &Forms) -> (Option<Fixed>, Option<PageWithin<Fixed>>) {
+    let (Some(actor), Some(actor_form)) = (&table.actor_column, forms.actor) else { return (None, None) };
     let (name, id, actor) = (path(&table.name), quote(&table.id_column), quote(actor));
     let (k, a) = (sql_type(forms.id), sql_type(actor_form));
     let ms = millis(table.created_at_column.as_ref(), forms.created);
     let created = table.created_at_column.as_ref().map(|column| quote(column)).unwrap_or_default();
-    let page = |within: String| -> Arc<str> {
+    let page = |within: String| -> Fixed {
         format!(
             "SELECT p.i, p.m FROM (SELECT l.{id}::{k} AS i, {ms} AS m FROM {name} AS l
              WHERE l.{actor} = ($1::{a}[])[1]{within}) AS p
@@ -123,12 +99,12 @@ fn page_statements(table: &IngestTable, forms: &Forms) -> (Arc<str>, Arc<str>, A
         )
         .into()
     };
-    let Some(point) = point(forms.created) else { return (page(String::new()), "".into(), "".into()) };
+    let Some(point) = point(forms.created) else { return (Some(page(String::new())), None) };
     let page_start = format!(
         "SELECT {ms} FROM {name} AS l WHERE l.{actor} = ($1::{a}[])[1] AND l.{created} < {}
          ORDER BY l.{created} DESC OFFSET $3 LIMIT 1",
         point("$2")
     );
     let within = format!(" AND l.{created} >= {} AND l.{created} < {}", point("$5"), point("$6"));
-    (page(String::new()), page(within), page_start.into())
+    (Some(page(String::new())), Some(PageWithin { start: page_start.into(), page: page(within) }))
 }

@@ -1,54 +1,30 @@
 //! Statements of documents.
 
-use std::sync::Arc;
-
 use super::{given, millis, path, quote};
 use crate::config::IngestTable;
-use crate::sql::documents::{Forms, Sheet, Slot, SlotForm};
+use crate::sql::documents::{Sheet, Slot, SlotForm};
+use crate::sql::exec::documents::{DocumentStatements, Forms, PageWithin};
 use crate::sql::facts::{IdForm, TimeForm};
 use crate::sql::values::ValueForm;
+use crate::sql::wire::Fixed;
 
-/// The statements of one kind.
-#[derive(Debug)]
-pub(in crate::sql::sqlite) struct Statements {
-    /// Inserts documents: ?1 `[[…], …]` in the order of the sheet's columns.
-    pub insert: Arc<str>,
-    /// Inserts what is nested in them, table by table: ?1 as `insert`.
-    pub insert_children: Vec<Arc<str>>,
-    /// Documents: ?1 `[id, …]`; id, actor, time, then fields.
-    pub documents: Arc<str>,
-    /// What is nested in them, table by table, in order: ?1 `[id, …]`; id of the document, then fields.
-    pub children: Vec<Arc<str>>,
-    /// A page of an actor's documents: ?1 actor, ?2 and ?3 time and id of the last one before, ?4 limit; id, time. Empty
-    /// where there is no actor column.
-    pub page: Arc<str>,
-    /// As `page`, of those not older than ?5 and older than ?6: an index on actor and time can find them.
-    pub page_within: Arc<str>,
-    /// How old the page's last document is at most: ?1 actor, ?2 time of the last one before, ?3 limit less one. Empty where
-    /// times are not in an order that an index has.
-    pub page_start: Arc<str>,
-}
-
-impl Statements {
-    /// Words them.
-    pub fn new(table: &IngestTable, forms: &Forms) -> Self {
-        let (name, id, one_id) = (path(&table.name), quote(&table.id_column), given(forms.id, "j.value"));
-        let actor = table.actor_column.as_ref().map_or_else(|| "NULL".to_owned(), |column| quote(column));
-        let ms = millis(table.created_at_column.as_ref(), forms.created);
-        let (page, page_within, page_start) = page_statements(table, forms);
-        Self {
-            insert: insert(&forms.own).into(),
-            insert_children: forms.children.iter().map(|sheet| insert(sheet).into()).collect(),
-            documents: format!(
-                "SELECT {id}, {actor}, {ms}{} FROM {name} WHERE {id} IN (SELECT {one_id} FROM json_each(?1) AS j)",
-                shown(&forms.own)
-            )
-            .into(),
-            children: forms.children.iter().map(|sheet| children(sheet).into()).collect(),
-            page,
-            page_within,
-            page_start,
-        }
+/// The statements of one kind. Inserts: ?1 `[[…], …]` in the order of the sheet's columns; reads: ?1 `[id, …]`.
+pub(in crate::sql::sqlite) fn statements(table: &IngestTable, forms: &Forms) -> DocumentStatements<Fixed> {
+    let (name, id, one_id) = (path(&table.name), quote(&table.id_column), given(forms.id, "j.value"));
+    let actor = table.actor_column.as_ref().map_or_else(|| "NULL".to_owned(), |column| quote(column));
+    let ms = millis(table.created_at_column.as_ref(), forms.created);
+    let (page, within) = page_statements(table, forms);
+    DocumentStatements {
+        insert: insert(&forms.own).into(),
+        insert_children: forms.children.iter().map(|sheet| insert(sheet).into()).collect(),
+        documents: format!(
+            "SELECT {id}, {actor}, {ms}{} FROM {name} WHERE {id} IN (SELECT {one_id} FROM json_each(?1) AS j)",
+            shown(&forms.own)
+        )
+        .into(),
+        children: forms.children.iter().map(|sheet| children(sheet).into()).collect(),
+        page,
+        within,
     }
 }
 
@@ -88,15 +64,14 @@ fn children(sheet: &Sheet) -> String {
     )
 }
 
-/// `page`, `page_within` and `page_start`.
-fn page_statements(table: &IngestTable, forms: &Forms) -> (Arc<str>, Arc<str>, Arc<str>) {
-    let (Some(actor), Some(actor_form)) = (&table.actor_column, forms.actor) else {
-        return ("".into(), "".into(), "".into());
-    };
+/// The page: ?1 actor, ?2 and ?3 time and id of the last one before, ?4 limit; within ?5 and ?6. Its start: ?1 actor, ?2 time of
+/// the last one before, ?3 limit less one.
+fn page_statements(table: &IngestTable, forms: &Forms) -> (Option<Fixed>, Option<PageWithin<Fixed>>) {
+    let (Some(actor), Some(actor_form)) = (&table.actor_column, forms.actor) else { return (None, None) };
     let (name, id, actor) = (path(&table.name), quote(&table.id_column), quote(actor));
     let (one_actor, last_id) = (given(actor_form, "?1"), given(forms.id, "?3"));
     let ms = millis(table.created_at_column.as_ref(), forms.created);
-    let page = |within: &str| -> Arc<str> {
+    let page = |within: &str| -> Fixed {
         format!(
             "SELECT i, m FROM (SELECT {id} AS i, {ms} AS m FROM {name} WHERE {actor} = {one_actor}{within})
              WHERE ?2 IS NULL OR (m, i) < (?2, {last_id}) ORDER BY m DESC, i DESC LIMIT ?4"
@@ -110,8 +85,9 @@ fn page_statements(table: &IngestTable, forms: &Forms) -> (Arc<str>, Arc<str>, A
                 "SELECT {time} FROM {name} WHERE {actor} = {one_actor} AND {time} < ?2 ORDER BY {time} DESC
                  LIMIT 1 OFFSET ?3"
             );
-            (page(""), page(&format!(" AND {time} >= ?5 AND {time} < ?6")), page_start.into())
+            let within = page(&format!(" AND {time} >= ?5 AND {time} < ?6"));
+            (Some(page("")), Some(PageWithin { start: page_start.into(), page: within }))
         }
-        _ => (page(""), "".into(), "".into()),
+        _ => (Some(page("")), None),
     }
 }

@@ -9,7 +9,8 @@ use crate::sql::finding::{Advice, Remedy};
 const FILL_TARGETS: usize = 10_000;
 
 /// Words of SQLite.
-pub(in crate::sql::sqlite) struct SqliteWords;
+#[derive(Debug, Clone, Copy)]
+pub(in crate::sql) struct SqliteWords;
 
 impl Words for SqliteWords {
     const UUID_TEXT: bool = true;
@@ -37,24 +38,12 @@ impl Words for SqliteWords {
         Remedy::run(Advice::AddIndex, [index("INDEX", "index", table, columns)])
     }
 
-    fn add_value(&self, table: &str, column: &str, wanted: Wanted) -> Remedy {
-        Remedy::run(Advice::AddValue, [add(table, column, type_for(wanted))])
+    fn add(&self, table: &str, column: &str, wanted: Wanted) -> String {
+        add(table, column, type_for(wanted))
     }
 
     fn add_time(&self, table: &str, column: &str) -> Remedy {
         Remedy::run(Advice::AddTime, [add(table, column, "INTEGER")])
-    }
-
-    fn add_count(&self, table: &str, column: &str, counted: Option<&Counted<'_>>) -> Remedy {
-        let statement = add(table, column, type_for(Wanted::Count));
-        let Some(counted) = counted else { return Remedy::run(Advice::AddCount, [statement]) };
-        let filling = self.fill_counts(counted);
-        let text = "add it, and fill it from the rows that are there:";
-        Remedy {
-            statements: [statement].into_iter().chain(filling.statements).collect(),
-            in_batches: filling.in_batches,
-            ..Remedy::run(Advice::AddCount, []).saying(text)
-        }
     }
 
     fn fill_counts(&self, counted: &Counted<'_>) -> Remedy {
