@@ -187,17 +187,16 @@ impl<'a> Search<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Action, Digest, Id};
+    use crate::model::{Action, Id, Origin};
     use crate::sql::{CountRow, EventRow, RowChange};
 
     fn count(target: i64) -> Row {
-        let (target, digest) = (Id::Int(target), Digest::default());
-        Row::Count(CountRow { partition: 0, target, by: 1, at_ms: 0, position: 0, digest })
+        Row::Count(CountRow { origin: Origin::default(), target: Id::Int(target), by: 1 })
     }
 
     fn event(target: i64, actor: i64, at_ms: u64) -> Row {
-        let (target, actor, digest) = (Id::Int(target), Some(Id::Int(actor)), Digest::default());
-        Row::Event(EventRow { partition: 0, target, actor, by: 1, at_ms, position: 0, digest })
+        let origin = Origin { at_ms, ..Origin::default() };
+        Row::Event(EventRow { origin, target: Id::Int(target), actor: Some(Id::Int(actor)), by: 1 })
     }
 
     #[test]
@@ -212,8 +211,8 @@ mod tests {
     #[test]
     fn toggles_are_ordered_by_target_and_actor() {
         let toggle = |target: i64, actor: i64| {
-            let (target, actor, digest) = (Id::Int(target), Id::Int(actor), Digest::default());
-            Row::Toggle(RowChange { partition: 0, target, actor, action: Action::Add, at_ms: 0, position: 0, digest })
+            let (origin, target, actor) = (Origin::default(), Id::Int(target), Id::Int(actor));
+            Row::Toggle(RowChange { origin, target, actor, action: Action::Add })
         };
         assert_eq!(order(&[toggle(2, 1), toggle(1, 9), toggle(1, 10), toggle(1, 2)]), [3, 1, 2, 0]);
     }

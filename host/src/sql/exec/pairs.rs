@@ -235,7 +235,7 @@ fn pairs_of<'r, E: Engine>(plan: &TogglePlan<E>, changes: &[&'r RowChange], is_i
     let batch = Batch::new().ids(forms.target, changes.iter().map(|change| &change.target));
     let batch = batch.ids(forms.actor, changes.iter().map(|change| &change.actor));
     match forms.created {
-        Some(form) if is_insert => batch.times(form, changes.iter().map(|change| change.at_ms)),
+        Some(form) if is_insert => batch.times(form, changes.iter().map(|change| change.origin.at_ms)),
         _ => batch,
     }
 }
