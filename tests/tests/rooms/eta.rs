@@ -222,7 +222,7 @@ async fn what_a_hundred_thousand_are_told_and_how_often_they_ask() {
     let directory = tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| temporary_directory("eta"));
     let config = StoreConfig { path: directory.path().join("store"), ..StoreConfig::default() };
     let store = weir::store::open(&config).await.unwrap();
-    let rooms = store;
+    let rooms: &dyn Queues = &*store;
     let opening = Opening { seed: [3; 32], now_ms: START_MS, queues_max: 10, idle_ms: 1_000 };
     assert_eq!(rooms.open_room(KIND, &Id::Int(1), opening).await, Ok(Opened::Open([3; 32])));
     let mut crowd = Crowd::new();
