@@ -126,8 +126,7 @@ impl App {
         crate::write::check(&config)?;
         let store = crate::store::open(&config.store).await?;
         let sql = crate::sql::open(&config.sql).await?;
-        let granted =
-            grants::capabilities(Arc::<dyn Store>::clone(&store), sql.clone(), &config.policy, clock.clone());
+        let granted = grants::capabilities(Arc::<dyn Store>::clone(&store), sql.clone(), &config.policy, clock.clone());
         let setup = PolicySetup {
             compiler,
             capabilities: Some((granted, Handle::current())),

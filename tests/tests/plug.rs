@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use weir::app::App;
-use weir::cache::Ledger;
+use weir::cache::InvalidationLog;
 use weir::capability::{
     Capability, Fit, Fold, Hydrations, Kind, KindContext, KindParts, Load, OtherCapability, Outcomes, Receipt, Settled,
     StepBatch, Written, put_targets,
@@ -20,10 +20,10 @@ use weir::error::Refusal;
 use weir::flush::{FlushParts, Flusher};
 use weir::journal::JournalWatch;
 use weir::model::{Change, CountRule, Id, Origin, Partition};
-use weir::policy::{Compiler, Decided, Decider, KindPolicy, Policies, PolicySetup};
-use weir::sql::{CountRow, Row};
+use weir::policy::{Compiler, Decided, Decider, KindPolicy, Policies, PolicySetup, Rules};
+use weir::sql::{CountRow, Row, Sql};
 use weir::store::{
-    Commit, CountBatch, CountOp, CountOutcome, CountResult, Idempotency, LoadedState, StoreError, TargetLoad,
+    Commit, CountBatch, CountOp, CountOutcome, CountResult, Idempotency, LoadedState, Store, StoreError, TargetLoad,
 };
 use weir_tests::database::Database;
 use weir_tests::kinds;
@@ -223,7 +223,7 @@ impl Fold for ApplauseFold {
         Ok(())
     }
 
-    fn rows(self: Box<Self>, _kind: &str, _rules: &Policies) -> Vec<Row> {
+    fn rows(self: Box<Self>, _kind: &str, _rules: &Rules) -> Vec<Row> {
         self.rows.into_values().map(Row::Count).collect()
     }
 }
@@ -241,7 +241,7 @@ async fn started(app: &App, config: &Config, durability: DurabilityLevel) -> (Ki
         batch: config.batch.clone(),
         journal: config.journal.clone(),
         deadline_ms: config.http.request_deadline_ms,
-        policies: Arc::clone(&policies),
+        policies: Arc::clone(&policies.rules),
         store: Arc::clone(app.store()),
         sql: Arc::clone(app.sql()),
         fit: Arc::new(Fit::new(KIND, table.clone(), Arc::clone(app.sql()), &config.batch, &config.fit)),
@@ -254,12 +254,12 @@ async fn started(app: &App, config: &Config, durability: DurabilityLevel) -> (Ki
         table,
         config: config.flush.clone(),
         owner: "toy".into(),
-        policies,
-        store: Arc::clone(app.store()),
-        sql: Arc::clone(app.sql()),
+        policies: Arc::clone(&policies.rules),
+        store: Arc::<dyn Store>::clone(app.store()),
+        sql: Arc::<dyn Sql>::clone(app.sql()),
         journal: config.journal.clone(),
         watch: Arc::clone(&parts.watch),
-        ledger: Arc::new(Ledger::default()),
+        ledger: Arc::new(InvalidationLog::default()),
         clock: Clock::Real,
         schema_ready: app.schema_ready(),
     });

@@ -339,7 +339,7 @@ pub async fn document_ids_of_every_type(fixture: &Fixture) {
             assert_eq!(body(Some(document)), json!({ "title": "t", "parts": [n, n + 1] }), "{column}");
             // Never later than it was, and in the same second.
             let at_ms = document.at_ms.unwrap();
-            assert!(at_ms <= row(n).at_ms && at_ms + 1_000 > AT_MS, "{created}: {at_ms}");
+            assert!(at_ms <= row(n).origin.at_ms && at_ms + 1_000 > AT_MS, "{created}: {at_ms}");
         }
         assert_eq!(found[9], None, "{column}");
         let mut paged: Vec<StoredDocument> = Vec::new();
