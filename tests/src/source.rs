@@ -127,8 +127,11 @@ impl<'ast> Visit<'ast> for Signatures {
     }
 }
 
+/// Also what is built for the tests of other crates.
 fn is_for_tests(attribute: &Attribute) -> bool {
-    matches!(&attribute.meta, Meta::List(list) if list.path.is_ident("cfg") && list.tokens.to_string() == "test")
+    let Meta::List(list) = &attribute.meta else { return false };
+    let condition: String = list.tokens.to_string().split_whitespace().collect();
+    list.path.is_ident("cfg") && (condition == "test" || condition.starts_with("any(test,"))
 }
 
 fn drop_tests(items: &mut Vec<Item>) {

@@ -150,7 +150,8 @@ impl Operations for Written {
     }
 
     async fn purge_cache(&self, purge: Purge) -> Result<(), OperationsError> {
-        Ok(self.call(format!("{purge:?}")))
+        self.call::<()>(format!("{purge:?}"));
+        Ok(())
     }
 
     async fn room_arrivals(

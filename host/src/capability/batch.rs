@@ -107,12 +107,12 @@ impl<C: Capability> Batches<C> {
         };
         let step_of = |op: &C::Op| context.parts.store.step_of(C::partition(context, op));
         let answers = in_steps(decider, ops, step_of, |digest, ops| self.commit(digest, at_ms, ops)).await;
-        let evaluated = |(answer, ruled): (Result<Answer<C::Outcome>, Refusal>, Ruled<C::Ruling>)| {
-            let Answer { outcome, incarnation } = answer?;
-            Ok(Evaluated { outcome, ruled, incarnation, at_ms })
-        };
-        let mut results: Vec<Result<Evaluated<C>, C::Refusal>> =
-            answers.into_iter().zip(rulings).map(evaluated).collect();
+        let mut results: Vec<Result<Evaluated<C>, C::Refusal>> = Vec::with_capacity(answers.len());
+        for (answer, ruled) in answers.into_iter().zip(rulings) {
+            let evaluated =
+                answer.map(|Answer { outcome, incarnation }| Evaluated { outcome, ruled, incarnation, at_ms });
+            results.push(evaluated.map_err(C::Refusal::from));
+        }
         for (index, refusal) in refused {
             results.insert(index.min(results.len()), Err(refusal));
         }

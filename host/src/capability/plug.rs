@@ -8,6 +8,9 @@ use super::{Capability, Fold, Kind, KindParts};
 use crate::config::{Config, ConfigError, KindTable};
 use crate::policy::KindPolicy;
 
+/// Starts the kinds of a capability that are configured.
+type StartKinds = fn(&Config, &BTreeMap<String, KindParts>, &mut WrittenKinds) -> Result<(), ConfigError>;
+
 /// A capability without its types: what the rest of the host does with every one of them.
 pub struct Plug {
     /// Its name.
@@ -15,7 +18,7 @@ pub struct Plug {
     check: fn(&Config) -> Result<(), ConfigError>,
     rename: fn(&mut Config, &str, &str),
     rules: fn(&Config) -> Vec<KindPolicy>,
-    start: fn(&Config, &BTreeMap<String, KindParts>, &mut WrittenKinds) -> Result<(), ConfigError>,
+    start: StartKinds,
     fold: fn(&KindTable) -> Option<Box<dyn Fold>>,
 }
 

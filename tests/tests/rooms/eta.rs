@@ -158,7 +158,7 @@ impl Crowd {
         let person = &mut self.people[actor];
         if let Some(eta) = eta {
             person.first = person.first.or(Some((now_ms, eta)));
-            if actor % 10 == 0 {
+            if actor.is_multiple_of(10) {
                 self.samples.entry(actor).or_default().push((now_ms, eta));
             }
         }

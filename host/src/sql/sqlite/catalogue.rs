@@ -1,7 +1,7 @@
 //! What the catalogue says.
 
 use sqlx::Row;
-use sqlx::sqlite::SqliteConnection;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::engine::Sqlite;
 use super::statements;
@@ -62,29 +62,7 @@ impl Catalogue for Sqlite {
             let columns = primary.into_iter().map(|(_, column)| column).collect();
             facts.unique.push(UniqueKey { name: "PRIMARY KEY".into(), columns });
         }
-        for row in &keys {
-            let (key, column, collation): (String, Option<String>, String) =
-                (row.try_get_unchecked(0)?, row.try_get_unchecked(1)?, row.try_get_unchecked(2)?);
-            // Without a name it is an expression, and the key does not match any list of columns.
-            let column = column.unwrap_or_default();
-            if collation != "BINARY"
-                && let Some(known) = facts.columns.iter_mut().find(|known| known.name == column)
-            {
-                known.collation = Some(refuse(
-                    Problem::Collation,
-                    format!("{table}.{column} is compared by {collation}, under which different ids are equal"),
-                    Remedy::words(format!("create {table} anew with {column} COLLATE BINARY, and copy")),
-                ));
-            }
-            // The primary key is known by its columns.
-            if row.try_get_unchecked::<i64, _>(3)? != 0 {
-                continue;
-            }
-            match facts.unique.last_mut().filter(|last| last.name == key) {
-                Some(last) => last.columns.push(column),
-                None => facts.unique.push(UniqueKey { name: key, columns: vec![column] }),
-            }
-        }
+        read_keys(&mut facts, table, &keys)?;
         facts.odd_keys =
             sqlx::query_scalar(statements::ODD_KEYS).bind(name).bind(schema).fetch_all(&mut *connection).await?;
         facts.skipping = read_skipping(connection, table).await?;
@@ -180,4 +158,32 @@ fn holds(declared: &str) -> Holds {
     } else {
         Holds::Other
     }
+}
+
+/// The unique keys of a table, and columns that are compared by something else than their bytes.
+fn read_keys(facts: &mut Facts, table: &str, keys: &[SqliteRow]) -> Result<(), sqlx::Error> {
+    for row in keys {
+        let (key, column, collation): (String, Option<String>, String) =
+            (row.try_get_unchecked(0)?, row.try_get_unchecked(1)?, row.try_get_unchecked(2)?);
+        // Without a name it is an expression, and the key does not match any list of columns.
+        let column = column.unwrap_or_default();
+        if collation != "BINARY"
+            && let Some(known) = facts.columns.iter_mut().find(|known| known.name == column)
+        {
+            known.collation = Some(refuse(
+                Problem::Collation,
+                format!("{table}.{column} is compared by {collation}, under which different ids are equal"),
+                Remedy::words(format!("create {table} anew with {column} COLLATE BINARY, and copy")),
+            ));
+        }
+        // The primary key is known by its columns.
+        if row.try_get_unchecked::<i64, _>(3)? != 0 {
+            continue;
+        }
+        match facts.unique.last_mut().filter(|last| last.name == key) {
+            Some(last) => last.columns.push(column),
+            None => facts.unique.push(UniqueKey { name: key, columns: vec![column] }),
+        }
+    }
+    Ok(())
 }
