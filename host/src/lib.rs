@@ -10,7 +10,7 @@
 //! | [`counter`] | the counter capability: how often, not by whom | 3 |
 //! | [`ingest`] | the ingest capability: documents, checked for shape, all of a request or none; their status | 3 |
 //! | [`preference`] | the preference capability: settings of members; look-ups of thousands in chunks: fetch, columns, rule | 3 |
-//! | [`write`] | the capabilities that are written behind, listed once | 3 |
+//! | [`write`](mod@write) | the capabilities that are written behind, listed once | 3 |
 //! | [`room`] | the room capability: arrivals → batch → rule → store step → place; the clocks of queues; tokens | 3 |
 //! | [`listener`] | bounded HTTP/1 connections for `http` and `admin`: strict framing, limits, problem+json, drain | 1 |
 //! | [`tls`] | encrypted connections to others: trust, our certificates, what a failed handshake means | 1 |

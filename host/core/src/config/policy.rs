@@ -374,7 +374,7 @@ pub fn is_free_module_name(text: &str) -> bool {
     is_module_name(text) && !(text.len() >= 6 && text.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
-/// Whether `text` can name a module or its digest, a version or a statement: 1 to [`MODULE_NAME_BYTES_MAX`] letters, digits, hyphens,
+/// Whether `text` can name a module or its digest, a version or a statement: 1 to 64 letters, digits, hyphens,
 /// dots and underscores, beginning with a letter or digit.
 pub fn is_module_name(text: &str) -> bool {
     (1..=MODULE_NAME_BYTES_MAX).contains(&text.len())
