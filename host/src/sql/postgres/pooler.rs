@@ -65,11 +65,27 @@ impl PostgresSql {
         });
         let names = match asked {
             // Another session has prepared something under this name, or this one's is at another process.
-            Err(SqlError::Permanent(reason)) if MIXED_UP.iter().any(|code| reason.starts_with(code)) => {
-                return Ok(false);
-            }
+            Err(error) if is_mixed_up(&error) => return Ok(false),
             asked => asked?,
         };
         Ok(!names.is_empty() && names.iter().all(|name| !name.starts_with(OWN_NAME)))
+    }
+}
+
+/// Whether a session found no statement of its own under a name: which of the two it is told depends on who was there before.
+fn is_mixed_up(error: &SqlError) -> bool {
+    let (SqlError::Permanent(reason) | SqlError::Transient(reason)) = error else { return false };
+    MIXED_UP.iter().any(|code| reason.starts_with(code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_answers_of_a_pooler_that_mixes_statements_up_are_known() {
+        assert!(is_mixed_up(&SqlError::Permanent("42P05: prepared statement \"sqlx_s_1\" already exists".into())));
+        assert!(is_mixed_up(&SqlError::Transient("26000: prepared statement \"sqlx_s_1\" does not exist".into())));
+        assert!(!is_mixed_up(&SqlError::Transient("57P03: the database system is starting up".into())));
     }
 }
