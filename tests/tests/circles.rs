@@ -1,4 +1,4 @@
-//! No two files of the policy engine import each other, not even in a circle of many: whoever reads one can read what it
+//! No two files of the policy engine (`weir-policy`) import each other, not even in a circle of many: whoever reads one can read what it
 //! stands on first.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
@@ -7,14 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Modules by their path below `crate`, such as `policy::registry::disk`, and the modules that each imports.
+/// Modules by their path from the crate on, such as `policy::registry::disk`, and the modules that each imports.
 type Imports = BTreeMap<String, BTreeSet<String>>;
 
-/// The files of one module of the host, tests left out.
-fn files(root: &str) -> BTreeMap<String, String> {
-    let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../host/src");
+/// The files of one crate of the host, tests left out.
+fn files(of: &str) -> BTreeMap<String, String> {
+    let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../host").join(of).join("src");
     let mut files = BTreeMap::new();
-    let mut todo = vec![source.join(format!("{root}.rs")), source.join(root)];
+    let mut todo = vec![source.clone()];
     while let Some(path) = todo.pop() {
         if path.is_dir() {
             todo.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
@@ -22,16 +22,18 @@ fn files(root: &str) -> BTreeMap<String, String> {
             let text = fs::read_to_string(&path).unwrap();
             if !text.lines().any(|line| line == "#![cfg(test)]") {
                 let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned();
-                files.insert(name(&source, &path), text);
+                files.insert(name(of, &source, &path), text);
             }
         }
     }
     files
 }
 
-fn name(source: &Path, path: &Path) -> String {
+/// `host/policy/src/registry/disk.rs` is `policy::registry::disk`, and the crate's root is `policy`.
+fn name(of: &str, source: &Path, path: &Path) -> String {
     let relative = path.strip_prefix(source).unwrap().with_extension("");
-    relative.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("::")
+    let parts = relative.components().map(|part| part.as_os_str().to_str().unwrap()).filter(|part| *part != "lib");
+    [of].into_iter().chain(parts).collect::<Vec<_>>().join("::")
 }
 
 /// What each file imports by `use`. A file that only declares its children and hands on their names imports nothing.
@@ -77,7 +79,8 @@ fn absolute(module: &str, path: &str) -> String {
         rest = after;
     }
     match path.strip_prefix("crate::") {
-        Some(absolute) => absolute.to_owned(),
+        // The crate's name is the first part.
+        Some(rest) => [module.split("::").next().unwrap_or_default(), rest].join("::"),
         None => [base.join("::").as_str(), rest].join("::"),
     }
 }
@@ -124,12 +127,11 @@ fn a_circle_is_seen() {
         let files = texts.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
         circle(&imports(&files))
     };
-    let straight =
-        [("p::a", "use super::b::B;\n"), ("p::b", "use std::sync::Arc;\n"), ("p::c", "use crate::p::a::A;\n")];
+    let straight = [("p::a", "use super::b::B;\n"), ("p::b", "use std::sync::Arc;\n"), ("p::c", "use crate::a::A;\n")];
     assert_eq!(sample(&straight), None);
     let round = [
         ("p::a", "use super::b::B;\n"),
-        ("p::b", "use crate::p::{\n    c::{self, C},\n};\n"),
+        ("p::b", "use crate::{\n    c::{self, C},\n};\n"),
         ("p::c", "//! Text.\n\nuse super::{\n    x::X,\n    a::A,\n};\n"),
     ];
     assert_eq!(sample(&round).unwrap().len(), 4);

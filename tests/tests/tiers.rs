@@ -1,7 +1,7 @@
-//! The house's rules that no compiler checks: who imports whom inside the crate `weir`, where `bindgen!` and SQL may stand, no
-//! `unwrap`. What is a crate of its own is held in its place by cargo.
+//! The house's rules that no compiler checks: which crates a crate may ask for, who imports whom inside a crate, where
+//! `bindgen!` and SQL may stand, no `unwrap`.
 //!
-//! The table is the one of `host/src/lib.rs`. A sample with violations proves that the checker sees them.
+//! The table of crates is the one of `host/src/lib.rs`. A sample with violations proves that the checker sees them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -11,59 +11,48 @@ use std::path::{Path, PathBuf};
 
 use weir_tests::source::{Source, texts_in, top};
 
-/// A room, its tier, and what it may import besides the rooms of lower tiers (of tier 4: besides the floor). Every room of `host/src` must stand here.
-const ROOMS: &[(&str, u8, &[&str])] = &[
-    ("model", 0, &[]),
-    ("operators", 0, &[]),
-    ("error", 0, &[]),
-    ("clock", 0, &[]),
-    ("telemetry", 0, &[]),
-    ("config", 0, &[]),
-    ("journal", 1, &[]),
-    ("batcher", 1, &[]),
-    ("listener", 1, &[]),
-    ("tls", 1, &[]),
-    ("policy", 2, &[]),
-    ("store", 2, &[]),
-    ("sql", 2, &[]),
-    ("cache", 2, &[]),
-    // The write path that the capabilities share.
-    ("capability", 3, &[]),
-    ("toggle", 3, &["capability"]),
-    ("counter", 3, &["capability"]),
-    ("ingest", 3, &["capability"]),
-    ("preference", 3, &["capability"]),
-    ("write", 3, &["capability", "toggle", "counter", "ingest", "preference"]),
-    ("room", 3, &[]),
-    ("flush", 3, &["capability"]),
-    ("read", 3, &[]),
-    ("upstream", 3, &[]),
-    // The listeners answer from the capabilities; below those they know only the floor and how connections are kept.
-    (
-        "http",
-        4,
-        &[
-            "capability",
-            "toggle",
-            "counter",
-            "ingest",
-            "preference",
-            "room",
-            "flush",
-            "read",
-            "upstream",
-            "listener",
-            "tls",
-        ],
-    ),
-    (
-        "admin",
-        4,
-        &["capability", "toggle", "counter", "ingest", "preference", "room", "flush", "read", "upstream", "listener"],
-    ),
-    ("app", 5, &["cli"]),
-    ("cli", 5, &["app"]),
-    ("main", 5, &["app", "cli"]),
+/// A crate of the host, where it stands, and the crates of weir that it may use; `*` is for all.
+const CRATES: &[(&str, &str, &[&str])] = &[
+    ("weir-core", "host/core", &[]),
+    ("weir-listener", "host/listener", &["weir-core"]),
+    ("weir-store", "host/store", &["weir-core"]),
+    ("weir-sql", "host/sql", &["weir-core"]),
+    ("weir-policy", "host/policy", &["weir-core"]),
+    ("weir-cache", "host/cache", &["weir-core"]),
+    ("weir-write", "host/write", &["weir-core", "weir-store", "weir-sql", "weir-policy", "weir-cache"]),
+    ("weir-queues", "host/queues", &["weir-core", "weir-store", "weir-policy"]),
+    ("weir-reads", "host/reads", &["weir-core", "weir-listener", "weir-store", "weir-sql", "weir-cache"]),
+    ("weir-api", "host/api", &["weir-core", "weir-listener", "weir-write", "weir-queues", "weir-reads"]),
+    ("weir", "host", &["*"]),
+];
+
+/// What every crate may use besides: the parts of the built-in policy that are no host.
+const OF_GUESTS: &[&str] = &["weir-default-policy", "weir-policy-vectors"];
+
+/// The modules of the crates that have several parts, and the others that each may import from its own crate.
+const MODULES: &[(&str, &str, &[&str])] = &[
+    ("weir-core", "model", &[]),
+    ("weir-core", "clock", &[]),
+    ("weir-core", "telemetry", &[]),
+    ("weir-core", "error", &["model"]),
+    ("weir-core", "config", &["model"]),
+    ("weir-core", "operators", &["model"]),
+    ("weir-core", "tls", &["config"]),
+    ("weir-core", "batcher", &["config", "error", "telemetry"]),
+    ("weir-core", "journal", &["clock", "config", "model"]),
+    ("weir-write", "capability", &[]),
+    ("weir-write", "toggle", &["capability"]),
+    ("weir-write", "counter", &["capability"]),
+    ("weir-write", "ingest", &["capability"]),
+    ("weir-write", "preference", &["capability"]),
+    ("weir-write", "flush", &["capability"]),
+    ("weir-reads", "read", &[]),
+    ("weir-reads", "upstream", &[]),
+    ("weir-api", "http", &[]),
+    ("weir-api", "admin", &[]),
+    ("weir", "app", &["cli"]),
+    ("weir", "cli", &["app"]),
+    ("weir", "main", &[]),
 ];
 
 /// What SQL statements begin with, in text between quotes.
@@ -75,63 +64,77 @@ const STATEMENTS: &[&str] = &[
 const FORBIDDEN_CALLS: &[&str] = &["unwrap", "expect", concat!("to", "do"), "unimplemented"];
 
 #[test]
-fn every_room_imports_only_from_below() {
+fn a_crate_uses_only_what_stands_below_it() {
+    let lib = fs::read_to_string(top().join("host/src/lib.rs")).unwrap();
+    let members: BTreeSet<PathBuf> = fs::read_dir(top().join("host"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.join("Cargo.toml").exists())
+        .chain([top().join("host")])
+        .collect();
+    let listed: BTreeSet<PathBuf> = CRATES.iter().map(|(_, path, _)| top().join(path)).collect();
+    assert_eq!(members, listed, "the crates of host/ and those of this table");
     let mut violations = Vec::new();
-    for (path, text) in sources_of_weir() {
-        violations.extend(import_violations(&room_of(&path), &path.display().to_string(), &text));
+    for (name, path, may) in CRATES {
+        let manifest = fs::read_to_string(top().join(path).join("Cargo.toml")).unwrap();
+        violations.extend(crate_violations(name, may, &manifest));
+        assert!(lib.contains(&format!("| `{name}`")), "host/src/lib.rs does not list {name}");
     }
     assert!(violations.is_empty(), "{}", violations.join("\n"));
 }
 
 #[test]
-fn every_room_is_in_the_table_and_in_the_text_of_lib_rs() {
-    let lib = fs::read_to_string(source_directory().join("lib.rs")).unwrap();
-    let found: BTreeSet<String> =
-        sources_of_weir().iter().map(|(path, _)| room_of(path)).filter(|room| room != "lib").collect();
-    for room in &found {
-        let (_, tier, _) =
-            entry(room).unwrap_or_else(|| panic!("room {room} is not in the table of tests/tests/tiers.rs"));
-        let listed = lib.lines().any(|line| {
-            let named = line.contains(&format!("[`{room}`]"));
-            named && line.trim_end().ends_with(&format!("| {tier} |"))
-        });
-        assert!(listed || room == "main", "host/src/lib.rs does not list {room} with tier {tier}");
+fn a_module_imports_only_from_below() {
+    let (mut violations, mut seen) = (Vec::new(), BTreeSet::new());
+    for (name, path, _) in CRATES.iter().filter(|(name, ..)| MODULES.iter().any(|(of, ..)| of == name)) {
+        let source = top().join(path).join("src");
+        for (file, text) in texts_in(&source, &["rs"]) {
+            let module = module_of(&source, &file);
+            violations.extend(import_violations(name, &module, &file.display().to_string(), &text));
+            seen.insert((*name, module));
+        }
     }
-    for (room, ..) in ROOMS {
-        let is_reexported = lib.lines().any(|line| line.starts_with("pub use weir_") && line.contains(room));
-        assert!(found.contains(*room) || is_reexported, "the table lists {room}, which is not in host/src");
-    }
+    assert!(violations.is_empty(), "{}", violations.join("\n"));
+    let gone: Vec<_> = MODULES.iter().filter(|(of, module, _)| !seen.contains(&(*of, (*module).to_owned()))).collect();
+    assert!(gone.is_empty(), "the table lists what is not there: {gone:?}");
 }
 
 #[test]
 fn the_checker_sees_a_violation() {
     let cases = [
-        ("store", "use crate::policy::Decided;", true),
-        ("store", "use crate::{model::Id, sql::Sql};", true),
-        ("store", "fn f() { crate::sql::open() }", true),
-        ("store", "fn f() { json!({ \"a\": crate::sql::open() }) }", true),
-        ("store", "use crate::model::Id;\nuse crate::journal::Entry;", false),
-        ("store", "/// As [`crate::sql::Sql`] says.\n// use crate::sql::Sql;\nfn f() {}", false),
-        ("store", "#[cfg(test)]\nmod tests {\n    use crate::sql::Sql;\n}", false),
-        ("store", "//! Tests.\n\n#![cfg(test)]\n\nuse crate::sql::Sql;", false),
-        ("toggle", "use crate::flush::Flusher;", true),
-        ("toggle", "use crate::counter::Counter;", true),
-        ("toggle", "use crate::capability::Kind;", false),
-        ("toggle", "use crate::{batcher, policy::Policies, store::Store};", false),
-        ("model", "use crate::clock::Clock;", true),
-        ("config", "use crate::model::IdType;", false),
-        ("http", "use crate::store::Store;", true),
-        ("http", "use crate::toggle::Toggle;", false),
-        ("admin", "use crate::sql::DeadLetter;", true),
-        ("flush", "use crate :: toggle :: X;", true),
-        ("flush", "use crate::{\n    journal::Entry,\n    toggle::{\n        Receipt,\n    },\n};", true),
-        ("app", "use crate::{http, store, sql, toggle};", false),
-        ("nowhere", "use crate::model::Id;", true),
+        ("weir-write", "toggle", "use crate::flush::Flusher;", true),
+        ("weir-write", "toggle", "use crate::counter::Counter;", true),
+        ("weir-write", "toggle", "use crate::capability::Kind;", false),
+        ("weir-write", "toggle", "use weir_core::model::Id;\nuse crate::toggle::step::Step;", false),
+        ("weir-write", "toggle", "fn f() { crate::counter::open() }", true),
+        ("weir-write", "toggle", "fn f() { json!({ \"a\": crate::counter::open() }) }", true),
+        (
+            "weir-write",
+            "toggle",
+            "/// As [`crate::counter::Counter`] says.\n// use crate::counter::Counter;\nfn f() {}",
+            false,
+        ),
+        ("weir-write", "toggle", "#[cfg(test)]\nmod tests {\n    use crate::counter::Counter;\n}", false),
+        ("weir-write", "toggle", "//! Tests.\n\n#![cfg(test)]\n\nuse crate::counter::Counter;", false),
+        ("weir-write", "flush", "use crate :: toggle :: X;", true),
+        (
+            "weir-write",
+            "flush",
+            "use crate::{\n    capability::Fold,\n    toggle::{\n        Receipt,\n    },\n};",
+            true,
+        ),
+        ("weir-core", "model", "use crate::clock::Clock;", true),
+        ("weir-core", "config", "use crate::model::IdType;", false),
+        ("weir-api", "http", "use crate::admin::AdminState;", true),
+        ("weir-write", "nowhere", "use crate::capability::Kind;", true),
     ];
-    for (room, text, wrong) in cases {
-        let violations = import_violations(room, "sample.rs", text);
-        assert_eq!(!violations.is_empty(), wrong, "{room}: {text}\n{violations:?}");
+    for (name, module, text, wrong) in cases {
+        let violations = import_violations(name, module, "sample.rs", text);
+        assert_eq!(!violations.is_empty(), wrong, "{module}: {text}\n{violations:?}");
     }
+    let manifest = "[dependencies]\nserde = \"1\"\nweir-core.workspace = true\nweir-sql.workspace = true\n\
+                    [dev-dependencies]\nweir-store.workspace = true\n";
+    assert_eq!(crate_violations("weir-store", &["weir-core"], manifest), ["weir-store must not use weir-sql"]);
     const NO_LINES: [usize; 0] = [];
     let calls = |text: &str| Source::parse(text).calls(FORBIDDEN_CALLS);
     assert_eq!(calls("fn f() {\n    b.unwrap();\n    json!(c.expect(\"d\"))\n}"), [2, 3]);
@@ -165,7 +168,7 @@ fn statements_stand_in_the_file_of_their_engine() {
     }
     let allowed = |path: &Path| {
         ["sqlite", "postgres", "mysql"].iter().any(|engine| {
-            let statements = Path::new("src/sql").join(engine).join("statements");
+            let statements = Path::new("sql/src").join(engine).join("statements");
             path.starts_with(&statements) || path == statements.with_extension("rs")
         })
     };
@@ -203,10 +206,6 @@ fn tests_and_benchmarks_name_the_kinds_that_they_want() {
     assert!(taken.is_empty(), "name the kinds (weir_tests::kinds) instead of the demo's configuration: {taken:?}");
 }
 
-fn source_directory() -> PathBuf {
-    top().join("host/src")
-}
-
 /// Every source file of the host.
 fn sources() -> Vec<(PathBuf, String)> {
     let found = texts_in(&top().join("host"), &["rs"]);
@@ -214,43 +213,36 @@ fn sources() -> Vec<(PathBuf, String)> {
     found
 }
 
-/// Every source file of the crate `weir`.
-fn sources_of_weir() -> Vec<(PathBuf, String)> {
-    texts_in(&source_directory(), &["rs"])
-}
-
 /// `store/redis/script.rs` → `store`.
-fn room_of(path: &Path) -> String {
-    let inside = path.strip_prefix(source_directory()).unwrap();
-    let first = inside.components().next().unwrap().as_os_str().to_str().unwrap();
-    first.trim_end_matches(".rs").to_owned()
+fn module_of(source: &Path, file: &Path) -> String {
+    let first = file.strip_prefix(source).unwrap().components().next().unwrap();
+    first.as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned()
 }
 
-fn entry(room: &str) -> Option<&'static (&'static str, u8, &'static [&'static str])> {
-    ROOMS.iter().find(|(name, ..)| *name == room)
+/// The crates of weir that `name` asks for and must not. What only its tests use is not looked at.
+fn crate_violations(name: &str, may: &[&str], manifest: &str) -> Vec<String> {
+    let table: toml::Table = toml::from_str(manifest).unwrap();
+    let used = table["dependencies"].as_table().unwrap().keys();
+    let is_allowed = |other: &str| {
+        !other.starts_with("weir-") || OF_GUESTS.contains(&other) || may.iter().any(|one| *one == "*" || *one == other)
+    };
+    used.filter(|other| !is_allowed(other)).map(|other| format!("{name} must not use {other}")).collect()
 }
 
-/// What `room` imports and must not.
-fn import_violations(room: &str, file: &str, text: &str) -> Vec<String> {
-    if room == "lib" {
+/// What a module imports from its own crate and must not.
+fn import_violations(name: &str, module: &str, file: &str, text: &str) -> Vec<String> {
+    // The crate's own root lists its modules, and may put them together.
+    if module == "lib" {
         return Vec::new();
     }
-    let Some((_, tier, also)) = entry(room) else { return vec![format!("{file}: {room} is not in the table")] };
-    let may = |other: &str| {
-        other == room
-            || also.contains(&other)
-            || entry(other).is_some_and(|(_, other_tier, _)| match tier {
-                // The configuration speaks of ids, an error of rate limits: the floor stands on the model.
-                0 => other == "model",
-                4 => *other_tier == 0,
-                _ => other_tier < tier,
-            })
+    let Some((.., may)) = MODULES.iter().find(|(of, listed, _)| *of == name && *listed == module) else {
+        return vec![format!("{file}: {module} of {name} is not in the table of tests/tests/tiers.rs")];
     };
     Source::parse(text)
         .imports()
         .into_iter()
-        .filter(|other| !may(other))
-        .map(|other| format!("{file}: {room} (tier {tier}) must not import {other}"))
+        .filter(|other| other != module && !may.contains(&other.as_str()))
+        .map(|other| format!("{file}: {module} of {name} must not import {other}"))
         .collect()
 }
 

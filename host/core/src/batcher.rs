@@ -1,6 +1,6 @@
 //! Natural batching: whatever arrives while the previous batches are in flight goes together in the next one.
 //!
-//! Tier 1: imports tier 0 only. Knows neither policy nor store; it is given an asynchronous function from a batch to
+//! Knows neither policy nor store; it is given an asynchronous function from a batch to
 //! results of the same length. It never waits for a batch to fill: an idle host adds no latency, a busy one gathers.
 //!
 //! Bounded on every side: `queue_max` items wait, `items_max` go together, `in_flight_max` batches are under way. A

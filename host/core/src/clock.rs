@@ -1,6 +1,6 @@
 //! The time seam: what the wall clock says, and how much time has passed.
 //!
-//! Tier 0. The only file that may read the wall clock. There are two readings, and each use decides for one:
+//! The only file that may read the wall clock. There are two readings, and each use decides for one:
 //! - [`Clock::now_ms`] is the time of events: what is written into rows, tokens and replies, and compared with times that
 //!   others wrote. It jumps when somebody sets the machine's clock.
 //! - [`Clock::steady_ms`] is for elapsed time: ages, times to live, leases, rates. It never jumps and never goes back, and

@@ -1,6 +1,6 @@
 //! The few typed causes for which a request is refused. `http::problem` maps each to its one status.
 //!
-//! Tier 0. A cause that only an operator can mend is logged where it is met; a client sees what to do next.
+//! A cause that only an operator can mend is logged where it is met; a client sees what to do next.
 
 use std::sync::Arc;
 

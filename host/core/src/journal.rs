@@ -1,6 +1,6 @@
 //! The journal: the only thing that the foreground half (requests) and the background half (flush) share.
 //!
-//! Tier 1: imports tier 0 only. It owns the *format* of an entry, the chain of entries, the meaning of a head, and the
+//! Uses `clock`, `config` and `model`. It owns the *format* of an entry, the chain of entries, the meaning of a head, and the
 //! watch over the heads through which the two halves of one host hear of each other. The store appends entries,
 //! atomically with the state that they change, and reads them back; nobody else writes them.
 

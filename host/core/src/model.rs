@@ -1,6 +1,6 @@
 //! Plain data that every module uses: ids, intents, rules, actions, positions.
 //!
-//! Tier 0. Imports nothing of weir, does no I/O, knows no wasmtime, no Redis, no SQL. One file for each capability, and for
+//! Imports nothing of weir, does no I/O, knows no wasmtime, no Redis, no SQL. One file for each capability, and for
 //! what they share.
 
 mod aside;

@@ -1,7 +1,7 @@
 //! Whose the journal is, and whether somebody carries to SQL all that it holds: compared before anything is flushed, by a start
 //! and by `weir check`.
 //!
-//! Part of tier 5, because it joins store and SQL, which do not know each other. What is compared:
+//! Part of `app`, because it joins store and SQL, which do not know each other. What is compared:
 //! - the database that is recorded with the journal, and the one that `sql.url` leads to;
 //! - where an earlier version recorded none: the lives of its partitions and `weir_checkpoint`, which only a database holds that
 //!   has flushed them;

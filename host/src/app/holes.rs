@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::App;
-use super::operations::Operator;
+use super::operations::{Operator, of_sql};
 use crate::admin::OperationsError;
 use crate::capability::journal_hole;
 use crate::operators::{Acknowledged, Check, JournalHoles};
@@ -20,7 +20,7 @@ impl Operator {
     /// # Errors
     /// When SQL does not answer.
     pub async fn journal_holes(&self, kind: Option<&str>) -> Result<JournalHoles, OperationsError> {
-        let holes = self.sql.journal_holes(kind, false, HOLES_MAX).await?;
+        let holes = self.sql.journal_holes(kind, false, HOLES_MAX).await.map_err(of_sql)?;
         Ok(JournalHoles { holes: holes.into_iter().map(journal_hole).collect() })
     }
 
@@ -30,7 +30,7 @@ impl Operator {
     /// Unknown kind; when SQL does not answer.
     pub async fn acknowledge_holes(&self, kind: &str) -> Result<Acknowledged, OperationsError> {
         self.table(kind)?;
-        let acknowledged = self.sql.acknowledge_holes(kind, self.clock.now_ms()).await?;
+        let acknowledged = self.sql.acknowledge_holes(kind, self.clock.now_ms()).await.map_err(of_sql)?;
         tracing::warn!(kind, acknowledged, "an operator has acknowledged the holes in the journal");
         Ok(Acknowledged { acknowledged })
     }

@@ -24,31 +24,30 @@ use crate::sql::{self, DeadLetter, Sql, SqlError};
 use crate::store::{self, Store, StoreError};
 pub use running::RunningHost;
 
-impl From<SqlError> for OperationsError {
-    fn from(error: SqlError) -> Self {
-        match error {
-            SqlError::Permanent(reason) => Self::Conflict(reason),
-            other => Self::Unavailable(other.to_string()),
-        }
+/// A failure of SQL, as operators are told.
+pub(super) fn of_sql(error: SqlError) -> OperationsError {
+    match error {
+        SqlError::Permanent(reason) => OperationsError::Conflict(reason),
+        other => OperationsError::Unavailable(other.to_string()),
     }
 }
 
-impl From<ControlError> for OperationsError {
-    fn from(error: ControlError) -> Self {
-        match error {
-            ControlError::Refused(refusal) => Self::Refused { code: refusal.code(), reason: refusal.to_string() },
-            ControlError::NotFound(reason) => Self::NotFound(reason),
-            ControlError::Invalid(reason) => Self::Invalid(reason),
-            ControlError::Conflict(reason) => Self::Conflict(reason),
-            error @ ControlError::Disk(_) => Self::Unavailable(error.to_string()),
+/// The same of policy modules.
+fn of_policy(error: ControlError) -> OperationsError {
+    match error {
+        ControlError::Refused(refusal) => {
+            OperationsError::Refused { code: refusal.code(), reason: refusal.to_string() }
         }
+        ControlError::NotFound(reason) => OperationsError::NotFound(reason),
+        ControlError::Invalid(reason) => OperationsError::Invalid(reason),
+        ControlError::Conflict(reason) => OperationsError::Conflict(reason),
+        error @ ControlError::Disk(_) => OperationsError::Unavailable(error.to_string()),
     }
 }
 
-impl From<StoreError> for OperationsError {
-    fn from(error: StoreError) -> Self {
-        Self::Unavailable(error.to_string())
-    }
+/// The same of the store.
+fn of_store(error: StoreError) -> OperationsError {
+    OperationsError::Unavailable(error.to_string())
 }
 
 /// Looks into store and SQL for an operator, and mends.
@@ -147,7 +146,7 @@ impl Operator {
 
     /// A queue of a waiting room: it has no row, and nothing is written behind.
     async fn explain_room(&self, kind: &str, queue: &Id, actor: Option<&Id>) -> Result<Explanation, OperationsError> {
-        let is_known = self.store().await?.room_queues(kind).await?.contains(queue);
+        let is_known = self.store().await?.room_queues(kind).await.map_err(of_store)?.contains(queue);
         let store = if is_known { "the queue is there" } else { "there is no such queue: nobody has joined" };
         Ok(Explanation {
             kind: kind.to_owned(),
@@ -179,7 +178,7 @@ impl Operator {
         after: i64,
         limit: usize,
     ) -> Result<DeadLetters, OperationsError> {
-        let letters = self.sql.dead_letters(kind, after, limit).await?;
+        let letters = self.sql.dead_letters(kind, after, limit).await.map_err(of_sql)?;
         Ok(DeadLetters { dead_letters: letters.into_iter().map(dead_letter).collect() })
     }
 
@@ -192,7 +191,7 @@ impl Operator {
         let table = self.table(&letter.kind)?;
         // Before SQL changes: without the store its state could not be made to follow.
         self.store().await?;
-        self.sql.replay_dead_letter(&table, &letter).await?;
+        self.sql.replay_dead_letter(&table, &letter).await.map_err(of_sql)?;
         self.forget(&table, &letter).await
     }
 
@@ -201,14 +200,14 @@ impl Operator {
     /// # Errors
     /// [`OperationsError::NotFound`] when there is none with that number.
     pub async fn drop_dead_letter(&self, id: i64) -> Result<(), OperationsError> {
-        match self.sql.drop_dead_letters(&[id]).await? {
+        match self.sql.drop_dead_letters(&[id]).await.map_err(of_sql)? {
             0 => Err(OperationsError::NotFound(format!("there is no dead letter {id}"))),
             _ => Ok(()),
         }
     }
 
     async fn letter(&self, id: i64) -> Result<DeadLetter, OperationsError> {
-        let page = self.sql.dead_letters(None, id - 1, 1).await?;
+        let page = self.sql.dead_letters(None, id - 1, 1).await.map_err(of_sql)?;
         page.into_iter()
             .find(|letter| letter.id == id)
             .ok_or_else(|| OperationsError::NotFound(format!("there is no dead letter {id}")))
@@ -219,9 +218,12 @@ impl Operator {
         let Ok(target) = Id::parse(table.id_types().0, &letter.target) else { return Ok(()) };
         let store = self.store().await?;
         let partition = self.partition(&letter.kind, &target, store.partitions());
-        for head in store.heads(&letter.kind, &[partition]).await? {
+        for head in store.heads(&letter.kind, &[partition]).await.map_err(of_store)? {
             let invalid = [target.clone()];
-            store.trim(&letter.kind, partition, head.incarnation, head.flushed, &[], &invalid).await?;
+            store
+                .trim(&letter.kind, partition, head.incarnation, head.flushed, &[], &invalid)
+                .await
+                .map_err(of_store)?;
         }
         Ok(())
     }

@@ -170,7 +170,7 @@ const NEVER: &[(Problem, &[Engine], &str)] = &[
     (Problem::TrailingSpaces, NOT_MYSQLS, "the engine compares them"),
     (Problem::PartitionedOtherwise, SQLITE, "the engine has no partitions"),
     (Problem::SkippingTrigger, MYSQLS, "a trigger cannot discard a row without an error"),
-    (Problem::Scan, &ENGINES, "types that fit can use the key; see the plans in host/src/sql/access.rs"),
+    (Problem::Scan, &ENGINES, "types that fit can use the key; see the plans in host/sql/src/access.rs"),
 ];
 
 /// Remedies that an engine does not have.

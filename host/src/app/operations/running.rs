@@ -6,7 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use super::Operator;
+use super::answers::kind_flush;
+use super::{Operator, of_policy};
 use crate::admin::{ModuleCommand, Operations, OperationsError, Purge, Upload};
 use crate::app::{App, purge};
 use crate::error::{Refusal, RoomRefusal};
@@ -14,7 +15,7 @@ use crate::http::HttpState;
 use crate::model::Id;
 use crate::operators::{
     Acknowledged, Arrivals, Audit, CacheMemories, CacheReport, Check, Commanded, DeadLetters, Explanation, FlushReport,
-    Flushed, IdValue, JournalHoles, KindFlush, KindFlushed, PolicyDiff, PolicyList, PurgeHelp, Uploaded,
+    Flushed, IdValue, JournalHoles, KindFlushed, PolicyDiff, PolicyList, PurgeHelp, Uploaded,
 };
 use crate::policy::{ControlError, ModuleUpload, Policies};
 use crate::telemetry::{self, tally};
@@ -46,7 +47,7 @@ impl RunningHost {
     ) -> Result<T, OperationsError> {
         let policies = Arc::clone(&self.app.policies);
         match tokio::task::spawn_blocking(move || command(&policies)).await {
-            Ok(result) => result.map_err(OperationsError::from),
+            Ok(result) => result.map_err(of_policy),
             Err(error) => Err(OperationsError::Unavailable(format!("the command ended: {error}"))),
         }
     }
@@ -71,7 +72,7 @@ impl Operations for RunningHost {
             self.app.sql.dead_letter_counts().await.ok().map(|counts| counts.into_iter().collect());
         let kinds = self.app.flush_statuses().into_iter().map(|status| {
             let dead_letters = dead.as_ref().map(|dead| dead.get(&status.kind).copied().unwrap_or(0));
-            KindFlush { dead_letters, ..status.into() }
+            kind_flush(status, dead_letters)
         });
         Ok(FlushReport { kinds: kinds.collect() })
     }
@@ -161,8 +162,8 @@ impl Operations for RunningHost {
     async fn cache(&self) -> Result<CacheReport, OperationsError> {
         let kinds = self.app.kinds();
         Ok(CacheReport {
-            reads: kinds.reads.states().into_iter().map(Into::into).collect(),
-            upstreams: kinds.upstreams.states().into_iter().map(Into::into).collect(),
+            reads: kinds.reads.states(),
+            upstreams: kinds.upstreams.states(),
             purge: PurgeHelp {
                 key: "one answer, of an upstream with all its variants: `key` of a read or an upstream, filled in"
                     .into(),
@@ -171,7 +172,7 @@ impl Operations for RunningHost {
                 all: "1: everything".into(),
                 mode: "hard (default): it is told no more; soft: it is stale".into(),
             },
-            memory: CacheMemories { reads: kinds.reads.memory().into(), upstream: kinds.upstreams.memory().into() },
+            memory: CacheMemories { reads: kinds.reads.memory(), upstream: kinds.upstreams.memory() },
         })
     }
 
