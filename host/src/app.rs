@@ -111,7 +111,7 @@ pub struct App {
     kinds: Kinds,
     flushers: BTreeMap<String, Flusher>,
     schema: Schema,
-    ledger: Arc<InvalidationLog>,
+    invalidations: Arc<InvalidationLog>,
     relays: Relays,
 }
 
@@ -137,7 +137,7 @@ impl App {
         policies.registry.watch()?;
         let schema = Schema::start(&config, Arc::clone(&store), Arc::clone(&sql)).await?;
 
-        let ledger = Arc::new(InvalidationLog::default());
+        let invalidations = Arc::new(InvalidationLog::default());
         let owner = format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
         let (mut served, mut flushers) = (Kinds::default(), BTreeMap::new());
         let parts = |kind: &str, table: KindTable| KindParts {
@@ -156,7 +156,7 @@ impl App {
             config.kinds().into_iter().map(|(kind, table)| (kind.to_owned(), parts(kind, table))).collect();
         learn_limits(&kinds, &schema).await;
         for (kind, table) in config.kinds() {
-            let flusher = flusher(&config, table, &kinds[kind], (&owner, &ledger), schema.ready());
+            let flusher = flusher(&config, table, &kinds[kind], (&owner, &invalidations), schema.ready());
             flushers.insert(kind.to_owned(), flusher);
         }
         served.written = crate::write::start(&config, &kinds)?;
@@ -170,17 +170,17 @@ impl App {
             };
             served.rooms.kinds.insert(room.kind.clone(), Arc::new(RoomKind::start(room.clone(), parts)?));
         }
-        let relays = Relays::start(&config, &owner, &ledger)?;
+        let relays = Relays::start(&config, &owner, &invalidations)?;
         let rules = Rules {
             eligibility: Arc::new(ByPolicy { policies: Arc::clone(&policies.rules), clock: clock.clone() }),
-            invalidations: Arc::clone(&ledger),
+            invalidations: Arc::clone(&invalidations),
         };
         let shared = config.cache.shared.as_ref().map(|shared| Shared::new(&config.store, shared, clock.clone()));
         let shared = shared.transpose()?.map(Arc::new);
         let read_parts = ReadParts { sql: Arc::clone(&sql), rules: rules.clone(), clock: clock.clone(), shared };
         served.reads = Reads::start(&config.reads, &config.cache, &read_parts).await?;
         served.upstreams = Upstreams::start(&config.upstreams, (&config.cache, &config.auth), &rules, &clock).await?;
-        Ok(Self { config, clock, store, sql, policies, kinds: served, flushers, schema, ledger, relays })
+        Ok(Self { config, clock, store, sql, policies, kinds: served, flushers, schema, invalidations, relays })
     }
 
     /// The configuration it was started with.
@@ -204,8 +204,8 @@ impl App {
     }
 
     /// What was invalidated of all that is kept of reads.
-    pub fn ledger(&self) -> &Arc<InvalidationLog> {
-        &self.ledger
+    pub fn invalidations(&self) -> &Arc<InvalidationLog> {
+        &self.invalidations
     }
 
     /// Flushes everything of `kind` that waits now; how many changes that were.
@@ -246,7 +246,7 @@ impl App {
         {
             tracing::warn!(%error, "that the journal is empty could not be noted: another store would be refused");
         }
-        self.relays.stop(&self.ledger).await;
+        self.relays.stop(&self.invalidations).await;
         let registry = Arc::clone(&self.policies.registry);
         let _ = tokio::task::spawn_blocking(move || registry.close()).await;
         self.sql.close().await;
@@ -277,7 +277,7 @@ fn flusher(
     config: &Config,
     table: KindTable,
     parts: &KindParts,
-    (owner, ledger): (&str, &Arc<InvalidationLog>),
+    (owner, invalidations): (&str, &Arc<InvalidationLog>),
     schema_ready: watch::Receiver<bool>,
 ) -> Flusher {
     Flusher::start(FlushParts {
@@ -286,7 +286,7 @@ fn flusher(
         fold: crate::write::fold,
         config: config.flush.clone(),
         owner: owner.to_owned(),
-        ledger: Arc::clone(ledger),
+        invalidations: Arc::clone(invalidations),
         policies: Arc::clone(&parts.policies),
         store: Arc::<dyn Store>::clone(&parts.store),
         sql: parts.sql.clone(),

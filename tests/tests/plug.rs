@@ -259,7 +259,7 @@ async fn started(app: &App, config: &Config, durability: DurabilityLevel) -> (Ki
         sql: Arc::<dyn Sql>::clone(app.sql()),
         journal: config.journal.clone(),
         watch: Arc::clone(&parts.watch),
-        ledger: Arc::new(InvalidationLog::default()),
+        invalidations: Arc::new(InvalidationLog::default()),
         clock: Clock::Real,
         schema_ready: app.schema_ready(),
     });

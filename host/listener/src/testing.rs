@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use super::{Handler, Limits};
 
 /// Waiting for an event that must come; only a failure takes so long.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A handler that is served on a free port of loopback.
 pub struct Served {
@@ -50,7 +50,7 @@ impl Served {
     pub async fn stop(self) {
         // Fails when it has ended by itself, which is as good.
         let _ = self.stop.send(true);
-        tokio::time::timeout(PATIENCE, self.task).await.expect("the server ends").unwrap();
+        tokio::time::timeout(TIMEOUT, self.task).await.expect("the server ends").unwrap();
     }
 }
 
@@ -102,7 +102,7 @@ impl Client {
     /// Sends it again and again, reading nothing, until the server has closed.
     pub async fn send_until_refused(&mut self, text: &str) {
         let sending = async { while self.stream.write_all(text.as_bytes()).await.is_ok() {} };
-        tokio::time::timeout(PATIENCE, sending).await.expect("the server closes");
+        tokio::time::timeout(TIMEOUT, sending).await.expect("the server closes");
     }
 
     /// Sends a request and takes the reply.
@@ -168,7 +168,7 @@ impl Client {
     /// Whether more came; `false` at the end.
     async fn receive(&mut self) -> bool {
         let reading = self.stream.read_buf(&mut self.received);
-        match tokio::time::timeout(PATIENCE, reading).await.expect("the server answers or closes") {
+        match tokio::time::timeout(TIMEOUT, reading).await.expect("the server answers or closes") {
             Ok(count) => count > 0,
             Err(_) => false,
         }

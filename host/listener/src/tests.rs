@@ -365,9 +365,9 @@ async fn a_stop_does_not_wait_for_ever() {
 
 #[tokio::test]
 async fn a_stream_may_take_longer_than_a_head_and_is_whole_or_torn() {
-    let patience = Duration::from_millis(150);
-    let patience = Limits { header_timeout: patience, idle_timeout: patience, ..limits() };
-    let served = serve(Arc::new(Length::default()), patience).await;
+    let timeouts = Duration::from_millis(150);
+    let timeouts = Limits { header_timeout: timeouts, idle_timeout: timeouts, ..limits() };
+    let served = serve(Arc::new(Length::default()), timeouts).await;
     let mut client = served.client().await;
     client.send("GET /drops HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let text = client.until("\r\n0\r\n\r\n").await;

@@ -1,4 +1,4 @@
-//! Small conversions of text that both listeners need: percent-decoding, JSON strings, time stamps.
+//! Small conversions of text that both listeners need: percent-decoding, JSON strings, timestamps.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -87,7 +87,7 @@ pub fn push(to: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     let _ = to.write_fmt(text);
 }
 
-/// Appends Unix milliseconds as an RFC 3339 time stamp in UTC with milliseconds, without quotes.
+/// Appends Unix milliseconds as an RFC 3339 timestamp in UTC with milliseconds, without quotes.
 pub fn push_timestamp(to: &mut Vec<u8>, unix_ms: u64) {
     const DAY_S: u64 = 86_400;
     let (seconds, ms) = (unix_ms / 1000, unix_ms % 1000);
@@ -189,16 +189,16 @@ mod tests {
 
     #[test]
     fn time_stamps_are_civil() {
-        let stamp = |ms| {
+        let timestamp = |ms| {
             let mut text = Vec::new();
             push_timestamp(&mut text, ms);
             String::from_utf8(text).unwrap()
         };
-        assert_eq!(stamp(0), "1970-01-01T00:00:00.000Z");
-        assert_eq!(stamp(951_782_399_999), "2000-02-28T23:59:59.999Z");
-        assert_eq!(stamp(951_782_400_000), "2000-02-29T00:00:00.000Z");
-        assert_eq!(stamp(951_868_800_000), "2000-03-01T00:00:00.000Z");
-        assert_eq!(stamp(1_767_225_599_001), "2025-12-31T23:59:59.001Z");
-        assert_eq!(stamp(4_107_542_400_000), "2100-03-01T00:00:00.000Z");
+        assert_eq!(timestamp(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(timestamp(951_782_399_999), "2000-02-28T23:59:59.999Z");
+        assert_eq!(timestamp(951_782_400_000), "2000-02-29T00:00:00.000Z");
+        assert_eq!(timestamp(951_868_800_000), "2000-03-01T00:00:00.000Z");
+        assert_eq!(timestamp(1_767_225_599_001), "2025-12-31T23:59:59.001Z");
+        assert_eq!(timestamp(4_107_542_400_000), "2100-03-01T00:00:00.000Z");
     }
 }

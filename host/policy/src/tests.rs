@@ -56,7 +56,7 @@ fn kind(name: &str, settings: &[(&str, &str)], on_failure: PolicyFailure) -> Kin
 }
 
 /// A deadline that nothing but an endless loop reaches, on a busy machine too.
-fn patient() -> PolicyConfig {
+fn lenient() -> PolicyConfig {
     let registry = std::env::temp_dir().join("weir-tests-without-a-registry");
     PolicyConfig {
         registry,
@@ -102,7 +102,7 @@ fn misbehaving(config: PolicyConfig, on_failure: PolicyFailure) -> Misbehaving {
 }
 
 fn builtin(kinds: &[KindPolicy]) -> Arc<Policies> {
-    load(&patient(), kinds).unwrap()
+    load(&lenient(), kinds).unwrap()
 }
 
 fn uuid(n: u128) -> Id {
@@ -190,7 +190,7 @@ fn a_module_is_good_or_refused_for_the_reason_that_its_fixture_names() {
         }
         seen += 1;
         let text = std::fs::read_to_string(&path).unwrap();
-        let config = PolicyConfig { call_deadline_ms: 1_000, ..patient() };
+        let config = PolicyConfig { call_deadline_ms: 1_000, ..lenient() };
         let checked = check(&config, &wat::parse_str(&text).unwrap());
         let expected = text.lines().next().unwrap().strip_prefix(";; ").unwrap();
         let name = path.file_name().unwrap().display();
@@ -210,7 +210,7 @@ fn a_module_is_good_or_refused_for_the_reason_that_its_fixture_names() {
 fn what_is_no_component_or_too_much_of_one_is_refused() {
     let good = builtin::COMPONENT;
     let refused = |config: &PolicyConfig, bytes: &[u8]| check(config, bytes).unwrap_err();
-    let code = |bytes: &[u8]| refused(&patient(), bytes).code();
+    let code = |bytes: &[u8]| refused(&lenient(), bytes).code();
     assert_eq!(code(b""), "not-a-component");
     assert_eq!(code(&std::fs::read(fixtures().join("not-wasm.txt")).unwrap()), "not-a-component");
     assert_eq!(code(&good[..good.len() / 2]), "not-a-component");
@@ -218,13 +218,13 @@ fn what_is_no_component_or_too_much_of_one_is_refused() {
     damaged[good.len() / 3..][..64].fill(0xff);
     assert!(["not-a-component", "compile"].contains(&code(&damaged)));
 
-    let small = PolicyConfig { module_bytes_max: good.len() - 1, ..patient() };
+    let small = PolicyConfig { module_bytes_max: good.len() - 1, ..lenient() };
     assert_eq!(refused(&small, good), LoadError::TooLarge { bytes: good.len() as u64, bytes_max: good.len() - 1 });
-    let few = PolicyConfig { functions_max: 3, ..patient() };
+    let few = PolicyConfig { functions_max: 3, ..lenient() };
     assert!(matches!(refused(&few, good), LoadError::TooManyFunctions { functions: 4.., functions_max: 3 }));
-    let hasty = PolicyConfig { compile_deadline_ms: 0, ..patient() };
+    let hasty = PolicyConfig { compile_deadline_ms: 0, ..lenient() };
     assert_eq!(refused(&hasty, good), LoadError::CompileDeadline { deadline_ms: 0 });
-    check(&patient(), good).unwrap();
+    check(&lenient(), good).unwrap();
 }
 
 #[test]
@@ -232,17 +232,17 @@ fn a_file_is_refused_before_it_is_read_whole() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("policy.wasm");
     let load =
-        |path: &Path| load(&PolicyConfig { component: Some(path.to_owned()), ..patient() }, &[]).map(drop).unwrap_err();
+        |path: &Path| load(&PolicyConfig { component: Some(path.to_owned()), ..lenient() }, &[]).map(drop).unwrap_err();
     assert_eq!(load(&path).code(), "unreadable");
     let file = std::fs::File::create(&path).unwrap();
     // Sparse: it takes no space, and would take minutes to read.
     file.set_len(1 << 40).unwrap();
-    assert_eq!(load(&path), LoadError::TooLarge { bytes: 1 << 40, bytes_max: patient().module_bytes_max });
+    assert_eq!(load(&path), LoadError::TooLarge { bytes: 1 << 40, bytes_max: lenient().module_bytes_max });
 }
 
 #[test]
 fn every_failed_decision_is_counted_named_and_followed_by_a_good_one() {
-    let config = PolicyConfig { call_deadline_ms: 1_000, ..patient() };
+    let config = PolicyConfig { call_deadline_ms: 1_000, ..lenient() };
     let misbehaving = misbehaving(config, PolicyFailure::Deny);
     let policies = &misbehaving.policies;
     let keep = ToggleRule { when_absent: Effect::Keep, when_present: Effect::Keep, limit: None };
@@ -271,7 +271,7 @@ fn every_failed_decision_is_counted_named_and_followed_by_a_good_one() {
 
 #[test]
 fn the_built_in_rules_stand_in_where_the_kind_says_so() {
-    let misbehaving = misbehaving(patient(), PolicyFailure::BuiltIn);
+    let misbehaving = misbehaving(lenient(), PolicyFailure::BuiltIn);
     let policies = &misbehaving.policies;
     let batch = batch(9);
     for kind in ["trap", "short", "effect"] {
@@ -292,7 +292,7 @@ fn a_module_takes_over_what_it_exports_and_no_more() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("policy.wasm");
     std::fs::write(&path, wat::parse_str(without_flush).unwrap()).unwrap();
-    let config = PolicyConfig { component: Some(path), ..patient() };
+    let config = PolicyConfig { component: Some(path), ..lenient() };
     let policies = load(&config, &[kind("trap", &[], PolicyFailure::Deny)]).unwrap();
     policies.decide_now("trap", 1, &batch(1)).unwrap_err();
     assert_eq!(policies.plan_now("trap", 1_000, &backlog(1, 500)).look_again_ms, 1_500);
@@ -308,7 +308,7 @@ fn a_module_takes_over_what_it_exports_and_no_more() {
 
 #[test]
 fn a_plan_is_always_there() {
-    let config = PolicyConfig { call_deadline_ms: 1_000, ..patient() };
+    let config = PolicyConfig { call_deadline_ms: 1_000, ..lenient() };
     let misbehaving = misbehaving(config, PolicyFailure::Deny);
     let plan = |kind: &str| misbehaving.policies.plan_now(kind, 1_000, &backlog(1, 500));
     assert_eq!(plan("fine"), FlushPlan { flush_now: true, changes_max: 1, look_again_ms: 1 });
@@ -319,7 +319,7 @@ fn a_plan_is_always_there() {
 
 #[test]
 fn no_module_can_lose_or_revive_a_change() {
-    let config = PolicyConfig { call_deadline_ms: 1_000, ..patient() };
+    let config = PolicyConfig { call_deadline_ms: 1_000, ..lenient() };
     let misbehaving = misbehaving(config, PolicyFailure::Deny);
     let changes = changes(40, 12);
     let last: Vec<usize> = (28..40).collect();
@@ -337,7 +337,7 @@ fn no_module_can_lose_or_revive_a_change() {
 
 #[test]
 fn an_instance_that_leaks_is_replaced_between_two_calls() {
-    let misbehaving = misbehaving(PolicyConfig { instances: 1, ..patient() }, PolicyFailure::Deny);
+    let misbehaving = misbehaving(PolicyConfig { instances: 1, ..lenient() }, PolicyFailure::Deny);
     // One MiB a call, and 16 are allowed: without a replacement the 16th call traps.
     for _ in 0..50 {
         misbehaving.policies.decide_now("grows", 1, &batch(3)).unwrap();
@@ -346,7 +346,7 @@ fn an_instance_that_leaks_is_replaced_between_two_calls() {
 
 #[test]
 fn what_one_call_hands_back_is_bounded() {
-    let roomy = misbehaving(PolicyConfig { transfer_bytes_max: 24 * 5, ..patient() }, PolicyFailure::Deny);
+    let roomy = misbehaving(PolicyConfig { transfer_bytes_max: 24 * 5, ..lenient() }, PolicyFailure::Deny);
     roomy.policies.decide_now("fine", 1, &batch(5)).unwrap();
     let error = roomy.policies.decide_now("fine", 1, &batch(50)).unwrap_err();
     assert!(error.reason.starts_with("contract: ") && error.reason.contains("too much data"), "{error}");
@@ -356,7 +356,7 @@ fn what_one_call_hands_back_is_bounded() {
 fn more_callers_than_instances_wait_for_each_other() {
     // Every call is to be made.
     let breaker = BreakerConfig { failures_max: 1_000, ..BreakerConfig::default() };
-    let misbehaving = misbehaving(PolicyConfig { breaker, ..patient() }, PolicyFailure::Deny);
+    let misbehaving = misbehaving(PolicyConfig { breaker, ..lenient() }, PolicyFailure::Deny);
     let (policies, barrier) = (&misbehaving.policies, Barrier::new(8));
     std::thread::scope(|scope| {
         for caller in 0..8 {
@@ -379,7 +379,7 @@ fn more_callers_than_instances_wait_for_each_other() {
 
 #[test]
 fn a_caller_that_finds_no_instance_is_refused_and_the_module_stays_healthy() {
-    let config = PolicyConfig { instances: 1, call_deadline_ms: 1_000, ..patient() };
+    let config = PolicyConfig { instances: 1, call_deadline_ms: 1_000, ..lenient() };
     let misbehaving = misbehaving(config, PolicyFailure::Deny);
     let active = misbehaving.policies.rules.active();
     let (taken, release) = (Barrier::new(2), Barrier::new(2));
@@ -403,7 +403,7 @@ fn a_caller_that_finds_no_instance_is_refused_and_the_module_stays_healthy() {
 
 #[test]
 fn a_call_that_panics_in_the_host_gives_its_place_back() {
-    let misbehaving = misbehaving(PolicyConfig { instances: 1, ..patient() }, PolicyFailure::Deny);
+    let misbehaving = misbehaving(PolicyConfig { instances: 1, ..lenient() }, PolicyFailure::Deny);
     let active = misbehaving.policies.rules.active();
     let panics = |_: &mut Warm| -> wasmtime::Result<()> { panic!("on purpose") };
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -443,7 +443,7 @@ async fn a_field_that_a_kind_has_not_is_the_modules_fault() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_guest_that_loops_does_not_hold_the_thread_that_serves() {
     use std::sync::atomic::AtomicBool;
-    let looping = misbehaving(PolicyConfig { call_deadline_ms: 2_000, ..patient() }, PolicyFailure::Deny);
+    let looping = misbehaving(PolicyConfig { call_deadline_ms: 2_000, ..lenient() }, PolicyFailure::Deny);
     let (policies, was_served) = (Arc::clone(&looping.policies), Arc::new(AtomicBool::new(false)));
     let served = Arc::clone(&was_served);
     let asked = tokio::spawn(async move {

@@ -1,6 +1,6 @@
 //! Setting aside: what a flush does with targets whose rows another session has locked.
 //!
-//! Engine-free part of the room. Pure. The rows of such a target are not written, all others are; the checkpoint of its
+//! Knows no engine. Pure. The rows of such a target are not written, all others are; the checkpoint of its
 //! partition stays before them, and `weir_aside` says, in the same transaction, how far the others have got. So nothing is
 //! stored twice and nothing is forgotten, whoever flushes next.
 

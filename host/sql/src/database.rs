@@ -17,9 +17,9 @@ use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, Pool, SqlSafeStr as _, SqlStr};
 use tokio::sync::MutexGuard;
 
-use super::driver::{Connection, Dialect, Driver, Sqlx};
+use super::driver::{Connection, DialectIn, Driver, Sqlx};
 use super::engine::{Backend, Engine, FlushTexts, StatementOf};
-use super::granted::Seats;
+use super::granted::GrantedPermits;
 use super::identity::Pin;
 use super::lease::{Lease, leased};
 use super::own::OwnStatements;
@@ -39,7 +39,7 @@ pub(super) struct Database<D: Driver> {
     /// The database that is expected.
     pub pin: Pin,
     /// Bounds the statements of the operator that run at once.
-    pub seats: Seats,
+    pub granted_permits: GrantedPermits,
     /// The configuration.
     pub settings: SqlConfig,
     /// The longest time that one step may go without an answer.
@@ -55,7 +55,7 @@ impl<D: Driver> Database<D> {
             pool,
             plans: PlanCache::default(),
             pin: Pin::default(),
-            seats: Seats::new(settings.connections_max),
+            granted_permits: GrantedPermits::new(settings.connections_max),
             settings: settings.clone(),
             limit: Duration::from_millis(settings.statement_timeout_ms.saturating_mul(2)),
             driver,
@@ -83,7 +83,7 @@ impl<D: Driver> Backend for Database<D> {
         D::lease(self).await
     }
 
-    fn dialect(&self) -> Dialect<D> {
+    fn dialect(&self) -> DialectIn<D> {
         self.driver.dialect()
     }
 

@@ -1,6 +1,6 @@
 //! Dead letters: what is written of a row that can never be stored, and the row that a letter was.
 //!
-//! Engine-free part of the room. Pure.
+//! Knows no engine. Pure.
 
 use std::collections::HashMap;
 use std::sync::Arc;

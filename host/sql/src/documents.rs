@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
-use super::facts::{IdForm, TimeForm};
+use super::introspection::{IdForm, TimeForm};
 use super::rows::{Unstorable, parts_of};
 use super::values::{Given, ValueForm, give};
 use super::{DocumentRow, StoredDocument};
@@ -212,18 +212,18 @@ pub(super) fn violations(
 ) -> Vec<Violation> {
     let Some(fields) = document.as_object() else { return Vec::new() };
     let mut found = Vec::new();
-    misfits(&forms.own, table.columns.keys(), |name| fields.get(name), (nul, most), "", &mut found);
+    unfit_values(&forms.own, table.columns.keys(), |name| fields.get(name), (nul, most), "", &mut found);
     for (child, sheet) in table.children.iter().zip(&forms.children) {
         let Some(Value::Array(elements)) = fields.get(&child.field) else { continue };
         for (index, element) in elements.iter().enumerate() {
             let path = format!("/{}/{index}", escaped(&child.field));
             match (&child.value_column, element) {
                 (Some(_), element) => {
-                    misfits(sheet, [&String::new()], |_| Some(element), (nul, most), &path, &mut found);
+                    unfit_values(sheet, [&String::new()], |_| Some(element), (nul, most), &path, &mut found);
                 }
                 (None, Value::Object(fields)) => {
                     let field = |name: &str| fields.get(name);
-                    misfits(sheet, child.columns.keys(), field, (nul, most), &path, &mut found);
+                    unfit_values(sheet, child.columns.keys(), field, (nul, most), &path, &mut found);
                 }
                 // Not of the shape: that is told by others.
                 (None, _) => {}
@@ -234,7 +234,7 @@ pub(super) fn violations(
 }
 
 /// Which of the named fields do not fit into the columns of a sheet. An element that is a value has the empty name.
-fn misfits<'n, 'v>(
+fn unfit_values<'n, 'v>(
     sheet: &Sheet,
     names: impl IntoIterator<Item = &'n String>,
     field: impl Fn(&str) -> Option<&'v Value>,

@@ -24,7 +24,7 @@ pub(super) type Sqlx<D> = <<D as Driver>::Engine as Engine>::Database;
 /// A connection of a driver.
 pub(super) type Connection<D> = <<D as Driver>::Engine as Engine>::Connection;
 /// The dialect of a driver's engine.
-pub(super) type Dialect<D> = <<D as Driver>::Engine as Engine>::Dialect;
+pub(super) type DialectIn<D> = <<D as Driver>::Engine as Engine>::Dialect;
 /// A column of a statement that a driver has prepared.
 pub(super) type Column<D> = <Sqlx<D> as sqlx::Database>::Column;
 /// A statement that a driver has prepared.
@@ -74,7 +74,7 @@ pub(super) trait Driver: ServerCheck + OperatorStatements + Send + Sync + 'stati
     }
 
     /// The engine's dialect. Needs a connection to have been there.
-    fn dialect(&self) -> Dialect<Self>;
+    fn dialect(&self) -> DialectIn<Self>;
 
     /// Begins a transaction that writes.
     fn begin(&self) -> SqlStr;

@@ -13,8 +13,8 @@ use super::exec::counters::{self, CounterStatements};
 use super::exec::documents::{self, DocumentStatements};
 use super::exec::preferences::{self, PreferenceStatements};
 use super::exec::toggles::{self, TogglePlan, ToggleStatements};
-use super::facts::look::Ask;
-use super::facts::{Facts, Words};
+use super::introspection::look::Ask;
+use super::introspection::{Dialect, Introspection};
 use super::lease::Lease;
 use super::limits::Parent;
 use super::own::OwnStatements;
@@ -95,7 +95,7 @@ pub(super) trait Engine: Catalogue + Send + Sync + 'static {
     /// A connection.
     type Connection: Wire + sqlx::Connection<Database = Self::Database>;
     /// How statements for operators are worded, and what is peculiar about values.
-    type Dialect: Words + Copy + Send + Sync;
+    type Dialect: Dialect + Copy + Send + Sync;
 
     /// How many are loaded with one connection.
     const LOAD: LoadSizes;
@@ -120,7 +120,7 @@ pub(super) trait Engine: Catalogue + Send + Sync + 'static {
     fn unused_key(
         connection: &mut Self::Connection,
         plan: &TogglePlan<Self>,
-        pairs: &Facts,
+        pairs: &Introspection,
     ) -> impl Future<Output = Result<Option<Finding>, sqlx::Error>> + Send;
 
     /// What numbers rows and is to blame for what a row failed with, if anything is.
@@ -151,7 +151,7 @@ pub(super) trait Catalogue: Sized {
         dialect: DialectOf<Self>,
         table: &str,
         rights: &[&str],
-    ) -> impl Future<Output = Result<Option<Facts>, sqlx::Error>> + Send
+    ) -> impl Future<Output = Result<Option<Introspection>, sqlx::Error>> + Send
     where
         Self: Engine;
 
@@ -161,7 +161,7 @@ pub(super) trait Catalogue: Sized {
         dialect: DialectOf<Self>,
         table: &str,
         role: Role,
-        facts: Option<&mut Facts>,
+        facts: Option<&mut Introspection>,
     ) -> impl Future<Output = Result<(), sqlx::Error>> + Send
     where
         Self: Engine;
@@ -171,7 +171,7 @@ pub(super) trait Catalogue: Sized {
         connection: &mut ConnectionOf<Self>,
         dialect: DialectOf<Self>,
         table: &str,
-        facts: &mut Facts,
+        facts: &mut Introspection,
     ) -> impl Future<Output = Result<(), sqlx::Error>> + Send
     where
         Self: Engine;

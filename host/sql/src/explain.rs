@@ -1,6 +1,6 @@
-//! What SQL holds of something, in words, for `weir explain`.
+//! What SQL holds of something, in dialect, for `weir explain`.
 //!
-//! Engine-free part of the room. Pure.
+//! Knows no engine. Pure.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use super::rows::Known;
 use weir_core::config::ToggleTable;
 use weir_core::model::{Id, Settings};
 
-/// What SQL holds of a pair and its target, in words. `size` is counted up to one more than `huge_rows_min`.
+/// What SQL holds of a pair and its target, in dialect. `size` is counted up to one more than `huge_rows_min`.
 pub(super) fn explanation(
     at_ms: Option<u64>,
     target: &Id,
@@ -27,19 +27,19 @@ pub(super) fn explanation(
     })
 }
 
-/// What SQL holds of a counter, in words.
+/// What SQL holds of a counter, in dialect.
 pub(super) fn explained_count(found: &[Option<u64>]) -> Value {
     let count = found.first().copied().flatten();
     json!({ "target_exists": count.is_some(), "count": count })
 }
 
-/// What SQL holds of a member, in words.
+/// What SQL holds of a member, in dialect.
 pub(super) fn explained_settings(found: &[Option<Settings>]) -> Value {
     let settings = found.first().and_then(Option::as_ref);
     json!({ "target_exists": settings.is_some(), "settings": settings.map(Settings::to_json) })
 }
 
-/// What SQL holds of a document, in words.
+/// What SQL holds of a document, in dialect.
 pub(super) fn explained_document(found: &[Option<StoredDocument>]) -> Value {
     match found.first().and_then(Option::as_ref) {
         None => json!({ "document": null }),

@@ -1,6 +1,6 @@
 //! What the self-check says: what is wrong, and what to do about it.
 //!
-//! Engine-free part of the room. Plain data; holds no SQL text and sends nothing. Problems and remedies have names, so that
+//! Knows no engine. Plain data; holds no SQL text and sends nothing. Problems and remedies have names, so that
 //! the tests can tell which of them they have run: one that no test runs fails them.
 
 use serde::Serialize;
@@ -133,7 +133,7 @@ named! {
 named! {
     /// What to do.
     Advice {
-        /// Something that only a person can decide or do, in words.
+        /// Something that only a person can decide or do, in dialect.
         Decide,
         /// Change a setting of the server.
         SetServer,
@@ -190,8 +190,8 @@ pub(super) struct Remedy {
 }
 
 impl Remedy {
-    /// Words for a person.
-    pub fn words(text: impl Into<String>) -> Self {
+    /// Dialect for a person.
+    pub fn text(text: impl Into<String>) -> Self {
         Self { advice: Advice::Decide, text: text.into(), statements: Vec::new(), in_batches: Vec::new() }
     }
 
@@ -218,7 +218,7 @@ pub struct Finding {
     pub problem: String,
     /// What to do, by its name.
     pub advice: Advice,
-    /// What to do, in words, with the statements to run.
+    /// What to do, in dialect, with the statements to run.
     pub remedy: String,
     /// The statements to run, in this order and in one session; empty where a person must decide.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -249,12 +249,12 @@ impl Finding {
 
     /// With words only, for a person: what weir must not start with.
     pub fn refusal(name: Problem, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        refuse(name, problem.into(), Remedy::words(remedy))
+        refuse(name, problem.into(), Remedy::text(remedy))
     }
 
     /// With words only, for a person: worth knowing.
     pub fn warning(name: Problem, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        warn(name, problem, Remedy::words(remedy))
+        warn(name, problem, Remedy::text(remedy))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Knows no engine: an engine begins the transaction, prepares, and reads its columns; what one call may
 //! take (connections, time, rows, bytes) and what it may be given is decided here. A connection that met anything but
-//! success is closed, as everywhere in this room. All runs of a call go to the server together. Never retries, never lets a module wait for longer than the
+//! success is closed, as everywhere here. All runs of a call go to the server together. Never retries, never lets a module wait for longer than the
 //! statement's time.
 
 use std::future::Future;
@@ -76,25 +76,25 @@ impl Stop {
 }
 
 /// As many calls at once as leave the host connections of its own.
-pub(super) struct Seats(Semaphore);
+pub(super) struct GrantedPermits(Semaphore);
 
-impl Seats {
+impl GrantedPermits {
     pub fn new(connections_max: u32) -> Self {
-        let seats = connections_max.saturating_sub(CONNECTIONS_SPARED).max(1);
-        Self(Semaphore::new(usize::try_from(seats).unwrap_or(1)))
+        let permits = connections_max.saturating_sub(CONNECTIONS_SPARED).max(1);
+        Self(Semaphore::new(usize::try_from(permits).unwrap_or(1)))
     }
 
-    /// Does `work` (which drops its connection when it is dropped) in the statement's time, waiting for a seat included.
+    /// Does `work` (which drops its connection when it is dropped) in the statement's time, waiting for a permit included.
     pub async fn run<T>(
         &self,
         statement: &StatementConfig,
         work: impl Future<Output = Result<T, Stop>>,
     ) -> Result<T, StatementError> {
-        let seated = async {
-            let _seat = self.0.acquire().await.map_err(|_| sqlx::Error::PoolClosed)?;
+        let permitted = async {
+            let _permit = self.0.acquire().await.map_err(|_| sqlx::Error::PoolClosed)?;
             work.await
         };
-        match tokio::time::timeout(Duration::from_millis(statement.timeout_ms), seated).await {
+        match tokio::time::timeout(Duration::from_millis(statement.timeout_ms), permitted).await {
             Ok(done) => done.map_err(|stop| stop.judged(statement)),
             Err(_) => Err(StatementError::Unavailable(format!(
                 "statement {}: not done within timeout_ms = {}",
@@ -119,14 +119,14 @@ fn placeholders<S: Statement>(prepared: &S) -> usize {
     }
 }
 
-fn misfit<S: Statement>(statement: &StatementConfig, prepared: &S) -> Option<String> {
+fn mismatch<S: Statement>(statement: &StatementConfig, prepared: &S) -> Option<String> {
     let (there, listed) = (placeholders(prepared), statement.parameters.len());
     (there != listed).then(|| format!("it has {there} placeholders, and its parameters list {listed}"))
 }
 
 /// Refuses a statement whose placeholders are not those of its configuration.
 pub(super) fn fits<S: Statement>(statement: &StatementConfig, prepared: &S) -> Result<(), Stop> {
-    misfit(statement, prepared).map_or(Ok(()), |problem| Err(Stop::Refused(problem)))
+    mismatch(statement, prepared).map_or(Ok(()), |problem| Err(Stop::Refused(problem)))
 }
 
 /// Binds one row of parameters, NULLs with their type.
@@ -339,14 +339,14 @@ pub(super) fn finding<S: Statement>(
             return match judge(&error) {
                 failure if matches!(failure.class, Class::Row | Class::Permanent) => {
                     let remedy = format!("correct sql of statement {:?} in weir.toml", statement.name);
-                    Ok(Some(refuse(Problem::Statement, failure.reason, Remedy::words(remedy))))
+                    Ok(Some(refuse(Problem::Statement, failure.reason, Remedy::text(remedy))))
                 }
                 _ => Err(sql_error(error)),
             };
         }
     };
-    if let Some(problem) = misfit(statement, &prepared) {
-        let remedy = Remedy::words("list the type of each placeholder in its parameters");
+    if let Some(problem) = mismatch(statement, &prepared) {
+        let remedy = Remedy::text("list the type of each placeholder in its parameters");
         return Ok(Some(refuse(Problem::Statement, problem, remedy)));
     }
     let columns = prepared.columns().iter().enumerate();
@@ -354,7 +354,7 @@ pub(super) fn finding<S: Statement>(
         unreadable(column).map(|problem| format!("column {} ({}) {problem}", index + 1, column.name()))
     });
     let unread: Vec<String> = unread.collect();
-    let remedy = Remedy::words("cast these columns to text");
+    let remedy = Remedy::text("cast these columns to text");
     Ok((!unread.is_empty()).then(|| refuse(Problem::Statement, unread.join("; "), remedy)))
 }
 
@@ -407,8 +407,8 @@ mod tests {
 
     #[test]
     fn modules_leave_connections_to_the_host() {
-        for (connections, seats) in [(2, 1), (3, 1), (4, 2), (8, 6)] {
-            assert_eq!(Seats::new(connections).0.available_permits(), seats);
+        for (connections, permits) in [(2, 1), (3, 1), (4, 2), (8, 6)] {
+            assert_eq!(GrantedPermits::new(connections).0.available_permits(), permits);
         }
     }
 }

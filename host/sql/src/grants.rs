@@ -1,6 +1,6 @@
 //! The rights that weir needs on each table, and no more: what `weir check` prints, so that its user need be nobody's owner.
 //!
-//! Engine-free part of the room. Pure: how a right is written is the engine's.
+//! Knows no engine. Pure: how a right is written is the engine's.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,6 +1,6 @@
 //! Whether SQL serves: what is known of it, so that nobody waits for a server that is away, and what finds it back.
 //!
-//! Engine-free part of the room. Each failure is told here. A connection that was lost, or that does not come soon, is a
+//! Knows no engine. Each failure is told here. A connection that was lost, or that does not come soon, is a
 //! suspicion; a probe on a fresh connection of its own (whose address is resolved anew) decides, and goes on until the
 //! server serves. A server that refuses writes as a whole is believed at once. When a server comes back, or turns out not
 //! to be the one to write to, all pooled connections that are older than that are closed: after a failover they lead to
@@ -107,7 +107,7 @@ impl Health {
         tokio::select! {
             biased;
             reason = away => Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::NotConnected, reason))),
-            taken = taking => taken.inspect_err(|error| self.known.heed(error)),
+            taken = taking => taken.inspect_err(|error| self.known.note(error)),
             never = suspecting => match never {},
         }
     }
@@ -123,7 +123,7 @@ impl Health {
     }
 
     /// Learns from what a transaction came to.
-    pub fn heed_result<T>(&self, result: &Result<T, SqlError>) {
+    pub fn note_result<T>(&self, result: &Result<T, SqlError>) {
         match result {
             Err(SqlError::ReadOnly(reason)) => self.known.refuses_writes(reason),
             Err(SqlError::Transient(_) | SqlError::OutcomeUnknown(_)) => self.known.suspected.notify_one(),
@@ -160,7 +160,7 @@ impl Known {
     }
 
     /// Learns from a failure.
-    pub fn heed(&self, error: &sqlx::Error) {
+    pub fn note(&self, error: &sqlx::Error) {
         let failure = judge(error);
         match failure.class {
             Class::ReadOnly => self.refuses_writes(&failure.reason),
@@ -221,7 +221,7 @@ mod tests {
         let mut standing = known.standing.subscribe();
         assert_eq!(health.standing(), Standing::Serves, "nobody has suspected anything");
         assert!(!known.is_shed(LONG_AGO));
-        known.heed(&lost());
+        known.note(&lost());
         standing.wait_for(|standing| matches!(standing, Standing::Away(_))).await.unwrap();
         serve.send(true).unwrap();
         standing.wait_for(|standing| *standing == Standing::Serves).await.unwrap();

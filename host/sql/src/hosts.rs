@@ -1,6 +1,6 @@
 //! The servers that `sql.url` names, and which of them is used: the one that takes writes.
 //!
-//! Engine-free part of the room. A driver knows one server only, so each is tried by itself, all at once, and the pool is given
+//! Knows no engine. A driver knows one server only, so each is tried by itself, all at once, and the pool is given
 //! the address of the one that was chosen. It stays chosen while it takes writes, so that two that both do are not mixed.
 //! Names are looked up anew at each connection. Sends nothing by itself: the trial is the engine's.
 

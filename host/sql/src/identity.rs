@@ -1,6 +1,6 @@
 //! Which database this is: its id in `weir_meta`, and the check that it has stayed the same.
 //!
-//! Engine-free part of the room. A pool connects anew at any time, and the name that it connects to may lead to another
+//! Knows no engine. A pool connects anew at any time, and the name that it connects to may lead to another
 //! database by then. So whoever claims a partition looks in the same transaction whether the database is still the one that the
 //! journal belongs to. A flush needs no look of its own: its fence expects rows that only a claim makes.
 
@@ -44,7 +44,7 @@ pub(super) fn check(expected: DatabaseId, found: Result<Option<String>, sqlx::Er
     )))
 }
 
-/// Whether there is no such table: SQLSTATE of PostgreSQL and of MariaDB; SQLite has only its words.
+/// Whether there is no such table: SQLSTATE of PostgreSQL and of MariaDB; SQLite has only its dialect.
 fn is_table_missing(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(|error| {
         matches!(error.code().as_deref(), Some("42P01" | "42S02")) || error.message().contains("no such table")

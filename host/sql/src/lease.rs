@@ -1,6 +1,6 @@
 //! A pooled connection that goes back to the pool only when its work ended well.
 //!
-//! Engine-free part of the room. Whoever drops a lease in mid-work (an error, a cancelled future, a panic) closes the
+//! Knows no engine. Whoever drops a lease in mid-work (an error, a cancelled future, a panic) closes the
 //! connection, and the server rolls back: nothing half-done is ever handed to the next user of the pool.
 
 use std::future::Future;
@@ -105,7 +105,7 @@ pub(super) fn ended<DB: Database, T>(lease: Lease<DB>, result: Result<T, sqlx::E
         Ok(_) => lease.give_back(),
         Err(error) => {
             if let Some(known) = &lease.known {
-                known.heed(error);
+                known.note(error);
             }
         }
     }

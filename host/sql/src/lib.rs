@@ -26,7 +26,6 @@ mod effect;
 mod engine;
 mod exec;
 mod explain;
-mod facts;
 mod finding;
 mod granted;
 mod grants;
@@ -34,6 +33,7 @@ mod health;
 mod holes;
 mod hosts;
 mod identity;
+mod introspection;
 mod lease;
 mod limits;
 #[cfg(feature = "mysql")]
@@ -77,7 +77,7 @@ pub enum SqlError {
     /// Another owner moved the checkpoint; nothing was committed. Read it again.
     #[error("another flusher owns the partition; nothing was committed")]
     Fenced,
-    /// Worth repeating with patience: away, overloaded, deadlock, statement timeout, read-only, disk full.
+    /// Worth repeating later: away, overloaded, deadlock, statement timeout, read-only, disk full.
     #[error("SQL is not available now: {0}")]
     Transient(String),
     /// As `Transient`: the server takes no writes. It was put down, or somebody has set it so; connections to it are closed.

@@ -1,6 +1,6 @@
 //! What the columns of a kind's tables can hold, so that what cannot fit is refused at the door and never becomes a dead letter.
 //!
-//! Engine-free part of the room; an engine reads its catalogue into [`Seen`]. Sends nothing. Says less where it is not sure: what
+//! Knows no engine: an engine reads its catalogue into [`Seen`]. Sends nothing. Says less where it is not sure: what
 //! it lets through is judged by the database, as ever.
 
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::documents::{self, Forms};
-use super::facts::{Column, Facts, Holds, IdForm, Words, id_form};
+use super::introspection::{Column, Dialect, Holds, IdForm, Introspection, id_form};
 use super::numbers::grown;
 use weir_core::config::{IngestTable, KindTable};
 use weir_core::model::{Id, IdType, SettingRef, Settings, Violation};
@@ -35,7 +35,7 @@ struct ColumnLimit {
 pub struct Unfit {
     /// Table and column, with a dot between them.
     pub column: Arc<str>,
-    /// What the column holds, in words.
+    /// What the column holds, in dialect.
     pub limit: Arc<str>,
 }
 
@@ -79,9 +79,9 @@ pub struct Limits {
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// The table.
-    pub facts: Option<Facts>,
+    pub facts: Option<Introspection>,
     /// Its foreign keys of one column: the column, the other table, its column, and what is known of that table.
-    pub keys: Vec<(String, String, String, Option<Facts>)>,
+    pub keys: Vec<(String, String, String, Option<Introspection>)>,
     /// Of documents: the forms of their columns.
     pub forms: Option<Forms>,
 }
@@ -105,7 +105,7 @@ impl Bound {
 }
 
 impl ColumnLimit {
-    fn of(table: &str, facts: &Facts, name: &str) -> Option<Self> {
+    fn of(table: &str, facts: &Introspection, name: &str) -> Option<Self> {
         let bound = Bound::of(facts.column(name)?)?;
         Some(Self { column: format!("{table}.{name}").into(), bound })
     }
@@ -151,10 +151,10 @@ pub(super) fn table_of(kind: &KindTable) -> Option<&str> {
 
 impl Limits {
     /// What follows from what an engine has read.
-    pub(super) fn new<W: Words>(words: &W, kind: &KindTable, seen: &Seen) -> Self {
+    pub(super) fn new<D: Dialect>(dialect: &D, kind: &KindTable, seen: &Seen) -> Self {
         let (Some(name), Some(facts)) = (table_of(kind), &seen.facts) else { return Self::default() };
         let limit = |column: &str| ColumnLimit::of(name, facts, column);
-        let parent = |of, column: &str, id_type| parent(words, (name, of, column, id_type), seen);
+        let parent = |of, column: &str, id_type| parent(dialect, (name, of, column, id_type), seen);
         match kind {
             KindTable::Toggle(table) => {
                 // Where there is a table of targets it is known already which are there.
@@ -183,7 +183,7 @@ impl Limits {
                 Self {
                     target: limit(&table.id_column),
                     actor: actor.and_then(limit),
-                    documents: seen.forms.clone().map(|forms| (table.clone(), forms, W::NUL)),
+                    documents: seen.forms.clone().map(|forms| (table.clone(), forms, D::NUL)),
                     parents: actor
                         .and_then(|actor| parent(ParentOf::Actor, actor, table.actor_type))
                         .into_iter()
@@ -241,8 +241,8 @@ impl Limits {
 }
 
 /// What a foreign key of this column leads to.
-fn parent<W: Words>(
-    words: &W,
+fn parent<D: Dialect>(
+    dialect: &D,
     (table, of, column, id_type): (&str, ParentOf, &str, IdType),
     seen: &Seen,
 ) -> Option<Parent> {
@@ -252,7 +252,7 @@ fn parent<W: Words>(
     if column_of_key.collation.is_some() {
         return None;
     }
-    let form = id_form(words, column_of_key, id_type)?;
+    let form = id_form(dialect, column_of_key, id_type)?;
     Some(Parent { of, column: format!("{table}.{column}").into(), table: other.clone(), key: key.clone(), form })
 }
 
@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn a_column_holds_what_its_type_says() {
         let limit = |holds, unsigned| {
-            let facts = Facts { columns: vec![column(holds, unsigned)], ..Facts::default() };
+            let facts = Introspection { columns: vec![column(holds, unsigned)], ..Introspection::default() };
             ColumnLimit::of("t", &facts, "c")
         };
         assert_eq!(limit(Holds::Integer(8), false), None);

@@ -26,7 +26,7 @@ use self::connect::Session;
 use self::engine::Mysql;
 pub(super) use self::errors::judge;
 use self::migrate::migrate;
-use self::statements::words::MysqlWords;
+use self::statements::dialect::MysqlDialect;
 use self::wire::Template;
 use super::SqlError;
 use super::database::Database;
@@ -94,8 +94,8 @@ impl Driver for MysqlDriver {
         database.driver.server.lease(&database.pool, database.limit).await
     }
 
-    fn dialect(&self) -> MysqlWords {
-        MysqlWords { maria: self.is_maria() }
+    fn dialect(&self) -> MysqlDialect {
+        MysqlDialect { maria: self.is_maria() }
     }
 
     fn begin(&self) -> SqlStr {

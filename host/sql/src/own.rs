@@ -56,7 +56,7 @@ macro_rules! fixed_own_statements {
             dead_counts: $crate::wire::Fixed::of($texts::DEAD_COUNTS),
             dead_drop: $crate::wire::Fixed::of($texts::DEAD_DROP),
             dead_rename: $crate::wire::Fixed::of($texts::DEAD_RENAME),
-            dead_write: $crate::wire::Fixed::of($texts::BURY),
+            dead_write: $crate::wire::Fixed::of($texts::INSERT_DEAD_LETTER),
             hole_pass: $crate::wire::Fixed::of($texts::HOLE_PASS),
             hole_record: $crate::wire::Fixed::of($texts::HOLE_RECORD),
             holes: $crate::wire::Fixed::of($texts::HOLES),

@@ -26,7 +26,7 @@ use sqlx::SqlStr;
 use self::engine::Postgres;
 pub(super) use self::errors::judge;
 use self::migrate::{migrate, upgrade};
-use self::statements::words::PostgresWords;
+use self::statements::dialect::PostgresDialect;
 use super::SqlError;
 use super::classify::sql_error;
 use super::database::Database;
@@ -88,8 +88,8 @@ impl Driver for PostgresDriver {
         database.driver.server.lease(&database.pool, database.limit).await
     }
 
-    fn dialect(&self) -> PostgresWords {
-        PostgresWords
+    fn dialect(&self) -> PostgresDialect {
+        PostgresDialect
     }
 
     fn begin(&self) -> SqlStr {

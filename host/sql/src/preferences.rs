@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::SettingsRow;
-use super::facts::preference::FieldForm;
+use super::introspection::preference::FieldForm;
 use super::rows::Unstorable;
 use weir_core::config::PreferenceTable;
 use weir_core::model::{Id, SETTING_TEXT_BYTES_MAX, Setting, SettingRef, SettingType, Settings};

@@ -26,7 +26,7 @@ pub(super) use self::connect::{open, open_to_look};
 use self::engine::Sqlite;
 pub(super) use self::errors::judge;
 use self::migrate::{migrate, upgrade};
-use self::statements::words::SqliteWords;
+use self::statements::dialect::SqliteDialect;
 use super::SqlError;
 use super::classify::sql_error;
 use super::database::Database;
@@ -80,8 +80,8 @@ impl Driver for SqliteDriver {
         self.readers.close().await;
     }
 
-    fn dialect(&self) -> SqliteWords {
-        SqliteWords
+    fn dialect(&self) -> SqliteDialect {
+        SqliteDialect
     }
 
     fn begin(&self) -> SqlStr {

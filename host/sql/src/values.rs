@@ -10,7 +10,7 @@
 use serde_json::{Number, Value};
 use uuid::Uuid;
 
-use super::facts::{Column, Holds, Words};
+use super::introspection::{Column, Dialect, Holds};
 use super::rows::{civil, days_of};
 
 /// Greatest whole number up to which a double tells all whole numbers apart.
@@ -37,7 +37,7 @@ pub(super) enum ValueForm {
     Date,
     /// Date and time of day without a zone, taken as UTC.
     Moment,
-    /// Words that the engine also numbers.
+    /// Dialect that the engine also numbers.
     Choice,
     /// Whatever the engine makes of it.
     Native,
@@ -67,7 +67,7 @@ pub(super) enum Given {
 }
 
 /// The form of JSON values in `column`, if it can hold any.
-pub(super) fn value_form<W: Words>(words: &W, column: &Column) -> Option<ValueForm> {
+pub(super) fn value_form<D: Dialect>(dialect: &D, column: &Column) -> Option<ValueForm> {
     let declared = column.declared.to_ascii_lowercase();
     Some(match column.holds {
         Holds::Integer(_) if declared.starts_with("tinyint(1)") => ValueForm::Boolean,
@@ -89,7 +89,7 @@ pub(super) fn value_form<W: Words>(words: &W, column: &Column) -> Option<ValueFo
         Holds::Bytes | Holds::Bits(_) => return None,
         Holds::Date => ValueForm::Date,
         Holds::Choice => ValueForm::Choice,
-        Holds::Zoned(_) | Holds::Plain(_) if words.loses_zone(column.holds) => ValueForm::Moment,
+        Holds::Zoned(_) | Holds::Plain(_) if dialect.loses_zone(column.holds) => ValueForm::Moment,
         Holds::Zoned(_) | Holds::Plain(_) | Holds::Uuid | Holds::Other => ValueForm::Native,
     })
 }

@@ -16,8 +16,8 @@ use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 use uuid::Uuid;
 
 use super::documents::Sheet;
-use super::facts::preference::FieldForm;
-use super::facts::{IdForm, TimeForm};
+use super::introspection::preference::FieldForm;
+use super::introspection::{IdForm, TimeForm};
 use super::rows::{signed, time_text, unsigned};
 use super::values::{Given, ValueForm};
 use weir_core::model::{Id, SettingRef};

@@ -137,7 +137,7 @@ impl Keeper {
             store: Arc::<dyn Store>::clone(&self.store),
             sql: self.sql.clone(),
             journal: config.journal.clone(),
-            ledger: Arc::new(InvalidationLog::default()),
+            invalidations: Arc::new(InvalidationLog::default()),
             clock: Clock::Real,
             schema_ready,
         }))

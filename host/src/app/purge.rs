@@ -17,20 +17,20 @@ const TABLE: &str = "table:";
 pub(super) fn purge(
     reads: &Reads,
     upstreams: &Upstreams,
-    ledger: &InvalidationLog,
+    invalidations: &InvalidationLog,
     purge: &Purge,
 ) -> Result<(), OperationsError> {
     let hardness = if purge.soft { PurgeMode::Soft } else { PurgeMode::Hard };
     let missing = |what: &str, text: &str| Err(OperationsError::NotFound(missing(what, text, reads, upstreams)));
     match &purge.what {
-        PurgeTarget::Key(key) if reads.has_key(key) => ledger.invalidate_key(key, hardness),
+        PurgeTarget::Key(key) if reads.has_key(key) => invalidations.invalidate_key(key, hardness),
         PurgeTarget::Key(key) => match upstreams.group_of_key(key) {
             // Its variants have keys of their own.
-            Some(group) => ledger.invalidate_groups([group.as_str()], hardness),
+            Some(group) => invalidations.invalidate_groups([group.as_str()], hardness),
             None => return missing("key", key),
         },
         PurgeTarget::Prefix(prefix) if reads.has_prefix(prefix) || upstreams.has_prefix(prefix) => {
-            ledger.invalidate_prefix(prefix, hardness);
+            invalidations.invalidate_prefix(prefix, hardness);
         }
         PurgeTarget::Prefix(prefix) => return missing("prefix", prefix),
         PurgeTarget::Group(group) => {
@@ -38,9 +38,9 @@ pub(super) fn purge(
             if !reads.has_group(&named) && !upstreams.has_group(&named) {
                 return missing("group", group);
             }
-            ledger.invalidate_groups([named.as_str()], hardness);
+            invalidations.invalidate_groups([named.as_str()], hardness);
         }
-        PurgeTarget::All => ledger.invalidate_all(hardness),
+        PurgeTarget::All => invalidations.invalidate_all(hardness),
     }
     Ok(())
 }

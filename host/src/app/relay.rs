@@ -32,23 +32,23 @@ impl Relays {
     ///
     /// # Errors
     /// A URL that is none.
-    pub fn start(config: &Config, host: &str, ledger: &Arc<InvalidationLog>) -> Result<Self, StoreError> {
+    pub fn start(config: &Config, host: &str, invalidations: &Arc<InvalidationLog>) -> Result<Self, StoreError> {
         if config.store.store_type == StoreType::Embedded || !keeps_anything(config) {
             return Ok(Self(Vec::new()));
         }
         // From now on, not from when the task begins.
-        let heard = ledger.subscribe();
+        let heard = invalidations.subscribe();
         let namespace = config.store.namespace.clone().unwrap_or_else(|| Namespace::of_database(&config.sql.url));
         let relay = || InvalidationBus::new(&config.store, &namespace);
-        let tells = tokio::spawn(tell(relay()?, host.to_owned(), Arc::clone(ledger), heard));
-        let hears = tokio::spawn(hear(relay()?, host.to_owned(), Arc::clone(ledger)));
+        let tells = tokio::spawn(tell(relay()?, host.to_owned(), Arc::clone(invalidations), heard));
+        let hears = tokio::spawn(hear(relay()?, host.to_owned(), Arc::clone(invalidations)));
         Ok(Self(vec![tells, hears]))
     }
 
     /// Ends both when all is told, or after a while.
-    pub async fn stop(&self, ledger: &InvalidationLog) {
+    pub async fn stop(&self, invalidations: &InvalidationLog) {
         let until = Instant::now() + LAST_WORDS;
-        while !self.0.is_empty() && !ledger.is_published() && Instant::now() < until {
+        while !self.0.is_empty() && !invalidations.is_published() && Instant::now() < until {
             tokio::time::sleep(LAST_WORDS_PAUSE).await;
         }
         self.0.iter().for_each(JoinHandle::abort);
@@ -63,7 +63,7 @@ fn keeps_anything(config: &Config) -> bool {
 async fn tell(
     mut relay: InvalidationBus,
     host: String,
-    ledger: Arc<InvalidationLog>,
+    invalidations: Arc<InvalidationLog>,
     mut heard: Receiver<Invalidation>,
 ) {
     loop {
@@ -79,7 +79,7 @@ async fn tell(
             tracing::debug!(%error, "an invalidation could not be told to the other hosts yet");
             tokio::time::sleep(RETRY).await;
         }
-        ledger.published(count);
+        invalidations.published(count);
     }
 }
 
@@ -95,20 +95,20 @@ fn fields(what: &Scope) -> Vec<String> {
     }
 }
 
-async fn hear(mut relay: InvalidationBus, host: String, ledger: Arc<InvalidationLog>) {
+async fn hear(mut relay: InvalidationBus, host: String, invalidations: Arc<InvalidationLog>) {
     loop {
         match relay.receive().await {
             Ok(Received::Messages(messages)) => {
                 for message in &messages {
                     match read(message) {
                         Some((from, _)) if from == host => {}
-                        Some((_, invalidation)) => ledger.apply(&invalidation),
+                        Some((_, invalidation)) => invalidations.apply(&invalidation),
                         // Another version of weir says something that is not understood: the safe way.
-                        None => ledger.apply(&Invalidation { scope: Scope::All, mode: PurgeMode::Hard }),
+                        None => invalidations.apply(&Invalidation { scope: Scope::All, mode: PurgeMode::Hard }),
                     }
                 }
             }
-            Ok(Received::Missed) => ledger.apply(&Invalidation { scope: Scope::All, mode: PurgeMode::Hard }),
+            Ok(Received::Missed) => invalidations.apply(&Invalidation { scope: Scope::All, mode: PurgeMode::Hard }),
             Err(error) => {
                 tracing::debug!(%error, "invalidations of other hosts are not heard");
                 tokio::time::sleep(RETRY).await;

@@ -5,7 +5,7 @@
 //! a cache, kept in memory only, within `store.memory_bytes_max`: after a restart the capabilities load it from SQL again, and
 //! the store lays the journal's tail over it. No caller learns of a change before it is on disk.
 //!
-//! - `roles`: what the store offers. `files`: checks of the files. `stamps` of batches. `layout`: keys and records.
+//! - `roles`: what the store offers. `files`: checks of the files. `headers` of batches. `layout`: keys and records.
 //! - In memory: `state` with each `target`, the journal's `tail` and `pending` documents. `handle`: the open database.
 //! - `writer`: group commit. `transaction`: the writes of a group. `batch`: what all batches share, with `limits` and
 //!   `outcome`. `toggle`, `count`, `create`, `settings`, `hydrate`, `change`: one kind of write each.
@@ -14,6 +14,7 @@
 //! Never merges data of another partition count, never repairs a damaged record.
 
 mod batch;
+mod batch_headers;
 mod by_id;
 mod change;
 mod count;
@@ -31,7 +32,6 @@ mod read;
 mod roles;
 mod room;
 mod settings;
-mod stamps;
 mod state;
 mod tail;
 mod target;

@@ -69,7 +69,7 @@ pub struct FlushParts {
     /// Shared with the capability.
     pub watch: Arc<JournalWatch>,
     /// Told which tables have changed.
-    pub ledger: Arc<InvalidationLog>,
+    pub invalidations: Arc<InvalidationLog>,
     /// The time.
     pub clock: Clock,
     /// Becomes `true` when SQL's schema is known to fit; until then nothing is flushed.

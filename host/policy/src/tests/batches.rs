@@ -22,7 +22,7 @@ impl Misbehaving {
 }
 
 fn quick() -> PolicyConfig {
-    PolicyConfig { call_deadline_ms: 1_000, ..patient() }
+    PolicyConfig { call_deadline_ms: 1_000, ..lenient() }
 }
 
 /// `length` hits with ids of every sort, some of nobody.
@@ -139,7 +139,7 @@ fn every_failed_judgement_is_counted_named_and_followed_by_a_good_one() {
 
 #[test]
 fn the_built_in_rules_stand_in_for_hits_and_documents_too() {
-    let misbehaving = misbehaving(patient(), PolicyFailure::BuiltIn);
+    let misbehaving = misbehaving(lenient(), PolicyFailure::BuiltIn);
     for kind in ["trap", "short"] {
         let counted = misbehaving.count(kind, &hits(3)).unwrap();
         // The test's kinds have a limit of 3.
@@ -158,7 +158,7 @@ fn the_built_in_rules_stand_in_for_hits_and_documents_too() {
 #[tokio::test]
 async fn documents_that_one_call_cannot_carry_go_in_several() {
     // Its instances have room for what one call carries, not for the batch.
-    let misbehaving = misbehaving(patient(), PolicyFailure::Deny);
+    let misbehaving = misbehaving(lenient(), PolicyFailure::Deny);
     let batch = documents(100, 64 << 10);
     let judged = misbehaving.policies.rules.validate("changed", 1, &batch).await.unwrap();
     assert_eq!(judged.rules, vec![Ok(Some("{}".into())); 100]);
@@ -178,7 +178,7 @@ async fn documents_that_one_call_cannot_carry_go_in_several() {
 
 #[tokio::test]
 async fn a_batch_of_which_some_calls_fail_has_several_deciders() {
-    let misbehaving = misbehaving(patient(), PolicyFailure::BuiltIn);
+    let misbehaving = misbehaving(lenient(), PolicyFailure::BuiltIn);
     let mut batch = documents(12, 64 << 10);
     // Goes alone, and its instances have no room for it: from then on the built-in rules decide.
     batch[6] = documents(1, 2 << 20).remove(0);
@@ -192,7 +192,7 @@ async fn a_batch_of_which_some_calls_fail_has_several_deciders() {
 
 #[test]
 fn one_document_fits_whatever_it_comes_back_as() {
-    let config = patient();
+    let config = lenient();
     let largest = config.documents_bytes_max();
     let misbehaving = misbehaving(config, PolicyFailure::Deny);
     let document = &documents(1, largest - 20)[0];

@@ -9,7 +9,7 @@ fn saying() -> Misbehaving {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("policy.wasm");
     std::fs::write(&path, wat::parse_file(fixtures().join("says-why.wat")).unwrap()).unwrap();
-    let config = PolicyConfig { component: Some(path), ..patient() };
+    let config = PolicyConfig { component: Some(path), ..lenient() };
     let kinds = ["fine", "panics", "enum", "stderr", "clock"].map(|name| kind(name, &[], PolicyFailure::Deny));
     Misbehaving { policies: load(&config, &kinds).unwrap(), _dir: dir }
 }
@@ -46,7 +46,7 @@ fn a_check_names_the_functions_that_never_answer() {
     std::fs::write(&path, wat::parse_file(fixtures().join("says-why.wat")).unwrap()).unwrap();
     let check = |kinds: &[&str]| {
         let kinds: Vec<KindPolicy> = kinds.iter().map(|name| kind(name, &[], PolicyFailure::Deny)).collect();
-        check_file(&patient(), Compiler::InProcess, &kinds, &path, false)
+        check_file(&lenient(), Compiler::InProcess, &kinds, &path, false)
     };
     assert_eq!(check(&[]).unwrap().failing, []);
     let error = check(&["panics"]).unwrap_err();
@@ -64,7 +64,7 @@ fn a_purity_check_covers_every_function_or_says_which_it_did_not() {
     let path = dir.path().join("policy.wasm");
     let purity = |bytes: &[u8]| {
         std::fs::write(&path, bytes).unwrap();
-        super::super::check_purity(&patient(), Compiler::InProcess, &path).unwrap()
+        super::super::check_purity(&lenient(), Compiler::InProcess, &path).unwrap()
     };
     let report = purity(builtin::COMPONENT);
     assert_eq!(report.module.interfaces.len(), Interface::COUNT);
@@ -84,7 +84,7 @@ fn numbers_have_the_same_bits_everywhere() {
         (i64.reinterpret_f64 (f64.div (local.get 0) (local.get 0)))))
       (core instance $i (instantiate $m))
       (func (export \"f\") (param \"x\" f64) (result u64) (canon lift (core func $i \"f\"))))";
-    let engine = super::super::engine::compiling_engine(&patient(), super::super::engine::Metering::None).unwrap();
+    let engine = super::super::engine::compiling_engine(&lenient(), super::super::engine::Metering::None).unwrap();
     let component = wasmtime::component::Component::new(&engine, wat::parse_str(nan).unwrap()).unwrap();
     let mut store = wasmtime::Store::new(&engine, ());
     store.set_epoch_deadline(u64::MAX / 2);
@@ -96,7 +96,7 @@ fn numbers_have_the_same_bits_everywhere() {
     }
     let relaxed = "(component (core module (func (param v128 v128) (result v128)
         (i8x16.relaxed_swizzle (local.get 0) (local.get 1)))))";
-    let error = check(&patient(), &wat::parse_str(relaxed).unwrap()).unwrap_err();
+    let error = check(&lenient(), &wat::parse_str(relaxed).unwrap()).unwrap_err();
     assert!(error.to_string().contains("relaxed"), "{error}");
 }
 
@@ -104,16 +104,16 @@ fn numbers_have_the_same_bits_everywhere() {
 fn what_a_component_is_made_of_has_limits_with_names() {
     let bytes = wat::parse_file(fixtures().join("says-why.wat")).unwrap();
     let refused = |config: PolicyConfig| check(&config, &bytes).unwrap_err().to_string();
-    let instances = refused(PolicyConfig { core_instances_max: 1, ..patient() });
+    let instances = refused(PolicyConfig { core_instances_max: 1, ..lenient() });
     assert!(instances.contains("policy.core_instances_max"), "{instances}");
-    check(&PolicyConfig { core_instances_max: 3, ..patient() }, &bytes).unwrap();
+    check(&PolicyConfig { core_instances_max: 3, ..lenient() }, &bytes).unwrap();
     // As many as a component of Python has.
     let many = format!(
         "(component (core module $m) {} (instance $empty) (export \"weir:policy/toggle@0.1.0\" (instance $empty)))",
         "(core instance (instantiate $m))".repeat(38)
     );
     let many = wat::parse_str(many).unwrap();
-    assert_eq!(check(&patient(), &many).unwrap_err().code(), "wrong-export");
-    let few = check(&PolicyConfig { core_instances_max: 16, ..patient() }, &many).unwrap_err();
+    assert_eq!(check(&lenient(), &many).unwrap_err().code(), "wrong-export");
+    let few = check(&PolicyConfig { core_instances_max: 16, ..lenient() }, &many).unwrap_err();
     assert!(few.to_string().contains("38") && few.to_string().contains("policy.core_instances_max"), "{few}");
 }

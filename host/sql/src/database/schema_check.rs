@@ -6,12 +6,12 @@ use async_trait::async_trait;
 
 use super::Database;
 use crate::classify::{Class, judge, sql_error};
-use crate::driver::{Connection, Dialect, Driver};
+use crate::driver::{Connection, DialectIn, Driver};
 use crate::engine::{Backend as _, Catalogue as _, Engine as _};
 use crate::exec::{counters, documents, preferences, toggles};
-use crate::facts::Facts;
-use crate::facts::look::{Answer, Ask};
 use crate::grants::needed;
+use crate::introspection::Introspection;
+use crate::introspection::look::{Answer, Ask};
 use crate::lease::{leased, within};
 use crate::limits::{Seen, table_of};
 use crate::wire::{Batch, Record as _, Wire as _};
@@ -68,7 +68,7 @@ impl<D: Driver> SchemaCheck for Database<D> {
 /// Reads the table that gets a kind's rows, and the tables that its foreign keys lead to.
 async fn look<D: Driver>(
     connection: &mut Connection<D>,
-    dialect: Dialect<D>,
+    dialect: DialectIn<D>,
     table: &str,
 ) -> Result<Seen, sqlx::Error> {
     let facts = D::Engine::read_facts(connection, dialect, table, &[]).await?;
@@ -86,7 +86,7 @@ async fn look<D: Driver>(
 }
 
 /// The first column of a table's primary key, as SQLite names it.
-fn primary_key(facts: &Facts) -> Option<String> {
+fn primary_key(facts: &Introspection) -> Option<String> {
     facts.unique.iter().find(|key| key.name == "PRIMARY KEY")?.columns.first().cloned()
 }
 

@@ -65,7 +65,7 @@ impl<D: Driver> Sink for Database<D> {
             lease.give_back();
         }
         if let Some(health) = self.driver.health() {
-            health.heed_result(&result);
+            health.note_result(&result);
         }
         self.plans.invalidated_by(table, result)
     }

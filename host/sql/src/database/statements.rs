@@ -41,7 +41,7 @@ impl<D: Driver> Statements for Database<D> {
             lease.give_back();
             Ok(found)
         };
-        self.seats.run(statement, work).await
+        self.granted_permits.run(statement, work).await
     }
 
     async fn check_statement(&self, statement: &StatementConfig) -> Result<Option<Finding>, SqlError> {

@@ -7,9 +7,9 @@ use super::flush::{Effect, FlushTransaction};
 use crate::dead_letters::TARGET_GONE;
 use crate::effect::{WriteOperation, all_met, discarded};
 use crate::engine::{Backend, Catalogue as _, Engine, Findings, Role, StatementOf};
-pub(crate) use crate::facts::counter::Forms;
-use crate::facts::counter::{check, forms, misfit};
-use crate::facts::{Facts, Known, changed, look};
+pub(crate) use crate::introspection::counter::Forms;
+use crate::introspection::counter::{check, forms, mismatch};
+use crate::introspection::{Introspection, Known, changed, look};
 use crate::lease::leased;
 use crate::plans::Plan;
 use crate::rows::{check_types, counts, events, signed, sums};
@@ -38,8 +38,8 @@ pub(crate) type CounterPlan<E> = Plan<CounterTable, Forms, CounterStatements<Sta
 /// The table of the counts, and that of the events.
 #[derive(Debug)]
 struct Tables {
-    counted: Option<Facts>,
-    events: Option<Facts>,
+    counted: Option<Introspection>,
+    events: Option<Introspection>,
 }
 
 async fn read_tables<E: Engine>(
@@ -199,7 +199,7 @@ impl<E: Engine> FlushTransaction<'_, E> {
         let (counted, events) = (tables.counted.as_ref(), tables.events.as_ref());
         let changed = changed(&plan.forms, forms(&self.dialect, &plan.table, counted, events));
         Ok(changed.or_else(|| match (&plan.table.events, row) {
-            (Some(table), Row::Event(_)) => misfit(&self.dialect, table, events),
+            (Some(table), Row::Event(_)) => mismatch(&self.dialect, table, events),
             _ => None,
         }))
     }

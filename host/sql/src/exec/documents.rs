@@ -9,8 +9,8 @@ pub(crate) use crate::documents::Forms;
 use crate::documents::{ChildRead, DOCUMENTS_PER_LOAD, OwnRead, Sheet, SlotForm, assemble, fill, parts};
 use crate::effect::{WriteOperation, all_met};
 use crate::engine::{Backend, Catalogue as _, Engine, Findings, Role, StatementOf};
-use crate::facts::ingest::{check, forms, misfit};
-use crate::facts::{Facts, Known, Words as _, changed, look};
+use crate::introspection::ingest::{check, forms, mismatch};
+use crate::introspection::{Dialect as _, Introspection, Known, changed, look};
 use crate::lease::leased;
 use crate::plans::Plan;
 use crate::rows::{check_types, documents, page_end, signed, unsigned};
@@ -53,8 +53,8 @@ pub(crate) type DocumentPlan<E> = Plan<IngestTable, Forms, DocumentStatements<St
 /// The table of the documents, and those of what is nested in them.
 #[derive(Debug)]
 struct Tables {
-    own: Option<Facts>,
-    children: Vec<Option<Facts>>,
+    own: Option<Introspection>,
+    children: Vec<Option<Introspection>>,
 }
 
 async fn read_tables<E: Engine>(
@@ -246,6 +246,6 @@ impl<E: Engine> FlushTransaction<'_, E> {
         let tables = read_tables::<E>(self.connection, self.dialect, &plan.table).await?;
         let own = tables.own.as_ref();
         let changed = changed(&plan.forms, forms(&self.dialect, &plan.table, own, &tables.children));
-        Ok(changed.or_else(|| misfit(&self.dialect, &plan.table, own, &tables.children)))
+        Ok(changed.or_else(|| mismatch(&self.dialect, &plan.table, own, &tables.children)))
     }
 }

@@ -6,7 +6,7 @@ use super::flush::{Effect, FlushTransaction};
 use super::toggles::{TogglePlan, WriteStatements, read_known, read_pairs};
 use crate::effect::{WriteOperation, all_counted, all_met, pairs_left};
 use crate::engine::{Engine, StatementOf};
-use crate::facts::toggle::misfit;
+use crate::introspection::toggle::mismatch;
 use crate::rows::{Deltas, Unstorable, split, unsigned};
 use crate::wire::{Batch, Record as _, Statement as _};
 use crate::{Row, RowChange};
@@ -225,7 +225,7 @@ impl<E: Engine> FlushTransaction<'_, E> {
     /// What makes every insert fail.
     pub(super) async fn toggle_mismatch(&mut self, plan: &TogglePlan<E>) -> Result<Option<String>, sqlx::Error> {
         let pairs = E::read_facts(self.connection, self.dialect, &plan.table.name, &[]).await?;
-        Ok(misfit(&self.dialect, &plan.table, pairs.as_ref()))
+        Ok(mismatch(&self.dialect, &plan.table, pairs.as_ref()))
     }
 }
 

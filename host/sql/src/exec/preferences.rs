@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::flush::{Effect, FlushTransaction};
 use crate::effect::{WriteOperation, all_met, settings_left};
 use crate::engine::{Backend, Catalogue as _, Engine, Findings, Role, RowOf, StatementOf};
-pub(crate) use crate::facts::preference::Forms;
-use crate::facts::preference::{check, forms, misfit};
-use crate::facts::{Facts, Known, changed, look};
+pub(crate) use crate::introspection::preference::Forms;
+use crate::introspection::preference::{check, forms, mismatch};
+use crate::introspection::{Introspection, Known, changed, look};
 use crate::lease::leased;
 use crate::plans::Plan;
 use crate::preferences::{Changed, changes, from_column, in_order, packed};
@@ -39,8 +39,8 @@ pub(crate) type PreferencePlan<E> = Plan<PreferenceTable, Forms, PreferenceState
 /// The table of the preferences, and that of the members.
 #[derive(Debug)]
 struct Tables {
-    own: Option<Facts>,
-    members: Option<Facts>,
+    own: Option<Introspection>,
+    members: Option<Introspection>,
 }
 
 async fn read_tables<E: Engine>(
@@ -272,6 +272,6 @@ impl<E: Engine> FlushTransaction<'_, E> {
         let tables = read_tables::<E>(self.connection, self.dialect, &plan.table).await?;
         let (own, members) = (tables.own.as_ref(), tables.members.as_ref());
         let changed = changed(&plan.forms, forms(&self.dialect, &plan.table, own, members));
-        Ok(changed.or_else(|| misfit(&self.dialect, &plan.table, own)))
+        Ok(changed.or_else(|| mismatch(&self.dialect, &plan.table, own)))
     }
 }

@@ -9,9 +9,9 @@ use serde_json::Value;
 use super::documents::PageWithin;
 use crate::engine::{Backend, Catalogue as _, Engine, Findings, Role, StatementOf};
 use crate::explain::explanation;
-pub(crate) use crate::facts::toggle::Forms;
-use crate::facts::toggle::{check, forms};
-use crate::facts::{Facts, Known as Acknowledged, look};
+pub(crate) use crate::introspection::toggle::Forms;
+use crate::introspection::toggle::{check, forms};
+use crate::introspection::{Introspection, Known as Acknowledged, look};
 use crate::lease::leased;
 use crate::plans::Plan;
 use crate::rows::{Known, Load, check_types, page_end, signed, unsigned};
@@ -87,8 +87,8 @@ pub(crate) type TogglePlan<E> = Plan<ToggleTable, Forms, ToggleStatements<Statem
 /// The table of the pairs, and that of the targets.
 #[derive(Debug)]
 struct Tables {
-    pairs: Option<Facts>,
-    targets: Option<Facts>,
+    pairs: Option<Introspection>,
+    targets: Option<Introspection>,
 }
 
 async fn read_tables<E: Engine>(

@@ -6,29 +6,29 @@ use sqlx::mysql::{MySqlConnection, MySqlRow};
 use super::engine::Mysql;
 use super::statements;
 use super::statements::check::{self, Definition};
-use super::statements::words::{MysqlWords, default};
+use super::statements::dialect::{MysqlDialect, default};
 use crate::engine::{Catalogue, Role};
-use crate::facts::{Column, Facts, Holds, Trigger, UniqueKey, is_constant};
 use crate::finding::{Finding, Problem, Remedy, refuse, warn};
+use crate::introspection::{Column, Holds, Introspection, Trigger, UniqueKey, is_constant};
 
 impl Catalogue for Mysql {
     async fn read_facts(
         connection: &mut MySqlConnection,
-        words: MysqlWords,
+        dialect: MysqlDialect,
         table: &str,
         _rights: &[&str],
-    ) -> Result<Option<Facts>, sqlx::Error> {
+    ) -> Result<Option<Introspection>, sqlx::Error> {
         let (schema, name) = table.split_once('.').map_or((None, table), |(schema, name)| (Some(schema), name));
         let query = sqlx::query(statements::TABLE).bind(schema).bind(name);
         let Some(row) = query.fetch_optional(&mut *connection).await? else { return Ok(None) };
-        let mut facts = Facts::default();
+        let mut facts = Introspection::default();
         let (engine, table_type) = (text(&row, 0)?, text(&row, 1)?);
         if table_type != "BASE TABLE" {
-            let remedy = Remedy::words("name the table behind it in weir.toml");
+            let remedy = Remedy::text("name the table behind it in weir.toml");
             facts.findings.push(refuse(Problem::NotATable, format!("{table} is not a table"), remedy));
         } else if !engine.eq_ignore_ascii_case("InnoDB") {
             let problem = format!("{table} has engine {engine}, which cannot take part in a transaction");
-            facts.findings.push(refuse(Problem::NotTransactional, problem, MysqlWords::engine(table)));
+            facts.findings.push(refuse(Problem::NotTransactional, problem, MysqlDialect::engine(table)));
         }
         for row in sqlx::query(statements::COLUMNS).bind(schema).bind(name).fetch_all(&mut *connection).await? {
             let (column, declared, not_null) = (text(&row, 0)?, text(&row, 1)?, number(&row, 5)? != 0);
@@ -38,7 +38,7 @@ impl Catalogue for Mysql {
             // A missing number is a new one.
             let has_default = not_null && is_preset && !extra.contains("auto_increment");
             let definition = Definition {
-                maria: words.maria,
+                maria: dialect.maria,
                 not_null,
                 default: is_preset.then_some(default_text.as_str()),
                 extra: &extra,
@@ -48,8 +48,8 @@ impl Catalogue for Mysql {
                 holds: holds(&text(&row, 2)?, &declared, number(&row, 3)?, number(&row, 4)?),
                 unsigned: declared.contains("unsigned"),
                 must_be_given: not_null && number(&row, 6)? == 0,
-                preset: !extra.contains("DEFAULT_GENERATED") && is_preset && is_constant_here(words, &default_text),
-                default: has_default.then(|| default(words.maria, &column, &extra, &default_text)),
+                preset: !extra.contains("DEFAULT_GENERATED") && is_preset && is_constant_here(dialect, &default_text),
+                default: has_default.then(|| default(dialect.maria, &column, &extra, &default_text)),
                 generated: extra.contains(" GENERATED"),
                 rest: definition.text(),
                 collated: if collation.is_empty() { String::new() } else { format!(" COLLATE {collation}") },
@@ -58,7 +58,7 @@ impl Catalogue for Mysql {
                 declared,
             });
             if let Some(column) = facts.columns.last() {
-                let finding = loose(words, table, &facts, column, &collation);
+                let finding = loose(dialect, table, &facts, column, &collation);
                 facts.columns.last_mut().into_iter().for_each(|column| column.collation = finding.clone());
             }
         }
@@ -75,17 +75,17 @@ impl Catalogue for Mysql {
     /// What the self-check asks besides: how a table is partitioned, what runs when rows come or go, foreign keys.
     async fn read_surroundings(
         connection: &mut MySqlConnection,
-        words: MysqlWords,
+        dialect: MysqlDialect,
         table: &str,
         _role: Role,
-        facts: Option<&mut Facts>,
+        facts: Option<&mut Introspection>,
     ) -> Result<(), sqlx::Error> {
         let Some(facts) = facts else { return Ok(()) };
         let (schema, name) = table.split_once('.').map_or((None, table), |(schema, name)| (Some(schema), name));
         for row in sqlx::query(check::PARTITIONED_BY).bind(schema).bind(name).fetch_all(&mut *connection).await? {
             let expression = text(&row, 0)?;
-            let words = expression.split(|c: char| !c.is_alphanumeric() && c != '_');
-            let columns = words.filter(|word| facts.column(word).is_some()).map(str::to_owned).collect::<Vec<_>>();
+            let dialect = expression.split(|c: char| !c.is_alphanumeric() && c != '_');
+            let columns = dialect.filter(|word| facts.column(word).is_some()).map(str::to_owned).collect::<Vec<_>>();
             facts.partitioned_by.extend(columns);
         }
         for row in sqlx::query(check::TRIGGERS).bind(schema).bind(name).fetch_all(&mut *connection).await? {
@@ -98,10 +98,11 @@ impl Catalogue for Mysql {
         // What mends a collation depends on the foreign keys.
         for index in 0..facts.columns.len() {
             let column = &facts.columns[index];
-            let mended = column.collation.clone().map(|old| match (old.warning, words.collate(table, facts, column)) {
-                (true, remedy) => warn(old.name, old.problem, remedy),
-                (false, remedy) => refuse(old.name, old.problem, remedy),
-            });
+            let mended =
+                column.collation.clone().map(|old| match (old.warning, dialect.collate(table, facts, column)) {
+                    (true, remedy) => warn(old.name, old.problem, remedy),
+                    (false, remedy) => refuse(old.name, old.problem, remedy),
+                });
             facts.columns[index].collation = mended;
         }
         Ok(())
@@ -109,12 +110,12 @@ impl Catalogue for Mysql {
 
     async fn read_of_documents(
         connection: &mut MySqlConnection,
-        words: MysqlWords,
+        dialect: MysqlDialect,
         table: &str,
-        facts: &mut Facts,
+        facts: &mut Introspection,
     ) -> Result<(), sqlx::Error> {
         facts.leading = read_leading(connection, table).await?;
-        let json = read_json_columns(connection, words, table).await?;
+        let json = read_json_columns(connection, dialect, table).await?;
         for column in facts.columns.iter_mut().filter(|column| json.contains(&column.name)) {
             column.holds = Holds::Json;
         }
@@ -123,11 +124,17 @@ impl Catalogue for Mysql {
 }
 
 /// Why the comparisons of a column are not those of bytes.
-fn loose(words: MysqlWords, table: &str, facts: &Facts, column: &Column, collation: &str) -> Option<Finding> {
+fn loose(
+    dialect: MysqlDialect,
+    table: &str,
+    facts: &Introspection,
+    column: &Column,
+    collation: &str,
+) -> Option<Finding> {
     if collation.is_empty() || is_exact(collation) {
         return None;
     }
-    let (name, remedy) = (&column.name, words.collate(table, facts, column));
+    let (name, remedy) = (&column.name, dialect.collate(table, facts, column));
     if collation.ends_with("_bin") {
         let problem =
             format!("{table}.{name} is compared by {collation}: ids that differ in trailing spaces are equal");
@@ -138,8 +145,8 @@ fn loose(words: MysqlWords, table: &str, facts: &Facts, column: &Column, collati
 }
 
 /// Whether a default is the same for all rows. MySQL names constants without quotes; where it is NULL, so is the row.
-fn is_constant_here(words: MysqlWords, default: &str) -> bool {
-    !words.maria || is_constant(default)
+fn is_constant_here(dialect: MysqlDialect, default: &str) -> bool {
+    !dialect.maria || is_constant(default)
 }
 
 /// Whether a collation tells all different texts apart, those with trailing spaces too.
@@ -155,10 +162,10 @@ async fn read_leading(connection: &mut MySqlConnection, table: &str) -> Result<V
 /// The columns that were declared as JSON, where the engine calls them text.
 async fn read_json_columns(
     connection: &mut MySqlConnection,
-    words: MysqlWords,
+    dialect: MysqlDialect,
     table: &str,
 ) -> Result<Vec<String>, sqlx::Error> {
-    if words.maria { read_names(connection, statements::JSON_COLUMNS, table).await } else { Ok(Vec::new()) }
+    if dialect.maria { read_names(connection, statements::JSON_COLUMNS, table).await } else { Ok(Vec::new()) }
 }
 
 async fn read_names(

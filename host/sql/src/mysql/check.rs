@@ -4,7 +4,7 @@ use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::catalogue::text;
-use super::statements::words::MysqlWords;
+use super::statements::dialect::MysqlDialect;
 use super::statements::{self, check};
 use super::{MysqlDriver, MysqlSql};
 use crate::driver::{ServerCheck, TextRows};
@@ -25,11 +25,11 @@ fn switches(read_only: &[(&str, String)], log_bin: &str, format: &str) -> Vec<Fi
     let mut findings = Vec::new();
     if let Some((name, value)) = read_only.iter().rfind(|(_, value)| !is_off(value)) {
         let problem = format!("the server takes no writes now ({name} is {value})");
-        findings.push(warn(Problem::ReadOnly, problem, Remedy::words("connect to the primary")));
+        findings.push(warn(Problem::ReadOnly, problem, Remedy::text("connect to the primary")));
     }
     if !is_off(log_bin) && format.eq_ignore_ascii_case("STATEMENT") {
         let problem = "binlog_format is STATEMENT, which refuses writes at read committed".into();
-        findings.push(refuse(Problem::BinaryLog, problem, MysqlWords::set_global("binlog_format", "'ROW'")));
+        findings.push(refuse(Problem::BinaryLog, problem, MysqlDialect::set_global("binlog_format", "'ROW'")));
     }
     findings
 }
@@ -43,7 +43,7 @@ impl ServerCheck for MysqlDriver {
         })?;
         let setting = |index: usize| text(&row, index).unwrap_or_default();
         let mut findings = Vec::new();
-        let mend = || MysqlWords::set_global("innodb_flush_log_at_trx_commit", "1");
+        let mend = || MysqlDialect::set_global("innodb_flush_log_at_trx_commit", "1");
         match setting(0).as_str() {
             "1" => {}
             "0" => findings.push(refuse(
@@ -57,7 +57,7 @@ impl ServerCheck for MysqlDriver {
                 mend(),
             )),
         }
-        let keep = || Remedy::words("let sessions keep their settings (a proxy in the way?)");
+        let keep = || Remedy::text("let sessions keep their settings (a proxy in the way?)");
         if setting(1) != "READ-COMMITTED" {
             let problem = format!("the isolation level is {} and cannot be set: flushers will deadlock", setting(1));
             findings.push(refuse(Problem::SessionSettings, problem, keep()));

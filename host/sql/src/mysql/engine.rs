@@ -6,14 +6,14 @@ use sqlx::mysql::{MySql as Driver, MySqlConnection, MySqlRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use super::access::{Step, misses};
-use super::statements::words::MysqlWords;
+use super::statements::dialect::MysqlDialect;
 use super::statements::{self, checkpoints, counters, documents, own, preferences, toggles};
 use super::wire::Template;
 use crate::Finding;
 use crate::engine::{Engine, LoadSizes, Statements};
 use crate::exec::toggles::TogglePlan;
-use crate::facts::Facts;
 use crate::finding::{Problem, Remedy, refuse};
+use crate::introspection::Introspection;
 use crate::own::OwnStatements;
 use weir_core::config::KindTable;
 
@@ -27,7 +27,7 @@ static OWN: LazyLock<OwnStatements<Template>> = LazyLock::new(own::own);
 impl Engine for Mysql {
     type Database = Driver;
     type Connection = MySqlConnection;
-    type Dialect = MysqlWords;
+    type Dialect = MysqlDialect;
 
     const LOAD: LoadSizes = LoadSizes { targets: 1_024, pairs: super::CHUNK, rows: super::CHUNK };
     const SPLITS_DEAD_LETTERS: bool = true;
@@ -50,7 +50,7 @@ impl Engine for Mysql {
     async fn unused_key(
         connection: &mut MySqlConnection,
         plan: &TogglePlan<Self>,
-        pairs: &Facts,
+        pairs: &Introspection,
     ) -> Result<Option<Finding>, sqlx::Error> {
         let table = &plan.table;
         let text = AssertSqlSafe(plan.statements.delete_plan.plain());
@@ -62,7 +62,7 @@ impl Engine for Mysql {
             refuse(
                 Problem::Scan,
                 format!("the bulk delete from {} cannot use its unique key {}", table.name, key.name),
-                Remedy::words("compare the column types with the id types in weir.toml"),
+                Remedy::text("compare the column types with the id types in weir.toml"),
             )
         }))
     }

@@ -10,10 +10,10 @@ use crate::rows::{SCHEMA, SCHEMA_CREATED};
 /// the recorded schema. Nothing but the table of names and values is touched unless `is_older` knows it.
 pub(super) async fn migrate(
     connection: &mut MySqlConnection,
-    patience_s: i64,
+    lock_timeout_s: i64,
     is_older: impl Fn(&str) -> Option<bool> + Send,
 ) -> Result<String, sqlx::Error> {
-    let locked = sqlx::query(statements::MIGRATE_LOCK).bind(patience_s).fetch_one(&mut *connection).await?;
+    let locked = sqlx::query(statements::MIGRATE_LOCK).bind(lock_timeout_s).fetch_one(&mut *connection).await?;
     if number(&locked, 0)? != 1 {
         return Err(sqlx::Error::PoolTimedOut);
     }

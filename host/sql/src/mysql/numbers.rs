@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use super::catalogue::text;
 use super::statements;
-use super::statements::words::MysqlWords;
+use super::statements::dialect::MysqlDialect;
 use crate::numbers::{Numbering, grown};
 use weir_core::config::KindTable;
 
@@ -34,7 +34,7 @@ pub(super) async fn blamed_auto_increment(
             let source = "AUTO_INCREMENT".to_owned();
             let numbering = Numbering { table: table.to_owned(), column, source, last, step: 1, most };
             if numbering.is_used_up() {
-                return Ok(Some(numbering.used_up(&MysqlWords::widen_number(table, &numbering.column))));
+                return Ok(Some(numbering.used_up(&MysqlDialect::widen_number(table, &numbering.column))));
             }
         }
     }

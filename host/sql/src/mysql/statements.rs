@@ -8,16 +8,16 @@
 pub(super) mod check;
 pub(super) mod checkpoints;
 pub(super) mod counters;
+pub(super) mod dialect;
 pub(super) mod documents;
 pub(super) mod granted;
 pub(super) mod grants;
 pub(super) mod own;
 pub(super) mod preferences;
 pub(super) mod toggles;
-pub(super) mod words;
 
 use super::wire::Template;
-use crate::facts::{IdForm, TimeForm};
+use crate::introspection::{IdForm, TimeForm};
 use crate::limits::Parent;
 use crate::wire::Batch;
 use weir_core::config::SqlConfig;
@@ -139,7 +139,7 @@ pub(super) const NOWAIT: &str = " NOWAIT";
 /// Ends well.
 pub(super) const COMMIT: &str = "COMMIT";
 
-/// The sessions that hold locks for which sessions of this user wait, in words. Needs the right PROCESS.
+/// The sessions that hold locks for which sessions of this user wait, in dialect. Needs the right PROCESS.
 pub(super) fn lock_holders(maria: bool) -> &'static str {
     if maria {
         "SELECT DISTINCT CONCAT('session ', b.trx_mysql_thread_id, COALESCE(CONCAT(' of user ', p.user, ' from ', p.host), ''),

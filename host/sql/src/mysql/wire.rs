@@ -13,7 +13,7 @@ use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, MySql, Row as _, SqlStr, ValueRef as _};
 
 use crate::documents::{Slot, SlotForm};
-use crate::facts::{IdForm, TimeForm};
+use crate::introspection::{IdForm, TimeForm};
 use crate::preferences::as_text;
 use crate::rows::{cut_down, signed, time_text, unsigned, uuid_id};
 use crate::values::{Given, ValueForm, taken};

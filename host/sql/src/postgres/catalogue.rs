@@ -4,32 +4,32 @@ use sqlx::Row;
 use sqlx::postgres::PgConnection;
 
 use super::engine::Postgres;
-use super::statements::words::PostgresWords;
+use super::statements::dialect::PostgresDialect;
 use super::statements::{self, check, path};
 use crate::engine::{Catalogue, Role};
-use crate::facts::{Column, Facts, Holds, Skipping, Trigger, UniqueKey, is_constant};
 use crate::finding::{Problem, Remedy, refuse};
+use crate::introspection::{Column, Holds, Introspection, Skipping, Trigger, UniqueKey, is_constant};
 
 impl Catalogue for Postgres {
     async fn read_facts(
         connection: &mut PgConnection,
-        _dialect: PostgresWords,
+        _dialect: PostgresDialect,
         table: &str,
         rights: &[&str],
-    ) -> Result<Option<Facts>, sqlx::Error> {
+    ) -> Result<Option<Introspection>, sqlx::Error> {
         let Some(row) = sqlx::query(statements::TABLE).bind(path(table)).fetch_optional(&mut *connection).await? else {
             return Ok(None);
         };
         let number: i64 = row.try_get(0)?;
-        let mut facts = Facts::default();
+        let mut facts = Introspection::default();
         if !row.try_get::<bool, _>(1)? {
-            let remedy = Remedy::words("name the table behind it in weir.toml");
+            let remedy = Remedy::text("name the table behind it in weir.toml");
             facts.findings.push(refuse(Problem::NotATable, format!("{table} is not a table"), remedy));
         }
         let user: String = row.try_get(6)?;
         for (index, right) in ["SELECT", "INSERT", "DELETE", "UPDATE"].into_iter().enumerate() {
             if rights.contains(&right) && !row.try_get::<bool, _>(index + 2)? {
-                let remedy = PostgresWords::grant(right, table, &user);
+                let remedy = PostgresDialect::grant(right, table, &user);
                 let problem = format!("this user has no right to {right} on {table}");
                 facts.findings.push(refuse(Problem::NoRight, problem, remedy));
             }
@@ -46,7 +46,7 @@ impl Catalogue for Postgres {
                         "{table}.{name} is compared by {}, under which different ids are equal",
                         row.try_get::<Option<String>, _>(7)?.unwrap_or_default()
                     ),
-                    PostgresWords::collate(table, &name, &declared),
+                    PostgresDialect::collate(table, &name, &declared),
                 )),
             };
             let (generated, default) = (row.try_get(8)?, row.try_get(9)?);
@@ -83,10 +83,10 @@ impl Catalogue for Postgres {
     /// What the self-check asks besides: how a table is partitioned, and what runs when rows come or go.
     async fn read_surroundings(
         connection: &mut PgConnection,
-        _dialect: PostgresWords,
+        _dialect: PostgresDialect,
         table: &str,
         _role: Role,
-        facts: Option<&mut Facts>,
+        facts: Option<&mut Introspection>,
     ) -> Result<(), sqlx::Error> {
         let Some(facts) = facts else { return Ok(()) };
         let Some(row) = sqlx::query(statements::TABLE).bind(path(table)).fetch_optional(&mut *connection).await? else {
@@ -104,9 +104,9 @@ impl Catalogue for Postgres {
 
     async fn read_of_documents(
         connection: &mut PgConnection,
-        _dialect: PostgresWords,
+        _dialect: PostgresDialect,
         table: &str,
-        facts: &mut Facts,
+        facts: &mut Introspection,
     ) -> Result<(), sqlx::Error> {
         facts.leading = read_leading(connection, table).await?;
         Ok(())

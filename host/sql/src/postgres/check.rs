@@ -3,7 +3,7 @@
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::statements::words::PostgresWords;
+use super::statements::dialect::PostgresDialect;
 use super::statements::{self, check};
 use super::{PostgresDriver, PostgresSql, VERSION_MIN};
 use crate::driver::{ServerCheck, TextRows};
@@ -27,26 +27,26 @@ impl ServerCheck for PostgresDriver {
         let mut findings = Vec::new();
         if number(0) < VERSION_MIN {
             let problem = format!("PostgreSQL {} is too old", number(0));
-            findings.push(refuse(Problem::OldServer, problem, Remedy::words("run PostgreSQL 12 or later")));
+            findings.push(refuse(Problem::OldServer, problem, Remedy::text("run PostgreSQL 12 or later")));
         }
         for (index, name) in [(1, "fsync"), (2, "full_page_writes")] {
             if text(index) != "on" {
                 let problem = format!("{name} is {}: a power failure may lose or damage what is stored", text(index));
-                findings.push(warn(Problem::PowerLoss, problem, PostgresWords::set_on(name)));
+                findings.push(warn(Problem::PowerLoss, problem, PostgresDialect::set_on(name)));
             }
         }
         // Behind a pooler each transaction sets it.
         if text(3) == "off" && database.settings.pooler == Pooler::None {
             let problem = "synchronous_commit is off and cannot be set: a crash could undo commits".into();
-            findings.push(refuse(Problem::CrashLoss, problem, PostgresWords::set_on("synchronous_commit")));
+            findings.push(refuse(Problem::CrashLoss, problem, PostgresDialect::set_on("synchronous_commit")));
         }
         if text(4) != "UTF8" {
             let problem = format!("the database's encoding is {}: some text ids cannot be stored", text(4));
-            findings.push(warn(Problem::Encoding, problem, Remedy::words("use a database with ENCODING 'UTF8'")));
+            findings.push(warn(Problem::Encoding, problem, Remedy::text("use a database with ENCODING 'UTF8'")));
         }
         if text(5) == "on" {
             let problem = "the server takes no writes now (transaction_read_only is on)";
-            findings.push(warn(Problem::ReadOnly, problem, Remedy::words("connect to the primary")));
+            findings.push(warn(Problem::ReadOnly, problem, Remedy::text("connect to the primary")));
         }
         let limits = [
             (6, "statement_timeout", database.settings.statement_timeout_ms),
@@ -57,7 +57,7 @@ impl ServerCheck for PostgresDriver {
             if database.settings.pooler == Pooler::None && number(index) != signed(wanted) {
                 let problem =
                     format!("{name} is {}, not {wanted}: a stopped flusher could block others", number(index));
-                let remedy = Remedy::words("let sessions keep their settings (a pooler in the way?)");
+                let remedy = Remedy::text("let sessions keep their settings (a pooler in the way?)");
                 findings.push(refuse(Problem::SessionSettings, problem, remedy));
             }
         }

@@ -5,13 +5,13 @@ use sqlx::postgres::{PgConnection, Postgres as Driver};
 use sqlx::{Row as _, SqlStr};
 
 use super::access::scans;
-use super::statements::words::PostgresWords;
+use super::statements::dialect::PostgresDialect;
 use super::statements::{self, checkpoints, counters, documents, preferences, toggles};
 use crate::Finding;
 use crate::engine::{Engine, LoadSizes, Statements};
 use crate::exec::toggles::TogglePlan;
-use crate::facts::Facts;
 use crate::finding::{Problem, Remedy, refuse};
+use crate::introspection::Introspection;
 use crate::own::{OwnStatements, fixed_own_statements};
 use crate::wire::{Batch, Fixed, Wire as _};
 use weir_core::config::KindTable;
@@ -26,7 +26,7 @@ static OWN: OwnStatements<Fixed> = fixed_own_statements!(statements);
 impl Engine for Postgres {
     type Database = Driver;
     type Connection = PgConnection;
-    type Dialect = PostgresWords;
+    type Dialect = PostgresDialect;
 
     const LOAD: LoadSizes = LoadSizes { targets: 256, pairs: 10_000, rows: 10_000 };
     const STORES_NUL: bool = false;
@@ -47,7 +47,7 @@ impl Engine for Postgres {
     async fn unused_key(
         connection: &mut PgConnection,
         plan: &TogglePlan<Self>,
-        _pairs: &Facts,
+        _pairs: &Introspection,
     ) -> Result<Option<Finding>, sqlx::Error> {
         connection.command(SqlStr::from_static(statements::PLAN_BEGIN)).await?;
         let batch = Batch::new().ids(plan.forms.target, []).ids(plan.forms.actor, []);
@@ -60,7 +60,7 @@ impl Engine for Postgres {
             refuse(
                 Problem::Scan,
                 format!("the bulk delete from {} cannot use its unique key: {scan}", plan.table.name),
-                Remedy::words("compare the column types with the id types in weir.toml"),
+                Remedy::text("compare the column types with the id types in weir.toml"),
             )
         }))
     }

@@ -296,8 +296,8 @@ mod tests {
 
     fn numeric(weight: i16, sign: u16, scale: u16, digits: &[u16]) -> Option<String> {
         let count = u16::try_from(digits.len()).unwrap();
-        let words = [count, weight.cast_unsigned(), sign, scale];
-        let bytes: Vec<u8> = words.iter().chain(digits).flat_map(|word| word.to_be_bytes()).collect();
+        let dialect = [count, weight.cast_unsigned(), sign, scale];
+        let bytes: Vec<u8> = dialect.iter().chain(digits).flat_map(|word| word.to_be_bytes()).collect();
         numeric_text(&bytes)
     }
 

@@ -3,7 +3,7 @@
 use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
 
-use super::statements::words::PostgresWords;
+use super::statements::dialect::PostgresDialect;
 use super::statements::{self, path};
 use crate::numbers::{Numbering, grown};
 use weir_core::config::KindTable;
@@ -34,11 +34,11 @@ pub(super) async fn blamed_sequence(
             };
             if is_range && numbering.is_used_up() {
                 let Numbering { column, source, .. } = &numbering;
-                return Ok(Some(numbering.used_up(&PostgresWords::widen_number(table, column, source))));
+                return Ok(Some(numbering.used_up(&PostgresDialect::widen_number(table, column, source))));
             }
             if is_taken && numbering.is_named_taken(reason) {
                 let Numbering { column, source, .. } = &numbering;
-                return Ok(Some(numbering.taken(&PostgresWords::advance_number(table, column, source))));
+                return Ok(Some(numbering.taken(&PostgresDialect::advance_number(table, column, source))));
             }
         }
     }

@@ -31,12 +31,12 @@ impl PostgresSql {
                 Problem::SessionSettings,
                 "a pooler hands transactions of one session to several server processes: what sessions set is lost or another's"
                     .into(),
-                Remedy::words("write pooler = \"transaction\" in [sql], or let it pool sessions"),
+                Remedy::text("write pooler = \"transaction\" in [sql], or let it pool sessions"),
             )),
             (Pooler::Transaction, true) if !self.follows_statements().await? => Some(refuse(
                 Problem::SessionSettings,
                 "the pooler does not follow prepared statements: one session would run what another has prepared".into(),
-                Remedy::words("PgBouncer 1.21 or later with max_prepared_statements = 200, or let it pool sessions"),
+                Remedy::text("PgBouncer 1.21 or later with max_prepared_statements = 200, or let it pool sessions"),
             )),
             _ => None,
         })

@@ -6,14 +6,14 @@
 pub(super) mod check;
 pub(super) mod checkpoints;
 pub(super) mod counters;
+pub(super) mod dialect;
 pub(super) mod documents;
 pub(super) mod granted;
 pub(super) mod grants;
 pub(super) mod preferences;
 pub(super) mod toggles;
-pub(super) mod words;
 
-use crate::facts::{IdForm, TimeForm};
+use crate::introspection::{IdForm, TimeForm};
 use crate::limits::Parent;
 use crate::wire::{Batch, Fixed};
 use weir_core::config::SqlConfig;
@@ -127,7 +127,7 @@ pub(super) const COMMIT: &str = "COMMIT";
 /// Ends without effect.
 pub(super) const ROLLBACK: &str = "ROLLBACK";
 
-/// The sessions that hold locks for which sessions of this user wait, in words. What others do only members of
+/// The sessions that hold locks for which sessions of this user wait, in dialect. What others do only members of
 /// `pg_read_all_stats` are told.
 pub(super) const LOCK_HOLDERS: &str = "SELECT DISTINCT concat('session ', h.pid, ' of user ', COALESCE(h.usename, '?'),
         COALESCE(', application ' || NULLIF(h.application_name, ''), ''), COALESCE(', from ' || host(h.client_addr), ''),
@@ -140,7 +140,7 @@ pub(super) const LOCK_HOLDERS: &str = "SELECT DISTINCT concat('session ', h.pid,
         AND w.wait_event_type = 'Lock' LIMIT 8";
 
 /// Writes dead letters: $1 kind, $2 to $11 columns, $12 now.
-pub(super) const BURY: &str = "INSERT INTO weir_dead_letter
+pub(super) const INSERT_DEAD_LETTER: &str = "INSERT INTO weir_dead_letter
     (kind, \"partition\", target, actor, action, at_ms, incarnation, \"position\", digest, reason, body, dead_at_ms)
     SELECT $1, d.*, $12 FROM unnest($2::int4[], $3::text[], $4::text[], $5::text[], $6::int8[], $7::text[], $8::int8[],
         $9::text[], $10::text[], $11::text[]) AS d";

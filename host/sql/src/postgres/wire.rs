@@ -11,7 +11,7 @@ use sqlx::{Postgres, Row as _, SqlStr, ValueRef as _};
 use uuid::Uuid;
 
 use crate::documents::{Sheet, SlotForm};
-use crate::facts::{IdForm, TimeForm};
+use crate::introspection::{IdForm, TimeForm};
 use crate::preferences::as_text;
 use crate::rows::{cut_down, signed, time_text};
 use crate::values::{Given, ValueForm, from_utc};

@@ -92,7 +92,7 @@ pub trait Loader: Send + Sync {
     /// The dead letters of documents, by their ids, in order; `None` where there is none.
     async fn rejections(&self, kind: &str, ids: &[Id]) -> Result<Vec<Option<DeadLetter>>, SqlError>;
 
-    /// What SQL holds, in words, for `weir explain`. Of a toggle an object with `row` (null when absent), `count` and `rows`
+    /// What SQL holds, in dialect, for `weir explain`. Of a toggle an object with `row` (null when absent), `count` and `rows`
     /// (the number of rows of the target, null when huge); of a counter `count`; of creates `document`; of a member `settings`.
     async fn explain(&self, table: &KindTable, target: &Id, actor: Option<&Id>) -> Result<serde_json::Value, SqlError>;
 }

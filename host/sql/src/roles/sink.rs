@@ -97,7 +97,7 @@ pub trait Sink: DeadLetters {
     /// How long a flush waits for a lock.
     fn lock_timeout(&self) -> Duration;
 
-    /// Which sessions hold the locks that sessions of this user wait for now, in words.
+    /// Which sessions hold the locks that sessions of this user wait for now, in dialect.
     async fn lock_holders(&self) -> Result<Vec<String>, SqlError>;
 
     /// Leaves a hole of a journal behind, in one transaction: compare-and-set of its checkpoint, which moves to the end of the

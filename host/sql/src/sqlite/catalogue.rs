@@ -5,18 +5,18 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::engine::Sqlite;
 use super::statements;
-use super::statements::words::SqliteWords;
+use super::statements::dialect::SqliteDialect;
 use crate::engine::{Catalogue, Role};
-use crate::facts::{Column, Facts, Holds, Skipping, Trigger, UniqueKey, is_constant};
 use crate::finding::{Problem, Remedy, refuse};
+use crate::introspection::{Column, Holds, Introspection, Skipping, Trigger, UniqueKey, is_constant};
 
 impl Catalogue for Sqlite {
     async fn read_facts(
         connection: &mut SqliteConnection,
-        _dialect: SqliteWords,
+        _dialect: SqliteDialect,
         table: &str,
         _rights: &[&str],
-    ) -> Result<Option<Facts>, sqlx::Error> {
+    ) -> Result<Option<Introspection>, sqlx::Error> {
         let (schema, name) = table.split_once('.').unwrap_or(("main", table));
         let columns = sqlx::query(statements::COLUMNS).bind(name).bind(schema).fetch_all(&mut *connection).await?;
         if columns.is_empty() {
@@ -26,9 +26,9 @@ impl Catalogue for Sqlite {
         let deferred: i64 = sqlx::query_scalar(statements::DEFERRED).bind(name).fetch_one(&mut *connection).await?;
         let is_table: i64 =
             sqlx::query_scalar(statements::IS_TABLE).bind(name).bind(schema).fetch_one(&mut *connection).await?;
-        let mut facts = Facts::default();
+        let mut facts = Introspection::default();
         if is_table == 0 {
-            let remedy = Remedy::words("name the table behind it in weir.toml");
+            let remedy = Remedy::text("name the table behind it in weir.toml");
             facts.findings.push(refuse(Problem::NotATable, format!("{table} is not a table"), remedy));
         }
         let mut primary: Vec<(i64, String)> = Vec::new();
@@ -72,7 +72,7 @@ impl Catalogue for Sqlite {
                 format!(
                     "{table} has a foreign key that is INITIALLY DEFERRED: one bad row would fail the whole commit"
                 ),
-                Remedy::words(format!("create {table} anew with immediate foreign keys, and copy")),
+                Remedy::text(format!("create {table} anew with immediate foreign keys, and copy")),
             ));
         }
         Ok(Some(facts))
@@ -81,10 +81,10 @@ impl Catalogue for Sqlite {
     /// What the self-check asks besides: what runs when rows come or go.
     async fn read_surroundings(
         connection: &mut SqliteConnection,
-        _dialect: SqliteWords,
+        _dialect: SqliteDialect,
         table: &str,
         role: Role,
-        facts: Option<&mut Facts>,
+        facts: Option<&mut Introspection>,
     ) -> Result<(), sqlx::Error> {
         if role == Role::Other {
             return Ok(());
@@ -100,9 +100,9 @@ impl Catalogue for Sqlite {
 
     async fn read_of_documents(
         connection: &mut SqliteConnection,
-        _dialect: SqliteWords,
+        _dialect: SqliteDialect,
         table: &str,
-        facts: &mut Facts,
+        facts: &mut Introspection,
     ) -> Result<(), sqlx::Error> {
         facts.leading = read_leading(connection, table).await?;
         Ok(())
@@ -161,7 +161,7 @@ fn holds(declared: &str) -> Holds {
 }
 
 /// The unique keys of a table, and columns that are compared by something else than their bytes.
-fn read_keys(facts: &mut Facts, table: &str, keys: &[SqliteRow]) -> Result<(), sqlx::Error> {
+fn read_keys(facts: &mut Introspection, table: &str, keys: &[SqliteRow]) -> Result<(), sqlx::Error> {
     for row in keys {
         let (key, column, collation): (String, Option<String>, String) =
             (row.try_get_unchecked(0)?, row.try_get_unchecked(1)?, row.try_get_unchecked(2)?);
@@ -173,7 +173,7 @@ fn read_keys(facts: &mut Facts, table: &str, keys: &[SqliteRow]) -> Result<(), s
             known.collation = Some(refuse(
                 Problem::Collation,
                 format!("{table}.{column} is compared by {collation}, under which different ids are equal"),
-                Remedy::words(format!("create {table} anew with {column} COLLATE BINARY, and copy")),
+                Remedy::text(format!("create {table} anew with {column} COLLATE BINARY, and copy")),
             ));
         }
         // The primary key is known by its columns.

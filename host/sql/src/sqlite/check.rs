@@ -29,7 +29,7 @@ impl ServerCheck for SqliteDriver {
             findings.push(warn(
                 Problem::JournalMode,
                 format!("journal_mode is {}, readers and the flusher will block each other", text(0)),
-                Remedy::words("keep the database in a file on a local disk"),
+                Remedy::text("keep the database in a file on a local disk"),
             ));
         }
         // weir sets both on each of its connections; what others set on theirs is theirs.
@@ -38,12 +38,12 @@ impl ServerCheck for SqliteDriver {
             findings.push(refuse(
                 Problem::CrashLoss,
                 format!("synchronous is {} though weir has set it: a power failure could undo commits", text(1)),
-                Remedy::words(built),
+                Remedy::text(built),
             ));
         }
         if text(2) != "1" {
             let problem = "foreign keys do not hold though weir has set that they do";
-            findings.push(warn(Problem::ForeignKeysOff, problem, Remedy::words(built)));
+            findings.push(warn(Problem::ForeignKeysOff, problem, Remedy::text(built)));
         }
         Ok(findings)
     }

@@ -4,13 +4,13 @@ use sqlx::Row as _;
 use sqlx::sqlite::{Sqlite as Driver, SqliteConnection};
 
 use super::access::scans;
-use super::statements::words::SqliteWords;
+use super::statements::dialect::SqliteDialect;
 use super::statements::{self, checkpoints, counters, documents, preferences, toggles};
 use crate::Finding;
 use crate::engine::{Engine, LoadSizes, Statements};
 use crate::exec::toggles::TogglePlan;
-use crate::facts::Facts;
 use crate::finding::{Problem, Remedy, refuse};
+use crate::introspection::Introspection;
 use crate::own::{OwnStatements, fixed_own_statements};
 use crate::wire::{Batch, Fixed, Wire as _};
 use weir_core::config::KindTable;
@@ -25,7 +25,7 @@ static OWN: OwnStatements<Fixed> = fixed_own_statements!(statements);
 impl Engine for Sqlite {
     type Database = Driver;
     type Connection = SqliteConnection;
-    type Dialect = SqliteWords;
+    type Dialect = SqliteDialect;
 
     const LOAD: LoadSizes = LoadSizes { targets: 256, pairs: usize::MAX, rows: 10_000 };
     const FIRST_ROW: i64 = 0;
@@ -45,7 +45,7 @@ impl Engine for Sqlite {
     async fn unused_key(
         connection: &mut SqliteConnection,
         plan: &TogglePlan<Self>,
-        _pairs: &Facts,
+        _pairs: &Introspection,
     ) -> Result<Option<Finding>, sqlx::Error> {
         let rows = connection.fetch(&plan.statements.delete_plan, &Batch::new().text("[]")).await?;
         let steps: Vec<String> = rows.iter().map(|row| row.try_get_unchecked(3)).collect::<Result<_, _>>()?;
@@ -55,7 +55,7 @@ impl Engine for Sqlite {
             refuse(
                 Problem::Scan,
                 format!("the bulk delete from {table} does not use its unique key: {scan}"),
-                Remedy::words("run ANALYZE, and compare the column types with the id types in weir.toml"),
+                Remedy::text("run ANALYZE, and compare the column types with the id types in weir.toml"),
             )
         }))
     }

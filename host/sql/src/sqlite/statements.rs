@@ -7,12 +7,12 @@
 
 pub(super) mod checkpoints;
 pub(super) mod counters;
+pub(super) mod dialect;
 pub(super) mod documents;
 pub(super) mod preferences;
 pub(super) mod toggles;
-pub(super) mod words;
 
-use crate::facts::{IdForm, TimeForm};
+use crate::introspection::{IdForm, TimeForm};
 use crate::limits::Parent;
 use crate::wire::{Batch, Fixed};
 
@@ -71,7 +71,7 @@ pub(super) const BEGIN_READ: &str = "BEGIN DEFERRED";
 pub(super) const COMMIT: &str = "COMMIT";
 
 /// Writes dead letters: ?1 kind, ?2 rows, ?3 now.
-pub(super) const BURY: &str = "INSERT INTO weir_dead_letter
+pub(super) const INSERT_DEAD_LETTER: &str = "INSERT INTO weir_dead_letter
     (kind, \"partition\", target, actor, action, at_ms, incarnation, \"position\", digest, reason, body, dead_at_ms)
     SELECT ?1, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
            value ->> 8, value ->> 9, ?3 FROM json_each(?2)";

@@ -9,7 +9,7 @@ use sqlx::{Row as _, SqlStr, Sqlite, TypeInfo as _, ValueRef as _};
 use uuid::Uuid;
 
 use crate::documents::{Sheet, Slot, SlotForm};
-use crate::facts::IdForm;
+use crate::introspection::IdForm;
 use crate::rows::uuid_id;
 use crate::values::{Given, ValueForm, taken};
 use crate::wire::{

@@ -178,7 +178,7 @@ impl Operations for RunningHost {
 
     async fn purge_cache(&self, purge: Purge) -> Result<(), OperationsError> {
         let kinds = self.app.kinds();
-        purge::purge(&kinds.reads, &kinds.upstreams, self.app.ledger(), &purge)
+        purge::purge(&kinds.reads, &kinds.upstreams, self.app.invalidations(), &purge)
     }
 
     async fn room_arrivals(

@@ -11,7 +11,7 @@ use crate::operators::{
     TrialReport, Uploaded,
 };
 use table::{Column, table};
-use text::{clean, clean_or_none, clean_value, micros, milliseconds, percent, short, stamp, titled};
+use text::{clean, clean_or_none, clean_value, micros, milliseconds, percent, short, timestamp, titled};
 
 /// Digits of a digest that name a module to people.
 const DIGEST_DIGITS: usize = 12;
@@ -106,7 +106,7 @@ pub(super) fn audit(answer: &Audit) -> String {
     ];
     let rows = answer.audit.iter().map(|line| {
         let module = clean_or_none(line.module.as_ref());
-        vec![stamp(line.at_ms), clean(&line.by), clean(&line.what), module, clean(&line.outcome)]
+        vec![timestamp(line.at_ms), clean(&line.by), clean(&line.what), module, clean(&line.outcome)]
     });
     table(&columns, rows.collect())
 }
@@ -121,7 +121,7 @@ fn serving(active: &ServingSet) -> Vec<String> {
         return vec!["  the host did not say".into()];
     }
     let lines = active.iter().map(|(interface, module)| {
-        let since = prefixed(" since ", stamp(module.since_ms));
+        let since = prefixed(" since ", timestamp(module.since_ms));
         let by = prefixed(" by ", clean_or_none(module.by.as_ref()));
         let unfit = prefixed(": NOT LOADED, its kinds fall back: ", clean_or_none(module.unfit.as_ref()));
         format!("  {interface}: {}{since}{by}{unfit}", titled(module))
@@ -139,7 +139,7 @@ fn around(set: &PolicySet) -> Vec<String> {
     let mut lines = Vec::new();
     for (role, of_what, trial) in [("canary", "targets", &set.canary), ("shadow", "batches", &set.shadow)] {
         if let Some(trial) = trial {
-            let (share, since) = (percent(trial.share), stamp(trial.since_ms));
+            let (share, since) = (percent(trial.share), timestamp(trial.since_ms));
             lines.push(format!("{role}: {}, {share} of the {of_what}, since {since}", titled(trial)));
         }
     }
@@ -156,13 +156,13 @@ fn around(set: &PolicySet) -> Vec<String> {
             clean(&breaker.function),
             clean(&breaker.kind),
             titled(breaker),
-            stamp(breaker.since_ms),
+            timestamp(breaker.since_ms),
             breaker.retry_in_ms,
             clean(&breaker.reason)
         ));
     }
     if let Some(probation) = &set.probation {
-        lines.push(format!("rolled back by itself if it fails until {}", stamp(probation.until_ms)));
+        lines.push(format!("rolled back by itself if it fails until {}", timestamp(probation.until_ms)));
     }
     if let Some(unsaved) = &set.unsaved {
         lines.push(format!(
@@ -187,7 +187,7 @@ fn registry(answer: &PolicyList) -> String {
             clean(&module.name),
             clean_or_none(module.version.as_ref()),
             short(module),
-            stamp(module.uploaded_at_ms.unwrap_or_default()),
+            timestamp(module.uploaded_at_ms.unwrap_or_default()),
             health(module).into(),
         ]
     });
@@ -219,7 +219,7 @@ fn failed(module: &ModuleRecord) -> Option<String> {
     let last = module.last_failure.as_ref().map(|last| clean(last)).filter(|last| !last.is_empty())?;
     let (title, condemned) = (titled(module), module.upload.as_ref().and_then(|upload| upload.condemned.as_ref()));
     Some(match condemned {
-        Some(condemned) => format!("{title}: rolled back by itself at {}: {last}", stamp(condemned.at_ms)),
+        Some(condemned) => format!("{title}: rolled back by itself at {}: {last}", timestamp(condemned.at_ms)),
         None => format!("{title}: {} failures, the last: {last}", module.failures.unwrap_or_default()),
     })
 }
@@ -227,7 +227,7 @@ fn failed(module: &ModuleRecord) -> Option<String> {
 fn event(event: &Event) -> String {
     let by = prefixed(" by ", clean(&event.by));
     let reason = prefixed(": ", clean_or_none(event.reason.as_ref()));
-    format!("  {} {} {}{by}{reason}", stamp(event.at_ms), clean(&event.what), clean(&event.module))
+    format!("  {} {} {}{by}{reason}", timestamp(event.at_ms), clean(&event.what), clean(&event.module))
 }
 
 /// One report of a shadow or canary.
@@ -240,7 +240,7 @@ fn tried(role: &str, of_what: &str, report: &TrialReport) -> Vec<String> {
             "{role}: {}, {} of the {of_what}, since {}{ended}",
             titled(&report.module),
             percent(report.share),
-            stamp(report.since_ms)
+            timestamp(report.since_ms)
         ),
         format!("  batches    {}, {} skipped", report.batches, report.skipped),
         format!("  decisions  {}, {} differ", report.decisions, report.differing),

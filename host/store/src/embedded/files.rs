@@ -1,16 +1,16 @@
 //! Checks of the store's files before the database opens them. The database cuts its log at the first batch that it cannot read,
 //! takes a keyspace whose files are gone for new, and reports neither.
 //!
-//! - `wal`: the log. `stamp`: links between its batches, and the mark beside it. `judge`: torn or damaged. `trees`: tables.
+//! - `wal`: the log. `header`: links between its batches, and the mark beside it. `judge`: torn or damaged. `trees`: tables.
 //! - `inspect`: all of it, changing nothing. `salvage`: readable data, into a new directory.
 //!
 //! A power cut leaves a torn tail: it was never acknowledged, so it is cut off. Every other difference from what was written is
 //! damage: refused, with the way out. Never repairs a damaged file.
 
+pub(super) mod batch_header;
 mod inspect;
 mod judge;
 pub(super) mod salvage;
-pub(super) mod stamp;
 mod tests;
 mod trees;
 mod wal;
@@ -21,9 +21,9 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use self::batch_header::{BatchHeader, MARK_FILE};
 use self::inspect::Place;
 use self::judge::Damage;
-use self::stamp::{MARK_FILE, Stamp};
 use crate::StoreError;
 
 /// The file that marks a directory as a database.
@@ -35,7 +35,7 @@ const LOCK: &str = "lock";
 #[derive(Debug, Default)]
 pub(super) struct Log {
     /// The last batch, with `last` as after it; none where the log has no numbers yet.
-    pub(super) stamp: Option<Stamp>,
+    pub(super) header: Option<BatchHeader>,
 }
 
 /// Checks the directory, and cuts off the part of the log that was never acknowledged.
@@ -64,7 +64,7 @@ pub(super) fn prepare(directory: &Path) -> Result<Log, StoreError> {
     for (file, range) in &findings.unsynced {
         write_again(file, range.clone()).map_err(|error| unreadable(directory, &error))?;
     }
-    Ok(Log { stamp: findings.last })
+    Ok(Log { header: findings.last })
 }
 
 /// Removes the remains of a first start that did not complete.

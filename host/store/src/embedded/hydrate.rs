@@ -5,7 +5,7 @@
 use fjall::Readable;
 
 use super::change::Terms;
-use super::files::stamp::Stamp;
+use super::files::batch_header::BatchHeader;
 use super::layout::{HeadRecord, Space, Spaces, damaged, decoded, failed, journal_key, place_of, position_of};
 use super::pending::Waiting;
 use super::state::State;
@@ -121,7 +121,7 @@ pub(super) fn read_tails(spaces: &Spaces, state: &mut State) -> Result<(), Store
     let (_, snapshot) = transaction.committed();
     for guard in snapshot.iter(spaces.of(Space::Heads)) {
         let (key, value) = guard.into_inner().map_err(failed)?;
-        if *key == *Stamp::KEY {
+        if *key == *BatchHeader::KEY {
             continue;
         }
         let mut head = HeadRecord::decode(&value).ok_or_else(|| damaged("a head"))?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use fjall::Readable;
 
-use super::files::stamp::Stamp;
+use super::files::batch_header::BatchHeader;
 use super::layout::{
     HeadRecord, Space, Spaces, Writes, check_version, damaged, failed, is_unproven, place_of, recorded_id,
     recorded_partitions,
@@ -95,7 +95,7 @@ pub(super) fn read(spaces: &Spaces, path: &Path) -> Result<Inventory, StoreError
     let mut kinds: BTreeMap<String, Vec<Head>> = BTreeMap::new();
     for guard in spaces.snapshot().iter(spaces.of(Space::Heads)) {
         let (key, value) = guard.into_inner().map_err(failed)?;
-        if *key == *Stamp::KEY {
+        if *key == *BatchHeader::KEY {
             continue;
         }
         let (kind, partition) = place_of(&key)?;
@@ -162,7 +162,7 @@ fn drop_keys(spaces: &Spaces, space: Space, prefix: &[u8]) -> Result<(), StoreEr
         for guard in spaces.snapshot().prefix(keyspace, prefix).take(DROPPED_AT_ONCE) {
             let (key, _) = guard.into_inner().map_err(failed)?;
             // The beacon stays: it shows how far the keyspace has been written to tables.
-            if *key != *Stamp::KEY {
+            if *key != *BatchHeader::KEY {
                 writes[space as usize].insert(key.to_vec(), None);
             }
         }

@@ -3,7 +3,7 @@
 //! ```text
 //! system    "format" → "4" · "partitions" → u16 · "journal" → its id · all written once; "database" → the id of the database
 //!           that the journal belongs to, once it is known · "unproven" → "3": a version wrote it that knew no databases ·
-//!           "stamp" → Stamp, in every batch
+//!           "stamp" → BatchHeader, in every batch
 //! heads     kind 0 partition                → Head
 //! journal   kind 0 partition position       → journal entry
 //! outcomes  kind 0 key                      → Outcome
@@ -22,9 +22,9 @@ use std::sync::{Mutex, PoisonError};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice, Snapshot};
 use uuid::Uuid;
 
+use super::batch_headers::BatchHeaders;
 use super::files::Log;
-use super::files::stamp::Stamp;
-use super::stamps::Stamps;
+use super::files::batch_header::BatchHeader;
 use crate::{Head, StoreError, other_partitions};
 use weir_core::journal::chain::Chain;
 use weir_core::journal::{Entry, entry};
@@ -52,7 +52,7 @@ pub(super) const NAMES: [&str; 8] = ["system", "heads", "journal", "outcomes", "
 /// How many keyspaces there are.
 pub(super) const SPACES: usize = NAMES.len();
 /// Keyspaces where every batch writes a key of its own, which is never deleted: so compaction never drops the newest write, which
-/// shows how far the keyspace has been written to tables. Modules' keys are no promise; in `system` the stamp is that key.
+/// shows how far the keyspace has been written to tables. Modules' keys are no promise; in `system` the header is that key.
 pub(super) const BEACONS: [Space; 5] = [Space::Heads, Space::Journal, Space::Outcomes, Space::Uniques, Space::Rooms];
 /// Memory for the fresh writes of one keyspace, in bytes.
 const MEMTABLE_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -64,7 +64,7 @@ pub(super) type Writes = [HashMap<Vec<u8>, Option<Slice>>; SPACES];
 pub(super) struct Spaces {
     pub(super) database: Database,
     keyspaces: Vec<Keyspace>,
-    stamps: Mutex<Stamps>,
+    headers: Mutex<BatchHeaders>,
 }
 
 impl Spaces {
@@ -73,22 +73,22 @@ impl Spaces {
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES_MAX);
         let keyspaces = NAMES.iter().map(|name| database.keyspace(name, options)).collect::<Result<Vec<_>, _>>();
         let keyspaces = keyspaces.map_err(failed)?;
-        let in_tables = keyspaces[Space::System as usize].get(Stamp::KEY).map_err(failed)?;
-        let stamps = Stamps::open(directory, log, in_tables.as_deref().and_then(Stamp::decode))?;
-        Ok(Self { keyspaces, database, stamps: Mutex::new(stamps) })
+        let in_tables = keyspaces[Space::System as usize].get(BatchHeader::KEY).map_err(failed)?;
+        let headers = BatchHeaders::open(directory, log, in_tables.as_deref().and_then(BatchHeader::decode))?;
+        Ok(Self { keyspaces, database, headers: Mutex::new(headers) })
     }
 
     /// One atomic write; with `sync`, returns when it is on disk.
     pub(super) fn commit(&self, writes: Writes, sync: bool) -> fjall::Result<()> {
-        let mut stamps = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
-        let stamp = stamps.next(self.database.seqno());
+        let mut headers = self.headers.lock().unwrap_or_else(PoisonError::into_inner);
+        let header = headers.next(self.database.seqno());
         let mode = if sync { PersistMode::SyncData } else { PersistMode::Buffer };
         let mut batch = self.database.batch().durability(Some(mode));
-        batch.insert(self.of(Space::System), Stamp::KEY, stamp.encode());
+        batch.insert(self.of(Space::System), BatchHeader::KEY, header.encode());
         let is_touched = |space: &&Space| !writes[**space as usize].is_empty();
         let touched: Vec<Space> = BEACONS.iter().filter(is_touched).copied().collect();
         for space in &touched {
-            batch.insert(self.of(*space), Stamp::KEY, b"");
+            batch.insert(self.of(*space), BatchHeader::KEY, b"");
         }
         for (keyspace, layer) in self.keyspaces.iter().zip(writes) {
             for (key, value) in layer {
@@ -99,7 +99,7 @@ impl Spaces {
             }
         }
         batch.commit()?;
-        stamps.written(stamp, &touched, sync);
+        headers.written(header, &touched, sync);
         Ok(())
     }
 
@@ -110,7 +110,7 @@ impl Spaces {
 
     /// Syncs the mark of the synced batches to disk.
     pub(super) fn sync_mark(&self) {
-        self.stamps.lock().unwrap_or_else(PoisonError::into_inner).sync();
+        self.headers.lock().unwrap_or_else(PoisonError::into_inner).sync();
     }
 
     pub(super) fn of(&self, space: Space) -> &Keyspace {

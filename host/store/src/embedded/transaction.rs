@@ -119,6 +119,6 @@ mod tests {
         transaction.commit(true).unwrap();
         let system = spaces.of(Space::System);
         assert_eq!(system.get("first").unwrap().as_deref(), Some(&b"1"[..]));
-        assert_eq!(system.len().unwrap(), 2, "and the stamp");
+        assert_eq!(system.len().unwrap(), 2, "and the header");
     }
 }

@@ -46,7 +46,7 @@ impl Worker {
         // Reads that depend on these tables are read anew.
         let tables = self.parts.table.tables();
         let groups: Vec<String> = tables.iter().map(|table| format!("table:{}", table.to_ascii_lowercase())).collect();
-        self.parts.ledger.invalidate_groups(groups.iter().map(String::as_str), PurgeMode::Hard);
+        self.parts.invalidations.invalidate_groups(groups.iter().map(String::as_str), PurgeMode::Hard);
         let elapsed = started.elapsed();
         self.batch.learn(gathered.changes.min(limit), elapsed);
         self.count(gathered.changes, &applied, elapsed);

@@ -7,7 +7,7 @@ use crate::admin::testing::{Written, admin_with};
 use weir_core::config::PolicyConfig;
 
 /// Waiting for what must come; only a failure takes so long.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 const ALL: &str = "/admin/v1/policies";
 const WASM: &str = "Content-Type: application/wasm\r\n";
 const FORM: &str = "Content-Type: multipart/form-data; boundary=XX\r\n";
@@ -187,7 +187,7 @@ async fn an_upload_beyond_its_deadline_goes_on() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, both).await.expect("both end by themselves");
+    tokio::time::timeout(TIMEOUT, both).await.expect("both end by themselves");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use super::{millis, ordered, path, quote, shown};
 use crate::documents::{Sheet, Slot, SlotForm};
 use crate::exec::documents::{DocumentStatements, Forms, PageWithin};
-use crate::facts::{IdForm, TimeForm};
+use crate::introspection::{IdForm, TimeForm};
 use crate::mysql::CHUNK;
 use crate::mysql::wire::Template;
 use crate::values::ValueForm;

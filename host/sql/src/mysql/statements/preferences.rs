@@ -2,7 +2,7 @@
 
 use super::{path, quote, shown};
 use crate::exec::preferences::{Forms, PreferenceStatements};
-use crate::facts::preference::FieldForm;
+use crate::introspection::preference::FieldForm;
 use crate::mysql::CHUNK;
 use crate::mysql::wire::Template;
 use weir_core::config::PreferenceTable;

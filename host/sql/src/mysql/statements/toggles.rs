@@ -3,7 +3,7 @@
 use super::{millis, path, quote, shown};
 use crate::exec::documents::PageWithin;
 use crate::exec::toggles::{Forms, MemberStatement, ToggleStatements, WriteStatements};
-use crate::facts::{IdForm, TimeForm};
+use crate::introspection::{IdForm, TimeForm};
 use crate::mysql::CHUNK;
 use crate::mysql::wire::Template;
 use weir_core::config::ToggleTable;

@@ -2,7 +2,7 @@
 
 use super::{from_millis, path, quote, sql_type};
 use crate::exec::counters::{CounterStatements, Forms};
-use crate::facts::TimeForm;
+use crate::introspection::TimeForm;
 use crate::wire::Fixed;
 use weir_core::config::CounterTable;
 

@@ -6,7 +6,7 @@
 use super::{from_millis, millis, path, point, quote, sql_type};
 use crate::documents::{Sheet, SlotForm};
 use crate::exec::documents::{DocumentStatements, Forms, PageWithin};
-use crate::facts::TimeForm;
+use crate::introspection::TimeForm;
 use crate::values::ValueForm;
 use crate::wire::Fixed;
 use weir_core::config::IngestTable;

@@ -2,7 +2,7 @@
 
 use super::{path, quote, sql_type};
 use crate::exec::preferences::{Forms, PreferenceStatements};
-use crate::facts::preference::FieldForm;
+use crate::introspection::preference::FieldForm;
 use crate::wire::Fixed;
 use weir_core::config::PreferenceTable;
 

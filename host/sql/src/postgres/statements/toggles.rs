@@ -3,7 +3,7 @@
 use super::{may_skip, millis, path, point, quote, sql_type};
 use crate::exec::documents::PageWithin;
 use crate::exec::toggles::{Forms, MemberStatement, ToggleStatements, WriteStatements};
-use crate::facts::TimeForm;
+use crate::introspection::TimeForm;
 use crate::wire::Fixed;
 use weir_core::config::ToggleTable;
 

@@ -3,7 +3,7 @@
 use super::{given, millis, path, quote};
 use crate::documents::{Sheet, Slot, SlotForm};
 use crate::exec::documents::{DocumentStatements, Forms, PageWithin};
-use crate::facts::{IdForm, TimeForm};
+use crate::introspection::{IdForm, TimeForm};
 use crate::values::ValueForm;
 use crate::wire::Fixed;
 use weir_core::config::IngestTable;

@@ -3,7 +3,7 @@
 use super::{given, millis, path, quote};
 use crate::exec::documents::PageWithin;
 use crate::exec::toggles::{Forms, MemberStatement, ToggleStatements, WriteStatements};
-use crate::facts::{IdForm, TimeForm};
+use crate::introspection::{IdForm, TimeForm};
 use crate::wire::Fixed;
 use weir_core::config::ToggleTable;
 

@@ -73,8 +73,8 @@ pub(super) fn titled(module: &impl Named) -> String {
     format!("{name}{version}{digest}")
 }
 
-/// Unix milliseconds as a time stamp to the second; empty for 0.
-pub(super) fn stamp(unix_ms: u64) -> String {
+/// Unix milliseconds as a timestamp to the second; empty for 0.
+pub(super) fn timestamp(unix_ms: u64) -> String {
     if unix_ms == 0 {
         return String::new();
     }
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn values_have_their_units() {
         assert_eq!((percent(0.07), percent(1.0)), ("7 %".into(), "100 %".into()));
-        assert_eq!((stamp(1_767_225_599_001), stamp(0)), ("2025-12-31T23:59:59Z".into(), String::new()));
+        assert_eq!((timestamp(1_767_225_599_001), timestamp(0)), ("2025-12-31T23:59:59Z".into(), String::new()));
         assert_eq!(milliseconds(38.24), "38.2 ms");
         let times = Micros { mean: 9.5, p50: 9, p99: 20, max: 2500 };
         assert_eq!(micros(Some(&times)), "mean 9.5 µs, p50 9.0 µs, p99 20.0 µs, max 2.5 ms");

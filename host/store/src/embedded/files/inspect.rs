@@ -10,8 +10,8 @@ use lsm_tree::{AbstractTree, AnyTree};
 use rustix::fs::{SeekFrom, seek};
 
 use super::super::layout::{BEACONS, NAMES, SPACES, Space};
+use super::batch_header::{BatchHeader, Mark, read_mark};
 use super::judge::{Damage, LogFile, Verdict, judge};
-use super::stamp::{Mark, Stamp, read_mark};
 use super::trees::{self, Keyspace};
 use super::wal::{Piece, scan};
 use super::{MARKER, MARKER_BYTES};
@@ -33,7 +33,7 @@ pub(in super::super) struct Findings {
     /// Bytes of the newest files of the log without proof that they are on disk: a sync of them may have failed.
     pub(in super::super) unsynced: Vec<(PathBuf, Range<usize>)>,
     /// The last batch of the log, with `last` as after it.
-    pub(in super::super) last: Option<Stamp>,
+    pub(in super::super) last: Option<BatchHeader>,
     /// Whether there should be a mark.
     pub(in super::super) mark_is_lost: bool,
     pub(in super::super) keyspaces: Vec<Keyspace>,
@@ -79,13 +79,13 @@ pub(in super::super) fn inspect(directory: &Path, place: &Place) -> io::Result<F
     let (log, strange) = log_files(directory)?;
     findings.damage.extend(strange);
     findings.log = log;
-    let files = read_log(&findings.log, mark.stamp().map(|stamp| stamp.salt));
+    let files = read_log(&findings.log, mark.header().map(|header| header.salt));
     let (numbers, persisted) = if tables_are_whole { persisted(directory, place, &mut findings)? } else { unknown() };
     let verdict = judge(&files, &mark, &persisted);
     missing_keyspaces(&mut findings, &files, &verdict, &mark, &numbers, tables_are_whole);
     findings.batches = verdict.batches;
-    findings.salt = mark.stamp().or(verdict.last.as_ref()).map(|stamp| stamp.salt);
-    findings.mark_is_lost = mark.stamp().is_none() && (verdict.last.is_some() || mark == Mark::Unreadable);
+    findings.salt = mark.header().or(verdict.last.as_ref()).map(|header| header.salt);
+    findings.mark_is_lost = mark.header().is_none() && (verdict.last.is_some() || mark == Mark::Unreadable);
     findings.unsynced = unsynced(&findings.log, &files, &mark);
     findings.last = last(&files, &verdict, &mark, &numbers);
     findings.numbers = numbers;
@@ -133,8 +133,8 @@ fn missing_keyspaces(
     let written =
         batches.fold(0, |bits, piece| if let Piece::Batch(batch) = piece { bits | batch.keyspaces } else { bits });
     let ever = |index: usize| {
-        let stamps = [mark.stamp(), verdict.last.as_ref()];
-        stamps.into_iter().flatten().any(|stamp| stamp.last.get(index).is_some_and(|last| *last != 0))
+        let headers = [mark.header(), verdict.last.as_ref()];
+        headers.into_iter().flatten().any(|header| header.last.get(index).is_some_and(|last| *last != 0))
     };
     for (index, number) in numbers.iter().enumerate() {
         let Some(number) = number else {
@@ -159,30 +159,30 @@ fn missing_keyspaces(
     }
 }
 
-/// The stamp of the last batch, as after it.
-fn last(files: &[LogFile], verdict: &Verdict, mark: &Mark, numbers: &Numbers) -> Option<Stamp> {
-    let Some(mut stamp) = verdict.last.clone() else { return mark.stamp().cloned() };
+/// The header of the last batch, as after it.
+fn last(files: &[LogFile], verdict: &Verdict, mark: &Mark, numbers: &Numbers) -> Option<BatchHeader> {
+    let Some(mut header) = verdict.last.clone() else { return mark.header().cloned() };
     let batches = files.iter().flat_map(|file| &file.pieces).rev();
     let of_last = batches.filter_map(|piece| if let Piece::Batch(batch) = piece { Some(batch) } else { None });
     let touched =
-        of_last.filter(|batch| batch.stamp.as_ref() == verdict.last.as_ref()).map(|batch| batch.keyspaces).next();
-    stamp.last.resize(SPACES, 0);
+        of_last.filter(|batch| batch.header.as_ref() == verdict.last.as_ref()).map(|batch| batch.keyspaces).next();
+    header.last.resize(SPACES, 0);
     for (index, number) in numbers.iter().enumerate() {
         let is_marked = index == Space::System as usize || BEACONS.iter().any(|space| *space as usize == index);
         let is_touched = number.is_some_and(|number| touched.unwrap_or(0) >> number.min(63) & 1 == 1);
         if is_marked && is_touched {
-            stamp.last[index] = stamp.seqno_min;
+            header.last[index] = header.seqno_min;
         }
     }
-    Some(stamp)
+    Some(header)
 }
 
 /// The newest file and the one before it: a sync between them may have failed.
 fn unsynced(log: &[PathBuf], files: &[LogFile], mark: &Mark) -> Vec<(PathBuf, Range<usize>)> {
-    let marked = mark.stamp().map_or(0, |stamp| stamp.number);
+    let marked = mark.header().map_or(0, |header| header.number);
     let first = |file: &LogFile| {
         file.pieces.iter().find_map(|piece| match piece {
-            Piece::Batch(batch) if batch.stamp.as_ref().is_none_or(|stamp| stamp.number > marked) => {
+            Piece::Batch(batch) if batch.header.as_ref().is_none_or(|header| header.number > marked) => {
                 Some(batch.range.start)
             }
             _ => None,
@@ -216,7 +216,7 @@ fn read_log(files: &[PathBuf], salt: Option<u64>) -> Vec<LogFile> {
             Ok(bytes) => scan(&bytes, salt),
             Err(_) => vec![Piece::Gap(super::wal::Gap { range: 0..0, why: "it cannot be read" })],
         };
-        let of = |piece: &Piece| if let Piece::Batch(batch) = piece { Some(batch.stamp.as_ref()?.salt) } else { None };
+        let of = |piece: &Piece| if let Piece::Batch(batch) = piece { Some(batch.header.as_ref()?.salt) } else { None };
         salt = salt.or_else(|| pieces.iter().find_map(of));
         let end = pieces.last().map_or(0, |piece| match piece {
             Piece::Batch(batch) => batch.range.end,

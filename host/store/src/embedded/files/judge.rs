@@ -5,7 +5,7 @@
 
 use std::ops::{Range, RangeInclusive};
 
-use super::stamp::{Mark, Stamp};
+use super::batch_header::{BatchHeader, Mark};
 use super::wal::{Batch, Gap, Piece};
 
 /// The database also numbers flushes and compactions, but never this many between two batches.
@@ -39,7 +39,7 @@ pub(in super::super) struct Verdict {
     /// Files with an unacknowledged end, and where it begins: cut it off.
     pub(in super::super) torn: Vec<(String, usize)>,
     /// The last batch that is whole and without a break; none where the log has no numbers yet.
-    pub(in super::super) last: Option<Stamp>,
+    pub(in super::super) last: Option<BatchHeader>,
     /// Up to this number batches are known to have been synced.
     pub(in super::super) synced: u64,
     /// Batches that are whole.
@@ -49,8 +49,8 @@ pub(in super::super) struct Verdict {
 /// `files` in their order; `persisted` is the newest sequence number in the tables of each keyspace.
 pub(in super::super) fn judge(files: &[LogFile], mark: &Mark, persisted: &[Option<u64>]) -> Verdict {
     let batches = || files.iter().flat_map(|file| &file.pieces).filter_map(batch_of);
-    let by_log = batches().filter_map(|batch| batch.stamp.as_ref()).map(|stamp| stamp.synced).max();
-    let marked = mark.stamp().map_or(0, |stamp| stamp.number);
+    let by_log = batches().filter_map(|batch| batch.header.as_ref()).map(|header| header.synced).max();
+    let marked = mark.header().map_or(0, |header| header.number);
     let synced = by_log.unwrap_or(0).max(marked);
     let verdict = Verdict { synced, batches: batches().count() as u64, ..Verdict::default() };
     let mut walk = Walk { persisted, left: verdict.batches, verdict, at: None, seqno: None, gaps: Vec::new() };
@@ -87,43 +87,43 @@ impl<'a> Walk<'a> {
     /// Takes the next batch; `false` when the log ends before it.
     fn step(&mut self, file: &'a LogFile, batch: &'a Batch) -> bool {
         self.left -= 1;
-        let is_old = |stamp: &Stamp| self.verdict.last.as_ref().is_some_and(|last| stamp.number <= last.number);
-        if !self.gaps.is_empty() && batch.stamp.as_ref().is_some_and(is_old) {
+        let is_old = |header: &BatchHeader| self.verdict.last.as_ref().is_some_and(|last| header.number <= last.number);
+        if !self.gaps.is_empty() && batch.header.as_ref().is_some_and(is_old) {
             // Old content of the disk, where nothing was written.
             return true;
         }
-        let goes_on = match &batch.stamp {
-            Some(stamp) => self.numbered(file, stamp),
+        let goes_on = match &batch.header {
+            Some(header) => self.numbered(file, header),
             None => self.unnumbered(file),
         };
         if goes_on {
             self.check_seqno(file, batch);
             self.at = Some((file, batch.range.end));
-            self.verdict.last = batch.stamp.clone().or(self.verdict.last.take());
+            self.verdict.last = batch.header.clone().or(self.verdict.last.take());
         }
         goes_on
     }
 
-    fn numbered(&mut self, file: &'a LogFile, stamp: &Stamp) -> bool {
+    fn numbered(&mut self, file: &'a LogFile, header: &BatchHeader) -> bool {
         let expected = match (&self.verdict.last, self.at) {
             (Some(before), _) => before.number + 1,
             // The log reaches back to the first numbered batch, or further.
             (None, Some(_)) => 1,
             (None, None) => {
-                let is_begun = stamp.number > 1 && self.gaps.is_empty();
-                if is_begun && !is_in_tables(&stamp.last, self.persisted) {
-                    self.damage(file, None, "the files before it have gone", Some(1..=stamp.number - 1));
+                let is_begun = header.number > 1 && self.gaps.is_empty();
+                if is_begun && !is_in_tables(&header.last, self.persisted) {
+                    self.damage(file, None, "the files before it have gone", Some(1..=header.number - 1));
                 }
-                if is_begun { stamp.number } else { 1.max(stamp.number - self.gaps.len().min(1) as u64) }
+                if is_begun { header.number } else { 1.max(header.number - self.gaps.len().min(1) as u64) }
             }
         };
-        if stamp.number < expected {
+        if header.number < expected {
             self.damage(file, None, "writes lie here that were made before those that lie before them", None);
-        } else if stamp.number > expected {
+        } else if header.number > expected {
             if expected > self.verdict.synced && self.is_torn(file) {
                 return false;
             }
-            self.missing(file, expected..=stamp.number - 1);
+            self.missing(file, expected..=header.number - 1);
         } else if self.gaps.iter().any(|(of, _)| std::ptr::eq(*of, file)) {
             self.missing_none();
         } else {
@@ -165,9 +165,9 @@ impl<'a> Walk<'a> {
     }
 
     fn check_seqno(&mut self, file: &LogFile, batch: &Batch) {
-        let min = batch.stamp.as_ref().map_or(0, |stamp| stamp.seqno_min);
+        let min = batch.header.as_ref().map_or(0, |header| header.seqno_min);
         let is_after = self.seqno.is_none_or(|before| before < batch.seqno) && min <= batch.seqno;
-        let is_near = batch.stamp.is_none() || batch.seqno - min.min(batch.seqno) <= SEQNO_SKIP_MAX;
+        let is_near = batch.header.is_none() || batch.seqno - min.min(batch.seqno) <= SEQNO_SKIP_MAX;
         if is_after && is_near {
             self.seqno = Some(batch.seqno);
         } else {
@@ -203,8 +203,8 @@ impl<'a> Walk<'a> {
     }
 
     fn end(&mut self, newest: Option<&'a LogFile>, mark: &Mark) {
-        let (last, marked) = (self.verdict.last.as_ref().map_or(0, |stamp| stamp.number), mark.stamp());
-        let is_lost = |marked: &&Stamp| marked.number > last && !is_in_tables(&marked.last, self.persisted);
+        let (last, marked) = (self.verdict.last.as_ref().map_or(0, |header| header.number), mark.header());
+        let is_lost = |marked: &&BatchHeader| marked.number > last && !is_in_tables(&marked.last, self.persisted);
         let Some(marked) = marked.filter(is_lost) else { return self.tear() };
         let groups = last + 1..=marked.number;
         match (self.gaps.is_empty(), self.at, newest) {
@@ -251,16 +251,21 @@ mod tests {
             if number == 0 {
                 return Piece::Gap(Gap { range, why: "torn" });
             }
-            let stamp =
-                Stamp { salt: 1, number, synced: number - 1, seqno_min: number * 10, last: vec![number * 10 - 10] };
-            Piece::Batch(Batch { range, seqno: number * 10, stamp: Some(stamp), keyspaces: 2 })
+            let header = BatchHeader {
+                salt: 1,
+                number,
+                synced: number - 1,
+                seqno_min: number * 10,
+                last: vec![number * 10 - 10],
+            };
+            Piece::Batch(Batch { range, seqno: number * 10, header: Some(header), keyspaces: 2 })
         };
         let pieces = groups.iter().enumerate().map(piece).collect();
         LogFile { name: name.into(), end: groups.len() * ONE, pieces }
     }
 
     fn mark(number: u64) -> Mark {
-        Mark::Synced(Stamp { salt: 1, number, synced: number, seqno_min: 0, last: vec![number * 10] })
+        Mark::Synced(BatchHeader { salt: 1, number, synced: number, seqno_min: 0, last: vec![number * 10] })
     }
 
     fn judged(files: &[LogFile], mark: &Mark, persisted: u64) -> (Groups, Torn) {
@@ -288,11 +293,11 @@ mod tests {
     #[test]
     fn a_power_cut_may_leave_a_hole_in_what_was_not_synced() {
         let mut holed = file("0.jnl", &[1, 2, 0, 4]);
-        let Some(Piece::Batch(Batch { stamp: Some(stamp), .. })) = holed.pieces.last_mut() else { panic!() };
-        stamp.synced = 2;
+        let Some(Piece::Batch(Batch { header: Some(header), .. })) = holed.pieces.last_mut() else { panic!() };
+        header.synced = 2;
         let verdict = judge(&[holed], &mark(2), &[None]);
         assert_eq!((verdict.damage, verdict.torn), (vec![], vec![("0.jnl".to_owned(), 2 * ONE)]));
-        assert_eq!(verdict.last.map(|stamp| stamp.number), Some(2));
+        assert_eq!(verdict.last.map(|header| header.number), Some(2));
     }
 
     #[test]
@@ -324,7 +329,7 @@ mod tests {
             let mut log = file("0.jnl", groups);
             for piece in &mut log.pieces {
                 if let Piece::Batch(batch) = piece {
-                    batch.stamp = None;
+                    batch.header = None;
                 }
             }
             log

@@ -14,8 +14,8 @@ use std::path::Path;
 use lsm_tree::{AbstractTree, AnyTree, Guard, InternalValue, SeqNo, ValueType};
 
 use super::super::layout::{HeadRecord, NAMES, SPACES, Space, Spaces, Writes, failed, position_of};
+use super::batch_header::BatchHeader;
 use super::inspect::{Findings, Place, inspect, read_data};
-use super::stamp::Stamp;
 use super::trees::{Scratch, open_beside};
 use super::wal::{Batch, Broken, Gap, Item, Piece, parse, scan};
 use super::{lock, said, unreadable};
@@ -222,7 +222,7 @@ impl Reading {
     /// Records the content of a damaged batch, as far as it is known.
     fn describe(&mut self, bytes: &[u8], gap: &Gap, space_of: impl Fn(u64) -> Option<usize>) {
         let Err(Broken { items, .. }) = parse(&bytes[gap.range.clone()]) else { return };
-        for item in items.iter().filter(|item| item.key != Stamp::KEY) {
+        for item in items.iter().filter(|item| item.key != BatchHeader::KEY) {
             let Some(space) = space_of(item.keyspace) else { continue };
             let place = (space == Space::Journal as usize).then(|| place_of(item.key)).flatten();
             match (place, position_of(item.key), item.value) {
@@ -254,7 +254,7 @@ impl Reading {
                         break;
                     }
                 };
-                if *key == *Stamp::KEY {
+                if *key == *BatchHeader::KEY {
                     continue;
                 }
                 (records, bytes) = (records + 1, bytes + key.len() + value.len());
@@ -357,9 +357,9 @@ impl Journal {
 
 /// The sequence number of a batch; where it is damaged, one that fits.
 fn seqno(batch: &Batch, before: SeqNo) -> SeqNo {
-    let min = batch.stamp.as_ref().map_or(0, |stamp| stamp.seqno_min).max(before + 1);
+    let min = batch.header.as_ref().map_or(0, |header| header.seqno_min).max(before + 1);
     let is_plausible =
-        batch.seqno >= min && (batch.stamp.is_none() || batch.seqno - min <= super::judge::SEQNO_SKIP_MAX);
+        batch.seqno >= min && (batch.header.is_none() || batch.seqno - min <= super::judge::SEQNO_SKIP_MAX);
     if is_plausible { batch.seqno } else { min }
 }
 

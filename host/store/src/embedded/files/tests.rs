@@ -12,7 +12,7 @@ use rand::{RngExt, SeedableRng};
 use super::super::layout::{SPACES, Space};
 use super::super::tests::{NOW_MS, config, create, load, toggle, whole};
 use super::super::*;
-use super::stamp::Stamp;
+use super::batch_header::BatchHeader;
 use super::wal::Piece;
 use super::*;
 use crate::{CreateBatch, CreateOp, State as _};
@@ -29,7 +29,7 @@ fn records(store: &EmbeddedStore) -> Records {
     for space in (0..SPACES).filter(|space| HELPS.iter().all(|help| *help as usize != *space)) {
         for guard in snapshot.iter(spaces.at(space)) {
             let (key, value) = guard.into_inner().unwrap();
-            if *key != *Stamp::KEY {
+            if *key != *BatchHeader::KEY {
                 records.insert((space, key.to_vec()), value.to_vec());
             }
         }
@@ -233,10 +233,10 @@ async fn a_torn_tail_is_no_damage() {
     // After a power cut the mark may be older than the log.
     let (older, _, _) = killed().await;
     let ended = opened(&left, &records, "an old mark", |store| {
-        let mark = stamp::read_mark(store).unwrap();
-        let first = Stamp { number: 2, ..mark.stamp().unwrap().clone() };
+        let mark = header::read_mark(store).unwrap();
+        let first = BatchHeader { number: 2, ..mark.header().unwrap().clone() };
         std::fs::remove_file(store.join(MARK_FILE)).unwrap();
-        stamp::MarkFile::open(store, &first).unwrap();
+        header::MarkFile::open(store, &first).unwrap();
     });
     drop(older);
     assert_eq!(ended, Ended::Whole);
@@ -371,7 +371,7 @@ async fn of_a_damaged_table_all_else_is_taken() {
     let report = salvage(&larger, &to).unwrap();
     let store = open_spaces(&to).unwrap();
     let keys = store.at(Space::Journal as usize).iter().map(|guard| guard.key().unwrap());
-    let left = keys.filter(|key| **key != *Stamp::KEY).count();
+    let left = keys.filter(|key| **key != *BatchHeader::KEY).count();
     assert_eq!(left, 60, "{left} of 61 entries: {report}");
     assert!(report.missing.iter().any(|line| line.contains("unreadable blocks")), "{report}");
 }

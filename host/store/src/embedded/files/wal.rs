@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::stamp::Stamp;
+use super::batch_header::BatchHeader;
 
 const START: u8 = 1;
 const ITEM: u8 = 2;
@@ -41,9 +41,9 @@ pub(in super::super) struct Parsed<'a> {
 }
 
 impl Parsed<'_> {
-    /// The stamp that weir wrote into the batch.
-    pub(in super::super) fn stamp(&self) -> Option<Stamp> {
-        self.items.iter().filter(|item| item.key == Stamp::KEY).find_map(|item| Stamp::decode(item.value?))
+    /// The header that weir wrote into the batch.
+    pub(in super::super) fn header(&self) -> Option<BatchHeader> {
+        self.items.iter().filter(|item| item.key == BatchHeader::KEY).find_map(|item| BatchHeader::decode(item.value?))
     }
 }
 
@@ -123,7 +123,7 @@ pub(in super::super) struct Batch {
     /// Where in the file.
     pub(in super::super) range: Range<usize>,
     pub(in super::super) seqno: u64,
-    pub(in super::super) stamp: Option<Stamp>,
+    pub(in super::super) header: Option<BatchHeader>,
     /// The keyspaces that it writes to: bit 3 for keyspace 3.
     pub(in super::super) keyspaces: u64,
 }
@@ -151,7 +151,7 @@ pub(in super::super) fn scan(bytes: &[u8], mut salt: Option<u64>) -> Vec<Piece> 
         match parse(&bytes[at..]) {
             Ok(parsed) => {
                 let batch = batch(&parsed, at);
-                salt = salt.or(batch.stamp.as_ref().map(|stamp| stamp.salt));
+                salt = salt.or(batch.header.as_ref().map(|header| header.salt));
                 at = batch.range.end;
                 pieces.push(Piece::Batch(batch));
             }
@@ -167,7 +167,7 @@ pub(in super::super) fn scan(bytes: &[u8], mut salt: Option<u64>) -> Vec<Piece> 
 
 fn batch(parsed: &Parsed<'_>, at: usize) -> Batch {
     let keyspaces = parsed.items.iter().fold(0, |bits, item| bits | 1_u64 << item.keyspace.min(63));
-    Batch { range: at..at + parsed.len, seqno: parsed.seqno, stamp: parsed.stamp(), keyspaces }
+    Batch { range: at..at + parsed.len, seqno: parsed.seqno, header: parsed.header(), keyspaces }
 }
 
 /// The start of the next batch.
@@ -176,7 +176,7 @@ fn next_batch(bytes: &[u8], range: Range<usize>, salt: Option<u64>) -> Option<us
         let is_likely = bytes[at] == START && bytes.get(at + FRAME) == Some(&ITEM);
         is_likely
             && parse(&bytes[at..])
-                .is_ok_and(|parsed| salt.is_none() || parsed.stamp().is_some_and(|stamp| Some(stamp.salt) == salt))
+                .is_ok_and(|parsed| salt.is_none() || parsed.header().is_some_and(|header| Some(header.salt) == salt))
     })
 }
 
@@ -209,14 +209,17 @@ mod tests {
         out
     }
 
-    fn stamped(number: u64, salt: u64) -> Vec<u8> {
-        let stamp = Stamp { salt, number, synced: number - 1, seqno_min: number, last: vec![0; 8] };
-        encode(number, &[(1, Stamp::KEY, Some(&stamp.encode())), (3, b"key", Some(b"value")), (2, b"gone", None)])
+    fn with_header(number: u64, salt: u64) -> Vec<u8> {
+        let header = BatchHeader { salt, number, synced: number - 1, seqno_min: number, last: vec![0; 8] };
+        encode(
+            number,
+            &[(1, BatchHeader::KEY, Some(&header.encode())), (3, b"key", Some(b"value")), (2, b"gone", None)],
+        )
     }
 
     fn numbers(pieces: &[Piece]) -> Vec<Option<u64>> {
         let number = |piece: &Piece| match piece {
-            Piece::Batch(batch) => batch.stamp.as_ref().map(|stamp| stamp.number),
+            Piece::Batch(batch) => batch.header.as_ref().map(|header| header.number),
             Piece::Gap(_) => None,
         };
         pieces.iter().map(number).collect()
@@ -245,13 +248,13 @@ mod tests {
 
     #[test]
     fn what_lies_behind_a_gap_is_found_but_not_what_users_wrote() {
-        let mut file: Vec<u8> = (1..=5).flat_map(|number| stamped(number, 7)).collect();
+        let mut file: Vec<u8> = (1..=5).flat_map(|number| with_header(number, 7)).collect();
         let one = file.len() / 5;
         // A value that looks like a batch, inside a damaged batch.
-        let mut forged = encode(6, &[(3, b"key", Some(&stamped(6, 8)))]);
+        let mut forged = encode(6, &[(3, b"key", Some(&with_header(6, 8)))]);
         forged[FRAME + 4] ^= 1;
         file.extend(&forged);
-        file.extend(stamped(7, 7));
+        file.extend(with_header(7, 7));
         file.extend([0; 500]);
         file[one * 2 + 20] ^= 4;
         let pieces = scan(&file, None);
@@ -265,10 +268,10 @@ mod tests {
     proptest! {
         #[test]
         fn a_single_bit_is_noticed_wherever_it_flips(place in 0_usize..10_000, bit in 0_u8..8) {
-            let mut bytes = stamped(3, 7);
+            let mut bytes = with_header(3, 7);
             let place = place % bytes.len();
             bytes[place] ^= 1 << bit;
-            // No checksum covers the sequence number: the stamps bound it.
+            // No checksum covers the sequence number: the headers bound it.
             let is_seqno = (5..FRAME).contains(&place);
             prop_assert_eq!(parse(&bytes).is_err(), !is_seqno);
         }

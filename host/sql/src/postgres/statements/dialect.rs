@@ -1,18 +1,18 @@
 //! The statements that an operator is told to run, and the queries of the self-check.
 
 use super::{path, quote};
-use crate::facts::{Column, Counted, Facts, Holds, Trigger, Wanted, Words};
 use crate::finding::{Advice, Remedy};
+use crate::introspection::{Column, Counted, Dialect, Holds, Introspection, Trigger, Wanted};
 use weir_core::model::IdType;
 
 /// Targets of one batch of the statement that fills counts.
 const FILL_TARGETS: usize = 10_000;
 
-/// Words of PostgreSQL.
+/// Dialect of PostgreSQL.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct PostgresWords;
+pub(crate) struct PostgresDialect;
 
-impl Words for PostgresWords {
+impl Dialect for PostgresDialect {
     const UUID_TEXT: bool = false;
     const NUL: bool = false;
 
@@ -29,7 +29,7 @@ impl Words for PostgresWords {
         Remedy::run(Advice::CreateTable, [format!("CREATE TABLE {} ({})", path(table), parts.join(", "))])
     }
 
-    fn add_unique(&self, table: &str, _facts: &Facts, columns: &[&str]) -> Remedy {
+    fn add_unique(&self, table: &str, _facts: &Introspection, columns: &[&str]) -> Remedy {
         let statement = format!("CREATE UNIQUE INDEX ON {} ({})", path(table), list(columns));
         Remedy::run(Advice::AddUniqueKey, [statement])
     }
@@ -71,9 +71,9 @@ impl Words for PostgresWords {
         )
     }
 
-    fn widen_integer(&self, table: &str, facts: &Facts, column: &Column) -> Remedy {
+    fn widen_integer(&self, table: &str, facts: &Introspection, column: &Column) -> Remedy {
         if facts.partitioned_by.contains(&column.name) {
-            return Remedy::words(format!(
+            return Remedy::text(format!(
                 "{table} is partitioned by {}, whose type cannot be changed: create {table} anew with bigint, and copy",
                 column.name
             ));
@@ -89,12 +89,12 @@ impl Words for PostgresWords {
         Remedy::run(Advice::WidenInteger, statements).saying(text)
     }
 
-    fn widen_text(&self, table: &str, _facts: &Facts, column: &Column) -> Remedy {
+    fn widen_text(&self, table: &str, _facts: &Introspection, column: &Column) -> Remedy {
         Remedy::run(Advice::WidenText, [retype(table, &column.name, "text")])
     }
 
-    fn make_boolean(&self, _table: &str, _facts: &Facts, _column: &Column) -> Remedy {
-        Remedy::words("leave the column out in weir.toml, or give it another type")
+    fn make_boolean(&self, _table: &str, _facts: &Introspection, _column: &Column) -> Remedy {
+        Remedy::text("leave the column out in weir.toml, or give it another type")
     }
 
     fn default_time(&self, table: &str, column: &Column) -> Option<Remedy> {
@@ -102,9 +102,9 @@ impl Words for PostgresWords {
         Some(Remedy::run(Advice::DefaultTime, [statement]))
     }
 
-    fn let_null(&self, table: &str, facts: &Facts, column: &Column) -> Remedy {
+    fn let_null(&self, table: &str, facts: &Introspection, column: &Column) -> Remedy {
         if facts.unique.iter().any(|key| key.columns.contains(&column.name)) {
-            return Remedy::words(format!("take {} out of its unique keys, and let NULL be there", column.name));
+            return Remedy::text(format!("take {} out of its unique keys, and let NULL be there", column.name));
         }
         let statement = format!("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL", path(table), quote(&column.name));
         Remedy::run(Advice::LetNull, [statement])
@@ -167,7 +167,7 @@ fn retype(table: &str, column: &str, wanted: &str) -> String {
     format!("ALTER TABLE {} ALTER COLUMN {} TYPE {wanted}", path(table), quote(column))
 }
 
-impl PostgresWords {
+impl PostgresDialect {
     /// Makes a column compare by bytes.
     pub fn collate(table: &str, column: &str, declared: &str) -> Remedy {
         Remedy::run(Advice::Collate, [retype(table, column, &format!("{declared} COLLATE \"C\""))])

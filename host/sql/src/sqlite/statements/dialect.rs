@@ -1,18 +1,18 @@
 //! The statements that an operator is told to run, and the queries of the self-check.
 
 use super::{path, quote};
-use crate::facts::{Column, Counted, Facts, Holds, IdForm, Trigger, Wanted, Words};
 use crate::finding::{Advice, Remedy};
+use crate::introspection::{Column, Counted, Dialect, Holds, IdForm, Introspection, Trigger, Wanted};
 use weir_core::model::IdType;
 
 /// Targets of one batch of the statement that fills counts.
 const FILL_TARGETS: usize = 10_000;
 
-/// Words of SQLite.
+/// Dialect of SQLite.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct SqliteWords;
+pub(crate) struct SqliteDialect;
 
-impl Words for SqliteWords {
+impl Dialect for SqliteDialect {
     const UUID_TEXT: bool = true;
     // `json_each` cuts text off there without a word.
     const NUL: bool = false;
@@ -30,7 +30,7 @@ impl Words for SqliteWords {
         Remedy::run(Advice::CreateTable, [format!("CREATE TABLE {} ({})", path(table), parts.join(", "))])
     }
 
-    fn add_unique(&self, table: &str, _facts: &Facts, columns: &[&str]) -> Remedy {
+    fn add_unique(&self, table: &str, _facts: &Introspection, columns: &[&str]) -> Remedy {
         Remedy::run(Advice::AddUniqueKey, [index("UNIQUE INDEX", "key", table, columns)])
     }
 
@@ -67,15 +67,15 @@ impl Words for SqliteWords {
         )
     }
 
-    fn widen_integer(&self, table: &str, _facts: &Facts, column: &Column) -> Remedy {
+    fn widen_integer(&self, table: &str, _facts: &Introspection, column: &Column) -> Remedy {
         anew(table, column, type_for(Wanted::IdOrNull(IdType::Integer)))
     }
 
-    fn widen_text(&self, table: &str, _facts: &Facts, column: &Column) -> Remedy {
+    fn widen_text(&self, table: &str, _facts: &Introspection, column: &Column) -> Remedy {
         anew(table, column, type_for(Wanted::IdOrNull(IdType::Text)))
     }
 
-    fn make_boolean(&self, table: &str, _facts: &Facts, column: &Column) -> Remedy {
+    fn make_boolean(&self, table: &str, _facts: &Introspection, column: &Column) -> Remedy {
         anew(table, column, "BOOLEAN")
     }
 
@@ -83,8 +83,8 @@ impl Words for SqliteWords {
         None
     }
 
-    fn let_null(&self, table: &str, _facts: &Facts, column: &Column) -> Remedy {
-        Remedy::words(format!(
+    fn let_null(&self, table: &str, _facts: &Introspection, column: &Column) -> Remedy {
+        Remedy::text(format!(
             "write actor = \"required\" in weir.toml; or create {table} anew with {} that may be NULL",
             column.name
         ))
@@ -144,7 +144,7 @@ fn add(table: &str, column: &str, wanted: &str) -> String {
 
 /// This engine does not change columns.
 fn anew(table: &str, column: &Column, wanted: &str) -> Remedy {
-    Remedy::words(format!("create {table} anew with {} {wanted}, and copy", column.name))
+    Remedy::text(format!("create {table} anew with {} {wanted}, and copy", column.name))
 }
 
 fn index(what: &str, suffix: &str, table: &str, columns: &[&str]) -> String {

@@ -1,13 +1,13 @@
 //! What the self-check looks up in the rows themselves: the greatest ids and counts, what stands in the way of a unique key,
 //! whether counts are the numbers of rows.
 //!
-//! Engine-free part of the room: an engine answers a query within `sql.check_timeout_ms` ([`Ask`]) and words it ([`Words`]).
+//! Knows no engine: an engine answers a query within `sql.check_timeout_ms` ([`Ask`]) and words it ([`Dialect`]).
 //! Reads only. What cannot be seen in time, or at all, is no failure: it is said.
 
 use async_trait::async_trait;
 
 use super::checks::end_of;
-use super::{Counted, Counts, Facts, Holds, Words, counter, id_form, toggle};
+use super::{Counted, Counts, Dialect, Holds, Introspection, counter, id_form, toggle};
 use crate::SqlError;
 use weir_core::config::{CounterTable, IngestTable, PreferenceTable, ToggleTable};
 
@@ -38,20 +38,20 @@ pub(crate) trait Ask: Sync {
 }
 
 /// Looks at the rows of a toggle.
-pub(crate) async fn toggle<A: Ask, W: Words>(
+pub(crate) async fn toggle<A: Ask, D: Dialect>(
     ask: &A,
-    words: &W,
+    dialect: &D,
     table: &ToggleTable,
-    pairs: &mut Option<Facts>,
-    targets: &mut Option<Facts>,
+    pairs: &mut Option<Introspection>,
+    targets: &mut Option<Introspection>,
 ) -> Result<(), SqlError> {
     let pair = [&*table.target_column, &table.actor_column];
-    look(ask, words, &table.name, pairs.as_mut(), &pair, Some(&pair)).await?;
+    look(ask, dialect, &table.name, pairs.as_mut(), &pair, Some(&pair)).await?;
     let Some(given) = &table.targets else { return Ok(()) };
     let columns: Vec<&str> = [&*given.key_column].into_iter().chain(given.count_column.as_deref()).collect();
-    look(ask, words, &given.name, targets.as_mut(), &columns, Some(&[&given.key_column])).await?;
-    let counts = match toggle::counted(words, table, pairs.as_ref(), targets.as_ref()) {
-        Some(counted) if is_integer(targets.as_ref(), counted.count) => compare(ask, words, &counted).await?,
+    look(ask, dialect, &given.name, targets.as_mut(), &columns, Some(&[&given.key_column])).await?;
+    let counts = match toggle::counted(dialect, table, pairs.as_ref(), targets.as_ref()) {
+        Some(counted) if is_integer(targets.as_ref(), counted.count) => compare(ask, dialect, &counted).await?,
         _ => return Ok(()),
     };
     if let Some(facts) = targets {
@@ -61,63 +61,63 @@ pub(crate) async fn toggle<A: Ask, W: Words>(
 }
 
 /// Looks at the rows of a counter.
-pub(crate) async fn counter<A: Ask, W: Words>(
+pub(crate) async fn counter<A: Ask, D: Dialect>(
     ask: &A,
-    words: &W,
+    dialect: &D,
     table: &CounterTable,
-    counted: &mut Option<Facts>,
-    events: &mut Option<Facts>,
+    counted: &mut Option<Introspection>,
+    events: &mut Option<Introspection>,
 ) -> Result<(), SqlError> {
     let columns = [&*table.key_column, &table.count_column];
-    look(ask, words, &table.name, counted.as_mut(), &columns, Some(&[&table.key_column])).await?;
+    look(ask, dialect, &table.name, counted.as_mut(), &columns, Some(&[&table.key_column])).await?;
     if let Some(given) = &table.events {
-        look(ask, words, &given.name, events.as_mut(), &counter::event_ids(given), None).await?;
+        look(ask, dialect, &given.name, events.as_mut(), &counter::event_ids(given), None).await?;
     }
     Ok(())
 }
 
 /// Looks at the rows of documents.
-pub(crate) async fn ingest<A: Ask, W: Words>(
+pub(crate) async fn ingest<A: Ask, D: Dialect>(
     ask: &A,
-    words: &W,
+    dialect: &D,
     table: &IngestTable,
-    documents: &mut Option<Facts>,
-    children: &mut [Option<Facts>],
+    documents: &mut Option<Introspection>,
+    children: &mut [Option<Introspection>],
 ) -> Result<(), SqlError> {
     let columns: Vec<&str> = [&*table.id_column].into_iter().chain(table.actor_column.as_deref()).collect();
-    look(ask, words, &table.name, documents.as_mut(), &columns, Some(&[&table.id_column])).await?;
+    look(ask, dialect, &table.name, documents.as_mut(), &columns, Some(&[&table.id_column])).await?;
     for (child, facts) in table.children.iter().zip(children) {
-        look(ask, words, &child.name, facts.as_mut(), &[&child.parent_column], None).await?;
+        look(ask, dialect, &child.name, facts.as_mut(), &[&child.parent_column], None).await?;
     }
     Ok(())
 }
 
 /// Looks at the rows of settings.
-pub(crate) async fn preference<A: Ask, W: Words>(
+pub(crate) async fn preference<A: Ask, D: Dialect>(
     ask: &A,
-    words: &W,
+    dialect: &D,
     table: &PreferenceTable,
-    own: &mut Option<Facts>,
-    members: &mut Option<Facts>,
+    own: &mut Option<Introspection>,
+    members: &mut Option<Introspection>,
 ) -> Result<(), SqlError> {
     let member = [&*table.member_column];
-    look(ask, words, &table.name, own.as_mut(), &member, Some(&member)).await?;
+    look(ask, dialect, &table.name, own.as_mut(), &member, Some(&member)).await?;
     if let Some(given) = &table.members {
-        look(ask, words, &given.name, members.as_mut(), &[&given.key_column], None).await?;
+        look(ask, dialect, &given.name, members.as_mut(), &[&given.key_column], None).await?;
     }
     Ok(())
 }
 
-fn is_integer(facts: Option<&Facts>, column: &str) -> bool {
+fn is_integer(facts: Option<&Introspection>, column: &str) -> bool {
     facts.and_then(|facts| facts.column(column)).is_some_and(|column| matches!(column.holds, Holds::Integer(_)))
 }
 
 /// Looks at the greatest values of `numbers`, and for what stands in the way of a unique key.
-async fn look<A: Ask, W: Words>(
+async fn look<A: Ask, D: Dialect>(
     ask: &A,
-    words: &W,
+    dialect: &D,
     table: &str,
-    facts: Option<&mut Facts>,
+    facts: Option<&mut Introspection>,
     numbers: &[&str],
     unique: Option<&[&str]>,
 ) -> Result<(), SqlError> {
@@ -126,7 +126,7 @@ async fn look<A: Ask, W: Words>(
         if facts.column(name).is_none_or(|column| end_of(column).is_none()) {
             continue;
         }
-        if let Answer::Rows(rows) = ask.ask(words.largest(table, name)).await?
+        if let Answer::Rows(rows) = ask.ask(dialect.largest(table, name)).await?
             && let Some(value) = rows.first().and_then(|row| number(row, 0))
         {
             facts.seen.largest.push(((*name).to_owned(), value));
@@ -136,7 +136,7 @@ async fn look<A: Ask, W: Words>(
     if !columns.iter().all(|column| facts.column(column).is_some()) || facts.unique_on(columns).is_some() {
         return Ok(());
     }
-    let query = words.duplicates(table, columns, Some(DUPLICATES_NAMED));
+    let query = dialect.duplicates(table, columns, Some(DUPLICATES_NAMED));
     if let Answer::Rows(rows) = ask.ask(query).await?
         && !rows.is_empty()
     {
@@ -153,8 +153,8 @@ async fn look<A: Ask, W: Words>(
 }
 
 /// Compares counts with the rows that they count, of some targets.
-async fn compare<A: Ask, W: Words>(ask: &A, words: &W, counted: &Counted<'_>) -> Result<Counts, SqlError> {
-    let rows = match ask.ask(words.sample(counted, TARGETS_COMPARED, ROWS_COUNTED_MAX)).await? {
+async fn compare<A: Ask, D: Dialect>(ask: &A, dialect: &D, counted: &Counted<'_>) -> Result<Counts, SqlError> {
+    let rows = match ask.ask(dialect.sample(counted, TARGETS_COMPARED, ROWS_COUNTED_MAX)).await? {
         Answer::Unknown(reason) => return Ok(Counts::Unknown(reason)),
         Answer::Rows(rows) => rows,
     };
@@ -171,12 +171,12 @@ fn number(row: &[Option<String>], index: usize) -> Option<i128> {
 }
 
 /// The form of a key in two tables, if it is the same in both.
-pub(super) fn same_form<W: Words>(
-    words: &W,
+pub(super) fn same_form<D: Dialect>(
+    dialect: &D,
     id_type: weir_core::model::IdType,
-    (one, one_column): (&Facts, &str),
-    (other, other_column): (&Facts, &str),
+    (one, one_column): (&Introspection, &str),
+    (other, other_column): (&Introspection, &str),
 ) -> Option<super::IdForm> {
-    let form = id_form(words, one.column(one_column)?, id_type)?;
-    (id_form(words, other.column(other_column)?, id_type)? == form).then_some(form)
+    let form = id_form(dialect, one.column(one_column)?, id_type)?;
+    (id_form(dialect, other.column(other_column)?, id_type)? == form).then_some(form)
 }

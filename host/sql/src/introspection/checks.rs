@@ -1,18 +1,18 @@
 //! Checks that the capabilities have in common: columns and their types, unique keys, what must be given, what else may
 //! refuse or discard a row.
 //!
-//! Engine-free part of the room. Pure: each adds to findings what follows from [`Facts`].
+//! Knows no engine. Pure: each adds to findings what follows from [`Introspection`].
 
-use super::{Column, Facts, Holds, IdForm, Known, UniqueKey, Wanted, Words, id_form, shape, time_form};
+use super::{Column, Dialect, Holds, IdForm, Introspection, Known, UniqueKey, Wanted, id_form, shape, time_form};
 use crate::Finding;
 use crate::finding::{Problem, Remedy, refuse, warn};
 use weir_core::model::{ID_TEXT_BYTES_MAX, IdType};
 
 /// Columns that must be given, and are none of `given`. `time` is the setting that would have a time be given.
-pub(super) fn check_given<W: Words>(
-    words: &W,
+pub(super) fn check_given<D: Dialect>(
+    dialect: &D,
     table: &str,
-    facts: &Facts,
+    facts: &Introspection,
     given: &[&str],
     time: Option<&str>,
     known: &Known<'_>,
@@ -25,7 +25,7 @@ pub(super) fn check_given<W: Words>(
         }
         let problem = format!("{table}.{name} is NOT NULL without a default, and weir has no value for it");
         if !matches!(column.holds, Holds::Zoned(_) | Holds::Plain(_)) {
-            findings.push(refuse(Problem::NotFilled, problem, Remedy::words(format!(
+            findings.push(refuse(Problem::NotFilled, problem, Remedy::text(format!(
                 "give {table}.{name} a DEFAULT that is true of every row that weir writes; or let NULL be there, if your \
                  application takes it for \"unknown\""
             ))));
@@ -34,21 +34,21 @@ pub(super) fn check_given<W: Words>(
         let setting = time.map(|setting| {
             format!("write {setting} = \"{name}\" in weir.toml, and weir fills it with the time of the request")
         });
-        let remedy = match (setting, words.default_time(table, column)) {
+        let remedy = match (setting, dialect.default_time(table, column)) {
             (Some(setting), Some(remedy)) => remedy.saying(format!("{setting}; or let the database fill it:")),
             (None, Some(remedy)) => remedy.saying("let the database fill it:"),
-            (Some(setting), None) => Remedy::words(setting),
-            (None, None) => Remedy::words(format!("create {table} anew with a DEFAULT for {name}")),
+            (Some(setting), None) => Remedy::text(setting),
+            (None, None) => Remedy::text(format!("create {table} anew with a DEFAULT for {name}")),
         };
         findings.push(refuse(Problem::TimeNotFilled, problem, remedy));
     }
 }
 
 /// The unique key on exactly these columns.
-pub(super) fn check_unique<W: Words>(
-    words: &W,
+pub(super) fn check_unique<D: Dialect>(
+    dialect: &D,
     table: &str,
-    facts: &Facts,
+    facts: &Introspection,
     columns: &[&str],
     findings: &mut Vec<Finding>,
 ) {
@@ -63,21 +63,21 @@ pub(super) fn check_unique<W: Words>(
         findings.push(refuse(
             Problem::PartitionedOtherwise,
             format!("{problem}, and can have none: it is partitioned by {by}"),
-            Remedy::words(format!("partition {table} by columns of the key (by hash of {}, for example)", columns[0])),
+            Remedy::text(format!("partition {table} by columns of the key (by hash of {}, for example)", columns[0])),
         ));
         return;
     }
     match facts.seen.duplicates.iter().find(|(key, _)| key == columns) {
         Some((_, twice)) => {
             let text = "decide which row of each stays and delete the others, then check again; these are there more than once:";
-            let query = words.duplicates(table, columns, None);
+            let query = dialect.duplicates(table, columns, None);
             findings.push(refuse(
                 Problem::Duplicates,
                 format!("{problem}, and can have none now: rows are there more than once ({})", twice.join("; ")),
                 Remedy::run(crate::finding::Advice::ListDuplicates, [query]).saying(text),
             ));
         }
-        None => findings.push(refuse(Problem::NoUniqueKey, problem, words.add_unique(table, facts, columns))),
+        None => findings.push(refuse(Problem::NoUniqueKey, problem, dialect.add_unique(table, facts, columns))),
     }
 }
 
@@ -85,7 +85,7 @@ pub(super) fn check_unique<W: Words>(
 /// `given` or the same for all rows; triggers and rules on `statements`.
 pub(super) fn check_others(
     table: &str,
-    facts: &Facts,
+    facts: &Introspection,
     own: &[&str],
     given: &[&str],
     statements: &[&str],
@@ -102,7 +102,7 @@ pub(super) fn check_others(
         findings.push(warn(
             Problem::OtherKey,
             format!("{table} has another unique key, {key}: of rows that are equal in it the first is stored, and the others become dead letters"),
-            Remedy::words("give each row its own value there (a field in weir.toml, or NULL instead of a default), or drop the key"),
+            Remedy::text("give each row its own value there (a field in weir.toml, or NULL instead of a default), or drop the key"),
         ));
     }
     for skipping in &facts.skipping {
@@ -115,7 +115,7 @@ pub(super) fn check_others(
                     skipping.name,
                     on.join(", ")
                 ),
-                Remedy::words("let it raise an error that says why, or move its rule into the policy"),
+                Remedy::text("let it raise an error that says why, or move its rule into the policy"),
             ));
         }
     }
@@ -123,30 +123,40 @@ pub(super) fn check_others(
 }
 
 /// A column for times.
-pub(super) fn check_time<W: Words>(words: &W, table: &str, name: &str, facts: &Facts, findings: &mut Vec<Finding>) {
+pub(super) fn check_time<D: Dialect>(
+    dialect: &D,
+    table: &str,
+    name: &str,
+    facts: &Introspection,
+    findings: &mut Vec<Finding>,
+) {
     match facts.column(name) {
-        None => findings.push(refuse(Problem::NoTimeColumn, missing(table, name), words.add_time(table, name))),
+        None => findings.push(refuse(Problem::NoTimeColumn, missing(table, name), dialect.add_time(table, name))),
         Some(column) if time_form(column).is_none() => findings.push(refuse(
             Problem::TimeType,
             format!("{table}.{name} is {}, which cannot hold a time in milliseconds", column.declared),
-            Remedy::words("make it a timestamp, a 64-bit integer (Unix milliseconds) or text of 24 characters or more"),
+            Remedy::text("make it a timestamp, a 64-bit integer (Unix milliseconds) or text of 24 characters or more"),
         )),
         Some(_) => {}
     }
 }
 
 /// A column for the count, which `counted` fills.
-pub(super) fn check_count<W: Words>(
-    words: &W,
+pub(super) fn check_count<D: Dialect>(
+    dialect: &D,
     table: &str,
     name: &str,
-    facts: &Facts,
+    facts: &Introspection,
     counted: Option<&super::Counted<'_>>,
     findings: &mut Vec<Finding>,
 ) {
     match facts.column(name) {
         None => {
-            findings.push(refuse(Problem::NoCountColumn, missing(table, name), words.add_count(table, name, counted)));
+            findings.push(refuse(
+                Problem::NoCountColumn,
+                missing(table, name),
+                dialect.add_count(table, name, counted),
+            ));
         }
         Some(column) if column.generated => findings.push(computed(table, name)),
         Some(_) => check_integer(table, (name, "count"), facts, findings),
@@ -154,12 +164,17 @@ pub(super) fn check_count<W: Words>(
 }
 
 /// A column for numbers; `what` says which. One that is missing is found elsewhere.
-pub(super) fn check_integer(table: &str, (name, what): (&str, &str), facts: &Facts, findings: &mut Vec<Finding>) {
+pub(super) fn check_integer(
+    table: &str,
+    (name, what): (&str, &str),
+    facts: &Introspection,
+    findings: &mut Vec<Finding>,
+) {
     if let Some(column) = facts.column(name).filter(|column| !matches!(column.holds, Holds::Integer(_))) {
         findings.push(refuse(
             Problem::NumberType,
             format!("{table}.{name} is {}, a {what} needs an integer", column.declared),
-            Remedy::words(
+            Remedy::text(
                 "name a column for integers in weir.toml, or make one of 64 bits of this, if it holds nothing else",
             ),
         ));
@@ -167,16 +182,16 @@ pub(super) fn check_integer(table: &str, (name, what): (&str, &str), facts: &Fac
 }
 
 /// A column for numbers that is added where it is missing.
-pub(super) fn check_number<W: Words>(
-    words: &W,
+pub(super) fn check_number<D: Dialect>(
+    dialect: &D,
     table: &str,
     (name, what): (&str, &str),
-    facts: &Facts,
+    facts: &Introspection,
     findings: &mut Vec<Finding>,
 ) {
     if facts.column(name).is_none() {
         let wanted = Wanted::IdOrNull(IdType::Integer);
-        findings.push(refuse(Problem::NoValueColumn, missing(table, name), words.add_value(table, name, wanted)));
+        findings.push(refuse(Problem::NoValueColumn, missing(table, name), dialect.add_value(table, name, wanted)));
     }
     check_integer(table, (name, what), facts, findings);
 }
@@ -186,17 +201,17 @@ pub(super) fn computed(table: &str, name: &str) -> Finding {
     refuse(
         Problem::Computed,
         format!("{table}.{name} is computed by the database, which takes no value for it"),
-        Remedy::words("leave the column out in weir.toml"),
+        Remedy::text("leave the column out in weir.toml"),
     )
 }
 
 /// A column of bits, which weir does not write.
-pub(super) fn bits<W: Words>(words: &W, table: &str, facts: &Facts, column: &Column) -> Finding {
+pub(super) fn bits<D: Dialect>(dialect: &D, table: &str, facts: &Introspection, column: &Column) -> Finding {
     let (name, declared) = (&column.name, &column.declared);
     refuse(
         Problem::BitColumn,
         format!("{table}.{name} is {declared}, into which this database takes the characters of a number for its bits"),
-        words.make_boolean(table, facts, column),
+        dialect.make_boolean(table, facts, column),
     )
 }
 
@@ -209,23 +224,23 @@ fn type_name(id_type: IdType) -> &'static str {
 }
 
 /// A column for ids of a type, which `setting` names.
-pub(super) fn check_id<W: Words>(
-    words: &W,
+pub(super) fn check_id<D: Dialect>(
+    dialect: &D,
     table: &str,
     (name, setting): (&str, &str),
     id_type: IdType,
-    facts: &Facts,
+    facts: &Introspection,
     findings: &mut Vec<Finding>,
 ) {
     let Some(column) = facts.column(name) else {
-        let remedy = Remedy::words("name the right column in weir.toml");
+        let remedy = Remedy::text("name the right column in weir.toml");
         findings.push(refuse(Problem::NoIdColumn, missing(table, name), remedy));
         return;
     };
-    match id_form(words, column, id_type) {
+    match id_form(dialect, column, id_type) {
         None => {
             let suits = [IdType::Integer, IdType::Text, IdType::Uuid].into_iter();
-            let suits = suits.filter(|other| id_form(words, column, *other).is_some());
+            let suits = suits.filter(|other| id_form(dialect, column, *other).is_some());
             let suits: Vec<String> = suits.map(|other| format!("{setting} = \"{}\"", type_name(other))).collect();
             let remedy = match suits.is_empty() {
                 true => "name a column with ids of this type in weir.toml; weir has no type for this one".to_owned(),
@@ -238,7 +253,7 @@ pub(super) fn check_id<W: Words>(
                     column.declared,
                     type_name(id_type)
                 ),
-                Remedy::words(remedy),
+                Remedy::text(remedy),
             ));
         }
         Some(IdForm::Text) => {
@@ -252,7 +267,7 @@ pub(super) fn check_id<W: Words>(
                         "{table}.{name} holds {room} characters; ids may have {ID_TEXT_BYTES_MAX} bytes, and a longer one \
                          becomes a dead letter"
                     ),
-                    words.widen_text(table, facts, column),
+                    dialect.widen_text(table, facts, column),
                 ));
             }
         }
@@ -261,7 +276,12 @@ pub(super) fn check_id<W: Words>(
 }
 
 /// Columns for integers of fewer than 64 bits, which is what weir's ids and counts have; each with the word for what is in it.
-pub(super) fn check_width<W: Words>(words: &W, table: &str, columns: &[(&str, &str)], facts: &Facts) -> Vec<Finding> {
+pub(super) fn check_width<D: Dialect>(
+    dialect: &D,
+    table: &str,
+    columns: &[(&str, &str)],
+    facts: &Introspection,
+) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (name, what) in columns {
         let Some(column) = facts.column(name) else { continue };
@@ -281,7 +301,7 @@ pub(super) fn check_width<W: Words>(words: &W, table: &str, columns: &[(&str, &s
                  letter",
                 column.declared
             ),
-            words.widen_integer(table, facts, column),
+            dialect.widen_integer(table, facts, column),
         ));
     }
     findings

@@ -1,7 +1,7 @@
 //! Forms and findings of the tables of a preference kind.
 
 use super::checks::{bits, check_given, check_id, check_others, check_unique, check_width, computed, missing};
-use super::{Facts, Holds, IdForm, Known, Wanted, Words, id_form, insert_misfit, shape, usable};
+use super::{Dialect, Holds, IdForm, Introspection, Known, Wanted, id_form, insert_mismatch, shape, usable};
 use crate::finding::{Problem, Remedy, refuse};
 use crate::{Finding, SqlError};
 use weir_core::config::{FieldConfig, PreferenceTable};
@@ -29,7 +29,7 @@ pub(crate) enum FieldForm {
     Text,
 }
 
-fn field_form(facts: &Facts, field: &FieldConfig) -> Option<FieldForm> {
+fn field_form(facts: &Introspection, field: &FieldConfig) -> Option<FieldForm> {
     match (field.field_type, facts.column(&field.column)?.holds) {
         (SettingType::Bool, Holds::Boolean) => Some(FieldForm::Boolean),
         (SettingType::Bool | SettingType::Int, Holds::Integer(_)) => Some(FieldForm::Integer),
@@ -39,35 +39,39 @@ fn field_form(facts: &Facts, field: &FieldConfig) -> Option<FieldForm> {
 }
 
 /// The forms, or the first finding that makes the tables unusable.
-pub(crate) fn forms<W: Words>(
-    words: &W,
+pub(crate) fn forms<D: Dialect>(
+    dialect: &D,
     table: &PreferenceTable,
-    own: Option<&Facts>,
-    members: Option<&Facts>,
+    own: Option<&Introspection>,
+    members: Option<&Introspection>,
 ) -> Result<Forms, SqlError> {
     let found = || {
         let own = own?;
         let key = match &table.members {
             None => None,
-            Some(given) => Some(id_form(words, members?.column(&given.key_column)?, table.member_type)?),
+            Some(given) => Some(id_form(dialect, members?.column(&given.key_column)?, table.member_type)?),
         };
         let fields = table.fields.iter().map(|field| field_form(own, field)).collect::<Option<_>>()?;
-        Some(Forms { member: id_form(words, own.column(&table.member_column)?, table.member_type)?, key, fields })
+        Some(Forms { member: id_form(dialect, own.column(&table.member_column)?, table.member_type)?, key, fields })
     };
-    usable(found(), || check(words, table, own, members, Known::Everything))
+    usable(found(), || check(dialect, table, own, members, Known::Everything))
 }
 
 /// What makes every insert fail.
-pub(crate) fn misfit<W: Words>(words: &W, table: &PreferenceTable, own: Option<&Facts>) -> Option<String> {
-    insert_misfit(words, &table.name, own, &given(table))
+pub(crate) fn mismatch<D: Dialect>(
+    dialect: &D,
+    table: &PreferenceTable,
+    own: Option<&Introspection>,
+) -> Option<String> {
+    insert_mismatch(dialect, &table.name, own, &given(table))
 }
 
 /// All findings that follow from the catalogue, and from what was seen of the rows.
-pub(crate) fn check<W: Words>(
-    words: &W,
+pub(crate) fn check<D: Dialect>(
+    dialect: &D,
     table: &PreferenceTable,
-    own: Option<&Facts>,
-    members: Option<&Facts>,
+    own: Option<&Introspection>,
+    members: Option<&Introspection>,
     known: Known<'_>,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -76,17 +80,17 @@ pub(crate) fn check<W: Words>(
         None => {
             let mut columns = vec![(member, Wanted::Id(table.member_type))];
             columns.extend(table.fields.iter().map(|field| (&*field.column, wanted(field))));
-            let create = words.create(name, &columns, &[member]);
+            let create = dialect.create(name, &columns, &[member]);
             findings.push(refuse(Problem::NoTable, format!("table {name} does not exist"), create));
         }
         Some(facts) => {
             findings.extend(facts.findings.iter().cloned());
-            check_id(words, name, (member, "member_type"), table.member_type, facts, &mut findings);
-            check_unique(words, name, facts, &[member], &mut findings);
-            table.fields.iter().for_each(|field| check_field(words, name, field, facts, &mut findings));
+            check_id(dialect, name, (member, "member_type"), table.member_type, facts, &mut findings);
+            check_unique(dialect, name, facts, &[member], &mut findings);
+            table.fields.iter().for_each(|field| check_field(dialect, name, field, facts, &mut findings));
             findings.extend(shape::check_read(name, facts, &given(table), &known));
-            check_given(words, name, facts, &given(table), None, &Known::Everything, &mut findings);
-            findings.extend(check_width(words, name, &[(member, "ids")], facts));
+            check_given(dialect, name, facts, &given(table), None, &Known::Everything, &mut findings);
+            findings.extend(check_width(dialect, name, &[(member, "ids")], facts));
             findings.extend(check_others(name, facts, &[member], &given(table), &["INSERT", "UPDATE"]));
         }
     }
@@ -94,7 +98,7 @@ pub(crate) fn check<W: Words>(
         match members {
             None => {
                 let columns = [(&*given.key_column, Wanted::Id(table.member_type))];
-                let create = words.create(&given.name, &columns, &[&given.key_column]).saying(
+                let create = dialect.create(&given.name, &columns, &[&given.key_column]).saying(
                     "name the table of your members in weir.toml, or create it and fill it (who is not in it has no settings):",
                 );
                 findings.push(refuse(Problem::NoTable, format!("table {} does not exist", given.name), create));
@@ -102,9 +106,9 @@ pub(crate) fn check<W: Words>(
             Some(facts) => {
                 findings.extend(facts.findings.iter().cloned());
                 let (name, key) = (&given.name, &*given.key_column);
-                check_id(words, name, (key, "member_type"), table.member_type, facts, &mut findings);
+                check_id(dialect, name, (key, "member_type"), table.member_type, facts, &mut findings);
                 findings.extend(shape::check_targets(name, facts, &[key], &known));
-                findings.extend(check_width(words, name, &[(key, "ids")], facts));
+                findings.extend(check_width(dialect, name, &[(key, "ids")], facts));
             }
         }
     }
@@ -118,21 +122,27 @@ fn wanted(field: &FieldConfig) -> Wanted {
     }
 }
 
-fn check_field<W: Words>(words: &W, table: &str, field: &FieldConfig, facts: &Facts, findings: &mut Vec<Finding>) {
+fn check_field<D: Dialect>(
+    dialect: &D,
+    table: &str,
+    field: &FieldConfig,
+    facts: &Introspection,
+    findings: &mut Vec<Finding>,
+) {
     let name = &field.column;
     match facts.column(name) {
         None => {
-            let remedy = words.add_value(table, name, wanted(field));
+            let remedy = dialect.add_value(table, name, wanted(field));
             findings.push(refuse(Problem::NoValueColumn, missing(table, name), remedy));
         }
         Some(column) if column.generated => findings.push(computed(table, name)),
-        Some(column) if matches!(column.holds, Holds::Bits(_)) => findings.push(bits(words, table, facts, column)),
+        Some(column) if matches!(column.holds, Holds::Bits(_)) => findings.push(bits(dialect, table, facts, column)),
         Some(column) if field_form(facts, field).is_none() => findings.push(refuse(
             Problem::ValueType,
             format!("{table}.{name} is {}, which does not hold values of type {}", column.declared, {
                 field.field_type.as_str()
             }),
-            Remedy::words("change the column, or the field's type in weir.toml"),
+            Remedy::text("change the column, or the field's type in weir.toml"),
         )),
         Some(_) => {}
     }

@@ -1,21 +1,21 @@
 //! The statements that an operator is told to run, and the queries of the self-check.
 
 use super::{path, quote, shown};
-use crate::facts::{Column, Counted, Facts, Holds, Trigger, Wanted, Words};
 use crate::finding::{Advice, Remedy};
+use crate::introspection::{Column, Counted, Dialect, Holds, Introspection, Trigger, Wanted};
 use weir_core::model::IdType;
 
 /// Targets of one batch of the statement that fills counts.
 const FILL_TARGETS: usize = 10_000;
 
-/// Words of MariaDB, or of MySQL.
+/// Dialect of MariaDB, or of MySQL.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct MysqlWords {
+pub(crate) struct MysqlDialect {
     /// MariaDB.
     pub maria: bool,
 }
 
-impl Words for MysqlWords {
+impl Dialect for MysqlDialect {
     const UUID_TEXT: bool = true;
     const NUL: bool = true;
 
@@ -33,7 +33,7 @@ impl Words for MysqlWords {
         Remedy::run(Advice::CreateTable, [statement])
     }
 
-    fn add_unique(&self, table: &str, facts: &Facts, columns: &[&str]) -> Remedy {
+    fn add_unique(&self, table: &str, facts: &Introspection, columns: &[&str]) -> Remedy {
         // Of a TEXT only a prefix can be in a key.
         let texts =
             columns.iter().filter_map(|name| facts.column(name)).filter(|column| column.declared.ends_with("text"));
@@ -74,18 +74,18 @@ impl Words for MysqlWords {
         )
     }
 
-    fn widen_integer(&self, table: &str, facts: &Facts, column: &Column) -> Remedy {
+    fn widen_integer(&self, table: &str, facts: &Introspection, column: &Column) -> Remedy {
         let wanted = if column.unsigned { "BIGINT UNSIGNED" } else { "BIGINT" };
         self.change(Advice::WidenInteger, table, facts, column, wanted)
     }
 
-    fn widen_text(&self, table: &str, facts: &Facts, column: &Column) -> Remedy {
+    fn widen_text(&self, table: &str, facts: &Introspection, column: &Column) -> Remedy {
         self.change(Advice::WidenText, table, facts, column, &self.text_type())
     }
 
-    fn make_boolean(&self, table: &str, facts: &Facts, column: &Column) -> Remedy {
+    fn make_boolean(&self, table: &str, facts: &Introspection, column: &Column) -> Remedy {
         if column.holds != Holds::Bits(1) {
-            return Remedy::words("leave the column out in weir.toml, or give it another type");
+            return Remedy::text("leave the column out in weir.toml, or give it another type");
         }
         self.change(Advice::MakeBoolean, table, facts, column, "TINYINT(1)")
     }
@@ -100,9 +100,9 @@ impl Words for MysqlWords {
         Some(Remedy::run(Advice::DefaultTime, [statement]))
     }
 
-    fn let_null(&self, table: &str, facts: &Facts, column: &Column) -> Remedy {
+    fn let_null(&self, table: &str, facts: &Introspection, column: &Column) -> Remedy {
         if facts.unique.iter().any(|key| key.columns.contains(&column.name)) {
-            return Remedy::words(format!("take {} out of its unique keys, and let NULL be there", column.name));
+            return Remedy::text(format!("take {} out of its unique keys, and let NULL be there", column.name));
         }
         let rest = column.rest.replacen("NOT NULL", "NULL", 1);
         let wanted = format!("{}{}", column.declared, column.collated);
@@ -165,13 +165,13 @@ fn modify(table: &str, column: &Column, wanted: &str, rest: &str) -> String {
     format!("ALTER TABLE {} MODIFY COLUMN {} {wanted}{rest}", path(table), quote(&column.name))
 }
 
-impl MysqlWords {
+impl MysqlDialect {
     /// Gives a column another type; what else its definition says is repeated, or it would be lost.
-    fn change(self, advice: Advice, table: &str, facts: &Facts, column: &Column, wanted: &str) -> Remedy {
+    fn change(self, advice: Advice, table: &str, facts: &Introspection, column: &Column, wanted: &str) -> Remedy {
         let keys: Vec<&str> =
             facts.foreign_keys.iter().filter(|(_, of)| *of == column.name).map(|(name, _)| name.as_str()).collect();
         if !keys.is_empty() {
-            return Remedy::words(format!(
+            return Remedy::text(format!(
                 "{table}.{} is in the foreign key {}, whose columns this engine does not change: drop it, make {wanted} of both \
                  columns, and add it again",
                 column.name,
@@ -182,7 +182,7 @@ impl MysqlWords {
     }
 
     /// Makes a column compare by bytes.
-    pub fn collate(self, table: &str, facts: &Facts, column: &Column) -> Remedy {
+    pub fn collate(self, table: &str, facts: &Introspection, column: &Column) -> Remedy {
         self.change(Advice::Collate, table, facts, column, &format!("{} {}", column.declared, self.collation()))
     }
 

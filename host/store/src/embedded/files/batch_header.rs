@@ -1,4 +1,4 @@
-//! The stamp of each batch, which reveals a missing batch: its number, and how far the disk had got when it was written. And the
+//! The header of each batch, which reveals a missing batch: its number, and how far the disk had got when it was written. And the
 //! mark: the same beside the log, for its end.
 //!
 //! A missing batch was acknowledged if there is proof that it was synced: a later batch, or the mark. The mark is written after
@@ -16,7 +16,7 @@ use super::super::layout::Fields;
 
 /// The numbers that one batch carries.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(in super::super) struct Stamp {
+pub(in super::super) struct BatchHeader {
     /// A random number of the directory.
     pub(in super::super) salt: u64,
     /// The number of the batch: the one before it, plus one.
@@ -29,7 +29,7 @@ pub(in super::super) struct Stamp {
     pub(in super::super) last: Vec<u64>,
 }
 
-impl Stamp {
+impl BatchHeader {
     /// Its key in the keyspace `system`.
     pub(in super::super) const KEY: &'static [u8] = b"stamp";
 
@@ -40,7 +40,7 @@ impl Stamp {
 
     pub(in super::super) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut fields = Fields(bytes);
-        let mut stamp = Self {
+        let mut header = Self {
             salt: fields.u64()?,
             number: fields.u64()?,
             synced: fields.u64()?,
@@ -48,9 +48,9 @@ impl Stamp {
             last: Vec::new(),
         };
         while !fields.0.is_empty() {
-            stamp.last.push(fields.u64()?);
+            header.last.push(fields.u64()?);
         }
-        Some(stamp)
+        Some(header)
     }
 }
 
@@ -60,7 +60,7 @@ pub(in super::super) const MARK_FILE: &str = "weir.synced";
 const PLACE_BYTES: usize = 512;
 const MAGIC: &[u8; 8] = b"weirsync";
 
-/// The content of the mark: a stamp that covers all synced batches.
+/// The content of the mark: a header that covers all synced batches.
 #[derive(Debug, PartialEq, Eq)]
 pub(in super::super) enum Mark {
     /// There is none, or it was deleted.
@@ -68,17 +68,17 @@ pub(in super::super) enum Mark {
     /// Both slots are damaged.
     Unreadable,
     /// All up to `number` has been synced; `last` is as after it.
-    Synced(Stamp),
+    Synced(BatchHeader),
 }
 
 impl Mark {
-    pub(in super::super) fn stamp(&self) -> Option<&Stamp> {
-        if let Self::Synced(stamp) = self { Some(stamp) } else { None }
+    pub(in super::super) fn header(&self) -> Option<&BatchHeader> {
+        if let Self::Synced(header) = self { Some(header) } else { None }
     }
 }
 
-fn encode_place(stamp: &Stamp) -> [u8; PLACE_BYTES] {
-    let record = stamp.encode();
+fn encode_place(header: &BatchHeader) -> [u8; PLACE_BYTES] {
+    let record = header.encode();
     let mut place = [0; PLACE_BYTES];
     let filled = MAGIC.iter().copied().chain((record.len() as u64).to_le_bytes()).chain(record);
     for (to, from) in place.iter_mut().zip(filled) {
@@ -89,14 +89,14 @@ fn encode_place(stamp: &Stamp) -> [u8; PLACE_BYTES] {
     place
 }
 
-fn decode_place(place: &[u8]) -> Option<Stamp> {
+fn decode_place(place: &[u8]) -> Option<BatchHeader> {
     let (record, checksum) = place.split_last_chunk::<8>()?;
     if xxh3_64(record) != u64::from_le_bytes(*checksum) {
         return None;
     }
     let mut fields = Fields(record.strip_prefix(MAGIC)?);
     let len = usize::try_from(fields.u64()?).ok()?;
-    Stamp::decode(fields.0.get(..len)?)
+    BatchHeader::decode(fields.0.get(..len)?)
 }
 
 /// Reads the mark of a directory.
@@ -106,7 +106,7 @@ pub(in super::super) fn read_mark(directory: &Path) -> io::Result<Mark> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Mark::Missing),
         Err(error) => return Err(error),
     };
-    let newest = bytes.chunks(PLACE_BYTES).filter_map(decode_place).max_by_key(|stamp| stamp.number);
+    let newest = bytes.chunks(PLACE_BYTES).filter_map(decode_place).max_by_key(|header| header.number);
     Ok(newest.map_or(Mark::Unreadable, Mark::Synced))
 }
 
@@ -118,11 +118,11 @@ pub(in super::super) struct MarkFile {
 }
 
 impl MarkFile {
-    /// Opens the mark, and writes `stamp` to both slots.
-    pub(in super::super) fn open(directory: &Path, stamp: &Stamp) -> io::Result<Self> {
+    /// Opens the mark, and writes `header` to both slots.
+    pub(in super::super) fn open(directory: &Path, header: &BatchHeader) -> io::Result<Self> {
         let options = OpenOptions::new().write(true).create(true).truncate(false).open(directory.join(MARK_FILE));
         let mark = Self { file: options?, is_odd: false };
-        let place = encode_place(stamp);
+        let place = encode_place(header);
         // One slot after the other, so that one of them is intact at every moment.
         for at in [0, PLACE_BYTES as u64] {
             mark.file.write_all_at(&place, at)?;
@@ -132,10 +132,10 @@ impl MarkFile {
         Ok(mark)
     }
 
-    /// Records that all batches up to the number of `stamp` are synced. Needs no sync of its own, and no new space.
-    pub(in super::super) fn write(&mut self, stamp: &Stamp) -> io::Result<()> {
+    /// Records that all batches up to the number of `header` are synced. Needs no sync of its own, and no new space.
+    pub(in super::super) fn write(&mut self, header: &BatchHeader) -> io::Result<()> {
         self.is_odd = !self.is_odd;
-        self.file.write_all_at(&encode_place(stamp), if self.is_odd { PLACE_BYTES as u64 } else { 0 })
+        self.file.write_all_at(&encode_place(header), if self.is_odd { PLACE_BYTES as u64 } else { 0 })
     }
 
     pub(in super::super) fn sync(&self) -> io::Result<()> {
@@ -152,12 +152,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let read = || read_mark(directory.path()).unwrap();
         assert_eq!(read(), Mark::Missing);
-        let stamp = |number| Stamp { salt: 9, number, synced: number, seqno_min: 3, last: vec![1; 8] };
-        let mut mark = MarkFile::open(directory.path(), &stamp(4)).unwrap();
-        assert_eq!(read(), Mark::Synced(stamp(4)));
+        let header = |number| BatchHeader { salt: 9, number, synced: number, seqno_min: 3, last: vec![1; 8] };
+        let mut mark = MarkFile::open(directory.path(), &header(4)).unwrap();
+        assert_eq!(read(), Mark::Synced(header(4)));
         for number in 5..8 {
-            mark.write(&stamp(number)).unwrap();
-            assert_eq!(read(), Mark::Synced(stamp(number)));
+            mark.write(&header(number)).unwrap();
+            assert_eq!(read(), Mark::Synced(header(number)));
         }
         let path = directory.path().join(MARK_FILE);
         let whole = std::fs::read(&path).unwrap();
@@ -165,7 +165,7 @@ mod tests {
             let mut bytes = whole.clone();
             bytes[place] ^= 1;
             std::fs::write(&path, &bytes).unwrap();
-            assert!(matches!(read(), Mark::Synced(Stamp { number: 6 | 7, .. })));
+            assert!(matches!(read(), Mark::Synced(BatchHeader { number: 6 | 7, .. })));
             bytes[place ^ 512] ^= 1;
             std::fs::write(&path, &bytes).unwrap();
             assert_eq!(read(), Mark::Unreadable);
@@ -174,8 +174,8 @@ mod tests {
 
     #[test]
     fn stamps_are_read_back_and_cut_ones_are_not() {
-        let stamp = Stamp { salt: 1, number: 2, synced: 3, seqno_min: 4, last: vec![5, 6] };
-        assert_eq!(Stamp::decode(&stamp.encode()), Some(stamp.clone()));
-        assert_eq!(Stamp::decode(&stamp.encode()[1..]), None);
+        let header = BatchHeader { salt: 1, number: 2, synced: 3, seqno_min: 4, last: vec![5, 6] };
+        assert_eq!(BatchHeader::decode(&header.encode()), Some(header.clone()));
+        assert_eq!(BatchHeader::decode(&header.encode()[1..]), None);
     }
 }

@@ -1,10 +1,10 @@
 //! What the names, keys and triggers of a table say about its rows: that weir's pair does not tell them apart, that they have
 //! a state, that somebody counts them already.
 //!
-//! Engine-free part of the room. Pure. It goes by names, because nothing else says it; so an operator who knows better can say
+//! Knows no engine. Pure. It goes by names, because nothing else says it; so an operator who knows better can say
 //! so (`sql.acknowledged`).
 
-use super::{Facts, Known, Trigger, Words};
+use super::{Dialect, Introspection, Known, Trigger};
 use crate::Finding;
 use crate::finding::{Problem, Remedy, refuse, warn};
 
@@ -98,7 +98,7 @@ fn is_type_of(column: &str, id_column: &str) -> bool {
 }
 
 /// Why rows of one pair are told apart by a column that weir does not know; `pair` are the first two of `given`.
-fn differs_by(facts: &Facts, given: &[&str], column: &str) -> Option<String> {
+fn differs_by(facts: &Introspection, given: &[&str], column: &str) -> Option<String> {
     let pair = given.get(..2)?;
     let wider = facts.unique.iter().find(|key| {
         let has = |name: &str| key.columns.iter().any(|c| c == name);
@@ -112,13 +112,13 @@ fn differs_by(facts: &Facts, given: &[&str], column: &str) -> Option<String> {
 }
 
 /// The columns of a table that weir neither reads nor writes, and that the operator has not said to know.
-fn unmapped<'f>(table: &str, facts: &'f Facts, given: &[&str], known: &Known<'_>) -> Vec<&'f str> {
+fn unmapped<'f>(table: &str, facts: &'f Introspection, given: &[&str], known: &Known<'_>) -> Vec<&'f str> {
     let columns = facts.columns.iter().map(|column| column.name.as_str());
     columns.filter(|name| !given.contains(name) && !known.has(table, name)).collect()
 }
 
 /// Whether a column makes [`check_pairs`] refuse a table, so that nothing else need be said of it.
-pub(super) fn is_refused(table: &str, facts: &Facts, given: &[&str], column: &str, known: &Known<'_>) -> bool {
+pub(super) fn is_refused(table: &str, facts: &Introspection, given: &[&str], column: &str, known: &Known<'_>) -> bool {
     given.len() >= 2
         && !known.has(table, column)
         && (differs_by(facts, given, column).is_some() || is_among(STATE, column) || is_among(DELETED, column))
@@ -129,7 +129,7 @@ fn acknowledge(table: &str, name: &str) -> String {
 }
 
 /// A table of pairs whose rows are not what weir takes them for. `given` are target, actor, and what else weir fills.
-pub(super) fn check_pairs(table: &str, facts: &Facts, given: &[&str], known: &Known<'_>) -> Vec<Finding> {
+pub(super) fn check_pairs(table: &str, facts: &Introspection, given: &[&str], known: &Known<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for name in unmapped(table, facts, given, known) {
         if let Some(why) = differs_by(facts, given, name) {
@@ -140,7 +140,7 @@ pub(super) fn check_pairs(table: &str, facts: &Facts, given: &[&str], known: &Kn
                      that are about different things for the same",
                     given[..2].join(", ")
                 ),
-                Remedy::words(format!(
+                Remedy::text(format!(
                     "weir cannot map {name} yet: keep what this kind is about in a table of its own; a unique key on the two \
                      alone would forbid rows that are good; if {name} is the same in all rows for ever, write {}",
                     acknowledge(table, name)
@@ -153,7 +153,7 @@ pub(super) fn check_pairs(table: &str, facts: &Facts, given: &[&str], known: &Kn
                     "{table}.{name} says that a row that is there need not count: weir would count it, and would delete rows \
                      that your application only marks"
                 ),
-                Remedy::words(format!(
+                Remedy::text(format!(
                     "weir cannot map {name} yet: keep only rows that count in this table; if {name} never says that a row does \
                      not count, write {}",
                     acknowledge(table, name)
@@ -165,13 +165,13 @@ pub(super) fn check_pairs(table: &str, facts: &Facts, given: &[&str], known: &Kn
 }
 
 /// A table of documents or settings: rows that are deleted without going away would be told. `given` is what weir maps.
-pub(super) fn check_read(table: &str, facts: &Facts, given: &[&str], known: &Known<'_>) -> Vec<Finding> {
+pub(super) fn check_read(table: &str, facts: &Introspection, given: &[&str], known: &Known<'_>) -> Vec<Finding> {
     let columns = unmapped(table, facts, given, known).into_iter().filter(|name| is_among(DELETED, name));
     let finding = |name: &str| {
         refuse(
             Problem::RowState,
             format!("{table}.{name} says that a row that is there may be deleted: weir would tell it all the same"),
-            Remedy::words(format!(
+            Remedy::text(format!(
                 "weir cannot map {name} yet: move deleted rows to a table of their own; if {name} never says that a row is \
                  deleted, write {}",
                 acknowledge(table, name)
@@ -182,13 +182,13 @@ pub(super) fn check_read(table: &str, facts: &Facts, given: &[&str], known: &Kno
 }
 
 /// A table of targets or members: what is deleted without going away is there for weir. `given` is what weir maps.
-pub(super) fn check_targets(table: &str, facts: &Facts, given: &[&str], known: &Known<'_>) -> Vec<Finding> {
+pub(super) fn check_targets(table: &str, facts: &Introspection, given: &[&str], known: &Known<'_>) -> Vec<Finding> {
     let columns = unmapped(table, facts, given, known).into_iter().filter(|name| is_among(DELETED, name));
     let finding = |name: &str| {
         warn(
             Problem::StateIgnored,
             format!("{table}.{name} says that a row may be deleted: for weir it is there as long as the row is"),
-            Remedy::words(format!(
+            Remedy::text(format!(
                 "let a rule of yours refuse what is deleted, or delete the row; if that is how it shall be, write {}",
                 acknowledge(table, name)
             )),
@@ -259,9 +259,9 @@ fn touch(text: &str, table: &str, column: &str) -> Touch {
 }
 
 /// Triggers and rules of the table `rows` that keep the count `counts.count` by themselves.
-pub(super) fn check_counting<W: Words>(
-    words: &W,
-    (rows, facts): (&str, &Facts),
+pub(super) fn check_counting<D: Dialect>(
+    dialect: &D,
+    (rows, facts): (&str, &Introspection),
     (counts, count): (&str, &str),
     setting: &str,
     known: &Known<'_>,
@@ -270,7 +270,7 @@ pub(super) fn check_counting<W: Words>(
     for trigger in facts.triggers.iter().filter(|trigger| !known.has(rows, &trigger.name)) {
         let Trigger { name, .. } = trigger;
         let remedy = |ending: &str| {
-            words.drop_trigger(rows, trigger).saying(format!(
+            dialect.drop_trigger(rows, trigger).saying(format!(
                 "let one of them count: leave {setting} out in weir.toml, and the trigger counts alone; or let weir count, and \
                  let nobody else write into {rows}{ending}"
             ))

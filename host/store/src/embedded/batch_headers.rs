@@ -1,26 +1,26 @@
-//! The numbers of batches, and the mark of the synced ones. See `files/stamp`.
+//! The numbers of batches, and the mark of the synced ones. See `files/header`.
 
 use std::path::Path;
 
 use super::files::Log;
-use super::files::stamp::{MarkFile, Stamp};
+use super::files::batch_header::{BatchHeader, MarkFile};
 use super::layout::{SPACES, Space};
 use crate::StoreError;
 
-/// The stamps of an open store.
+/// The headers of an open store.
 #[derive(Debug)]
-pub(super) struct Stamps {
+pub(super) struct BatchHeaders {
     /// The last batch, with `last` as after it.
-    newest: Stamp,
+    newest: BatchHeader,
     mark: MarkFile,
     is_warned: bool,
 }
 
-impl Stamps {
-    /// `in_tables` is the newest stamp in the database: the log may be empty.
-    pub(super) fn open(directory: &Path, log: Log, in_tables: Option<Stamp>) -> Result<Self, StoreError> {
-        let of_log = log.stamp.filter(|stamp| in_tables.as_ref().is_none_or(|known| known.number <= stamp.number));
-        let mut newest = of_log.or(in_tables).unwrap_or_else(|| Stamp { salt: salt(), ..Stamp::default() });
+impl BatchHeaders {
+    /// `in_tables` is the newest header in the database: the log may be empty.
+    pub(super) fn open(directory: &Path, log: Log, in_tables: Option<BatchHeader>) -> Result<Self, StoreError> {
+        let of_log = log.header.filter(|header| in_tables.as_ref().is_none_or(|known| known.number <= header.number));
+        let mut newest = of_log.or(in_tables).unwrap_or_else(|| BatchHeader { salt: salt(), ..BatchHeader::default() });
         newest.last.resize(SPACES, 0);
         // The database has synced everything that it found.
         newest.synced = newest.number;
@@ -30,14 +30,14 @@ impl Stamps {
         Ok(Self { newest, mark, is_warned: false })
     }
 
-    /// The stamp of the next batch; the database gives the batch no smaller number than `seqno`.
-    pub(super) fn next(&self, seqno: u64) -> Stamp {
-        Stamp { number: self.newest.number + 1, seqno_min: seqno, ..self.newest.clone() }
+    /// The header of the next batch; the database gives the batch no smaller number than `seqno`.
+    pub(super) fn next(&self, seqno: u64) -> BatchHeader {
+        BatchHeader { number: self.newest.number + 1, seqno_min: seqno, ..self.newest.clone() }
     }
 
-    /// Records that the batch of `stamp` is written, and wrote to `touched`.
-    pub(super) fn written(&mut self, stamp: Stamp, touched: &[Space], is_synced: bool) {
-        self.newest = stamp;
+    /// Records that the batch of `header` is written, and wrote to `touched`.
+    pub(super) fn written(&mut self, header: BatchHeader, touched: &[Space], is_synced: bool) {
+        self.newest = header;
         for space in [Space::System].iter().chain(touched) {
             self.newest.last[*space as usize] = self.newest.seqno_min;
         }

@@ -5,7 +5,8 @@ use super::checks::{
 };
 use super::look::same_form;
 use super::{
-    Counted, Facts, IdForm, Known, TimeForm, Wanted, Words, created_form, id_form, insert_misfit, shape, usable,
+    Counted, Dialect, IdForm, Introspection, Known, TimeForm, Wanted, created_form, id_form, insert_mismatch, shape,
+    usable,
 };
 use crate::finding::{Problem, Remedy, refuse, warn};
 use crate::{Finding, SqlError};
@@ -32,11 +33,11 @@ pub(crate) struct EventForms {
 }
 
 /// The forms, or the first finding that makes the tables unusable.
-pub(crate) fn forms<W: Words>(
-    words: &W,
+pub(crate) fn forms<D: Dialect>(
+    dialect: &D,
     table: &CounterTable,
-    counted: Option<&Facts>,
-    events: Option<&Facts>,
+    counted: Option<&Introspection>,
+    events: Option<&Introspection>,
 ) -> Result<Forms, SqlError> {
     let found = || {
         let of_events = match &table.events {
@@ -44,73 +45,76 @@ pub(crate) fn forms<W: Words>(
             Some(given) => {
                 let events = events?;
                 Some(EventForms {
-                    target: id_form(words, events.column(&given.target_column)?, table.target_type)?,
-                    actor: id_form(words, events.column(&given.actor_column)?, table.actor_type)?,
+                    target: id_form(dialect, events.column(&given.target_column)?, table.target_type)?,
+                    actor: id_form(dialect, events.column(&given.actor_column)?, table.actor_type)?,
                     created: created_form(events, given.created_at_column.as_ref())?,
                 })
             }
         };
-        Some(Forms { key: id_form(words, counted?.column(&table.key_column)?, table.target_type)?, events: of_events })
+        Some(Forms {
+            key: id_form(dialect, counted?.column(&table.key_column)?, table.target_type)?,
+            events: of_events,
+        })
     };
-    usable(found(), || check(words, table, counted, events, Known::Everything))
+    usable(found(), || check(dialect, table, counted, events, Known::Everything))
 }
 
 /// What makes every insert into the table of events fail.
-pub(crate) fn misfit<W: Words>(words: &W, table: &EventTable, events: Option<&Facts>) -> Option<String> {
-    insert_misfit(words, &table.name, events, &given(table))
+pub(crate) fn mismatch<D: Dialect>(dialect: &D, table: &EventTable, events: Option<&Introspection>) -> Option<String> {
+    insert_mismatch(dialect, &table.name, events, &given(table))
 }
 
 /// All findings that follow from the catalogue, and from what was seen of the rows.
-pub(crate) fn check<W: Words>(
-    words: &W,
+pub(crate) fn check<D: Dialect>(
+    dialect: &D,
     table: &CounterTable,
-    counted: Option<&Facts>,
-    events: Option<&Facts>,
+    counted: Option<&Introspection>,
+    events: Option<&Introspection>,
     known: Known<'_>,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
     let (name, key, count) = (&table.name, &*table.key_column, &*table.count_column);
     match counted {
         None => {
-            let create = words.create(name, &[(key, Wanted::Id(table.target_type)), (count, Wanted::Count)], &[key]);
+            let create = dialect.create(name, &[(key, Wanted::Id(table.target_type)), (count, Wanted::Count)], &[key]);
             findings.push(refuse(Problem::NoTable, format!("table {name} does not exist"), create));
         }
         Some(facts) => {
             findings.extend(facts.findings.iter().cloned());
-            check_id(words, name, (key, "target_type"), table.target_type, facts, &mut findings);
-            check_unique(words, name, facts, &[key], &mut findings);
-            let rows = rows_of(words, table, facts, events);
-            check_count(words, name, count, facts, rows.as_ref(), &mut findings);
+            check_id(dialect, name, (key, "target_type"), table.target_type, facts, &mut findings);
+            check_unique(dialect, name, facts, &[key], &mut findings);
+            let rows = rows_of(dialect, table, facts, events);
+            check_count(dialect, name, count, facts, rows.as_ref(), &mut findings);
             findings.extend(check_others(name, facts, &[key], &[count], &["UPDATE"]));
             findings.extend(shape::check_targets(name, facts, &[key, count], &known));
-            findings.extend(check_width(words, name, &[(key, "ids"), (count, "counts")], facts));
+            findings.extend(check_width(dialect, name, &[(key, "ids"), (count, "counts")], facts));
         }
     }
     if let Some(given) = &table.events {
         match events {
             None => {
-                let create = create_events(words, table, given);
+                let create = create_events(dialect, table, given);
                 findings.push(refuse(Problem::NoTable, format!("table {} does not exist", given.name), create));
             }
-            Some(facts) => check_events(words, table, given, facts, &known, &mut findings),
+            Some(facts) => check_events(dialect, table, given, facts, &known, &mut findings),
         }
     }
     findings
 }
 
 /// The counts, and the events that they count, where both name targets in the same form.
-fn rows_of<'t, W: Words>(
-    words: &W,
+fn rows_of<'t, D: Dialect>(
+    dialect: &D,
     table: &'t CounterTable,
-    counted: &Facts,
-    events: Option<&Facts>,
+    counted: &Introspection,
+    events: Option<&Introspection>,
 ) -> Option<Counted<'t>> {
     let (given, events) = (table.events.as_ref()?, events?);
     let by = given.by_column.as_deref();
     if by.is_some_and(|by| events.column(by).is_none()) {
         return None;
     }
-    let form = same_form(words, table.target_type, (counted, &table.key_column), (events, &given.target_column))?;
+    let form = same_form(dialect, table.target_type, (counted, &table.key_column), (events, &given.target_column))?;
     Some(Counted {
         table: &table.name,
         key: &table.key_column,
@@ -127,45 +131,45 @@ pub(super) fn event_ids(events: &EventTable) -> [&str; 2] {
     [&events.target_column, &events.actor_column]
 }
 
-fn create_events<W: Words>(words: &W, table: &CounterTable, events: &EventTable) -> Remedy {
+fn create_events<D: Dialect>(dialect: &D, table: &CounterTable, events: &EventTable) -> Remedy {
     let mut columns = vec![
         (&*events.target_column, Wanted::Id(table.target_type)),
         (&*events.actor_column, Wanted::IdOrNull(table.actor_type)),
     ];
     columns.extend(events.created_at_column.as_deref().map(|created| (created, Wanted::Time)));
     columns.extend(events.by_column.as_deref().map(|by| (by, Wanted::Count)));
-    words.create(&events.name, &columns, &[])
+    dialect.create(&events.name, &columns, &[])
 }
 
-fn check_events<W: Words>(
-    words: &W,
+fn check_events<D: Dialect>(
+    dialect: &D,
     table: &CounterTable,
     events: &EventTable,
-    facts: &Facts,
+    facts: &Introspection,
     known: &Known<'_>,
     findings: &mut Vec<Finding>,
 ) {
     findings.extend(facts.findings.iter().cloned());
     let name = &events.name;
-    check_id(words, name, (&events.target_column, "target_type"), table.target_type, facts, findings);
-    check_id(words, name, (&events.actor_column, "actor_type"), table.actor_type, facts, findings);
+    check_id(dialect, name, (&events.target_column, "target_type"), table.target_type, facts, findings);
+    check_id(dialect, name, (&events.actor_column, "actor_type"), table.actor_type, facts, findings);
     if let Some(created) = &events.created_at_column {
-        check_time(words, name, created, facts, findings);
+        check_time(dialect, name, created, facts, findings);
     }
     if let Some(by) = &events.by_column {
-        check_number(words, name, (by, "number"), facts, findings);
+        check_number(dialect, name, (by, "number"), facts, findings);
     }
     let time = events.created_at_column.is_none().then_some("created_at_column");
     // Of events only what says that they are about different things would matter, and their targets are what they are.
-    check_given(words, name, facts, &given(events), time, &Known::Everything, findings);
+    check_given(dialect, name, facts, &given(events), time, &Known::Everything, findings);
     findings.extend(check_others(name, facts, &[], &given(events), &["INSERT"]));
     let counts = (table.name.as_str(), table.count_column.as_str());
     let setting = "[counter.table.events]";
-    findings.extend(shape::check_counting(words, (name, facts), counts, setting, known));
-    findings.extend(check_width(words, name, &event_ids(events).map(|id| (id, "ids")), facts));
+    findings.extend(shape::check_counting(dialect, (name, facts), counts, setting, known));
+    findings.extend(check_width(dialect, name, &event_ids(events).map(|id| (id, "ids")), facts));
     if let Some(actor) = facts.column(&events.actor_column).filter(|actor| actor.must_be_given) {
         let problem = format!("{name}.{} is NOT NULL: the events of hits by nobody become dead letters", actor.name);
-        findings.push(warn(Problem::ActorNotNull, problem, words.let_null(name, facts, actor)));
+        findings.push(warn(Problem::ActorNotNull, problem, dialect.let_null(name, facts, actor)));
     }
 }
 

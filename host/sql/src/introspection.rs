@@ -1,8 +1,8 @@
 //! What a catalogue says of the user's tables, the findings that follow from it, and the forms in which ids and times
 //! are stored.
 //!
-//! Engine-free part of the room: an engine reads its catalogue into [`Facts`] and words the statements to run
-//! ([`Words`]). Sends nothing. The checks of each capability are in the files beside this one.
+//! Knows no engine: an engine reads its catalogue into [`Introspection`] and words the statements to run
+//! ([`Dialect`]). Sends nothing. The checks of each capability are in the files beside this one.
 
 pub(super) mod checks;
 pub(super) mod counter;
@@ -76,7 +76,7 @@ pub(super) enum Holds {
     Zoned(u8),
     /// Date and time of day, with so many digits after the second.
     Plain(u8),
-    /// One of some words, or a set of them, which the engine also numbers.
+    /// One of some dialect, or a set of them, which the engine also numbers.
     Choice,
     /// Anything else.
     Other,
@@ -165,7 +165,7 @@ pub(super) enum Counts {
 
 /// A table.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Facts {
+pub(super) struct Introspection {
     /// Its columns.
     pub columns: Vec<Column>,
     /// Its unique keys.
@@ -189,7 +189,7 @@ pub(super) struct Facts {
     pub findings: Vec<Finding>,
 }
 
-impl Facts {
+impl Introspection {
     /// The column of this name.
     pub fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|column| column.name == name)
@@ -238,7 +238,7 @@ pub(super) struct Counted<'t> {
 }
 
 /// What an operator is told to run, what is asked of rows, and what is peculiar about an engine's values.
-pub(super) trait Words: Sync {
+pub(super) trait Dialect: Sync {
     /// Whether a UUID may lie in a text column of this engine.
     const UUID_TEXT: bool;
     /// Whether text may hold the character NUL.
@@ -249,7 +249,7 @@ pub(super) trait Words: Sync {
     /// Creates a table with a primary key, if `key` names columns.
     fn create(&self, table: &str, columns: &[(&str, Wanted)], key: &[&str]) -> Remedy;
     /// Adds a unique key.
-    fn add_unique(&self, table: &str, facts: &Facts, columns: &[&str]) -> Remedy;
+    fn add_unique(&self, table: &str, facts: &Introspection, columns: &[&str]) -> Remedy;
     /// Adds an index.
     fn add_index(&self, table: &str, columns: &[&str]) -> Remedy;
     /// The statement that adds a column.
@@ -276,15 +276,15 @@ pub(super) trait Words: Sync {
     /// Lists all targets whose counts are not what the rows say.
     fn compare_counts(&self, counted: &Counted<'_>) -> Remedy;
     /// Makes 64 bits of a column for integers.
-    fn widen_integer(&self, table: &str, facts: &Facts, column: &Column) -> Remedy;
+    fn widen_integer(&self, table: &str, facts: &Introspection, column: &Column) -> Remedy;
     /// Makes room for the longest id in a column for text.
-    fn widen_text(&self, table: &str, facts: &Facts, column: &Column) -> Remedy;
+    fn widen_text(&self, table: &str, facts: &Introspection, column: &Column) -> Remedy;
     /// Makes true and false of bits, where the engine has such.
-    fn make_boolean(&self, table: &str, facts: &Facts, column: &Column) -> Remedy;
+    fn make_boolean(&self, table: &str, facts: &Introspection, column: &Column) -> Remedy;
     /// Lets the database fill a time.
     fn default_time(&self, table: &str, column: &Column) -> Option<Remedy>;
     /// Lets NULL be in a column.
-    fn let_null(&self, table: &str, facts: &Facts, column: &Column) -> Remedy;
+    fn let_null(&self, table: &str, facts: &Introspection, column: &Column) -> Remedy;
     /// Drops a trigger or rule.
     fn drop_trigger(&self, table: &str, trigger: &Trigger) -> Remedy;
     /// Lists what columns hold more than once, as texts, and how often; the first `limit`, or all.
@@ -297,15 +297,15 @@ pub(super) trait Words: Sync {
 }
 
 /// The form for ids of `id_type` in `column`, if it can hold them.
-pub(super) fn id_form<W: Words>(_words: &W, column: &Column, id_type: IdType) -> Option<IdForm> {
+pub(super) fn id_form<D: Dialect>(_words: &D, column: &Column, id_type: IdType) -> Option<IdForm> {
     match (id_type, column.holds) {
         (IdType::Integer, Holds::Integer(_)) => Some(IdForm::Integer),
         (IdType::Uuid, Holds::Uuid) => Some(IdForm::Uuid),
         (IdType::Uuid, Holds::Bytes16) => Some(IdForm::UuidBytes),
-        (IdType::Uuid, Holds::Text(room)) if W::UUID_TEXT && room.is_none_or(|room| room >= 36) => {
+        (IdType::Uuid, Holds::Text(room)) if D::UUID_TEXT && room.is_none_or(|room| room >= 36) => {
             Some(IdForm::UuidText)
         }
-        (IdType::Uuid, Holds::Fixed(36)) if W::UUID_TEXT => Some(IdForm::UuidText),
+        (IdType::Uuid, Holds::Fixed(36)) if D::UUID_TEXT => Some(IdForm::UuidText),
         (IdType::Text, Holds::Text(_)) => Some(IdForm::Text),
         _ => None,
     }
@@ -323,7 +323,7 @@ pub(super) fn time_form(column: &Column) -> Option<TimeForm> {
 }
 
 /// The form of times in the column of this name, if one is named: `None` when it cannot hold them.
-fn created_form(facts: &Facts, column: Option<&String>) -> Option<Option<TimeForm>> {
+fn created_form(facts: &Introspection, column: Option<&String>) -> Option<Option<TimeForm>> {
     match column {
         None => Some(None),
         Some(name) => Some(Some(time_form(facts.column(name)?)?)),
@@ -370,10 +370,15 @@ impl Known<'_> {
 }
 
 /// What makes every insert into a table fail: it is not there, or has columns that must be given and are none of `given`.
-fn insert_misfit<W: Words>(words: &W, table: &str, facts: Option<&Facts>, given: &[&str]) -> Option<String> {
+fn insert_mismatch<D: Dialect>(
+    dialect: &D,
+    table: &str,
+    facts: Option<&Introspection>,
+    given: &[&str],
+) -> Option<String> {
     let Some(facts) = facts else { return Some(format!("table {table} does not exist")) };
     let mut findings = Vec::new();
-    check_given(words, table, facts, given, None, &Known::Everything, &mut findings);
+    check_given(dialect, table, facts, given, None, &Known::Everything, &mut findings);
     findings.into_iter().next().map(|finding| format!("{}; {}", finding.problem, finding.remedy))
 }
 
