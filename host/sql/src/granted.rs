@@ -2,8 +2,10 @@
 //!
 //! Knows no engine: an engine begins the transaction, prepares, and reads its columns; what one call may
 //! take (connections, time, rows, bytes) and what it may be given is decided here. A connection that met anything but
-//! success is closed, as everywhere here. All runs of a call go to the server together. Never retries, never lets a module wait for longer than the
-//! statement's time.
+//! success is closed, as everywhere here. All runs of a call go to the server together (`script`). Never retries, never lets a
+//! module wait for longer than the statement's time.
+
+mod script;
 
 use std::future::Future;
 use std::time::Duration;
@@ -18,6 +20,8 @@ use super::rows::civil;
 use super::{Finding, RowSets, SqlError, StatementError};
 use weir_core::config::{ParameterType, StatementConfig};
 use weir_core::model::SqlValue;
+
+pub(super) use script::{Script, run_each, run_one_by_one, run_together};
 
 /// Bytes that all runs of one call may find together: 8 for a number, the length of a text.
 const FOUND_BYTES_MAX: usize = 4 << 20;
@@ -182,6 +186,11 @@ impl Message {
         self.text.push_str(statement);
         self.text.push_str(";\n");
         self.statements += 1;
+    }
+
+    /// Adds statements that find nothing.
+    pub fn add_all(&mut self, statements: &[String]) {
+        statements.iter().for_each(|statement| self.add(statement));
     }
 
     /// Adds a run.

@@ -3,14 +3,14 @@
 //! Columns come as the database writes them; of what is run one by one in the binary form of their types, where decimals are
 //! texts and times have a form of their own. What is not known here is refused by its name, never guessed.
 
-use sqlx::mysql::{MySqlArguments, MySqlColumn, MySqlConnection, MySqlRow, MySqlStatement, MySqlTypeInfo};
+use sqlx::mysql::{MySqlColumn, MySqlConnection, MySqlRow, MySqlStatement, MySqlTypeInfo};
 use sqlx::{AssertSqlSafe, Column, Executor, MySql, Row, SqlSafeStr, Statement, Type, TypeInfo, ValueRef};
 
 use super::statements::granted;
 use super::{MysqlDriver, MysqlSql};
 use crate::RowSets;
 use crate::driver::OperatorStatements;
-use crate::granted::{Message, Stop, Tally, arguments, check_values, clock_text, fits, is_plain, text, unreadable};
+use crate::granted::{Script, Stop, clock_text, fits, is_plain, run_one_by_one, run_together, text, unreadable};
 use weir_core::config::{SqlConfig, StatementConfig};
 use weir_core::model::SqlValue;
 
@@ -29,9 +29,7 @@ impl OperatorStatements for MysqlDriver {
         connection.prepare_with(AssertSqlSafe(text(statement)).into_sql_str(), &[]).await
     }
 
-    /// Runs the statement once for each row of parameters, in one transaction, and one round trip: the transaction begins and
-    /// ends in the message that has the runs. Where the statement writes the end is a second one, so that what is refused is not
-    /// kept; parameters of more than half a megabyte go in several.
+    /// One that [`is_plain`] goes with all its runs in one message.
     async fn run(
         database: &MysqlSql,
         connection: &mut MySqlConnection,
@@ -45,34 +43,9 @@ impl OperatorStatements for MysqlDriver {
         // As text a FLOAT has six digits.
         let is_cut = |column: &MySqlColumn| column.type_info().name() == "FLOAT";
         if !is_plain(&statement.sql) || prepared.columns().iter().any(is_cut) {
-            return run_one_by_one(connection, session, statement, &prepared, parameters).await;
+            return run_one_by_one::<MySql, _>(connection, session, statement, &prepared, parameters, read).await;
         }
-        let (mut tally, mut sets) = (Tally::new(statement), Vec::with_capacity(parameters.len()));
-        let mut message = Message::default();
-        let begin = granted::begin(statement.write, statement.timeout_ms, session.maria);
-        begin.iter().for_each(|begin| message.add(begin));
-        granted::prepare(&text(statement)).iter().for_each(|prepare| message.add(prepare));
-        for values in parameters {
-            check_values(statement, values, cannot_be)?;
-            if message.is_full() {
-                sets.extend(exchange(connection, &mut tally, message).await?);
-                message = Message::default();
-            }
-            if let Some(assign) = granted::assign(values) {
-                message.add(&assign);
-            }
-            message.add_run(&granted::execute(values.len()));
-        }
-        message.add(granted::DEALLOCATE);
-        let end = granted::end(session.settings, session.maria);
-        if !statement.write {
-            end.iter().for_each(|end| message.add(end));
-        }
-        sets.extend(exchange(connection, &mut tally, message).await?);
-        if statement.write {
-            sqlx::raw_sql(AssertSqlSafe(end.join("; "))).execute(&mut *connection).await?;
-        }
-        Ok(sets)
+        run_together::<MySql, _>(connection, session, statement, parameters, read_text).await
     }
 
     /// What of a column's type cannot be read.
@@ -82,40 +55,33 @@ impl OperatorStatements for MysqlDriver {
     }
 }
 
-/// One round trip.
-async fn exchange(
-    connection: &mut MySqlConnection,
-    tally: &mut Tally<'_>,
-    mut message: Message,
-) -> Result<RowSets, Stop> {
-    let sql = AssertSqlSafe(std::mem::take(&mut message.text));
-    tally.collect_runs(&message, sqlx::raw_sql(sql).fetch_many(&mut *connection), read_text).await
-}
+impl Script for Session<'_> {
+    const DEALLOCATE: &'static str = granted::DEALLOCATE;
 
-/// A statement that no other one can run, or whose columns lose digits as text.
-async fn run_one_by_one(
-    connection: &mut MySqlConnection,
-    session: &Session<'_>,
-    statement: &StatementConfig,
-    prepared: &MySqlStatement,
-    parameters: &[Vec<SqlValue>],
-) -> Result<RowSets, Stop> {
-    let begin = granted::begin(statement.write, statement.timeout_ms, session.maria).join("; ");
-    sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *connection).await?;
-    let (mut tally, mut sets) = (Tally::new(statement), Vec::with_capacity(parameters.len()));
-    for values in parameters {
-        let query = prepared.query_with(arguments::<MySqlArguments>(statement, values)?);
-        sets.push(tally.collect(query.fetch(&mut *connection), read).await?);
+    fn begin(&self, statement: &StatementConfig) -> Vec<String> {
+        granted::begin(statement.write, statement.timeout_ms, self.maria)
     }
-    let end = granted::end(session.settings, session.maria).join("; ");
-    sqlx::raw_sql(AssertSqlSafe(end)).execute(&mut *connection).await?;
-    Ok(sets)
-}
 
-/// Why a value cannot be one of MariaDB or MySQL.
-fn cannot_be(value: &SqlValue) -> Option<&'static str> {
-    let is_no_number = matches!(value, SqlValue::Real(number) if !number.is_finite());
-    is_no_number.then_some("is infinite or not a number, which no number of MariaDB or MySQL is")
+    fn prepare(&self, statement: &StatementConfig) -> Vec<String> {
+        granted::prepare(&text(statement)).into()
+    }
+
+    fn assign(&self, values: &[SqlValue]) -> Option<String> {
+        granted::assign(values)
+    }
+
+    fn execute(&self, values: &[SqlValue]) -> String {
+        granted::execute(values.len())
+    }
+
+    fn end(&self) -> Vec<String> {
+        granted::end(self.settings, self.maria).into()
+    }
+
+    fn cannot_be(&self, value: &SqlValue) -> Option<&'static str> {
+        let is_no_number = matches!(value, SqlValue::Real(number) if !number.is_finite());
+        is_no_number.then_some("is infinite or not a number, which no number of MariaDB or MySQL is")
+    }
 }
 
 /// How a type lies in a column.

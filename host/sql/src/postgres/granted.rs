@@ -12,7 +12,7 @@ use super::{PostgresDriver, PostgresSql};
 use crate::RowSets;
 use crate::driver::OperatorStatements;
 use crate::granted::{
-    Message, Stop, Tally, arguments, check_values, clock_text, date_text, fits, is_plain, text, unreadable,
+    Script, Stop, clock_text, date_text, fits, is_plain, run_one_by_one, run_together, text, unreadable,
 };
 use weir_core::config::{ParameterType, StatementConfig};
 use weir_core::model::SqlValue;
@@ -43,46 +43,24 @@ impl OperatorStatements for PostgresDriver {
         connection.prepare_with(AssertSqlSafe(text(statement)).into_sql_str(), &types).await
     }
 
-    /// Runs the statement once for each row of parameters, in one transaction, and one round trip: the transaction begins and
-    /// ends in the message that has the runs. Where the statement writes the end is a second one, so that what is refused is not
-    /// kept; parameters of more than a megabyte go in several.
+    /// One that [`is_plain`] goes with all its runs in one message.
     async fn run(
         database: &PostgresSql,
         connection: &mut PgConnection,
         statement: &StatementConfig,
         parameters: &[Vec<SqlValue>],
     ) -> Result<RowSets, Stop> {
-        let limits = &database.driver.limits;
+        let script = &Limits(&database.driver.limits);
         // Known to the connection from the second call on.
         let prepared = Self::prepare(connection, statement).await?;
         fits(statement, &prepared)?;
         if !is_plain(&statement.sql) {
-            return run_one_by_one(connection, limits, statement, &prepared, parameters).await;
+            return run_one_by_one::<sqlx::Postgres, _>(connection, script, statement, &prepared, parameters, read)
+                .await;
         }
         let forms: Vec<Option<Form>> = prepared.columns().iter().map(|column| form(column.type_info())).collect();
-        let (mut tally, mut sets) = (Tally::new(statement), Vec::with_capacity(parameters.len()));
-        let mut message = Message::default();
-        for begin in granted::begin(statement.write, statement.timeout_ms, limits) {
-            message.add(&begin);
-        }
-        message.add(&granted::prepare(&text(statement), &statement.parameters));
-        for values in parameters {
-            check_values(statement, values, cannot_be)?;
-            if message.is_full() {
-                sets.extend(exchange(connection, &mut tally, message, &forms).await?);
-                message = Message::default();
-            }
-            message.add_run(&granted::execute(values));
-        }
-        message.add(granted::DEALLOCATE);
-        if !statement.write {
-            message.add(statements::COMMIT);
-        }
-        sets.extend(exchange(connection, &mut tally, message, &forms).await?);
-        if statement.write {
-            sqlx::raw_sql(statements::COMMIT).execute(&mut *connection).await?;
-        }
-        Ok(sets)
+        let read = |row: &PgRow, index: usize| read_text(row, index, forms.get(index).copied().flatten());
+        run_together::<sqlx::Postgres, _>(connection, script, statement, parameters, read).await
     }
 
     /// What of a column's type cannot be read.
@@ -92,41 +70,32 @@ impl OperatorStatements for PostgresDriver {
     }
 }
 
-/// One round trip.
-async fn exchange(
-    connection: &mut PgConnection,
-    tally: &mut Tally<'_>,
-    mut message: Message,
-    forms: &[Option<Form>],
-) -> Result<RowSets, Stop> {
-    let sql = AssertSqlSafe(std::mem::take(&mut message.text));
-    let read = |row: &PgRow, index: usize| read_text(row, index, forms.get(index).copied().flatten());
-    tally.collect_runs(&message, sqlx::raw_sql(sql).fetch_many(&mut *connection), read).await
-}
+/// What bounds a statement that writes, where a session cannot.
+struct Limits<'a>(&'a [String]);
 
-/// A statement that no other one can run.
-async fn run_one_by_one(
-    connection: &mut PgConnection,
-    limits: &[String],
-    statement: &StatementConfig,
-    prepared: &sqlx::postgres::PgStatement,
-    parameters: &[Vec<SqlValue>],
-) -> Result<RowSets, Stop> {
-    let begin = granted::begin(statement.write, statement.timeout_ms, limits).join("; ");
-    sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut *connection).await?;
-    let (mut tally, mut sets) = (Tally::new(statement), Vec::with_capacity(parameters.len()));
-    for values in parameters {
-        let query = prepared.query_with(arguments::<sqlx::postgres::PgArguments>(statement, values)?);
-        sets.push(tally.collect(query.fetch(&mut *connection), read).await?);
+impl Script for Limits<'_> {
+    const DEALLOCATE: &'static str = granted::DEALLOCATE;
+
+    fn begin(&self, statement: &StatementConfig) -> Vec<String> {
+        granted::begin(statement.write, statement.timeout_ms, self.0)
     }
-    sqlx::raw_sql(statements::COMMIT).execute(&mut *connection).await?;
-    Ok(sets)
-}
 
-/// Why a value cannot be one of PostgreSQL.
-fn cannot_be(value: &SqlValue) -> Option<&'static str> {
-    let has_nul = matches!(value, SqlValue::Text(text) if text.contains('\0'));
-    has_nul.then_some("has a NUL character, which no text of PostgreSQL may")
+    fn prepare(&self, statement: &StatementConfig) -> Vec<String> {
+        vec![granted::prepare(&text(statement), &statement.parameters)]
+    }
+
+    fn execute(&self, values: &[SqlValue]) -> String {
+        granted::execute(values)
+    }
+
+    fn end(&self) -> Vec<String> {
+        vec![statements::COMMIT.into()]
+    }
+
+    fn cannot_be(&self, value: &SqlValue) -> Option<&'static str> {
+        let has_nul = matches!(value, SqlValue::Text(text) if text.contains('\0'));
+        has_nul.then_some("has a NUL character, which no text of PostgreSQL may")
+    }
 }
 
 /// How a type lies in a column.

@@ -5,14 +5,14 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow, SqliteStatement};
-use sqlx::{AssertSqlSafe, Executor, Row, SqlSafeStr, Statement, TypeInfo, ValueRef};
+use sqlx::sqlite::{SqliteConnection, SqliteRow, SqliteStatement};
+use sqlx::{AssertSqlSafe, Executor, Row, SqlSafeStr, TypeInfo, ValueRef};
 
 use super::statements;
 use super::{SqliteDriver, SqliteSql};
 use crate::RowSets;
 use crate::driver::OperatorStatements;
-use crate::granted::{Stop, Tally, arguments, fits, text, unreadable};
+use crate::granted::{Stop, fits, run_each, text, unreadable};
 use weir_core::config::StatementConfig;
 use weir_core::model::SqlValue;
 
@@ -42,11 +42,7 @@ impl OperatorStatements for SqliteDriver {
         sqlx::raw_sql(begin).execute(&mut *connection).await?;
         let prepared = Self::prepare(connection, statement).await?;
         fits(statement, &prepared)?;
-        let (mut tally, mut sets) = (Tally::new(statement), Vec::with_capacity(parameters.len()));
-        for values in parameters {
-            let query = prepared.query_with(arguments::<SqliteArguments>(statement, values)?);
-            sets.push(tally.collect(query.fetch(&mut *connection), read).await?);
-        }
+        let sets = run_each::<sqlx::Sqlite>(connection, statement, &prepared, parameters, read).await?;
         sqlx::raw_sql(statements::COMMIT).execute(&mut *connection).await?;
         connection.lock_handle().await?.remove_progress_handler();
         Ok(sets)
