@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 /// What instructions may grow by, without the file being changed. Of one tree they are up to 1 % apart.
 const GROWTH_MAX: f64 = 0.03;
-/// The same of page faults, which are up to 6 % apart.
-const FAULTS_GROWTH_MAX: f64 = 0.10;
+/// The same of page faults, which are up to 14 % apart.
+const FAULTS_GROWTH_MAX: f64 = 0.20;
 /// Page faults for each that come and go by themselves: the kernel and the allocator round.
 const FAULTS_SLACK: f64 = 0.5;
 
 const HEAD: &str =
     "# What a request costs, counted (`tests/bench/run count`), not timed. CI fails when instructions grow by
-# more than 3 %, or page faults by more than 10 % and half a fault. Whoever makes it grow and means it records it, with
+# more than 3 %, or page faults by more than 20 % and half a fault. Whoever makes it grow and means it records it, with
 # the reason: `tests/bench/run count --record \"why\"`. Page faults are counted with an allocator that gives memory back
 # at once, so that each large buffer that is not reused is one.
 ";
@@ -152,7 +152,7 @@ mod tests {
     fn five_percent_more_are_caught_and_what_is_meant_is_recorded_with_its_reason() {
         let bounds = Bounds::default().recorded(&counts(100_000.0, 2.0), "1.95", "first");
         for (instructions, page_faults, faults) in
-            [(100_000.0, 2.0, 0), (102_900.0, 2.6, 0), (105_000.0, 2.0, 1), (90_000.0, 2.8, 1), (105_000.0, 9.0, 2)]
+            [(100_000.0, 2.0, 0), (102_900.0, 2.6, 0), (105_000.0, 2.0, 1), (90_000.0, 3.0, 1), (105_000.0, 9.0, 2)]
         {
             let found = bounds.faults(&counts(instructions, page_faults), "1.95");
             assert_eq!(found.len(), faults, "{instructions} {page_faults}: {found:?}");
