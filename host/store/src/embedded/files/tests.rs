@@ -233,10 +233,10 @@ async fn a_torn_tail_is_no_damage() {
     // After a power cut the mark may be older than the log.
     let (older, _, _) = killed().await;
     let ended = opened(&left, &records, "an old mark", |store| {
-        let mark = header::read_mark(store).unwrap();
+        let mark = batch_header::read_mark(store).unwrap();
         let first = BatchHeader { number: 2, ..mark.header().unwrap().clone() };
         std::fs::remove_file(store.join(MARK_FILE)).unwrap();
-        header::MarkFile::open(store, &first).unwrap();
+        batch_header::MarkFile::open(store, &first).unwrap();
     });
     drop(older);
     assert_eq!(ended, Ended::Whole);
