@@ -52,7 +52,7 @@ const MODULES: &[(&str, &str, &[&str])] = &[
     ("weir-api", "admin", &[]),
     ("weir", "app", &["cli"]),
     ("weir", "cli", &["app"]),
-    ("weir", "main", &[]),
+    ("weir", "main", &["app", "cli"]),
 ];
 
 /// What SQL statements begin with, in text between quotes.
