@@ -77,8 +77,8 @@ async fn gather<I, O, F, R>(
         if waiting.recv_many(&mut gathered, config.items_max).await == 0 {
             return;
         }
-        // Whoever is about to ask asks first: a batch of one costs as much as one of a hundred, and after a batch was
-        // answered the first of the next would go alone.
+        // Let callers that are about to ask do so first: a batch of one costs as much as one of a hundred, and after a
+        // batch was answered the first of the next would go alone.
         tokio::task::yield_now().await;
         while gathered.len() < config.items_max
             && let Ok(another) = waiting.try_recv()

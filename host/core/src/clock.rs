@@ -19,7 +19,7 @@ pub enum Clock {
     /// The machine's clocks.
     #[default]
     Real,
-    /// Times that only move when told to, for tests.
+    /// A clock that moves only when a test advances it.
     Manual(Arc<Manual>),
 }
 

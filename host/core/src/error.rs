@@ -88,7 +88,7 @@ pub enum RoomRefusal {
     /// The kind has as many queues as it may have.
     #[error("there are too many queues of this kind")]
     TooManyQueues,
-    /// Nobody joins any more.
+    /// The queue accepts no more joins.
     #[error("the queue is closed")]
     Closed,
     /// As many wait as may wait.

@@ -2,7 +2,7 @@
 //!
 //! Uses `clock`, `config` and `model`. It owns the *format* of an entry, the chain of entries, the meaning of a head, and the
 //! watch over the heads through which the two halves of one host hear of each other. The store appends entries,
-//! atomically with the state that they change, and reads them back; nobody else writes them.
+//! atomically with the state that they change, and reads them back; nothing else writes them.
 
 pub mod chain;
 pub mod entry;

@@ -4,7 +4,7 @@
 //!
 //! - [`tally`]: counters and times of what every request does.
 //! - [`request`]: the request that is being answered, for log lines. `format`: lines that say it.
-//! - [`lines`]: a file of lines that nobody waits for.
+//! - [`lines`]: a file of lines, written without blocking the caller.
 
 mod format;
 pub mod lines;
@@ -88,7 +88,7 @@ pub const BACKLOG_ENTRIES: &str = "weir_backlog_entries";
 pub const BACKLOG_BYTES: &str = "weir_backlog_bytes";
 /// Age of the oldest, by `kind`.
 pub const BACKLOG_OLDEST_SECONDS: &str = "weir_backlog_oldest_seconds";
-/// Gauge: holes in the journal that nobody has acknowledged, by `kind`.
+/// Gauge: unacknowledged holes in the journal, by `kind`.
 pub const JOURNAL_HOLES: &str = "weir_journal_holes";
 /// Accepted changes (of a counter: increments) that the journal has lost before they were in SQL, by `kind`.
 pub const JOURNAL_LOST_CHANGES_TOTAL: &str = "weir_journal_lost_changes_total";
@@ -119,8 +119,8 @@ pub const DEAD_LETTERS_TOTAL: &str = "weir_dead_letters_total";
 pub const FLUSH_BATCH_CHANGES: &str = "weir_flush_batch_changes";
 /// 1 while this host holds the lease to flush the kind, by `kind`.
 pub const FLUSH_LEASE: &str = "weir_flush_lease";
-/// Gauge: people who wait, over all queues of a kind, by `kind`; each queue is told by the host that keeps its clock. A queue
-/// has no metric of its own, because there may be any number of them: `GET /v1/rooms/{kind}/{queue}` tells it.
+/// Gauge: people who wait, over all queues of a kind, by `kind`; the host that keeps a queue's clock reports it. A
+/// queue has no metric of its own, because there may be any number of them: `GET /v1/rooms/{kind}/{queue}` returns it.
 pub const ROOM_WAITING: &str = "weir_room_waiting";
 /// Gauge: people who are in, by `kind`.
 pub const ROOM_ACTIVE: &str = "weir_room_active";
@@ -132,7 +132,7 @@ pub const ROOM_PEOPLE_TOTAL: &str = "weir_room_people_total";
 pub const ROOM_JOINS_TOTAL: &str = "weir_room_joins_total";
 /// Polls, by `kind`.
 pub const ROOM_POLLS_TOTAL: &str = "weir_room_polls_total";
-/// Difference between when somebody was told at the join to be let in and when it was so, by `kind`.
+/// Difference between the admission time estimated at the join and the actual one, by `kind`.
 pub const ROOM_ETA_ERROR_SECONDS: &str = "weir_room_eta_error_seconds";
 /// Gauge: memory of a cache's entries, by `cache` (`reads`, `upstream`).
 pub const CACHE_BYTES: &str = "weir_cache_bytes";

@@ -31,7 +31,7 @@ pub use failure::TlsFailure;
 pub fn install_provider() {
     static DONE: Once = Once::new();
     DONE.call_once(|| {
-        // Whoever was first has installed the same.
+        // An earlier caller has installed the same provider.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     });
 }
@@ -109,7 +109,7 @@ impl ClientTls {
     }
 }
 
-/// For a client that encrypts nothing and must have something: trusts nobody.
+/// For a client that encrypts nothing but needs a configuration: trusts no certificate.
 ///
 /// # Errors
 /// None that is known.

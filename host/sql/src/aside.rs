@@ -2,7 +2,7 @@
 //!
 //! Knows no engine. Pure. The rows of such a target are not written, all others are; the checkpoint of its
 //! partition stays before them, and `weir_aside` says, in the same transaction, how far the others have got. So nothing is
-//! stored twice and nothing is forgotten, whoever flushes next.
+//! stored twice and nothing is forgotten, even if another host flushes next.
 
 use std::collections::{BTreeMap, BTreeSet};
 

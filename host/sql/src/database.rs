@@ -44,7 +44,7 @@ pub(super) struct Database<D: Driver> {
     pub settings: SqlConfig,
     /// The longest time that one step may go without an answer.
     pub limit: Duration,
-    /// How it is reached. Last: what a driver holds goes when nobody has a connection any more.
+    /// How it is reached. Last: the driver's resources are dropped after all connections.
     pub driver: D,
 }
 

@@ -95,7 +95,7 @@ pub(super) struct Filled {
     pub children: Vec<Vec<Vec<Given>>>,
 }
 
-/// Makes rows of documents. Those of which none can be made are told by their index, with the reason.
+/// Makes rows of documents. Reports each document that cannot become a row by its index, with the reason.
 pub(super) fn fill(
     table: &IngestTable,
     forms: &Forms,
@@ -225,7 +225,7 @@ pub(super) fn violations(
                     let field = |name: &str| fields.get(name);
                     unfit_values(sheet, child.columns.keys(), field, (nul, most), &path, &mut found);
                 }
-                // Not of the shape: that is told by others.
+                // Wrong shape: another check reports that.
                 (None, _) => {}
             }
         }

@@ -36,7 +36,7 @@ pub(super) type TextRows = Vec<Vec<Option<String>>>;
 pub(super) trait Driver: ServerCheck + OperatorStatements + Send + Sync + 'static {
     /// `sqlite`, `postgres` or `mysql`.
     const NAME: &'static str;
-    /// Who can hold a lock, where other sessions cannot lock single rows and nobody can be asked.
+    /// Who can hold a lock, where other sessions cannot lock single rows and the engine cannot report the holder.
     const LOCK_HOLDER: Option<&'static str> = None;
     /// Whether the engine has users with rights.
     const HAS_USERS: bool = true;
@@ -52,7 +52,7 @@ pub(super) trait Driver: ServerCheck + OperatorStatements + Send + Sync + 'stati
     /// The server has taken writes of weir's.
     fn settle(&self) {}
 
-    /// Held by whoever writes, where the engine has one writer at a time.
+    /// The lock that a writer holds, where the engine has one writer at a time.
     fn writer(&self) -> Option<&Mutex<()>> {
         None
     }

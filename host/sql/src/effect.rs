@@ -1,9 +1,9 @@
-//! What a statement may leave undone without an error, and how that is told.
+//! What a statement may leave undone without an error, and how weir detects it.
 //!
 //! Pure. An upsert, a trigger that returns NULL, `RAISE(IGNORE)`, a rule: the database
 //! answers "done", and the row is not there. Each engine compares the number of rows that a statement met with the number
 //! that it was given, and looks again only where they differ. A row that is known by name becomes a dead letter at once;
-//! where the statement tells no more than a number, the part fails with [`unstored`], and the search for bad rows finds it.
+//! where the statement returns only a number, the part fails with [`unstored`], and the search for bad rows finds it.
 
 use std::collections::{HashMap, HashSet};
 

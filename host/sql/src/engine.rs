@@ -52,7 +52,7 @@ pub(super) struct FlushTexts {
     pub wait: Option<Fixed>,
     /// Lets statements wait as briefly as the engine can. `None` where rows are not locked.
     pub probe: Option<Fixed>,
-    /// Whether reads that lock may be told not to wait at all.
+    /// Whether locking reads may use NOWAIT.
     pub has_no_wait: bool,
 }
 

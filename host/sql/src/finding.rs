@@ -89,9 +89,9 @@ named! {
         PartitionedOtherwise,
         /// A column must be given, and weir has nothing for it.
         NotFilled,
-        /// A time must be given, and weir was not told that it should.
+        /// The column requires a time, and weir is not configured to give one.
         TimeNotFilled,
-        /// Rows of one pair are told apart by a further column.
+        /// A further column distinguishes rows of one pair.
         RowsDiffer,
         /// Rows have a state, or are deleted without going away.
         RowState,
@@ -111,7 +111,7 @@ named! {
         Scan,
         /// A list reads the whole table.
         NoIndex,
-        /// Hits by nobody find no place.
+        /// The table cannot store hits without an actor.
         ActorNotNull,
         /// A statement in the configuration that the database refuses.
         Statement,

@@ -108,7 +108,7 @@ impl GrantedPermits {
     }
 }
 
-/// The statement as it is sent: its name and types before it, for whoever reads the server's list of sessions, and so
+/// The statement as it is sent: its name and types before it, for readers of the server's session list, and so
 /// that statements of the same text and other types are not prepared as one.
 pub(super) fn text(statement: &StatementConfig) -> String {
     let types: Vec<String> = statement.parameters.iter().map(|wanted| format!("{wanted:?}").to_lowercase()).collect();

@@ -1,4 +1,5 @@
-//! The rights that weir needs on each table, and no more: what `weir check` prints, so that its user need be nobody's owner.
+//! The rights that weir needs on each table, and no more: what `weir check` prints, so that its user need not own the
+//! tables.
 //!
 //! Knows no engine. Pure: how a right is written is the engine's.
 

@@ -1,6 +1,7 @@
-//! Whether SQL serves: what is known of it, so that nobody waits for a server that is away, and what finds it back.
+//! Whether SQL serves: its known state, so that no caller waits for a server that is away, and the probe that finds it
+//! again.
 //!
-//! Knows no engine. Each failure is told here. A connection that was lost, or that does not come soon, is a
+//! Knows no engine. Each failure is reported here. A connection that was lost, or that does not come soon, is a
 //! suspicion; a probe on a fresh connection of its own (whose address is resolved anew) decides, and goes on until the
 //! server serves. A server that refuses writes as a whole is believed at once. When a server comes back, or turns out not
 //! to be the one to write to, all pooled connections that are older than that are closed: after a failover they lead to
@@ -93,7 +94,7 @@ impl Health {
             let away = standing.wait_for(|standing| matches!(standing, Standing::Away(_))).await;
             away.map_or_else(|_| String::new(), |away| away.reason().unwrap_or_default().to_owned())
         };
-        // Whoever waits for a connection to a server that was left waits for the other one instead.
+        // After a move, callers that wait for the old server wait for the new one instead.
         let mut moves = self.known.moves.subscribe();
         let taking = async {
             loop {

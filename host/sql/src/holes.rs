@@ -25,7 +25,7 @@ pub struct JournalHole {
     pub next: Option<Position>,
     /// Changes that were lost: accepted, and not in SQL.
     pub changes: u64,
-    /// What these amounted to: of a counter the sum of the increments, else as many. `None` where nobody has counted it.
+    /// What these amounted to: of a counter the sum of the increments, else as many. `None` where it was not counted.
     pub amount: Option<u64>,
     /// Whether that is their number; otherwise there were at most so many.
     pub is_exact: bool,
@@ -70,7 +70,7 @@ pub struct Passed<'a> {
 }
 
 impl Passed<'_> {
-    /// The checkpoint row afterwards: behind the hole, and of a life in which nobody else flushes.
+    /// The checkpoint row afterwards: behind the hole, and in a life in which no other host flushes.
     pub(super) fn row(&self) -> Checkpoint {
         let Checkpoint { partition, epoch, .. } = *self.from;
         Checkpoint { partition, incarnation: self.life, epoch: epoch + 1, position: self.hole.end() }

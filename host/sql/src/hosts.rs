@@ -62,7 +62,7 @@ impl Shown {
     }
 
     /// What it says of the server. One that answers is there, whatever it says: that it has no connection left, no table of weir
-    /// yet, or another password. Whoever asks it is told so.
+    /// yet, or another password. Callers get that error.
     fn standing(&self, address: &str) -> Standing {
         let error = match self {
             Self::Writes => return Standing::Serves,
@@ -166,7 +166,7 @@ impl<O: Clone> Hosts<O> {
     }
 
     /// Whether writes may go elsewhere. Who has taken them keeps them through a moment of silence: another server may be a replica
-    /// that nobody has made read-only, and what is written there is lost for all others.
+    /// that was never made read-only, and what is written there is lost for all others.
     fn may_move(&self, before: &Shown, best: &Shown) -> bool {
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         if !history.is_settled {

@@ -1,8 +1,8 @@
 //! Which database this is: its id in `weir_meta`, and the check that it has stayed the same.
 //!
 //! Knows no engine. A pool connects anew at any time, and the name that it connects to may lead to another
-//! database by then. So whoever claims a partition looks in the same transaction whether the database is still the one that the
-//! journal belongs to. A flush needs no look of its own: its fence expects rows that only a claim makes.
+//! database by then. So a claim of a partition checks in the same transaction that the database is still the one that
+//! the journal belongs to. A flush needs no look of its own: its fence expects rows that only a claim makes.
 
 use std::sync::{PoisonError, RwLock};
 

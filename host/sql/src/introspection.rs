@@ -154,7 +154,7 @@ pub(super) struct Seen {
 /// How counts compare with the rows that they count.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) enum Counts {
-    /// Nobody has asked.
+    /// Not asked yet.
     #[default]
     Unasked,
     /// It could not be seen, and why.
@@ -203,7 +203,7 @@ impl Introspection {
     }
 }
 
-/// What a column is wanted for, in the statements that an operator is told to run.
+/// What a column is wanted for, in the statements that weir suggests to an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wanted {
     /// An id.
@@ -237,7 +237,7 @@ pub(super) struct Counted<'t> {
     pub by: Option<&'t str>,
 }
 
-/// What an operator is told to run, what is asked of rows, and what is peculiar about an engine's values.
+/// The statements suggested to an operator, the queries about rows, and what is peculiar about an engine's values.
 pub(super) trait Dialect: Sync {
     /// Whether a UUID may lie in a text column of this engine.
     const UUID_TEXT: bool;
@@ -258,7 +258,7 @@ pub(super) trait Dialect: Sync {
     fn add_value(&self, table: &str, column: &str, wanted: Wanted) -> Remedy {
         Remedy::run(Advice::AddValue, [self.add(table, column, wanted)])
     }
-    /// Adds a column for the time; rows that are there get none, because nobody knows theirs.
+    /// Adds a column for the time; rows that are there get none, because theirs is unknown.
     fn add_time(&self, table: &str, column: &str) -> Remedy;
     /// Adds a column for the count, and fills it from the rows that it counts, if there are any.
     fn add_count(&self, table: &str, column: &str, counted: Option<&Counted<'_>>) -> Remedy {

@@ -1,6 +1,6 @@
 //! A pooled connection that goes back to the pool only when its work ended well.
 //!
-//! Knows no engine. Whoever drops a lease in mid-work (an error, a cancelled future, a panic) closes the
+//! Knows no engine. Dropping a lease in mid-work (an error, a cancelled future, a panic) closes the
 //! connection, and the server rolls back: nothing half-done is ever handed to the next user of the pool.
 
 use std::future::Future;

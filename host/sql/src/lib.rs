@@ -11,8 +11,8 @@
 //!   `begin()` of sqlx 0.9.0 leaves a pooled connection inside a transaction). Dropping a flush is therefore safe, but
 //!   its outcome is unknown. Time limits are the server's (`statement_timeout`, `lock_timeout`, …); a limit of our own,
 //!   twice as long, is for a server or a network that has gone silent.
-//! - A server that takes no writes is told by its error, never overruled: no transaction asks for READ WRITE where the
-//!   server says otherwise. Who finds it so, or finds it away, tells `health`.
+//! - An error identifies a server that takes no writes; weir never overrules it: no transaction asks for READ WRITE
+//!   where the server says otherwise. Code that finds a server read-only or away reports it to `health`.
 //! - Idle-in-transaction time is limited by the server, so that a flusher that was stopped in mid-flush loses its
 //!   locks to the one that took over.
 
@@ -95,7 +95,7 @@ pub enum SqlError {
 }
 
 impl SqlError {
-    /// The same, naming the server: a cause without an address helps nobody. Where it is named already nothing is added.
+    /// The same, naming the server: a cause without an address is no help. Adds nothing if the server is named already.
     #[must_use]
     pub fn at(self, address: &str) -> Self {
         let named = |reason: String| classify::placed(&reason, address);

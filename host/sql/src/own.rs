@@ -34,7 +34,7 @@ pub(super) struct OwnStatements<S> {
     pub hole_pass: S,
     /// Records a hole: its eleven columns.
     pub hole_record: S,
-    /// Holes, newest first: kind or NULL, 1 where only those are wanted that nobody has acknowledged, limit.
+    /// Holes, newest first: kind or NULL, 1 for unacknowledged ones only, limit.
     pub holes: S,
     /// Acknowledges the holes of a kind: kind, now.
     pub holes_acknowledge: S,

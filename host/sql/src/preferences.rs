@@ -1,7 +1,7 @@
 //! Settings of members as rows, and back.
 //!
 //! Knows no engine. Pure. A member without a row has no settings; NULL is none either. What becomes a new row
-//! has the defaults of the configuration in the columns that nobody has set.
+//! has the defaults of the configuration in the columns that are not set.
 
 use std::collections::{HashMap, HashSet};
 

@@ -1,4 +1,4 @@
-//! The roles of a database: whoever needs one of them holds only that one.
+//! The roles of a database: code that needs one of them holds only that one.
 //!
 //! [`crate::Sql`] is all of them together. Holds no SQL and sends nothing; the engines implement the roles.
 

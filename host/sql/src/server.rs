@@ -1,7 +1,7 @@
 //! A database behind a server: its pool, which of the servers of the URL it leads to, and whether that one serves.
 //!
-//! Shared by all engines that connect over a network. How a connection is told its session's settings and how a server is tried is
-//! the engine's; this module decides when.
+//! Shared by all engines that connect over a network. How to apply session settings to a connection and how to try a
+//! server is the engine's; this module decides when.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -50,7 +50,7 @@ pub(super) trait ServerDriver: Send + Sync + 'static {
     /// What begins a session.
     type Session: Clone + Send + Sync + 'static;
 
-    /// How to connect to the server of one URL. Never encrypted "if possible": whoever answers would decide that.
+    /// How to connect to the server of one URL. Never encrypted "if possible": the answering side would decide that.
     ///
     /// # Errors
     /// When the driver does not understand the URL.
@@ -91,7 +91,7 @@ impl<S: ServerDriver> Server<S> {
         let hosts = Arc::new(hosts::<S>(settings)?);
         let acquire_timeout = Duration::from_millis(settings.acquire_timeout_ms);
         if hosts.are_several() {
-            // What it finds is met again by whoever connects.
+            // The next connection attempt meets the same error.
             let _ = hosts.find(acquire_timeout, trial::<S>(true), |_| ()).await;
         }
         let known = Known::new();

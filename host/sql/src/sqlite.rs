@@ -2,7 +2,7 @@
 //!
 //! Runs the statements of `statements.rs`; holds no SQL text of its own. There is no server to keep time limits: a
 //! writer waits for the write lock up to the acquire timeout, and a stopped process keeps it (one host only). There are no
-//! locks of rows: whoever keeps the write lock stops every flush, so nothing is ever set aside.
+//! locks of rows: a process that keeps the write lock stops every flush, so nothing is ever set aside.
 
 mod access;
 mod catalogue;
@@ -46,7 +46,7 @@ pub(super) struct SqliteDriver {
     writer: Mutex<()>,
     /// Only looked at.
     is_look: bool,
-    /// The files, where they are a copy. Last: they go when nobody has them open any more.
+    /// The files, where they are a copy. Last: they are deleted after all connections are closed.
     _copy: Option<look::Copied>,
 }
 

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::introspection::{Column, Dialect, Holds};
 use super::rows::{civil, days_of};
 
-/// Greatest whole number up to which a double tells all whole numbers apart.
+/// Greatest whole number up to which a double distinguishes all whole numbers.
 const DOUBLE_WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// How JSON values lie in a column.
@@ -94,7 +94,7 @@ pub(super) fn value_form<D: Dialect>(dialect: &D, column: &Column) -> Option<Val
     })
 }
 
-/// The value for a column of this form and declared type; `nul` tells whether text may hold NUL.
+/// The value for a column of this form and declared type; `nul` is whether text may hold NUL.
 ///
 /// # Errors
 /// Why it can never be stored there.

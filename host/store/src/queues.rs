@@ -93,9 +93,9 @@ pub struct RoomOp {
 ///
 /// A queue has a clock of its own, which runs only while people could poll; its deadlines are in that clock. The clock follows
 /// the steady clock from one call to the next, but counts a pause longer than `pause_ms_max` as that long: the host or the
-/// store stood still, or none ran, so nobody was served meanwhile. Where several hosts share the store, the server's clock
-/// counts. A host that people polled through and that falls silent holds the clock up for a while, too: they must reach
-/// another host first.
+/// store stood still, or none ran, so no one was served meanwhile. Where several hosts share the store, the server's
+/// clock counts. A host that people polled through and that falls silent holds the clock up for a while, too: they must
+/// reach another host first.
 #[derive(Debug, Clone)]
 pub struct RoomTimes {
     /// Unix time, in milliseconds: the time in replies.

@@ -191,7 +191,7 @@ impl Capability for Counter {
             }
             CountResult::TargetNotLoaded => Settled::NotLoaded(vec![request.target.clone()]),
             CountResult::Limited { retry_after_ms, rate } => {
-                // Nobody has a limit without an actor.
+                // A limit applies only with an actor.
                 let limit = request.actor.as_ref().and(rule.limit);
                 Settled::Refused(Refusal::RateLimited { retry_after_ms, rate, limit })
             }

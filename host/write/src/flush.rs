@@ -68,7 +68,7 @@ pub struct FlushParts {
     pub journal: JournalConfig,
     /// Shared with the capability.
     pub watch: Arc<JournalWatch>,
-    /// Told which tables have changed.
+    /// Receives the tables that have changed.
     pub invalidations: Arc<InvalidationLog>,
     /// The time.
     pub clock: Clock,
@@ -107,7 +107,7 @@ pub struct FlushStatus {
     pub set_aside: Vec<operators::SetAside>,
     /// When the last flush was committed, in Unix milliseconds.
     pub flushed_at_ms: Option<u64>,
-    /// Holes in its journal that nobody has acknowledged, as far as this host knows; number 0 where SQL has not recorded one
+    /// Unacknowledged holes in its journal, as far as this host knows; number 0 where SQL has not recorded one
     /// yet.
     pub holes: Vec<JournalHole>,
 }
@@ -253,7 +253,7 @@ struct Worker {
     passed_over: BTreeSet<Partition>,
     /// Holes that SQL has not recorded yet.
     found: BTreeMap<Partition, Hole>,
-    /// Holes that nobody has acknowledged, as SQL said when it was asked last.
+    /// Unacknowledged holes, as SQL last reported them.
     open: Vec<JournalHole>,
     /// Partitions whose state holds what a hole left behind.
     to_sweep: BTreeSet<Partition>,

@@ -347,7 +347,7 @@ impl Kind<Ingest> {
 
     async fn statuses_of(&self, ids: &[Id]) -> Result<Vec<StatusOf>, Refusal> {
         let found = status::look_up(self.context(), self.config(), ids).await?;
-        // What nobody knows any more was accepted all the same: its dead letter was dropped just now.
+        // A document without a status was accepted all the same: its dead letter was dropped just now.
         Ok(found.into_iter().map(|status| status.map_or(StatusOf::Rejected, |status| status.of)).collect())
     }
 

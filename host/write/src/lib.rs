@@ -10,8 +10,8 @@
 //! | [`flush`] | journal, coalesce, one SQL transaction, trim |
 //!
 //! Uses `weir-core`, `weir-cache`, `weir-store`, `weir-sql` and `weir-policy`; knows no route. From the list below the host starts
-//! kinds, configures policy modules, and folds their changes; whoever adds a capability adds it here. Capabilities know `capability`
-//! alone, never each other, and `flush` knows none of them; `tests/` checks it.
+//! kinds, configures policy modules, and folds their changes; a new capability must be added here. Capabilities know
+//! `capability` alone, never each other, and `flush` knows none of them; `tests/` checks it.
 
 pub mod capability;
 pub mod counter;

@@ -79,8 +79,8 @@ pub struct Hole {
 }
 
 impl Hole {
-    /// The place directly before what follows: whoever goes on from here leaves the hole behind, and what was lost stays
-    /// behind even if it comes back.
+    /// The place directly before what follows: a reader that goes on from here leaves the hole behind, and what was
+    /// lost stays behind even if it comes back.
     pub fn end(&self) -> Position {
         self.next.map_or(self.last, |next| next.saturating_sub(1))
     }
@@ -362,7 +362,7 @@ mod tests {
             Followed::Entries(all[..2].to_vec()),
             "what comes before it first"
         );
-        // The entry of the checkpoint has gone, too: how much of the rest SQL has, nobody knows.
+        // The entry of the checkpoint has gone, too: how much of the rest SQL has is unknown.
         let Followed::Hole(found) = read(&chain, 20, &without(&[20, 30])) else { panic!("a hole") };
         assert_eq!((found.after, found.last, found.changes, found.is_exact), (20, 30, 6, false));
         assert_eq!(read(&chain, 20, &without(&[20])), Followed::Entries(all[2..].to_vec()), "only what SQL has");

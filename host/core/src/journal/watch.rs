@@ -4,9 +4,9 @@
 //! that it commits. Requests read from it whether the journal is full and whether a position is stored; the flusher is
 //! woken by it. Knowledge only: the truth about a head is the store's, the truth about a checkpoint is SQL's.
 //!
-//! Entries carry the wall clock of whoever accepted them, which may have been set since, or be another host's. So how old
-//! what waits is is asked of the wall clock once, when it is first seen here, and counted by the steady one from then on:
-//! an entry from the future is new, and grows old like any other.
+//! Entries carry the wall clock of the host that accepted them, which may have been set since, or be another host's. So
+//! how old what waits is is asked of the wall clock once, when it is first seen here, and counted by the steady one
+//! from then on: an entry from the future is new, and grows old like any other.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -32,11 +32,11 @@ pub enum CacheRule {
     Bypass(String),
     /// Answers, for so long.
     Store {
-        /// How long an answer is told, in milliseconds.
+        /// How long an answer is served, in milliseconds.
         ttl_ms: u64,
-        /// How long after that it is told while somebody reads it anew.
+        /// How long after that it is served while it is being read anew.
         stale_while_revalidate_ms: u64,
-        /// How long it is told when it cannot be read anew.
+        /// How long it is served when it cannot be read anew.
         stale_if_error_ms: u64,
         /// Groups that it belongs to besides those of its tables.
         groups: Vec<String>,

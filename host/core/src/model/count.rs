@@ -7,7 +7,7 @@ use super::Id;
 pub struct Hit {
     /// What is counted, such as a video.
     pub target: Id,
-    /// Who is counted; `None` where nobody is known.
+    /// Who is counted; `None` without a known actor.
     pub actor: Option<Id>,
     /// How much the caller asks for, 1 or more.
     pub by: u32,

@@ -1,4 +1,4 @@
-//! Log lines that say of which request they are, whoever writes them.
+//! Log lines that name their request, whichever module writes them.
 
 use std::fmt;
 

@@ -76,7 +76,7 @@ impl Lines {
         let _ = self.queue.try_send(Message::Look);
     }
 
-    /// Writes what waits, and ends. Whoever reads it may have stopped reading, so this takes no longer than two seconds.
+    /// Writes what waits, and ends. The reader may have stopped reading, so this takes no longer than two seconds.
     pub fn close(&self) {
         let until = Instant::now() + CLOSE_MAX;
         while self.queue.try_send(Message::End).is_err() && Instant::now() < until {
@@ -188,7 +188,7 @@ mod tests {
         let pipe = directory.path().join("pipe");
         let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
         assert!(made.success());
-        // Opened for both, so that opening does not wait; nobody reads.
+        // Opened for both, so that opening does not wait; nothing reads.
         let _reader = OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
         let lines = Lines::open(Target::File(pipe), 4).unwrap();
         for _ in 0..1_000 {

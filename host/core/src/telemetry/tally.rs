@@ -225,7 +225,7 @@ fn register(one: Weak<dyn HandOver>) {
 
 /// Brings the metrics up to date.
 pub fn hand_over() {
-    // Not under the lock: whoever makes one meanwhile need not wait.
+    // Not under the lock: a thread that creates one meanwhile need not wait.
     let all: Vec<Weak<dyn HandOver>> = ALL.lock().unwrap_or_else(PoisonError::into_inner).clone();
     all.iter().filter_map(Weak::upgrade).for_each(|one| one.hand_over());
 }

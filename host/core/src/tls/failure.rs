@@ -27,7 +27,7 @@ const OF_OUR_CERTIFICATE: [AlertDescription; 8] = [
 /// Why a connection could not be encrypted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TlsFailure {
-    /// The server's certificate was issued by nobody whom we trust.
+    /// The server's certificate was issued by an authority that we do not trust.
     #[error("the server's certificate is issued by an authority that is not trusted (unknown CA)")]
     UnknownIssuer,
     /// It has expired.
@@ -79,7 +79,7 @@ impl TlsFailure {
             if let Some(rustls) = error.downcast_ref::<RustlsError>() {
                 return Some(Self::of_rustls(rustls));
             }
-            // An I/O error tells the cause of what it holds, not what it holds.
+            // The source of an I/O error is the source of the error inside, not that error.
             let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
             if let Some(failure) = inside.and_then(|inside| Self::of(inside)) {
                 return Some(failure);

@@ -1,4 +1,5 @@
-//! A certificate whose chain holds, whatever its name: for servers that are reached by names which nobody certifies.
+//! A certificate whose chain holds, whatever its name: for servers that are reached by names that no authority
+//! certifies.
 
 use std::sync::Arc;
 

@@ -97,7 +97,7 @@ impl<'a> Search<'a> {
         flush: &mut FlushTransaction<'_, E>,
         limit: Duration,
     ) -> Result<Option<Applied>, SqlError> {
-        // Nobody is declared dead before the tables were looked at: once for each case, and for each word of the database.
+        // Check the tables before declaring any row dead: once for each case, and for each word of the database.
         let mut looked_at = HashSet::new();
         while let Some(mut part) = self.todo.pop() {
             let all = self.rows;

@@ -210,7 +210,7 @@ async fn transact<E: Engine>(
             return Err(SqlError::Fenced);
         }
     }
-    // Only the user's rows: weir's own are waited for, whoever else flushes.
+    // Only the user's rows: a flush always waits for locks on weir's own rows.
     if around.set_aside {
         within(limit, transaction.probe(true)).await.map_err(sql_or_locked)?;
     }

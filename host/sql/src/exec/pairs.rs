@@ -102,7 +102,7 @@ impl<E: Engine> FlushTransaction<'_, E> {
         let is_insert = returning.action == Action::Add;
         let by = if is_insert { 1 } else { -1 };
         let batch = pairs_of::<E>(plan, changes, is_insert);
-        // Where nothing was changed, nobody says whether there are triggers.
+        // If nothing changed, the database does not report whether there are triggers.
         let mut changed = Changed { rows: 0, may_skip: returning.says_skipping.then_some(true) };
         for row in &self.fetch(returning.statement, &batch).await? {
             let mut count = 1;
@@ -188,7 +188,7 @@ impl<E: Engine> FlushTransaction<'_, E> {
         Ok(())
     }
 
-    /// Locks those of the rows that are there, and tells them from the missing ones. Compared exactly: a collation
+    /// Locks the existing rows and separates them from the missing ones. Compared exactly: a collation
     /// that takes other ids for equal deletes nothing, and is met by the unique key when it inserts.
     async fn look<'r>(
         &mut self,

@@ -196,7 +196,7 @@ pub(super) fn check_number<D: Dialect>(
     check_integer(table, (name, what), facts, findings);
 }
 
-/// A column into which nobody can write.
+/// A column that cannot be written.
 pub(super) fn computed(table: &str, name: &str) -> Finding {
     refuse(
         Problem::Computed,

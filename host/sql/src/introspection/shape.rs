@@ -90,14 +90,14 @@ fn is_among(names: &[&str], column: &str) -> bool {
     names.contains(&plain(column).as_str())
 }
 
-/// Whether a column's name says that it tells apart what another column's ids mean: `likeable_type` of `likeable_id`.
+/// Whether a column's name says that it gives the type of another column's ids: `likeable_type` of `likeable_id`.
 fn is_type_of(column: &str, id_column: &str) -> bool {
     let id = plain(id_column);
     let Some(stem) = id.strip_suffix("id").filter(|stem| !stem.is_empty()) else { return false };
     plain(column).strip_prefix(stem).is_some_and(|rest| ["type", "kind", "class", "model", "table"].contains(&rest))
 }
 
-/// Why rows of one pair are told apart by a column that weir does not know; `pair` are the first two of `given`.
+/// Why a column that weir does not know distinguishes rows of one pair; `pair` are the first two of `given`.
 fn differs_by(facts: &Introspection, given: &[&str], column: &str) -> Option<String> {
     let pair = given.get(..2)?;
     let wider = facts.unique.iter().find(|key| {
@@ -164,7 +164,7 @@ pub(super) fn check_pairs(table: &str, facts: &Introspection, given: &[&str], kn
     findings
 }
 
-/// A table of documents or settings: rows that are deleted without going away would be told. `given` is what weir maps.
+/// A table of documents or settings: weir would serve soft-deleted rows. `given` is what weir maps.
 pub(super) fn check_read(table: &str, facts: &Introspection, given: &[&str], known: &Known<'_>) -> Vec<Finding> {
     let columns = unmapped(table, facts, given, known).into_iter().filter(|name| is_among(DELETED, name));
     let finding = |name: &str| {

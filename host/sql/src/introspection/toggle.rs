@@ -119,7 +119,7 @@ fn check_pairs<D: Dialect>(
     }
     let given = given(table);
     let misunderstood = shape::check_pairs(name, facts, &given, known);
-    // A key on the pair alone would forbid what tells the rows apart.
+    // A key on the pair alone would forbid rows that differ only in the further column.
     if misunderstood.is_empty() {
         check_unique(dialect, name, facts, &[target, actor], findings);
     }

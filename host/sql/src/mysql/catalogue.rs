@@ -149,7 +149,7 @@ fn is_constant_here(dialect: MysqlDialect, default: &str) -> bool {
     !dialect.maria || is_constant(default)
 }
 
-/// Whether a collation tells all different texts apart, those with trailing spaces too.
+/// Whether a collation distinguishes all different texts, including trailing spaces.
 fn is_exact(collation: &str) -> bool {
     collation.ends_with("_bin") && (collation.contains("_nopad_") || collation.contains("_0900_"))
 }

@@ -18,7 +18,7 @@ pub(crate) fn judge(error: &dyn DatabaseError) -> Option<Judged> {
 
 fn class(number: u16, message: &str) -> Class {
     match number {
-        // A transaction that is read-only by itself: nobody here asks for one and writes in it. InnoDB that is.
+        // A transaction that is read-only by itself: weir never asks for one and writes in it. InnoDB that is.
         1792 | 1836 | 1874 => Class::ReadOnly,
         // Of many options that forbid a statement, the one that is meant.
         1290 if message.contains("read-only") || message.contains("read_only") => Class::ReadOnly,

@@ -22,7 +22,7 @@ use crate::limits::Parent;
 use crate::wire::Batch;
 use weir_core::config::SqlConfig;
 
-/// Tells MariaDB from MySQL.
+/// Distinguishes MariaDB from MySQL.
 pub(super) const VERSION: &str = "SELECT VERSION()";
 
 /// Settings of every connection: read committed (no gap locks), errors instead of truncation, the server's time
@@ -122,7 +122,7 @@ pub(super) const JOURNAL_SET: &str = "INSERT INTO weir_journal (kind, journal, p
 /// Gives dead letters to another kind: ? to, ? from.
 pub(super) const DEAD_RENAME: &str = "UPDATE weir_dead_letter SET kind = ? WHERE kind = ?";
 
-/// Begins for writing. Does not ask for READ WRITE: a server that is told to take no writes is not overruled.
+/// Begins for writing. Does not ask for READ WRITE: weir does not overrule a server that is set to take no writes.
 pub(super) const BEGIN: &str = "START TRANSACTION";
 /// Begins a flush, which waits so long for a lock.
 pub(super) fn flush_begin(lock_s: u64) -> String {
@@ -178,7 +178,7 @@ pub(super) const HOLE_PASS: &str = "UPDATE weir_checkpoint SET incarnation = ?, 
 /// Records a hole: its 11 columns.
 pub(super) const HOLE_RECORD: &str = "INSERT INTO weir_journal_hole (kind, `partition`, incarnation, after_position,
     last_position, next_position, changes, amount, is_exact, targets, found_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-/// Holes, newest first: ? kind or NULL, ? kind, ? whether only those that nobody has acknowledged, ? limit.
+/// Holes, newest first: ? kind or NULL, ? kind, ? whether only unacknowledged ones, ? limit.
 pub(super) const HOLES: &str = "SELECT id, kind, CAST(`partition` AS SIGNED), incarnation, after_position, last_position,
     next_position, changes, amount, CAST(is_exact AS SIGNED), targets, found_at_ms, acknowledged_at_ms FROM weir_journal_hole
     WHERE (? IS NULL OR kind = ?) AND (? = 0 OR acknowledged_at_ms IS NULL) ORDER BY id DESC LIMIT ?";

@@ -72,7 +72,7 @@ impl PostgresSql {
     }
 }
 
-/// Whether a session found no statement of its own under a name: which of the two it is told depends on who was there before.
+/// Whether a session found no statement of its own under a name: the error depends on which session was there before.
 fn is_mixed_up(error: &SqlError) -> bool {
     let (SqlError::Permanent(reason) | SqlError::Transient(reason)) = error else { return false };
     MIXED_UP.iter().any(|code| reason.starts_with(code))

@@ -109,7 +109,7 @@ pub(super) const JOURNAL_SET: &str = "INSERT INTO weir_journal (kind, journal, p
 pub(super) const DEAD_RENAME: &str = "UPDATE weir_dead_letter SET kind = $2 WHERE kind = $1";
 
 /// Begins for writing; deferred constraints are checked statement by statement, so that a bad row can be found. Does not
-/// ask for READ WRITE: a server that is told to take no writes is not overruled.
+/// ask for READ WRITE: weir does not overrule a server that is set to take no writes.
 pub(super) fn begin(local: &str) -> String {
     format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET CONSTRAINTS ALL IMMEDIATE{local}")
 }
@@ -127,8 +127,8 @@ pub(super) const COMMIT: &str = "COMMIT";
 /// Ends without effect.
 pub(super) const ROLLBACK: &str = "ROLLBACK";
 
-/// The sessions that hold locks for which sessions of this user wait, in dialect. What others do only members of
-/// `pg_read_all_stats` are told.
+/// The sessions that hold locks for which sessions of this user wait, in dialect. Only members of
+/// `pg_read_all_stats` see what others do.
 pub(super) const LOCK_HOLDERS: &str = "SELECT DISTINCT concat('session ', h.pid, ' of user ', COALESCE(h.usename, '?'),
         COALESCE(', application ' || NULLIF(h.application_name, ''), ''), COALESCE(', from ' || host(h.client_addr), ''),
         CASE WHEN h.state IS NULL THEN ' (GRANT pg_read_all_stats TO this user, and what it does is told)'
@@ -165,7 +165,7 @@ pub(super) const HOLE_PASS: &str = "UPDATE weir_checkpoint SET incarnation = $6,
 pub(super) const HOLE_RECORD: &str = "INSERT INTO weir_journal_hole (kind, \"partition\", incarnation, after_position,
     last_position, next_position, changes, amount, is_exact, targets, found_at_ms)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
-/// Holes, newest first: $1 kind or NULL, $2 whether only those that nobody has acknowledged, $3 limit.
+/// Holes, newest first: $1 kind or NULL, $2 whether only unacknowledged ones, $3 limit.
 pub(super) const HOLES: &str = "SELECT id, kind, \"partition\"::int8, incarnation, after_position, last_position,
     next_position, changes, amount, is_exact::int8, targets, found_at_ms, acknowledged_at_ms FROM weir_journal_hole
     WHERE ($1::text IS NULL OR kind = $1) AND ($2 = 0 OR acknowledged_at_ms IS NULL) ORDER BY id DESC LIMIT $3";

@@ -47,9 +47,9 @@ pub trait Sink: DeadLetters {
 
     /// In a transaction that is refused by another database than the one that was pinned (see [`crate::Sql::pin`]):
     /// makes the row of each (partition, incarnation) hold at least that incarnation: creates it at position 0, or,
-    /// when it holds a lesser one, sets the new incarnation, position 0 and epoch + 1 (which fences whoever flushes
-    /// from the old one). With `take_over`, raises the epoch of a row that holds the same incarnation too. A row that
-    /// holds a greater incarnation is left alone. Returns the rows afterwards, in order.
+    /// when it holds a lesser one, sets the new incarnation, position 0 and epoch + 1 (which fences any host that
+    /// flushes from the old one). With `take_over`, raises the epoch of a row that holds the same incarnation too. A
+    /// row that holds a greater incarnation is left alone. Returns the rows afterwards, in order.
     async fn claim(
         &self,
         kind: &str,
@@ -101,14 +101,14 @@ pub trait Sink: DeadLetters {
     async fn lock_holders(&self) -> Result<Vec<String>, SqlError>;
 
     /// Leaves a hole of a journal behind, in one transaction: compare-and-set of its checkpoint, which moves to the end of the
-    /// hole and into another life, so that nobody goes on in the one before; and the record of what was lost. So what was lost
-    /// is recorded once, and never applied later. Returns the row afterwards.
+    /// hole and into another life, so that no host goes on in the one before; and the record of what was lost. So what
+    /// was lost is recorded once, and never applied later. Returns the row afterwards.
     ///
     /// # Errors
     /// [`SqlError::Fenced`] when the row is another; nothing was done.
     async fn pass_hole(&self, kind: &str, passed: Passed<'_>, now_ms: u64) -> Result<Checkpoint, SqlError>;
 
-    /// The newest holes of a kind (or of all), newest first; with `is_open` only those that nobody has acknowledged.
+    /// The newest holes of a kind (or of all), newest first; with `is_open` only unacknowledged ones.
     async fn journal_holes(
         &self,
         kind: Option<&str>,

@@ -48,7 +48,7 @@ pub trait Statements: Send + Sync {
     ) -> Result<RowSets, StatementError>;
 
     /// Whether the database can prepare one of the operator's own statements, its placeholders are as many as its
-    /// parameters, and its columns are of types that can be read (as far as the engine tells beforehand).
+    /// parameters, and its columns are of types that can be read (as far as the engine can say beforehand).
     async fn check_statement(&self, statement: &StatementConfig) -> Result<Option<Finding>, SqlError>;
 
     /// The names of the columns that one of the operator's own statements finds, in order.

@@ -17,7 +17,7 @@ const STEPS_PER_LOOK: i32 = 1_000;
 
 impl ServerCheck for SqliteDriver {
     async fn check_server(database: &SqliteSql) -> Result<Vec<Finding>, SqlError> {
-        // All of it is set by whoever opens the file to write.
+        // Opening the file for writing sets all of this.
         if database.driver.is_look {
             return Ok(Vec::new());
         }

@@ -1,7 +1,7 @@
 //! Looking at a database file without changing anything on disk.
 //!
-//! A database in WAL mode has two files beside it, which whoever opens it makes; so which way it can be opened depends on what is
-//! there. Holds no SQL.
+//! A database in WAL mode has two files beside it, which opening it creates; so which way it can be opened depends on
+//! what is there. Holds no SQL.
 
 use std::ffi::OsString;
 use std::io::Read as _;
@@ -42,9 +42,9 @@ pub(super) fn options(given: SqliteConnectOptions) -> Result<(SqliteConnectOptio
     let (log, index) = (beside(&file, "-wal"), beside(&file, "-shm"));
     let has_log = uses_log(&file).map_err(|error| SqlError::Transient(format!("{}: {error}", file.display())))?;
     match (has_log && log.exists(), index.exists()) {
-        // Whoever reads makes no file.
+        // Reading creates no file.
         (false, _) if !has_log => Ok((given.read_only(true), None)),
-        // Nobody has it open, and nothing waits to be taken over.
+        // No process has it open, and nothing waits to be taken over.
         (false, _) => Ok((given.read_only(true).immutable(true), None)),
         (true, true) => Ok((given.read_only(true), None)),
         // Left behind: reading would make the index anew.
@@ -73,7 +73,7 @@ fn beside(file: &Path, end: &str) -> PathBuf {
 /// Copies both files; where the copy of the first is.
 fn copy(file: &Path, log: &Path) -> std::io::Result<(Copied, PathBuf)> {
     let directory = std::env::temp_dir().join(format!("weir-look-{}", uuid::Uuid::new_v4().simple()));
-    // Rows of the application lie in it: they are for nobody else's eyes.
+    // Rows of the application lie in it: no other user may read them.
     std::fs::DirBuilder::new().mode(0o700).create(&directory)?;
     let copy = Copied(directory);
     let to = copy.0.join("database");

@@ -36,7 +36,7 @@ pub(super) async fn understood(
         if numbering.is_used_up() {
             let renumber = statements::renumber(name);
             let remedy = format!("give the row with the greatest number a smaller one, then {renumber}");
-            // An error of nobody's row.
+            // This error belongs to no row.
             return sqlx::Error::AnyDriverError(numbering.used_up(&remedy).into());
         }
     }

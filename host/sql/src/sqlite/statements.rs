@@ -97,7 +97,7 @@ pub(super) const HOLE_PASS: &str = "UPDATE weir_checkpoint SET incarnation = ?6,
 pub(super) const HOLE_RECORD: &str = "INSERT INTO weir_journal_hole (kind, \"partition\", incarnation, after_position,
     last_position, next_position, changes, amount, is_exact, targets, found_at_ms)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
-/// Holes, newest first: ?1 kind or NULL, ?2 whether only those that nobody has acknowledged, ?3 limit.
+/// Holes, newest first: ?1 kind or NULL, ?2 whether only unacknowledged ones, ?3 limit.
 pub(super) const HOLES: &str =
     "SELECT id, kind, \"partition\", incarnation, after_position, last_position, next_position,
     changes, amount, is_exact, targets, found_at_ms, acknowledged_at_ms FROM weir_journal_hole

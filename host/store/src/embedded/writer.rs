@@ -105,7 +105,7 @@ struct Trouble {
 impl Writer {
     /// Runs until all senders are gone and the queue is empty.
     pub(super) fn run(&self, mut jobs: mpsc::Receiver<Job>) {
-        // The database may panic; without this thread no call would be answered, and nobody would know.
+        // The database may panic; without this thread no call would be answered, and the failure would go unnoticed.
         if std::panic::catch_unwind(AssertUnwindSafe(|| self.work(&mut jobs))).is_err() {
             self.health.refuse("the thread that writes has ended; restart weir");
             self.progress.send_modify(|progress| progress.failed = true);

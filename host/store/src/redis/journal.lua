@@ -1,7 +1,7 @@
 -- Reads the journal. KEYS: the head. ARGV: incarnation, position, number of changes and of bytes after which it stops.
 -- Reply: code (0 entries, 1 other incarnation, 3 no head); the head; entries, 5 each: id, letters of the records, records,
 -- digest, field 'n'; what the host needs to follow the chain: the last position that was trimmed, changes trimmed and what
--- they amounted to (-1 when nobody knows), changes ever appended and what they amounted to, 1 when these are all entries;
+-- they amounted to (-1 when unknown), changes ever appended and what they amounted to, 1 when these are all entries;
 -- the entry at the position, 5 as above, nothing when it is not there. What lies there of another journal is left out.
 local head = read_head(KEYS[1])
 if not head then

@@ -13,7 +13,7 @@
 //!                                        appended; of these, trimmed; time of the oldest that waits; dirty targets;
 //!                                        documents that wait; the last position that was trimmed; what
 //!                                        the changes amounted to (of a counter the sum of the increments), ever appended,
-//!                                        and of these, trimmed (-1: nobody has counted it)
+//!                                        and of these, trimmed (-1: not counted)
 //! weir:<ns>:{kind:p}:j                stream  journal; id `<position>-0`; p records, k the letter of each, m digest; n, as
 //!                                        doubles: time, changes and bytes ever appended up to it, the entry before it,
 //!                                        what all changes before it amounted to; then what the head has in s. Entries of

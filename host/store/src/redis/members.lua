@@ -17,7 +17,7 @@ if mode == 'w' then
     return { 0, found[2], found[1] }
 end
 if mode ~= 'h' then
-    -- Of another capability: nobody has told who the members are.
+    -- Of another capability: the members are unknown.
     return { 4 }
 end
 local present, absent = {}, {}

@@ -157,7 +157,7 @@ local function is_known(meta, head)
 end
 
 -- Whether a target is a document that waits, whatever the life: it is of the journal, and no cache. One whose entry is
--- gone does not wait; whoever dropped that has not named it.
+-- gone does not wait; the drop of that entry did not name it.
 local function waits(meta, head)
     if not meta or sub(meta, 1, 1) ~= 'p' then
         return false

@@ -1,5 +1,5 @@
--- Tells all hosts of something. KEYS: the stream, the versions. ARGV: the message, a version, messages kept, fields kept,
--- and the fields that get this version. Reply: the message's id.
+-- Publishes a message to all hosts. KEYS: the stream, the versions. ARGV: the message, a version, messages kept, fields
+-- kept, and the fields that get this version. Reply: the message's id.
 local version = ARGV[2]
 redis.call('HSETNX', KEYS[2], '*', version)
 for at = 5, #ARGV do

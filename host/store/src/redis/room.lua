@@ -5,7 +5,7 @@
 -- A queue has a time of its own, which passes only while people could ask. It follows the server's clock from one call to the
 -- next; a longer pause than there should be was a standstill (of the host, of this server, a clock that was set) and counts as
 -- the longest. So does the silence of one of several hosts through which people asked: its last call is as far as the time has
--- got, until it calls again, or has been silent for so long that whoever sends people to it has noticed.
+-- got, until it calls again, or has been silent for so long that the system that sends people to it has noticed.
 --
 -- Operations of a batch are whole one by one: each reads before it writes, and every one is safe to repeat.
 local prefix = sub(KEYS[1], 1, -2)
@@ -17,7 +17,8 @@ local at_text, told = match(ARGV[2], '^(%d+) (%d*)$')
 local wall, ended_ttl, pause_max = tonumber(at_text), ARGV[3], tonumber(ARGV[4])
 -- A record: state (1 waits, 2 let in, 3 has come), number; score, since when by a host's clock, seen when; or length of the stay,
 -- since when, until when.
--- Of who was let in, when that was by the host's clock follows: it is told the same each time. Earlier versions did not write it.
+-- Of who was let in, when that was by the host's clock follows: every reply gives the same time. Earlier versions did
+-- not write it.
 local FORM, FORM_BYTES = '<Bdddd', 33
 local FORM_ENTERED, FORM_ENTERED_BYTES = '<Bddddd', 41
 local entered = {}
@@ -100,7 +101,7 @@ local before = tonumber(clock[2] or heard)
 -- The queue's time: up to `passed` everybody could ask. What begins now begins at `now`.
 local passed = tonumber(clock[1] or wall) + math.min(math.max(heard - before, 0), pause_max)
 local now = passed + math.min(server - heard, pause_max)
--- How far the host's clock is ahead of it, as people are told: the same as before unless it has really changed.
+-- How far the host's clock is ahead of it, as replies report it: the same as before unless it has really changed.
 local ahead = tonumber(clock[3] or wall - now)
 if math.abs(wall - now - ahead) > 50 then
     ahead = wall - now

@@ -53,7 +53,7 @@ local function join(actor, lane, lot, stay)
     return told(actor, 1, number, score, wall, now, 1)
 end
 
--- Whoever was let in has come: the whole stay is theirs.
+-- Somebody who was let in has come: they get the whole stay.
 local function poll(actor, state, number, first, since, time)
     if state == 1 then
         if now > time then

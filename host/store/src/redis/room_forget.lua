@@ -1,5 +1,5 @@
--- Takes a queue away where nobody waits or is in. KEYS: the queue's `:m`. ARGV: not if used after this time, in ms. Reply: 1 when
--- it is gone, 0 when it is in use.
+-- Deletes a queue in which no one waits or is in. KEYS: the queue's `:m`. ARGV: not if used after this time, in ms.
+-- Reply: 1 when it is gone, 0 when it is in use.
 local prefix = sub(KEYS[1], 1, -2)
 local known = call('HMGET', KEYS[1], 'seed', 'used')
 if known[1] then

@@ -1,4 +1,5 @@
--- One step of a queue's clock; it takes the lease, and gives it back where nobody waits or is in. ARGV, after those of every script of a queue: lease in ms, let in at most, active at most,
+-- One step of a queue's clock; it takes the lease, and gives it back where no one waits or is in.
+-- ARGV, after those of every script of a queue: lease in ms, let in at most, active at most,
 -- length of a stay, time to come, grace in ms, people of one step.
 -- Reply: 2 when it is another owner's turn, or 0, let in, whether there may be more to sweep, figures.
 local owner, lease, admit, capacity = ARGV[5], ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
@@ -63,7 +64,7 @@ if space > 0 then
     end
 end
 
--- An idle queue is nobody's: the host where somebody arrives lets them in at once.
+-- An idle queue has no owner: the host where somebody arrives lets them in at once.
 local after = figures()
 if after[1] == 0 and after[2] == 0 then
     call('DEL', prefix .. 't', HOSTS)

@@ -47,7 +47,7 @@ elseif ARGV[6] ~= '-1' then
 elseif there then
     head.to, head.tb, head.tw = there.o, there.b, -1
 elseif following and not following.previous and position > head.gone then
-    -- Of the format before, and whoever trims to a place where no entry is leaves a hole behind.
+    -- The previous format; trimming to a place without an entry leaves a hole behind.
     before_following()
 end
 if not following then

@@ -130,7 +130,7 @@ impl KindContext {
 
     /// The store has answered.
     pub fn store_served(&self) {
-        // The load first: while all is well nobody writes to what all share.
+        // The load first: while all is well no thread writes to the shared flag.
         if self.store_failing.load(Ordering::Relaxed) && self.store_failing.swap(false, Ordering::Relaxed) {
             tracing::info!(kind = self.parts.kind, "the store serves requests again");
         }

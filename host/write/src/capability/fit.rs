@@ -106,7 +106,7 @@ impl Fit {
             loop {
                 tokio::time::sleep(pause).await;
                 let Some(fit) = weak.upgrade() else { return };
-                // Whoever flushes says why it fails.
+                // The flusher reports why it fails.
                 pause = if fit.learn().await.is_ok() { refresh } else { RETRY };
             }
         });

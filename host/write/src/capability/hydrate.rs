@@ -164,7 +164,8 @@ pub async fn hydrate_all<L: Load>(
     }
 }
 
-/// What is stale waits for a flush, which waits for SQL: while that is known not to take it, nobody waits for either.
+/// What is stale waits for a flush, which waits for SQL: while SQL is known to be unavailable, no request waits for
+/// either.
 fn give_up_without_sql(sql: &dyn Sql) -> Result<(), Refusal> {
     if sql.standing() == Standing::Serves { Ok(()) } else { Err(Refusal::SqlUnavailable) }
 }
@@ -277,8 +278,8 @@ fn empty_hydrations(checkpoints: &BTreeMap<Partition, Checkpoint>, now_ms: u64) 
 }
 
 /// The checkpoints of those partitions for which SQL speaks now: same incarnation as the journal, and as far as the
-/// store's state needs. A journal that SQL has not met yet is claimed (which fences whoever still flushes an earlier
-/// life); one that is older than what SQL has seen is reset.
+/// store's state needs. A journal that SQL has not met yet is claimed (which fences any host that still flushes an
+/// earlier life); one that is older than what SQL has seen is reset.
 async fn speaking_checkpoints(
     context: &KindContext,
     partitions: &[Partition],

@@ -12,7 +12,7 @@ use weir_store::Idempotency;
 pub struct RequestKey<'a> {
     /// The kind.
     pub kind: &'a str,
-    /// Who asks, as text; empty where nobody is known.
+    /// Who asks, as text; empty without an actor.
     pub actor: &'a str,
     /// What the caller sent, 1 to 255 bytes.
     pub key: &'a str,

@@ -261,8 +261,9 @@ impl Worker {
         }
     }
 
-    /// The journal has lost entries of which something may have waited, and what follows them can not be told from what is
-    /// stored: nothing of it is stored twice, so all that waits here is given up, recorded and said as a hole is.
+    /// The journal has lost entries of which something may have waited, and what follows them cannot be distinguished
+    /// from what is stored: nothing of it is stored twice, so all that waits here is given up, recorded and said as a
+    /// hole is.
     async fn give_up(
         &mut self,
         head: Head,

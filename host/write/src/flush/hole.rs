@@ -4,8 +4,8 @@
 //!
 //! 1. It is said: log, metric, status. SQL may be away, and then nothing else happens until it is back.
 //! 2. One transaction moves the checkpoint behind the hole and into another life, and records what was lost. So a hole is
-//!    recorded once, whoever finds it; nobody commits in the old life any more; and what was lost is never applied later,
-//!    even if somebody puts it back.
+//!    recorded once, whichever host finds it; no host commits in the old life any more; and what was lost is never
+//!    applied later, even if somebody puts it back.
 //! 3. The store follows (as it does whenever SQL's checkpoint is of a later life): what lies below the checkpoint is
 //!    trimmed, and a new life begins, so that all state of the partition is read from SQL again.
 //!
@@ -74,7 +74,7 @@ impl Worker {
         }
     }
 
-    /// What SQL has recorded and nobody has acknowledged. Where SQL does not answer, what was known stays.
+    /// Reads the recorded, unacknowledged holes from SQL. If SQL does not answer, keeps the known ones.
     pub(super) async fn learn_holes(&mut self) {
         let open = self.parts.sql.journal_holes(Some(&self.parts.kind), true, HOLES_SHOWN_MAX).await;
         if let Ok(open) = open {
@@ -106,7 +106,7 @@ impl Worker {
     }
 
     /// Forgets what holes left behind in the state, beside everything else. Partitions with open holes are swept once more by
-    /// whoever takes over: the one before may have died meanwhile.
+    /// the host that takes over: the one before may have died meanwhile.
     pub(super) fn sweep_lost(&mut self) {
         if self.to_sweep.is_empty() || self.sweeping.as_ref().is_some_and(|task| !task.is_finished()) {
             return;

@@ -97,7 +97,7 @@ impl Ingest {
         let (mut judgements, mut digests) = (Vec::with_capacity(placed.len()), Vec::new());
         for (creation, placed) in creations.iter().zip(placed) {
             if let Decider::Each(of_documents) = &decider {
-                // One entry names one module: whoever decided the first document.
+                // One entry names one module: the one that decided the first document.
                 digests.push(of_documents.get(first).copied().unwrap_or_default());
             }
             first += placed.documents.len();

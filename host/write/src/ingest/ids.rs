@@ -12,7 +12,7 @@ use weir_core::model::{Id, Partition, partition_of};
 /// What the random part of a request's ids follows from.
 pub(super) type Seed = [u8; 16];
 
-/// A seed that nobody can guess.
+/// An unguessable seed.
 pub(super) fn random_seed() -> Seed {
     *Uuid::new_v4().as_bytes()
 }

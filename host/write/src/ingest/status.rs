@@ -120,7 +120,7 @@ fn fields_of(body: &str) -> Fields {
     }
 }
 
-/// What has become of each; `None` for what nobody knows. Index-aligned with `ids`.
+/// What has become of each; `None` for unknown ids. Index-aligned with `ids`.
 pub(super) async fn look_up(
     context: &KindContext,
     config: &IngestConfig,

@@ -112,7 +112,7 @@ impl Share {
         sender.send_replace(Some(found));
     }
 
-    /// The member was written: whoever asks from now on asks the store.
+    /// The member was written: later reads go to the store.
     pub(super) fn forget(&self, member: &Id) {
         self.slots().by_member.remove(member);
     }

@@ -1,4 +1,4 @@
-//! The statements that an operator is told to run, and the queries of the self-check.
+//! The statements that weir suggests to an operator, and the queries of the self-check.
 
 use super::{path, quote, shown};
 use crate::finding::{Advice, Remedy};

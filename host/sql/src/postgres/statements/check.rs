@@ -14,7 +14,7 @@ pub(in crate::postgres) const PARTITIONED_BY: &str =
         OR p.partrelid IN (SELECT t.relid FROM pg_partition_tree($1::oid::regclass) AS t) ORDER BY 1";
 
 /// Triggers and rules that run when rows come or go, of a table and of its partitions: $1 its number; name, definition (with
-/// that of the function), quoted table, whether it is a rule. Those that a partition has from its table are told once.
+/// that of the function), quoted table, whether it is a rule. Those that a partition inherits are listed once.
 pub(in crate::postgres) const TRIGGERS: &str = "SELECT * FROM (SELECT DISTINCT ON (g.tgname) g.tgname::text,
         pg_get_triggerdef(g.oid) || ' ' || pg_get_functiondef(g.tgfoid), g.tgrelid::regclass::text, false
     FROM pg_catalog.pg_trigger AS g

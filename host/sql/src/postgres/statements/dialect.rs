@@ -1,4 +1,4 @@
-//! The statements that an operator is told to run, and the queries of the self-check.
+//! The statements that weir suggests to an operator, and the queries of the self-check.
 
 use super::{path, quote};
 use crate::finding::{Advice, Remedy};
@@ -50,7 +50,7 @@ impl Dialect for PostgresDialect {
         let (table, count, key) = (path(counted.table), quote(counted.count), quote(counted.key));
         let number = |target: &str| number(counted, &format!("{target}.{key}"));
         let change = format!("UPDATE {table} AS f SET {count} = {}", number("f"));
-        // Nobody adds or removes rows between their being counted and the commit.
+        // The lock blocks adding and removing rows between the count and the commit.
         let whole =
             |update: String| format!("BEGIN; LOCK TABLE {} IN SHARE MODE; {update}; COMMIT", path(counted.rows));
         let all = format!("{change} WHERE f.{count} IS DISTINCT FROM {}", number("f"));
