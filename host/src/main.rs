@@ -7,9 +7,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// `mi_option_purge_delay` of mimalloc 2 and 3, which the crate does not name.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 
-/// How long memory that is free is kept for whoever needs it next, in milliseconds. With 0 each page of a batch's buffers and
-/// requests goes back to the kernel and is faulted in anew for the next batch (1.2 page faults for each request, and an
-/// interrupt of the other cores for each return). With mimalloc's own second it is kept for longer than is of use.
+/// How long freed memory is kept for reuse, in milliseconds. With 0, each page of a batch's buffers and requests goes
+/// back to the kernel and is faulted in again for the next batch (1.2 page faults per request, and an interrupt of the
+/// other cores for each return). mimalloc's default of one second keeps it longer than is useful.
 const PURGE_DELAY_MS: std::ffi::c_long = 100;
 
 fn main() -> std::process::ExitCode {

@@ -1,8 +1,9 @@
-//! The operators' listener: is it alive, is it ready, what waits, what was given up, why is a pair as it is, and which
-//! rules serve; new ones come in here.
+//! The operators' listener: whether the host is alive and ready, what waits, what was given up, why a pair is as it is,
+//! and which rules serve. Operators also upload new rules here.
 //!
-//! May use the floor and `listener`. What it shows and does comes through [`Operations`], which `app` implements, in the types of
-//! [`weir_core::operators`]; so it never touches store, sql or policy. It is never served on the public listener.
+//! May use the floor and `listener`. What it shows and does comes through [`Operations`], which `app` implements, in
+//! the types of [`weir_core::operators`]; so it never touches store, sql or policy. It is never served on the public
+//! listener.
 //!
 //! With a token, `/admin/` and `/metrics` ask for it. Without, the listener is bound to loopback (the configuration
 //! sees to it), peers must be on loopback, and `Host` must be a loopback name, so that a web page cannot reach it under
@@ -83,7 +84,8 @@ const LIMITS: Limits = Limits {
     // The handlers of this listener set timers of their own.
     request_deadline: Duration::from_secs(60),
 };
-/// What pages of other origins may do where they may do something: a preflight has no token, and learns nothing of paths.
+/// The methods allowed to pages of other origins, if any are allowed. The list is the same for every path, since a
+/// preflight has no token and must not learn which paths exist.
 const METHODS: &str = "GET, HEAD, POST, DELETE";
 const BODY_LIMITS: BodyLimits = BodyLimits { bytes_max: 1024, timeout: Duration::from_secs(5) };
 /// Time for one operation.
@@ -150,7 +152,7 @@ impl AdminState {
         let is_named = page.is_some_and(PageRequest::is_named);
         self.guard.check_origin(&head, peer.ip(), is_named)?;
         let found = self.routes.at(head.uri.path()).ok();
-        // What is not there is answered like what is: without the token nobody learns which is which.
+        // An unknown path needs the token like a known one: without it, a caller cannot learn which paths exist.
         if !found.as_ref().is_some_and(|found| found.value.is_open()) {
             self.guard.check_token(&head.headers)?;
         }

@@ -202,7 +202,7 @@ impl HttpState {
         self.shared.authenticator.begin().await;
     }
 
-    /// Whether published keys of tokens are known, and how it is; `None` where there are none.
+    /// Whether the published token keys are known, with details; `None` if no published keys are configured.
     pub fn check_keys(&self) -> Option<(bool, String)> {
         self.shared.authenticator.check()
     }
@@ -220,14 +220,14 @@ impl HttpState {
         Ok(Reload { authenticator, body_limits: body_limits(config), requests_max: config.requests_max })
     }
 
-    /// From now on this holds. What is under way goes on as it began.
+    /// Applies the reload from now on. Requests in flight continue with the old settings.
     pub fn take_over(&self, reload: &Reload) {
         self.shared.authenticator.take_key(&reload.authenticator);
         self.body_limits.store(Arc::new(reload.body_limits));
         self.requests.set_max(reload.requests_max);
     }
 
-    /// `head` was checked; `found` is what its path leads to; `shown` is told the route.
+    /// `head` has been checked. `found` is the match for its path. This function stores the route in `shown`.
     async fn answer(
         &self,
         head: &mut Parts,

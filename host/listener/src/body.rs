@@ -101,7 +101,7 @@ pub fn check_json_type(headers: &HeaderMap) -> Result<(), Problem> {
     refuse("send the body as application/json, or no body")
 }
 
-/// Checks that a body says nothing: it is empty, white space, or an empty JSON object.
+/// Checks that a body holds no data: it is empty, white space, or an empty JSON object.
 ///
 /// # Errors
 /// 400.

@@ -1,8 +1,8 @@
 //! Cross-origin resource sharing (the Fetch standard): which pages of other origins may read an answer.
 //!
-//! A page is let in by being named. An origin is compared byte by byte; what is not named gets an answer without a word of
-//! CORS, so that its browser keeps the answer from it. Permissions of whoever answered behind this host are taken out: there
-//! is one who decides.
+//! Only listed origins are allowed, compared byte by byte. A page of any other origin gets an answer without CORS
+//! headers, so its browser withholds the answer from it. CORS headers from a server behind this host are removed: only
+//! this host decides.
 
 use hyper::Method;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -108,7 +108,7 @@ impl Cors {
         PageRequest { cors: self, origin: origin(headers).cloned(), is_preflight: is_preflight(method, headers) }
     }
 
-    /// Says in an answer who may read it. `origin` is what the request says.
+    /// Writes the CORS headers of an answer. `origin` is the request's `Origin`.
     fn write(&self, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
         take_out(headers);
         self.vary(headers);
@@ -120,7 +120,7 @@ impl Cors {
         }
     }
 
-    /// Where the answer depends on who asks, it says so to caches, also to who is not named.
+    /// If the answer depends on the origin, adds `Vary` for caches, even when this origin is not listed.
     fn vary(&self, headers: &mut HeaderMap) {
         if self.origins.is_none() {
             return;
@@ -134,8 +134,8 @@ impl Cors {
         }
     }
 
-    /// Answers a preflight: 204 with what is allowed, or without a word where the origin, the method or a header is not.
-    /// `allow` names the methods.
+    /// Answers a preflight: 204 with what is allowed, or without CORS headers if the origin, the method or a header is
+    /// not allowed. `allow` names the methods.
     fn preflight(&self, asked: &HeaderMap, allow: &HeaderValue) -> Reply {
         let mut reply = Response::new(ReplyBody::default());
         *reply.status_mut() = StatusCode::NO_CONTENT;
@@ -195,13 +195,12 @@ impl PageRequest<'_> {
         self.cors.allowed(self.origin.as_ref()).is_some()
     }
 
-    /// The answer to a browser that asks beforehand; `None` for any other request. `headers` are the request's, `allow` names the
-    /// methods.
+    /// The answer to a preflight; `None` for any other request. `headers` are the request's, `allow` names the methods.
     pub fn preflight(&self, headers: &HeaderMap, allow: &HeaderValue) -> Option<Reply> {
         self.is_preflight.then(|| self.cors.preflight(headers, allow))
     }
 
-    /// Says in an answer who may read it; what a preflight is answered has said it already.
+    /// Writes the CORS headers of an answer. The answer to a preflight already has them.
     pub fn write(&self, headers: &mut HeaderMap) {
         if !self.is_preflight {
             self.cors.write(self.origin.as_ref(), headers);

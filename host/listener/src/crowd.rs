@@ -1,8 +1,8 @@
-//! Who makes room when a listener is full, or when the process may open no more files.
+//! Which connection makes room when a listener is full, or when the process may open no more files.
 //!
-//! A connection that only waits for its peer (half a head, or none) costs a place and a file and may be held for as long as
-//! `header_timeout`: enough of them, and nobody else gets in. So the one that has waited longest goes when another one comes.
-//! One that is being answered is never touched.
+//! A connection that only waits for its peer (half a head, or none) costs a place and a file, and may last as long as
+//! `header_timeout`. Enough of them would shut everyone else out. So when a new connection arrives, the one that has
+//! waited longest is evicted. A connection that is being answered is never evicted.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use super::turn::Turn;
 use crate::telemetry::ACCEPT_FAILURES_TOTAL;
 
-/// How often a failing accept is said in the log.
+/// How often the log reports a failing accept.
 const SAID_EVERY: Duration = Duration::from_secs(10);
 
 /// The open connections of a listener.
@@ -58,7 +58,7 @@ impl Crowd {
         Place { crowd: self, number, eviction }
     }
 
-    /// Ends the connection whose peer is waited for longest; whether there is one.
+    /// Evicts the connection that has waited longest for its peer. Returns whether there was one.
     pub(super) fn evict(&self) -> bool {
         let members = self.lock();
         let waits = |(turn, eviction): &(Arc<Turn>, Arc<Eviction>)| {
@@ -74,12 +74,12 @@ impl Crowd {
 }
 
 impl Place<'_> {
-    /// Whether it has to make room.
+    /// Whether this connection has to make room.
     pub(super) fn is_evicted(&self) -> bool {
         self.eviction.is_told.load(Ordering::Relaxed)
     }
 
-    /// Waits until it has to.
+    /// Waits until this connection has to make room.
     pub(super) async fn evicted(&self) {
         self.eviction.told.notified().await;
     }

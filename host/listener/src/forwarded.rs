@@ -1,8 +1,9 @@
 //! Who asks, by which scheme and under which host: what proxies say of it, as far as they are trusted.
 //!
-//! A header of a stranger is worth nothing. A peer in `trusted_proxies` is believed who asked it; where that is a trusted
-//! proxy again, so is what it said, and so on from the right: the client is the first address that is not trusted. Proxies
-//! speak one language, the one that is configured: a proxy that sets one passes the other on as a client wrote it.
+//! A header from an untrusted peer counts for nothing. A peer in `trusted_proxies` is believed about the address that
+//! called it; if that address is a trusted proxy too, its statement is also believed, and so on from the right. The
+//! client is the first address that is not trusted. Only the configured kind of header is read: a proxy that sets one
+//! kind passes the other on as the client wrote it.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,7 +32,7 @@ pub struct Trust {
     language: ProxyHeaders,
     /// The setting that names the proxies.
     setting: &'static str,
-    /// It was said that somebody is not believed.
+    /// Whether the log already has a warning about an untrusted peer.
     has_warned: AtomicBool,
 }
 
@@ -128,7 +129,7 @@ impl Trust {
         let (mut client, mut proxies, mut outermost) = (peer, Vec::new(), Hop::default());
         for hop in hops.into_iter().rev() {
             let Some(address) = hop.client else {
-                // Whoever it was does not say so: what stands left of it is nobody's word.
+                // This hop does not name its client, so nothing vouches for the hops to its left.
                 outermost = hop;
                 break;
             };
@@ -143,7 +144,7 @@ impl Trust {
         Caller { is_by_proxy: true, ..Caller::new(client, proxies, scheme, outermost.host.or(own_host)) }
     }
 
-    /// Says once that a peer speaks like a proxy and is not believed: an operator may have forgotten it.
+    /// Warns once about a peer that sends proxy headers but is not trusted: an operator may have forgotten to list it.
     fn warn_once(&self, headers: &HeaderMap, peer: IpAddr) {
         let speaks = headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(header::FORWARDED);
         if speaks && !self.has_warned.swap(true, Ordering::Relaxed) {
@@ -163,13 +164,13 @@ impl Caller {
         Self { client, proxies, scheme, host: host.filter(|host| !host.is_empty()), is_by_proxy: false }
     }
 
-    /// The same, where nobody vouches for the host that it names.
+    /// The same caller without its host, for when nothing vouches for that host.
     #[must_use]
     pub fn without_host(self) -> Self {
         Self { host: None, ..self }
     }
 
-    /// Says to the next host who asks, in both languages, in place of whatever stood there.
+    /// Names the client to the next host, in both kinds of header, and replaces whatever they held.
     pub fn write(&self, headers: &mut HeaderMap) {
         let addresses = || std::iter::once(&self.client).chain(&self.proxies);
         let chain = addresses().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -223,8 +224,8 @@ fn split(text: &str, separator: char) -> Vec<&str> {
     text.split(at).map(str::trim).collect()
 }
 
-/// `X-Forwarded-For`, with scheme and host at the outermost trusted hop: of a list, what that one has added; of a single
-/// value, that.
+/// `X-Forwarded-For`, with scheme and host at the outermost trusted hop: of a list, what that one has added; of a
+/// single value, that.
 fn x_forwarded(headers: &HeaderMap, is_trusted: impl Fn(IpAddr) -> bool) -> Vec<Hop> {
     let clients: Vec<Option<IpAddr>> = members(headers, &X_FORWARDED_FOR).iter().map(|text| address(text)).collect();
     // So many proxies in a row are believed: the peer, and those that it and they name.

@@ -1,9 +1,9 @@
 //! Interim answers (1xx) that an origin sends before its answer, on their way to the client.
 //!
-//! hyper's server has no way to send one: a service answers once. But every byte that it writes goes through the wire, which
-//! knows when hyper holds nothing back; what is said of the request under way before its answer is begun is written there.
-//! An interim answer belongs to one request: one that comes when that has been answered is dropped, and so is one for which
-//! the connection has no room. Both may be: they are hints.
+//! hyper's server cannot send one: a service answers once. But every byte that hyper writes goes through the wire,
+//! which knows when hyper holds nothing back. The wire writes interim answers there, before the request's final answer
+//! begins. An interim answer belongs to one request. It is dropped if that request has already been answered, or if the
+//! connection has no room for it. Dropping is safe: interim answers are hints.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,8 +30,8 @@ pub struct Interim {
 /// The interim answers of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Interims {
-    /// The number of the request under way, and what may be said of it: only the connection's task writes it. What is said of
-    /// another request is dropped.
+    /// The number of the current request, and which interim answers it may still get. Only the connection's task writes
+    /// it. Interim answers of any other request are dropped.
     state: AtomicU64,
     has_some: AtomicBool,
     waiting: Mutex<Waiting>,
@@ -64,7 +64,7 @@ impl Interim {
             return;
         }
         let mut head = format!("HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or_default());
-        // Writing into a `String` cannot fail. A header's value may be no text: then it is not told.
+        // Writing into a `String` cannot fail. A header whose value is not text is left out.
         for (name, value) in headers {
             if let Ok(value) = value.to_str() {
                 let _ = write!(head, "{name}: {value}\r\n");
@@ -155,9 +155,10 @@ impl Interims {
 /// When the wire asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moment {
-    /// hyper writes, and had nothing left to write before: an answer begins, or a piece of one goes on whose head was written.
+    /// hyper writes, and had nothing left to write before: an answer begins, or a piece of one goes on whose head was
+    /// written.
     Before,
-    /// hyper has written all that it had.
+    /// hyper has written everything it had.
     After,
     /// hyper writes what was left.
     Within,

@@ -1,9 +1,9 @@
 //! Bounded HTTP/1 connections: accept, frame strictly, time out, drain. What both listeners stand on.
 //!
-//! Uses `weir-core` alone. Knows no route and no actor: a [`Handler`] answers, this module keeps everything else bounded:
-//! connections, bytes and number of headers, length of the request target, time for a head, bytes and time of a body.
-//! Every refusal is `application/problem+json`, also those that hyper makes by itself (see `wire`).
-//! Never lets a request through whose end a proxy before it could see elsewhere (see `framing`).
+//! Uses `weir-core` alone. Knows no route and no actor: a [`Handler`] answers, this module keeps everything else
+//! bounded: connections, bytes and number of headers, length of the request target, time for a head, bytes and time of
+//! a body. Every refusal is `application/problem+json`, also those that hyper makes by itself (see `wire`). Never lets
+//! a request through whose end a proxy before it could see elsewhere (see `framing`).
 
 pub mod body;
 pub mod cors;
@@ -73,10 +73,10 @@ const BUFFER_BYTES_MIN: usize = 8192;
 /// Bounds of a listener's connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Open connections. For a further one the connection goes that has waited longest for a head, half sent or not begun;
-    /// where all are being answered it waits in the system's accept queue.
+    /// Open connections. A further one evicts the connection that has waited longest for a head, half sent or not
+    /// begun. If all are being answered, it waits in the system's accept queue.
     pub connections_max: usize,
-    /// Files that are kept for connections when the process may open no more, so that a few are served all the same.
+    /// Files held in reserve for when the process may open no more, so that a few connections can still be served.
     pub spare_files: usize,
     /// Size of request line and headers, in bytes; beyond: 431.
     pub header_bytes_max: usize,
@@ -86,14 +86,14 @@ pub struct Limits {
     pub uri_bytes_max: usize,
     /// Time for a head; then the connection is closed.
     pub header_timeout: Duration,
-    /// Time between a reply and the next request; then the connection is closed. Clients are told it.
+    /// Time between a reply and the next request; then the connection is closed. `Keep-Alive` announces it to clients.
     pub idle_timeout: Duration,
     /// Time without progress in which a peer does not take its replies; then the connection is closed.
     pub write_timeout: Duration,
-    /// Time for what is in flight when told to stop.
+    /// Time to finish the requests in flight at shutdown.
     pub drain_grace: Duration,
-    /// Once a request has taken so long, its handler's future is polled again and again (see `turn`): a deadline of this
-    /// length needs no timer.
+    /// Once a request has taken this long, its handler's future is polled repeatedly (see `turn`), so a deadline of
+    /// this length needs no timer.
     pub request_deadline: Duration,
 }
 
@@ -116,7 +116,8 @@ impl From<&HttpConfig> for Limits {
 
 /// Answers the requests of a listener. Total: every failure is a reply.
 pub trait Handler: Send + Sync + 'static {
-    /// Answers what needs no waiting, as [`Handler::handle`] would: without a future, which costs as much as such an answer.
+    /// Answers requests that need no waiting, as [`Handler::handle`] would, but without a future: the future would cost
+    /// as much as the answer.
     fn handle_at_once(&self, _request: &Request<Incoming>, _peer: SocketAddr, _handling: &Handling) -> Option<Reply> {
         None
     }
@@ -187,7 +188,7 @@ pub async fn serve<H: Handler>(
     drop(slots.acquire_many(connections_max).await);
 }
 
-/// Waits for a free slot; counts when there is none at once, and makes one free where a connection only waits for its peer.
+/// Waits for a free slot. If none is free at once, counts that and evicts a connection that only waits for its peer.
 async fn free_slot(slots: &Arc<Semaphore>, crowd: &Crowd) -> Option<OwnedSemaphorePermit> {
     if let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
         return Some(slot);
@@ -195,7 +196,7 @@ async fn free_slot(slots: &Arc<Semaphore>, crowd: &Crowd) -> Option<OwnedSemapho
     counter!(SHED_TOTAL, "limit" => "connections_max").increment(1);
     loop {
         crowd.evict();
-        // Whoever is being answered now may only wait a moment later.
+        // A connection that is being answered now may be idle, and so evictable, a moment later.
         if let Ok(slot) = tokio::time::timeout(ACCEPT_PAUSE, Arc::clone(slots).acquire_owned()).await {
             return slot.ok();
         }
@@ -203,7 +204,7 @@ async fn free_slot(slots: &Arc<Semaphore>, crowd: &Crowd) -> Option<OwnedSemapho
 }
 
 async fn stopped(shutdown: &mut watch::Receiver<bool>) {
-    // An error means that the sender is gone: nobody could stop us any more, so stop.
+    // An error means that the sender is gone. Nothing could stop us later, so stop now.
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
@@ -223,7 +224,7 @@ fn builder(limits: &Limits) -> http1::Builder {
     builder
 }
 
-/// Whether a client keeps its connection without a word, and may be told for how long.
+/// Whether a client keeps its connection without a `Connection` header; then `Keep-Alive` may announce for how long.
 fn stays(request: &Request<Incoming>) -> bool {
     request.version() == Version::HTTP_11 && !request.headers().contains_key(header::CONNECTION)
 }
@@ -237,7 +238,7 @@ fn keep_alive(idle_timeout: Duration) -> Option<HeaderValue> {
 
 struct Server<H> {
     builder: http1::Builder,
-    /// What clients are told of how long a connection may idle.
+    /// The `Keep-Alive` value that announces how long a connection may idle.
     keep_alive: Option<HeaderValue>,
     handler: Arc<H>,
     limits: Limits,
@@ -252,7 +253,7 @@ impl<H: Handler> Server<H> {
         problem.into_reply()
     }
 
-    /// Says in a reply how long the connection may idle, where it stays open.
+    /// Adds to a reply how long the connection may idle, if it stays open.
     fn say_how_long(&self, stays: bool, reply: &mut Reply) {
         // hyper says itself that the last answer is the last.
         let stays = stays && !self.shutdown.has_changed().unwrap_or(true);
@@ -302,8 +303,8 @@ impl<H: Handler> Server<H> {
         drop(slot);
     }
 
-    /// Drives a connection to its end: its own, that of its time, or that of the listener, then within the grace period that
-    /// `shut_down` begins.
+    /// Drives a connection to its end: its own, that of its time, or that of the listener, then within the grace period
+    /// that `shut_down` begins.
     async fn drive<C: Future>(
         &self,
         mut connection: Pin<&mut C>,

@@ -156,7 +156,7 @@ impl Problem {
         reply
     }
 
-    /// As the bytes of a last reply on a connection whose requests cannot be told apart any more.
+    /// The bytes of a last reply, for a connection where request boundaries are no longer certain.
     pub(super) fn last_words(&self) -> Vec<u8> {
         let body = self.body();
         let status = self.status();

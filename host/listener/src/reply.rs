@@ -12,10 +12,11 @@ use tokio::sync::mpsc;
 
 use super::turn::Handling;
 
-/// How long what was sent before a cut has to leave: an error of the body ends the connection with what still waits in it.
+/// How long the bytes sent before a cut have to drain: a body error ends the connection and drops what is still
+/// buffered.
 const CUT_DELAY: Duration = Duration::from_millis(100);
 
-/// The answer ended before it was whole: the connection is torn off, so that nobody takes it for whole.
+/// The answer ended early: the connection is aborted, so that the client does not take the answer for complete.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the answer ended early: {0}")]
 pub struct CutShort(pub String);
@@ -23,7 +24,7 @@ pub struct CutShort(pub String);
 /// A piece of a streamed answer.
 pub type Piece = Result<Bytes, CutShort>;
 
-/// Bytes that somebody else keeps, too.
+/// Bytes that have other owners, too.
 pub type Shared = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 /// What the wire is given.
@@ -54,7 +55,7 @@ impl Buf for Chunk {
     }
 }
 
-/// How much of a stream was sent, for whoever wants to know it at its end.
+/// How much of a stream was sent, with the callback that gets the total at its end.
 struct Sent {
     bytes: u64,
     tell: Option<Box<dyn FnOnce(u64) + Send>>,
@@ -111,7 +112,7 @@ impl ReplyBody {
         Self(Kind::Stream { pieces: Box::pin(pieces), bytes_left: length, handling: None, sent: None })
     }
 
-    /// Pieces that somebody else sends; whoever does waits while the client does not take them.
+    /// Streams pieces from a channel. The sender waits while the client does not take them.
     pub fn channel(pieces: mpsc::Receiver<Piece>) -> Self {
         let next = |mut pieces: mpsc::Receiver<Piece>| async move { pieces.recv().await.map(|piece| (piece, pieces)) };
         Self::stream(futures_util::stream::unfold(pieces, next), None)
@@ -130,7 +131,7 @@ impl ReplyBody {
         matches!(self.0, Kind::Stream { .. })
     }
 
-    /// Tells when a stream has ended, however it did, and how many bytes were sent. Of all others nothing is told.
+    /// Calls `tell` with the number of bytes sent when a stream ends, for any reason. Other bodies never call it.
     pub fn tell_when_sent(&mut self, tell: impl FnOnce(u64) + Send + 'static) {
         if let Kind::Stream { sent, .. } = &mut self.0 {
             *sent = Some(Sent { bytes: 0, tell: Some(Box::new(tell)) });

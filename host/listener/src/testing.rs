@@ -93,9 +93,9 @@ pub struct Client {
 }
 
 impl Client {
-    /// Sends it, whatever becomes of it.
+    /// Sends the text and ignores a failure.
     pub async fn send(&mut self, text: &str) {
-        // The server may have refused and closed already: the reply tells.
+        // The server may already have refused and closed; the reply shows it.
         let _ = self.stream.write_all(text.as_bytes()).await;
     }
 
@@ -136,7 +136,7 @@ impl Client {
         answer
     }
 
-    /// Says that no more requests come.
+    /// Signals that no more requests come.
     pub async fn half_close(&mut self) {
         self.stream.shutdown().await.unwrap();
     }

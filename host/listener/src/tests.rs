@@ -327,7 +327,7 @@ async fn over_the_bound_who_only_waits_makes_room_and_who_is_answered_does_not()
     third.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n").await;
     handler.arrived.notified().await;
     second.ended().await;
-    // Nobody waits: the next waits for its turn.
+    // No connection only waits for its peer, so the next one waits for a free slot.
     let mut fourth = served.client().await;
     fourth.send(GET).await;
     handler.go.notify_one();

@@ -1,9 +1,9 @@
 //! The one timer of a connection: how long it may idle or take for a head, and when the request under way is looked
 //! after.
 //!
-//! A timer for each request would be set and unset, and nearly never fire: that costs more than reading the head. This
-//! one stands still while the connection is in time. When it fires it looks how far things have got, and is set to when
-//! they would be late.
+//! A timer per request would be set and cleared and almost never fire, which costs more than reading the head. This
+//! timer is left alone while the connection is on time. When it fires, it checks the progress and is set to the next
+//! time at which the connection would be late.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -17,9 +17,9 @@ use tokio::time::{Instant, Sleep};
 
 use super::interim::{Interim, Interims};
 
-/// Looks at a request that is late come at least so far apart.
+/// Shortest pause between two looks at a late request.
 const LOOK_AGAIN_MIN: Duration = Duration::from_millis(5);
-/// One so many-th of the deadline lies between two looks at a request that is late.
+/// The pause between two looks at a late request is this fraction of the deadline (1/n).
 const LOOK_AGAIN_SHARE: u32 = 20;
 
 /// Whose turn it is on a connection: the peer's, to send a head, or the handler's, to answer.
@@ -39,7 +39,7 @@ pub(super) struct Turn {
 enum Phase {
     /// The rest of a head, or the first one of a connection.
     Head,
-    /// That a next head begins.
+    /// The start of the next head.
     Idle,
     /// The answer.
     Handler,
@@ -51,9 +51,9 @@ pub(super) enum End<T> {
     Connection(T),
     /// The peer idled, or did not send a whole head in time.
     Late,
-    /// What was waited for besides came.
+    /// The awaited event came.
     Event,
-    /// It made room for another one.
+    /// The connection was evicted to make room for another one.
     Evicted,
 }
 
@@ -124,8 +124,8 @@ impl Turn {
         self.phase() == Phase::Handler
     }
 
-    /// Since when the peer's head is waited for, in milliseconds of one clock for all connections; `None` while a request is
-    /// handled.
+    /// Since when this connection has waited for a head from its peer, in milliseconds of one clock for all
+    /// connections; `None` while a request is handled.
     pub(super) fn waits_since_ms(&self) -> Option<u64> {
         static ORIGIN: OnceLock<Instant> = OnceLock::new();
         let before = self.origin.saturating_duration_since(*ORIGIN.get_or_init(|| self.origin));
@@ -155,7 +155,7 @@ pub struct Handling {
 }
 
 impl Handling {
-    /// How long it took until now, when the answer is there: looks at the clock for whoever measures and for the turn.
+    /// Time from start to answer. Reads the clock once, for both the metrics and the turn.
     pub fn end(&self) -> Duration {
         *self.ended.get_or_init(Instant::now) - self.begun
     }
@@ -187,8 +187,8 @@ impl Drop for Handling {
     }
 }
 
-/// Drives a connection until it ends, is late, or `event` comes. `is_near` says cheaply that the event may have come; until
-/// it does, the event is looked at once, so that it can wake the task, which keeps its waker for life.
+/// Drives a connection until it ends, is late, or `event` comes. `is_near` says cheaply that the event may have come;
+/// until it does, the event is looked at once, so that it can wake the task, which keeps its waker for life.
 pub(super) async fn drive<C: Future>(
     mut connection: Pin<&mut C>,
     (event, is_near): (impl Future<Output = ()>, impl Fn() -> bool),
@@ -214,7 +214,8 @@ pub(super) async fn drive<C: Future>(
             }
             let phase = turn.phase();
             let is_later = match (was, phase) {
-                // From one head to the next it can only be due later, unless a head has begun while nothing was waited for.
+                // From one head to the next it can only be due later, unless a head has begun while nothing was waited
+                // for.
                 (Phase::Idle, Phase::Head) | (Phase::Handler, _) | (_, Phase::Handler) => false,
                 _ => true,
             };

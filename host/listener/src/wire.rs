@@ -1,8 +1,8 @@
 //! The byte stream between hyper and the socket: framing watched on the way in, hyper's own refusals made
 //! `application/problem+json` on the way out, and a close that lets the peer read the last reply.
 //!
-//! What comes after a doubt about framing never reaches hyper. In its place it gets what it must refuse by itself: in a head
-//! a NUL and the end of the head, in a body a failed read.
+//! Bytes after a framing doubt never reach hyper. Instead, hyper gets input that it must refuse itself: in a head, a
+//! NUL and the end of the head; in a body, a failed read.
 
 use std::io;
 use std::pin::Pin;
@@ -29,7 +29,8 @@ const LINGER: Duration = Duration::from_secs(1);
 const OWN_REPLY_BYTES_MAX: usize = 256;
 /// What to do about too many headers.
 pub(super) const TOO_MANY_HEADERS_DETAIL: &str = "send fewer or shorter headers";
-/// What hyper gets in the place of the rest of a head: no part of a head may hold NUL, and it looks at once at one that ends.
+/// What hyper gets instead of the rest of a head. No part of a head may hold NUL, and hyper parses a head as soon as it
+/// ends.
 const SPOILT_END: &[u8] = b"\0\r\n\r\n";
 /// Size of the buffer into which discarded input is read.
 const DISCARD_BYTES: usize = 4096;
@@ -43,9 +44,9 @@ pub(super) struct Wire<S, H> {
     /// What is left of it to be read.
     spoilt_end: &'static [u8],
     turn: Arc<Turn>,
-    /// The connection's task is known to whoever has interim answers.
+    /// Whether the source of interim answers knows this connection's task.
     is_known: bool,
-    /// hyper has written all that it had.
+    /// Whether hyper has written everything it had.
     is_flushed: bool,
     /// What is written besides, and how much of it is.
     interim: Option<(Vec<u8>, usize)>,
@@ -55,7 +56,7 @@ pub(super) struct Wire<S, H> {
     closing: Option<Pin<Box<Sleep>>>,
 }
 
-/// What is written in the place of a buffer that ends with a refusal of hyper's own.
+/// What is written instead of a buffer that ends with one of hyper's own refusals.
 struct Rewritten {
     bytes: Vec<u8>,
     written: usize,
@@ -64,7 +65,7 @@ struct Rewritten {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Wire<S, H> {
-    /// `turn` is told while a head has begun and not ended, and has the interim answers.
+    /// The wire reports to `turn` when a head has begun but not ended. `turn` also holds the interim answers.
     pub(super) fn new(stream: S, handler: Arc<H>, limits: &Limits, turn: Arc<Turn>) -> Self {
         Self {
             stream,
@@ -83,7 +84,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Wire<S, H> {
         }
     }
 
-    /// What hyper reads in the place of what is in doubt.
+    /// What hyper reads instead of the bytes in doubt.
     fn read_spoilt(&mut self, doubt: Doubt, buffer: &mut ReadBuf<'_>) -> io::Result<()> {
         if !doubt.is_in_head || self.spoilt_end.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidData, doubt.fault));
@@ -107,7 +108,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Wire<S, H> {
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Writes what an origin said before its answer, where that may be told now.
+    /// Writes an origin's interim answers, if they may be sent now.
     fn poll_interim(&mut self, context: &mut Context<'_>, moment: Moment) -> Poll<io::Result<()>> {
         if self.interim.is_none() {
             self.interim = self.turn.interims().take(moment).map(|bytes| (bytes, 0));

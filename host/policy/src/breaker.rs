@@ -1,8 +1,9 @@
-//! Calls of a module that fails are not made for a while: a breaker for each function and kind, as long as the module lives.
+//! Circuit breakers that pause calls to a failing module: one per function and kind, for as long as the module lives.
 //!
-//! It opens when calls fail one after the other, or most of them within a window. While it is open the guest is not called, and
-//! what stands in for it answers at once. After a time one call is let through: if that succeeds the breaker closes, if it
-//! fails it stays open for twice as long, up to a bound. A module without trouble costs one look at a number.
+//! A breaker opens when calls fail one after the other, or when most calls within a window fail. While it is open, the
+//! guest is not called and the fallback answers at once. After a time, the breaker lets one call through: if it
+//! succeeds, the breaker closes; if it fails, the breaker stays open for twice as long, up to a bound. A healthy module
+//! costs one atomic load.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -151,7 +152,7 @@ impl Breakers {
         self.troubled.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether a call may be made; else why not. Whoever may make it notes its outcome.
+    /// Whether a call may be made, else why not. A caller that is admitted must record the outcome.
     pub(super) fn admit(&self, called: Called<'_>) -> Result<(), CallFailure> {
         self.admit_at(called, Instant::now)
     }

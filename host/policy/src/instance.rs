@@ -61,12 +61,12 @@ impl Cause {
 }
 
 impl CallFailure {
-    /// Whether it says something of the module: too many callers are no fault of it, and what was not called did nothing.
+    /// Whether the module is at fault. It is not when there were too many callers, or when it was not called.
     pub(super) fn is_of_module(&self) -> bool {
         !matches!(self.cause, Cause::Busy | Cause::Open)
     }
 
-    /// The guest handed back what it must not.
+    /// The guest returned something that the contract forbids.
     pub(super) fn contract(reason: String) -> Self {
         Self { cause: Cause::Contract, reason }
     }
@@ -82,7 +82,7 @@ impl CallFailure {
         Self { cause, reason: explain(error, words) }
     }
 
-    /// The same with what only the interface tells: which cases its enums have.
+    /// Adds what only the interface knows: which cases its enums have.
     pub(super) fn within(mut self, interface: Interface) -> Self {
         let split = self.reason.split_once(UNKNOWN_CASE).filter(|_| self.cause == Cause::Contract);
         if let Some((before, after)) = split {
@@ -215,8 +215,8 @@ impl Pool {
         }
     }
 
-    /// Runs `call` on an instance. It may take `deadlines` times as long as a call may. Also says how much fuel it used,
-    /// where that is counted.
+    /// Runs `call` on an instance. It may take `deadlines` times as long as a call may. Also says how much fuel it
+    /// used, where that is counted.
     pub(super) fn call<R>(
         &self,
         deadlines: u64,

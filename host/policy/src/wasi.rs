@@ -1,8 +1,8 @@
 //! What the runtime of a language imports of WASI 0.2: standard error and output become lines of the log, so that an
 //! exception of JavaScript or Python is read and not only met as a trap.
 //!
-//! A module is as pure as without: there are no files, no arguments, no clock, no chance. What would give one traps, and says
-//! which function it was. Other packages of WASI (`sockets`, `http`, …) are not offered.
+//! A module stays as pure as without WASI: there are no files, no arguments, no clock, no randomness. A function that
+//! would provide one traps and names itself. Other packages of WASI (`sockets`, `http`, …) are not offered.
 
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, ComponentType, Linker, LinkerInstance, Lower, Resource, ResourceType, Val};
@@ -53,7 +53,7 @@ fn write(mut store: StoreContextMut<'_, HostState>, (stream, bytes): (Resource<O
     Ok((Ok(()),))
 }
 
-/// The functions that are answered; `false` where it is none of them.
+/// Defines `function` if weir answers it; `false` for any other function.
 fn define(linker: &mut LinkerInstance<'_, HostState>, interface: &str, function: &str) -> wasmtime::Result<bool> {
     let stream =
         |rep: u32| move |_: StoreContextMut<'_, HostState>, (): ()| Ok((Resource::<OutputStream>::new_own(rep),));

@@ -1,8 +1,8 @@
 //! The room capability: a waiting room in front of a service with limited capacity.
 //!
-//! Uses `weir-core`, `weir-store` and `weir-policy`. Knows neither another capability, nor HTTP, nor SQL: the store holds the queues.
-//! Holds no rule: [`Admission`] decides places and admissions, the store keeps order and capacity, this module moves data in
-//! batches between them.
+//! Uses `weir-core`, `weir-store` and `weir-policy`. Knows neither another capability, nor HTTP, nor SQL: the store
+//! holds the queues. Holds no rule: [`Admission`] decides places and admissions, the store keeps order and capacity,
+//! this module moves data in batches between them.
 //!
 //! - `admission`: the rules. `step`: one batch. `queue`: the queues of this host. `clock`: expiry and admission.
 //! - `token`: tickets and passes. `flow`: rates, estimates, poll intervals. [`lottery`]: random places.
@@ -246,7 +246,8 @@ impl RoomKind {
     /// Runs an operation on the arrival of the ticket `token`.
     ///
     /// # Errors
-    /// See [`Refusal`]; of rooms: the reasons to refuse a token, and `NotActive` for an extension or completion while waiting.
+    /// See [`Refusal`]; of rooms: the reasons to refuse a token, and `NotActive` for an extension or completion while
+    /// waiting.
     pub async fn about(&self, queue: &Id, token: &str, verb: RoomAsk) -> Result<RoomReply, Refusal> {
         let now_ms = self.shared.clock.now_ms();
         let (claims, _) = self.keyring.load().verify(Use::Ticket, Some(queue), token, now_ms)?;
@@ -442,7 +443,7 @@ fn repeated(ask: RoomAsk, token: &str, claims: &Claims, step: &StepResult) -> Op
 pub enum RoomAsk {
     /// The status, for the person.
     Poll,
-    /// The status, for somebody else.
+    /// The status, as seen by someone else.
     Look,
     /// Gives up the place, or ends the stay.
     Leave,

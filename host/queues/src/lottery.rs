@@ -1,8 +1,8 @@
-//! The lottery: people who come before a queue opens get random places, and anybody can verify them afterwards.
+//! The lottery: people who arrive before a queue opens get random places, and anyone can verify them afterwards.
 //!
-//! A queue's seed is made with the queue. Its SHA-256 is public from the beginning, the seed itself once somebody has been
-//! admitted: so nobody can choose the seed late, or choose an id that suits it. A rank is the first 44 bits of
-//! SHA-256(seed, then the actor's id as text); when it is taken, the next free one.
+//! A queue's seed is made with the queue. Its SHA-256 is public from the beginning; the seed itself becomes public once
+//! someone has been admitted. So no one can choose the seed late, or choose an id that suits it. A rank is the first 44
+//! bits of SHA-256(seed, then the actor's id as text); when it is taken, the next free one.
 
 use std::collections::BTreeSet;
 

@@ -1,10 +1,10 @@
-//! Whose the journal is, and whether somebody carries to SQL all that it holds: compared before anything is flushed, by a start
-//! and by `weir check`.
+//! Which database owns the journal, and whether everything in it gets flushed to SQL. A start and `weir check` compare
+//! this before anything is flushed.
 //!
 //! Part of `app`, because it joins store and SQL, which do not know each other. What is compared:
 //! - the database that is recorded with the journal, and the one that `sql.url` leads to;
-//! - where an earlier version recorded none: the lives of its partitions and `weir_checkpoint`, which only a database holds that
-//!   has flushed them;
+//! - if an earlier version recorded none: the incarnations of its partitions and `weir_checkpoint`, which only a
+//!   database that has flushed them holds;
 //! - the kinds that hold changes, and those that are configured;
 //! - where this database's kinds were journaled last (`weir_journal`), and where they are now.
 
@@ -48,7 +48,7 @@ pub async fn settle(config: &Config, store: &dyn Store, sql: &dyn Sql) -> Result
 /// Binds the journal to the database at `sql.url`, and notes where it is.
 ///
 /// # Errors
-/// When store or SQL do not answer, or the journal belongs to another database and `is_forced` does not say that it shall not.
+/// When the store or SQL does not answer, or when the journal belongs to another database and `is_forced` is false.
 pub async fn bind(
     config: &Config,
     store: &dyn Store,
@@ -73,8 +73,8 @@ async fn note(kinds: &[String], store: &dyn Store, sql: &dyn Sql, is_closed: boo
     Ok(sql.note_journals(&kinds.iter().map(known).collect::<Vec<_>>()).await?)
 }
 
-/// A host stops: where nobody else writes to its journal and nothing is left in it, that is noted, so that another store may take
-/// its place.
+/// Called when a host stops. If no other host writes to its journal and the journal is empty, this records it as
+/// closed, so that another store may take its place.
 ///
 /// # Errors
 /// When store or SQL do not answer.
@@ -87,8 +87,8 @@ pub async fn close(config: &Config, store: &dyn Store, sql: &dyn Sql) -> Result<
     note(&kinds, store, sql, true).await
 }
 
-/// What the store holds. A kind that is not configured here may be another host's, which flushes it; a host that was killed has
-/// left a lease that says the same for a while.
+/// What the store holds. A kind that is not configured here may belong to another host, which flushes it. A killed host
+/// leaves a lease that looks the same for a while.
 async fn look_twice(config: &Config, store: &dyn Store) -> Result<Inventory, StoreError> {
     let until = Instant::now() + Duration::from_millis(config.flush.lease_ms + config.flush.lease_ms / 2);
     loop {
@@ -110,7 +110,7 @@ pub async fn judge(config: &Config, holdings: &Inventory, sql: &dyn Sql) -> Resu
     let ours = sql.database_id().await?;
     let mut verdict = judge_owner(config, holdings, sql).await?;
     if holdings.database.is_none() || holdings.database == ours {
-        // Whatever else a stranger holds is not for this database to judge.
+        // If the journal belongs to another database, this one does not judge its other contents.
         verdict.findings.extend(orphans(config, holdings, &verdict.take));
         verdict.findings.extend(elsewhere(config, holdings, ours, sql).await?);
     }
@@ -169,7 +169,7 @@ async fn prove(config: &Config, holdings: &Inventory, sql: &dyn Sql, verdict: &m
         "correct sql.url; or let the version of weir that wrote them flush them; or, if they are another application's, \
          {way_out}; if they are this database's all the same, run `weir store adopt`"
     );
-    // Whoever names a journal of its own leaves the other one to others.
+    // A configuration that names a journal of its own leaves the other journal to others.
     let finding = match is_named && !is_embedded {
         true => Finding::warning(Problem::UnknownJournal, problem, remedy),
         false => Finding::refusal(Problem::UnknownJournal, problem, remedy),
@@ -178,8 +178,8 @@ async fn prove(config: &Config, holdings: &Inventory, sql: &dyn Sql, verdict: &m
     Ok(())
 }
 
-/// Whether this database has flushed the journal of a kind: it knows the life of one of its partitions, and has got as far as the
-/// journal was trimmed.
+/// Whether this database has flushed the journal of a kind: it knows the incarnation of one of its partitions, and its
+/// checkpoint reaches at least as far as the journal was trimmed.
 async fn has_flushed(kind: &KindInventory, sql: &dyn Sql) -> Result<bool, SqlError> {
     let rows = match sql.checkpoints(&kind.kind, &kind.partitions()).await {
         // There is no table so far.
@@ -192,8 +192,8 @@ async fn has_flushed(kind: &KindInventory, sql: &dyn Sql) -> Result<bool, SqlErr
     Ok(kind.heads.iter().zip(&rows).any(is_known))
 }
 
-/// Kinds with changes that nobody carries to SQL; of an earlier version only those that were shown to be this database's, `take`.
-/// Needs no SQL.
+/// Kinds with changes that no host flushes to SQL. From an earlier version, only the kinds in `take`, which were shown
+/// to belong to this database. Needs no SQL.
 pub fn orphans(config: &Config, holdings: &Inventory, take: &[String]) -> Vec<KindFinding> {
     let is_orphan =
         |kind: &&KindInventory| kind.waiting() > 0 && !kind.is_flushed && !is_configured(config, &kind.kind);
@@ -258,7 +258,7 @@ async fn elsewhere(
         };
         findings.push(refusal(Problem::OtherStore, problem, ELSEWHERE_REMEDY.into()));
     }
-    // A directory that nobody has noted, because the version was an earlier one.
+    // A directory that was never recorded, because an earlier version wrote it.
     if config.store.store_type != StoreType::Embedded && findings.iter().all(|found| found.finding.warning) {
         findings.extend(left_directory(config, ours, sql).await?);
     }
@@ -328,8 +328,8 @@ async fn look_at(config: &Config, place: &str) -> Result<Option<Inventory>, Stor
     Ok(crate::store::inspect(&there).await?.0)
 }
 
-/// Gives up what waits in other stores than the one that is configured: their journals are no longer missed. How many kinds that
-/// concerned.
+/// Gives up the changes that wait in stores other than the configured one: their journals are no longer missed. Returns
+/// the number of kinds concerned.
 ///
 /// # Errors
 /// When SQL does not answer.

@@ -1,6 +1,6 @@
 //! What may be kept of reads, by the policy modules.
 //!
-//! Here, because it joins modules that do not know each other.
+//! It lives in `app` because it joins modules that do not know each other.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! What stands behind the imports `redis` and `sql` of policy modules: the store's keys, and the operator's statements.
 //!
-//! Here, because it joins modules that do not know each other. Checks what a module asks for against the
+//! It lives in `app` because it joins modules that do not know each other. Checks what a module asks for against the
 //! configuration; which module was granted what is decided before, in `policy`.
 
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! What operators do with a store when no host runs: look, give up what waits, carry it on under another name, give it to another
-//! database.
+//! What operators do with a store when no host runs: inspect it, give up waiting changes, move them to another kind, or
+//! give the store to another database.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +40,7 @@ impl Keeper {
         Ok(Self { config, store, sql })
     }
 
-    /// As a start does, but for the kinds that nobody flushes: whoever calls this does something about those.
+    /// Does what a start does, except for kinds that no host flushes: the caller deals with those.
     async fn settle(&self) -> Result<Inventory, AppError> {
         let holdings = self.store.inventory().await?;
         let verdict = custody::judge_owner(&self.config, &holdings, &*self.sql).await?;
@@ -49,7 +49,7 @@ impl Keeper {
         Ok(self.store.inventory().await?)
     }
 
-    /// Deletes all of a kind; what was given up.
+    /// Deletes all of a kind. Returns the number of changes given up.
     ///
     /// # Errors
     /// When the journal is not this database's, a host flushes the kind, or there is no such kind.
@@ -59,7 +59,7 @@ impl Keeper {
         Ok(held.waiting())
     }
 
-    /// Deletes everything, whoever's it is; what was given up.
+    /// Deletes everything, regardless of which database owns it. Returns the number of changes given up.
     ///
     /// # Errors
     /// When a host flushes one of its kinds.
@@ -92,8 +92,8 @@ impl Keeper {
         Ok(custody::forget_others(&self.config, &holdings, &*self.sql).await?)
     }
 
-    /// Writes what waits of kind `from` into the tables of kind `to`, once, and deletes the former; how many changes that were.
-    /// What is remembered besides (idempotency keys, windows of uniqueness) is not carried on.
+    /// Writes the waiting changes of kind `from` into the tables of kind `to`, once, and deletes `from`. Returns the
+    /// number of changes. Other state (idempotency keys, windows of uniqueness) is not carried over.
     ///
     /// # Errors
     /// When `to` is not configured, `from` is, or some of it could not be flushed: then it stays where it is.
@@ -144,7 +144,7 @@ impl Keeper {
     }
 }
 
-/// A kind that the store holds and nobody flushes now.
+/// Finds a kind that the store holds and no host flushes now.
 fn found(holdings: &Inventory, kind: &str) -> Result<KindInventory, AppError> {
     let refused = |reason: String| AppError::System { what: format!("find {kind}"), reason };
     let Some(held) = holdings.all().find(|held| held.kind == kind) else {

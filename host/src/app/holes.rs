@@ -9,9 +9,9 @@ use crate::capability::journal_hole;
 use crate::operators::{Acknowledged, Check, JournalHoles};
 use crate::sql::JournalHole;
 
-/// Holes that are listed at most, the newest.
+/// Most holes in a list; the newest are kept.
 const HOLES_MAX: usize = 1_000;
-/// Time for SQL to say which are open, before what the flushers know is told instead.
+/// Time for SQL to list the open holes. After that, the answer uses what the flushers know.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Operator {
@@ -36,7 +36,7 @@ impl Operator {
     }
 }
 
-/// One check for each kind with holes that nobody has acknowledged; one that holds where there are none.
+/// One check for each kind with unacknowledged holes, or one passing check if there are none.
 pub(super) async fn checks(app: &App) -> Vec<Check> {
     let asked = tokio::time::timeout(OPEN_TIMEOUT, app.sql.journal_holes(None, true, HOLES_MAX)).await;
     let recorded: Option<Vec<JournalHole>> = asked.ok().and_then(Result::ok);

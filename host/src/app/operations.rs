@@ -24,7 +24,7 @@ use crate::sql::{self, DeadLetter, Sql, SqlError};
 use crate::store::{self, Store, StoreError};
 pub use running::RunningHost;
 
-/// A failure of SQL, as operators are told.
+/// Converts an SQL failure into the error that operators see.
 pub(super) fn of_sql(error: SqlError) -> OperationsError {
     match error {
         SqlError::Permanent(reason) => OperationsError::Conflict(reason),

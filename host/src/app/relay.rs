@@ -1,7 +1,7 @@
-//! Invalidations between hosts that share a Redis: what one invalidates, the others do, too. A host that was away hears
-//! what it has missed when it is back, or drops everything that it keeps.
+//! Invalidations between hosts that share a Redis: what one host invalidates, the others invalidate too. A host that
+//! was away catches up on what it missed when it is back, or drops everything it has cached.
 //!
-//! Here, because it joins modules that do not know each other.
+//! It lives in `app` because it joins modules that do not know each other.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::store::{InvalidationBus, Received, StoreError, VERSION_OF_ALL, is_ver
 /// Pause after Redis did not answer.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// How long a host that ends goes on telling.
+/// How long a stopping host keeps publishing.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 const LAST_WORDS_PAUSE: Duration = Duration::from_millis(5);
 
@@ -28,10 +28,10 @@ const LAST_WORDS_PAUSE: Duration = Duration::from_millis(5);
 pub struct Relays(Vec<JoinHandle<()>>);
 
 impl Relays {
-    /// Begins to tell and to hear; with the embedded store there is nobody else.
+    /// Starts publishing and receiving. With the embedded store there are no other hosts.
     ///
     /// # Errors
-    /// A URL that is none.
+    /// When the URL is invalid.
     pub fn start(config: &Config, host: &str, invalidations: &Arc<InvalidationLog>) -> Result<Self, StoreError> {
         if config.store.store_type == StoreType::Embedded || !keeps_anything(config) {
             return Ok(Self(Vec::new()));
@@ -45,7 +45,7 @@ impl Relays {
         Ok(Self(vec![tells, hears]))
     }
 
-    /// Ends both when all is told, or after a while.
+    /// Stops both tasks once everything is published, or after a timeout.
     pub async fn stop(&self, invalidations: &InvalidationLog) {
         let until = Instant::now() + LAST_WORDS;
         while !self.0.is_empty() && !invalidations.is_published() && Instant::now() < until {

@@ -1,8 +1,8 @@
-//! A reload (SIGHUP): the configuration and the files that it names are read again, and what can change while the host runs
-//! does, all of it or nothing. A configuration that does not fit changes nothing and ends nothing.
+//! A reload (SIGHUP) reads the configuration and the files that it names again, and applies what can change while the
+//! host runs: all of it or nothing. A configuration that does not fit changes nothing and ends nothing.
 //!
-//! What can change: the key of tokens (`auth.jwt`), the operators' token, the keys of waiting rooms, the level of the log, and
-//! limits of requests. Everything else is named in the log as waiting for a restart.
+//! What can change: the token key (`auth.jwt`), the operators' token, the keys of waiting rooms, the log level, and
+//! request limits. The log names everything else as waiting for a restart.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -68,7 +68,7 @@ impl Running {
         }
     }
 
-    /// Opens the access log again: somebody has moved it away. Says whether there is one.
+    /// Reopens the access log after it was moved away. Returns whether there is one.
     pub fn reopen(&self) -> bool {
         self.access.as_ref().map(|access| access.reopen()).is_some()
     }

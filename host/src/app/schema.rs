@@ -85,8 +85,8 @@ impl Schema {
         self.problem.borrow().clone()
     }
 
-    /// Why the host must end although it has started: what it waited for has come and is wrong for good, or has not come in time.
-    /// Never, where that is not so.
+    /// Why the host must end although it has started: what it waited for is permanently wrong, or did not come in time.
+    /// Otherwise never resolves.
     pub async fn ended(&self) -> AppError {
         let mut ended = self.ended.lock().await;
         if let Some(end) = ended.as_mut() {
@@ -107,7 +107,7 @@ impl Schema {
     }
 }
 
-/// Who is told what comes of it.
+/// Channels that receive the outcome.
 struct Found {
     ready: watch::Sender<bool>,
     problem: watch::Sender<Option<String>>,
@@ -168,8 +168,8 @@ async fn find_out(config: Config, store: Arc<dyn Store>, sql: Arc<dyn Sql>, mut 
     }
 }
 
-/// One attempt. A server that neither answers nor refuses takes long: meanwhile it is said all the same what is waited for. `None`:
-/// the wait is over, and that was the end.
+/// One attempt. A server that neither answers nor refuses takes long, so the attempt keeps reporting what it waits for.
+/// `None`: the wait is over, and the host ends.
 async fn attempt(
     preparing: impl Future<Output = Result<(), AppError>>,
     waiting: &mut Waiting,

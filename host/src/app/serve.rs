@@ -42,7 +42,7 @@ pub struct Addresses<T> {
     pub operators: T,
 }
 
-/// Runs the host until it is told to stop by SIGTERM or SIGINT; a second signal ends it at once. SIGHUP reloads (see
+/// Runs the host until SIGTERM or SIGINT stops it; a second signal ends it at once. SIGHUP reloads (see
 /// [`super::reload`]); SIGUSR1 opens the access log again; SIGUSR2 does nothing.
 ///
 /// # Errors
@@ -131,7 +131,7 @@ impl Host {
         Ok(Self { app, running, operators, public: PublicListener { stop, task } })
     }
 
-    /// Serves until it is told to stop, or must end by itself; reloads with what `read` gives.
+    /// Serves until a signal stops it or it must end by itself. On a reload, `read` supplies the configuration.
     async fn serve(self, mut signals: Signals, read: impl Fn() -> Result<Config, ConfigError>) -> Result<(), Failure> {
         let Self { app, mut running, operators, public } = self;
         let ended = until_told(&mut signals, &mut running, &app, read).await;
@@ -193,7 +193,7 @@ async fn end_at_once(mut signals: Signals) {
     std::process::exit(i32::from(crate::cli::EXIT_UNAVAILABLE));
 }
 
-/// Serves and reloads until it is told to stop, or must end by itself: then why.
+/// Serves and reloads until a signal stops it or it must end by itself; in the latter case, returns why.
 async fn until_told(
     signals: &mut Signals,
     running: &mut Running,
@@ -232,7 +232,7 @@ fn tell_addresses(addresses: &Addresses<SocketAddr>, is_demo: bool, json: bool) 
     }
 }
 
-/// Says when somebody has set the machine's clock: times in rows and tokens jump with it, ages and deadlines do not.
+/// Logs when the machine's clock has been set: times in rows and tokens jump with it, ages and deadlines do not.
 async fn watch_clock(clock: Clock) {
     let mut known_ms = clock.ahead_ms();
     loop {
@@ -252,8 +252,8 @@ async fn watch_clock(clock: Clock) {
     }
 }
 
-/// Takes as many open files as the system lets it have: shells give far fewer than a server needs. Connections of clients
-/// are bounded so that the store, SQL and probes always find one; how many fit.
+/// Raises the limit of open files as far as the system allows: shells give far fewer than a server needs. Returns how
+/// many client connections fit, with files left for the store, SQL and probes.
 ///
 /// # Errors
 /// When hardly any would be left for clients.

@@ -1,5 +1,6 @@
-//! `weir check`: configuration, policy module, store, SQL schema; what to change, and whether it would start. Changes nothing on
-//! disk: what cannot be looked at otherwise is copied, and what is not there yet is made in memory.
+//! `weir check`: checks configuration, policy module, store and SQL schema; says what to change, and whether the host
+//! would start. Changes nothing on disk: it copies what it cannot inspect in place, and creates missing parts in
+//! memory.
 
 use serde_json::json;
 
@@ -84,7 +85,7 @@ async fn check(place: &Where, report: &mut Report) -> Result<(), Failure> {
     }
     let tables: Vec<_> = config.kinds().into_iter().map(|(_, table)| table).collect();
     let reads: Vec<String> = config.reads.iter().flat_map(|read| read.tables.clone()).collect();
-    // Who may not read the catalogue is told by the findings.
+    // A user that may not read the catalogue already sees that in the findings.
     for grant in sql.grants(&tables, &reads).await.unwrap_or_default() {
         report.line("needs", grant);
     }

@@ -75,7 +75,7 @@ pub struct AdminClient {
     address: String,
     token: Option<String>,
     named: bool,
-    /// Whether the user was told that a running host answers, and which.
+    /// Whether the output has already said that a running host answers, and which one.
     said: AtomicBool,
 }
 

@@ -10,7 +10,7 @@ use crate::operators::{Alive, Check, Ready};
 /// Asks `/livez`, or `/readyz`.
 ///
 /// # Errors
-/// The host is not alive, or not ready, with its reason; or nobody answers.
+/// When the host is not alive or not ready, with its reason; or when no host answers.
 pub async fn run(place: &Where, admin: &AdminAddress, is_ready: bool, json: bool) -> Result<(), Failure> {
     let (config, _) = place.load()?;
     let client = AdminClient::new(admin, &config.admin)?;

@@ -1,5 +1,5 @@
-//! `weir store`: what the store holds and whose it is; for what nobody flushes, the ways out. Works on the store itself: an
-//! embedded one only while no host runs.
+//! `weir store`: shows what the store holds and which database owns it, and offers ways out for changes that no host
+//! flushes. Works on the store directly; on an embedded one only while no host runs.
 
 use std::path::PathBuf;
 

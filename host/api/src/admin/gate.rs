@@ -1,4 +1,4 @@
-//! The operators' listener while the host starts: probes are answered at once, everything else when it can be.
+//! The operators' listener while the host starts: it answers probes at once, and everything else as soon as it can.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Closed, with the guard of the state that is to come.
+    /// Creates a closed gate, with the guard that the later state also uses.
     ///
     /// # Errors
     /// A token file that cannot be read or holds too little.
@@ -32,12 +32,12 @@ impl Gate {
         Ok(Self { state: watch::Sender::new(None), guard, trust: Trust::from(config) })
     }
 
-    /// From now on it answers.
+    /// Opens the gate: from now on `state` answers every request.
     pub fn open(&self, state: Arc<AdminState>) {
         self.state.send_replace(Some(state));
     }
 
-    /// What a probe is told before.
+    /// Answers a probe while the gate is still closed.
     fn probed(&self, request: Request<Incoming>, peer: SocketAddr) -> Result<Reply, Problem> {
         let (head, _) = request.into_parts();
         let peer = self.trust.caller(&head.headers, peer.ip()).client;

@@ -16,9 +16,9 @@ use weir_listener::problem::Problem;
 
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"weir admin\"");
 
-/// The token, or the rules that hold without one.
+/// The token, or the rules that apply without one.
 pub(super) struct Guard {
-    /// Digests have one length, so that comparing them tells nothing of the token's.
+    /// All digests have the same length, so comparing them reveals nothing about the token's length.
     token: ArcSwapOption<[u8; 32]>,
 }
 

@@ -15,7 +15,7 @@ pub enum OperationsError {
     /// No such kind, letter or id: 404.
     #[error("{0}")]
     NotFound(String),
-    /// An id or number that is none: 400.
+    /// An invalid id or number: 400.
     #[error("{0}")]
     Invalid(String),
     /// It still cannot be done, such as a dead letter that SQL refuses again: 409.
@@ -87,8 +87,8 @@ pub enum ModuleCommand {
     },
 }
 
-/// What operators can see and do. Every method is bounded by a deadline of the listener. Uploads and commands run on a task of
-/// their own: beyond their deadline, or when the caller has gone, they go on to their end.
+/// What operators can see and do. A deadline of the listener bounds every method. Uploads and commands run on tasks of
+/// their own: they run to completion even past the deadline or after the caller has gone.
 #[async_trait]
 pub trait Operations: Send + Sync + 'static {
     /// Why only a restart may help; nothing while the host works, or mends itself.

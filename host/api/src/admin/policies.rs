@@ -1,4 +1,4 @@
-//! What operators do with policy modules: which command a request means, who gives it, and how many are under way.
+//! Operator commands on policy modules: which command a request means, who issues it, and how many run at once.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ use weir_listener::problem::Problem;
 const UPLOADS_MAX: usize = 2;
 /// Commands at once. They wait for each other; more than a few are a mistake.
 const COMMANDS_MAX: usize = 8;
-/// What may stand in a form besides the module: names and test vectors, in bytes.
+/// Most bytes that a form may hold besides the module: names and test vectors.
 const FORM_BYTES_MAX: usize = 64 << 10;
 /// Time for the body of an upload, and for an operation beyond that of compiling.
 const GRACE: Duration = Duration::from_secs(30);
@@ -35,7 +35,7 @@ const RETRY_AFTER_S: u64 = 1;
 /// Lines of the audit log in one list when the caller does not say, and at most.
 const AUDIT_LIMIT_DEFAULT: usize = 100;
 const AUDIT_LIMIT_MAX: usize = 1000;
-/// Says who asks, for the audit log.
+/// Names the operator, for the audit log.
 const OPERATOR: HeaderName = HeaderName::from_static("x-operator");
 /// Bytes of a name in it.
 const OPERATOR_BYTES_MAX: usize = 64;
@@ -121,7 +121,7 @@ impl PolicyService {
         let command = command(route, module, head)?;
         let by = operator(head, peer)?;
         let urgent = matches!(command, ModuleCommand::Rollback | ModuleCommand::EndCanary | ModuleCommand::EndShadow);
-        // Who takes a module out of service never waits behind those who bring one in.
+        // A command that takes a module out of service never queues behind commands that bring one in.
         let slots = if urgent { &self.urgent } else { &self.commands };
         let slot = slot(slots, "policy_commands_max")?;
         let operations = Arc::clone(&self.operations);
@@ -129,7 +129,7 @@ impl PolicyService {
         Ok(reply::json(StatusCode::OK, &answer))
     }
 
-    /// Runs it to its end, also when nobody waits any more: it holds its slot until then.
+    /// Runs the operation to completion, even after the caller's deadline. It holds its slot until then.
     async fn finish<T, F>(&self, slot: OwnedSemaphorePermit, operation: F) -> Result<T, Problem>
     where
         T: Send + 'static,

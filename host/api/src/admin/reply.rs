@@ -11,7 +11,7 @@ use weir_listener::Reply;
 use weir_listener::problem::Problem;
 use weir_listener::reply::ReplyBody;
 
-/// The page loads nothing from elsewhere, and is nobody's frame.
+/// The page loads nothing from other origins, and no page may frame it.
 const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
      frame-ancestors 'none'",

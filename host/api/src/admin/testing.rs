@@ -18,7 +18,7 @@ use weir_core::operators::{
 };
 use weir_listener::testing::{Served, serve};
 
-/// Notes every call, and answers it with nothing, or as it was told.
+/// Records every call and returns an empty answer, or the one that the test set.
 pub struct Written {
     ready: bool,
     calls: Mutex<Vec<String>>,

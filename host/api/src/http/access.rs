@@ -1,7 +1,7 @@
 //! The access log: one line for each request, when its answer has been sent.
 //!
-//! Whatever a client sends stands in it escaped: no line can be made to look like two. No query, no token and no credential
-//! stands in it; who the actor was only where that was asked for.
+//! Everything a client sends is escaped, so that no line can be made to look like two. The log holds no query, token or
+//! credential, and names the actor only if configured.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -76,7 +76,7 @@ impl AccessLog {
         Ok(Some(Arc::new(Self { lines, is_json, names_actors: config.actor })))
     }
 
-    /// Opens the file again, because somebody has moved it away.
+    /// Reopens the file after it was moved away (log rotation).
     pub fn reopen(&self) {
         self.lines.reopen();
     }

@@ -88,7 +88,7 @@ impl CounterView {
     }
 }
 
-/// What is added: `{"by": n}`, or 1 where the body says nothing.
+/// The amount to add: `{"by": n}`, or 1 for an empty body.
 fn by(body: &[u8], by_max: u32) -> Result<u32, Problem> {
     let wrong = || Problem::new(&INVALID_BODY, format!("send no body, or {{\"by\": n}} with n from 1 to {by_max}"));
     if body.is_empty() {

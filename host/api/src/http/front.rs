@@ -1,5 +1,5 @@
-//! What stands around every answer: who may read it (CORS), how it is named (request id, trace), and its line in the access
-//! log. What is off costs a look at an `Option`.
+//! What stands around every answer: who may read it (CORS), how it is named (request id, trace), and its line in the
+//! access log. What is off costs a look at an `Option`.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -63,10 +63,11 @@ pub(super) struct Visit<'a> {
 
 impl Front {
     /// # Errors
-    /// A header's name that is none.
+    /// When a header name is invalid.
     pub(super) fn new(config: &HttpConfig) -> Result<Self, ConfigError> {
         let name = config.trace.request_id_header.as_str();
-        // One text for the life of the process: a name that is shared by counting would be counted by all threads at once.
+        // One text for the life of the process: a name that is shared by counting would be counted by all threads at
+        // once.
         let known = HeaderName::from_bytes(name.as_bytes());
         let known = known.map(|known| HeaderName::from_static(known.as_str().to_owned().leak()));
         let header = known.map_err(|_| ConfigError::Value {
@@ -181,8 +182,8 @@ impl HttpState {
     }
 }
 
-/// Says in the log that a request failed: where a client has only the id of its reply, this is what it leads to. Of many in a
-/// second some are said, the rest is counted.
+/// Says in the log that a request failed: where a client has only the id of its reply, this is what it leads to. Of
+/// many in a second some are said, the rest is counted.
 pub(super) fn note_failure(problem: &Problem, route: Route, clock: &Clock) {
     static SECOND: AtomicU64 = AtomicU64::new(0);
     static COUNT: AtomicU64 = AtomicU64::new(0);

@@ -1,9 +1,9 @@
 //! Who the actor of a request is: a JSON Web Token, or a header of a trusted proxy.
 //!
-//! Algorithms are pinned, and the key is that of the configuration, or one of the set that is published where it says; what
-//! the token's own header says about keys chooses among those at most. Whatever is given must be right: a wrong token is
-//! refused even where none is needed, and two identities must be one. Where tokens are configured the header alone is not
-//! enough, unless the configuration says so.
+//! The configuration pins the algorithms. It also gives the key, or the URL of a published key set; the token's own
+//! header can at most select a key from that set. Every credential sent must be valid: an invalid token is refused even
+//! where none is required, and two identities must match. Where tokens are configured, the header alone is not enough
+//! unless the configuration says so.
 
 mod keys;
 mod source;
@@ -78,12 +78,13 @@ impl Authenticator {
         })
     }
 
-    /// From now on it is noted who the actor of each request is.
+    /// From now on, records the actor of each request.
     pub(super) fn note_actors(&mut self) {
         self.notes_actor = true;
     }
 
-    /// Takes the key of tokens, and what is asked of them, from `other`, where both have one. Where keys are published stays.
+    /// Takes the token key and the token requirements from `other`, if both have them. The URL of published keys stays
+    /// as it is.
     pub(super) fn take_key(&self, other: &Self) {
         if let (Some(mine), Some(other)) = (&self.jwt, &other.jwt) {
             mine.store(other.load_full());
@@ -98,7 +99,7 @@ impl Authenticator {
         }
     }
 
-    /// Whether published keys are known, and how it is; `None` where there are none.
+    /// Whether the published keys are known, with details; `None` if no published keys are configured.
     pub(super) fn check(&self) -> Option<(bool, String)> {
         self.source.as_ref().map(|source| source.check())
     }
@@ -110,10 +111,10 @@ impl Authenticator {
         (!source.knows(&head)).then_some(head)
     }
 
-    /// Has published keys read for a token whose key is not known.
+    /// Reads the published keys again for a token whose key is unknown.
     ///
     /// # Errors
-    /// Nobody can say whether the token is good.
+    /// When it is unknown whether the token is valid.
     pub(super) async fn learn(&self, head: &Head) -> Result<(), Problem> {
         let Some(source) = &self.source else { return Ok(()) };
         match source.learn(head).await {
@@ -184,7 +185,7 @@ impl Authenticator {
             };
         };
         let token = bearer_token(given).ok_or_else(|| self.refuse("send Authorization: Bearer with a token"))?;
-        // One detail for all: which check failed is nobody's business but the issuer's.
+        // All failures share one detail: the caller must not learn which check failed.
         let wrong = || self.refuse("the token is not valid, has expired, or does not name an actor of this kind");
         let subject = self.subject(&jwt.load(), token).ok_or_else(wrong)?;
         let actor = match &subject {
@@ -195,9 +196,9 @@ impl Authenticator {
         Ok(Some(actor))
     }
 
-    /// Takes the trusted header out of what goes to an upstream, where the peer is not one to be believed, or the header not
-    /// enough: an origin that trusts weir would take its word. Spelled with `_` it is taken out always: weir does not read it so, and many
-    /// frameworks (CGI, WSGI) do not tell the two apart.
+    /// Removes the trusted header from a request to an upstream if the peer is not trusted or the header alone is not
+    /// enough: an origin that trusts weir would believe it. Spellings with `_` are always removed: weir does not read
+    /// them, and many frameworks (CGI, WSGI) treat both spellings as the same header.
     pub(super) fn drop_untrusted(&self, headers: &mut HeaderMap, peer: IpAddr) {
         let Some((name, from)) = &self.trusted else { return };
         if !self.header_suffices || !from.includes(peer) {

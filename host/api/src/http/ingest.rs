@@ -26,9 +26,9 @@ use weir_listener::problem::Problem;
 use weir_listener::text::decode_query_value;
 use weir_write::ingest::{CreateRefusal, CreateReply, CreateRequest, Fields, IngestKind, Listed, Status, StatusOf};
 
-/// Documents in one list when the caller does not say.
+/// Documents in one list when the caller gives no limit.
 const LIST_LIMIT_DEFAULT: usize = 50;
-/// Violations of one request that are told.
+/// Most violations that an answer lists for one request.
 const VIOLATIONS_MAX: usize = 100;
 /// Bodies larger than this are read as JSON on a thread that may be busy for some milliseconds.
 const INLINE_BYTES_MAX: usize = 32 << 10;

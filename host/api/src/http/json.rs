@@ -1,6 +1,6 @@
-//! JSON bodies, read so that nothing is lost without being said: a key twice, a number that would be rounded, nesting that
-//! nobody writes by hand are refused. A whole number is one however it is written (`10`, `10.0`, `1e1`): JSON knows one sort
-//! of numbers, and many programs write all of theirs with a fraction.
+//! Reads JSON bodies without silent loss: it refuses duplicate keys, numbers that would be rounded, and nesting deeper
+//! than people write by hand. A whole number counts as one in any notation (`10`, `10.0`, `1e1`): JSON has only one
+//! number type, and many programs write every number with a fraction.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,7 +18,8 @@ const WHOLE_DIGITS_MAX: usize = 19;
 /// Reads a body.
 ///
 /// # Errors
-/// 400: not JSON (RFC 8259), a key twice in one object, nesting deeper than [`NESTING_MAX`], or a whole number beyond 64 bits.
+/// 400: not JSON (RFC 8259), a duplicate key in an object, nesting deeper than [`NESTING_MAX`], or a whole number
+/// beyond 64 bits.
 pub(super) fn read(body: &[u8]) -> Result<Value, Problem> {
     check_tokens(body)?;
     let body = whole_numbers(body);
@@ -55,8 +56,8 @@ fn check_tokens(body: &[u8]) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The same text with its whole numbers written plainly, where they fit 64 bits: by their digits, so that none is rounded. What
-/// is no JSON stays none.
+/// Rewrites whole numbers that fit 64 bits in plain notation. It works on their digits, so that none is rounded.
+/// Invalid JSON stays invalid.
 pub(super) fn whole_numbers(body: &[u8]) -> Cow<'_, [u8]> {
     if !may_have_others(body) {
         return Cow::Borrowed(body);
@@ -147,8 +148,8 @@ fn is_of_number(byte: u8) -> bool {
     byte.is_ascii_digit() || matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E')
 }
 
-/// A whole number is kept exactly or not at all. One with a fraction, or one that is larger and has an exponent, is a double, as
-/// in JavaScript.
+/// A whole number is either kept exactly or refused. A number with a fraction, or a larger one with an exponent, is a
+/// double, as in JavaScript.
 fn check_number(text: &[u8]) -> Result<(), Problem> {
     let is_whole = !text.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E'));
     let fits = || std::str::from_utf8(text).is_ok_and(|text| text.parse::<i64>().is_ok());

@@ -10,7 +10,7 @@ use super::route::{ROUTES, Route};
 use weir_core::telemetry::tally::{Tally, Timer};
 use weir_core::telemetry::{HTTP_CONNECTIONS, HTTP_REQUEST_SECONDS, HTTP_REQUESTS_TOTAL};
 
-/// Methods that are told apart; any other is `other`, so that a caller cannot make up series.
+/// Methods counted separately. Any other counts as `other`, so that a caller cannot create new series.
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
 /// Statuses that are answered with. An upstream's others are counted by how they came (`weir_reads_total`).
 const STATUSES: [u16; 26] = [

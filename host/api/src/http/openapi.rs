@@ -100,7 +100,7 @@ impl KindConfig<'_> {
         json!({ "required": required, "content": { "application/json": { "schema": schema } } })
     }
 
-    /// Whether a request may name nobody.
+    /// Whether a request may omit the actor.
     fn needs_no_actor(&self, route: Route, method: &Method) -> bool {
         match self {
             Self::Toggle(_) => method == Method::GET,

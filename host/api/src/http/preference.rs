@@ -28,7 +28,7 @@ use weir_listener::problem::Problem;
 use weir_listener::text::push_json_string;
 use weir_write::preference::{Looked, PreferenceKind, PutRequest, Topic};
 
-/// Members that could not be looked up, and are named each in one answer; of more only the number is told.
+/// Most members that one answer names individually when their look-up failed. Beyond that, it gives only the count.
 const ERRORS_MAX: usize = 10_000;
 /// Content type of a look-up that is streamed.
 const NDJSON: &str = "application/x-ndjson";
@@ -152,7 +152,7 @@ struct Answer {
     errors: usize,
 }
 
-/// Looks members up. Those whose ids are none, and those that cannot be read, are named each.
+/// Looks members up. The answer names each member whose id is invalid or that cannot be read.
 async fn answer(kind: &PreferenceKind, topic: &Topic, members: Vec<Named>) -> Result<Answer, Problem> {
     let mut wrong = Vec::new();
     let mut ids = Vec::with_capacity(members.len());

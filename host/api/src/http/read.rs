@@ -80,7 +80,7 @@ fn values(config: &ReadConfig, query: Option<&str>) -> Result<Vec<SqlValue>, Pro
     }
 }
 
-/// A header with a number: a text that is written once and stays, so that nobody counts its owners.
+/// A header with a number. Its text is written once and never freed, so it needs no reference count.
 fn once(texts: &'static [OnceLock<&'static str>], number: u64, write: impl FnOnce() -> String) -> HeaderValue {
     match usize::try_from(number).ok().and_then(|number| texts.get(number)) {
         Some(text) => HeaderValue::from_static(text.get_or_init(|| write().leak())),

@@ -99,7 +99,7 @@ impl RoomView {
         let actor = shared.authenticator.actor(&head.headers, peer, self.kind.config().actor_type)?;
         let actor = actor.ok_or_else(|| shared.authenticator.missing())?;
         let joined = shared.within(self.kind.join(&queue, actor)).await;
-        // Whoever joins twice has one place.
+        // An actor that joins twice keeps one place.
         let joined = joined.map_err(|refusal| from_refusal(&refusal, Repeatable::Yes))?;
         let mut body = self.body(&queue, &joined);
         body["durability"] = "journaled".into();
@@ -291,7 +291,7 @@ impl RoomView {
                         token = told.token;
                         event
                     }
-                    // The client asks again, and is told why.
+                    // The client asks again, and that answer gives the reason.
                     Err(_) => return,
                 };
                 if !stays {
@@ -332,7 +332,7 @@ fn events(body: ReplyBody) -> Reply {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // An event each second keeps the stream alive; a proxy before this host is told not to gather them.
+    // One event per second keeps the stream alive. This header asks a proxy in front of this host not to buffer them.
     headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     response
 }
@@ -361,7 +361,7 @@ fn says_nothing(body: &[u8]) -> Result<(), Problem> {
     if body.is_empty() { Ok(()) } else { weir_listener::body::check_says_nothing(body) }
 }
 
-/// `{"ttlMs": n}`; `None` where the body says nothing.
+/// `{"ttlMs": n}`; `None` for an empty body.
 fn ttl_ms(body: &[u8], most_ms: u64) -> Result<Option<u64>, Problem> {
     let wrong = || Problem::new(&INVALID_BODY, format!("send no body, or {{\"ttlMs\": n}} with n from 1 to {most_ms}"));
     if body.is_empty() {

@@ -25,12 +25,12 @@ use weir_write::capability::KindContext;
 const STATUS_POLL_MIN: Duration = Duration::from_millis(50);
 /// Longest such pause.
 const STATUS_POLL_MAX: Duration = Duration::from_millis(400);
-/// Of the requests under way, one in so many may wait for a checkpoint. Waiting is a courtesy: the others are answered at
-/// once, so that those who wait do not keep those who write out.
+/// At most one in this many requests in flight may wait for a checkpoint. Waiting is a courtesy: the others are
+/// answered at once, so that waiting requests do not keep writes out.
 const WAITS_SHARE: usize = 4;
-/// What is kept of the deadline to answer a caller who waits.
+/// Time reserved before the deadline to answer a waiting caller.
 const STATUS_MARGIN: Duration = Duration::from_millis(100);
-/// Says that a preference was followed (RFC 7240).
+/// Response header that confirms an applied preference (RFC 7240).
 pub(super) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// What the requests of all kinds share.
@@ -55,8 +55,8 @@ impl Shared {
         }
     }
 
-    /// Bounds an operation by the deadline. Dropping it does not undo it: the outcome is unknown then. Sets no timer: the
-    /// listener polls a request that has taken so long (see [`weir_listener::Limits::request_deadline`]).
+    /// Bounds an operation by the deadline. Dropping it does not undo it: the outcome is unknown then. Sets no timer:
+    /// the listener polls a request that has taken so long (see [`weir_listener::Limits::request_deadline`]).
     pub(super) async fn within<T>(&self, operation: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
         // From when it first has to wait: most do not, and need no clock.
         let mut until = None;

@@ -109,7 +109,7 @@ impl KindView {
         let actor_type = self.kind.config().table.actor_type;
         let before = before.map(|cursor| query::read_cursor(cursor, actor_type)).transpose()?;
         self.actor(shared, &head.headers, peer)?;
-        // One more than asked for tells whether there is a next page.
+        // Fetch one more than requested, to know whether there is a next page.
         let members = shared.within(self.kind.members(&target, before.as_ref(), limit + 1));
         let mut members = members.await.map_err(refused_read)?;
         let more = members.len() > limit;

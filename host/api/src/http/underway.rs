@@ -1,13 +1,14 @@
-//! How many requests are under way. Nobody waits for another to end, so this needs no queue. Each core has some places of its
-//! own, so that short requests do not take one cache line from each other; the rest is for all.
+//! Counts the requests in flight. No request waits for another to end, so this needs no queue. Each core has some
+//! places of its own, so that short requests do not contend for one cache line; all cores share the rest.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use weir_core::telemetry::tally::Lines;
 
-/// Places of one core: what is answered at once is under way once on each, what waits takes those of all.
+/// Places of one core. Requests that are answered at once need one per core; requests that wait overflow into the
+/// shared places.
 const PLACES_OF_CORE: u64 = 8;
-/// At most one so many-th of all places belong to cores: they are lost to a core that has none left.
+/// Cores own at most this fraction of all places (1/n): a core that has run out cannot use another core's places.
 const SHARE_OF_CORES: u64 = 16;
 
 /// The counts, and their bounds.

@@ -1,6 +1,8 @@
-//! Who did what with modules, on disk: kept by count and by age, and what changed something longer than what was refused.
+//! Who did what with modules, on disk: kept by count and by age, and what changed something longer than what was
+//! refused.
 //!
-//! One line of JSON each, newest last. A line is bounded, whatever was handed in, so that no upload can push the others out.
+//! One line of JSON each, newest last. A line is bounded, whatever was handed in, so that no upload can push the others
+//! out.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
@@ -62,7 +64,7 @@ impl AuditTrail {
         Self { is_look, ..self }
     }
 
-    /// Writes a line down. What cannot be written is said in the host's log.
+    /// Writes a line. If that fails, the host's log says so.
     pub(super) fn note(&self, line: &AuditLine) {
         if self.is_look {
             return;
@@ -140,8 +142,8 @@ impl AuditTrail {
         lines
     }
 
-    /// All lines, oldest first. A line that is cut short or damaged is left out, alone; a file that cannot be read is an error,
-    /// because it may hold what must be kept.
+    /// All lines, oldest first. A line that is cut short or damaged is left out, alone; a file that cannot be read is
+    /// an error, because it may hold what must be kept.
     fn read(&self) -> Result<Vec<AuditLine>, String> {
         let mut lines = Vec::new();
         for path in [self.dir.join("audit.1.ndjson"), self.path()] {

@@ -40,7 +40,7 @@ pub enum ControlError {
     /// No such module.
     #[error("{0}")]
     NotFound(String),
-    /// A name or number that is none.
+    /// An invalid name or number.
     #[error("{0}")]
     Invalid(String),
     /// Not in the present state.
@@ -141,7 +141,7 @@ impl Control {
         events.push_front(event);
     }
 
-    /// Tells operators what the breakers of a module have done.
+    /// Reports to operators what the breakers of a module have done.
     pub(crate) fn report_breakers(&self, module: &Module) {
         for notice in module.breakers.take_notices() {
             self.event(notice.what, module.title(), "weir", Some(notice.reason));

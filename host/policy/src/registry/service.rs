@@ -52,7 +52,7 @@ impl Registry {
         if let Some(missing) = interfaces.iter().find(|interface| !module.exports(**interface)) {
             return Err(ControlError::Invalid(format!("{} does not export {}", module.title(), missing.name())));
         }
-        // Whoever activates it wants it to be called.
+        // An operator who activates a module wants it to be called.
         module.breakers.reset();
         let since_ms = self.control.clock.now_ms();
         let serving = Serving { module: Arc::clone(module), since_ms, by: Some(by.to_owned()) };
@@ -99,8 +99,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Of a module that is about to serve. Modules that are on probation already stay so, and what was proven before them is
-    /// what all roll back to.
+    /// The probation of a module that is about to serve. Modules already on probation stay on it, and all of them roll
+    /// back to the set that was proven before them.
     fn probation(&self, active: &Active, module: &Module, now_ms: u64) -> Option<Arc<Probation>> {
         let (config, digest) = (&self.loader.config, module.digest);
         let until_ms = now_ms.saturating_add(config.probation_ms);

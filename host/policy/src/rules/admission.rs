@@ -1,4 +1,5 @@
-//! How many a waiting room admits: the live module decides, a canary is asked besides, and the built-in plan is always there.
+//! How many a waiting room admits: the live module decides, a canary is asked besides, and the built-in plan is always
+//! there.
 
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ impl Rules {
         self.decide(kind, now_ms, batch).await
     }
 
-    /// How many are let in. Never fails: the built-in plan stands in for a module that does.
+    /// How many people are admitted. Never fails: if the module fails, the built-in plan replaces it.
     pub async fn plan_admission(self: &Arc<Self>, kind: &str, now_ms: u64, room: &RoomState) -> AdmissionPlan {
         let active = self.active();
         if !active.does_io(Interface::Admission) {

@@ -1,7 +1,7 @@
 //! Batches that are decided: one rule for each item.
 //!
-//! The live module decides, of a share of the targets a canary; where a module fails, or is not called because it has failed,
-//! the one before it decides, then what the kind says: the built-in rules, or a refusal.
+//! The live module decides; a canary decides for a share of the targets. If a module fails, or is not called because it
+//! has failed, the previous module decides; after that, the kind's fallback applies: the built-in rules, or a refusal.
 
 use std::sync::Arc;
 
@@ -168,7 +168,7 @@ impl Rules {
         Ok(ruled)
     }
 
-    /// The live module decides; from its first failure on what stands in for it.
+    /// The live module decides; after its first failure, the fallback does.
     fn decide_live<S: Subject>(&self, active: &Active, asked: Asked<'_, S>) -> Result<Ruled<S::Rule>, PolicyError> {
         let module = &active.live.get(S::INTERFACE).module;
         if let Some(kind) = self.kinds.get(asked.kind).filter(|_| self.runs_natively(module)) {
@@ -195,7 +195,8 @@ impl Rules {
         Ok(ruled)
     }
 
-    /// What the live module has failed to decide: the module before it does; else, or where that fails too, the kind says.
+    /// Decides what the live module has failed to decide: the previous module does. If there is none, or it fails too,
+    /// the kind's fallback applies.
     fn stand_in<S: Subject>(
         &self,
         active: &Active,

@@ -13,7 +13,7 @@ use crate::trial::Trial;
 use weir_core::model::{Backlog, FlushPlan, ToggleChange};
 
 impl Rules {
-    /// When to flush. Never fails: the built-in plan stands in for a module that does.
+    /// When to flush. Never fails: if the module fails, the built-in plan replaces it.
     pub async fn plan_flush(self: &Arc<Self>, kind: &str, now_ms: u64, backlog: &Backlog) -> FlushPlan {
         let active = self.active();
         if !active.does_io(Interface::Flush) {
@@ -55,7 +55,7 @@ impl Rules {
         flush::builtin_plan(&self.settings(kind), now_ms, backlog)
     }
 
-    /// Which changes are written. Never fails: the host's own choice stands in for a module that does.
+    /// Which changes are written. Never fails: if the module fails, the host's own choice replaces it.
     pub fn coalesce(&self, kind: &str, changes: &[ToggleChange]) -> Coalesced {
         let last = flush::last_of_each_pair(changes);
         let active = self.active();

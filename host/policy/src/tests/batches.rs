@@ -25,7 +25,7 @@ fn quick() -> PolicyConfig {
     PolicyConfig { call_deadline_ms: 1_000, ..lenient() }
 }
 
-/// `length` hits with ids of every sort, some of nobody.
+/// `length` hits with ids of every type, some without an actor.
 fn hits(length: usize) -> Vec<Hit> {
     let hit = |n: usize| Hit {
         target: if n.is_multiple_of(2) { Id::Int(n as i64) } else { uuid(n as u128) },

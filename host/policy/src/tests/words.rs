@@ -1,4 +1,4 @@
-//! What whoever writes rules is told of a failure: the guest's own words, where it was, what it had written before.
+//! What a rule author sees of a failure: the guest's own message, where it failed, and what it had written before.
 
 #![cfg(test)]
 

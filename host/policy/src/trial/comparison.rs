@@ -35,7 +35,7 @@ struct Times(Option<Histogram<u64>>);
 impl Times {
     fn record(&mut self, elapsed: Duration) {
         if self.0.is_none() {
-            // Fails only for bounds that are none.
+            // Fails only for invalid bounds.
             self.0 = Histogram::new_with_bounds(1, MICROS_MAX, 2).ok();
         }
         if let Some(histogram) = &mut self.0 {

@@ -13,8 +13,8 @@ use crate::files::{FILE_MODE, create_dir};
 const FILE: &str = "decisions.ndjson";
 /// The older half.
 const OLDER_FILE: &str = "decisions.1.ndjson";
-/// Bytes of a decision that is written; a larger one is left out. Several times the documents of one call: what became of
-/// them is written beside them.
+/// Bytes of a decision that is written; a larger one is left out. Several times the documents of one call: what became
+/// of them is written beside them.
 const DECISION_BYTES_MAX: usize = 1 << 20;
 
 /// Appends to the log. When the file has reached half of the bound it becomes the older half, and the one before it is
@@ -62,7 +62,8 @@ impl DecisionLog {
     }
 }
 
-/// Reads a log, or a part of one. Each line is a decision, or the reason why it is none; the last may be cut short.
+/// Reads a log, or a part of one. Each line becomes a decision, or the reason why it is not one; the last may be cut
+/// short.
 pub(crate) fn read(path: &Path) -> std::io::Result<impl Iterator<Item = Result<Decision, String>> + use<>> {
     let lines = BufReader::new(File::open(path)?).lines().enumerate();
     let parse = |(index, line): (usize, std::io::Result<String>)| {

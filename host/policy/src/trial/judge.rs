@@ -8,7 +8,7 @@ use crate::instance::CallFailure;
 use weir_core::clock::Clock;
 use weir_core::config::CanaryConfig;
 
-/// One failure in so many calls, over the whole trial, is too often.
+/// One failure in this many calls, over the whole trial, is too many.
 const FAILURES_PER: u64 = 1_000;
 
 /// Counts within windows. Cheap enough for every call.
@@ -24,11 +24,11 @@ struct Window {
     began_ms: u64,
     calls: u64,
     failures: u64,
-    /// Failures since the last call that succeeded, in this window or before: where calls are rare, no window would ever
-    /// hold too many.
+    /// Failures since the last call that succeeded, in this window or before: where calls are rare, no window would
+    /// ever hold too many.
     in_a_row: u64,
-    /// Calls and failures since the trial began: a module that fails in one call of a hundred must go where calls are few,
-    /// too.
+    /// Calls and failures since the trial began: a module that fails in one call of a hundred must go where calls are
+    /// few, too.
     all: (u64, u64),
     /// Calls that took longer than the bound: the percentile is above it when they are over a hundredth.
     slow: u64,

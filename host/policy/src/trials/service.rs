@@ -32,7 +32,7 @@ impl Trials {
     /// Lets a module decide besides, for a share of the batches.
     ///
     /// # Errors
-    /// An unknown module, one that is refused now, or a share that is none.
+    /// An unknown module, one that is now refused, or an invalid share.
     pub fn shadow(&self, by: &str, module: &str, share: f64) -> Result<Commanded, ControlError> {
         self.control.command(by, "shadow", Some(module), |times| {
             check_share(share)?;
@@ -51,7 +51,7 @@ impl Trials {
     /// Lets a module serve a share of the targets.
     ///
     /// # Errors
-    /// An unknown module, one that is refused now, or a share that is none.
+    /// An unknown module, one that is now refused, or an invalid share.
     pub fn canary(&self, by: &str, module: &str, share: f64) -> Result<Commanded, ControlError> {
         self.control.command(by, "canary", Some(module), |times| {
             check_share(share)?;

@@ -23,7 +23,7 @@ const NEGATIVE_MS_MAX: u64 = 5_000;
 const ETAG_BYTES: usize = 16;
 /// Most keys of one read that are refreshed on time; further ones are loaded on request.
 const REFRESHED_MAX: usize = 1_000;
-/// A key without a request in so many intervals is no longer refreshed.
+/// A key without a request in this many intervals is no longer refreshed.
 const REFRESHED_INTERVALS: u64 = 10;
 
 /// An answer of SQL.
@@ -144,7 +144,8 @@ impl Read {
         let now_ms = self.parts.clock.steady_ms();
         let (times, _) = self.times(found.read_ms, found.read.is_empty);
         let is_fresh = times.fresh_until_ms > now_ms;
-        // The load began because this cache's own answer was not good enough. A stale one is still cached, for when SQL fails.
+        // The load began because this cache's own answer was not good enough. A stale one is still cached, for when SQL
+        // fails.
         let is_new = before.is_none_or(|before| is_fresh && before.value.id != found.id);
         if !is_new || times.error_until_ms <= now_ms {
             return None;

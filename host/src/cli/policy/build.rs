@@ -21,10 +21,10 @@ const PROFILE: [(&str, &str); 4] = [
     ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1"),
     ("CARGO_PROFILE_RELEASE_PANIC", "abort"),
 ];
-/// No names, which nobody needs who gets a module that works.
+/// Strips names: users of a working module do not need them.
 const STRIPPED: [(&str, &str); 2] =
     [("CARGO_PROFILE_RELEASE_STRIP", "symbols"), ("CARGO_PROFILE_RELEASE_DEBUG", "false")];
-/// Names and lines, for who writes it.
+/// Keeps names and lines, for the module's author.
 const NAMED: [(&str, &str); 2] =
     [("CARGO_PROFILE_RELEASE_STRIP", "none"), ("CARGO_PROFILE_RELEASE_DEBUG", "line-tables-only")];
 

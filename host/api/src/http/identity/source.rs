@@ -1,8 +1,8 @@
-//! Where the keys of tokens are published: read at the start, in the background, and when a token names one that is not known.
+//! The published key set for tokens: read at start, in the background, and when a token names an unknown key.
 //!
-//! However many tokens name unknown keys, one read is under way at a time, and reads that tokens cause keep a distance. A
-//! read that fails changes nothing: the last good set is used for a bounded time. Tokens that cannot be judged meanwhile
-//! are answered 503, not 401: they may be good.
+//! However many tokens name unknown keys, only one read runs at a time, and a cooldown separates reads that tokens
+//! cause. A failed read changes nothing: the last good set stays in use for a bounded time. Tokens that cannot be
+//! verified in the meantime get 503, not 401: they may be valid.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -23,7 +23,7 @@ use weir_core::telemetry::{JWKS_FETCHES_TOTAL, JWKS_KEYS, JWKS_READ_TIMESTAMP_SE
 use weir_core::tls::ClientTls;
 use weir_core::tls::fetch::{self, FetchLimits};
 
-/// When a set is read again that says nothing of it.
+/// Refresh interval for a key set that does not give one.
 const REFRESH_S: u64 = 300;
 /// First pause after a read that failed, in milliseconds; doubled each time.
 const RETRY_MS_MIN: u64 = 1_000;
@@ -46,7 +46,7 @@ pub(super) struct Source {
     clock: Clock,
     set: ArcSwapOption<KeySet>,
     state: Mutex<State>,
-    /// Whoever reads holds it; the others wait.
+    /// The task that reads the keys holds this lock; the others wait.
     turn: tokio::sync::Mutex<()>,
     waits: Semaphore,
 }
@@ -73,9 +73,9 @@ struct State {
 /// What became of a key that was not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Learned {
-    /// It can be looked at again: it is known now, or known not to be there.
+    /// Look the key up again: it is now known, or known to be absent.
     Look,
-    /// Nobody can say; come back after so many seconds.
+    /// The key's status is unknown; retry after this many seconds.
     Undecided { retry_after_s: u64 },
 }
 
@@ -83,7 +83,7 @@ impl Source {
     /// Reads nothing yet.
     ///
     /// # Errors
-    /// A URL that is none, or a file of certificates that cannot be read.
+    /// When the URL is invalid, or the certificate file cannot be read.
     pub(super) fn new(
         config: &JwtConfig,
         url: &str,
@@ -145,7 +145,7 @@ impl Source {
             let cooldown_ms = since_ms.map_or(0, |since_ms| self.config.jwks_cooldown_ms.saturating_sub(since_ms));
             (state.begun, state.good, cooldown_ms)
         };
-        // Another one read while this one waited.
+        // Another task read the keys while this one waited.
         if good > came {
             return self.absent(head);
         }
@@ -174,7 +174,7 @@ impl Source {
         Learned::Look
     }
 
-    /// Reads the keys; whoever calls holds the turn. Says whether that went well.
+    /// Reads the keys and returns whether that succeeded. The caller must hold `turn`.
     async fn read(&self) -> bool {
         self.state().begun += 1;
         let fetched =
@@ -192,7 +192,7 @@ impl Source {
                     set.kids().all(|known| known != kid)
                 });
                 if let Some(before) = self.set.load().as_ref() {
-                    // Whose key has gone need not ask again.
+                    // A token whose key has been removed need not cause another read.
                     for kid in before.kids().filter(|kid| set.kids().all(|known| known != *kid)) {
                         state.absent.insert(kid.to_owned(), now_ms);
                     }
@@ -278,7 +278,7 @@ impl Source {
         self.read().await;
     }
 
-    /// Reads the keys when they are due, for as long as somebody uses them.
+    /// Reads the keys whenever they are due, for as long as this source is in use.
     pub(super) async fn keep(source: Weak<Self>) {
         loop {
             let Some(this) = source.upgrade() else { return };

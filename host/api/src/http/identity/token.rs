@@ -40,7 +40,7 @@ pub(in crate::http) struct Head {
     pub(in crate::http::identity) kid: Option<String>,
 }
 
-/// Reads the head of a token; `None` where it is none, or one for something else.
+/// Reads the head of a token; `None` if it is not a token, or is one for another purpose.
 pub(super) fn head(token: &str) -> Option<Head> {
     if token.len() > TOKEN_BYTES_MAX {
         return None;
@@ -49,13 +49,13 @@ pub(super) fn head(token: &str) -> Option<Head> {
     is_for_actors(&header).then_some(Head { algorithm: header.alg, kid: header.kid })
 }
 
-/// Extensions that must be understood: none is. And what says that it is for something else, as the passes of a waiting room
-/// do, is no proof of who asks, also where one key signs both (RFC 8725, 3.11).
+/// Extensions that must be understood: none is. And what says that it is for something else, as the passes of a waiting
+/// room do, is no proof of who asks, also where one key signs both (RFC 8725, 3.11).
 fn is_for_actors(header: &Header) -> bool {
     header.crit.is_none() && header.typ.as_deref().is_none_or(names_an_actor)
 }
 
-/// Whether tokens of this type say who somebody is: `JWT`, `at+jwt`, and whatever is not typed as a JWT for one use.
+/// Whether tokens of this type identify an actor: `JWT`, `at+jwt`, and any type that is not a JWT for one specific use.
 fn names_an_actor(typ: &str) -> bool {
     let typ = typ.to_ascii_lowercase();
     let typ = typ.strip_prefix("application/").unwrap_or(&typ);

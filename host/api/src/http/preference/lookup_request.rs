@@ -1,4 +1,4 @@
-//! The body of a look-up. A member whose id is none is not a wrong body: it is named in the answer.
+//! The body of a look-up. A member with an invalid id does not make the body invalid: the answer names it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -25,7 +25,7 @@ pub(super) struct LookupRequest {
 pub(super) enum Named {
     /// An id of the kind's type.
     Id(Id),
-    /// Something else, and why it is none.
+    /// Something else, and why it is not a member.
     Wrong(Value, String),
 }
 
@@ -62,8 +62,8 @@ pub(super) fn read_topic(line: &[u8], id_type: IdType) -> Result<LookupRequest, 
     Ok(LookupRequest { topic: line.topic, members: line.members.into_iter().map(|raw| named(raw, id_type)).collect() })
 }
 
-/// Reads a further line: one member, or an array of them. A line that is neither is named in the answer, and the lines after
-/// it are read all the same.
+/// Reads a further line: one member, or an array of them. The answer names a line that is neither, and the
+/// lines after it are still read.
 pub(super) fn read_line(line: &[u8], id_type: IdType, members: &mut Vec<Named>) {
     let text = plain(line, id_type);
     let raw: Result<Vec<Raw>, serde_json::Error> = if text.starts_with(b"[") {

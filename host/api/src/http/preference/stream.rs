@@ -114,7 +114,7 @@ impl Stream {
         }
     }
 
-    /// Says why, and ends the answer so that nobody takes it for whole.
+    /// Sends the reason and cuts the answer short, so that the client does not take it for complete.
     async fn fail(&self, problem: &Problem) {
         let (name, detail) = problem.named();
         let line = json!({ "type": name, "detail": detail });

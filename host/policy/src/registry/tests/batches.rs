@@ -6,7 +6,7 @@ use super::*;
 use crate::Verdict;
 use weir_core::model::{Document, Hit};
 
-/// Hits on `targets`, each by actor 9 and by nobody.
+/// Hits on `targets`: one by actor 9 and one without an actor for each.
 fn hits(targets: std::ops::Range<i64>) -> Vec<Hit> {
     let both = |n: i64| [Some(Id::Int(9)), None].map(|actor| Hit { target: Id::Int(n), actor, by: 1 });
     targets.flat_map(both).collect()

@@ -1,4 +1,4 @@
-//! Windows of probation and canary pass by a clock that the test moves: nothing here waits.
+//! Probation and canary windows run on a clock that the test moves: nothing here waits.
 
 #![cfg(test)]
 
@@ -17,7 +17,7 @@ fn host(change: impl FnOnce(&mut PolicyConfig)) -> (Host, Clock) {
 /// One batch that makes [`keeper`] trap.
 fn trap(host: &Host) {
     let batch = [Intent { target: Id::Int(1), actor: Id::Int(9), verb: Verb::Toggle }];
-    // Whoever stands in decides, or nobody: that is not asked here.
+    // The fallback may decide, or nothing does; this test does not care.
     let _ = host.policies.rules.decide_toggles("trap", 1, &batch).now_or_never().unwrap();
 }
 

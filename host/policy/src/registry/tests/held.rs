@@ -1,5 +1,5 @@
-//! What is held to when something is not as it should be: an older contract, a disk that takes nothing, a clock that steps
-//! back, names of weir's own, a module that was rolled back.
+//! How the registry holds up when something is wrong: an older contract, a disk that refuses writes, a clock that steps
+//! back, weir's own names, a module that was rolled back.
 
 #![cfg(test)]
 
@@ -11,7 +11,7 @@ use crate::registry::disk::{Checks, ModuleStore, Record};
 use crate::registry::set::{SavedServing, SavedSet};
 use weir_core::model::{Backlog, Document};
 
-/// Decides toggles as [`keeper`], and exports `flush` as it once may have been: its plan did not say when to look again.
+/// Decides toggles like [`keeper`], and exports an older form of `flush`, whose plan does not say when to look again.
 fn older(name: &str) -> Vec<u8> {
     let fixtures = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/policies");
     let text = std::fs::read_to_string(fixtures.join("misbehaves.wat")).unwrap();
@@ -195,7 +195,7 @@ fn a_module_that_was_rolled_back_is_not_called_good() {
     eventually("it is written down", || host.policies.registry.unsaved().is_none());
     let restarted = host.restarted();
     assert_eq!(listed(&restarted)["condemned"], module["condemned"], "also after a restart");
-    // Whoever activates it again wants to know how it does now.
+    // Activating it again clears the verdict: the operator wants to see how it does now.
     restarted.registry.activate("me", "keeper", &[]).unwrap();
     assert_eq!(listed(&restarted)["condemned"], Value::Null);
     assert_eq!(listed(&host.restarted())["condemned"], Value::Null);
