@@ -220,7 +220,7 @@ impl HttpState {
         Ok(Reload { authenticator, body_limits: body_limits(config), requests_max: config.requests_max })
     }
 
-    /// Applies the reload from now on. Requests in flight continue with the old settings.
+    /// Applies the reload from now on. Requests that have begun continue with the old settings.
     pub fn take_over(&self, reload: &Reload) {
         self.shared.authenticator.take_key(&reload.authenticator);
         self.body_limits.store(Arc::new(reload.body_limits));

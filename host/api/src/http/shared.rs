@@ -25,7 +25,7 @@ use weir_write::capability::KindContext;
 const STATUS_POLL_MIN: Duration = Duration::from_millis(50);
 /// Longest such pause.
 const STATUS_POLL_MAX: Duration = Duration::from_millis(400);
-/// At most one in this many requests in flight may wait for a checkpoint. Waiting is a courtesy: the others are
+/// At most one in this many running requests may wait for a checkpoint. Waiting is a courtesy: the others are
 /// answered at once, so that waiting requests do not keep writes out.
 const WAITS_SHARE: usize = 4;
 /// Time reserved before the deadline to answer a waiting caller.

@@ -1,4 +1,4 @@
-//! Counts the requests in flight. No request waits for another to end, so this needs no queue. Each core has some
+//! Counts the running requests. No request waits for another to end, so this needs no queue. Each core has some
 //! places of its own, so that short requests do not contend for one cache line; all cores share the rest.
 
 use std::sync::atomic::{AtomicU64, Ordering};
