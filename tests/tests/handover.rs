@@ -1,4 +1,4 @@
-//! What a host of an earlier tree left when it was killed opens, and goes on: state, journal, outcomes of keyed requests.
+//! What a host of an earlier tree left when it was killed opens, and goes on: state and journal.
 //!
 //! `fixtures/0.1-embedded.tar.gz` and `fixtures/0.1-redis.tar.gz` were written by the tree before the host became several crates
 //! (commit a4464b1): in SQL a like, a count of 5 and a playlist; in the journal, not flushed, seven changes of all four
@@ -11,7 +11,6 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use serde_json::json;
 use weir_tests::client::Client;
 use weir_tests::database::Database;
 use weir_tests::services::{AppendFsync, Host, HostConfig, Redis, RedisOptions, temporary_directory};
@@ -37,10 +36,6 @@ async fn goes_on(directory: &Path, config: HostConfig) {
     let database = Database::connect(&format!("sqlite://{}", directory.join("weir.db").display())).await;
     let mut client = Client::new(host.public());
 
-    // A request with the key of one that was acknowledged before is the same request.
-    let headers = [("Content-Type", "application/json"), ("X-Actor-Id", "7"), ("Idempotency-Key", "again")];
-    let again = client.request("POST", "/v1/counters/video-view/2", &headers, r#"{"by": 2}"#).await.unwrap();
-    assert_eq!((again.status, again.json()["count"].clone()), (200, json!(2)), "{}", again.text());
     // State that was not in SQL is known.
     assert_eq!(client.like(1, 4).await, (true, 2), "1 took its like back, 2 likes");
     Client::new(host.admin()).wait_drained(LIMIT).await;
