@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// What instructions may grow by, without the file being changed. Of one tree they are up to 1 % apart.
 const GROWTH_MAX: f64 = 0.03;
-/// The same of page faults, which are up to 14 % apart.
+/// The same of page faults, which are up to 16 % apart.
 const FAULTS_GROWTH_MAX: f64 = 0.20;
 /// Page faults for each that come and go by themselves: the kernel and the allocator round.
 const FAULTS_SLACK: f64 = 0.5;
