@@ -30,9 +30,10 @@ pub(crate) trait Script: Sync {
     fn cannot_be(&self, value: &SqlValue) -> Option<&'static str>;
 }
 
-/// Runs a statement once for each row of parameters, in one transaction, and one round trip: the transaction begins and ends in
-/// the message that has the runs. Where the statement writes the end is a second one, so that what is refused is not kept;
-/// parameters of more than a megabyte go in several.
+/// Runs a statement once for each row of parameters, in one transaction and one round trip: the message that has the runs
+/// also begins and ends the transaction. A statement that writes ends it in a second message, so that nothing is kept of
+/// what is refused. Parameters that take more than a megabyte as literals (MySQL writes texts in hexadecimal, twice as
+/// long) go in several messages.
 pub(crate) async fn run_together<D, S>(
     connection: &mut D::Connection,
     script: &S,
